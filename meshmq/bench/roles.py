@@ -1,0 +1,222 @@
+"""What a measuring process may be asked to do with meshmq (see child.py).
+
+Every consumer here reads value and offset of each record.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import meshmq
+from meshmq.bench.job import (
+    STAMP,
+    Board,
+    Job,
+    Sent,
+    Tally,
+    cpu_seconds,
+    ready,
+    ready_then_go,
+    send_chunks,
+    send_paced,
+    spread,
+)
+
+MANY = 1000  # values in one publish_many call
+SINGLE = 50  # publish calls between two looks at the clock or the window
+FETCH_RECORDS = 4096
+FLUSH_SECONDS = 120.0
+Result = dict[str, Any]
+
+
+def _sender(mesh: meshmq.Mesh, job: Job) -> tuple[Callable[[Sequence[bytes]], object], int]:
+    """The publishing call that the job asks for, and how many values it takes."""
+    if job.options.get("many"):
+        publish_many, topic = mesh.publish_many, job.topic
+        return (lambda values: publish_many(topic, values)), MANY
+    publish = mesh.publish
+    topics = job.options.get("topics", 0)
+    if not topics:
+        topic = job.topic
+
+        def one_topic(values: Sequence[bytes]) -> None:
+            for value in values:
+                publish(topic, value)
+
+        return one_topic, SINGLE
+    names = [f"{job.topic}.{i}" for i in range(topics)]
+    turn = 0
+
+    def round_robin(values: Sequence[bytes]) -> None:
+        nonlocal turn
+        for value in values:
+            publish(names[turn], value)
+            turn = (turn + 1) % topics
+
+    return round_robin, SINGLE
+
+
+def _sent(sent: Sent, **more: Any) -> Result:
+    return {"count": sent.count, "start_ns": sent.start_ns, "stop_ns": sent.stop_ns, **more}
+
+
+def publish(job: Job) -> Result:
+    """Publish in a flood (or up to a window), flush, and say when all was confirmed."""
+    with meshmq.connect(job.address) as mesh:
+        send, chunk = _sender(mesh, job)
+        topic = f"{job.topic}.0" if job.options.get("topics") else job.topic
+        durability = mesh.publish(topic, job.values()[0]).wait(10).durability
+        mesh.flush(FLUSH_SECONDS)
+        extra = 1  # the record above, which made the topic and warmed the link
+        ready_then_go()
+        sent = send_chunks(job, send, chunk)
+        mesh.flush(FLUSH_SECONDS)
+        confirmed_ns = time.monotonic_ns()
+        if job.board:
+            Board(job.board).finish(sent.count + extra)
+        return _sent(sent, confirmed_ns=confirmed_ns, durability=durability)
+
+
+def subscribe(job: Job) -> Result:
+    """Read live records until the publisher is done and all of them are here."""
+    with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic) as sub:
+        tally = Tally(job)
+        ready()
+        size, offset = 0, None
+        while not tally.is_finished():
+            batch = sub.fetch(FETCH_RECORDS, timeout=0.1)
+            if not batch:
+                continue
+            for message in batch:
+                size += len(message.value)
+                offset = message.offset
+            tally.count += len(batch)
+            tally.stamp()
+        tally.bytes = size
+        return tally.result(missed=sub.missed, offset=offset)
+
+
+def replay(job: Job) -> Result:
+    """Read ``job.count`` stored records from the first on."""
+    with meshmq.connect(job.address) as mesh:
+        ready_then_go()
+        count, size, offset = 0, 0, None
+        start_ns = time.monotonic_ns()
+        with mesh.subscribe(job.topic, start="earliest") as sub:
+            while count < job.count:
+                batch = sub.fetch(FETCH_RECORDS, timeout=30)
+                if not batch:
+                    raise TimeoutError(f"{count} of {job.count} records came back")
+                for message in batch:
+                    size += len(message.value)
+                    offset = message.offset
+                count += len(batch)
+        seconds = (time.monotonic_ns() - start_ns) / 1e9
+        return {"count": count, "seconds": seconds, "bytes": size, "offset": offset}
+
+
+def paced(job: Job) -> Result:
+    """Publish lone stamped messages at ``job.rate`` a second."""
+    with meshmq.connect(job.address) as mesh:
+        mesh.publish(job.topic, job.stamped(0)).wait(10)
+        ready_then_go()
+        publish_one, topic = mesh.publish, job.topic
+        sent = send_paced(job, lambda value: publish_one(topic, value))
+        mesh.flush(FLUSH_SECONDS)
+        Board(job.board).finish(sent.count + 1)
+        return _sent(sent)
+
+
+def delays(job: Job) -> Result:
+    """Time from sending to receiving, of every stamped message."""
+    with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic) as sub:
+        tally, samples, clock = Tally(job), [], time.monotonic_ns
+        ready()
+        while not tally.is_finished():
+            for message in sub.fetch(100, timeout=0.1):
+                samples.append(clock() - STAMP.unpack_from(message.value)[0])
+                tally.add(message.value)
+            if samples:
+                tally.stamp()
+        return tally.result(missed=sub.missed, **spread(samples[1:]))
+
+
+def confirm(job: Job) -> Result:
+    """Publish one record, wait for its confirmation, and again, for ``job.seconds``."""
+    with meshmq.connect(job.address) as mesh:
+        value = job.values()[0]
+        durability = mesh.publish(job.topic, value).wait(10).durability
+        ready_then_go()
+        samples, clock, end = [], time.monotonic_ns, time.monotonic() + job.seconds
+        while time.monotonic() < end:
+            start = clock()
+            mesh.publish(job.topic, value).wait(10)
+            samples.append(clock() - start)
+        return {"durability": durability, **spread(samples)}
+
+
+def steady(job: Job) -> Result:
+    """Publish ``job.rate`` a second by single calls, every millisecond's share at once.
+
+    Measures the share of one core that this process and ``options["node_pid"]`` take meanwhile.
+    """
+    node_pid: int = job.options["node_pid"]
+    with meshmq.connect(job.address) as mesh:
+        values = job.values()
+        mesh.publish(job.topic, values[0]).wait(10)
+        ready_then_go()
+        publish_one, topic, share = mesh.publish, job.topic, max(1, job.rate // 1000)
+        before = cpu_seconds(node_pid), cpu_seconds(os.getpid())
+        start, sent = time.monotonic(), 0
+        while (due := sent / job.rate) < job.seconds:
+            wait = start + due - time.monotonic()
+            if wait > 0:
+                time.sleep(wait)
+            for value in values[:share]:
+                publish_one(topic, value)
+            sent += share
+        took = time.monotonic() - start
+        after = cpu_seconds(node_pid), cpu_seconds(os.getpid())
+        mesh.flush(FLUSH_SECONDS)
+        node, client = ((b - a) / took for a, b in zip(before, after, strict=True))
+        return {"node_cpu": node, "client_cpu": client, "rate": sent / took}
+
+
+def load(job: Job) -> Result:
+    """Store ``job.count`` records over ``options["topics"]`` topics by publish_many."""
+    with meshmq.connect(job.address) as mesh:
+        ready_then_go()
+        topics = job.options.get("topics", 0)
+        names = [f"{job.topic}.{i}" for i in range(topics)] or [job.topic]
+        values, sent, turn = job.values(), 0, 0
+        while sent < job.count:
+            mesh.publish_many(names[turn], values[: job.count - sent])
+            sent += min(len(values), job.count - sent)
+            turn = (turn + 1) % len(names)
+        mesh.flush(FLUSH_SECONDS)
+        return {"count": sent}
+
+
+def stall(job: Job) -> Result:
+    """Subscribe and never read, until the parent closes our standard input."""
+    with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic, start="earliest"):
+        ready()
+        sys.stdin.read()
+    return {}
+
+
+ROLES = {
+    "publish": publish,
+    "subscribe": subscribe,
+    "replay": replay,
+    "paced": paced,
+    "delays": delays,
+    "confirm": confirm,
+    "steady": steady,
+    "load": load,
+    "stall": stall,
+}

@@ -1,0 +1,24 @@
+"""The ``meshmq`` command: one module a noun, the only place that prints.
+
+Imports of this package stay light (no zmq, capnp or diskcache): commands import what they need when
+they run, so that ``meshmq --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line ``argv`` (default: the process's own) and exit with its code."""
+    try:
+        from meshmq.cli.app import command
+        from meshmq.cli.boundary import run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(run(command(), sys.argv[1:] if argv is None else argv))
+
+
+__all__ = ["main"]

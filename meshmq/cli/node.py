@@ -1,0 +1,179 @@
+"""``meshmq node``: run a node until it is told to stop."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import signal
+import threading
+import tomllib
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshmq.cli.output import note, say
+from meshmq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from meshmq.shell.runner import NodeRunner
+
+STOP_GRACE_S = 10.0  # service managers wait longer before they kill (systemd: 90 s, docker: 10 s)
+DEFAULT_URL = "tcp://127.0.0.1:5757"
+_SETTINGS: dict[str, tuple[type, Any]] = {
+    "name": (str, "node-1"),
+    "mesh": (str, "local"),
+    "listen": (str, DEFAULT_URL),
+    "data": (str, None),
+    "insecure": (bool, False),
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+
+
+def node(
+    name: Annotated[str | None, typer.Option(help="Name of this node. [default: node-1]")] = None,
+    mesh: Annotated[
+        str | None, typer.Option(help="Name of the mesh it belongs to. [default: local]")
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help=f"Address to listen on; port 0 takes a free one. [default: {DEFAULT_URL}]",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Directory of its log. [default: $XDG_DATA_HOME/meshmq/NAME, "
+            "or ~/.local/share/meshmq/NAME]",
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen beyond this host without encryption or passwords; "
+            "needs a mesh name other than local.",
+        ),
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file with any of: name, mesh, listen, data, insecure. Options go first.",
+        ),
+    ] = None,
+) -> None:
+    """Run a node: it keeps durable topics, confirms, replays and delivers.
+
+    It runs in the foreground until Ctrl-C or SIGTERM, which end it cleanly.
+    """
+    settings = {key: default for key, (_, default) in _SETTINGS.items()}
+    if config is not None:
+        settings.update(read_config(config))
+    given = {
+        "name": name,
+        "mesh": mesh,
+        "listen": listen,
+        "data": None if data is None else str(data),
+        "insecure": insecure or None,
+    }
+    settings.update({key: value for key, value in given.items() if value is not None})
+    if not _NAME.match(settings["name"]):
+        raise ConfigError(
+            f"node name {settings['name']!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
+        )
+    directory = Path(settings["data"] or default_data_directory(settings["name"])).expanduser()
+    run_node({**settings, "data": directory})
+
+
+def default_data_directory(name: str) -> Path:
+    """Where the log of a node called ``name`` lives when nobody says otherwise."""
+    base = os.environ.get("XDG_DATA_HOME")
+    # The specification says that a relative XDG path is to be ignored.
+    root = Path(base) if base and os.path.isabs(base) else Path.home() / ".local" / "share"
+    return root / "meshmq" / name
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file; ConfigError names everything that is wrong with it at once."""
+    try:
+        with path.open("rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    faults = []
+    for key, value in found.items():
+        if key not in _SETTINGS:
+            close = difflib.get_close_matches(key, _SETTINGS, n=1)
+            hint = f", did you mean '{close[0]}'?" if close else ""
+            faults.append(f"unknown key '{key}'{hint or f' (known: {chr(44).join(_SETTINGS)})'}")
+        elif type(value) is not _SETTINGS[key][0]:
+            kind = "a string" if _SETTINGS[key][0] is str else "true or false"
+            faults.append(f"'{key}' must be {kind}")
+    if faults:
+        raise ConfigError(f"{path}: {'; '.join(faults)}")
+    return found
+
+
+def run_node(settings: dict[str, Any]) -> None:
+    """Open the log, listen, say so, and run until a signal; returns after a clean stop."""
+    stop = _StopSignals()  # first of all: a signal during a long start is not lost
+    from meshmq.shell.runner import NodeConfig, NodeRunner
+
+    runner = NodeRunner(NodeConfig(**settings))
+    say(f"node {settings['name']} ready at {runner.url}, log in {settings['data']}")
+    say(f"try: meshmq sub 'hello.>'{_how_to_reach(settings, runner.url)}")
+    stop.attach(runner)
+    runner.run()
+    if stop.signal_name:
+        note(f"node {settings['name']} stopped ({stop.signal_name})")
+
+
+def _how_to_reach(settings: dict[str, Any], url: str) -> str:
+    reach = "" if url == DEFAULT_URL else f" --url {url}"
+    if settings["mesh"] != "local":
+        reach += f" --mesh {settings['mesh']}"
+    if settings["insecure"]:
+        reach += " --insecure"
+    return reach
+
+
+class _StopSignals:
+    """Turns the first SIGINT or SIGTERM into ``runner.stop()``, and gives that a grace time."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+        self._runner: NodeRunner | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def attach(self, runner: NodeRunner) -> None:
+        """Stop ``runner`` on a signal, at once if there was one already."""
+        self._runner = runner
+        if self.signal_name:
+            runner.stop()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again = bool(self.signal_name)
+        self.signal_name = signal.Signals(number).name
+        if again:
+            self._give_up("told twice to stop")
+        watchdog = threading.Timer(
+            STOP_GRACE_S, self._give_up, [f"not stopped within {STOP_GRACE_S:.0f} s"]
+        )
+        watchdog.daemon = True
+        watchdog.start()
+        if self._runner is not None:
+            self._runner.stop()
+
+    def _give_up(self, why: str) -> None:
+        """End the process as a crash would: what is confirmed is synced, so nothing is lost."""
+        note(f"{why}: ending at once; everything confirmed is on disk")
+        os._exit(1)

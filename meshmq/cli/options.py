@@ -1,0 +1,101 @@
+"""Options that client commands share, and the connection they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from meshmq.cli.output import emit, note
+from meshmq.errors import InvalidName, MeshError
+from meshmq.names import check_mesh, check_pattern, check_topic
+
+if TYPE_CHECKING:
+    from meshmq import Mesh
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="MESHMQ_URL",
+        metavar="URL",
+        help="Where the node is, as tcp://HOST:PORT; else tcp://127.0.0.1:5757.",
+    ),
+]
+MeshOption = Annotated[str, typer.Option("--mesh", help="Name of the mesh the node belongs to.")]
+InsecureOption = Annotated[
+    bool,
+    typer.Option(
+        "--insecure", help="Allow an address beyond this host, without encryption or passwords."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which node a client command talks to, and how it answers."""
+
+    url: str | None
+    mesh: str
+    insecure: bool
+    json: bool
+    timeout: float = 5.0
+
+
+@contextmanager
+def connected(target: Target, *, on_state: Callable[[Any], None] | None = None) -> Iterator[Mesh]:
+    """A connection for one command: drained at the end, dropped at once after an error.
+
+    With ``--json`` an error is also an object on stdout (error, message, outcome).
+    """
+    import meshmq
+
+    try:
+        mesh = meshmq.connect(
+            target.url,
+            mesh=as_usage(check_mesh, target.mesh, "--mesh"),
+            timeout=target.timeout,
+            insecure=target.insecure,
+            on_state=on_state,
+        )
+        try:
+            yield mesh
+        except BaseException:
+            mesh.close(timeout=0.0)
+            raise
+        mesh.close()
+    except MeshError as error:
+        if target.json:
+            emit({"error": error.code, "message": str(error), "outcome": error.outcome})
+        raise
+
+
+def tell_state(change: Any) -> None:
+    """Say on stderr that the connection was lost, or is back."""
+    reason = f" ({change.reason})" if change.reason else ""
+    if change.state == "reconnecting":
+        note(f"connection lost{reason}, trying again")
+    elif change.state == "connected" and reason:
+        note(f"connected{reason}")
+
+
+def as_usage(check: Callable[[str], str], text: str, hint: str) -> str:
+    """``check(text)``, an invalid name being wrong usage of the argument or option ``hint``."""
+    try:
+        return check(text)
+    except InvalidName as error:
+        raise typer.BadParameter(str(error), param_hint=hint) from None
+
+
+def topic_argument(text: str) -> str:
+    """A topic from the command line, or wrong usage."""
+    return as_usage(check_topic, text, "TOPIC")
+
+
+def pattern_argument(text: str) -> str:
+    """A pattern from the command line, or wrong usage."""
+    return as_usage(check_pattern, text, "PATTERN")

@@ -1,0 +1,94 @@
+"""What the commands write: plain lines, aligned columns, JSON, and notes on stderr."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+def say(text: str) -> None:
+    """One line on stdout, at once."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """One line about the command itself, on stderr."""
+    print(f"meshmq: {text}", file=sys.stderr, flush=True)
+
+
+def emit(item: Mapping[str, Any]) -> None:
+    """One JSON object on a line of stdout."""
+    print(json.dumps(item, ensure_ascii=False, default=str), flush=True)
+
+
+def json_bytes(data: bytes | None) -> Any:
+    """``data`` as a JSON string where it is UTF-8, else as ``{"base64": ...}``; None stays None."""
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode("ascii")}
+
+
+def printable(data: bytes) -> str:
+    """``data`` as text that cannot steer a terminal: what is not UTF-8 or is control is escaped."""
+    text = data.decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+
+
+def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a table, left-aligned; numbers right-aligned. Never cut to a terminal's width."""
+    table = [[_cell(value) for value in row] for row in rows]
+    numeric = [
+        all(row[i].replace(",", "").isdigit() for row in table) for i in range(len(heads))
+    ]
+    widths = [max([len(head), *(len(row[i]) for row in table)]) for i, head in enumerate(heads)]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in [list(heads), *table]
+    ]
+
+
+def fields(item: Mapping[str, Any], indent: str = "") -> list[str]:
+    """Lines ``name: value`` of a nested mapping; a list of mappings becomes columns."""
+    width = max((len(_label(name)) for name in item), default=0)
+    lines: list[str] = []
+    for name, value in item.items():
+        label = _label(name)
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{label}:", *fields(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            heads = list(value[0])
+            table = columns(heads, [[row.get(head) for head in heads] for row in value])
+            lines += [f"{indent}{label}:", *(f"{indent}  {line}" for line in table)]
+        else:
+            lines.append(f"{indent}{(label + ':').ljust(width + 1)} {_cell(value)}")
+    return lines
+
+
+def _label(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _cell(value: object) -> str:
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.3f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(part) for part in value)
+    return printable(str(value).encode("utf-8", "surrogateescape"))

@@ -1,0 +1,237 @@
+"""``meshmq pub``: publish one value, or every line of a file or a pipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from meshmq.cli.boundary import CommandError, Interrupted
+from meshmq.cli.lines import LineRouter, Run, read_blocks
+from meshmq.cli.options import (
+    InsecureOption,
+    JsonOption,
+    MeshOption,
+    Target,
+    UrlOption,
+    connected,
+    tell_state,
+    topic_argument,
+)
+from meshmq.cli.output import emit, note, say
+from meshmq.cli.progress import LineProgress
+from meshmq.cli.window import Window
+from meshmq.errors import MeshError
+
+RATE_SLICES_A_SECOND = 100  # a paced publisher sends at most so many bursts a second
+
+
+def pub(
+    topic: Annotated[
+        str,
+        typer.Argument(
+            help="Topic to publish to. With --lines, {n} in it is the line's n-th field, from 0."
+        ),
+    ],
+    value: Annotated[str | None, typer.Argument(help="The value, as text.")] = None,
+    lines: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Publish each line of FILE, or of standard input ('-')."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Key of the records; with --lines {n} is a field. Empty: no key."),
+    ] = None,
+    key_column: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="With --lines: the same as --key '{N}'.")
+    ] = None,
+    separator: Annotated[
+        str, typer.Option(help="With --lines: what separates fields; '\\t' is a tab.")
+    ] = ",",
+    skip: Annotated[
+        int, typer.Option(metavar="N", min=0, help="With --lines: leave out the first N lines.")
+    ] = 0,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="NAME=VALUE", help="Header of the records; repeatable."),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=0.001, help="With --lines: at most N records a second."),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="S", min=0.1, help="Give up when nothing is confirmed for so many seconds."
+        ),
+    ] = 60.0,
+    url: UrlOption = None,
+    mesh: MeshOption = "local",
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Publish a value, or one record for every line of a file, and wait until it is confirmed.
+
+    A line's bytes are the value as they are, without the newline. Example:
+    meshmq pub 'flights.{4}.{1}' --lines flights.csv --skip 1 --key '{3}'
+    """
+    if (value is None) == (lines is None):
+        raise typer.BadParameter("give either a VALUE or --lines FILE", param_hint="VALUE")
+    if key is not None and key_column is not None:
+        raise typer.BadParameter("give either --key or --key-column", param_hint="--key-column")
+    headers = _headers(header or [])
+    target = Target(url, mesh, insecure, json, min(timeout, 5.0))
+    if value is not None:
+        if key_column is not None or skip or rate is not None:
+            raise typer.BadParameter(
+                "--key-column, --skip and --rate go with --lines", param_hint="VALUE"
+            )
+        _publish_one(target, topic_argument(topic), value, key, headers, timeout)
+        return
+    separator = separator.replace("\\t", "\t")
+    if not separator:
+        raise typer.BadParameter("a separator cannot be empty", param_hint="--separator")
+    if key_column is not None:
+        key = f"{{{key_column}}}"
+    router = LineRouter(topic, key, separator)
+    if "{" not in topic:
+        topic_argument(topic)
+    _publish_lines(target, router, lines or "-", skip, headers, rate, timeout)
+
+
+def _headers(pairs: list[str]) -> dict[str, str] | None:
+    headers = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found or not name:
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--header")
+        headers[name] = value
+    return headers or None
+
+
+def _publish_one(
+    target: Target,
+    topic: str,
+    value: str,
+    key: str | None,
+    headers: dict[str, str] | None,
+    timeout: float,
+) -> None:
+    with connected(target) as mesh:
+        receipt = mesh.publish(
+            topic, os.fsencode(value), key=os.fsencode(key) if key else None, headers=headers
+        )
+        receipt.wait(timeout)
+    stored = receipt.offset is not None
+    if target.json:
+        emit(
+            {
+                "topic": topic,
+                "stream": str(receipt.stream) if stored else None,
+                "offset": receipt.offset,
+                "durability": receipt.durability,
+                "duplicate": receipt.duplicate,
+            }
+        )
+    elif stored:
+        say(f"published to {topic} at offset {receipt.offset}, {receipt.durability}")
+    else:
+        say(f"published to {topic}, {receipt.durability}")
+
+
+def _publish_lines(
+    target: Target,
+    router: LineRouter,
+    name: str,
+    skip: int,
+    headers: dict[str, str] | None,
+    rate: float | None,
+    timeout: float,
+) -> None:
+    """Stream a file; at the end, however it comes, say what was published and confirmed."""
+    with _opened(name) as (stream, size), connected(target, on_state=tell_state) as mesh:
+        window = Window(mesh, headers, timeout)
+        start = time.monotonic()
+        try:
+            with LineProgress(size) as progress:
+                for run in _paced_runs(router, stream, skip, rate, progress):
+                    window.publish(run)
+                    progress.show(window.confirmed_count)
+                window.settle()
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted: {_counts(window, start)}") from None
+        except (MeshError, CommandError):
+            _settle_rest(window)
+            note(_counts(window, start))
+            raise
+        seconds = max(time.monotonic() - start, 1e-9)
+    if target.json:
+        emit(
+            {
+                "published": window.published_count,
+                "confirmed": window.confirmed_count,
+                "seconds": round(seconds, 6),
+                "rate": round(window.confirmed_count / seconds, 1),
+            }
+        )
+    else:
+        note(_counts(window, start))
+
+
+def _settle_rest(window: Window) -> None:
+    """After an error: what went before it may still be confirmed; the first error is the one told."""
+    try:
+        window.settle(within=2.0)
+    except MeshError:
+        pass
+
+
+def _counts(window: Window, start: float) -> str:
+    seconds = max(time.monotonic() - start, 1e-9)
+    return (
+        f"published {window.published_count:,}, confirmed {window.confirmed_count:,} "
+        f"in {seconds:.2f} s ({window.confirmed_count / seconds:,.0f} a second)"
+    )
+
+
+def _paced_runs(
+    router: LineRouter, stream: BinaryIO, skip: int, rate: float | None, progress: LineProgress
+) -> Iterator[Run]:
+    """Runs of lines, slowed down to ``rate`` records a second if it is given."""
+    due = time.monotonic()
+    burst = max(1, int(rate / RATE_SLICES_A_SECOND)) if rate else 0
+    for number, lines in read_blocks(stream, skip):
+        for run in router.runs(number, lines):
+            if rate is None:
+                yield run
+                continue
+            for piece in run.pieces(burst):
+                time.sleep(max(0.0, due - time.monotonic()))
+                # An input that paused is not made up for with a flood.
+                due = max(due, time.monotonic() - 1 / RATE_SLICES_A_SECOND)
+                due += len(piece.values) / rate
+                yield piece
+        progress.add(sum(map(len, lines)) + len(lines))
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """The input and, where it is a file, its size in bytes."""
+    if name == "-":
+        yield sys.stdin.buffer, None
+        return
+    try:
+        stream = Path(name).open("rb")
+    except OSError as error:
+        raise CommandError(f"cannot read {name}: {error.strerror}") from None
+    with stream:
+        size = os.fstat(stream.fileno()).st_size
+        yield stream, size or None

@@ -1,0 +1,133 @@
+"""``meshmq topic``: create, list, show and delete topics."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from meshmq.cli.options import (
+    InsecureOption,
+    JsonOption,
+    MeshOption,
+    Target,
+    UrlOption,
+    connected,
+    pattern_argument,
+    topic_argument,
+)
+from meshmq.cli.output import columns, emit, fields, say
+from meshmq.names import matches
+
+app = typer.Typer(help="Create, list, show and delete topics.", no_args_is_help=False)
+
+
+class Durability(str, Enum):
+    """What a topic keeps."""
+
+    durable = "durable"
+    transient = "transient"
+
+
+@app.command()
+def create(
+    name: Annotated[
+        str, typer.Argument(help="A topic, or a pattern: a rule for topics made later.")
+    ],
+    durability: Annotated[
+        Durability,
+        typer.Option(help="durable: synced to disk, replayable. transient: only for who listens."),
+    ] = Durability.durable,
+    retention: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Keep records so long, as 7d, 12h or 30m.")
+    ] = None,
+    retention_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Keep so many bytes, as 10GB or 500MB.")
+    ] = None,
+    url: UrlOption = None,
+    mesh: MeshOption = "local",
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Create a topic, or set the rule for topics that match a pattern."""
+    name = pattern_argument(name)
+    with connected(Target(url, mesh, insecure, json)) as connection:
+        made = connection.admin.topics.create(
+            name,
+            durability=durability.value,
+            retention=retention,
+            retention_bytes=retention_bytes,
+        )
+    if json:
+        emit(made if isinstance(made, dict) else {"name": name, "durability": durability.value})
+    else:
+        say(f"created {durability.value} {name}")
+
+
+@app.command("list")
+def list_topics(
+    pattern: Annotated[str, typer.Argument(help="Only topics that match it.")] = ">",
+    url: UrlOption = None,
+    mesh: MeshOption = "local",
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
+) -> None:
+    """List the node's topics."""
+    pattern = pattern_argument(pattern)
+    with connected(Target(url, mesh, insecure, json)) as connection:
+        topics = [row for row in connection.admin.topics.list() if _covers(pattern, row)]
+    if json:
+        for row in topics:
+            emit(row)
+    elif topics:
+        heads = list(topics[0])
+        say("\n".join(columns(heads, [[row.get(head) for head in heads] for row in topics])))
+    else:
+        say("no topics" if pattern == ">" else f"no topics match '{pattern}'")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The topic.", metavar="TOPIC")],
+    url: UrlOption = None,
+    mesh: MeshOption = "local",
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Show one topic: its stream, offsets and policy."""
+    name = topic_argument(name)
+    with connected(Target(url, mesh, insecure, json)) as connection:
+        report = connection.admin.topics.show(name)
+    if json:
+        emit(report)
+    else:
+        say("\n".join(fields(report)))
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="The topic.", metavar="TOPIC")],
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask, where there is a terminal to ask on.")
+    ] = False,
+    url: UrlOption = None,
+    mesh: MeshOption = "local",
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Delete a topic and all its records, for good."""
+    name = topic_argument(name)
+    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        typer.confirm(f"Delete '{name}' and all its records?", abort=True)
+    with connected(Target(url, mesh, insecure, json)) as connection:
+        connection.admin.topics.delete(name)
+    if json:
+        emit({"deleted": name})
+    else:
+        say(f"deleted {name}")
+
+
+def _covers(pattern: str, row: dict[str, Any]) -> bool:
+    return pattern == ">" or matches(pattern, str(row["name"]))

@@ -1,0 +1,308 @@
+"""A client: one session at a time to a node, the producer and the subscriptions over it.
+
+States: connecting (no session yet), connected, reconnecting (had one), closed.
+
+Rules:
+1. Whatever was promised to the program outlives the session: unconfirmed batches are sent again,
+   subscriptions resume, commands that were not answered are sent again (they are idempotent).
+2. A refusal that waiting cannot mend (mesh, version, fenced producer) closes the client.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from meshmq import limits
+from meshmq.core.effects import (
+    Arrived,
+    ClientEffect,
+    CloseLink,
+    CommandAnswered,
+    Send,
+    StateChanged,
+    SubscriptionAnswered,
+)
+from meshmq.core.events import (
+    BadFrameReceived,
+    ClientEvent,
+    FrameReceived,
+    LinkClosed,
+    LinkOpened,
+    TimerFired,
+)
+from meshmq.core.publisher import EncodeBatch, Publisher
+from meshmq.core.session import Session, SessionState
+from meshmq.core.subscriber import Start, Subscriber
+from meshmq.errors import LinkLost, MeshError, from_code
+from meshmq.frames import (
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
+    Body,
+    Command,
+    Confirm,
+    Deliver,
+    Hello,
+    Result,
+    Subscribed,
+    Unsubscribe,
+    Welcome,
+)
+
+FINAL_REFUSALS = frozenset({"mesh-mismatch", "version-mismatch", "producer-fenced"})
+
+
+@dataclass(frozen=True, slots=True)
+class ClientIdentity:
+    """Who the client says it is: see Hello."""
+
+    mesh: str
+    instance: bytes
+    producer: bytes
+    name: str = ""
+    software: str = ""
+
+
+class Client:
+    """The machine behind ``meshmq.connect``.
+
+    Args:
+        identity: what the hello says.
+        encode: see Publisher.
+        entropy: chooses session numbers and jitter.
+        guard: see Publisher.
+    """
+
+    def __init__(
+        self,
+        identity: ClientIdentity,
+        encode: EncodeBatch,
+        entropy: random.Random,
+        guard: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        self._identity = identity
+        self._entropy = entropy
+        self.publisher = Publisher(encode, guard if guard is not None else nullcontext())
+        self.subscribers: dict[int, Subscriber] = {}
+        self.state = "connecting"
+        self.closed_error: MeshError | None = None
+        self.origin = b""
+        self.node_name = ""
+        self.reconnects = 0
+        self._link = b""
+        self._session: Session | None = None
+        self._commands: dict[int, Command] = {}
+        self._last_id = 0
+        self._attempt = 0
+        self._effects: list[ClientEffect] = []
+
+    @property
+    def is_connected(self) -> bool:
+        return self.state == "connected"
+
+    # -- what the program asks for (on the owner's thread) ----------------------------------
+
+    def subscribe(
+        self, pattern: str, start: Start, window_bytes: int, window_records: int, now_ns: int
+    ) -> int:
+        """Open a subscription; the answer comes as SubscriptionAnswered. Returns its number."""
+        self._last_id += 1
+        sub = Subscriber(self._last_id, pattern, start, window_bytes, window_records)
+        self.subscribers[sub.id] = sub
+        self._send(sub.subscribe(), now_ns)
+        return sub.id
+
+    def unsubscribe(self, id: int, now_ns: int) -> None:
+        """End a subscription; what is on its way is dropped."""
+        if self.subscribers.pop(id, None) is not None:
+            self._send(Unsubscribe(id), now_ns)
+
+    def consumed(self, id: int, bytes: int, records: int, now_ns: int) -> None:
+        """The program has taken so much of a subscription."""
+        sub = self.subscribers.get(id)
+        if sub is not None:
+            sub.on_consumed(bytes, records)
+            credit = sub.credit()
+            if credit is not None:
+                self._send(credit, now_ns)
+
+    def command(self, verb: str, arguments: bytes, now_ns: int) -> int:
+        """Send an admin command; the answer comes as CommandAnswered. Returns its number."""
+        self._last_id += 1
+        command = Command(self._last_id, verb, arguments)
+        self._commands[command.id] = command
+        self._send(command, now_ns)
+        return command.id
+
+    def forget_command(self, id: int) -> None:
+        """Stop waiting for a command's answer."""
+        self._commands.pop(id, None)
+
+    def close(self, now_ns: int) -> None:
+        """Say goodbye; everything unanswered fails with ClosedError's cousin, LinkLost."""
+        if self.state == "closed":
+            return
+        if self._session is not None:
+            self._session.say_goodbye(now_ns)
+            self._flush_outbox()
+            self._effects.append(CloseLink(self._link))
+        self._end(LinkLost("the client was closed before the node confirmed"), "closed here", "")
+
+    def pump(self, now_ns: int) -> None:
+        """Send what the producer has ready."""
+        if self.state == "connected":
+            for body in self.publisher.take(self.origin):
+                self._send(body, now_ns)
+
+    # -- events -----------------------------------------------------------------------------
+
+    def handle(self, event: ClientEvent, now_ns: int) -> list[ClientEffect]:
+        """Take one event; return what to do. Never raises for what a peer sends."""
+        match event:
+            case FrameReceived(link, envelope):
+                session = self._session
+                if session is not None and link == self._link:
+                    body = session.receive(envelope, now_ns)
+                    if body is not None:
+                        self._on_body(body, now_ns)
+            case LinkOpened(link):
+                self._on_link_opened(link, now_ns)
+            case LinkClosed(link, reason):
+                if link == self._link and self._session is not None:
+                    self._lose(reason, "link-lost", now_ns)
+            case BadFrameReceived(link, reason):
+                if link == self._link and self._session is not None:
+                    self._lose(f"the node sent a bad frame: {reason}", "bad-frame", now_ns)
+            case TimerFired():
+                if self._session is not None:
+                    self._session.tick(now_ns)
+        self.pump(now_ns)
+        return self.take_effects(now_ns)
+
+    def take_effects(self, now_ns: int) -> list[ClientEffect]:
+        """Effects of calls since the last time, sends included."""
+        session = self._session
+        if session is not None:
+            self._flush_outbox()
+            if session.state is SessionState.CLOSED and session is self._session:
+                self._lose(session.closed_reason, session.closed_code, now_ns)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_deadline_ns(self) -> int | None:
+        """When TimerFired is due, or None."""
+        return self._session.next_deadline_ns() if self._session is not None else None
+
+    def _on_link_opened(self, link: bytes, now_ns: int) -> None:
+        if self.state == "closed":
+            return
+        me = self._identity
+        self._link = link
+        number = self._entropy.getrandbits(63) + 1
+        hello = Hello(
+            PROTOCOL_MAJOR, PROTOCOL_MINOR, me.mesh, me.instance, me.producer, me.name, me.software
+        )
+        self._session = Session(number, hello, now_ns)
+
+    def _on_body(self, body: Body, now_ns: int) -> None:
+        match body:
+            case Confirm(confirmations):
+                for c in confirmations:
+                    self.publisher.on_confirmation(c, self.origin)
+            case Deliver():
+                self._on_deliver(body, now_ns)
+            case Welcome():
+                self._on_welcome(body, now_ns)
+            case Subscribed():
+                self._on_subscribed(body)
+            case Result(id, code, message, result):
+                if self._commands.pop(id, None) is not None:
+                    self._effects.append(CommandAnswered(id, code, message, result))
+            case _:
+                pass  # Refuse has closed the session; anything else is not for a client.
+
+    def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
+        self._attempt = 0
+        changed = bool(self.origin) and self.origin != welcome.origin
+        self.origin = welcome.origin
+        self.node_name = welcome.name
+        publisher = self.publisher
+        publisher.window_bytes = min(
+            limits.PRODUCER_IN_FLIGHT_BYTES_MAX, max(1, welcome.in_flight_bytes)
+        )
+        publisher.on_origin(welcome.origin)
+        self.state = "connected"
+        reason = f"connected to node {welcome.name or '?'}"
+        if changed:
+            reason += "; its log is another one than before"
+        self._effects.append(StateChanged("connected", reason))
+        for sub in self.subscribers.values():
+            self._send(sub.subscribe(), now_ns)
+        for command in self._commands.values():
+            self._send(command, now_ns)
+
+    def _on_deliver(self, frame: Deliver, now_ns: int) -> None:
+        sub = self.subscribers.get(frame.subscription)
+        if sub is None:
+            return
+        before = sub.missed
+        arrivals = sub.on_deliver(frame)
+        if arrivals or sub.missed != before:
+            self._effects.append(Arrived(sub.id, tuple(arrivals), sub.missed))
+        credit = sub.credit()
+        if credit is not None:
+            self._send(credit, now_ns)
+
+    def _on_subscribed(self, frame: Subscribed) -> None:
+        sub = self.subscribers.get(frame.subscription)
+        if sub is None:
+            return
+        if frame.code:
+            del self.subscribers[sub.id]
+        else:
+            sub.on_subscribed(frame)
+        self._effects.append(
+            SubscriptionAnswered(sub.id, frame.code, frame.message, frame.topics)
+        )
+
+    def _send(self, body: Body, now_ns: int) -> None:
+        # Before the welcome nothing is sent: the welcome sends what is open then.
+        if self._session is not None and self._session.state is SessionState.OPEN:
+            self._session.send(body, now_ns)
+
+    def _flush_outbox(self) -> None:
+        session = self._session
+        if session is not None and session.outbox:
+            link = self._link
+            self._effects += [Send(link, envelope) for envelope in session.outbox]
+            session.outbox = []
+
+    def _lose(self, reason: str, code: str, now_ns: int) -> None:
+        self._flush_outbox()
+        self._session = None
+        self.publisher.on_session_lost()
+        for sub in self.subscribers.values():
+            sub.is_active = False
+        if code in FINAL_REFUSALS:
+            self._effects.append(CloseLink(self._link))
+            self._end(from_code(code, reason), reason, code)
+            return
+        delay = min(limits.RECONNECT_NS_MAX, limits.RECONNECT_NS_MIN << min(self._attempt, 10))
+        delay = int(delay * (0.5 + self._entropy.random()))
+        if self.state == "connected":
+            self.reconnects += 1
+            delay = 0  # a restarted node is back at once more often than not
+            self.state = "reconnecting"
+            self._effects.append(StateChanged("reconnecting", reason, code))
+        self._attempt += 1
+        self._effects.append(CloseLink(self._link, delay))
+
+    def _end(self, error: MeshError, reason: str, code: str) -> None:
+        self._session = None
+        self.state = "closed"
+        self.closed_error = error
+        self.publisher.fail_all(error)
+        self._effects.append(StateChanged("closed", reason, code))

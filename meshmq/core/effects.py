@@ -1,0 +1,107 @@
+"""What to do: orders that a machine gives to the shell, or to the simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshmq.core.log import Entry
+from meshmq.core.subscriber import Arrival
+from meshmq.frames import Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one frame over ``link``; it may be lost."""
+
+    link: bytes
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Forget ``link``; a client opens another after ``reopen_after_ns`` (negative: never)."""
+
+    link: bytes
+    reopen_after_ns: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Add entries to the log and sync; tickets count up from 1 and are committed in order."""
+
+    ticket: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """Read batches for one subscriber, answered by ReadDone.
+
+    Attributes:
+        reader: number to answer with.
+        streams: aliases wanted. One: its index is used. Several: the log in arrival order, filtered.
+        start: a place: ``("position", lsn, slot)``, ``("time", unix_ns, 0)``: the first commit not
+            older, or ``("offset", offset, 0)``: the batch that holds it (exactly one stream).
+        end_lsn: last commit to read.
+        bytes_max: stop after about so many payload bytes, at least one batch.
+    """
+
+    reader: int
+    streams: frozenset[int]
+    start: tuple[str, int, int]
+    end_lsn: int
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRetention:
+    """Find what is over its topic's age or bytes (RetentionPlanned), unlink segments nobody needs."""
+
+
+NodeEffect = Send | CloseLink | Append | ReadLog | PlanRetention
+
+
+# --- what a client's machine tells the program ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The client is now ``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+
+    state: str
+    reason: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Batches for subscription ``subscription``; records passed over so far in ``missed``."""
+
+    subscription: int
+    arrivals: tuple[Arrival, ...]
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionAnswered:
+    """The node accepted (code empty) or refused a subscription."""
+
+    subscription: int
+    code: str
+    message: str
+    topics: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandAnswered:
+    """The answer to an admin command; ``code`` empty means done."""
+
+    id: int
+    code: str
+    message: str
+    body: bytes
+
+
+ClientEffect = (
+    Send | CloseLink | StateChanged | Arrived | SubscriptionAnswered | CommandAnswered
+)

@@ -1,0 +1,240 @@
+"""What the log holds, as values, and the state that a restart would see.
+
+Data: a Commit is what one synced transaction adds: batches, topics, rules, trims. LogState is the
+sum of all commits: which topics exist, where each stream ends, what each producer has sent.
+
+Rules:
+1. LogState changes only by ``apply``; replaying the same commits gives the same state.
+2. Nothing here is newer than what is synced: the node keeps its own view of what is under way.
+3. No I/O: the store and the simulator's disk both keep one of these and write it as snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from meshmq import limits
+
+
+class BatchEntry(NamedTuple):
+    """One batch as it is stored.
+
+    Attributes:
+        stream: alias of the stream in this data directory, from 1.
+        base_offset: offset of its first record.
+        count: records in it, at least 1.
+        payload: the producer's bytes, as they came.
+        checksum: CRC-32 of payload.
+        producer: 16 bytes.
+        first: the producer's sequence of its first record, from 1.
+    """
+
+    stream: int
+    base_offset: int
+    count: int
+    payload: bytes
+    checksum: int
+    producer: bytes
+    first: int
+
+
+class TopicEntry(NamedTuple):
+    """A topic made, changed or deleted. ``stream`` is 0 for a transient topic."""
+
+    stream: int
+    topic_id: bytes
+    name: str
+    durable: bool
+    retention_ns: int
+    retention_bytes: int
+    deleted: bool = False
+
+
+class RuleEntry(NamedTuple):
+    """Policy for topics that match ``pattern`` and are made later."""
+
+    pattern: str
+    durable: bool
+    retention_ns: int
+    retention_bytes: int
+    removed: bool = False
+
+
+class TrimEntry(NamedTuple):
+    """Records of ``stream`` before ``first_offset`` are gone."""
+
+    stream: int
+    first_offset: int
+
+
+Entry = BatchEntry | TopicEntry | RuleEntry | TrimEntry
+
+
+class StoredBatch(NamedTuple):
+    """One batch read back. ``payload`` is empty and ``damaged`` set if its checksum failed."""
+
+    stream: int
+    base_offset: int
+    count: int
+    payload: bytes
+    checksum: int
+    append_time_ns: int
+    lsn: int
+    slot: int
+    damaged: bool = False
+
+
+class Commit(NamedTuple):
+    """One synced transaction. A batch's slot is its index in ``batches``."""
+
+    lsn: int
+    append_time_ns: int
+    batches: tuple[BatchEntry, ...]
+    topics: tuple[TopicEntry, ...] = ()
+    rules: tuple[RuleEntry, ...] = ()
+    trims: tuple[TrimEntry, ...] = ()
+
+
+def split_entries(
+    entries: list[Entry],
+) -> tuple[
+    tuple[BatchEntry, ...],
+    tuple[TopicEntry, ...],
+    tuple[RuleEntry, ...],
+    tuple[TrimEntry, ...],
+]:
+    """Sort ``entries`` into what a Commit holds, keeping the order within each kind."""
+    return (
+        tuple(e for e in entries if type(e) is BatchEntry),
+        tuple(e for e in entries if type(e) is TopicEntry),
+        tuple(e for e in entries if type(e) is RuleEntry),
+        tuple(e for e in entries if type(e) is TrimEntry),
+    )
+
+
+@dataclass(slots=True)
+class StreamState:
+    """One topic and, if it is durable, its stream."""
+
+    topic: TopicEntry
+    next_offset: int = 0
+    first_offset: int = 0
+
+
+@dataclass(slots=True)
+class ProducerState:
+    """What one producer has sent to one stream.
+
+    Attributes:
+        last: highest sequence stored.
+        last_time_ns: append time of it (unix ns).
+        ranges: (first sequence, base offset, count), oldest first; runs that continue each other
+            in both numbers are one range.
+    """
+
+    last: int = 0
+    last_time_ns: int = 0
+    ranges: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def add(self, first: int, base_offset: int, count: int, time_ns: int) -> None:
+        """Note a batch; sequences only grow."""
+        self.last = first + count - 1
+        self.last_time_ns = time_ns
+        ranges = self.ranges
+        if ranges:
+            f, b, c = ranges[-1]
+            if f + c == first and b + c == base_offset:
+                ranges[-1] = (f, b, c + count)
+                return
+        ranges.append((first, base_offset, count))
+        if len(ranges) > limits.PRODUCER_RECENT_RANGES_MAX:
+            del ranges[0]
+
+    def offset_of(self, first: int, count: int) -> int | None:
+        """Offset of a batch stored earlier, or None if that is no longer remembered."""
+        for f, b, c in reversed(self.ranges):
+            if f <= first and first + count <= f + c:
+                return b + first - f
+        return None
+
+    def copy(self) -> ProducerState:
+        return ProducerState(self.last, self.last_time_ns, list(self.ranges))
+
+
+@dataclass(slots=True)
+class LogState:
+    """The sum of all commits of one log.
+
+    Attributes:
+        origin: 16 bytes, identity of this log.
+        next_lsn: number of the next commit.
+        append_time_ns: of the newest commit (unix ns); the next is not less.
+        next_stream: alias for the next durable topic.
+        topics: by name; deleted ones are not in it.
+        streams: durable ones by alias, the same objects as in ``topics``.
+        rules: by pattern, oldest first.
+        producers: by (producer, stream), least recently active first.
+    """
+
+    origin: bytes
+    next_lsn: int = 1
+    append_time_ns: int = 0
+    next_stream: int = 1
+    topics: dict[str, StreamState] = field(default_factory=dict)
+    streams: dict[int, StreamState] = field(default_factory=dict)
+    rules: dict[str, RuleEntry] = field(default_factory=dict)
+    producers: OrderedDict[tuple[bytes, int], ProducerState] = field(default_factory=OrderedDict)
+
+    def apply(self, commit: Commit) -> None:
+        """Add one commit; ``commit.lsn`` must be ``next_lsn``."""
+        assert commit.lsn == self.next_lsn, (commit.lsn, self.next_lsn)
+        self.next_lsn += 1
+        self.append_time_ns = commit.append_time_ns
+        for topic in commit.topics:
+            self._apply_topic(topic)
+        for rule in commit.rules:
+            self.rules.pop(rule.pattern, None)
+            if not rule.removed:
+                self.rules[rule.pattern] = rule
+        for batch in commit.batches:
+            stream = self.streams.get(batch.stream)
+            if stream is not None:
+                stream.next_offset = batch.base_offset + batch.count
+                self.note_producer(batch, commit.append_time_ns)
+        for trim in commit.trims:
+            stream = self.streams.get(trim.stream)
+            if stream is not None and trim.first_offset > stream.first_offset:
+                stream.first_offset = trim.first_offset
+
+    def _apply_topic(self, topic: TopicEntry) -> None:
+        if topic.stream >= self.next_stream:
+            self.next_stream = topic.stream + 1
+        if topic.deleted:
+            self.topics.pop(topic.name, None)
+            if self.streams.pop(topic.stream, None) is not None:
+                for key in [k for k in self.producers if k[1] == topic.stream]:
+                    del self.producers[key]
+            return
+        state = self.topics.get(topic.name)
+        if state is None:
+            state = self.topics[topic.name] = StreamState(topic)
+        else:
+            state.topic = topic
+        if topic.durable:
+            self.streams[topic.stream] = state
+
+    def note_producer(self, batch: BatchEntry, time_ns: int) -> None:
+        key = (batch.producer, batch.stream)
+        state = self.producers.get(key)
+        if state is None:
+            state = self.producers[key] = ProducerState()
+        else:
+            self.producers.move_to_end(key)
+        state.add(batch.first, batch.base_offset, batch.count, time_ns)
+        producers = self.producers
+        while len(producers) > limits.PRODUCERS_MAX or (
+            next(iter(producers.values())).last_time_ns < time_ns - limits.PRODUCER_FORGET_NS
+        ):
+            producers.popitem(last=False)

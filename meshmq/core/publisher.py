@@ -1,0 +1,540 @@
+"""The producing side of a client: records gather in batches, batches travel until answered.
+
+Data: a Lane per topic numbers its records; ``open`` holds the batch each topic is gathering;
+``_queue`` what is closed and waits; ``_in_flight`` what was sent and is not yet answered.
+
+Rules:
+1. A batch leaves at once when little is under way: a partly filled one waits only while
+   PARTIAL_FRAMES_IN_FLIGHT frames are unconfirmed, a full one goes whenever the window has room.
+   So a lone record is not delayed and a flood travels in large frames, with no timer.
+2. Sequences count records per topic from 1. A batch keeps its sequences and its bytes for ever,
+   so sending it again is harmless; it names the sequence it follows (``after``).
+3. A batch ends in one of three ways: done; failed, certainly not stored; failed, unknown.
+4. ``add`` may be called from any thread; the rest belongs to one. They meet only under ``guard``.
+
+It does not send: the owner takes Publish bodies and gives back what the node answered.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from meshmq import limits
+from meshmq.errors import MeshError, from_code
+from meshmq.frames import SENT, Confirmation, Publish, PublishBatch
+
+EncodeBatch = Callable[
+    [
+        Sequence[bytes],
+        Sequence[bytes] | None,
+        Sequence[bytes] | None,
+        Sequence[int] | None,
+        int,
+    ],
+    bytes,
+]
+
+WAITING, DONE, FAILED = range(3)
+
+
+class Lane:
+    """One topic as this producer sees it.
+
+    Attributes:
+        tail: highest sequence given out, 0 before the first.
+        open: the batch that gathers records now, or None.
+        in_flight: batches sent and not answered, oldest first.
+        unsettled: closed batches whose end is not known, oldest first.
+        held: batches that wait to be numbered anew; not empty only while ``in_flight`` drains.
+        explicit: whether the program numbers the records itself.
+        transient: None until the node has told; then whether the topic keeps nothing.
+    """
+
+    __slots__ = (
+        "explicit", "held", "in_flight", "open", "tail", "topic", "transient", "unsettled",
+    )  # fmt: skip
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.tail = 0
+        self.open: Batch | None = None
+        self.in_flight: deque[Batch] = deque()
+        self.unsettled: deque[Batch] = deque()
+        self.held: list[Batch] = []
+        self.explicit = False
+        self.transient: bool | None = None
+
+
+class Batch:
+    """Records on their way, and what became of them. Receipts look here.
+
+    Attributes:
+        first: sequence of the first record still to be stored.
+        after: sequence it follows.
+        skipped: leading records the node had already; they are not sent again.
+        size: bytes accounted.
+        state: WAITING, DONE or FAILED.
+        base_offset: offset of record ``skipped``, or None (transient, or not known any more).
+        waiter: what the shell hangs here to be told; the machine never looks at it.
+    """
+
+    __slots__ = (
+        "after",
+        "append_time_ns",
+        "attempts",
+        "base_offset",
+        "count",
+        "duplicate",
+        "durability",
+        "encoded",
+        "error",
+        "first",
+        "frame",
+        "headers",
+        "keys",
+        "lane",
+        "origin",
+        "sent_to",
+        "size",
+        "skipped",
+        "state",
+        "time_ns",
+        "times",
+        "topic_id",
+        "values",
+        "waiter",
+        "wanted",
+    )
+
+    def __init__(self, lane: Lane, first: int, after: int, time_ns: int, wanted: int) -> None:
+        self.lane = lane
+        self.first = first
+        self.after = after
+        self.time_ns = time_ns
+        self.wanted = wanted
+        self.values: list[bytes] = []
+        self.keys: list[bytes] | None = None
+        self.headers: list[bytes] | None = None
+        self.times: list[int] | None = None
+        self.size = 0
+        self.count = 0
+        self.skipped = 0
+        self.state = WAITING
+        self.error: MeshError | None = None
+        self.base_offset: int | None = None
+        self.append_time_ns = 0
+        self.topic_id = b""
+        self.origin = b""
+        self.durability = SENT
+        self.duplicate = False
+        self.encoded: tuple[bytes, int] | None = None
+        self.frame = 0
+        self.sent_to = b""
+        self.attempts = 0
+        self.waiter: Any = None
+
+
+class Publisher:
+    """All lanes of one producer.
+
+    Args:
+        encode: turns columns into a batch's bytes (the codec's, or the simulator's).
+        guard: held while ``add`` and ``take`` touch what they share; a lock in a real client.
+    """
+
+    def __init__(self, encode: EncodeBatch, guard: AbstractContextManager[Any]) -> None:
+        self._encode = encode
+        self._guard = guard
+        self._lanes: dict[str, Lane] = {}
+        self._full: list[Batch] = []  # closed by add(), not yet taken
+        self._opened: list[Batch] = []  # in the order their first record came
+        self._queue: deque[Batch] = deque()
+        self._frames: dict[int, int] = {}  # frame number -> batches unanswered
+        self._frame_count = 0
+        self._in_flight_bytes = 0
+        self._in_flight_count = 0
+        self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
+        self.added_bytes = 0  # written under the guard
+        self.released_bytes = 0  # written by the owner's thread only
+        self.finished: list[Batch] = []
+        self.confirmed_records = 0
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes accepted and not yet answered."""
+        return self.added_bytes - self.released_bytes
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is under way."""
+        return self.added_bytes == self.released_bytes
+
+    # -- any thread ---------------------------------------------------------------------
+
+    def lane(self, topic: str) -> Lane:
+        """The lane of ``topic``, made on first use; call under the guard or before sharing."""
+        lane = self._lanes.get(topic)
+        if lane is None:
+            lane = self._lanes[topic] = Lane(topic)
+        return lane
+
+    def add(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes | None,
+        headers: bytes | None,
+        time_ns: int | None,
+        clock_ns: Callable[[], int],
+        wanted: int,
+        sequence: int | None,
+    ) -> tuple[Batch, int]:
+        """Add one record; return its batch and its index there.
+
+        ``time_ns`` None takes the batch's own time, read from ``clock_ns`` when it opens.
+        ``sequence`` must be above the lane's tail (the caller has checked).
+        """
+        with self._guard:
+            lane = self._lanes.get(topic)
+            if lane is None:
+                lane = self.lane(topic)
+            batch = lane.open
+            if batch is None or batch.wanted != wanted or sequence is not None:
+                batch = self._batch_for(lane, wanted, sequence, clock_ns)
+            values = batch.values
+            index = len(values)
+            values.append(value)
+            size = len(value) + limits.RECORD_OVERHEAD_BYTES
+            if key is not None or batch.keys is not None:
+                size += _put_column(batch, "keys", key, index)
+            if headers is not None or batch.headers is not None:
+                size += _put_column(batch, "headers", headers, index)
+            if time_ns is not None or batch.times is not None:
+                _put_time(batch, time_ns, index)
+            batch.size += size
+            self.added_bytes += size
+            if batch.size >= limits.BATCH_BYTES_TARGET or index + 1 == limits.BATCH_RECORDS_MAX:
+                self._close(batch)
+            return batch, index
+
+    def add_many(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        keys: Sequence[bytes] | None,
+        headers: Sequence[bytes] | None,
+        times: Sequence[int] | None,
+        clock_ns: Callable[[], int],
+        wanted: int,
+    ) -> Batch:
+        """Add one slice of records that fits one batch, as a batch of its own; return it."""
+        with self._guard:
+            lane = self.lane(topic)
+            if lane.open is not None:
+                self._close(lane.open)
+            batch = Batch(lane, lane.tail + 1, lane.tail, clock_ns(), wanted)
+            batch.values = values if isinstance(values, list) else list(values)
+            batch.keys = list(keys) if keys is not None else None
+            batch.headers = list(headers) if headers is not None else None
+            batch.times = list(times) if times is not None else None
+            size = limits.RECORD_OVERHEAD_BYTES * len(values) + sum(map(len, values))
+            for column in (keys, headers):
+                if column is not None:
+                    size += sum(map(len, column))
+            batch.size = size
+            self.added_bytes += size
+            lane.open = batch
+            self._opened.append(batch)
+            self._close(batch)
+            return batch
+
+    def _batch_for(
+        self, lane: Lane, wanted: int, sequence: int | None, clock_ns: Callable[[], int]
+    ) -> Batch:
+        batch = lane.open
+        if batch is not None:
+            follows = sequence is None or sequence == batch.first + len(batch.values)
+            if follows and batch.wanted == wanted:
+                return batch
+            self._close(batch)
+        lane.explicit = lane.explicit or sequence is not None
+        first = lane.tail + 1 if sequence is None else sequence
+        batch = lane.open = Batch(lane, first, lane.tail, clock_ns(), wanted)
+        self._opened.append(batch)
+        return batch
+
+    def _close(self, batch: Batch) -> None:
+        lane = batch.lane
+        lane.open = None
+        batch.count = len(batch.values)
+        lane.tail = batch.first + batch.count - 1
+        lane.unsettled.append(batch)
+        self._full.append(batch)
+
+    # -- the owner's thread ---------------------------------------------------------------
+
+    def take(self, origin: bytes) -> list[Publish]:
+        """The frames to send now to the node whose log is ``origin``; rule 1."""
+        partial = len(self._frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
+        if self._full or (partial and self._opened):
+            self._gather(partial)
+        bodies: list[Publish] = []
+        queue = self._queue
+        chosen: list[Batch] = []
+        total = 0
+        while queue and self._has_room(queue[0]):
+            batch = queue.popleft()
+            if batch.lane.held:
+                batch.lane.held.append(batch)
+                continue
+            data = self._bytes_of(batch)
+            if chosen and (
+                total + len(data[0]) > limits.FRAME_PAYLOAD_BYTES_TARGET
+                or len(chosen) == limits.FRAME_BATCHES_MAX
+            ):
+                bodies.append(self._frame(chosen, origin))
+                chosen, total = [], 0
+            chosen.append(batch)
+            total += len(data[0])
+            self._in_flight_bytes += batch.size
+            self._in_flight_count += 1
+            if total >= limits.BATCH_BYTES_TARGET and len(chosen) == 1:
+                bodies.append(self._frame(chosen, origin))
+                chosen, total = [], 0
+        if chosen:
+            bodies.append(self._frame(chosen, origin))
+        return bodies
+
+    def _gather(self, partial: bool) -> None:
+        with self._guard:
+            if partial:
+                for batch in self._opened:
+                    if batch.lane.open is batch:
+                        self._close(batch)
+                self._opened.clear()
+            elif len(self._opened) > 64:
+                self._opened = [b for b in self._opened if b.lane.open is b]
+            full, self._full = self._full, []
+        self._queue.extend(full)
+
+    def _has_room(self, batch: Batch) -> bool:
+        if self._in_flight_count == 0:
+            return True
+        return (
+            self._in_flight_bytes + batch.size <= self.window_bytes
+            and self._in_flight_count < limits.PRODUCER_IN_FLIGHT_BATCHES_MAX
+        )
+
+    def _bytes_of(self, batch: Batch) -> tuple[bytes, int]:
+        if batch.encoded is None:
+            data = self._encode(
+                batch.values, batch.keys, batch.headers, batch.times, batch.time_ns
+            )
+            batch.encoded = (data, zlib.crc32(data))
+        return batch.encoded
+
+    def _frame(self, batches: list[Batch], origin: bytes) -> Publish:
+        self._frame_count += 1
+        self._frames[self._frame_count] = len(batches)
+        rows = []
+        for batch in batches:
+            data, checksum = self._bytes_of(batch)
+            batch.frame = self._frame_count
+            batch.sent_to = origin
+            batch.attempts += 1
+            lane = batch.lane
+            lane.in_flight.append(batch)
+            rows.append(
+                PublishBatch(
+                    lane.topic, batch.first, batch.after, batch.count, len(data), checksum
+                )
+            )
+        if len(batches) == 1:
+            return Publish((rows[0],), self._bytes_of(batches[0])[0])
+        return Publish(tuple(rows), b"".join([self._bytes_of(b)[0] for b in batches]))
+
+    def on_confirmation(self, c: Confirmation, origin: bytes) -> None:
+        """Take the node's answer to a run of sequences of one topic."""
+        lane = self._lanes.get(c.topic)
+        if lane is None:
+            return
+        if c.code:
+            self._on_refusal(lane, c)
+            return
+        lane.transient = c.durability == SENT
+        in_flight = lane.in_flight
+        end = c.first + c.count
+        while in_flight and in_flight[0].first < end:
+            batch = in_flight.popleft()
+            if c.has_offset:
+                batch.base_offset = c.base_offset + batch.first - c.first
+            batch.append_time_ns = c.append_time_ns
+            batch.topic_id = c.topic_id
+            batch.origin = origin
+            batch.durability = c.durability
+            batch.duplicate = c.duplicate
+            self.confirmed_records += batch.count
+            self._finish(batch, DONE, None)
+
+    def _on_refusal(self, lane: Lane, c: Confirmation) -> None:
+        batch = next((b for b in lane.in_flight if b.first == c.first), None)
+        if batch is None:
+            return
+        if c.code == "sequence-overlap" and batch.first <= c.last:
+            self._trim(batch, c.last)
+        elif c.code == "sequence-gap":
+            # Once everything before it is settled, a batch may follow whatever the node has;
+            # those behind it follow their neighbours as before.
+            if lane.unsettled[0] is batch:
+                batch.after = min(batch.after, c.last)
+        elif c.code == "producer-unknown" and batch.attempts == 1 and not lane.explicit:
+            self._hold(batch)
+            return
+        else:
+            lane.in_flight.remove(batch)
+            self._finish(batch, FAILED, from_code(c.code, c.message))
+            self._release(lane)
+            return
+        self._again(batch)
+
+    def _hold(self, batch: Batch) -> None:
+        """The node knows nothing of this producer, and this batch was never sent before: number
+        it anew from 1, once all that is under way in its lane has been refused too."""
+        batch.lane.in_flight.remove(batch)
+        self._unfly(batch)
+        batch.lane.held.append(batch)
+        self._release(batch.lane)
+
+    def _release(self, lane: Lane) -> None:
+        if lane.in_flight or not lane.held:
+            return
+        held, lane.held = lane.held, []
+        with self._guard:
+            tail = 0
+            for batch in [*lane.unsettled, *([lane.open] if lane.open else [])]:
+                batch.first, batch.after = tail + 1, tail
+                batch.attempts = 0
+                batch.sent_to = b""
+                tail += len(batch.values)
+            lane.tail = tail - (len(lane.open.values) if lane.open else 0)
+        self._queue.extendleft(reversed(held))
+
+    def _again(self, batch: Batch) -> None:
+        batch.lane.in_flight.remove(batch)
+        self._unfly(batch)
+        # Behind what was already put back, before what was never sent: order per lane holds
+        # because refusals of one lane come in the order its batches were sent.
+        self._queue.insert(self._resend_point(), batch)
+
+    def _resend_point(self) -> int:
+        for i, batch in enumerate(self._queue):
+            if not batch.sent_to:
+                return i
+        return len(self._queue)
+
+    def _trim(self, batch: Batch, last: int) -> None:
+        """Drop the leading records the node already has; the rest keeps its sequences."""
+        k = last - batch.first + 1
+        batch.values = batch.values[k:]
+        for name in ("keys", "headers", "times"):
+            column = getattr(batch, name)
+            if column is not None:
+                setattr(batch, name, column[k:])
+        batch.skipped += k
+        batch.count -= k
+        batch.first = last + 1
+        batch.after = last
+        batch.encoded = None
+
+    def on_session_lost(self) -> None:
+        """Put what is unanswered back, in order; what may be lost and was sent has failed."""
+        again: list[Batch] = []
+        for lane in self._lanes.values():
+            while lane.in_flight:
+                batch = lane.in_flight.popleft()
+                if lane.transient:
+                    error = from_code("link-lost", "the link was lost before the node confirmed")
+                    self._finish(batch, FAILED, error)
+                else:
+                    self._unfly(batch)
+                    again.append(batch)
+            lane.held, held = [], lane.held
+            again.extend(held)
+        again.sort(key=lambda b: b.frame)
+        self._queue.extendleft(reversed(again))
+        self._frames.clear()
+
+    def on_origin(self, origin: bytes) -> None:
+        """A session with the log ``origin`` begins: what went to another log stays unknown."""
+        stale = [b for b in self._queue if b.sent_to and b.sent_to != origin]
+        for batch in stale:
+            self._queue.remove(batch)
+            error = from_code(
+                "producer-unknown",
+                "the node answers with another log than the one this record was sent to; "
+                "whether it was stored there is unknown",
+            )
+            self._fail_waiting(batch, error)
+
+    def fail_all(self, error: MeshError) -> None:
+        """Give up: everything that is not answered fails with ``error``."""
+        self._gather(True)
+        for lane in self._lanes.values():
+            while lane.in_flight:
+                self._finish(lane.in_flight.popleft(), FAILED, error)
+            for batch in lane.held:
+                self._fail_waiting(batch, error)
+            lane.held.clear()
+        while self._queue:
+            self._fail_waiting(self._queue.popleft(), error)
+
+    def _unfly(self, batch: Batch) -> None:
+        self._in_flight_bytes -= batch.size
+        self._in_flight_count -= 1
+        left = self._frames.get(batch.frame)
+        if left is not None:
+            if left == 1:
+                del self._frames[batch.frame]
+            else:
+                self._frames[batch.frame] = left - 1
+
+    def _finish(self, batch: Batch, state: int, error: MeshError | None) -> None:
+        self._unfly(batch)
+        self._settle(batch, state, error)
+
+    def _fail_waiting(self, batch: Batch, error: MeshError) -> None:
+        self._settle(batch, FAILED, error)
+
+    def _settle(self, batch: Batch, state: int, error: MeshError | None) -> None:
+        batch.lane.unsettled.remove(batch)
+        self.released_bytes += batch.size
+        batch.error = error
+        batch.state = state
+        # The bytes are no longer needed; receipts may keep the batch alive for long.
+        batch.values = []
+        batch.keys = batch.headers = batch.times = batch.encoded = None
+        self.finished.append(batch)
+
+    def take_finished(self) -> list[Batch]:
+        """Batches settled since the last call, in order."""
+        finished, self.finished = self.finished, []
+        return finished
+
+
+def _put_column(batch: Batch, name: str, item: bytes | None, index: int) -> int:
+    column = getattr(batch, name)
+    if column is None:
+        column = [b""] * index
+        setattr(batch, name, column)
+    column.append(item if item is not None else b"")
+    return len(item) if item is not None else 0
+
+
+def _put_time(batch: Batch, time_ns: int | None, index: int) -> None:
+    if batch.times is None:
+        batch.times = [batch.time_ns] * index
+    batch.times.append(batch.time_ns if time_ns is None else time_ns)

@@ -1,0 +1,1 @@
+"""Sample data shipped with the package; README.md beside this file says where it comes from."""

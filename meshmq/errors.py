@@ -1,0 +1,201 @@
+"""What can go wrong, as one tree.
+
+Every error answers the question a messaging user has: was it applied? ``outcome`` is ``"not done"``
+(certainly not applied: resending is a new attempt) or ``"unknown"`` (it may have been applied: a
+retry with the same producer and sequence is safe, a retry as a new record may double it).
+``code`` is a stable word, the same on the wire, in ``--json`` output and here.
+
+    MeshError
+    ├── ConfigError              a setting is wrong
+    ├── InvalidName              a topic, pattern or mesh name is not well formed
+    ├── InvalidArgument          a call's arguments contradict each other or a limit
+    ├── MessageTooLarge          a value, key or header set is over its limit
+    ├── ForkedError              the connection was made in another process
+    ├── ClosedError              the connection or subscription was closed
+    ├── ProtocolError            the peer broke the protocol
+    │   ├── BadFrame             bytes that are not a frame
+    │   ├── VersionMismatch      the peer speaks another protocol major
+    │   └── MeshMismatch         the peer belongs to another mesh
+    ├── StoreError               the node's log
+    │   ├── StoreBusy            another process has the data directory
+    │   ├── StoreFailed          a write or a sync failed: nothing is known of it
+    │   ├── StoreDamaged         stored bytes fail their checksum
+    │   └── StorageFull          no room left
+    └── OperationError           a call could not be done
+        ├── NodeUnreachable      no node answered
+        ├── LinkLost             the link went away with the work under way
+        ├── DeadlineExceeded     no answer in time
+        ├── DurabilityTimeout    stored, but not yet as durable as asked for
+        ├── BufferFull           the client's own buffer is full
+        ├── Busy                 the node is over its budget
+        ├── BatchRefused         the node found the batch malformed
+        ├── SequenceGap          an earlier batch of this producer was refused
+        ├── ProducerUnknown      the node no longer knows this producer
+        ├── ProducerFenced       another program took this producer name over
+        ├── OffsetOutOfRange     the offset asked for does not exist yet
+        ├── TopicNotFound        no such topic
+        ├── DurabilityUnavailable  the topic or this rung cannot give what was asked for
+        └── CommandFailed        the node could not carry out an admin command
+"""
+
+from __future__ import annotations
+
+NOT_DONE = "not done"
+UNKNOWN = "unknown"
+
+
+class MeshError(Exception):
+    """Base of every error meshmq raises on purpose."""
+
+    code = "error"
+    outcome = NOT_DONE
+
+
+class ConfigError(MeshError):
+    code = "config"
+
+
+class InvalidName(MeshError, ValueError):
+    code = "invalid-name"
+
+
+class InvalidArgument(MeshError, ValueError):
+    code = "invalid-argument"
+
+
+class MessageTooLarge(MeshError, ValueError):
+    code = "message-too-large"
+
+
+class ForkedError(MeshError):
+    code = "forked"
+
+
+class ClosedError(MeshError):
+    code = "closed"
+
+
+class ProtocolError(MeshError):
+    code = "protocol"
+
+
+class BadFrame(ProtocolError):
+    code = "bad-frame"
+
+
+class VersionMismatch(ProtocolError):
+    code = "version-mismatch"
+
+
+class MeshMismatch(ProtocolError):
+    code = "mesh-mismatch"
+
+
+class StoreError(MeshError):
+    code = "store"
+
+
+class StoreBusy(StoreError):
+    code = "store-busy"
+
+
+class StoreFailed(StoreError):
+    code = "store-failed"
+    outcome = UNKNOWN
+
+
+class StoreDamaged(StoreError):
+    code = "store-damaged"
+
+
+class StorageFull(StoreError):
+    code = "storage-full"
+
+
+class OperationError(MeshError):
+    code = "operation"
+
+
+class NodeUnreachable(OperationError):
+    code = "node-unreachable"
+
+
+class LinkLost(OperationError):
+    code = "link-lost"
+    outcome = UNKNOWN
+
+
+class DeadlineExceeded(OperationError, TimeoutError):
+    code = "deadline-exceeded"
+    outcome = UNKNOWN
+
+
+class DurabilityTimeout(OperationError, TimeoutError):
+    """The record is stored, but the durability asked for was not reached in time.
+
+    ``receipt`` says what was reached. Do not resend.
+    """
+
+    code = "durability-timeout"
+
+    def __init__(self, message: str, receipt: object = None) -> None:
+        super().__init__(message)
+        self.receipt = receipt
+
+
+class BufferFull(OperationError):
+    code = "buffer-full"
+
+
+class Busy(OperationError):
+    code = "busy"
+
+
+class BatchRefused(OperationError):
+    code = "batch-refused"
+
+
+class SequenceGap(OperationError):
+    code = "sequence-gap"
+
+
+class ProducerUnknown(OperationError):
+    code = "producer-unknown"
+    outcome = UNKNOWN
+
+
+class ProducerFenced(OperationError):
+    code = "producer-fenced"
+    outcome = UNKNOWN
+
+
+class OffsetOutOfRange(OperationError):
+    code = "offset-out-of-range"
+
+
+class TopicNotFound(OperationError):
+    code = "topic-not-found"
+
+
+class DurabilityUnavailable(OperationError):
+    code = "durability-unavailable"
+
+
+class CommandFailed(OperationError):
+    code = "command-failed"
+
+
+def _collect(base: type[MeshError]) -> dict[str, type[MeshError]]:
+    found = {base.code: base}
+    for sub in base.__subclasses__():
+        found.update(_collect(sub))
+    return found
+
+
+BY_CODE: dict[str, type[MeshError]] = _collect(MeshError)
+"""Error class by its stable code, to raise what a peer reported."""
+
+
+def from_code(code: str, message: str) -> MeshError:
+    """The error a peer named by ``code``; an unknown code is an OperationError."""
+    return BY_CODE.get(code, OperationError)(message)

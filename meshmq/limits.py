@@ -1,0 +1,85 @@
+"""Every bound there is, with its unit and its reason.
+
+What reaches a bound is answered (an error, a refusal, a counted drop); nothing grows past it.
+"""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+MS = 1_000_000
+SECOND = 1_000_000_000
+DAY = 24 * 3600 * SECOND
+
+# --- names ---------------------------------------------------------------------------------
+TOPIC_BYTES_MAX = 255  # fits one length byte in gateways; NATS and MQTT users stay far below
+TOPIC_TOKENS_MAX = 16
+MESH_BYTES_MAX = 64
+
+# --- records and batches -------------------------------------------------------------------
+VALUE_BYTES_MAX = 1 * MIB  # NATS has the same default; larger messages get their own feature
+KEY_BYTES_MAX = 1 * KIB
+HEADER_COUNT_MAX = 32
+HEADER_BYTES_MAX = 4 * KIB
+BATCH_BYTES_TARGET = 64 * KIB  # a batch is closed when its records reach this; larger gained <5 %
+BATCH_RECORDS_MAX = 4096  # keeps one batch's decode under about 1 ms
+BATCH_BYTES_MAX = VALUE_BYTES_MAX + 64 * KIB  # one largest record with key, headers, pointers
+
+# --- frames --------------------------------------------------------------------------------
+FRAME_PAYLOAD_BYTES_MAX = BATCH_BYTES_MAX
+FRAME_PAYLOAD_BYTES_TARGET = 256 * KIB  # small batches of many topics travel together up to this
+FRAME_HEADER_BYTES_MAX = 256 * KIB
+FRAME_PARTS_MAX = 2
+FRAME_BATCHES_MAX = 1024
+COMMAND_BYTES_MAX = 64 * KIB
+RESULT_BYTES_MAX = 1 * MIB
+
+# --- session -------------------------------------------------------------------------------
+PING_INTERVAL_NS = 1 * SECOND
+LINK_SILENT_NS = 3 * SECOND  # three pings missed
+HELLO_RETRY_NS = 250 * MS
+ACK_DELAY_NS = 40 * MS  # an ack rides on other frames; alone only when nothing else leaves
+ACK_FRAMES_MAX = 32  # ... or when this many frames are unacknowledged
+RESEND_NS = 1 * SECOND  # far above any round trip: TCP loses nothing while a link lives
+RESEND_FRAMES_MAX = 64  # so many at once, the peer's acks ask for the rest
+GAP_INTERVAL_NS = 20 * MS
+SESSION_UNACKED_FRAMES_MAX = 16_384
+SESSION_UNACKED_BYTES_MAX = 64 * MIB
+SESSIONS_MAX = 1024
+RECONNECT_NS_MIN = 50 * MS
+RECONNECT_NS_MAX = 2 * SECOND
+
+# --- producer ------------------------------------------------------------------------------
+PRODUCER_IN_FLIGHT_BYTES_MAX = 8 * MIB  # sent, not confirmed
+PRODUCER_IN_FLIGHT_BATCHES_MAX = 4096
+PRODUCER_BUFFER_BYTES_MAX = 32 * MIB  # accepted by publish(), not confirmed; then block or fail
+PARTIAL_FRAMES_IN_FLIGHT = 2  # a partly filled batch waits while so many frames are unconfirmed
+RECORD_OVERHEAD_BYTES = 32  # accounted per record besides its bytes: pointers, padding, receipt
+PRODUCER_RECENT_RANGES_MAX = 256  # confirmed ranges a node remembers to answer a resend
+PRODUCER_FORGET_NS = 7 * DAY
+PRODUCERS_MAX = 100_000  # (producer, topic) pairs a node remembers; the oldest are forgotten
+
+# --- subscriptions -------------------------------------------------------------------------
+SUBSCRIPTIONS_PER_SESSION_MAX = 1024
+CREDIT_BYTES_DEFAULT = 4 * MIB
+CREDIT_BYTES_MAX = 64 * MIB
+CREDIT_RECORDS_DEFAULT = 65_536
+CREDIT_RECORDS_MAX = 1_000_000
+TRANSIENT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one subscriber's credit; then its oldest drop
+DELIVER_BYTES_MAX = 256 * KIB  # small batches share a frame up to this
+READ_BYTES_MAX = 1 * MIB  # one read of the log for one subscriber
+RECENT_BYTES_MAX = 16 * MIB  # newest commits kept in memory for subscribers a little behind
+TOPICS_MAX = 100_000
+
+# --- store ---------------------------------------------------------------------------------
+COMMIT_BYTES_MAX = 8 * MIB
+COMMIT_INLINE_BYTES_MAX = 16 * KIB  # larger payloads go to the segment's values file
+SEGMENT_BYTES_MAX = 256 * MIB
+SEGMENT_COMMITS_MAX = 65_536  # bounds the replay at start
+SEGMENT_BATCHES_MAX = 262_144  # bounds the active segment's index in memory (about 40 B each)
+RETENTION_INTERVAL_NS = 1 * SECOND
+
+assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTES_TARGET
+assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
+assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
+assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX

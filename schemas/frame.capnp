@@ -1,0 +1,147 @@
+@0x9a3d5f60c1e84b27;
+# What travels between two ends of a link. A frame is one Frame message in the first part of a
+# ZeroMQ message and, for publish and deliver, the batches' bytes back to back in the second.
+# Numbers and names are never reused for something else.
+
+struct Frame {
+  session  @0 :UInt64;      # chosen by the end that said hello
+  sequence @1 :UInt64;      # 0: not part of the reliable order (hello, welcome, refuse, ping ...)
+  ack      @2 :UInt64;      # every sequence up to this one has arrived
+  union {
+    nothing     @3  :Void;  # carries only the ack
+    hello       @4  :Hello;
+    welcome     @5  :Welcome;
+    refuse      @6  :Refuse;
+    ping        @7  :Void;
+    bye         @8  :Void;
+    publish     @9  :Publish;
+    confirm     @10 :Confirm;
+    subscribe   @11 :Subscribe;
+    subscribed  @12 :Subscribed;
+    unsubscribe @13 :Unsubscribe;
+    credit      @14 :Credit;
+    deliver     @15 :Deliver;
+    command     @16 :Command;
+    result      @17 :Result;
+    gap         @18 :Void;  # "I have only up to `ack`, send again from there"
+  }
+}
+
+struct Hello {
+  major    @0 :UInt16;
+  minor    @1 :UInt16;
+  mesh     @2 :Text;
+  instance @3 :Data;        # 16 random bytes: this run of the program
+  producer @4 :Data;        # 16 bytes: random, or from the producer's name
+  name     @5 :Text;        # for people
+  software @6 :Text;
+}
+
+struct Welcome {
+  major         @0 :UInt16;
+  minor         @1 :UInt16;
+  origin        @2 :Data;   # 16 bytes: identity of the node's log
+  name          @3 :Text;
+  software      @4 :Text;
+  inFlightBytes @5 :UInt64; # what a producer may have unconfirmed
+}
+
+struct Refuse {
+  code    @0 :Text;
+  message @1 :Text;
+}
+
+struct Publish {
+  batches @0 :List(PublishBatch);
+}
+
+struct PublishBatch {
+  topic    @0 :Text;
+  first    @1 :UInt64;      # sequence of its first record, per producer and topic, from 1
+  after    @2 :UInt64;      # the sequence it follows; first - 1 unless some were skipped
+  count    @3 :UInt32;      # records
+  length   @4 :UInt32;      # bytes of the batch in the payload
+  checksum @5 :UInt32;      # CRC-32 of those bytes
+}
+
+struct Confirm {
+  confirmations @0 :List(Confirmation);
+}
+
+struct Confirmation {
+  topic      @0 :Text;
+  first      @1 :UInt64;
+  count      @2 :UInt32;
+  code       @3 :Text;      # empty: done; else an error's code
+  message    @4 :Text;
+  baseOffset @5 :UInt64;
+  appendTime @6 :Int64;     # unix time in ns
+  topicId    @7 :Data;
+  durability @8 :UInt8;     # 0 sent, 1 synced
+  last       @9 :UInt64;    # highest sequence the node has of this producer and topic
+  duplicate  @10 :Bool;     # it was there already; hasOffset tells whether its offset is known
+  hasOffset  @11 :Bool;
+}
+
+struct Subscribe {
+  subscription @0 :UInt32;
+  pattern      @1 :Text;
+  start        @2 :UInt8;   # 0 new, 1 earliest, 2 time, 3 offset, 4 position
+  value        @3 :Int64;   # unix ns or offset
+  origin       @4 :Data;    # of the position
+  lsn          @5 :UInt64;
+  slot         @6 :UInt32;
+  creditBytes   @7 :UInt64;
+  creditRecords @8 :UInt64;
+}
+
+struct Subscribed {
+  subscription @0 :UInt32;
+  code         @1 :Text;
+  message      @2 :Text;
+  origin       @3 :Data;
+  lsn          @4 :UInt64;  # where reading begins
+  slot         @5 :UInt32;
+  topics       @6 :UInt32;  # how many topics match now
+}
+
+struct Unsubscribe {
+  subscription @0 :UInt32;
+}
+
+struct Credit {
+  subscription @0 :UInt32;
+  bytes        @1 :UInt64;  # more of it
+  records      @2 :UInt64;
+}
+
+struct Deliver {
+  subscription @0 :UInt32;
+  batches      @1 :List(DeliverBatch);
+  missed       @2 :UInt64;  # transient records dropped for this subscriber before these
+}
+
+struct DeliverBatch {
+  topic      @0 :Text;
+  baseOffset @1 :UInt64;
+  count      @2 :UInt32;
+  length     @3 :UInt32;
+  checksum   @4 :UInt32;
+  appendTime @5 :Int64;
+  lsn        @6 :UInt64;    # 0: transient, it has no offset
+  slot       @7 :UInt32;
+  damaged    @8 :Bool;      # the stored bytes failed their checksum: no bytes follow
+}
+
+struct Command {
+  id        @0 :UInt64;
+  verb      @1 :Text;
+  arguments @2 :Data;       # JSON object
+}
+
+struct Result {
+  id      @0 :UInt64;
+  code    @1 :Text;         # empty: done
+  message @2 :Text;
+  body    @3 :Data;         # JSON object
+}

@@ -1,0 +1,82 @@
+@0xe4b86a1c73d2f905;
+# What a commit and a snapshot look like on disk. A commit is one row of a segment: this message,
+# and the batches' bytes beside it (in the same row when small, in the segment's values file when
+# large).
+#
+# Commit and Batch are written and read at fixed places by codec_log.py, for speed: a new field
+# goes at the end, and the layout there is changed with it (a test compares both).
+
+struct Commit {
+  lsn        @0 :UInt64;             # 1, 2, 3 ... without gaps over all segments
+  appendTime @1 :Int64;              # unix ns, never less than the commit before
+  batches    @2 :List(Batch);        # in slot order
+  topics     @3 :List(Topic);        # created, changed or deleted here; they come before the batches
+  rules      @4 :List(Rule);
+  trims      @5 :List(Trim);
+  inline     @6 :Bool;               # the batches' bytes follow in the row, not in the values file
+}
+
+struct Batch {
+  stream       @0 :UInt32;           # alias of the stream, good within this data directory
+  baseOffset   @1 :UInt64;
+  count        @2 :UInt32;
+  position     @3 :UInt64;           # of its bytes: in the values file, or in the row's payload
+  length       @4 :UInt32;
+  checksum     @5 :UInt32;           # CRC-32 of its bytes
+  producerHead @6 :UInt64;           # the producer's 16 bytes as two little-endian numbers
+  producerTail @7 :UInt64;
+  first        @8 :UInt64;           # the producer's sequence of its first record
+}
+
+struct Topic {
+  stream         @0 :UInt32;         # 0 for a transient topic
+  topicId        @1 :Data;
+  name           @2 :Text;
+  durable        @3 :Bool;
+  retention      @4 :Int64;          # ns, 0: for ever
+  retentionBytes @5 :Int64;          # 0: no bound
+  deleted        @6 :Bool;
+}
+
+struct Rule {
+  pattern        @0 :Text;
+  durable        @1 :Bool;
+  retention      @2 :Int64;
+  retentionBytes @3 :Int64;
+  removed        @4 :Bool;
+}
+
+struct Trim {
+  stream      @0 :UInt32;
+  firstOffset @1 :UInt64;
+}
+
+struct Snapshot {
+  format     @0 :UInt32;
+  origin     @1 :Data;
+  nextLsn    @2 :UInt64;             # the first commit of this segment
+  appendTime @3 :Int64;
+  nextStream @4 :UInt32;
+  streams    @5 :List(StreamState);
+  rules      @6 :List(Rule);
+  producers  @7 :Data;               # packed, little-endian, least recently active first; each:
+                                     # producer 16 bytes, stream u32, ranges u32, last u64, lastTime
+                                     # i64, then per range three u64: first, baseOffset, count
+  segments   @8 :List(Segment);      # the older ones, oldest first
+}
+
+struct StreamState {
+  topic       @0 :Topic;
+  nextOffset  @1 :UInt64;
+  firstOffset @2 :UInt64;
+}
+
+struct Segment {
+  number    @0 :UInt64;
+  firstLsn  @1 :UInt64;
+  lastLsn   @2 :UInt64;
+  firstTime @3 :Int64;
+  lastTime  @4 :Int64;
+  portions  @5 :Data;                # packed, little-endian, by stream; each: stream u32, firstOffset
+                                     # u64, nextOffset u64, bytes u64, lastTime i64
+}
