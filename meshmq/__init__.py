@@ -1,0 +1,46 @@
+"""meshmq: a messaging mesh that starts with no broker and grows into one.
+
+``import meshmq; mesh = meshmq.connect()``. See the README and docs/.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshmq.errors import *  # noqa: F403
+from meshmq.errors import MeshError
+from meshmq.names import Position, Stream
+
+if TYPE_CHECKING:
+    from meshmq.client.mesh import Mesh, StateChange, connect
+    from meshmq.client.message import Message
+    from meshmq.client.receipt import Receipt
+    from meshmq.client.subscription import Subscription
+
+__version__ = "0.1.0"
+
+# The client needs libzmq and capnp (100 ms to import); names and errors do not.
+_LAZY = {
+    "Mesh": "meshmq.client.mesh",
+    "Message": "meshmq.client.message",
+    "Receipt": "meshmq.client.receipt",
+    "StateChange": "meshmq.client.mesh",
+    "Subscription": "meshmq.client.subscription",
+    "connect": "meshmq.client.mesh",
+}
+
+__all__ = [
+    "Mesh", "MeshError", "Message", "Position", "Receipt", "StateChange", "Stream",
+    "Subscription", "connect",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'meshmq' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value

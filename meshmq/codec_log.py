@@ -1,9 +1,9 @@
 """Commits and snapshots to bytes and back: what ``schemas/log.capnp`` describes.
 
 Any bytes either decode or raise BadFrame. Commits are written and read once per group commit, with
-up to thousands of batches each, so their messages are packed at fixed places (valid Cap'n Proto,
-byte for byte what the builder makes) and read at the same places after a check of the exact
-layout. What has another layout takes the bounded reader.
+up to thousands of batches each, so their messages are packed at fixed places (valid Cap'n Proto in
+one segment, what the builder makes too while that suffices) and read at the same places after a
+check of the exact layout. What has another layout takes the bounded reader.
 """
 
 from __future__ import annotations

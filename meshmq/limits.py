@@ -58,6 +58,7 @@ RECORD_OVERHEAD_BYTES = 32  # accounted per record besides its bytes: pointers, 
 PRODUCER_RECENT_RANGES_MAX = 256  # confirmed ranges a node remembers to answer a resend
 PRODUCER_FORGET_NS = 7 * DAY
 PRODUCERS_MAX = 100_000  # (producer, topic) pairs a node remembers; the oldest are forgotten
+TRANSIENT_PRODUCERS_MAX = 1024  # a transient topic remembers so many, in memory only
 
 # --- subscriptions -------------------------------------------------------------------------
 SUBSCRIPTIONS_PER_SESSION_MAX = 1024

@@ -103,7 +103,7 @@ class Board:
         self._slots[256 + index] = 1
 
     def wait_flags(self, count: int, timeout: float) -> None:
-        """Return once ``count`` processes have raised their flag; TimeoutError after ``timeout``."""
+        """Return once ``count`` flags are up; TimeoutError after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while sum(self._slots[256 : 256 + count]) < count:
             if time.monotonic() > deadline:

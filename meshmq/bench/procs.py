@@ -33,9 +33,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 class BenchError(OperationError):
-    """A measurement could not be made."""
+    """A measurement could not be made. ``details`` is what the process at fault had to say."""
 
     code = "bench-failed"
+
+    def __init__(self, message: str, details: str = "") -> None:
+        last = details.rstrip().rpartition("\n")[2]
+        super().__init__(f"{message}: {last}" if last else message)
+        self.details = details
 
 
 def _die_with_parent() -> None:
@@ -43,9 +48,9 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _tail(path: Path, size: int = 600) -> str:
+def _tail(path: Path, size: int = 4000) -> str:
     data = path.read_bytes()[-size:] if path.exists() else b""
-    return data.decode(errors="replace").strip() or "(no output)"
+    return data.decode(errors="replace").strip() or "(it wrote nothing)"
 
 
 class Process:
@@ -87,9 +92,9 @@ class Process:
         deadline = time.monotonic() + timeout
         while not check():
             if self.popen.poll() is not None:
-                raise BenchError(f"the process ended before it was ready: {_tail(self.log)}")
+                raise BenchError("the process ended before it was ready", _tail(self.log))
             if time.monotonic() > deadline:
-                raise BenchError(f"the process was not ready in {timeout:g} s: {_tail(self.log)}")
+                raise BenchError(f"the process was not ready in {timeout:g} s", _tail(self.log))
             time.sleep(0.002)
 
 
@@ -108,10 +113,10 @@ class Role(Process):
         while b"\n" not in self._buffer:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([stdout], [], [], left)[0]:
-                raise BenchError(f"the {self.name} process did not answer: {_tail(self.log)}")
+                raise BenchError(f"the {self.name} process did not answer", _tail(self.log))
             data = os.read(stdout.fileno(), 65536)
             if not data:
-                raise BenchError(f"the {self.name} process failed: {_tail(self.log)}")
+                raise BenchError(f"the {self.name} process failed", _tail(self.log))
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
@@ -223,8 +228,7 @@ class Node:
 
     def __init__(self, team: Team, data: Path | None = None, listen: str | None = None) -> None:
         self.data = data or team.path("data")
-        argv = node_argv(self.data, listen or "tcp://127.0.0.1:0")
-        self.process = team.server(argv, "node")
+        self.process = team.server(node_argv(self.data, listen or "tcp://127.0.0.1:0"), "node")
         self.url = ""
         self.process.wait_until(self._is_ready)
         self.start_seconds = (time.monotonic_ns() - self.process.started_ns) / 1e9

@@ -173,6 +173,24 @@ class Publisher:
         """Whether nothing waits and nothing is under way."""
         return self.added_bytes == self.released_bytes
 
+    @property
+    def frames_in_flight(self) -> int:
+        """Frames sent and not wholly answered."""
+        return len(self._frames)
+
+    @property
+    def has_full(self) -> bool:
+        """Whether a batch was closed and not yet taken."""
+        return bool(self._full)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``take`` would have something to send now."""
+        if self._full or self._queue:
+            head = self._queue[0] if self._queue else self._full[0]
+            return self._has_room(head)
+        return bool(self._opened) and len(self._frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
+
     # -- any thread ---------------------------------------------------------------------
 
     def lane(self, topic: str) -> Lane:
@@ -251,6 +269,15 @@ class Publisher:
             self._opened.append(batch)
             self._close(batch)
             return batch
+
+    def unsettled(self) -> list[Batch]:
+        """Every batch whose end is not known, the ones that gather included."""
+        with self._guard:
+            return [
+                batch
+                for lane in self._lanes.values()
+                for batch in (*lane.unsettled, *((lane.open,) if lane.open else ()))
+            ]
 
     def _batch_for(
         self, lane: Lane, wanted: int, sequence: int | None, clock_ns: Callable[[], int]

@@ -20,7 +20,8 @@ from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame
 
 _MAGIC = 0x3158494D  # "MIX1"
-_HEAD = struct.Struct("<IIQQI")  # magic, CRC-32 of the rest, first lsn, commits, streams
+_SEAL = struct.Struct("<II")  # magic, CRC-32 of the rest
+_HEAD = struct.Struct("<QQI")  # first lsn, commits, streams
 _STREAM = struct.Struct("<IIQ")  # stream, batches, next offset
 
 
@@ -165,21 +166,20 @@ def encode_index(index: SegmentIndex) -> bytes:
         parts.append(_STREAM.pack(stream, len(held), held.next_offset))
         parts.extend(map(_bytes, (held.bases, held.lsns, held.sizes, held.slots)))
     body = b"".join(parts)
-    head = _HEAD.pack(
-        _MAGIC, zlib.crc32(body), index.first_lsn, len(index.times), len(index.streams)
-    )
-    return head + body
+    head = _HEAD.pack(index.first_lsn, len(index.times), len(index.streams))
+    return _SEAL.pack(_MAGIC, zlib.crc32(body, zlib.crc32(head))) + head + body
 
 
 def decode_index(data: bytes) -> SegmentIndex:
     """Unpack what encode_index made; raise BadFrame if it is damaged."""
-    if len(data) < _HEAD.size:
+    if len(data) < _SEAL.size + _HEAD.size:
         raise BadFrame(f"index of {len(data)} bytes")
-    magic, checksum, first_lsn, commits, streams = _HEAD.unpack_from(data)
-    if magic != _MAGIC or zlib.crc32(memoryview(data)[_HEAD.size :]) != checksum:
+    magic, checksum = _SEAL.unpack_from(data)
+    if magic != _MAGIC or zlib.crc32(memoryview(data)[_SEAL.size :]) != checksum:
         raise BadFrame(f"index of {len(data)} bytes fails its checksum")
+    first_lsn, commits, streams = _HEAD.unpack_from(data, _SEAL.size)
     index = SegmentIndex(first_lsn)
-    at = _fill(index.times, data, _HEAD.size, commits)
+    at = _fill(index.times, data, _SEAL.size + _HEAD.size, commits)
     for _ in range(streams):
         stream, batches, next_offset = _STREAM.unpack_from(data, at)
         at += _STREAM.size

@@ -1,0 +1,105 @@
+"""Topics and status of the node a client is connected to."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from meshmq.client.connection import Connection
+from meshmq.errors import InvalidArgument
+from meshmq.names import check_pattern
+
+_UNITS_NS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
+_UNITS_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+                "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}  # fmt: skip
+
+
+def parse_duration(text: str | float | None) -> int:
+    """``"7d"``, ``"12h"``, ``"30m"``, ``"90s"``, ``"500ms"`` or seconds, in ns; None is 0."""
+    if text is None:
+        return 0
+    if isinstance(text, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", text)
+        if not found:
+            raise InvalidArgument(f"{text!r} is not a duration: write it like 7d, 12h, 30m or 90s")
+        return int(float(found[1]) * _UNITS_NS[found[2]])
+    return int(text * 10**9)
+
+
+def parse_size(text: str | int | None) -> int:
+    """``"10GB"``, ``"64MiB"`` or bytes, in bytes; None is 0."""
+    if text is None:
+        return 0
+    if isinstance(text, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)\s*", text.lower())
+        if not found or found[2] == "ib":
+            raise InvalidArgument(f"{text!r} is not a size: write it like 10GB or 64MiB")
+        return int(float(found[1]) * _UNITS_BYTES[found[2]])
+    return int(text)
+
+
+class Topics:
+    """``mesh.admin.topics``."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+
+    def _run(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        body = self._connection.command(verb, json.dumps(arguments).encode(), self._timeout)
+        answer: dict[str, Any] = json.loads(body)
+        return answer
+
+    def create(
+        self,
+        pattern: str,
+        *,
+        durability: str = "durable",
+        retention: str | float | None = None,
+        retention_bytes: str | int | None = None,
+    ) -> dict[str, Any]:
+        """Make a topic, or set the policy of all topics that match a pattern.
+
+        Args:
+            pattern: a topic's name, or a pattern.
+            durability: ``durable`` (kept on disk) or ``transient`` (may be lost, never stored).
+            retention: how long records are kept (``"7d"``, or seconds); None: for ever.
+            retention_bytes: how many bytes of each topic are kept (``"10GB"``); None: all.
+        """
+        return self._run(
+            "topic.create",
+            pattern=check_pattern(pattern),
+            durability=durability,
+            retention_ns=parse_duration(retention),
+            retention_bytes=parse_size(retention_bytes),
+        )
+
+    def list(self, pattern: str = ">") -> list[dict[str, Any]]:
+        """Topics that match, by name."""
+        topics: list[dict[str, Any]] = self._run("topic.list", pattern=pattern)["topics"]
+        return topics
+
+    def policies(self) -> list[dict[str, Any]]:
+        """Policies by pattern, the newest last (it wins)."""
+        found: list[dict[str, Any]] = self._run("topic.list", pattern=">")["policies"]
+        return found
+
+    def show(self, topic: str) -> dict[str, Any]:
+        """One topic; raises TopicNotFound."""
+        return self._run("topic.show", topic=topic)
+
+    def delete(self, topic: str) -> dict[str, Any]:
+        """Delete a topic with its records, or a policy; raises TopicNotFound."""
+        return self._run("topic.delete", topic=topic)
+
+
+class Admin:
+    """``mesh.admin``."""
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self.topics = Topics(connection, timeout)
+
+    def status(self) -> dict[str, Any]:
+        """Every counter of the node."""
+        return self.topics._run("status")

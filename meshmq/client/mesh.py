@@ -1,0 +1,449 @@
+"""``meshmq.connect`` and what it returns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import meshmq
+from meshmq import codec, limits
+from meshmq.client.admin import Admin
+from meshmq.client.connection import Connection
+from meshmq.client.receipt import Receipt, Receipts
+from meshmq.client.subscription import Subscription
+from meshmq.core.client import ClientIdentity
+from meshmq.core.publisher import Batch
+from meshmq.core.subscriber import Start
+from meshmq.errors import (
+    BufferFull,
+    DeadlineExceeded,
+    DurabilityUnavailable,
+    InvalidArgument,
+    MessageTooLarge,
+    NodeUnreachable,
+)
+from meshmq.frames import (
+    DURABILITY_NAMES,
+    START_EARLIEST,
+    START_NEW,
+    START_OFFSET,
+    START_POSITION,
+    START_TIME,
+)
+from meshmq.names import Position, check_mesh, check_pattern, check_topic
+from meshmq.shell import clock
+from meshmq.shell.sockets import check_url
+
+DEFAULT_URL = "tcp://127.0.0.1:5757"
+TOPIC_DEFAULT = -1
+
+
+class StateChange(NamedTuple):
+    """What ``on_state`` is called with: the new state and why, in words."""
+
+    state: str
+    reason: str
+
+
+def connect(
+    url: str | None = None,
+    *,
+    mesh: str = "local",
+    producer: str | None = None,
+    name: str | None = None,
+    timeout: float = 5.0,
+    max_buffer: int = limits.PRODUCER_BUFFER_BYTES_MAX,
+    on_full: str = "block",
+    on_state: Callable[[StateChange], None] | None = None,
+    insecure: bool = False,
+) -> Mesh:
+    """Connect to a node.
+
+    Args:
+        url: the node's address; None takes MESHMQ_URL, else tcp://127.0.0.1:5757.
+        mesh: name of the mesh; the node must belong to the same.
+        producer: a name that keeps its sequence numbers over program restarts (``publish(seq=)``).
+            One program at a time may use it.
+        name: shown in listings; None: the script's name and process id.
+        timeout: seconds to wait for the node, and for the answer to each later call.
+        max_buffer: bytes of records accepted and not yet confirmed.
+        on_full: what publish does when that is reached: ``"block"`` or ``"fail"`` (BufferFull).
+        on_state: called from meshmq's thread with each StateChange; must not block.
+        insecure: allow other than loopback addresses without keys.
+
+    Raises:
+        NodeUnreachable: no node answered in time.
+        MeshMismatch, VersionMismatch: a node answered and refused.
+        ConfigError: the address cannot be used.
+    """
+    check_mesh(mesh)
+    target = url or os.environ.get("MESHMQ_URL") or DEFAULT_URL
+    check_url(target, bind=False, insecure=insecure, mesh=mesh)
+    if on_full not in ("block", "fail"):
+        raise InvalidArgument(f"on_full is 'block' or 'fail', not {on_full!r}")
+    if max_buffer < 2 * limits.BATCH_BYTES_MAX:
+        raise InvalidArgument(f"max_buffer is at least {2 * limits.BATCH_BYTES_MAX} bytes")
+    if producer is None:
+        producer_id = clock.instance_id()
+    else:
+        producer_id = hashlib.sha256(f"{mesh}/{producer}".encode()).digest()[:16]
+    identity = ClientIdentity(
+        mesh, clock.instance_id(), producer_id, name or clock.program_name(),
+        f"meshmq {meshmq.__version__}",
+    )  # fmt: skip
+    callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
+    connection = Connection(target, identity, callback)
+    connection.start()
+    if not connection.wait_connected(timeout):
+        connection.close(1.0)
+        raise NodeUnreachable(
+            f"no node answers at {target}: start one with `meshmq node`, or say where it is "
+            f"with --url (connect(url=...), MESHMQ_URL)"
+        )
+    if connection.dead is not None:
+        connection.close(1.0)
+        raise connection.dead
+    return Mesh(connection, timeout, max_buffer, on_full == "block", producer is not None)
+
+
+class Mesh:
+    """A connection to the mesh. Safe to use from several threads."""
+
+    def __init__(
+        self, connection: Connection, timeout: float, max_buffer: int, block: bool, named: bool
+    ) -> None:
+        self._connection = connection
+        self._publisher = connection.publisher
+        self._add = connection.publisher.add
+        self._timeout = timeout
+        self._max_buffer = max_buffer
+        self._block = block
+        self._named = named
+        self._known: set[str] = set()
+        self.admin = Admin(connection, timeout)
+
+    @property
+    def state(self) -> str:
+        """``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        return self._connection.state
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def publish(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timestamp: datetime | int | None = None,
+        durability: str | None = None,
+        seq: int | None = None,
+    ) -> Receipt:
+        """Publish one record; returns at once, before it is confirmed.
+
+        Args:
+            topic: where to; made on first use, durable unless a policy says otherwise.
+            value: at most 1 MiB.
+            key: at most 1 KiB; an empty key is no key.
+            headers: at most 32, 4 KiB together; str to str.
+            timestamp: aware datetime or unix ns; None: the time its batch was begun.
+            durability: what ``wait`` must reach: ``"sent"`` or ``"synced"``; None: the topic's.
+            seq: the program's own sequence number, from 1, rising per topic; with
+                ``connect(producer=...)`` it makes publishing again after a restart harmless.
+
+        Raises:
+            InvalidName, InvalidArgument, MessageTooLarge: nothing was published.
+            BufferFull: ``on_full="fail"`` and the buffer is full; nothing was published.
+        """
+        if topic not in self._known:
+            self._learn(topic)
+        if type(value) is not bytes or len(value) > limits.VALUE_BYTES_MAX:
+            value = _check_value(value)
+        if key is not None:
+            _check_key(key)
+        connection = self._connection
+        publisher = self._publisher
+        if connection.dead is not None:
+            raise connection.dead
+        if publisher.added_bytes - publisher.released_bytes >= self._max_buffer:
+            self._make_room()
+        batch, index = self._add(
+            topic,
+            value,
+            key,
+            codec.encode_headers(headers) if headers else None,
+            None if timestamp is None else _to_ns(timestamp),
+            clock.wall_ns,
+            TOPIC_DEFAULT if durability is None else _durability(durability),
+            seq if seq is None else self._check_seq(topic, seq),
+        )
+        if connection._sleeping:
+            connection.published()
+        return Receipt(connection, batch, index)
+
+    def publish_many(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes] | None = None,
+        headers: Sequence[Mapping[str, str]] | None = None,
+        timestamps: Sequence[datetime | int] | None = None,
+        durability: str | None = None,
+    ) -> Receipts:
+        """Publish records of one topic in one call; returns a sequence of receipts.
+
+        The columns have one item a record. Limits and errors are those of ``publish``; if one
+        record is invalid nothing is published.
+        """
+        if topic not in self._known:
+            self._learn(topic)
+        self._connection.check()
+        wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
+        values = _check_values(values)
+        for name, column in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
+            if column is not None and len(column) != len(values):
+                raise InvalidArgument(f"{len(column)} {name} for {len(values)} values")
+        if keys is not None:
+            for key in keys:
+                _check_key(key)
+        coded = None if headers is None else [codec.encode_headers(h) if h else b"" for h in headers]
+        times = None if timestamps is None else [_to_ns(t) for t in timestamps]
+        publisher = self._publisher
+        batches: list[tuple[int, Batch]] = []
+        for begin, end in _slices(values):
+            if publisher.buffered_bytes >= self._max_buffer:
+                self._make_room()
+            batch = publisher.add_many(
+                topic,
+                values[begin:end],
+                None if keys is None else keys[begin:end],
+                None if coded is None else coded[begin:end],
+                None if times is None else times[begin:end],
+                clock.wall_ns,
+                wanted,
+            )
+            batches.append((begin, batch))
+            if self._connection._sleeping:
+                self._connection.published()
+        return Receipts(self._connection, batches)
+
+    def last_sequence(self, topic: str) -> int:
+        """The highest sequence the node has of this producer on ``topic``; 0 if none."""
+        check_topic(topic)
+        arguments = json.dumps({"topic": topic}).encode()
+        answer = self._connection.command("producer.last", arguments, self._timeout)
+        return int(json.loads(answer)["last"])
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything published so far is confirmed.
+
+        Raises:
+            DeadlineExceeded: not within ``timeout`` seconds.
+            MeshError: the first failure since the last flush.
+        """
+        connection = self._connection
+        deadline = connection.deadline(timeout)
+        for batch in self._publisher.unsettled():
+            if not connection.wait_for(batch, connection.left(deadline)):
+                raise DeadlineExceeded(
+                    f"not everything was confirmed within {timeout} s "
+                    f"({self._publisher.buffered_bytes} bytes to go, {self.state})"
+                )
+        failed = connection.take_failure()
+        if failed is not None:
+            raise failed
+
+    def _learn(self, topic: str) -> None:
+        check_topic(topic)
+        if self._named:
+            # A named producer goes on where its last run ended.
+            last = self.last_sequence(topic)
+            lane = self._publisher.lane(topic)
+            lane.tail = max(lane.tail, last)
+        if len(self._known) >= limits.TOPICS_MAX:
+            self._known.clear()
+        self._known.add(topic)
+
+    def _check_seq(self, topic: str, seq: int) -> int:
+        if not isinstance(seq, int) or seq < 1:
+            raise InvalidArgument(f"seq is a number from 1, not {seq!r}")
+        return seq
+
+    def _make_room(self) -> None:
+        publisher = self._publisher
+        if not self._block:
+            raise BufferFull(
+                f"{publisher.buffered_bytes} bytes wait for confirmation, the limit is "
+                f"{self._max_buffer} (connect(max_buffer=...)); state: {self.state}"
+            )
+        connection = self._connection
+        connection.wake()
+        # Half the buffer at a time: a publisher woken for every batch would wake for each record.
+        low = self._max_buffer * 3 // 4
+        connection.wait_until(
+            lambda: publisher.buffered_bytes <= low or connection.dead is not None, None
+        )
+        connection.check()
+
+    # -- subscribing --------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        start: str | int | datetime | Position = "new",
+        prefetch_bytes: int = limits.CREDIT_BYTES_DEFAULT,
+        prefetch_records: int = limits.CREDIT_RECORDS_DEFAULT,
+        on_missed: Callable[[int], None] | None = None,
+    ) -> Subscription:
+        """Read topics that match ``pattern``, those that are made later too.
+
+        When it returns, every record published from now on will come (``start="new"``).
+
+        Args:
+            pattern: ``*`` stands for one token, a final ``>`` for one or more.
+            start: ``"new"``; ``"earliest"``; an aware datetime: the first commit not older; a
+                position (``msg.position`` or its str): behind that record; an offset of one topic.
+            prefetch_bytes, prefetch_records: what may be on its way or wait in this process;
+                a batch is never split, so it may be exceeded by one.
+            on_missed: called from meshmq's thread with how many records were passed over.
+
+        Raises:
+            InvalidName, InvalidArgument, OffsetOutOfRange, DurabilityUnavailable.
+            DeadlineExceeded: the node did not answer.
+        """
+        check_pattern(pattern)
+        if not 1 <= prefetch_bytes <= limits.CREDIT_BYTES_MAX:
+            raise InvalidArgument(f"prefetch_bytes is 1..{limits.CREDIT_BYTES_MAX}")
+        if not 1 <= prefetch_records <= limits.CREDIT_RECORDS_MAX:
+            raise InvalidArgument(f"prefetch_records is 1..{limits.CREDIT_RECORDS_MAX}")
+        return Subscription(
+            self._connection, pattern, _to_start(start), prefetch_bytes, prefetch_records,
+            self._timeout, on_missed,
+        )  # fmt: skip
+
+    # -- ending -------------------------------------------------------------------------------
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Wait up to ``timeout`` seconds for confirmations, then end; safe to call twice.
+
+        Raises:
+            MeshError: what was published could not all be confirmed.
+        """
+        connection = self._connection
+        if connection.dead is not None:
+            connection.close(timeout)
+            return
+        try:
+            self.flush(timeout)
+        finally:
+            connection.close(max(timeout, 1.0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._connection.close(1.0)
+
+    def __repr__(self) -> str:
+        return f"Mesh({self._connection.url!r}, {self.state})"
+
+
+def _check_value(value: object) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        hint = " (encode it: value.encode())" if isinstance(value, str) else ""
+        raise InvalidArgument(f"a value is bytes, not {type(value).__name__}{hint}")
+    value = bytes(value)
+    if len(value) > limits.VALUE_BYTES_MAX:
+        raise MessageTooLarge(
+            f"value of {len(value)} bytes exceeds the limit of {limits.VALUE_BYTES_MAX} "
+            f"(1 MiB): split it, or publish where it can be fetched from"
+        )
+    return value
+
+
+def _check_values(values: Sequence[bytes]) -> list[bytes]:
+    checked = values if isinstance(values, list) else list(values)
+    if set(map(type, checked)) <= {bytes}:
+        if checked and max(map(len, checked)) > limits.VALUE_BYTES_MAX:
+            for value in checked:
+                _check_value(value)
+        return checked
+    return [_check_value(value) for value in checked]
+
+
+def _check_key(key: object) -> None:
+    if type(key) is not bytes:
+        raise InvalidArgument(f"a key is bytes, not {type(key).__name__}")
+    if len(key) > limits.KEY_BYTES_MAX:
+        raise MessageTooLarge(
+            f"key of {len(key)} bytes exceeds the limit of {limits.KEY_BYTES_MAX}"
+        )
+
+
+def _slices(values: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Cut ``values`` into runs of about BATCH_BYTES_TARGET."""
+    slices: list[tuple[int, int]] = []
+    begin, size = 0, 0
+    for i, value in enumerate(values):
+        more = len(value) + limits.RECORD_OVERHEAD_BYTES
+        full = size + more > limits.BATCH_BYTES_TARGET or i - begin == limits.BATCH_RECORDS_MAX
+        if full and i > begin:
+            slices.append((begin, i))
+            begin, size = i, 0
+        size += more
+    if begin < len(values):
+        slices.append((begin, len(values)))
+    return slices
+
+
+def _to_ns(time: datetime | int) -> int:
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise InvalidArgument("a time needs a time zone: datetime.now(timezone.utc)")
+        return int(time.timestamp() * 1_000_000) * 1000
+    return int(time)
+
+
+def _durability(name: str) -> int:
+    if name not in DURABILITY_NAMES:
+        raise DurabilityUnavailable(
+            f"durability {name!r} needs more than one node; a node alone gives "
+            f"{' or '.join(map(repr, DURABILITY_NAMES))}"
+        )
+    return DURABILITY_NAMES.index(name)
+
+
+def _to_start(start: object) -> Start:
+    if isinstance(start, str):
+        if start == "new":
+            return Start(START_NEW)
+        if start == "earliest":
+            return Start(START_EARLIEST)
+        start = Position.parse(start)
+    if isinstance(start, Position):
+        origin = bytes.fromhex(start.origin)
+        return Start(START_POSITION, 0, origin, start.lsn, start.slot, start.index + 1)
+    if isinstance(start, datetime):
+        return Start(START_TIME, _to_ns(start))
+    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+        return Start(START_OFFSET, start)
+    raise InvalidArgument(
+        f"start is 'new', 'earliest', an aware datetime, a position or an offset, not {start!r}"
+    )
+

@@ -1,0 +1,146 @@
+"""What a publisher gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, overload
+
+from meshmq.core.publisher import DONE, WAITING, Batch
+from meshmq.errors import DeadlineExceeded, DurabilityUnavailable
+from meshmq.frames import DURABILITY_NAMES
+from meshmq.names import Stream
+
+if TYPE_CHECKING:
+    from meshmq.client.connection import Connection
+
+
+class Receipt:
+    """The promise for one record; ``wait`` makes it good.
+
+    After ``wait`` (or once ``done``): ``stream``, ``offset``, ``durability``.
+    """
+
+    __slots__ = ("_batch", "_connection", "_index")
+
+    def __init__(self, connection: Connection, batch: Batch, index: int) -> None:
+        self._connection = connection
+        self._batch = batch
+        self._index = index
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is known: confirmed or failed."""
+        return self._batch.state != WAITING
+
+    def wait(self, timeout: float | None = None) -> Receipt:
+        """Wait until the node has confirmed the record; return this receipt.
+
+        Args:
+            timeout: seconds; None waits without end.
+
+        Raises:
+            DeadlineExceeded: not confirmed in time; it may still be. Keep the receipt.
+            MeshError: it was refused or failed; ``outcome`` tells whether it may be stored.
+        """
+        batch = self._batch
+        if batch.state == WAITING and not self._connection.wait_for(batch, timeout):
+            raise DeadlineExceeded(
+                f"no confirmation within {timeout} s; the record is still on its way "
+                f"(state: {self._connection.state})"
+            )
+        if batch.state != DONE and not self.duplicate:
+            assert batch.error is not None
+            raise batch.error
+        if batch.wanted > batch.durability and not self.duplicate:
+            raise DurabilityUnavailable(
+                f"topic {batch.lane.topic!r} is transient: records are {self._reached(batch)}, "
+                f"never {DURABILITY_NAMES[batch.wanted]}"
+            )
+        return self
+
+    @staticmethod
+    def _reached(batch: Batch) -> str:
+        return DURABILITY_NAMES[batch.durability]
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the node had the record already, from an earlier attempt or program run."""
+        return self._batch.duplicate or self._index < self._batch.skipped
+
+    @property
+    def offset(self) -> int | None:
+        """Offset in the stream; None for a transient topic, or a duplicate too old to know."""
+        batch = self._settled()
+        if batch.base_offset is None or self._index < batch.skipped:
+            return None
+        return batch.base_offset + self._index - batch.skipped
+
+    @property
+    def durability(self) -> str:
+        """What was reached: ``sent`` (the node has it in memory) or ``synced`` (on its disk)."""
+        return DURABILITY_NAMES[self._settled().durability]
+
+    @property
+    def append_time_ns(self) -> int:
+        """When the node appended it (unix ns); 0 for a transient topic."""
+        return self._settled().append_time_ns
+
+    @property
+    def stream(self) -> Stream:
+        """The stream that holds it."""
+        batch = self._settled()
+        return Stream(batch.lane.topic, batch.topic_id.hex(), batch.origin.hex())
+
+    def _settled(self) -> Batch:
+        return self.wait(0)._batch
+
+    def __repr__(self) -> str:
+        if not self.done:
+            return f"Receipt(topic={self._batch.lane.topic!r}, waiting)"
+        if self._batch.state != DONE:
+            return f"Receipt(topic={self._batch.lane.topic!r}, failed: {self._batch.error})"
+        return f"Receipt({self.stream}, offset={self.offset}, durability={self.durability!r})"
+
+
+class Receipts(Sequence[Receipt]):
+    """Receipts of one ``publish_many``, made when looked at."""
+
+    __slots__ = ("_batches", "_connection", "_count")
+
+    def __init__(self, connection: Connection, batches: list[tuple[int, Batch]]) -> None:
+        self._connection = connection
+        self._batches = batches  # (index of its first record, batch)
+        self._count = sum(batch.count for _, batch in batches)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Receipt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Receipt]: ...
+    def __getitem__(self, index: int | slice) -> Receipt | list[Receipt]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if index < 0:
+            index += self._count
+        if not 0 <= index < self._count:
+            raise IndexError("receipt index out of range")
+        low, high = 0, len(self._batches)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._batches[middle][0] <= index:
+                low = middle
+            else:
+                high = middle
+        base, batch = self._batches[low]
+        return Receipt(self._connection, batch, index - base)
+
+    def wait(self, timeout: float | None = None) -> Receipts:
+        """Wait for all of them; raise the first error. ``timeout`` is in seconds, for all."""
+        deadline = self._connection.deadline(timeout)
+        for _, batch in self._batches:
+            Receipt(self._connection, batch, batch.skipped).wait(
+                self._connection.left(deadline)
+            )
+        return self

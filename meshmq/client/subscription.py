@@ -1,0 +1,174 @@
+"""The program's end of a subscription: iterate it, or fetch lists."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+from meshmq.client.connection import Connection
+from meshmq.client.message import Delivered, Message
+from meshmq.core.effects import Arrived
+from meshmq.core.subscriber import Arrival, Start
+from meshmq.errors import MeshError
+from meshmq.shell import clock
+
+
+class Subscription:
+    """Messages of the topics that match a pattern, in log order per node.
+
+    One thread at a time may read it. Iterating ends when it is closed.
+
+    Attributes:
+        pattern: as given.
+        topics: how many topics matched when it was opened.
+        missed: records passed over so far: dropped for this subscription because it was slow
+            (transient topics), removed by retention before they were read, or damaged on disk.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        pattern: str,
+        start: Start,
+        window_bytes: int,
+        window_records: int,
+        timeout: float,
+        on_missed: Callable[[int], None] | None,
+    ) -> None:
+        self.pattern = pattern
+        self.missed = 0
+        self._connection = connection
+        self._on_missed = on_missed
+        self._window_bytes = window_bytes
+        self._window_records = window_records
+        self._arrivals: deque[Arrival] = deque()
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._waiting = False
+        self._current: Iterator[Message] = iter(())
+        self._reading: Arrival | None = None
+        self._owed_bytes = 0
+        self._owed_records = 0
+        self._closed = False
+        self._error: MeshError | None = None
+        client = connection.client
+        self._id, self.topics = connection.subscribe(
+            lambda now: client.subscribe(pattern, start, window_bytes, window_records, now),
+            self._on_arrived,
+            self._on_ended,
+            timeout,
+        )
+
+    # -- I/O thread -------------------------------------------------------------------------
+
+    def _on_arrived(self, event: Arrived) -> None:
+        self._arrivals.extend(event.arrivals)
+        if self._waiting:
+            with self._lock:
+                self._filled.notify_all()
+        if event.missed != self.missed:
+            more, self.missed = event.missed - self.missed, event.missed
+            if self._on_missed is not None:
+                self._on_missed(more)
+
+    def _on_ended(self, error: MeshError) -> None:
+        with self._lock:
+            self._error = error
+            self._filled.notify_all()
+
+    # -- the program ------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Message]:
+        """Messages as they come; waits for more without end."""
+        while True:
+            # The iterator is kept, so that a loop left by break goes on at the next message.
+            yield from self._current
+            if not self._next_batch(None):
+                return
+
+    def fetch(self, max_records: int = 100, timeout: float | None = None) -> list[Message]:
+        """Take up to ``max_records`` messages; an empty list when none came in time.
+
+        Args:
+            max_records: at least 1.
+            timeout: seconds to wait for the first one; None waits without end, 0 not at all.
+
+        Raises:
+            MeshError: the connection is closed, or the node refused to go on.
+        """
+        messages = list(islice(self._current, max_records))
+        while len(messages) < max_records:
+            if not self._next_batch(0 if messages else timeout):
+                break
+            messages += islice(self._current, max_records - len(messages))
+        return messages
+
+    def _next_batch(self, timeout: float | None) -> bool:
+        """Make the next batch the current one; False on timeout or when closed."""
+        self._give_back()
+        if not self._arrivals and not self._wait(timeout):
+            if self._error is not None and not self._closed:
+                raise self._error
+            return False
+        arrival = self._arrivals.popleft()
+        self._reading = arrival
+        self._current = Delivered(arrival).messages()
+        return True
+
+    def _wait(self, timeout: float | None) -> bool:
+        with self._lock:
+            self._waiting = True
+            try:
+                self._filled.wait_for(
+                    lambda: bool(self._arrivals or self._closed or self._error), timeout
+                )
+            finally:
+                self._waiting = False
+        return bool(self._arrivals)
+
+    def _give_back(self) -> None:
+        """The batch read last is done with: return its credit, in quarters of the window."""
+        done = self._reading
+        if done is None:
+            return
+        self._reading = None
+        self._owed_bytes += len(done.payload)
+        self._owed_records += done.count
+        if (
+            self._owed_bytes * 4 >= self._window_bytes
+            or self._owed_records * 4 >= self._window_records
+            or not self._arrivals
+        ):
+            size, records = self._owed_bytes, self._owed_records
+            self._owed_bytes = self._owed_records = 0
+            client, id = self._connection.client, self._id
+            self._connection.call(
+                lambda: client.consumed(id, size, records, clock.now_ns())
+            )
+
+    def close(self) -> None:
+        """End it; a thread that iterates it comes to the end."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._filled.notify_all()
+        self._connection.unsubscribe(self._id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Subscription({self.pattern!r}, missed={self.missed})"

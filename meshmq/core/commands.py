@@ -1,0 +1,175 @@
+"""Admin commands of a node: a verb and a JSON object in, a JSON object or an error out.
+
+A command may be repeated (its answer can be lost with the session), so every verb is idempotent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from meshmq import limits
+from meshmq.core.log import Entry, RuleEntry
+from meshmq.core.streams import Topic
+from meshmq.errors import CommandFailed, MeshError, TopicNotFound
+from meshmq.frames import Command, Hello, Result
+from meshmq.names import check_pattern, matches
+
+if TYPE_CHECKING:
+    from meshmq.core.node import Node
+
+Verb = Callable[["Node", Hello, dict[str, Any], list[Entry]], dict[str, Any]]
+
+
+def run(node: Node, hello: Hello, command: Command, entries: list[Entry]) -> Result:
+    """Carry out one command; what must be stored first is added to ``entries``."""
+    try:
+        verb = VERBS.get(command.verb)
+        if verb is None:
+            raise CommandFailed(f"the node does not know the command {command.verb!r}")
+        arguments = _arguments(command.arguments)
+        body = json.dumps(verb(node, hello, arguments, entries), separators=(",", ":")).encode()
+        if len(body) > limits.RESULT_BYTES_MAX:
+            raise CommandFailed(
+                f"the answer of {len(body)} bytes exceeds {limits.RESULT_BYTES_MAX}: "
+                f"ask for fewer topics with a pattern"
+            )
+        return Result(command.id, "", "", body)
+    except MeshError as error:
+        return Result(command.id, error.code, str(error), b"{}")
+
+
+def _arguments(data: bytes) -> dict[str, Any]:
+    try:
+        arguments = json.loads(data)
+    except (ValueError, RecursionError):
+        raise CommandFailed("a command's arguments are a JSON object") from None
+    if not isinstance(arguments, dict):
+        raise CommandFailed("a command's arguments are a JSON object")
+    return arguments
+
+
+def _text(arguments: dict[str, Any], name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise CommandFailed(f"the command needs {name!r}, a string")
+    return value
+
+
+def _number(arguments: dict[str, Any], name: str) -> int:
+    value = arguments.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
+        raise CommandFailed(f"{name!r} is a number that is not negative")
+    return value
+
+
+def describe(topic: Topic) -> dict[str, Any]:
+    """A topic as listings show it: offsets in records, times in ns, sizes in bytes."""
+    entry = topic.entry
+    shown: dict[str, Any] = {
+        "topic": entry.name,
+        "topic_id": entry.topic_id.hex(),
+        "durability": "durable" if entry.durable else "transient",
+        "retention_ns": entry.retention_ns,
+        "retention_bytes": entry.retention_bytes,
+        "published": topic.published,
+    }
+    if entry.durable:
+        shown["first_offset"] = topic.first_offset
+        shown["next_offset"] = topic.synced_offset
+        shown["records"] = topic.synced_offset - topic.first_offset
+        shown["producers"] = len(topic.producers)
+    return shown
+
+
+def _topic_create(
+    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    pattern = check_pattern(_text(arguments, "pattern"))
+    durability = _text(arguments, "durability")
+    if durability not in ("durable", "transient"):
+        raise CommandFailed(f"durability is 'durable' or 'transient', not {durability!r}")
+    if len(node.streams.rules) >= limits.TOPICS_MAX:
+        raise CommandFailed(f"the node has {limits.TOPICS_MAX} policies, its limit")
+    rule = RuleEntry(
+        pattern,
+        durability == "durable",
+        _number(arguments, "retention_ns"),
+        _number(arguments, "retention_bytes"),
+    )
+    other = [
+        name
+        for name, topic in node.streams.topics.items()
+        if matches(pattern, name) and topic.entry.durable != rule.durable
+    ]
+    if other:
+        kind = "transient" if rule.durable else "durable"
+        raise CommandFailed(
+            f"topic {other[0]!r} exists and is {kind}: delete it first to change that"
+        )
+    node.streams.set_policy(rule, entries)
+    return {"pattern": pattern, "durability": durability}
+
+
+def _topic_list(
+    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    pattern = check_pattern(arguments.get("pattern") or ">")
+    return {
+        "topics": [
+            describe(t) for name, t in sorted(node.streams.topics.items()) if matches(pattern, name)
+        ],
+        "policies": [
+            {
+                "pattern": r.pattern,
+                "durability": "durable" if r.durable else "transient",
+                "retention_ns": r.retention_ns,
+                "retention_bytes": r.retention_bytes,
+            }
+            for r in node.streams.rules.values()
+        ],
+    }
+
+
+def _topic_show(
+    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    name = _text(arguments, "topic")
+    topic = node.streams.topics.get(name)
+    if topic is None:
+        raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
+    subscriptions = sum(1 for s in node.delivery.subscriptions if matches(s.pattern, name))
+    return {**describe(topic), "subscriptions": subscriptions}
+
+
+def _topic_delete(
+    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    name = _text(arguments, "topic")
+    node.streams.delete(name, entries)
+    return {"deleted": name}
+
+
+def _producer_last(
+    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    topic = node.streams.topics.get(_text(arguments, "topic"))
+    known = topic.producers.get(hello.producer) if topic is not None else None
+    return {"last": known.last if known is not None else 0}
+
+
+def _status(
+    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    return node.status()
+
+
+VERBS: dict[str, Verb] = {
+    "topic.create": _topic_create,
+    "topic.list": _topic_list,
+    "topic.show": _topic_show,
+    "topic.delete": _topic_delete,
+    "producer.last": _producer_last,
+    "status": _status,
+}

@@ -1,0 +1,407 @@
+"""A node: sessions, streams and delivery put together. It routes; the parts decide.
+
+Way of a durable message: FrameReceived -> Session.receive -> Streams.publish -> Append ...
+Committed -> Streams.on_commit (Confirm) and Delivery.on_commit (Deliver).
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from meshmq import limits
+from meshmq.core import commands
+from meshmq.core.delivery import Delivery, Subscription
+from meshmq.core.effects import Append, CloseLink, NodeEffect, PlanRetention, Send
+from meshmq.core.events import (
+    BadFrameReceived,
+    Committed,
+    FrameReceived,
+    LinkClosed,
+    NodeEvent,
+    ReadDone,
+    RetentionPlanned,
+    TimerFired,
+)
+from meshmq.core.log import Commit, Entry, LogState, TrimEntry
+from meshmq.core.session import Session, SessionState
+from meshmq.core.streams import CheckBatch, Streams
+from meshmq.frames import (
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
+    Body,
+    Command,
+    Confirm,
+    Confirmation,
+    Credit,
+    DeliverBatch,
+    Envelope,
+    Hello,
+    Publish,
+    Refuse,
+    Result,
+    Subscribe,
+    Unsubscribe,
+    Welcome,
+)
+
+
+@dataclass(slots=True)
+class Peer:
+    """One client's session at this node."""
+
+    link: bytes
+    session: Session
+    hello: Hello
+    due_ns: int = 0
+
+
+class Node:
+    """The machine behind ``meshmq node``.
+
+    Args:
+        state: what the log holds; the node takes a copy of what it needs.
+        name, mesh, software: for the handshake.
+        check: raises BadFrame for a malformed batch.
+        entropy: makes topic ids.
+        more_status: what the shell adds to ``status``.
+    """
+
+    def __init__(
+        self,
+        state: LogState,
+        *,
+        name: str,
+        mesh: str,
+        software: str,
+        check: CheckBatch,
+        entropy: random.Random,
+        more_status: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self.origin = state.origin
+        self.name = name
+        self.mesh = mesh
+        self.software = software
+        self.streams = Streams(state, check, entropy)
+        self.delivery = Delivery(self.streams, state.next_lsn)
+        self.more_status = more_status
+        self.peers: dict[bytes, Peer] = {}
+        self.bad_frames = 0
+        self.refused_sessions = 0
+        self.sessions_opened = 0
+        self._producers: dict[bytes, bytes] = {}  # producer -> link
+        self._due: list[tuple[int, bytes]] = []
+        self._retention_ns = 0
+        self._retention_planned = True
+        self._touched: dict[bytes, Peer] = {}
+        self._entries: list[Entry] = []
+        self._answers: list[tuple[bytes, Result]] = []
+        self._ticket = 0
+        self._after: dict[int, list[tuple[bytes, Result]]] = {}
+        self._confirms: dict[bytes, list[Confirmation]] = {}
+        self._dirty: dict[int, Subscription] = {}
+        self._effects: list[NodeEffect] = []
+
+    # -- events -----------------------------------------------------------------------------
+
+    def handle(self, event: NodeEvent, now_ns: int) -> list[NodeEffect]:
+        """Take one event; return what to do. Never raises for what a peer sends."""
+        match event:
+            case FrameReceived(link, envelope):
+                self._on_frame(link, envelope, now_ns)
+            case Committed(ticket, commits):
+                self._on_committed(ticket, commits, now_ns)
+            case ReadDone(reader, batches, lsn, slot):
+                self.delivery.on_read(reader, batches, lsn, slot)
+            case TimerFired():
+                self._on_timer(now_ns)
+            case BadFrameReceived(link, reason):
+                self._on_bad_frame(link, reason, now_ns)
+            case LinkClosed(link, _):
+                self._drop(link)
+            case RetentionPlanned(trims):
+                self._retention_planned = True
+                self._entries += [TrimEntry(*trim) for trim in trims]
+        return self._settle(now_ns)
+
+    def next_deadline_ns(self) -> int:
+        """When TimerFired is due."""
+        return min(self._due[0][0], self._retention_ns) if self._due else self._retention_ns
+
+    def _on_frame(self, link: bytes, envelope: Envelope, now_ns: int) -> None:
+        peer = self.peers.get(link)
+        body = envelope.body
+        if isinstance(body, Hello) and (peer is None or peer.session.id != envelope.session):
+            self._on_hello(link, envelope.session, body, now_ns)
+            return
+        if peer is None or peer.session.id != envelope.session:
+            # A session of an earlier life of this node, or one given up: say so, so that the
+            # client need not wait for silence.
+            if not isinstance(body, Refuse):
+                refusal = Refuse("link-lost", "the node does not know this session")
+                self._effects.append(Send(link, Envelope(envelope.session, 0, 0, refusal)))
+            return
+        self._touched[link] = peer
+        received = peer.session.receive(envelope, now_ns)
+        if received is not None:
+            self._on_body(peer, received, now_ns)
+
+    def _on_hello(self, link: bytes, session: int, hello: Hello, now_ns: int) -> None:
+        refusal = self._judge(hello)
+        if refusal is not None:
+            self.refused_sessions += 1
+            self._effects.append(Send(link, Envelope(session, 0, 0, refusal)))
+            return
+        self._drop(link)
+        other = self.peers.get(self._producers.get(hello.producer, b""))
+        if other is not None:
+            if other.hello.instance != hello.instance:
+                reason = "another program connected with the same producer name"
+                other.session.say_goodbye(now_ns, Refuse("producer-fenced", reason))
+                self._effects += [Send(other.link, e) for e in other.session.outbox]
+            self._drop(other.link)
+        welcome = Welcome(
+            PROTOCOL_MAJOR, PROTOCOL_MINOR, self.origin, self.name, self.software,
+            limits.PRODUCER_IN_FLIGHT_BYTES_MAX,
+        )  # fmt: skip
+        peer = Peer(link, Session(session, welcome, now_ns), hello)
+        self.sessions_opened += 1
+        self.peers[link] = peer
+        self._producers[hello.producer] = link
+        self._touched[link] = peer
+
+    def _judge(self, hello: Hello) -> Refuse | None:
+        if hello.major != PROTOCOL_MAJOR:
+            return Refuse(
+                "version-mismatch",
+                f"the node speaks protocol {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, the client "
+                f"{hello.major}.{hello.minor}: install the same major version on both",
+            )
+        if hello.mesh != self.mesh:
+            return Refuse(
+                "mesh-mismatch",
+                f"the node belongs to mesh {self.mesh!r}, the client asks for {hello.mesh!r}",
+            )
+        if len(self.peers) >= limits.SESSIONS_MAX:
+            return Refuse("busy", f"the node has {limits.SESSIONS_MAX} sessions, its limit")
+        return None
+
+    def _on_body(self, peer: Peer, body: Body, now_ns: int) -> None:
+        link = peer.link
+        match body:
+            case Publish():
+                self._on_publish(peer, body)
+            case Credit(number, size, records):
+                self.delivery.grant(link, number, size, records)
+            case Subscribe():
+                answer = self.delivery.subscribe(link, body, self.origin)
+                peer.session.send(answer, now_ns)
+                if not answer.code:
+                    self.delivery.feed_number(link, body.subscription)
+            case Unsubscribe(number):
+                self.delivery.unsubscribe(link, number)
+            case Command():
+                entries: list[Entry] = []
+                result = commands.run(self, peer.hello, body, entries)
+                if entries:
+                    self._entries += entries
+                    self._answers.append((link, result))
+                else:
+                    peer.session.send(result, now_ns)
+            case _:
+                pass  # Refuse has closed the session; the rest is not for a node.
+
+    def _on_publish(self, peer: Peer, body: Publish) -> None:
+        payload = body.payload
+        alone = len(body.batches) == 1
+        at = 0
+        producer = peer.hello.producer
+        for batch in body.batches:
+            data = payload if alone else payload[at : at + batch.length]
+            at += batch.length
+            accepted, answer = self.streams.publish(
+                peer.link, producer, batch, data, self._entries
+            )
+            if answer is not None:
+                self._confirms.setdefault(peer.link, []).append(answer)
+            if accepted is not None and not accepted.topic.entry.durable:
+                row = DeliverBatch(
+                    batch.topic, 0, batch.count, batch.length, batch.checksum, 0, 0, 0
+                )
+                for sub in self.delivery.on_transient(accepted.topic, row, data):
+                    self._dirty[id(sub)] = sub
+
+    def _on_committed(self, ticket: int, commits: tuple[Commit, ...], now_ns: int) -> None:
+        for commit in commits:
+            for link, confirmation in self.streams.on_commit(commit):
+                self._confirms.setdefault(link, []).append(confirmation)
+            self.delivery.on_commit(commit)
+        for done in [t for t in self._after if t <= ticket]:
+            self._send_answers(self._after.pop(done), now_ns)
+
+    def _send_answers(self, answers: list[tuple[bytes, Result]], now_ns: int) -> None:
+        for link, result in answers:
+            peer = self.peers.get(link)
+            if peer is not None:
+                self._touched[link] = peer
+                peer.session.send(result, now_ns)
+
+    def _on_timer(self, now_ns: int) -> None:
+        due = self._due
+        while due and due[0][0] <= now_ns:
+            _, link = heapq.heappop(due)
+            peer = self.peers.get(link)
+            if peer is not None:
+                peer.due_ns = 0
+                peer.session.tick(now_ns)
+                self._touched[link] = peer
+        if now_ns >= self._retention_ns:
+            self._retention_ns = now_ns + limits.RETENTION_INTERVAL_NS
+            if self._retention_planned:
+                self._retention_planned = False
+                self._effects.append(PlanRetention())
+
+    def _on_bad_frame(self, link: bytes, reason: str, now_ns: int) -> None:
+        self.bad_frames += 1
+        peer = self.peers.get(link)
+        if peer is not None:
+            peer.session.say_goodbye(now_ns, Refuse("bad-frame", reason))
+            self._touched[link] = peer
+
+    def _drop(self, link: bytes) -> None:
+        peer = self.peers.pop(link, None)
+        if peer is not None:
+            self._touched.pop(link, None)
+            if self._producers.get(peer.hello.producer) == link:
+                del self._producers[peer.hello.producer]
+            self.delivery.drop_link(link)
+            self._effects.append(CloseLink(link))
+
+    # -- after each event ---------------------------------------------------------------------
+
+    def _settle(self, now_ns: int) -> list[NodeEffect]:
+        """Turn what gathered into effects: appends, confirmations, deliveries, reads."""
+        if self._entries:
+            self._ticket += 1
+            self._effects.append(Append(self._ticket, tuple(self._entries)))
+            self._entries = []
+            if self._answers:
+                self._after[self._ticket] = self._answers
+                self._answers = []
+        if self._confirms:
+            for link, rows in self._confirms.items():
+                peer = self.peers.get(link)
+                if peer is not None:
+                    self._touched[link] = peer
+                    peer.session.send(Confirm(tuple(_merge(rows))), now_ns)
+            self._confirms = {}
+        if self._dirty:
+            for sub in self._dirty.values():
+                self.delivery.flush(sub)
+            self._dirty = {}
+        delivery = self.delivery
+        if delivery.sends:
+            for link, frame in delivery.sends:
+                peer = self.peers.get(link)
+                if peer is not None:
+                    self._touched[link] = peer
+                    peer.session.send(frame, now_ns)
+            delivery.sends = []
+        if delivery.reads:
+            self._effects += delivery.reads
+            delivery.reads = []
+        if self._touched:
+            self._flush_peers()
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _flush_peers(self) -> None:
+        touched, self._touched = self._touched, {}
+        for link, peer in touched.items():
+            session = peer.session
+            if session.outbox:
+                self._effects += [Send(link, envelope) for envelope in session.outbox]
+                session.outbox = []
+            if session.state is SessionState.CLOSED:
+                self._drop(link)
+                continue
+            due = session.next_deadline_ns()
+            if peer.due_ns == 0 or due < peer.due_ns:
+                peer.due_ns = due
+                heapq.heappush(self._due, (due, link))
+
+    @property
+    def has_unsynced(self) -> bool:
+        """Whether accepted records wait for their sync."""
+        return self.streams.has_unsynced
+
+    def goodbye(self, now_ns: int) -> list[NodeEffect]:
+        """The node ends in order: tell every client."""
+        for peer in list(self.peers.values()):
+            peer.session.say_goodbye(now_ns)
+            self._touched[peer.link] = peer
+        return self._settle(now_ns)
+
+    def status(self) -> dict[str, Any]:
+        """Every counter there is."""
+        streams, delivery = self.streams, self.delivery
+        return {
+            "node": {
+                "name": self.name,
+                "mesh": self.mesh,
+                "origin": self.origin.hex(),
+                "software": self.software,
+            },
+            "published": streams.published,
+            "confirmed": streams.confirmed,
+            "repeated": streams.repeated,
+            "refused": dict(streams.refused),
+            "delivered": delivery.delivered,
+            "drops": {"subscription-queue-full": delivery.dropped, "damaged": delivery.damaged},
+            "topics": len(streams.topics),
+            "bad_frames": self.bad_frames,
+            "sessions": {
+                "open": len(self.peers),
+                "opened": self.sessions_opened,
+                "refused": self.refused_sessions,
+            },
+            "committed_lsn": delivery.committed_lsn,
+            "subscriptions": [
+                {
+                    "client": self.peers[s.link].hello.name if s.link in self.peers else "",
+                    "pattern": s.pattern,
+                    "live": s.is_live,
+                    "lag_commits": 0 if s.is_live else max(0, delivery.committed_lsn + 1 - s.lsn),
+                    "delivered": s.delivered,
+                    "dropped": s.dropped_total,
+                    "queued_bytes": s.queue_bytes,
+                    "credit_bytes": s.credit_bytes,
+                    "credit_records": s.credit_records,
+                }
+                for s in delivery.subscriptions
+            ],
+            **self.more_status(),
+        }
+
+
+def _merge(rows: list[Confirmation]) -> list[Confirmation]:
+    """Join confirmations that continue each other in sequence and offset."""
+    merged: list[Confirmation] = []
+    for c in rows:
+        if merged and not c.code and not c.duplicate:
+            p = merged[-1]
+            if (
+                p.topic == c.topic
+                and not p.code
+                and not p.duplicate
+                and p.first + p.count == c.first
+                and p.append_time_ns == c.append_time_ns
+                and (not c.has_offset or p.base_offset + p.count == c.base_offset)
+            ):
+                merged[-1] = p._replace(count=p.count + c.count, last=c.last)
+                continue
+        merged.append(c)
+    return merged

@@ -1,0 +1,308 @@
+"""Topics and streams of one node: what is accepted, numbered, appended and confirmed.
+
+Data: a Topic per name (rules decide its policy when it is made); per topic what each producer has
+sent (``last`` and the ranges that answer a repeat); ``_unsynced`` the batches on their way to disk.
+
+Rules:
+1. A batch is accepted only if it follows what the node has of its producer and topic. What it has
+   already is confirmed again with its first offset; what would leave a gap is refused, so a
+   refused batch refuses its successors.
+2. Offsets are given on acceptance, in order, without gaps. A batch of a durable topic is confirmed
+   by ``on_commit`` only, which follows the sync.
+3. A malformed batch is refused before anything changes.
+
+It knows nothing of subscribers; the node hands it what is accepted.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from meshmq import limits
+from meshmq.core.log import (
+    BatchEntry,
+    Commit,
+    Entry,
+    LogState,
+    ProducerState,
+    RuleEntry,
+    TopicEntry,
+)
+from meshmq.errors import BadFrame, InvalidName, TopicNotFound
+from meshmq.frames import SENT, SYNCED, Confirmation, PublishBatch
+from meshmq.names import check_topic, is_literal, matches
+
+CheckBatch = Callable[[bytes, int], None]
+
+
+@dataclass(slots=True)
+class Topic:
+    """One topic of this node.
+
+    Attributes:
+        next_offset: of the next record accepted.
+        synced_offset: records before it are on disk (durable topics).
+        first_offset: records before it are gone.
+        producers: what each producer has sent here.
+    """
+
+    entry: TopicEntry
+    next_offset: int = 0
+    synced_offset: int = 0
+    first_offset: int = 0
+    published: int = 0
+    producers: dict[bytes, ProducerState] = field(default_factory=dict)
+
+
+class Accepted(NamedTuple):
+    """A batch the node took: for the log if ``topic`` is durable, else for its subscribers."""
+
+    topic: Topic
+    batch: BatchEntry
+
+
+class _Unsynced(NamedTuple):
+    link: bytes
+    topic: str
+    repeats: list[tuple[bytes, Confirmation]]
+
+
+class Streams:
+    """See the module's header.
+
+    Args:
+        state: what the log holds at start.
+        check: raises BadFrame for a malformed batch (the codec's).
+        entropy: makes topic ids.
+    """
+
+    def __init__(self, state: LogState, check: CheckBatch, entropy: random.Random) -> None:
+        self._check = check
+        self._entropy = entropy
+        self._next_stream = state.next_stream
+        self.rules: dict[str, RuleEntry] = dict(state.rules)
+        self.topics: dict[str, Topic] = {}
+        self.by_stream: dict[int, Topic] = {}
+        self.version = 0  # changes when a topic is made or deleted
+        self.published = 0
+        self.confirmed = 0
+        self.repeated = 0
+        self.refused: dict[str, int] = {}
+        self._unsynced: deque[_Unsynced] = deque()
+        for name, s in state.topics.items():
+            topic = Topic(s.topic, s.next_offset, s.next_offset, s.first_offset)
+            self.topics[name] = topic
+            if s.topic.durable:
+                self.by_stream[s.topic.stream] = topic
+        for (producer, stream), p in state.producers.items():
+            if stream in self.by_stream:
+                self.by_stream[stream].producers[producer] = p.copy()
+
+    @property
+    def has_unsynced(self) -> bool:
+        """Whether accepted batches wait for their sync."""
+        return bool(self._unsynced)
+
+    def publish(
+        self, link: bytes, producer: bytes, batch: PublishBatch, data: bytes, entries: list[Entry]
+    ) -> tuple[Accepted | None, Confirmation | None]:
+        """Judge one batch; what goes to the log is added to ``entries``.
+
+        Returns:
+            What was accepted, and what to answer now. A durable batch is answered by
+            ``on_commit``; so is a repeat of one that is not yet synced.
+        """
+        topic = self.topics.get(batch.topic)
+        known = topic.producers.get(producer) if topic is not None else None
+        last = known.last if known is not None else 0
+        if last >= batch.first and topic is not None and known is not None:
+            return None, self._repeat(link, topic, known, batch)
+        code, message = self._judge(batch, last, known is not None)
+        if not code:
+            code, message = self._inspect(batch, data)
+        if code:
+            self.refused[code] = self.refused.get(code, 0) + 1
+            return None, Confirmation(batch.topic, batch.first, batch.count, code, message, last=last)
+        if topic is None:
+            topic = self.create(batch.topic, entries)
+        return self._accept(link, producer, topic, batch, data, entries)
+
+    def _accept(
+        self, link: bytes, producer: bytes, topic: Topic, batch: PublishBatch, data: bytes,
+        entries: list[Entry],
+    ) -> tuple[Accepted, Confirmation | None]:  # fmt: skip
+        base = topic.next_offset
+        entry = BatchEntry(
+            topic.entry.stream, base, batch.count, data, batch.checksum, producer, batch.first
+        )
+        topic.next_offset = base + batch.count
+        state = topic.producers.get(producer)
+        if state is None:
+            state = topic.producers[producer] = ProducerState()
+        state.add(batch.first, base, batch.count, 0)
+        topic.published += batch.count
+        self.published += batch.count
+        accepted = Accepted(topic, entry)
+        if topic.entry.durable:
+            entries.append(entry)
+            self._unsynced.append(_Unsynced(link, batch.topic, []))
+            return accepted, None
+        if len(topic.producers) > limits.TRANSIENT_PRODUCERS_MAX:
+            del topic.producers[next(iter(topic.producers))]
+        self.confirmed += batch.count
+        return accepted, Confirmation(
+            batch.topic, batch.first, batch.count, topic_id=topic.entry.topic_id, durability=SENT,
+            last=state.last,
+        )  # fmt: skip
+
+    def _repeat(
+        self, link: bytes, topic: Topic, known: ProducerState, batch: PublishBatch
+    ) -> Confirmation | None:
+        end = batch.first + batch.count
+        if known.last < end - 1:
+            return Confirmation(
+                batch.topic, batch.first, batch.count, "sequence-overlap",
+                f"sequences up to {known.last} are stored already", last=known.last,
+            )  # fmt: skip
+        self.repeated += batch.count
+        offset = known.offset_of(batch.first, batch.count)
+        durable = topic.entry.durable
+        answer = Confirmation(
+            batch.topic, batch.first, batch.count, base_offset=offset or 0,
+            topic_id=topic.entry.topic_id, durability=SYNCED if durable else SENT,
+            last=known.last, duplicate=True, has_offset=durable and offset is not None,
+        )  # fmt: skip
+        if durable and self._unsynced and (offset is None or offset >= topic.synced_offset):
+            # Perhaps still on its way to disk: say yes with what is last in the line.
+            self._unsynced[-1].repeats.append((link, answer))
+            return None
+        return answer
+
+    def _judge(self, batch: PublishBatch, last: int, is_known: bool) -> tuple[str, str]:
+        if not is_known and batch.first > 1:
+            return "producer-unknown", (
+                f"the node knows nothing of this producer on topic {batch.topic!r}, so it cannot "
+                f"tell whether sequence {batch.first} was stored before; sequences begin at 1"
+            )
+        if last < batch.after:
+            return "sequence-gap", (
+                f"sequence {batch.first} follows {batch.after}, the node has up to {last}"
+            )
+        return "", ""
+
+    def _inspect(self, batch: PublishBatch, data: bytes) -> tuple[str, str]:
+        if zlib.crc32(data) != batch.checksum:
+            return "batch-refused", "the batch's bytes do not match their checksum"
+        try:
+            self._check(data, batch.count)
+        except BadFrame as error:
+            return "batch-refused", str(error)
+        if batch.topic not in self.topics:
+            try:
+                check_topic(batch.topic)
+            except InvalidName as error:
+                return error.code, str(error)
+            if len(self.topics) >= limits.TOPICS_MAX:
+                return "busy", f"the node has {limits.TOPICS_MAX} topics, its limit"
+        return "", ""
+
+    def on_commit(self, commit: Commit) -> list[tuple[bytes, Confirmation]]:
+        """These batches are synced: the confirmations, with the link each goes to."""
+        answers: list[tuple[bytes, Confirmation]] = []
+        for batch in commit.batches:
+            waiting = self._unsynced.popleft()
+            topic = self.by_stream.get(batch.stream)
+            end = batch.base_offset + batch.count
+            if topic is not None:
+                topic.synced_offset = end
+                state = topic.producers.get(batch.producer)
+                if state is not None:
+                    state.last_time_ns = commit.append_time_ns
+            self.confirmed += batch.count
+            c = Confirmation(
+                waiting.topic, batch.first, batch.count, "", "", batch.base_offset,
+                commit.append_time_ns, topic.entry.topic_id if topic else b"", SYNCED,
+                batch.first + batch.count - 1, False, True,
+            )  # fmt: skip
+            answers.append((waiting.link, c))
+            answers += waiting.repeats
+        for trim in commit.trims:
+            topic = self.by_stream.get(trim.stream)
+            if topic is not None:
+                topic.first_offset = max(topic.first_offset, trim.first_offset)
+        return answers
+
+    def forget_producers(self, before_ns: int) -> None:
+        """Forget producers whose last synced batch is older than ``before_ns`` (unix)."""
+        for topic in self.by_stream.values():
+            old = [p for p, s in topic.producers.items() if 0 < s.last_time_ns < before_ns]
+            for producer in old:
+                del topic.producers[producer]
+
+    # -- topics and rules -----------------------------------------------------------------
+
+    def create(
+        self, name: str, entries: list[Entry], policy: RuleEntry | None = None
+    ) -> Topic:
+        """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever."""
+        if policy is None:
+            found = [r for r in self.rules.values() if matches(r.pattern, name)]
+            policy = found[-1] if found else RuleEntry(name, True, 0, 0)
+        stream = 0
+        if policy.durable:
+            stream = self._next_stream
+            self._next_stream += 1
+        topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
+        entry = TopicEntry(
+            stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes
+        )
+        topic = self.topics[name] = Topic(entry)
+        if stream:
+            self.by_stream[stream] = topic
+        entries.append(entry)
+        self.version += 1
+        return topic
+
+    def set_policy(self, rule: RuleEntry, entries: list[Entry]) -> list[str]:
+        """Keep ``rule`` for topics to come and apply it to those that match now.
+
+        Returns:
+            Names of topics it could not be applied to, because they are of the other kind
+            (durable or transient): those must be deleted first.
+        """
+        self.rules.pop(rule.pattern, None)
+        self.rules[rule.pattern] = rule
+        entries.append(rule)
+        if is_literal(rule.pattern) and rule.pattern not in self.topics:
+            self.create(rule.pattern, entries, rule)
+            return []
+        unchanged = []
+        for name, topic in self.topics.items():
+            if not matches(rule.pattern, name):
+                continue
+            if topic.entry.durable != rule.durable:
+                unchanged.append(name)
+                continue
+            topic.entry = topic.entry._replace(
+                retention_ns=rule.retention_ns, retention_bytes=rule.retention_bytes
+            )
+            entries.append(topic.entry)
+        return unchanged
+
+    def delete(self, name: str, entries: list[Entry]) -> None:
+        """Delete a topic or a rule of that name; raise TopicNotFound if there is neither."""
+        rule = self.rules.pop(name, None)
+        topic = self.topics.pop(name, None)
+        if rule is None and topic is None:
+            raise TopicNotFound(f"there is no topic or policy named {name!r}")
+        if rule is not None:
+            entries.append(rule._replace(removed=True))
+        if topic is not None:
+            self.by_stream.pop(topic.entry.stream, None)
+            entries.append(topic.entry._replace(deleted=True))
+            self.version += 1

@@ -1,0 +1,120 @@
+"""The disk thread: one thread, one store. Appends that wait go out as one commit, then reads.
+
+Results come back as events for the core in ``results``; ``on_result`` wakes who handles them.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from meshmq import limits
+from meshmq.core.effects import Append, PlanRetention, ReadLog
+from meshmq.core.events import Committed, ReadDone, RetentionPlanned
+from meshmq.core.log import BatchEntry, Entry, LogState
+from meshmq.errors import MeshError, StoreFailed
+from meshmq.shell.store import LogStore
+
+Job = Append | ReadLog | PlanRetention
+
+
+class DiskThread:
+    """Runs a LogStore.
+
+    Attributes:
+        results: events in the order they happened; the runner takes them from the left.
+        failure: why the store can no longer be trusted, or None. Nothing is confirmed after it.
+        stats: the store's counters, as of the last job.
+    """
+
+    def __init__(self, directory: Path, on_result: Callable[[], None]) -> None:
+        self.results: deque[Committed | ReadDone | RetentionPlanned] = deque()
+        self.failure: MeshError | None = None
+        self.stats: dict[str, Any] = {}
+        self._directory = directory
+        self._on_result = on_result
+        self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._opened: queue.SimpleQueue[LogState | BaseException] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="meshmq-disk", daemon=True)
+
+    def open(self) -> LogState:
+        """Start the thread and open the log in it; raise what the store raises."""
+        self._thread.start()
+        opened = self._opened.get()
+        if isinstance(opened, BaseException):
+            raise opened
+        return opened
+
+    def put(self, jobs: list[Job]) -> None:
+        """Hand over work; appends are committed in the order given."""
+        self._jobs.put(jobs)
+
+    def close(self) -> None:
+        """Finish what was handed over and close the log."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            store = LogStore.open(self._directory)
+        except BaseException as error:  # handed to the thread that opens, which raises it
+            self._opened.put(error)
+            return
+        self.stats = store.stats()
+        self._opened.put(store.state)
+        try:
+            self._serve(store)
+        except MeshError as error:
+            self.failure = error
+        except Exception as error:
+            self.failure = StoreFailed(f"the log failed: {type(error).__name__}: {error}")
+        finally:
+            try:
+                store.close()
+            except Exception as error:
+                self.failure = self.failure or StoreFailed(f"closing the log failed: {error}")
+            self._on_result()
+
+    def _serve(self, store: LogStore) -> None:
+        ending = False
+        while not ending:
+            first = self._jobs.get()
+            jobs: list[Job] = []
+            while True:
+                if first is None:
+                    ending = True
+                    break
+                jobs += first
+                try:
+                    first = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+            self._commit(store, [j for j in jobs if isinstance(j, Append)])
+            for job in jobs:
+                if isinstance(job, ReadLog):
+                    r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max)
+                    done = ReadDone(job.reader, tuple(r.batches), r.next_lsn, r.next_slot)
+                    self._post(done)
+                elif isinstance(job, PlanRetention):
+                    self._post(RetentionPlanned(tuple(store.plan_retention())))
+                    self.stats = store.stats()
+
+    def _commit(self, store: LogStore, appends: list[Append]) -> None:
+        """Commit in groups of about COMMIT_BYTES_MAX; each is answered when it is synced."""
+        entries: list[Entry] = []
+        size = 0
+        for i, append in enumerate(appends):
+            entries += append.entries
+            size += sum([len(e.payload) for e in append.entries if type(e) is BatchEntry])
+            if size >= limits.COMMIT_BYTES_MAX or i + 1 == len(appends):
+                commit = store.append(entries)
+                self._post(Committed(append.ticket, (commit,)))
+                entries, size = [], 0
+
+    def _post(self, event: Committed | ReadDone | RetentionPlanned) -> None:
+        self.results.append(event)
+        self._on_result()

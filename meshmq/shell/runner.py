@@ -1,0 +1,173 @@
+"""Runs a node: one loop over its socket, its disk thread and the clock, round ``core.node``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import meshmq
+from meshmq import codec, limits
+from meshmq.core.effects import Append, CloseLink, NodeEffect, PlanRetention, ReadLog, Send
+from meshmq.core.events import (
+    BadFrameReceived,
+    FrameReceived,
+    LinkClosed,
+    NodeEvent,
+    TimerFired,
+)
+from meshmq.core.node import Node
+from meshmq.errors import BadFrame
+from meshmq.names import check_mesh
+from meshmq.shell import clock
+from meshmq.shell.disk import DiskThread, Job
+from meshmq.shell.sockets import NodeSocket, Wake, check_url
+
+FRAMES_PER_TURN = 64  # then what was appended goes to disk while the next frames are read
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What a node needs to start.
+
+    Attributes:
+        name: for people; it is in handshakes and listings.
+        mesh: only clients of the same mesh are let in.
+        listen: address to bind; port 0 or ``*`` takes a free one.
+        data: directory of the log, made if it is not there.
+        insecure: allow other than loopback without keys.
+    """
+
+    name: str
+    data: Path
+    mesh: str = "local"
+    listen: str = "tcp://127.0.0.1:5757"
+    insecure: bool = False
+
+
+class NodeRunner:
+    """A node in this process. ``run`` blocks; ``stop`` may be called from anywhere.
+
+    Raises:
+        ConfigError: the address cannot be used, or a setting is wrong.
+        StoreBusy: another process has the data directory.
+        StoreDamaged: the log cannot be opened.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        check_mesh(config.mesh)
+        check_url(config.listen, bind=True, insecure=config.insecure, mesh=config.mesh)
+        self._wake = Wake()
+        self._stopping = False
+        self._unsent = {"full": 0, "gone": 0}
+        self._disk = DiskThread(config.data, self._wake.set)
+        state = self._disk.open()
+        try:
+            self._socket = NodeSocket(config.listen)
+        except BaseException:
+            self._disk.close()
+            raise
+        self._socket.watch(self._wake)
+        self.url = self._socket.url
+        self._started_ns = clock.now_ns()
+        self._node = Node(
+            state,
+            name=config.name,
+            mesh=config.mesh,
+            software=f"meshmq {meshmq.__version__}",
+            check=codec.check_batch,
+            entropy=clock.entropy(),
+            more_status=self._status,
+        )
+        self._jobs: list[Job] = []
+        self._gone: list[bytes] = []
+
+    def run(self) -> None:
+        """Serve until ``stop``; raise StoreFailed if the log fails."""
+        try:
+            while not self._stopping and self._disk.failure is None:
+                self._turn()
+            if self._disk.failure is None:
+                self._finish()
+        finally:
+            self._disk.close()
+            self._socket.close()
+        if self._disk.failure is not None:
+            raise self._disk.failure
+
+    def stop(self) -> None:
+        """End ``run`` soon; safe in signal handlers and from other threads."""
+        self._stopping = True
+        self._wake.set()
+
+    def _turn(self) -> None:
+        now = clock.now_ns()
+        wait_ns = self._node.next_deadline_ns() - now
+        if wait_ns > 0:
+            self._socket.poll(min(wait_ns // 1_000_000 + 1, 60_000))
+            self._wake.clear()
+            now = clock.now_ns()
+        results = self._disk.results
+        while results:
+            self._handle(results.popleft(), now)
+        receive = self._socket.receive
+        for _ in range(FRAMES_PER_TURN):
+            message = receive()
+            if message is None:
+                break
+            self._on_message(message, now)
+        if self._node.next_deadline_ns() <= now:
+            self._handle(TimerFired(), now)
+        while self._gone:
+            self._handle(LinkClosed(self._gone.pop(), "the connection is gone"), now)
+        if self._jobs:
+            self._disk.put(self._jobs)
+            self._jobs = []
+
+    def _on_message(self, message: list[bytes], now: int) -> None:
+        link = message[0]
+        try:
+            envelope = codec.decode(message[1:])
+        except BadFrame as error:
+            self._handle(BadFrameReceived(link, str(error)), now)
+            return
+        self._handle(FrameReceived(link, envelope), now)
+
+    def _handle(self, event: NodeEvent, now: int) -> None:
+        self._perform(self._node.handle(event, now))
+
+    def _perform(self, effects: list[NodeEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(link, envelope):
+                    failed = self._socket.send(link, codec.encode(envelope))
+                    if failed:
+                        self._unsent[failed] += 1
+                        if failed == "gone":
+                            self._gone.append(link)
+                case Append() | ReadLog() | PlanRetention():
+                    self._jobs.append(effect)
+                case CloseLink():
+                    pass  # a ROUTER keeps no state of ours per link
+
+    def _finish(self) -> None:
+        """Let what is under way reach the disk and its publishers, then say goodbye."""
+        deadline = clock.now_ns() + 2 * limits.SECOND
+        if self._jobs:
+            self._disk.put(self._jobs)
+            self._jobs = []
+        while self._node.has_unsynced and clock.now_ns() < deadline:
+            self._socket.poll(50)
+            self._wake.clear()
+            while self._disk.results:
+                self._handle(self._disk.results.popleft(), clock.now_ns())
+            if self._disk.failure is not None:
+                return
+        self._perform(self._node.goodbye(clock.now_ns()))
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "uptime_seconds": round((clock.now_ns() - self._started_ns) / limits.SECOND, 3),
+            "unsent_frames": dict(self._unsent),
+            "store": self._disk.stats,
+        }

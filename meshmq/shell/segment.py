@@ -1,0 +1,282 @@
+"""One segment of the log: a diskcache of commits, and the bytes of the large ones beside it.
+
+Rows: ``"snapshot"`` (the live state before the first commit, written when the segment is made), one
+row per commit keyed by its lsn, and ``"index"`` once the segment is closed (a shortcut: it is built
+again by a scan where it is missing or damaged).
+
+Rules:
+1. diskcache is a cache, and its defaults lose data: ``SETTINGS`` turn that off, and every
+   connection is asked what it really uses before it is trusted.
+2. One thread, one connection.
+3. A directory with a segment's final name always holds a synced snapshot: it is made under another
+   name and renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from diskcache import Cache
+
+from meshmq import codec_log
+from meshmq.codec_log import CommitMeta
+from meshmq.core.log import Commit
+from meshmq.core.retention import SegmentInfo
+from meshmq.errors import BadFrame, ConfigError, StoreDamaged, StoreFailed
+from meshmq.shell import store_files
+from meshmq.shell.store_disk import (
+    VALUES,
+    CommitValue,
+    SegmentDisk,
+    payload_start,
+    seal,
+    unseal,
+)
+from meshmq.shell.store_index import SegmentIndex, decode_index, encode_index
+
+SNAPSHOT = "snapshot"
+INDEX = "index"
+DATABASE = "cache.db"
+PAGE_BYTES = 4096  # small commits write two pages; larger pages made them slower, large no faster
+
+SETTINGS: dict[str, Any] = {
+    "eviction_policy": "none",  # nothing is ever thrown away
+    "cull_limit": 0,
+    "size_limit": 2**62,
+    "statistics": 0,
+    "tag_index": 0,
+    "disk_min_file_size": 2**31 - 1,  # never diskcache's own value files: they are not synced
+    "sqlite_auto_vacuum": 0,
+    "sqlite_cache_size": 256,  # pages: 1 MiB
+    "sqlite_journal_mode": "wal",
+    "sqlite_mmap_size": 0,
+    "sqlite_synchronous": 2,  # FULL: a commit is on disk when it returns
+}
+_PRAGMAS = {
+    "synchronous": 2,
+    "journal_mode": "wal",
+    "auto_vacuum": 0,
+    "mmap_size": 0,
+    "cache_size": 256,
+    "page_size": PAGE_BYTES,
+}
+
+# What diskcache would make itself, with two differences: no index entry for rows that never
+# expire, and no counting of rows. Each would be one more page written per commit.
+_BOOTSTRAP = f"""
+PRAGMA page_size = {PAGE_BYTES};
+PRAGMA synchronous = OFF;
+CREATE TABLE Cache (
+ rowid INTEGER PRIMARY KEY, key BLOB, raw INTEGER, store_time REAL, expire_time REAL,
+ access_time REAL, access_count INTEGER DEFAULT 0, tag BLOB, size INTEGER DEFAULT 0,
+ mode INTEGER DEFAULT 0, filename TEXT, value BLOB);
+CREATE INDEX Cache_expire_time ON Cache (expire_time) WHERE expire_time IS NOT NULL;
+CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache WHEN 0 BEGIN SELECT 1; END;
+CREATE TRIGGER Settings_size_insert AFTER INSERT ON Cache WHEN 0 BEGIN SELECT 1; END;
+"""
+_ROWS = (
+    "SELECT key, value FROM Cache WHERE key >= ? AND key <= ? AND raw = 1 AND mode = 1 "
+    "ORDER BY key"
+)
+_LAST = "SELECT max(key) FROM Cache WHERE key >= 0 AND key <= ? AND raw = 1"
+
+
+class Segment:
+    """One open segment.
+
+    Attributes:
+        number: its number, from 1.
+        index: where its batches are.
+    """
+
+    def __init__(self, log: Path, number: int) -> None:
+        self.number = number
+        self.path = store_files.segment_path(log, number)
+        self.index = SegmentIndex(0)
+        try:
+            self._cache = Cache(str(self.path), timeout=5, disk=SegmentDisk, **SETTINGS)
+        except sqlite3.Error as error:
+            raise StoreDamaged(f"{self.path / DATABASE} cannot be opened: {error}") from error
+        self.disk: SegmentDisk = self._cache.disk
+        self.connect()
+
+    @classmethod
+    def create(cls, log: Path, number: int, snapshot: bytes, first_lsn: int) -> Segment:
+        """Make a segment that opens with ``snapshot``; it is durable when this returns."""
+        path = store_files.segment_path(log, number)
+        making = path.with_name(path.name + store_files.NEW)
+        try:
+            segment = cls._make(making, path, snapshot)
+            making.rename(path)
+            store_files.sync_directory(log)
+            segment.number = number
+            segment.index = SegmentIndex(first_lsn)
+            segment.connect()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreFailed(f"segment {path} could not be made: {error}") from error
+        return segment
+
+    @classmethod
+    def _make(cls, making: Path, path: Path, snapshot: bytes) -> Segment:
+        making.mkdir(mode=0o700)
+        os.close(os.open(making / VALUES, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(making / DATABASE, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(making / DATABASE, isolation_level=None)
+        connection.executescript(_BOOTSTRAP)
+        connection.close()
+        # diskcache writes its settings one by one. Nobody needs this directory before it is
+        # renamed, so they are not synced one by one, but all at once below.
+        segment = cls.__new__(cls)
+        cache = Cache(
+            str(making), timeout=5, disk=SegmentDisk, **{**SETTINGS, "sqlite_synchronous": 0}
+        )
+        cache.reset("sqlite_synchronous", SETTINGS["sqlite_synchronous"])
+        cache.set(SNAPSHOT, seal(snapshot))
+        cache.close()
+        store_files.sync_file(making / DATABASE)
+        store_files.sync_file(making / VALUES)
+        store_files.sync_directory(making)
+        # The connection is closed; the next one is made under the directory's final name.
+        cache._directory = str(path)
+        cache.disk.move(path)
+        segment.path = path
+        segment._cache = cache
+        segment.disk = cache.disk
+        return segment
+
+    def connect(self) -> None:
+        """Open this thread's connection and refuse it unless SQLite uses what was asked for."""
+        sql = self._cache._sql
+        for pragma, wanted in _PRAGMAS.items():
+            found = sql(f"PRAGMA {pragma}").fetchone()[0]
+            if found != wanted:
+                self._cache.close()
+                raise ConfigError(
+                    f"{self.path / DATABASE}: SQLite uses {pragma}={found}, the log needs {wanted}"
+                )
+
+    def disconnect(self) -> None:
+        """Close this thread's connection; the next use, maybe by another thread, opens one."""
+        self._cache.close()
+
+    def close(self) -> None:
+        self._cache.close()
+        self.disk.close()
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def append(self, commit: Commit) -> None:
+        """Write one commit in one synced transaction and index it.
+
+        sqlite3.Error, diskcache.Timeout and OSError pass through: whether it was stored is unknown.
+        """
+        self._cache.set(commit.lsn, CommitValue(commit))
+        self.index.add_written(commit.append_time_ns, commit.batches)
+
+    def write_index(self) -> None:
+        """Keep the index beside the rows, for when this segment is opened again to read."""
+        self._cache.set(INDEX, encode_index(self.index))
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes | None:
+        """The state this segment opens with, or None if there is no such row.
+
+        Raises StoreDamaged if it is there and fails its checksum.
+        """
+        try:
+            row = self._cache.get(SNAPSHOT)
+            return None if row is None else unseal(row)
+        except (BadFrame, ValueError, sqlite3.DatabaseError) as error:
+            raise StoreDamaged(f"{self.path / DATABASE}: the snapshot: {error}") from error
+
+    def last_lsn(self) -> int:
+        """Of the newest commit, 0 if there is none."""
+        return self._cache._sql(_LAST, (2**63 - 1,)).fetchone()[0] or 0
+
+    def row(self, lsn: int) -> bytes | None:
+        """The row of one commit, or None if it is missing or its page cannot be read."""
+        try:
+            found: bytes | None = self._cache.get(lsn)
+        except sqlite3.OperationalError as error:
+            raise StoreFailed(f"{self.path / DATABASE}: {error}") from error
+        except (ValueError, sqlite3.DatabaseError):
+            return None
+        return found
+
+    def rows(self, first_lsn: int, last_lsn: int) -> Generator[tuple[int, bytes], None, None]:
+        """Rows of commits in order; use it up or close it before anything is written."""
+        cursor = self._cache._con.cursor()
+        try:
+            yield from cursor.execute(_ROWS, (first_lsn, last_lsn))
+        finally:
+            cursor.close()
+
+    def load_index(self, info: SegmentInfo) -> int:
+        """Load the index of this closed segment, by a scan where its row does not do.
+
+        Returns the number of commits that could not be read.
+        """
+        try:
+            row = self._cache.get(INDEX)
+            if row is not None:
+                index = decode_index(row)
+                if index.first_lsn == info.first_lsn and index.last_lsn == info.last_lsn:
+                    self.index = index
+                    return 0
+        except (BadFrame, ValueError, sqlite3.DatabaseError):
+            pass
+        return self._scan_index(info)
+
+    def _scan_index(self, info: SegmentInfo) -> int:
+        index = SegmentIndex(info.first_lsn)
+        time_ns, lost = info.first_time_ns, 0
+        for lsn in range(info.first_lsn, info.last_lsn + 1):
+            found = decode_row(lsn, self.row(lsn))
+            if found is None:
+                lost += 1
+                index.add_time(time_ns)
+            else:
+                time_ns = found.append_time_ns
+                index.add_read(time_ns, found.batches)
+        self.index = index
+        return lost
+
+    def problems(self) -> list[str]:
+        """What SQLite itself finds wrong with the file."""
+        try:
+            found = self._cache._sql("PRAGMA integrity_check(10)").fetchall()
+        except sqlite3.DatabaseError as error:
+            return [f"{self.path / DATABASE}: {error}"]
+        return [f"{self.path / DATABASE}: {text}" for (text,) in found if text != "ok"]
+
+    def disk_bytes(self) -> int:
+        """Bytes of all files of this segment."""
+        return disk_bytes(self.path)
+
+
+def disk_bytes(path: Path) -> int:
+    """Bytes of all files of the segment at ``path``."""
+    with os.scandir(path) as entries:
+        return sum(entry.stat().st_size for entry in entries)
+
+
+def decode_row(lsn: int, row: bytes | None) -> CommitMeta | None:
+    """The meta of commit ``lsn``, or None if ``row`` is not that, whole and unchanged."""
+    if type(row) is not bytes:
+        return None
+    try:
+        meta = codec_log.decode_commit(unseal(row))
+    except BadFrame:
+        return None
+    if meta.lsn != lsn:
+        return None
+    if meta.inline and meta.batches:
+        last = meta.batches[len(meta.batches) - 1]
+        if payload_start(row) + last.position + last.length > len(row):
+            return None
+    return meta

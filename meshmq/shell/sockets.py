@@ -1,0 +1,228 @@
+"""ZeroMQ sockets with the options that avoid its traps. The only importer of zmq.
+
+No heartbeats of ZeroMQ's own (they can abort the process), no routing ids of ours, never a
+blocking send: what does not fit is lost, and the session machine sends it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from meshmq import limits
+from meshmq.errors import ConfigError
+
+_MAX_PART = limits.FRAME_PAYLOAD_BYTES_MAX + 64 * limits.KIB
+_ZERO_COPY_BYTES = 32 * limits.KIB
+
+
+class Wake:
+    """Wakes a poll from another thread; ``fd`` becomes readable."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "eventfd"):
+            self.fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self.fd, self._write_fd = os.pipe()
+            os.set_blocking(self.fd, False)
+            os.set_blocking(self._write_fd, False)
+
+    def set(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._write_fd, b"\x01\0\0\0\0\0\0\0")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 4096)
+
+    def close(self) -> None:
+        for fd in {self.fd, self._write_fd}:
+            os.close(fd)
+
+
+def check_url(url: str, *, bind: bool, insecure: bool, mesh: str) -> str:
+    """Return ``url`` if it is one we can use; raise ConfigError with what to do if not.
+
+    Without keys only loopback is allowed, unless ``insecure`` is set and the mesh has a name of
+    its own.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port if not url.endswith(":*") else 0
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme == "ipc" and len(url) > len("ipc://"):
+        return url
+    if parts.scheme != "tcp" or not parts.hostname or port is None:
+        raise ConfigError(f"{url!r} is not an address: write it like tcp://127.0.0.1:5757")
+    loopback = parts.hostname in ("localhost", "::1") or parts.hostname.startswith("127.")
+    if not loopback and not (insecure and mesh != "local"):
+        verb = "bind" if bind else "connect to"
+        raise ConfigError(
+            f"refusing to {verb} {url}: off this host there is no protection yet; if the network "
+            f"is trusted say --insecure (insecure=True) and give the mesh a name other than 'local'"
+        )
+    return url
+
+
+def _configure(socket: zmq.Socket[bytes], url: str) -> None:
+    socket.linger = 0
+    socket.setsockopt(zmq.MAXMSGSIZE, _MAX_PART)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.IPV6, int("[" in url))
+    # Above what credit lets through, so a full pipe means a peer that broke its credit.
+    socket.setsockopt(zmq.SNDHWM, 8192)
+    socket.setsockopt(zmq.RCVHWM, 512)
+
+
+class NodeSocket:
+    """A bound ROUTER: many links, each named by its routing id."""
+
+    def __init__(self, url: str) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        _configure(self._socket, url)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.BACKLOG, 512)
+        bound = url[:-2] + ":*" if url.endswith(":0") else url
+        try:
+            self._socket.bind(bound)
+        except zmq.ZMQError as error:
+            self.close()
+            if error.errno == zmq.EADDRINUSE:
+                raise ConfigError(
+                    f"{url} is in use: another node runs there, or choose another address "
+                    f"with --listen tcp://127.0.0.1:0"
+                ) from None
+            raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
+        self.url = self._socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+
+    def watch(self, wake: Wake) -> None:
+        """Let ``wake`` end a poll."""
+        self._poller.register(wake.fd, zmq.POLLIN)
+
+    def poll(self, timeout_ms: int) -> None:
+        """Wait until something is there, or the wake was set, or time is up."""
+        self._poller.poll(timeout_ms)
+
+    def receive(self) -> list[bytes] | None:
+        """The next message as [link, part, ...], or None."""
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def send(self, link: bytes, parts: Sequence[bytes]) -> str:
+        """Try to send; return "" or why it was not: ``full`` or ``gone``."""
+        socket = self._socket
+        try:
+            socket.send(link, zmq.SNDMORE | zmq.NOBLOCK)
+            if len(parts) == 1:
+                socket.send(parts[0], zmq.NOBLOCK)
+            else:
+                socket.send(parts[0], zmq.SNDMORE | zmq.NOBLOCK)
+                payload = parts[1]
+                socket.send(payload, zmq.NOBLOCK, copy=len(payload) < _ZERO_COPY_BYTES)
+        except zmq.Again:
+            return "full"
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return "gone"
+            raise
+        return ""
+
+    def close(self) -> None:
+        self._socket.close(100)  # ms, for goodbyes to leave
+        self._context.term()
+
+
+class ClientSocket:
+    """A DEALER to one node at a time, reopened under a new link number for each attempt."""
+
+    def __init__(self, url: str, wake: Wake) -> None:
+        self._url = url
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._wake = wake
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        self._poller.register(wake.fd, zmq.POLLIN)
+        self._count = 0
+        self.link = b""
+
+    def open(self) -> bytes:
+        """Begin to connect; return the new link's name."""
+        self.shut()
+        socket = self._context.socket(zmq.DEALER)
+        _configure(socket, self._url)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        try:
+            socket.connect(self._url)
+        except zmq.ZMQError as error:
+            socket.close(0)
+            raise ConfigError(f"cannot connect to {self._url}: {error.strerror}") from None
+        self._socket = socket
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
+        self._count += 1
+        self.link = b"%d" % self._count
+        return self.link
+
+    def poll(self, timeout_ms: int) -> bool:
+        """Wait; return whether the connection was cut since the last time."""
+        cut = False
+        for socket, _ in self._poller.poll(timeout_ms):
+            if socket is self._monitor and self._monitor is not None:
+                with contextlib.suppress(zmq.Again):
+                    recv_monitor_message(self._monitor, zmq.NOBLOCK)
+                    cut = True
+        return cut
+
+    def receive(self) -> list[bytes] | None:
+        """The next message's parts, or None."""
+        if self._socket is None:
+            return None
+        try:
+            return self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def send(self, parts: Sequence[bytes]) -> None:
+        """Try to send; what does not fit is lost."""
+        if self._socket is None:
+            return
+        with contextlib.suppress(zmq.Again):
+            if len(parts) == 1:
+                self._socket.send(parts[0], zmq.NOBLOCK)
+            else:
+                self._socket.send(parts[0], zmq.SNDMORE | zmq.NOBLOCK)
+                copy = len(parts[1]) < _ZERO_COPY_BYTES
+                self._socket.send(parts[1], zmq.NOBLOCK, copy=copy)
+
+    def shut(self, linger_ms: int = 0) -> None:
+        """Close the present link; ``linger_ms`` lets a goodbye leave."""
+        if self._socket is None:
+            return
+        self._poller.unregister(self._socket)
+        if self._monitor is not None:
+            self._poller.unregister(self._monitor)
+            self._socket.disable_monitor()
+            self._monitor = None
+        self._socket.close(linger_ms)
+        self._socket = None
+        self.link = b""
+
+    def close(self) -> None:
+        self.shut(linger_ms=100)
+        self._context.term()

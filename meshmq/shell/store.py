@@ -1,0 +1,393 @@
+"""The log of one data directory: group commits in, batches out, what is old unlinked.
+
+Used from one thread at a time: ``open`` may run in another thread than the rest, every later call
+in the one that made the first. State changes only in ``append``, after the sync.
+
+Rules:
+1. A commit is one row of one SQLite file, so it is there whole or not at all.
+2. After an error while writing nothing is known of the disk: every later append is refused, and
+   the next start finds out what is there. A sync is never repeated.
+3. What is confirmed is never dropped to make a start succeed: a damaged commit in the segment
+   that holds the newest state refuses the start; in older segments its batches are reported as
+   damaged when they are read.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import diskcache
+
+from meshmq import codec_log, limits
+from meshmq.core import retention
+from meshmq.core.log import Commit, Entry, LogState, split_entries
+from meshmq.core.retention import SegmentInfo
+from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
+from meshmq.shell import store_files
+from meshmq.shell.segment import DATABASE, Segment, decode_row
+from meshmq.shell.store_index import SegmentIndex
+from meshmq.shell.store_read import LogReader, ReadResult
+from meshmq.shell.store_segments import SegmentSet
+
+__all__ = ["LogStore", "ReadResult"]
+
+_WRITE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError)
+_LATENCY_BUCKETS = 32  # powers of two of a microsecond: the last is over half an hour
+_PLAN_SHARE = 50  # retention may take one part in so many of the disk thread's time
+
+
+class LogStore:
+    """One open log. Make it with ``LogStore.open``; close it in the thread that used it.
+
+    Attributes:
+        state: the sum of all commits, what a restart would see.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        lock: store_files.DirectoryLock,
+        segments: SegmentSet,
+        state: LogState,
+        clock: Callable[[], int],
+    ) -> None:
+        self.state = state
+        self._directory = directory
+        self._log = directory / store_files.LOG
+        self._lock = lock
+        self._segments = segments
+        self._reader = LogReader(segments, state)
+        self._clock = clock
+        self._thread: int | None = None
+        self._failed = ""
+        self._closed = False
+        self._commits = 0
+        self._syncs = 0
+        self._rolls = 0
+        self._removed = 0
+        self._latencies = [0] * _LATENCY_BUCKETS
+        self._plan_not_before = 0.0
+
+    @classmethod
+    def open(cls, directory: Path, *, clock: Callable[[], int] = time.time_ns) -> LogStore:
+        """Open the log in ``directory``, made if it is not there.
+
+        Raises StoreBusy if another process has it, ConfigError if the directory will not do,
+        StoreDamaged if what is confirmed cannot be read back, StoreFailed on any other I/O error.
+        """
+        log = store_files.prepare(directory)
+        lock = store_files.DirectoryLock(directory)
+        try:
+            segments, state = _recover(log)
+            segments.disconnect()
+        except (OSError, sqlite3.Error) as error:
+            lock.release()
+            raise StoreFailed(f"log {log} cannot be opened: {error}") from error
+        except BaseException:
+            lock.release()
+            raise
+        return cls(directory, lock, segments, state, clock)
+
+    def close(self) -> None:
+        """Close all files and let others have the directory."""
+        if self._closed:
+            return
+        self._closed = True
+        self._segments.close()
+        self._lock.release()
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def append(self, entries: Sequence[Entry]) -> Commit:
+        """Add ``entries`` as one commit; it is synced when this returns.
+
+        The caller gathers up to limits.COMMIT_BYTES_MAX. Raises StoreFailed if it may or may not
+        be stored; the store takes no more then.
+        """
+        self._claim()
+        if self._failed:
+            raise StoreFailed(self._failed)
+        batches, topics, rules, trims = split_entries(list(entries))
+        state = self.state
+        now_ns = max(state.append_time_ns, self._clock())
+        commit = Commit(state.next_lsn, now_ns, batches, topics, rules, trims)
+        try:
+            if self._is_full(commit):
+                self._roll()
+            began = time.perf_counter_ns()
+            self._segments.active.append(commit)
+            self._note_sync(time.perf_counter_ns() - began)
+        except _WRITE_ERRORS as error:
+            raise self._fail(error) from error
+        except StoreFailed as error:
+            self._failed = str(error)
+            raise
+        state.apply(commit)
+        self._commits += 1
+        return commit
+
+    def _is_full(self, commit: Commit) -> bool:
+        index = self._segments.active.index
+        if not index.times:
+            return False
+        size = sum(len(batch.payload) for batch in commit.batches)
+        return (
+            index.bytes + size > limits.SEGMENT_BYTES_MAX
+            or len(index.times) >= limits.SEGMENT_COMMITS_MAX
+            or index.batches + len(commit.batches) > limits.SEGMENT_BATCHES_MAX
+        )
+
+    def _roll(self) -> None:
+        """Close the active segment and begin the next with a snapshot of the state."""
+        segments, state = self._segments, self.state
+        old = segments.active
+        old.write_index()
+        info = old.index.info(old.number)
+        older = [_living(found, state) for found in (*segments.closed.values(), info)]
+        snapshot = codec_log.encode_snapshot(state, older)
+        active = Segment.create(self._log, old.number + 1, snapshot, state.next_lsn)
+        segments.rolled(info, active)
+        self._rolls += 1
+
+    def _note_sync(self, took_ns: int) -> None:
+        self._syncs += 1
+        bucket = min((took_ns // 1000).bit_length(), _LATENCY_BUCKETS - 1)
+        self._latencies[bucket] += 1
+
+    def _fail(self, error: BaseException) -> StoreFailed:
+        self._failed = (
+            f"writing to {self._log} failed ({error or type(error).__name__}): nothing more is "
+            f"stored until the node is started again"
+        )
+        return StoreFailed(self._failed)
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def read(
+        self, streams: frozenset[int], start: tuple[str, int, int], end_lsn: int, bytes_max: int
+    ) -> ReadResult:
+        """Batches of ``streams`` from ``start`` to commit ``end_lsn``, as effects.ReadLog says.
+
+        A place before what is kept means the first kept one. May return no batch and a place to go
+        on, when much had to be passed over.
+        """
+        self._claim()
+        try:
+            return self._reader.read(streams, start, end_lsn, bytes_max)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreFailed(f"reading {self._log} failed: {error}") from error
+
+    # --- retention -------------------------------------------------------------------------
+
+    def plan_retention(self) -> tuple[tuple[int, int], ...]:
+        """Return (stream, new first offset) of what is over its age or bytes.
+
+        The caller makes them durable with TrimEntry. Segments of which nothing is kept are
+        unlinked here, and an active one whose age bound comes near is closed. Returns nothing when
+        it is called more often than its cost allows.
+        """
+        self._claim()
+        if self._failed:
+            raise StoreFailed(self._failed)
+        began = time.monotonic()
+        if began < self._plan_not_before:
+            return ()
+        now_ns = max(self.state.append_time_ns, self._clock())
+        try:
+            self._removed += self._segments.remove_dead(self.state)
+            if self._is_due(now_ns):
+                self._roll()
+            trims = self._plan(now_ns)
+        except _WRITE_ERRORS as error:
+            raise self._fail(error) from error
+        took = time.monotonic() - began
+        self._plan_not_before = began + took * _PLAN_SHARE if took > 0.005 else 0.0
+        return trims
+
+    def _plan(self, now_ns: int) -> tuple[tuple[int, int], ...]:
+        trims = []
+        for alias, stream in self.state.streams.items():
+            topic = stream.topic
+            if topic.retention_ns <= 0 and topic.retention_bytes <= 0:
+                continue
+            found = retention.plan(
+                self._segments.portions(alias),
+                stream.first_offset,
+                topic.retention_ns,
+                topic.retention_bytes,
+                now_ns,
+            )
+            first = found.first_offset
+            if found.boundary is not None:
+                first = max(first, self._cut(alias, found.boundary))
+            if topic.retention_ns > 0:
+                first = max(first, self._first_young(alias, now_ns - topic.retention_ns))
+            if first > stream.first_offset:
+                trims.append((alias, first))
+        return tuple(trims)
+
+    def _cut(self, alias: int, boundary: retention.Boundary) -> int:
+        held = self._segments.get(boundary.portion.segment).index.streams.get(alias)
+        return held.cut(boundary.keep_bytes) if held is not None else 0
+
+    def _first_young(self, alias: int, oldest_ns: int) -> int:
+        """First offset in the active segment that is not older than ``oldest_ns``; 0: no matter."""
+        index = self._segments.active.index
+        held = index.streams.get(alias)
+        if held is None or index.times[0] >= oldest_ns:
+            return 0
+        i = held.at_place(index.at_time(oldest_ns), 0)
+        if i == 0:
+            return 0
+        return held.bases[i] if i < len(held) else held.next_offset
+
+    def _is_due(self, now_ns: int) -> bool:
+        index = self._segments.active.index
+        if index.bytes < retention.REFINE_BYTES_MIN:
+            return False
+        bounds = [
+            stream.topic.retention_ns
+            for alias in index.streams
+            if (stream := self.state.streams.get(alias)) and stream.topic.retention_ns > 0
+        ]
+        return retention.due_to_roll(index.times[0], index.bytes, min(bounds, default=0), now_ns)
+
+    # --- telling ---------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the store was opened, and sizes now.
+
+        ``sync_latency_us`` maps the upper bound of a bucket (a power of two, in us) to commits.
+        """
+        self._claim()
+        segments, reader = self._segments, self._reader
+        return {
+            "segments": len(segments.closed) + 1,
+            "bytes": segments.disk_bytes(),
+            "commits": self._commits,
+            "syncs": self._syncs,
+            "sync_latency_us": {
+                str(1 << i): count for i, count in enumerate(self._latencies) if count
+            },
+            "rolls": self._rolls,
+            "segments_removed": self._removed,
+            "damaged_batches": reader.damaged_batches,
+            "damaged_commits": reader.damaged_commits + segments.lost_commits,
+            "first_lsn": segments.first_lsn(),
+            "next_lsn": self.state.next_lsn,
+            "failed": self._failed,
+        }
+
+    def check(self) -> list[str]:
+        """Read everything and return what is wrong, one sentence each; takes long."""
+        self._claim()
+        problems: list[str] = []
+        everything = frozenset(self.state.streams)
+        for number in self._segments.numbers():
+            segment = self._segments.get(number)
+            problems += segment.problems()
+            first, last = self._segments.range_of(number)
+            place = (first, 0)
+            while place[0] <= last:
+                found = self._reader.read(
+                    everything, ("position", *place), last, limits.COMMIT_BYTES_MAX
+                )
+                problems += [
+                    f"{segment.path}: commit {batch.lsn}, batch {batch.slot}: offsets "
+                    f"{batch.base_offset} to {batch.base_offset + batch.count - 1} of stream "
+                    f"{batch.stream} are damaged"
+                    for batch in found.batches
+                    if batch.damaged
+                ]
+                place = (found.next_lsn, found.next_slot)
+        return problems
+
+    def _claim(self) -> None:
+        """The first caller's thread is the only one from then on."""
+        if self._closed:
+            raise StoreFailed(f"log {self._log} is closed")
+        me = threading.get_ident()
+        if self._thread is None:
+            self._thread = me
+            self._segments.active.connect()
+        elif self._thread != me:
+            raise RuntimeError("the store was used from a second thread")
+
+
+def _living(info: SegmentInfo, state: LogState) -> SegmentInfo:
+    """``info`` without portions of which nothing is kept."""
+    kept = {
+        alias: portion
+        for alias, portion in info.portions.items()
+        if (stream := state.streams.get(alias)) and stream.first_offset < portion.next_offset
+    }
+    return SegmentInfo(
+        info.number, info.first_lsn, info.last_lsn, info.first_time_ns, info.last_time_ns, kept
+    )
+
+
+# --- start -----------------------------------------------------------------------------------
+
+
+def _recover(log: Path) -> tuple[SegmentSet, LogState]:
+    """Find the newest segment, read its snapshot and replay what follows."""
+    numbers = store_files.list_segments(log)
+    while numbers:
+        segment = Segment(log, numbers[-1])
+        try:
+            snapshot = segment.snapshot()
+            if snapshot is not None:
+                return _replay(log, segment, snapshot, numbers[:-1])
+            if segment.last_lsn() or len(numbers) == 1:
+                raise StoreDamaged(f"{segment.path / DATABASE} has lost its snapshot")
+        except BaseException:
+            segment.close()
+            raise
+        # The node died while it made this segment: the one before is still the active one.
+        segment.close()
+        store_files.remove_segment(log, numbers.pop())
+    state = LogState(os.urandom(16))
+    first = Segment.create(log, 1, codec_log.encode_snapshot(state, []), state.next_lsn)
+    return SegmentSet(log, first, []), state
+
+
+def _replay(
+    log: Path, segment: Segment, snapshot: bytes, older: list[int]
+) -> tuple[SegmentSet, LogState]:
+    path = segment.path / DATABASE
+    try:
+        state, infos = codec_log.decode_snapshot(snapshot)
+    except BadFrame as error:
+        raise StoreDamaged(f"{path}: {error}") from error
+    index = SegmentIndex(state.next_lsn)
+    end = 0
+    for lsn, row in segment.rows(0, 2**63 - 1):
+        meta = decode_row(lsn, row)
+        if meta is None or lsn != state.next_lsn:
+            raise StoreDamaged(
+                f"{path}: commit {state.next_lsn} is damaged or missing; it was confirmed, so the "
+                f"log is not opened without it: restore the data directory from a copy"
+            )
+        commit = meta.without_bytes()
+        state.apply(commit)
+        index.add_read(commit.append_time_ns, meta.batches)
+        if meta.batches and not meta.inline:
+            last = meta.batches[len(meta.batches) - 1]
+            end = last.position + last.length
+    segment.index = index
+    segment.disk.cut_values(end)
+    kept_from = {alias: stream.first_offset for alias, stream in state.streams.items()}
+    present = set(older)
+    closed = []
+    for info in infos:
+        if info.number in present:
+            closed.append(info)
+        elif not retention.is_dead(info, kept_from):
+            raise StoreDamaged(f"segment {store_files.segment_path(log, info.number)} is missing")
+    return SegmentSet(log, segment, closed), state

@@ -1,0 +1,162 @@
+"""The data directory: who may use it, where it lies, how its entries become durable.
+
+    DATA/LOCK                        held with flock while a store is open
+    DATA/log/<20 digits>/            one segment: cache.db (diskcache), values.bin
+    DATA/log/<20 digits>.new         a segment being made; removed at start
+    DATA/log/<20 digits>.removing    a segment being unlinked; removed at start
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from meshmq.errors import ConfigError, StoreBusy, StoreFailed
+
+LOCK = "LOCK"
+LOG = "log"
+NEW = ".new"
+REMOVING = ".removing"
+_DIGITS = 20
+_REFUSED_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "glusterfs", "lustre")
+
+
+def prepare(directory: Path) -> Path:
+    """Make ``directory`` for its owner alone and return the log's directory in it.
+
+    Raises ConfigError if it cannot be made, is open to other users, or is on a file system that
+    does not promise what a log needs.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _close_to_others(directory)
+        refuse_remote(directory)
+        log = directory / LOG
+        log.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(directory)
+        sync_directory(directory.parent)
+    except OSError as error:
+        raise ConfigError(
+            f"data directory {directory} cannot be used: {error.strerror or error}"
+        ) from None
+    return log
+
+
+def _close_to_others(directory: Path) -> None:
+    mode = directory.stat().st_mode & 0o777
+    if not mode & 0o077:
+        return
+    if any(directory.iterdir()):
+        raise ConfigError(
+            f"data directory {directory} is open to other users (mode {mode:o}): "
+            f"run 'chmod 700 {directory}' or choose another"
+        )
+    directory.chmod(0o700)
+
+
+def refuse_remote(directory: Path) -> None:
+    """Raise ConfigError if ``directory`` is on a network or FUSE file system.
+
+    Their locks and syncs do not hold what SQLite and flock rely on. Where the system does not tell
+    (no /proc), nothing is refused.
+    """
+    kind = file_system(directory)
+    if kind.startswith(_REFUSED_FILE_SYSTEMS):
+        raise ConfigError(
+            f"data directory {directory} is on a {kind} file system, which cannot keep a log safe: "
+            f"choose a directory on a local disk"
+        )
+
+
+def file_system(directory: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Type of the file system that holds ``directory`` ("ext4"), or "" if unknown."""
+    try:
+        lines = mounts.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    real = str(directory.resolve())
+    best, kind = "", ""
+    for line in lines:
+        fields = line.split(" ")
+        try:
+            dash = fields.index("-", 6)
+            point = fields[4].encode().decode("unicode_escape")
+            found = fields[dash + 1]
+        except (ValueError, IndexError):
+            continue
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, found
+    return kind
+
+
+class DirectoryLock:
+    """Keeps other processes out of a data directory until it is released or the process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / LOCK
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            by = f" (process {holder})" if holder else ""
+            raise StoreBusy(
+                f"data directory {directory} is in use by another node{by}: stop that one, or "
+                f"choose another with --data"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the entries of ``directory`` durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def segment_path(log: Path, number: int) -> Path:
+    return log / f"{number:0{_DIGITS}d}"
+
+
+def list_segments(log: Path) -> list[int]:
+    """Numbers of the segments in ``log``, ascending, after removing what was left half done."""
+    numbers = []
+    for path in log.iterdir():
+        if path.name.endswith((NEW, REMOVING)):
+            shutil.rmtree(path)
+        elif path.name.isdecimal() and len(path.name) == _DIGITS:
+            numbers.append(int(path.name))
+    return sorted(numbers)
+
+
+def remove_segment(log: Path, number: int) -> None:
+    """Unlink one segment; a crash half way leaves a name that the next start removes."""
+    path = segment_path(log, number)
+    going = path.with_name(path.name + REMOVING)
+    try:
+        path.rename(going)
+        sync_directory(log)
+        shutil.rmtree(going)
+    except OSError as error:
+        raise StoreFailed(f"segment {path} could not be removed: {error}") from error

@@ -1,0 +1,151 @@
+"""The segments of one log: which there are, which are open, and which one has what.
+
+Data: a SegmentInfo of every closed segment (always in memory), the active segment (open), and the
+few closed ones that were read last (open, least recently used first).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+from pathlib import Path
+
+from meshmq.core.log import LogState
+from meshmq.core.retention import Portion, SegmentInfo, is_dead
+from meshmq.shell import store_files
+from meshmq.shell.segment import Segment, disk_bytes
+
+OPEN_SEGMENTS_MAX = 4  # closed segments kept open for reading, with their index in memory
+
+
+class SegmentSet:
+    """All segments of a log, oldest first, the active one last.
+
+    Attributes:
+        active: the segment being written.
+        closed: what the others hold, by number, ascending.
+        lost_commits: commits found unreadable while an index was built.
+    """
+
+    def __init__(self, log: Path, active: Segment, closed: list[SegmentInfo]) -> None:
+        self._log = log
+        self.active = active
+        self.closed: dict[int, SegmentInfo] = {}
+        self.lost_commits = 0
+        self._open: OrderedDict[int, Segment] = OrderedDict()
+        self._by_stream: dict[int, list[Portion]] = {}
+        self._sizes: dict[int, int] = {}
+        for info in closed:
+            self._add(info)
+
+    def _add(self, info: SegmentInfo) -> None:
+        self.closed[info.number] = info
+        for stream, portion in info.portions.items():
+            self._by_stream.setdefault(stream, []).append(portion)
+
+    def rolled(self, info: SegmentInfo, active: Segment) -> None:
+        """The active segment is closed and holds ``info``; ``active`` follows it."""
+        self._keep_open(self.active)
+        self._add(info)
+        self.active = active
+
+    def remove_dead(self, state: LogState) -> int:
+        """Unlink closed segments of which nothing is kept; return how many."""
+        kept_from = {alias: stream.first_offset for alias, stream in state.streams.items()}
+        dead = [info for info in self.closed.values() if is_dead(info, kept_from)]
+        for info in dead:
+            held = self._open.pop(info.number, None)
+            if held is not None:
+                held.close()
+            store_files.remove_segment(self._log, info.number)
+            del self.closed[info.number]
+            self._sizes.pop(info.number, None)
+            for stream, portion in info.portions.items():
+                portions = self._by_stream[stream]
+                portions.remove(portion)
+                if not portions:
+                    del self._by_stream[stream]
+        return len(dead)
+
+    def get(self, number: int) -> Segment:
+        """The segment ``number``, open, with its index."""
+        if number == self.active.number:
+            return self.active
+        found = self._open.get(number)
+        if found is not None:
+            self._open.move_to_end(number)
+            return found
+        segment = Segment(self._log, number)
+        self.lost_commits += segment.load_index(self.closed[number])
+        self._keep_open(segment)
+        return segment
+
+    def _keep_open(self, segment: Segment) -> None:
+        self._open[segment.number] = segment
+        while len(self._open) > OPEN_SEGMENTS_MAX:
+            self._open.popitem(last=False)[1].close()
+
+    # --- lookups ---------------------------------------------------------------------------
+
+    def numbers(self) -> list[int]:
+        """All segments, oldest first."""
+        return [*self.closed, self.active.number]
+
+    def portions(self, stream: int) -> list[Portion]:
+        """What each segment holds of ``stream``, oldest first."""
+        found = list(self._by_stream.get(stream, ()))
+        last = self.active.index.portion(self.active.number, stream)
+        if last is not None:
+            found.append(last)
+        return found
+
+    def holds_any(self, number: int, streams: frozenset[int]) -> bool:
+        """Whether segment ``number`` has batches of one of ``streams``."""
+        if number == self.active.number:
+            return not streams.isdisjoint(self.active.index.streams)
+        return not streams.isdisjoint(self.closed[number].portions)
+
+    def first_lsn(self) -> int:
+        """First commit that is kept."""
+        for info in self.closed.values():
+            return info.first_lsn
+        return self.active.index.first_lsn
+
+    def from_lsn(self, lsn: int) -> list[int]:
+        """Segments that hold commit ``lsn`` or later ones, oldest first."""
+        infos = list(self.closed.values())
+        i = bisect_left(infos, lsn, key=lambda info: info.last_lsn)
+        return [*(info.number for info in infos[i:]), self.active.number]
+
+    def range_of(self, number: int) -> tuple[int, int]:
+        """First and last lsn of a segment; the last is less than the first while it is empty."""
+        if number == self.active.number:
+            return self.active.index.first_lsn, self.active.index.last_lsn
+        info = self.closed[number]
+        return info.first_lsn, info.last_lsn
+
+    def lsn_at_time(self, time_ns: int) -> int:
+        """First kept commit not older than ``time_ns``, or the one after the last."""
+        infos = list(self.closed.values())
+        i = bisect_left(infos, time_ns, key=lambda info: info.last_time_ns)
+        index = self.get(infos[i].number).index if i < len(infos) else self.active.index
+        return index.at_time(time_ns)
+
+    # --- the rest --------------------------------------------------------------------------
+
+    def disk_bytes(self) -> int:
+        """Bytes of all files of all segments."""
+        for number in self.closed:
+            if number not in self._sizes:
+                self._sizes[number] = disk_bytes(store_files.segment_path(self._log, number))
+        return sum(self._sizes.values()) + self.active.disk_bytes()
+
+    def disconnect(self) -> None:
+        """Close this thread's connections, so that another thread can go on."""
+        for segment in (*self._open.values(), self.active):
+            segment.disconnect()
+
+    def close(self) -> None:
+        for segment in (*self._open.values(), self.active):
+            segment.close()
+        self._open.clear()

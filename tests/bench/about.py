@@ -1,0 +1,77 @@
+"""Where and with what a result was made: commit, machine, versions. No paths, no host names."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (
+    *("meshmq", "pyzmq", "pycapnp", "diskcache"),
+    *("redis", "hiredis", "nats-py", "uvloop", "eclipse-zenoh"),
+)
+
+
+def _output(*argv: str) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, cwd=ROOT)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def commit() -> str:
+    """The commit, with "+" if the tree differs from it; "none" outside a repository."""
+    found = _output("git", "rev-parse", "--short=12", "HEAD")
+    if not found:
+        return "none"
+    return found + ("+" if _output("git", "status", "--porcelain", "-uno") else "")
+
+
+def date() -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC"
+
+
+def stamp() -> str:
+    """For file names: sorts by time."""
+    return time.strftime("%Y-%m-%d-%H%M%S", time.gmtime())
+
+
+def versions() -> dict[str, str]:
+    found = {"Python": platform.python_version(), "SQLite": sqlite3.sqlite_version}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    nats = _output("nats-server", "--version") or _output("/usr/sbin/nats-server", "--version")
+    redis = _output("redis-server", "--version")
+    found["nats-server"] = nats.rpartition("v")[2] or "not installed"
+    found["redis-server"] = redis.partition("v=")[2].split(" ")[0] or "not installed"
+    return found
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def machine(directory: Path) -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cores": os.cpu_count(),
+        "cpu": _cpu(),
+        "memory_gib": round(memory / 2**30),
+        "system": f"{platform.system()} {platform.release()}",
+        "filesystem": _output("stat", "-f", "-c", "%T", str(directory)) or "unknown",
+    }

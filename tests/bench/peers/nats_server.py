@@ -1,0 +1,296 @@
+"""nats-server from nats-py (on uvloop where that is installed): core for what is transient,
+JetStream with a file store for what is durable.
+
+As its users get the most out of it: 4,000 outstanding publish_async, an ordered push consumer for
+replay, raised pending limits. A JetStream confirmation does not follow a sync: it writes to the
+page cache and syncs every two minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+from meshmq.bench.job import (
+    STAMP,
+    VALUE_COUNT,
+    Board,
+    Job,
+    Tally,
+    ready,
+    ready_then_go,
+    spread,
+)
+from meshmq.bench.procs import Team
+from meshmq.bench.works import (
+    FANOUT_RECEIVERS,
+    LONE_RATE,
+    ROUND_ROBIN_TOPICS,
+    Figures,
+    Settings,
+)
+from tests.bench.peers.common import (
+    WINDOW,
+    confirmed,
+    data_folder,
+    fan,
+    free_port,
+    job_for,
+    lone,
+    need_module,
+    need_program,
+    received,
+    sent_result,
+    wait_port,
+)
+
+MODULE = __name__
+OUTSTANDING = 4000
+CHUNK = 50
+PENDING = {"pending_msgs_limit": 5_000_000, "pending_bytes_limit": 4 << 30}
+STREAM_SEQUENCE = 5  # token of a JetStream reply subject that holds what others call offset
+
+Result = dict[str, Any]
+
+
+def _run(main: Callable[[Job, Any], Coroutine[Any, Any, Result]]) -> Callable[[Job], Result]:
+    """A role from a coroutine that gets the job and a connection."""
+
+    def role(job: Job) -> Result:
+        async def connected() -> Result:
+            import nats
+
+            return await main(job, await nats.connect(job.address, pending_size=2 << 20))
+
+        if importlib.util.find_spec("uvloop") is not None:
+            import uvloop
+
+            found: Result = uvloop.run(connected())
+            return found
+        return asyncio.run(connected())
+
+    return role
+
+
+async def _send_chunks(job: Job, send: Callable[[Sequence[bytes]], Awaitable[None]]) -> Result:
+    """As send_chunks, awaited."""
+    values, board = job.values(), Board(job.board) if job.window else None
+    chunks = [values[i : i + CHUNK] for i in range(0, VALUE_COUNT, CHUNK)]
+    sent, turn, start_ns, end = 0, 0, time.monotonic_ns(), time.monotonic() + job.seconds
+    while sent < job.count if job.count else time.monotonic() < end:
+        if board is not None and sent + CHUNK - board.least(job.receivers) > job.window:
+            await asyncio.sleep(0.0001)
+            continue
+        await send(chunks[turn])
+        turn = (turn + 1) % len(chunks)
+        sent += CHUNK
+    return sent_result(sent, start_ns, time.monotonic_ns())
+
+
+async def _pub(job: Job, link: Any) -> Result:
+    async def send(values: Sequence[bytes]) -> None:
+        for value in values:
+            await link.publish("t", value)
+
+    ready_then_go()
+    sent = await _send_chunks(job, send)
+    await link.flush(30)
+    Board(job.board).finish(sent["count"])
+    return sent
+
+
+async def _sub(job: Job, link: Any) -> Result:
+    tally = Tally(job)
+
+    async def on(message: Any) -> None:
+        tally.add(message.data)
+
+    await link.subscribe("t", cb=on, **PENDING)
+    await link.flush()
+    ready()
+    while not tally.is_finished():
+        await asyncio.sleep(0.02)
+        tally.board.note(tally.index, tally.count)
+    return tally.result()
+
+
+async def _pub_paced(job: Job, link: Any) -> Result:
+    ready_then_go()
+    sent, period = 0, 1.0 / job.rate
+    start_ns, start = time.monotonic_ns(), time.monotonic()
+    while (due := start + sent * period) < start + job.seconds:
+        wait = due - time.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        await link.publish("t", job.stamped(sent))
+        sent += 1
+    await link.flush(10)
+    Board(job.board).finish(sent)
+    return sent_result(sent, start_ns, time.monotonic_ns())
+
+
+async def _sub_delays(job: Job, link: Any) -> Result:
+    tally, samples = Tally(job), list[int]()
+
+    async def on(message: Any) -> None:
+        samples.append(time.monotonic_ns() - STAMP.unpack_from(message.data)[0])
+        tally.add(message.data)
+
+    await link.subscribe("t", cb=on)
+    await link.flush()
+    ready()
+    while not tally.is_finished():
+        await asyncio.sleep(0.05)
+        if samples:
+            tally.stamp()
+    return tally.result(**spread(samples[1:]))
+
+
+async def _stream(link: Any) -> Any:
+    from nats.js.api import StorageType, StreamConfig
+
+    stream = link.jetstream(publish_async_max_pending=OUTSTANDING)
+    config = StreamConfig(name="S", subjects=["s.>"], storage=StorageType.FILE)
+    await stream.add_stream(config)
+    return stream
+
+
+async def _js_pub(job: Job, link: Any) -> Result:
+    stream = await _stream(link)
+    subjects = [f"s.{i}" for i in range(job.options.get("topics", 0))] or ["s.x"]
+    turn, failed = 0, list[BaseException]()
+
+    def done(future: asyncio.Future[Any]) -> None:
+        error = future.exception()
+        if error is not None:
+            failed.append(error)
+
+    async def send(values: Sequence[bytes]) -> None:
+        nonlocal turn
+        for value in values:
+            (await stream.publish_async(subjects[turn], value)).add_done_callback(done)
+            turn = (turn + 1) % len(subjects)
+
+    ready_then_go()
+    sent = await _send_chunks(job, send)
+    await stream.publish_async_completed()
+    sent["stop_ns"] = time.monotonic_ns()
+    if failed:
+        raise failed[0]
+    if job.board:
+        Board(job.board).finish(sent["count"])
+    return sent
+
+
+def _js_reader(tally: Tally, seen: asyncio.Event, count: int) -> Callable[[Any], Awaitable[None]]:
+    async def on(message: Any) -> None:
+        # The sequence is read from its token: nats-py's `metadata` builds several objects.
+        int(message.reply.split(".")[STREAM_SEQUENCE])
+        tally.add(message.data)
+        if tally.count == count:
+            tally.stamp()
+            seen.set()
+
+    return on
+
+
+async def _js_live(job: Job, link: Any) -> Result:
+    tally = Tally(job)
+    stream = await _stream(link)
+    on = _js_reader(tally, asyncio.Event(), 0)
+    await stream.subscribe("s.>", cb=on, ordered_consumer=True, **PENDING)
+    ready()
+    while not tally.is_finished():
+        await asyncio.sleep(0.02)
+        tally.board.note(tally.index, tally.count)
+    return tally.result()
+
+
+async def _js_replay(job: Job, link: Any) -> Result:
+    tally, seen = Tally(job), asyncio.Event()
+    stream = link.jetstream()
+    ready_then_go()
+    start_ns = time.monotonic_ns()
+    on = _js_reader(tally, seen, job.count)
+    await stream.subscribe("s.>", cb=on, ordered_consumer=True, **PENDING)
+    await asyncio.wait_for(seen.wait(), 120)
+    return tally.result(seconds=(tally.last_ns - start_ns) / 1e9)
+
+
+ROLES = {
+    "pub": _run(_pub),
+    "sub": _run(_sub),
+    "pub_paced": _run(_pub_paced),
+    "sub_delays": _run(_sub_delays),
+    "js_pub": _run(_js_pub),
+    "js_live": _run(_js_live),
+    "js_replay": _run(_js_replay),
+}
+
+_CONFIG = """\
+listen: "127.0.0.1:{port}"
+max_payload: 8MB
+max_pending: 256MB
+jetstream {{ store_dir: "{folder}", max_mem: 1G, max_file: 20G }}
+"""
+
+
+@contextlib.contextmanager
+def _server(settings: Settings) -> Iterator[tuple[Team, str]]:
+    need_module("nats")
+    program = need_program("nats-server")
+    port = free_port()
+    with Team(settings.directory) as team:
+        config = team.path("nats.conf")
+        config.write_text(_CONFIG.format(port=port, folder=data_folder(team)), encoding="utf-8")
+        wait_port(team.server([program, "-c", str(config)], "nats"), port)
+        yield team, f"nats://127.0.0.1:{port}"
+
+
+def _publish(settings: Settings, topics: int = 0) -> Figures:
+    with _server(settings) as (team, address):
+        job = job_for(settings, address, options={"topics": topics})
+        return confirmed(team.run(MODULE, [], ("js_pub", job))[1])
+
+
+def publish(settings: Settings) -> Figures:
+    return _publish(settings)
+
+
+def topics_publish(settings: Settings) -> Figures:
+    return _publish(settings, ROUND_ROBIN_TOPICS)
+
+
+def end_to_end(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        board = team.board()
+        reader = job_for(settings, address, board=board)
+        writer = job_for(settings, address, board=board)
+        return received(*team.run(MODULE, [("js_live", reader)], ("js_pub", writer)))
+
+
+def replay(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        job = job_for(settings, address, count=settings.records, board=team.board())
+        team.run(MODULE, [], ("js_pub", job))
+        _, read = team.run(MODULE, [], ("js_replay", job))
+        return {"rate": read["count"] / read["seconds"]}
+
+
+def transient(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        return fan(team, MODULE, settings, address, 1, WINDOW["one"])
+
+
+def fanout(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        return fan(team, MODULE, settings, address, FANOUT_RECEIVERS, WINDOW["fanout"])
+
+
+def latency(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        return lone(team, MODULE, settings, address, LONE_RATE)

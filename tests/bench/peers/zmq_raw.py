@@ -1,0 +1,233 @@
+"""pyzmq with nothing on top: the ceiling. Nothing is stored, sequenced or resent."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zmq
+
+from meshmq.bench.job import (
+    STAMP,
+    Board,
+    Job,
+    Tally,
+    ready,
+    ready_then_go,
+    send_chunks,
+    send_paced,
+    spread,
+)
+from meshmq.bench.procs import Team
+from meshmq.bench.works import FANOUT_RECEIVERS, LONE_RATE, Figures, Settings
+from tests.bench.peers.common import (
+    CHUNK,
+    WINDOW,
+    fan,
+    free_port,
+    job_for,
+    lone,
+    sent_result,
+)
+
+MODULE = __name__
+HIGH_WATER = 100_000  # messages; above any window used here, so that PUB drops nothing
+LENGTH = struct.Struct("<I")
+SETTLE_SECONDS = 0.5  # a SUB's subscription reaches its PUB some time after connect
+
+
+def _socket(kind: int) -> zmq.Socket[bytes]:
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+    socket.sndhwm = socket.rcvhwm = HIGH_WATER
+    return socket
+
+
+def _one_by_one(socket: zmq.Socket[bytes]) -> Callable[[Sequence[bytes]], None]:
+    send = socket.send
+
+    def many(values: Sequence[bytes]) -> None:
+        for value in values:
+            send(value)
+
+    return many
+
+
+def _batches(socket: zmq.Socket[bytes]) -> Callable[[Sequence[bytes]], None]:
+    send, pack = socket.send, LENGTH.pack
+
+    def many(values: Sequence[bytes]) -> None:
+        send(b"".join([part for value in values for part in (pack(len(value)), value)]))
+
+    return many
+
+
+def pub(job: Job) -> dict[str, Any]:
+    socket = _socket(zmq.PUB if job.options["kind"] == "pub" else zmq.PUSH)
+    socket.bind(job.address)
+    time.sleep(SETTLE_SECONDS)
+    ready_then_go()
+    send = _batches(socket) if job.options["batch"] else _one_by_one(socket)
+    sent = send_chunks(job, send, CHUNK)
+    Board(job.board).finish(sent.count)
+    # The kernel may still hold what was sent: stay until the receivers have it.
+    board, until = Board(job.board), time.monotonic() + 10
+    while board.least(job.receivers) < sent.count and time.monotonic() < until:
+        time.sleep(0.01)
+    return sent_result(sent.count, sent.start_ns, sent.stop_ns)
+
+
+def sub(job: Job) -> dict[str, Any]:
+    socket = _socket(zmq.SUB if job.options["kind"] == "pub" else zmq.PULL)
+    if job.options["kind"] == "pub":
+        socket.subscribe(b"")
+    socket.connect(job.address)
+    socket.rcvtimeo = 100
+    tally = Tally(job)
+    ready()
+    receive, add, batched = socket.recv, tally.add, job.options["batch"]
+    while not tally.is_finished():
+        try:
+            while True:
+                data = receive()
+                if not batched:
+                    add(data)
+                    continue
+                at, end = 0, len(data)
+                while at < end:
+                    size: int = LENGTH.unpack_from(data, at)[0]
+                    add(data[at + 4 : at + 4 + size])
+                    at += 4 + size
+                tally.stamp()
+        except zmq.Again:
+            # No new stamp: the last one must stay within `step` messages of the last message.
+            tally.board.note(tally.index, tally.count)
+    return tally.result()
+
+
+def forward(job: Job) -> dict[str, Any]:
+    """A bare node: whatever comes from "p" goes to "s"."""
+    socket = _socket(zmq.ROUTER)
+    socket.bind(job.address)
+    ready()
+    while True:
+        socket.send_multipart((b"s", socket.recv_multipart()[1]))
+
+
+def echo(job: Job) -> dict[str, Any]:
+    socket = _socket(zmq.ROUTER)
+    socket.bind(job.address)
+    ready()
+    while True:
+        socket.send_multipart(socket.recv_multipart())
+
+
+def _dealer(job: Job, name: bytes) -> zmq.Socket[bytes]:
+    socket = _socket(zmq.DEALER)
+    socket.routing_id = name
+    socket.connect(job.address)
+    return socket
+
+
+def pub_paced(job: Job) -> dict[str, Any]:
+    socket = _dealer(job, b"p")
+    time.sleep(SETTLE_SECONDS)
+    ready_then_go()
+    sent = send_paced(job, socket.send)
+    Board(job.board).finish(sent.count)
+    time.sleep(0.5)
+    return sent_result(sent.count, sent.start_ns, sent.stop_ns)
+
+
+def sub_delays(job: Job) -> dict[str, Any]:
+    socket = _dealer(job, b"s")
+    socket.rcvtimeo = 100
+    tally, samples, clock = Tally(job), list[int](), time.monotonic_ns
+    ready()
+    while not tally.is_finished():
+        try:
+            data = socket.recv()
+        except zmq.Again:
+            continue
+        samples.append(clock() - STAMP.unpack_from(data)[0])
+        tally.add(data)
+        tally.stamp()
+    return tally.result(**spread(samples[1:]))
+
+
+def round_trips(job: Job) -> dict[str, Any]:
+    socket = _dealer(job, b"p")
+    value = job.values()[0]
+    socket.send(value)
+    socket.recv()
+    ready_then_go()
+    samples, clock, end = [], time.monotonic_ns, time.monotonic() + job.seconds
+    while time.monotonic() < end:
+        start = clock()
+        socket.send(value)
+        socket.recv()
+        samples.append(clock() - start)
+    return spread(samples)
+
+
+ROLES = {
+    "pub": pub,
+    "sub": sub,
+    "forward": forward,
+    "echo": echo,
+    "pub_paced": pub_paced,
+    "sub_delays": sub_delays,
+    "round_trips": round_trips,
+}
+
+
+def _address() -> str:
+    return f"tcp://127.0.0.1:{free_port()}"
+
+
+def _fan(settings: Settings, kind: str, batch: bool, receivers: int) -> Figures:
+    window = WINDOW["batch" if batch else "one" if receivers == 1 else "fanout"]
+    window = min(window, max(256, 16 * 1024 * 1024 // settings.size))
+    with Team(settings.directory) as team:
+        options = {"kind": kind, "batch": batch}
+        return fan(team, MODULE, settings, _address(), receivers, window, options)
+
+
+def one_a_send(settings: Settings) -> Figures:
+    return _fan(settings, "push", False, 1)
+
+
+def batches(settings: Settings) -> Figures:
+    return _fan(settings, "push", True, 1)
+
+
+def pubsub_one_a_send(settings: Settings) -> Figures:
+    return _fan(settings, "pub", False, 1)
+
+
+def pubsub_batches(settings: Settings) -> Figures:
+    return _fan(settings, "pub", True, 1)
+
+
+def fanout_one_a_send(settings: Settings) -> Figures:
+    return _fan(settings, "pub", False, FANOUT_RECEIVERS)
+
+
+def fanout_batches(settings: Settings) -> Figures:
+    return _fan(settings, "pub", True, FANOUT_RECEIVERS)
+
+
+def forwarder(settings: Settings) -> Figures:
+    """Lone messages over DEALER, ROUTER, DEALER."""
+    with Team(settings.directory) as team:
+        address = _address()
+        job = job_for(settings, address)
+        return lone(team, MODULE, settings, address, LONE_RATE, [("forward", job)])
+
+
+def round_trip(settings: Settings) -> Figures:
+    with Team(settings.directory) as team:
+        job = job_for(settings, _address())
+        _, found = team.run(MODULE, [], ("round_trips", job), background=[("echo", job)])
+        return {key: found[key] for key in ("p50", "p99", "p999")}

@@ -1,0 +1,354 @@
+"""What is compared: rows, who takes part in each, and the goals beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from statistics import median
+
+from meshmq.bench import works
+from meshmq.bench.works import Figures, Settings
+from tests.bench.peers import disk, nats_server, redis_server, zenoh_peers, zmq_raw
+
+PEER_RECORDS = 400_000  # stored for a peer's replay: filling millions would take it minutes
+
+SYNCED, NOT_SYNCED, NOTHING = "synced", "not synced", ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One system in one row.
+
+    Attributes:
+        key: stable name in the JSON, unique in its row; ours begin with "meshmq".
+        label: what the table calls it.
+        run: takes the measurement once.
+        confirms: what has happened when it confirms; NOTHING where nothing is confirmed.
+    """
+
+    key: str
+    label: str
+    run: Callable[[Settings], Figures]
+    confirms: str = NOTHING
+
+    @property
+    def is_ours(self) -> bool:
+        return self.key.startswith("meshmq")
+
+
+Medians = Mapping[str, Mapping[str, float]]
+"""Entry key to figure to median; entries that were skipped are not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A bound on one figure of one of our entries.
+
+    The bound is ``factor``, or ``factor`` times the best of ``peers`` (their sum if ``is_sum``).
+    """
+
+    entry: str
+    figure: str
+    at_least: bool
+    factor: float
+    peers: tuple[str, ...] = ()
+    is_sum: bool = False
+    text: str = ""
+
+    def bound(self, medians: Medians) -> float | None:
+        """The number to reach, None if a peer that it needs was not measured."""
+        if not self.peers:
+            return self.factor
+        seen = [medians[key][self.figure] for key in self.peers if key in medians]
+        if not seen or (self.is_sum and len(seen) < len(self.peers)):
+            return None
+        best = sum(seen) if self.is_sum else max(seen) if self.at_least else min(seen)
+        return self.factor * best
+
+    def is_met(self, medians: Medians) -> bool | None:
+        bound = self.bound(medians)
+        if bound is None or self.entry not in medians:
+            return None
+        value = medians[self.entry][self.figure]
+        return value >= bound if self.at_least else value <= bound
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of work.
+
+    Attributes:
+        figure, unit: what the ratios compare.
+        others: further figures of ours worth a line, with their units.
+        size: value size in bytes.
+    """
+
+    key: str
+    title: str
+    figure: str
+    unit: str
+    entries: tuple[Entry, ...]
+    goals: tuple[Goal, ...] = ()
+    others: tuple[tuple[str, str], ...] = ()
+    size: int = 100
+    note: str = ""
+
+
+def least(entry: str, value: float, figure: str = "rate") -> Goal:
+    return Goal(entry, figure, True, value)
+
+
+def most(entry: str, figure: str, value: float) -> Goal:
+    return Goal(entry, figure, False, value)
+
+
+def times(entry: str, factor: float, *peers: str, text: str) -> Goal:
+    return Goal(entry, "rate", True, factor, peers, text=text)
+
+
+def _peer_replay(run: Callable[[Settings], Figures]) -> Callable[[Settings], Figures]:
+    return lambda settings: run(replace(settings, records=min(settings.records, PEER_RECORDS)))
+
+
+PUBLISH = Entry("meshmq", "meshmq publish", works.durable_publish, SYNCED)
+MANY = Entry("meshmq-many", "meshmq publish_many", works.durable_publish_many, SYNCED)
+DURABLE_PEERS = (
+    Entry("redis-always", "Redis Streams, always", redis_server.publish_always, SYNCED),
+    Entry("redis-everysec", "Redis Streams, everysec", redis_server.publish_everysec, NOT_SYNCED),
+    Entry("jetstream", "NATS JetStream, file", nats_server.publish, NOT_SYNCED),
+    Entry("append", "raw append + fdatasync, 64 KiB", disk.append, SYNCED),
+)
+FASTEST = ("redis-always", "redis-everysec", "jetstream")
+
+
+def _durable_row() -> Row:
+    goals = [least("meshmq", 600_000), least("meshmq-many", 800_000)]
+    for key in ("meshmq", "meshmq-many"):
+        goals += [
+            times(key, 5, "redis-always", text="5 x Redis always"),
+            times(key, 2, *FASTEST, text="2 x the fastest peer"),
+        ]
+    title = "durable, confirmed, one producer, 100 B"
+    entries = (PUBLISH, MANY, *DURABLE_PEERS)
+    return Row("durable-100", title, "rate", "msg/s", entries, tuple(goals))
+
+
+def _durable_kib_row() -> Row:
+    goals = []
+    for key in ("meshmq", "meshmq-many"):
+        goals += [least(key, 200_000), times(key, 1, "append", text="raw append + fdatasync")]
+    title = "durable, confirmed, one producer, 1 KiB"
+    entries = (PUBLISH, MANY, *DURABLE_PEERS)
+    return Row("durable-1024", title, "rate", "msg/s", entries, tuple(goals), size=1024)
+
+
+def _end_to_end_row() -> Row:
+    return Row(
+        "durable-e2e",
+        "durable with one live subscriber, end to end",
+        "rate",
+        "msg/s",
+        (
+            Entry("meshmq", "meshmq publish", works.durable_e2e, SYNCED),
+            Entry("redis-always", "Redis Streams, always", redis_server.end_to_end_always, SYNCED),
+            Entry("jetstream", "NATS JetStream, file", nats_server.end_to_end, NOT_SYNCED),
+        ),
+        (least("meshmq", 400_000), most("meshmq", "lost", 0)),
+        others=(("lost", "records"),),
+    )
+
+
+def _topics_rows() -> tuple[Row, Row]:
+    publish = Row(
+        "topics-publish",
+        "durable, 1,000 topics round robin",
+        "rate",
+        "msg/s",
+        (
+            Entry("meshmq", "meshmq publish", works.topics_publish, SYNCED),
+            Entry("redis-always", "Redis Streams, always", redis_server.topics_always, SYNCED),
+            Entry("jetstream", "NATS JetStream, file", nats_server.topics_publish, NOT_SYNCED),
+        ),
+        (least("meshmq", 150_000),),
+    )
+    replay = Row(
+        "topics-replay",
+        "`>` replay of the 1,000 topics",
+        "rate",
+        "msg/s",
+        (Entry("meshmq", "meshmq", works.topics_replay),),
+        (least("meshmq", 500_000),),
+    )
+    return publish, replay
+
+
+def _transient_row() -> Row:
+    goals = [least("meshmq", 600_000), least("meshmq-many", 1_000_000)]
+    for key in ("meshmq", "meshmq-many"):
+        goals += [times(key, 1.5, "zenoh", text="1.5 x Zenoh"), most(key, "lost", 0)]
+    return Row(
+        "transient",
+        "transient through the node, end to end",
+        "rate",
+        "msg/s",
+        (
+            Entry("meshmq", "meshmq publish", works.transient_publish),
+            Entry("meshmq-many", "meshmq publish_many", works.transient_publish_many),
+            Entry("zenoh", "Zenoh, peer to peer", zenoh_peers.transient),
+            Entry("nats", "NATS", nats_server.transient),
+            Entry("redis", "Redis pub/sub", redis_server.transient),
+            Entry("pyzmq", "pyzmq PUSH/PULL, one a send", zmq_raw.one_a_send),
+            Entry("pyzmq-batch", "pyzmq PUSH/PULL, 100 a send", zmq_raw.batches),
+            Entry("pyzmq-pub", "pyzmq PUB/SUB, one a send", zmq_raw.pubsub_one_a_send),
+            Entry("pyzmq-pub-batch", "pyzmq PUB/SUB, 100 a send", zmq_raw.pubsub_batches),
+        ),
+        tuple(goals),
+        others=(("lost", "records"),),
+    )
+
+
+def _replay_row() -> Row:
+    return Row(
+        "replay",
+        "replay of stored records",
+        "rate",
+        "msg/s",
+        (
+            Entry("meshmq", "meshmq", works.replay),
+            Entry("redis", "Redis Streams, XREAD", _peer_replay(redis_server.replay)),
+            Entry("jetstream", "NATS JetStream, ordered", _peer_replay(nats_server.replay)),
+        ),
+        (least("meshmq", 2_000_000),),
+        note=f"ours reads all stored records, peers at most {PEER_RECORDS:,}",
+    )
+
+
+def _fanout_row() -> Row:
+    return Row(
+        "fanout",
+        "one publisher, ten subscriber processes",
+        "rate",
+        "deliveries/s",
+        (
+            Entry("meshmq-many", "meshmq publish_many", works.fanout),
+            Entry("zenoh", "Zenoh, peer to peer", zenoh_peers.fanout),
+            Entry("nats", "NATS", nats_server.fanout),
+            Entry("redis", "Redis pub/sub", redis_server.fanout),
+            Entry("pyzmq", "pyzmq PUB/SUB, one a send", zmq_raw.fanout_one_a_send),
+            Entry("pyzmq-batch", "pyzmq PUB/SUB, 100 a send", zmq_raw.fanout_batches),
+        ),
+        (least("meshmq-many", 2_500_000), most("meshmq-many", "lost", 0)),
+        others=(("lost", "records"),),
+    )
+
+
+def _lone_rows() -> tuple[Row, Row]:
+    latency = Row(
+        "latency",
+        "lone messages, 1,000 a second, transient, publish to receive",
+        "p50",
+        "us",
+        (
+            Entry("meshmq", "meshmq publish", works.latency),
+            Entry("forwarder", "pyzmq DEALER-ROUTER-DEALER", zmq_raw.forwarder),
+            Entry("nats", "NATS", nats_server.latency),
+            Entry("redis", "Redis pub/sub", redis_server.latency),
+            Entry("zenoh", "Zenoh, peer to peer (no node)", zenoh_peers.latency),
+        ),
+        (
+            Goal("meshmq", "p50", False, 1.6, ("forwarder",), text="1.6 x the forwarder"),
+            Goal("meshmq", "p50", False, 1, ("nats",), text="below NATS"),
+            Goal("meshmq", "p50", False, 1, ("redis",), text="below Redis"),
+        ),
+        others=(("p99", "us"),),
+        note="RabbitMQ: not measured in this run",
+    )
+    confirm = Row(
+        "confirm",
+        "durable confirm of a lone message",
+        "p50",
+        "us",
+        (
+            Entry("meshmq", "meshmq publish().wait()", works.confirm_latency, SYNCED),
+            Entry("round-trip", "pyzmq round trip", zmq_raw.round_trip),
+            Entry("write", "raw write + fdatasync", disk.write_one, SYNCED),
+        ),
+        (
+            Goal(
+                "meshmq",
+                "p50",
+                False,
+                2,
+                ("round-trip", "write"),
+                is_sum=True,
+                text="2 x (round trip + write and sync)",
+            ),
+        ),
+        others=(("p99", "us"),),
+    )
+    return latency, confirm
+
+
+def _footprint_rows() -> tuple[Row, Row, Row]:
+    steady = Row(
+        "steady",
+        "50,000 single publishes a second, durable",
+        "node_cpu",
+        "cores",
+        (Entry("meshmq", "meshmq publish", works.steady, SYNCED),),
+        (
+            most("meshmq", "node_cpu", 0.7),
+            most("meshmq", "client_cpu", 0.7),
+            least("meshmq", 49_500),
+        ),
+        others=(("client_cpu", "cores"), ("rate", "msg/s")),
+    )
+    idle = Row(
+        "idle",
+        "idle node",
+        "rss",
+        "MiB",
+        (Entry("meshmq", "meshmq node", works.idle),),
+        (
+            most("meshmq", "rss", 60),
+            most("meshmq", "cpu_percent", 1),
+            most("meshmq", "ready", 1),
+            most("meshmq", "help", 0.4),
+        ),
+        others=(("cpu_percent", "% of a core"), ("ready", "s"), ("help", "s")),
+    )
+    memory = Row(
+        "memory",
+        "node memory: records stored in 200 topics, one stalled subscriber",
+        "peak",
+        "MiB",
+        (Entry("meshmq", "meshmq node", works.memory),),
+        (most("meshmq", "peak", 200),),
+        others=(("rss", "MiB"),),
+    )
+    return steady, idle, memory
+
+
+ROWS: dict[str, Row] = {
+    row.key: row
+    for row in (
+        _durable_row(),
+        _durable_kib_row(),
+        _end_to_end_row(),
+        *_topics_rows(),
+        _transient_row(),
+        _replay_row(),
+        _fanout_row(),
+        *_lone_rows(),
+        *_footprint_rows(),
+    )
+}
+
+
+def medians_of(runs: Mapping[str, list[Figures]]) -> dict[str, dict[str, float]]:
+    """Median of every figure of every entry that was measured at least once."""
+    return {
+        key: {figure: median(run[figure] for run in seen) for figure in seen[0]}
+        for key, seen in runs.items()
+        if seen
+    }
