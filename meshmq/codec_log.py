@@ -49,7 +49,7 @@ class BatchMeta(NamedTuple):
     """Where one batch of a commit is, and what it is; fields as in ``schemas/log.capnp``."""
 
     stream: int
-    count: int
+    records: int
     base_offset: int
     position: int
     length: int
@@ -75,9 +75,7 @@ class CommitMeta(NamedTuple):
             BatchEntry(stream, base, count, b"", checksum, producer, first)
             for stream, count, base, _, _, checksum, producer, first in self.batches
         )
-        return Commit(
-            self.lsn, self.append_time_ns, batches, self.topics, self.rules, self.trims
-        )
+        return Commit(self.lsn, self.append_time_ns, batches, self.topics, self.rules, self.trims)
 
 
 class _PackedBatches(Sequence[BatchMeta]):
@@ -150,9 +148,7 @@ def _pack_commit(commit: Commit, start: int, inline: bool) -> bytes:
         if len(producer) != 16:
             raise BadFrame(f"producer id of {len(producer)} bytes, it must be 16")
         length = len(payload)
-        parts.append(
-            pack(stream, records, base_offset, start, length, checksum, producer, first)
-        )
+        parts.append(pack(stream, records, base_offset, start, length, checksum, producer, first))
         start += length
     return b"".join(parts)
 
@@ -256,9 +252,7 @@ def _build_rule(item: Any, rule: RuleEntry) -> None:
 
 
 def _read_rule(item: Any) -> RuleEntry:
-    return RuleEntry(
-        item.pattern, item.durable, item.retention, item.retentionBytes, item.removed
-    )
+    return RuleEntry(item.pattern, item.durable, item.retention, item.retentionBytes, item.removed)
 
 
 # --- snapshots -----------------------------------------------------------------------------

@@ -17,7 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-VALUE_COUNT = 1000  # distinct values a publisher goes round; a multiple of every chunk size below
+VALUE_COUNT = 1000  # values a publisher goes round; a multiple of every chunk size
+VALUES_BYTES = 32 * 1024 * 1024
+CHUNK_BYTES = 512 * 1024  # a sixth of the smallest window: larger steps would make it stutter
 STAMP = struct.Struct("<qQ")  # monotonic ns at sending, number
 QUIET_NS = 2_000_000_000  # after the last send a receiver that hears nothing so long has lost some
 BOARD_BYTES = 4096
@@ -61,9 +63,16 @@ class Job:
         return cls(**json.loads(text))
 
     def values(self) -> list[bytes]:
-        """VALUE_COUNT distinct values of ``size`` bytes each."""
+        """VALUE_COUNT values of ``size`` bytes, distinct up to VALUES_BYTES in all."""
         filler = bytes(range(256)) * (self.size // 256 + 1)
-        return [(struct.pack("<Q", i) + filler)[: self.size] for i in range(VALUE_COUNT)]
+        count = min(VALUE_COUNT, max(1, VALUES_BYTES // self.size))
+        distinct = [(struct.pack("<Q", i) + filler)[: self.size] for i in range(count)]
+        return (distinct * (VALUE_COUNT // count + 1))[:VALUE_COUNT]
+
+    def chunk(self, most: int) -> int:
+        """Up to ``most`` values that together stay under CHUNK_BYTES; divides VALUE_COUNT."""
+        fits = max(1, min(most, CHUNK_BYTES // self.size))
+        return next(n for n in range(fits, 0, -1) if VALUE_COUNT % n == 0)
 
     def stamped(self, number: int) -> bytes:
         """A value of ``size`` bytes that carries the time now."""

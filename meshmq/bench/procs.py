@@ -7,7 +7,6 @@ way, and the kernel ends it too (Linux) if this process is killed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -29,7 +28,6 @@ READY_SECONDS = 30.0
 RESULT_SECONDS = 180.0
 STOP_SECONDS = 8.0
 _READY_AT = re.compile(rb"ready at (tcp://[^\s\x1b,;]+)")
-_PR_SET_PDEATHSIG = 1
 
 
 class BenchError(OperationError):
@@ -43,9 +41,11 @@ class BenchError(OperationError):
         self.details = details
 
 
-def _die_with_parent() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _tied_to_us(argv: Sequence[str]) -> list[str]:
+    """``argv``, ended by the kernel if this process is killed, where the system can do that."""
+    # Not by preexec_fn: that forks a process that may have threads.
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--", *argv] if setpriv else list(argv)
 
 
 def _tail(path: Path, size: int = 4000) -> str:
@@ -61,12 +61,11 @@ class Process:
         self.started_ns = time.monotonic_ns()
         with open(log, "wb") as output:
             self.popen = subprocess.Popen(
-                list(argv),
+                _tied_to_us(argv),
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     @property

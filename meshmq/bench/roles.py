@@ -37,7 +37,7 @@ def _sender(mesh: meshmq.Mesh, job: Job) -> tuple[Callable[[Sequence[bytes]], ob
     """The publishing call that the job asks for, and how many values it takes."""
     if job.options.get("many"):
         publish_many, topic = mesh.publish_many, job.topic
-        return (lambda values: publish_many(topic, values)), MANY
+        return (lambda values: publish_many(topic, values)), job.chunk(MANY)
     publish = mesh.publish
     topics = job.options.get("topics", 0)
     if not topics:
@@ -47,7 +47,7 @@ def _sender(mesh: meshmq.Mesh, job: Job) -> tuple[Callable[[Sequence[bytes]], ob
             for value in values:
                 publish(topic, value)
 
-        return one_topic, SINGLE
+        return one_topic, job.chunk(SINGLE)
     names = [f"{job.topic}.{i}" for i in range(topics)]
     turn = 0
 
@@ -57,7 +57,7 @@ def _sender(mesh: meshmq.Mesh, job: Job) -> tuple[Callable[[Sequence[bytes]], ob
             publish(names[turn], value)
             turn = (turn + 1) % topics
 
-    return round_robin, SINGLE
+    return round_robin, job.chunk(SINGLE)
 
 
 def _sent(sent: Sent, **more: Any) -> Result:

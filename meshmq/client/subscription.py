@@ -141,7 +141,6 @@ class Subscription:
         if (
             self._owed_bytes * 4 >= self._window_bytes
             or self._owed_records * 4 >= self._window_records
-            or not self._arrivals
         ):
             size, records = self._owed_bytes, self._owed_records
             self._owed_bytes = self._owed_records = 0

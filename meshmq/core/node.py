@@ -291,13 +291,6 @@ class Node:
             if self._answers:
                 self._after[self._ticket] = self._answers
                 self._answers = []
-        if self._confirms:
-            for link, rows in self._confirms.items():
-                peer = self.peers.get(link)
-                if peer is not None:
-                    self._touched[link] = peer
-                    peer.session.send(Confirm(tuple(_merge(rows))), now_ns)
-            self._confirms = {}
         if self._dirty:
             for sub in self._dirty.values():
                 self.delivery.flush(sub)
@@ -310,6 +303,13 @@ class Node:
                     self._touched[link] = peer
                     peer.session.send(frame, now_ns)
             delivery.sends = []
+        if self._confirms:
+            for link, rows in self._confirms.items():
+                peer = self.peers.get(link)
+                if peer is not None:
+                    self._touched[link] = peer
+                    peer.session.send(Confirm(tuple(_merge(rows))), now_ns)
+            self._confirms = {}
         if delivery.reads:
             self._effects += delivery.reads
             delivery.reads = []

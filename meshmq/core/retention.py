@@ -129,9 +129,7 @@ def is_dead(info: SegmentInfo, first_offsets: dict[int, int]) -> bool:
     return True
 
 
-def due_to_roll(
-    first_time_ns: int, size: int, shortest_ns: int, now_ns: int
-) -> bool:
+def due_to_roll(first_time_ns: int, size: int, shortest_ns: int, now_ns: int) -> bool:
     """Whether the active segment should be closed so that age can free it as a whole.
 
     Args:

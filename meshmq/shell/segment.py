@@ -79,10 +79,19 @@ CREATE TRIGGER Settings_count_insert AFTER INSERT ON Cache WHEN 0 BEGIN SELECT 1
 CREATE TRIGGER Settings_size_insert AFTER INSERT ON Cache WHEN 0 BEGIN SELECT 1; END;
 """
 _ROWS = (
-    "SELECT key, value FROM Cache WHERE key >= ? AND key <= ? AND raw = 1 AND mode = 1 "
-    "ORDER BY key"
+    "SELECT key, value FROM Cache WHERE key >= ? AND key <= ? AND raw = 1 AND mode = 1 ORDER BY key"
 )
 _LAST = "SELECT max(key) FROM Cache WHERE key >= 0 AND key <= ? AND raw = 1"
+
+_DAMAGE = frozenset(
+    (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,  # a table or column is not what it was
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_CONSTRAINT,
+    )
+)
 
 
 class Segment:
@@ -97,10 +106,16 @@ class Segment:
         self.number = number
         self.path = store_files.segment_path(log, number)
         self.index = SegmentIndex(0)
+        # Made in two steps, so that a constructor that fails leaves a connection we can close.
+        self._cache = Cache.__new__(Cache)
         try:
-            self._cache = Cache(str(self.path), timeout=5, disk=SegmentDisk, **SETTINGS)
+            Cache.__init__(self._cache, str(self.path), timeout=5, disk=SegmentDisk, **SETTINGS)
         except sqlite3.Error as error:
-            raise StoreDamaged(f"{self.path / DATABASE} cannot be opened: {error}") from error
+            self._cache.close()
+            raise damage(self.path, error) from error
+        except (KeyError, TypeError, ValueError) as error:  # settings in the file make no sense
+            self._cache.close()
+            raise StoreDamaged(f"{self.path / DATABASE} is damaged: {error!r}") from error
         self.disk: SegmentDisk = self._cache.disk
         self.connect()
 
@@ -202,9 +217,12 @@ class Segment:
         """The row of one commit, or None if it is missing or its page cannot be read."""
         try:
             found: bytes | None = self._cache.get(lsn)
-        except sqlite3.OperationalError as error:
-            raise StoreFailed(f"{self.path / DATABASE}: {error}") from error
-        except (ValueError, sqlite3.DatabaseError):
+        except sqlite3.Error as error:
+            failure = damage(self.path, error)
+            if isinstance(failure, StoreFailed):
+                raise failure from error
+            return None
+        except ValueError:
             return None
         return found
 
@@ -257,6 +275,14 @@ class Segment:
     def disk_bytes(self) -> int:
         """Bytes of all files of this segment."""
         return disk_bytes(self.path)
+
+
+def damage(path: Path, error: sqlite3.Error) -> StoreDamaged | StoreFailed:
+    """The store's error for SQLite's: the file at ``path`` is damaged, or the system failed."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in _DAMAGE:
+        return StoreDamaged(f"{path / DATABASE} is damaged: {error}")
+    return StoreFailed(f"{path / DATABASE}: {error}")
 
 
 def disk_bytes(path: Path) -> int:

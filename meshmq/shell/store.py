@@ -30,7 +30,7 @@ from meshmq.core.log import Commit, Entry, LogState, split_entries
 from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files
-from meshmq.shell.segment import DATABASE, Segment, decode_row
+from meshmq.shell.segment import DATABASE, Segment, damage, decode_row
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_segments import SegmentSet
@@ -86,7 +86,7 @@ class LogStore:
         try:
             segments, state = _recover(log)
             segments.disconnect()
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             lock.release()
             raise StoreFailed(f"log {log} cannot be opened: {error}") from error
         except BaseException:
@@ -195,14 +195,14 @@ class LogStore:
         self._claim()
         if self._failed:
             raise StoreFailed(self._failed)
-        began = time.monotonic()
-        if began < self._plan_not_before:
+        if time.monotonic() < self._plan_not_before:
             return ()
         now_ns = max(self.state.append_time_ns, self._clock())
         try:
             self._removed += self._segments.remove_dead(self.state)
             if self._is_due(now_ns):
                 self._roll()
+            began = time.monotonic()
             trims = self._plan(now_ns)
         except _WRITE_ERRORS as error:
             raise self._fail(error) from error
@@ -233,7 +233,8 @@ class LogStore:
         return tuple(trims)
 
     def _cut(self, alias: int, boundary: retention.Boundary) -> int:
-        held = self._segments.get(boundary.portion.segment).index.streams.get(alias)
+        segment = self._segments.get(boundary.portion.segment)
+        held = segment.index.streams.get(alias) if segment is not None else None
         return held.cut(boundary.keep_bytes) if held is not None else 0
 
     def _first_young(self, alias: int, oldest_ns: int) -> int:
@@ -290,9 +291,12 @@ class LogStore:
         problems: list[str] = []
         everything = frozenset(self.state.streams)
         for number in self._segments.numbers():
-            segment = self._segments.get(number)
-            problems += segment.problems()
             first, last = self._segments.range_of(number)
+            segment = self._segments.get(number)
+            if segment is None:
+                problems.append(f"segment {number} (commits {first} to {last}) cannot be opened")
+                continue
+            problems += segment.problems()
             place = (first, 0)
             while place[0] <= last:
                 found = self._reader.read(
@@ -346,6 +350,9 @@ def _recover(log: Path) -> tuple[SegmentSet, LogState]:
                 return _replay(log, segment, snapshot, numbers[:-1])
             if segment.last_lsn() or len(numbers) == 1:
                 raise StoreDamaged(f"{segment.path / DATABASE} has lost its snapshot")
+        except sqlite3.Error as error:
+            segment.close()
+            raise damage(segment.path, error) from error
         except BaseException:
             segment.close()
             raise

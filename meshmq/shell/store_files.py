@@ -1,9 +1,9 @@
 """The data directory: who may use it, where it lies, how its entries become durable.
 
-    DATA/LOCK                        held with flock while a store is open
-    DATA/log/<20 digits>/            one segment: cache.db (diskcache), values.bin
-    DATA/log/<20 digits>.new         a segment being made; removed at start
-    DATA/log/<20 digits>.removing    a segment being unlinked; removed at start
+DATA/LOCK                        held with flock while a store is open
+DATA/log/<20 digits>/            one segment: cache.db (diskcache), values.bin
+DATA/log/<20 digits>.new         a segment being made; removed at start
+DATA/log/<20 digits>.removing    a segment being unlinked; removed at start
 """
 
 from __future__ import annotations

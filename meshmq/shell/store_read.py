@@ -29,7 +29,7 @@ _ROWS_KEPT_BATCHES_MIN = 16
 
 
 class ReadResult(NamedTuple):
-    """Batches in log order, and where to go on; ``next_lsn == end_lsn + 1``: the end was reached."""
+    """Batches in log order, and where to go on; at ``end_lsn + 1`` the end was reached."""
 
     batches: tuple[StoredBatch, ...]
     next_lsn: int
@@ -89,9 +89,7 @@ class LogReader:
 
     # --- one stream ------------------------------------------------------------------------
 
-    def _read_one(
-        self, stream: int, page: _Page, lsn: int, slot: int, offset: int
-    ) -> ReadResult:
+    def _read_one(self, stream: int, page: _Page, lsn: int, slot: int, offset: int) -> ReadResult:
         """Batches of ``stream`` from a place and from an offset on, whichever is later."""
         offset = max(offset, self._state.streams[stream].first_offset)
         for portion in self._segments.portions(stream):
@@ -99,6 +97,9 @@ class LogReader:
             if portion.next_offset <= offset or last < lsn:
                 continue
             segment = self._segments.get(portion.segment)
+            if segment is None:
+                self._add_lost_segment(portion.segment, (stream,), page, lsn, slot, offset)
+                continue
             held = segment.index.streams.get(stream)
             if held is None:  # the index was built by a scan, and every row of the stream is lost
                 continue
@@ -127,9 +128,7 @@ class LogReader:
 
     # --- several streams -------------------------------------------------------------------
 
-    def _read_many(
-        self, wanted: frozenset[int], page: _Page, lsn: int, slot: int
-    ) -> ReadResult:
+    def _read_many(self, wanted: frozenset[int], page: _Page, lsn: int, slot: int) -> ReadResult:
         for number in self._segments.from_lsn(lsn):
             first, last = self._segments.range_of(number)
             if first > page.end_lsn:
@@ -137,6 +136,9 @@ class LogReader:
             if last < lsn or not self._segments.holds_any(number, wanted):
                 continue
             segment = self._segments.get(number)
+            if segment is None:
+                self._add_lost_segment(number, sorted(wanted), page, lsn, slot, 0)
+                continue
             rows = _Rows(segment)
             try:
                 for at in range(max(first, lsn), min(last, page.end_lsn) + 1):
@@ -174,7 +176,7 @@ class LogReader:
         for slot, meta in enumerate(found.meta.batches):
             if meta.stream not in wanted or slot < from_slot:
                 continue
-            if meta.base_offset + meta.count <= streams[meta.stream].first_offset:
+            if meta.base_offset + meta.records <= streams[meta.stream].first_offset:
                 continue
             if not page.take(meta.length):
                 stopped = slot
@@ -224,7 +226,7 @@ class LogReader:
                 StoredBatch(
                     meta.stream,
                     meta.base_offset,
-                    meta.count,
+                    meta.records,
                     payload,
                     meta.checksum,
                     time_ns,
@@ -263,6 +265,44 @@ class LogReader:
         self.damaged_batches += len(lost)
         lost.sort(key=lambda batch: batch.slot)
         return lost
+
+    def _add_lost_segment(
+        self,
+        number: int,
+        streams: Sequence[int],
+        page: _Page,
+        lsn: int,
+        slot: int,
+        offset: int,
+    ) -> None:
+        """Report what a segment whose file is damaged held: one damaged batch a stream.
+
+        A reader that was in the middle of it is not told twice; it sees the gap in the offsets.
+        """
+        info = self._segments.closed[number]
+        if (lsn, slot) > (info.first_lsn, 0):
+            return
+        for stream in streams:
+            portion = info.portions.get(stream)
+            if portion is None:
+                continue
+            kept_from = max(offset, self._state.streams[stream].first_offset, portion.first_offset)
+            count = portion.next_offset - kept_from
+            if count > 0:
+                self.damaged_batches += 1
+                page.batches.append(
+                    StoredBatch(
+                        stream,
+                        kept_from,
+                        count,
+                        b"",
+                        0,
+                        info.first_time_ns,
+                        info.first_lsn,
+                        0,
+                        True,
+                    )
+                )
 
 
 class _Page:

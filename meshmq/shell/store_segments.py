@@ -12,6 +12,7 @@ from pathlib import Path
 
 from meshmq.core.log import LogState
 from meshmq.core.retention import Portion, SegmentInfo, is_dead
+from meshmq.errors import ConfigError, StoreDamaged
 from meshmq.shell import store_files
 from meshmq.shell.segment import Segment, disk_bytes
 
@@ -34,6 +35,7 @@ class SegmentSet:
         self.lost_commits = 0
         self._open: OrderedDict[int, Segment] = OrderedDict()
         self._by_stream: dict[int, list[Portion]] = {}
+        self._damaged: set[int] = set()
         self._sizes: dict[int, int] = {}
         for info in closed:
             self._add(info)
@@ -67,16 +69,24 @@ class SegmentSet:
                     del self._by_stream[stream]
         return len(dead)
 
-    def get(self, number: int) -> Segment:
-        """The segment ``number``, open, with its index."""
+    def get(self, number: int) -> Segment | None:
+        """The segment ``number``, open, with its index; None if its file is damaged."""
         if number == self.active.number:
             return self.active
         found = self._open.get(number)
         if found is not None:
             self._open.move_to_end(number)
             return found
-        segment = Segment(self._log, number)
-        self.lost_commits += segment.load_index(self.closed[number])
+        if number in self._damaged:
+            return None
+        info = self.closed[number]
+        try:
+            segment = Segment(self._log, number)
+        except (ConfigError, StoreDamaged):
+            self._damaged.add(number)
+            self.lost_commits += info.last_lsn - info.first_lsn + 1
+            return None
+        self.lost_commits += segment.load_index(info)
         self._keep_open(segment)
         return segment
 
@@ -128,8 +138,10 @@ class SegmentSet:
         """First kept commit not older than ``time_ns``, or the one after the last."""
         infos = list(self.closed.values())
         i = bisect_left(infos, time_ns, key=lambda info: info.last_time_ns)
-        index = self.get(infos[i].number).index if i < len(infos) else self.active.index
-        return index.at_time(time_ns)
+        if i == len(infos):
+            return self.active.index.at_time(time_ns)
+        segment = self.get(infos[i].number)
+        return infos[i].first_lsn if segment is None else segment.index.at_time(time_ns)
 
     # --- the rest --------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meshmq.bench.procs import BenchError, ended_by_signals
+from meshmq.bench.procs import BenchError
 from meshmq.bench.works import Settings
 from tests.bench import about, report
 from tests.bench.peers.common import Skipped
@@ -102,12 +102,7 @@ def main() -> int:
             "quick": options.quick,
         },
     }
-    try:
-        with ended_by_signals():
-            document["rows"] = _run(rows, settings, repeat, options.ours)
-    except KeyboardInterrupt:
-        print("interrupted; everything that was started has been ended", file=sys.stderr)
-        return 130
+    document["rows"] = _run(rows, settings, repeat, options.ours)
     report.print_tables(document)
     complete = not (options.quick or options.only or options.ours)
     if complete or options.json:
@@ -116,4 +111,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report.run(main))

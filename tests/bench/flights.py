@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import meshmq
-from meshmq.bench.procs import BenchError, Node, Process, Team, ended_by_signals
+from meshmq.bench.procs import BenchError, Node, Process, Team
 from tests.bench import about, report
 
 FLIGHTS = about.ROOT.parent / "shared" / "data" / "flights.csv.gz"
@@ -144,8 +144,7 @@ def main() -> int:
         print(f"no flights: {options.file.name} is not there (--file PATH)", file=sys.stderr)
         return 1
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
-    with ended_by_signals():
-        result = _run(options, seed)
+    result = _run(options, seed)
     for name, value in result.items():
         print(f"{name:16} {value:,}" if isinstance(value, int) else f"{name:16} {value}")
     wrong = [k for k in ("lost", "doubled", "changed", "out_of_order", "gaps") if result[k]]
@@ -156,4 +155,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report.run(main))

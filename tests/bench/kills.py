@@ -24,7 +24,7 @@ from typing import Any
 
 import meshmq
 from meshmq.bench.job import Job, ready_then_go
-from meshmq.bench.procs import Node, Team, ended_by_signals, node_argv
+from meshmq.bench.procs import Node, Team, node_argv
 from tests.bench import about, report
 
 TOPICS = [f"kills.{i}" for i in range(5)]
@@ -164,7 +164,7 @@ def load(job: Job) -> dict[str, Any]:
                 producer.join(2 * SETTLE_SECONDS)
             watcher.expected = sum(producer.count for producer in producers)
             watcher.join(2 * SETTLE_SECONDS)
-    errors = [error for one in (*producers, watcher) for error in one.errors]
+    errors = [error for producer in producers for error in producer.errors] + watcher.errors
     return _check(job.address, producers, watcher, errors)
 
 
@@ -247,8 +247,7 @@ def main() -> int:
     parser.add_argument("--json", help="write the result here instead")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
-    with ended_by_signals():
-        result = _run(options.kills, seed, options.dir)
+    result = _run(options.kills, seed, options.dir)
     for name, value in result.items():
         print(f"{name:22} {value:,}" if isinstance(value, int) else f"{name:22} {value}")
     bad = ("lost", "doubled", "out_of_order", "gaps", "live_differs", "live_skips", "errors")
@@ -261,4 +260,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(report.run(main))

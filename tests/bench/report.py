@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from meshmq.bench.procs import BenchError, ended_by_signals
+from meshmq.errors import MeshError
 from tests.bench import about
 from tests.bench.rows import ROWS, Entry, Goal, Medians, Row, medians_of
 
@@ -42,7 +45,7 @@ def _entry_line(row: Row, entry: Entry, measured: Document, medians: Medians) ->
     figure = f"{number(medians[entry.key][row.figure])} {row.unit}"
     if row.figure not in ("rate",):
         figure = f"{row.figure} {figure}"
-    span = f"{number(min(seen))} to {number(max(seen))}"
+    span = f"{number(min(seen))} to {number(max(seen))}" if len(seen) > 1 else "one run"
     extra = [
         f"{name} {number(medians[entry.key][name])} {unit}"
         for name, unit in row.others
@@ -58,11 +61,12 @@ def measured_lines(document: Document) -> Iterator[list[str]]:
     for key, measured in document["rows"].items():
         row = ROWS[key]
         medians = medians_of({name: one.get("runs", []) for name, one in measured.items()})
-        for i, entry in enumerate(row.entries):
-            line = _entry_line(row, entry, measured, medians)
-            if i == 0:
-                line[0] = row.title
-            yield line
+        title = row.title
+        for entry in row.entries:
+            if entry.key in measured:  # left out on purpose: not in the run at all
+                line = _entry_line(row, entry, measured, medians)
+                line[0], title = title, ""
+                yield line
         if row.note:
             yield ["", f"({row.note})", "", "", "", ""]
 
@@ -71,9 +75,10 @@ def _goal_text(goal: Goal, row: Row, medians: Medians) -> str:
     bound = goal.bound(medians)
     words = "at least" if goal.at_least else "at most"
     name = "" if goal.figure == "rate" else f"{goal.figure} "
-    reach = "not measured" if bound is None else number(bound)
     label = next(entry.label for entry in row.entries if entry.key == goal.entry)
-    text = f"{label}: {name}{words} {reach}"
+    if bound is None:
+        return f"{label}: {name}{words} {goal.text}"
+    text = f"{label}: {name}{words} {number(bound)}"
     return f"{text} ({goal.text})" if goal.text else text
 
 
@@ -165,6 +170,20 @@ def _checks() -> list[str]:
             f"(`results/{kills['file']}`)."
         )
     return ["", "Checks on real and hostile runs:", "", *lines] if lines else []
+
+
+def run(main: Callable[[], int]) -> int:
+    """``main()`` as a program: everything it started is ended in any case; its exit code."""
+    try:
+        with ended_by_signals():
+            return main()
+    except (BenchError, MeshError) as error:
+        print(getattr(error, "details", ""), file=sys.stderr)
+        print(f"not measured: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; everything that was started has been ended", file=sys.stderr)
+        return 130
 
 
 def write_result(prefix: str, result: Document, path: str | Path | None) -> None:

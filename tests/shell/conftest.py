@@ -6,6 +6,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,20 +106,29 @@ def writer_of() -> type[Writer]:
     return Writer
 
 
+class Opener:
+    """Calling it opens the store in ``directory``, after closing the one it opened before."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._store: LogStore | None = None
+
+    def __call__(self, **options: Any) -> LogStore:
+        self.close()
+        self._store = LogStore.open(self.directory, **options)
+        return self._store
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[..., LogStore]]:
+def opened(tmp_path: Path) -> Iterator[Opener]:
     """``opened()`` opens the store in ``tmp_path/data``, again after closing what is open."""
-    stores: list[LogStore] = []
-
-    def open_it(**options: object) -> LogStore:
-        while stores:
-            stores.pop().close()
-        stores.append(LogStore.open(tmp_path / "data", **options))  # type: ignore[arg-type]
-        return stores[-1]
-
-    yield open_it
-    while stores:
-        stores.pop().close()
+    opener = Opener(tmp_path / "data")
+    yield opener
+    opener.close()
 
 
 @pytest.fixture
