@@ -91,7 +91,7 @@ def decode_batch(data: bytes, count: int) -> Records:
 
 
 def check_batch(data: bytes, count: int) -> None:
-    """Raise BadFrame unless ``data`` is a batch of ``count`` records that ``decode_batch`` reads."""
+    """Raise BadFrame unless ``decode_batch`` can read ``data`` as ``count`` records."""
     if not schema.is_whole(data):
         raise BadFrame(f"batch of {len(data)} bytes is not one whole message")
     try:
@@ -278,9 +278,7 @@ def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
     rows = r.publish.batches
     _bounded(rows, "publish")
     new = frames.PublishBatch
-    batches = tuple(
-        [new(x.topic, x.first, x.after, x.count, x.length, x.checksum) for x in rows]
-    )
+    batches = tuple([new(x.topic, x.first, x.after, x.count, x.length, x.checksum) for x in rows])
     body = payload or b""
     _adds_up(batches, body)
     for batch in batches:
@@ -343,9 +341,7 @@ def _encode_subscribed(m: Any, b: frames.Subscribed) -> None:
 
 def _decode_subscribed(r: Any, _: bytes | None) -> frames.Subscribed:
     s = r.subscribed
-    return frames.Subscribed(
-        s.subscription, s.code, s.message, s.origin, s.lsn, s.slot, s.topics
-    )
+    return frames.Subscribed(s.subscription, s.code, s.message, s.origin, s.lsn, s.slot, s.topics)
 
 
 def _encode_unsubscribe(m: Any, b: frames.Unsubscribe) -> None:

@@ -70,7 +70,7 @@ class PublishBatch(NamedTuple):
     topic: str
     first: int
     after: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     length: int
     checksum: int
 
@@ -86,7 +86,7 @@ class Confirmation(NamedTuple):
 
     topic: str
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     code: str = ""
     message: str = ""
     base_offset: int = 0
@@ -144,7 +144,7 @@ class DeliverBatch(NamedTuple):
 
     topic: str
     base_offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     length: int
     checksum: int
     append_time_ns: int

@@ -48,7 +48,5 @@ def is_whole(data: bytes) -> bool:
     table = (4 + 4 * segments + 7) // 8 * 8
     if segments > 512 or table > len(data):
         return False
-    words = sum(
-        int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "little") for i in range(segments)
-    )
+    words = sum(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "little") for i in range(segments))
     return table + 8 * words == len(data)

@@ -12,11 +12,17 @@ import os
 import sys
 
 from meshmq.bench.job import Job
+from meshmq.errors import MeshError
 
 
 def main() -> None:
     module, role, job = sys.argv[1:]
-    result = importlib.import_module(module).ROLES[role](Job.from_json(job))
+    try:
+        result = importlib.import_module(module).ROLES[role](Job.from_json(job))
+    except MeshError as error:
+        sys.stderr.write(f"{error}\n")  # the parent passes the last line on
+        sys.stderr.flush()
+        os._exit(1)
     sys.stdout.write(f"RESULT {json.dumps(result)}\n")
     sys.stdout.flush()
     # Client libraries measured here may hang while they close; what counts is already told.

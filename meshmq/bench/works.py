@@ -83,7 +83,7 @@ def _forget(url: str, topic: str) -> None:
     """Delete what a work left on a node that is not ours."""
     with contextlib.suppress(meshmq.MeshError), meshmq.connect(url) as mesh:
         for found in mesh.admin.topics.list():
-            name = found["name"]
+            name = found["topic"]
             if name == topic or name.startswith(topic + "."):
                 mesh.admin.topics.delete(name)
 

@@ -10,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-app = typer.Typer(help="Measure meshmq on this machine.", add_completion=False)
+app = typer.Typer(
+    help="Measure meshmq on this machine.", add_completion=False, subcommand_metavar=""
+)
 
 SIZE_MIN = 16  # two numbers of 8 bytes travel in a value where its age is measured
 
@@ -115,7 +117,8 @@ def bench(
                 table.add_row(label, f"{figure}, {unit}", _number(median(seen)), span)
                 label = ""
             table.add_section()
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     if json_file is not None:
         _write_json(json_file, size, results)
     if failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
 from typing import Any
@@ -75,14 +76,14 @@ class Topics:
             retention_bytes=parse_size(retention_bytes),
         )
 
-    def list(self, pattern: str = ">") -> list[dict[str, Any]]:
+    def list(self, pattern: str = ">") -> builtins.list[dict[str, Any]]:
         """Topics that match, by name."""
-        topics: list[dict[str, Any]] = self._run("topic.list", pattern=pattern)["topics"]
+        topics: builtins.list[dict[str, Any]] = self._run("topic.list", pattern=pattern)["topics"]
         return topics
 
-    def policies(self) -> list[dict[str, Any]]:
+    def policies(self) -> builtins.list[dict[str, Any]]:
         """Policies by pattern, the newest last (it wins)."""
-        found: list[dict[str, Any]] = self._run("topic.list", pattern=">")["policies"]
+        found: builtins.list[dict[str, Any]] = self._run("topic.list", pattern=">")["policies"]
         return found
 
     def show(self, topic: str) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class Connection:
             self._tell_settled()
 
     def _timeout_ms(self) -> int:
-        if self._calls or self.publisher.has_work and self.client.is_connected:
+        if self._calls or (self.client.is_connected and self.publisher.has_work):
             return 0
         due = self.client.next_deadline_ns()
         if self._reopen_at is not None:
@@ -195,19 +195,19 @@ class Connection:
                         self._reopen_at = clock.now_ns() + after
                 case StateChanged(state, reason, code):
                     self._on_state_changed(state, reason, code)
-                case SubscriptionAnswered(id, code, message, topics):
-                    self._on_answer(id, topics, code, message)
-                case CommandAnswered(id, code, message, body):
-                    self._on_answer(id, body, code, message)
+                case SubscriptionAnswered(number, code, message, topics):
+                    self._on_answer(number, topics, code, message)
+                case CommandAnswered(number, code, message, body):
+                    self._on_answer(number, body, code, message)
 
-    def _on_answer(self, id: int, value: Any, code: str, message: str) -> None:
-        answer = self._answers.pop(id, None)
+    def _on_answer(self, number: int, value: Any, code: str, message: str) -> None:
+        answer = self._answers.pop(number, None)
         error = from_code(code, message) if code else None
         if answer is not None:
             answer.set(value, error)
         elif error is not None:
-            ended = self._ended.pop(id, None)
-            self._arrived.pop(id, None)
+            ended = self._ended.pop(number, None)
+            self._arrived.pop(number, None)
             if ended is not None:
                 ended(error)
 
@@ -275,8 +275,7 @@ class Connection:
         answer = Answer()
 
         def work() -> None:
-            id = self.client.command(verb, arguments, clock.now_ns())
-            self._answers[id] = answer
+            self._answers[self.client.command(verb, arguments, clock.now_ns())] = answer
 
         self.call(work)
         body: bytes = answer.get(timeout, verb)
@@ -284,22 +283,22 @@ class Connection:
 
     def subscribe(
         self,
-        open: Callable[[int], int],
+        opening: Callable[[int], int],
         arrived: Callable[[Arrived], None],
         ended: Callable[[MeshError], None],
         timeout: float,
     ) -> tuple[int, int]:
-        """Open a subscription by ``open(now_ns)``; return its number and how many topics match."""
+        """Open a subscription by ``opening(now_ns)``; its number and how many topics match."""
         self.check()
         answer = Answer()
         opened: list[int] = []
 
         def work() -> None:
-            id = open(clock.now_ns())
-            opened.append(id)
-            self._answers[id] = answer
-            self._arrived[id] = arrived
-            self._ended[id] = ended
+            number = opening(clock.now_ns())
+            opened.append(number)
+            self._answers[number] = answer
+            self._arrived[number] = arrived
+            self._ended[number] = ended
 
         self.call(work)
         try:
@@ -309,14 +308,14 @@ class Connection:
             raise
         return opened[0], topics
 
-    def unsubscribe(self, id: int) -> None:
-        self.call(lambda: self._unsubscribe(id))
+    def unsubscribe(self, number: int) -> None:
+        self.call(lambda: self._unsubscribe(number))
 
-    def _unsubscribe(self, id: int) -> None:
-        self._answers.pop(id, None)
-        self._arrived.pop(id, None)
-        self._ended.pop(id, None)
-        self.client.unsubscribe(id, clock.now_ns())
+    def _unsubscribe(self, number: int) -> None:
+        self._answers.pop(number, None)
+        self._arrived.pop(number, None)
+        self._ended.pop(number, None)
+        self.client.unsubscribe(number, clock.now_ns())
 
     def wait_connected(self, timeout: float | None) -> bool:
         """Whether the first handshake was done (or refused) in time."""

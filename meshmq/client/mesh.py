@@ -192,14 +192,14 @@ class Mesh:
         topic: str,
         values: Sequence[bytes],
         *,
-        keys: Sequence[bytes] | None = None,
-        headers: Sequence[Mapping[str, str]] | None = None,
+        keys: Sequence[bytes | None] | None = None,
+        headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
         timestamps: Sequence[datetime | int] | None = None,
         durability: str | None = None,
     ) -> Receipts:
         """Publish records of one topic in one call; returns a sequence of receipts.
 
-        The columns have one item a record. Limits and errors are those of ``publish``; if one
+        The columns have one item a record; ``headers`` may be one mapping for all. Limits and errors are those of ``publish``; if one
         record is invalid nothing is published.
         """
         if topic not in self._known:
@@ -207,13 +207,18 @@ class Mesh:
         self._connection.check()
         wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
         values = _check_values(values)
+        if isinstance(headers, Mapping):
+            headers = [headers] * len(values)
         for name, column in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
             if column is not None and len(column) != len(values):
                 raise InvalidArgument(f"{len(column)} {name} for {len(values)} values")
         if keys is not None:
             for key in keys:
-                _check_key(key)
-        coded = None if headers is None else [codec.encode_headers(h) if h else b"" for h in headers]
+                if key is not None:
+                    _check_key(key)
+        coded = (
+            None if headers is None else [codec.encode_headers(h) if h else b"" for h in headers]
+        )
         times = None if timestamps is None else [_to_ns(t) for t in timestamps]
         publisher = self._publisher
         batches: list[tuple[int, Batch]] = []
@@ -223,7 +228,7 @@ class Mesh:
             batch = publisher.add_many(
                 topic,
                 values[begin:end],
-                None if keys is None else keys[begin:end],
+                None if filled is None else filled[begin:end],
                 None if coded is None else coded[begin:end],
                 None if times is None else times[begin:end],
                 clock.wall_ns,
@@ -446,4 +451,3 @@ def _to_start(start: object) -> Start:
     raise InvalidArgument(
         f"start is 'new', 'earliest', an aware datetime, a position or an offset, not {start!r}"
     )
-

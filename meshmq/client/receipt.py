@@ -140,7 +140,5 @@ class Receipts(Sequence[Receipt]):
         """Wait for all of them; raise the first error. ``timeout`` is in seconds, for all."""
         deadline = self._connection.deadline(timeout)
         for _, batch in self._batches:
-            Receipt(self._connection, batch, batch.skipped).wait(
-                self._connection.left(deadline)
-            )
+            Receipt(self._connection, batch, batch.skipped).wait(self._connection.left(deadline))
         return self

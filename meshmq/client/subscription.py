@@ -144,10 +144,8 @@ class Subscription:
         ):
             size, records = self._owed_bytes, self._owed_records
             self._owed_bytes = self._owed_records = 0
-            client, id = self._connection.client, self._id
-            self._connection.call(
-                lambda: client.consumed(id, size, records, clock.now_ns())
-            )
+            client, number = self._connection.client, self._id
+            self._connection.call(lambda: client.consumed(number, size, records, clock.now_ns()))
 
     def close(self) -> None:
         """End it; a thread that iterates it comes to the end."""

@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -115,16 +114,16 @@ class Client:
         self._send(sub.subscribe(), now_ns)
         return sub.id
 
-    def unsubscribe(self, id: int, now_ns: int) -> None:
+    def unsubscribe(self, number: int, now_ns: int) -> None:
         """End a subscription; what is on its way is dropped."""
-        if self.subscribers.pop(id, None) is not None:
-            self._send(Unsubscribe(id), now_ns)
+        if self.subscribers.pop(number, None) is not None:
+            self._send(Unsubscribe(number), now_ns)
 
-    def consumed(self, id: int, bytes: int, records: int, now_ns: int) -> None:
+    def consumed(self, number: int, size: int, records: int, now_ns: int) -> None:
         """The program has taken so much of a subscription."""
-        sub = self.subscribers.get(id)
+        sub = self.subscribers.get(number)
         if sub is not None:
-            sub.on_consumed(bytes, records)
+            sub.on_consumed(size, records)
             credit = sub.credit()
             if credit is not None:
                 self._send(credit, now_ns)
@@ -137,9 +136,9 @@ class Client:
         self._send(command, now_ns)
         return command.id
 
-    def forget_command(self, id: int) -> None:
+    def forget_command(self, number: int) -> None:
         """Stop waiting for a command's answer."""
-        self._commands.pop(id, None)
+        self._commands.pop(number, None)
 
     def close(self, now_ns: int) -> None:
         """Say goodbye; everything unanswered fails with ClosedError's cousin, LinkLost."""
@@ -218,9 +217,9 @@ class Client:
                 self._on_welcome(body, now_ns)
             case Subscribed():
                 self._on_subscribed(body)
-            case Result(id, code, message, result):
-                if self._commands.pop(id, None) is not None:
-                    self._effects.append(CommandAnswered(id, code, message, result))
+            case Result(number, code, message, result):
+                if self._commands.pop(number, None) is not None:
+                    self._effects.append(CommandAnswered(number, code, message, result))
             case _:
                 pass  # Refuse has closed the session; anything else is not for a client.
 
@@ -264,9 +263,7 @@ class Client:
             del self.subscribers[sub.id]
         else:
             sub.on_subscribed(frame)
-        self._effects.append(
-            SubscriptionAnswered(sub.id, frame.code, frame.message, frame.topics)
-        )
+        self._effects.append(SubscriptionAnswered(sub.id, frame.code, frame.message, frame.topics))
 
     def _send(self, body: Body, now_ns: int) -> None:
         # Before the welcome nothing is sent: the welcome sends what is open then.

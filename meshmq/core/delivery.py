@@ -25,6 +25,7 @@ from meshmq import limits
 from meshmq.core.effects import ReadLog
 from meshmq.core.log import Commit, StoredBatch
 from meshmq.core.streams import Streams, Topic
+from meshmq.errors import InvalidName
 from meshmq.frames import (
     START_EARLIEST,
     START_NEW,
@@ -36,7 +37,6 @@ from meshmq.frames import (
     Subscribed,
 )
 from meshmq.names import check_pattern, is_literal, matches
-from meshmq.errors import InvalidName
 
 
 class _Queued(NamedTuple):
@@ -188,11 +188,11 @@ class Delivery:
         for key in [k for k in self._subscriptions if k[0] == link]:
             self.unsubscribe(*key)
 
-    def grant(self, link: bytes, number: int, bytes: int, records: int) -> None:
+    def grant(self, link: bytes, number: int, size: int, records: int) -> None:
         """The client can take so much more."""
         sub = self._subscriptions.get((link, number))
         if sub is not None:
-            sub.credit_bytes = min(sub.credit_bytes + bytes, limits.CREDIT_BYTES_MAX)
+            sub.credit_bytes = min(sub.credit_bytes + size, limits.CREDIT_BYTES_MAX)
             sub.credit_records = min(sub.credit_records + records, limits.CREDIT_RECORDS_MAX)
             self.feed(sub)
 
@@ -358,9 +358,7 @@ class Delivery:
         name = topic.entry.name
         found = self._interest.get(name)
         if found is None:
-            found = tuple(
-                sub for sub in self._subscriptions.values() if matches(sub.pattern, name)
-            )
+            found = tuple(sub for sub in self._subscriptions.values() if matches(sub.pattern, name))
             self._interest[name] = found
         return found
 

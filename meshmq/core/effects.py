@@ -39,7 +39,7 @@ class ReadLog:
 
     Attributes:
         reader: number to answer with.
-        streams: aliases wanted. One: its index is used. Several: the log in arrival order, filtered.
+        streams: aliases wanted. Of one the index is used, of several the log in arrival order.
         start: a place: ``("position", lsn, slot)``, ``("time", unix_ns, 0)``: the first commit not
             older, or ``("offset", offset, 0)``: the batch that holds it (exactly one stream).
         end_lsn: last commit to read.
@@ -55,7 +55,7 @@ class ReadLog:
 
 @dataclass(frozen=True, slots=True)
 class PlanRetention:
-    """Find what is over its topic's age or bytes (RetentionPlanned), unlink segments nobody needs."""
+    """Find what is over its topic's age or bytes (RetentionPlanned); unlink what nobody needs."""
 
 
 NodeEffect = Send | CloseLink | Append | ReadLog | PlanRetention
@@ -102,6 +102,4 @@ class CommandAnswered:
     body: bytes
 
 
-ClientEffect = (
-    Send | CloseLink | StateChanged | Arrived | SubscriptionAnswered | CommandAnswered
-)
+ClientEffect = Send | CloseLink | StateChanged | Arrived | SubscriptionAnswered | CommandAnswered

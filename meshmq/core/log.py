@@ -33,7 +33,7 @@ class BatchEntry(NamedTuple):
 
     stream: int
     base_offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     payload: bytes
     checksum: int
     producer: bytes
@@ -77,7 +77,7 @@ class StoredBatch(NamedTuple):
 
     stream: int
     base_offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     payload: bytes
     checksum: int
     append_time_ns: int

@@ -222,9 +222,7 @@ class Node:
         for batch in body.batches:
             data = payload if alone else payload[at : at + batch.length]
             at += batch.length
-            accepted, answer = self.streams.publish(
-                peer.link, producer, batch, data, self._entries
-            )
+            accepted, answer = self.streams.publish(peer.link, producer, batch, data, self._entries)
             if answer is not None:
                 self._confirms.setdefault(peer.link, []).append(answer)
             if accepted is not None and not accepted.topic.entry.durable:

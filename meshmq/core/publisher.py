@@ -358,9 +358,7 @@ class Publisher:
 
     def _bytes_of(self, batch: Batch) -> tuple[bytes, int]:
         if batch.encoded is None:
-            data = self._encode(
-                batch.values, batch.keys, batch.headers, batch.times, batch.time_ns
-            )
+            data = self._encode(batch.values, batch.keys, batch.headers, batch.times, batch.time_ns)
             batch.encoded = (data, zlib.crc32(data))
         return batch.encoded
 
@@ -376,9 +374,7 @@ class Publisher:
             lane = batch.lane
             lane.in_flight.append(batch)
             rows.append(
-                PublishBatch(
-                    lane.topic, batch.first, batch.after, batch.count, len(data), checksum
-                )
+                PublishBatch(lane.topic, batch.first, batch.after, batch.count, len(data), checksum)
             )
         if len(batches) == 1:
             return Publish((rows[0],), self._bytes_of(batches[0])[0])

@@ -70,8 +70,8 @@ class Session:
         "state",
     )
 
-    def __init__(self, id: int, greeting: Hello | Welcome, now_ns: int) -> None:
-        self.id = id
+    def __init__(self, number: int, greeting: Hello | Welcome, now_ns: int) -> None:
+        self.id = number
         self.outbox: list[Envelope] = []
         self.sent = 0
         self.received = 0

@@ -127,7 +127,9 @@ class Streams:
             code, message = self._inspect(batch, data)
         if code:
             self.refused[code] = self.refused.get(code, 0) + 1
-            return None, Confirmation(batch.topic, batch.first, batch.count, code, message, last=last)
+            return None, Confirmation(
+                batch.topic, batch.first, batch.count, code, message, last=last
+            )
         if topic is None:
             topic = self.create(batch.topic, entries)
         return self._accept(link, producer, topic, batch, data, entries)
@@ -246,9 +248,7 @@ class Streams:
 
     # -- topics and rules -----------------------------------------------------------------
 
-    def create(
-        self, name: str, entries: list[Entry], policy: RuleEntry | None = None
-    ) -> Topic:
+    def create(self, name: str, entries: list[Entry], policy: RuleEntry | None = None) -> Topic:
         """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever."""
         if policy is None:
             found = [r for r in self.rules.values() if matches(r.pattern, name)]

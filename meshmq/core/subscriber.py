@@ -43,7 +43,7 @@ class Arrival(NamedTuple):
 
     topic: str
     base_offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     skip: int
     payload: bytes
     checksum: int
@@ -63,9 +63,9 @@ class Subscriber:
     """
 
     def __init__(
-        self, id: int, pattern: str, start: Start, window_bytes: int, window_records: int
+        self, number: int, pattern: str, start: Start, window_bytes: int, window_records: int
     ) -> None:
-        self.id = id
+        self.id = number
         self.pattern = pattern
         self.missed = 0
         self.damaged = 0
@@ -153,11 +153,11 @@ class Subscriber:
         self._start = Start(START_POSITION, 0, self._origin, lsn, slot + 1, 0)
         return skip
 
-    def on_consumed(self, bytes: int, records: int) -> None:
+    def on_consumed(self, size: int, records: int) -> None:
         """The program is done with so much; it becomes credit."""
-        self._held_bytes -= bytes
+        self._held_bytes -= size
         self._held_records -= records
-        self._owed_bytes += bytes
+        self._owed_bytes += size
         self._owed_records += records
 
     def credit(self) -> Credit | None:

@@ -102,7 +102,7 @@ class NodeSocket:
                     f"with --listen tcp://127.0.0.1:0"
                 ) from None
             raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
-        self.url = self._socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        self.url = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
 

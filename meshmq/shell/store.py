@@ -207,7 +207,7 @@ class LogStore:
         except _WRITE_ERRORS as error:
             raise self._fail(error) from error
         took = time.monotonic() - began
-        self._plan_not_before = began + took * _PLAN_SHARE if took > 0.005 else 0.0
+        self._plan_not_before = began + took * _PLAN_SHARE
         return trims
 
     def _plan(self, now_ns: int) -> tuple[tuple[int, int], ...]:

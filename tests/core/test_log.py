@@ -135,12 +135,11 @@ def test_producers_are_forgotten_by_age_and_by_number(monkeypatch):
 
 
 def big_state():
-    state = applied(
-        [topic(1), topic(2, "ü.>"[:1]), topic(0, "loose"), RuleEntry("a.>", False, 3, 4)],
+    return applied(
+        [topic(1), topic(2, "ü"), topic(0, "loose"), RuleEntry("a.>", False, 3, 4)],
         [batch(1, 0, 3), batch(2, 0, producer=B), batch(1, 3, 2, first=9)],
         [TrimEntry(1, 2)],
     )
-    return state
 
 
 def test_snapshot_round_trip():

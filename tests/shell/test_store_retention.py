@@ -23,7 +23,8 @@ def clock():
 
 
 def retain(store):
-    """One round as the node does it; returns the trims."""
+    """One round as the node does it, without its pacing; returns the trims."""
+    store._plan_not_before = 0.0
     trims = store.plan_retention()
     if trims:
         store.append([TrimEntry(*trim) for trim in trims])
