@@ -207,18 +207,19 @@ class Mesh:
         self._connection.check()
         wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
         values = _check_values(values)
+        coded: list[bytes] | None = None
         if isinstance(headers, Mapping):
-            headers = [headers] * len(values)
-        for name, column in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
+            coded = [codec.encode_headers(headers)] * len(values) if headers else None
+        elif headers is not None:
+            coded = [codec.encode_headers(h) if h else b"" for h in headers]
+        for name, column in (("keys", keys), ("headers", coded), ("timestamps", timestamps)):
             if column is not None and len(column) != len(values):
                 raise InvalidArgument(f"{len(column)} {name} for {len(values)} values")
         if keys is not None:
             for key in keys:
                 if key is not None:
                     _check_key(key)
-        coded = (
-            None if headers is None else [codec.encode_headers(h) if h else b"" for h in headers]
-        )
+        filled = None if keys is None else [key or b"" for key in keys]
         times = None if timestamps is None else [_to_ns(t) for t in timestamps]
         publisher = self._publisher
         batches: list[tuple[int, Batch]] = []
