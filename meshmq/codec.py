@@ -76,15 +76,15 @@ def encode_batch(
 def decode_batch(data: bytes, count: int) -> Records:
     """Decode a batch of ``count`` records; raise BadFrame if it is malformed."""
     try:
-        with _Batch.from_bytes(data, **schema.limits_for(data)) as reader:
-            raw = reader.values
-            if len(raw) != count:
-                raise BadFrame(f"batch holds {len(raw)} values, its header says {count}")
-            values = list(raw)
-            keys = _column(reader.keys, count, "keys")
-            headers = _column(reader.headers, count, "headers")
-            packed = reader.times
-            time_ns = reader.time
+        reader = schema.read(_Batch, data)
+        raw = reader.values
+        if len(raw) != count:
+            raise BadFrame(f"batch holds {len(raw)} values, its header says {count}")
+        values = list(raw)
+        keys = _column(reader.keys, count, "keys")
+        headers = _column(reader.headers, count, "headers")
+        packed = reader.times
+        time_ns = reader.time
     except schema.REFUSALS as error:
         raise BadFrame(f"malformed batch: {_reason(error)}") from None
     return Records(values, keys, headers, _times(packed, count), time_ns)
@@ -92,24 +92,22 @@ def decode_batch(data: bytes, count: int) -> Records:
 
 def check_batch(data: bytes, count: int) -> None:
     """Raise BadFrame unless ``decode_batch`` can read ``data`` as ``count`` records."""
-    if not schema.is_whole(data):
-        raise BadFrame(f"batch of {len(data)} bytes is not one whole message")
     try:
-        with _Batch.from_bytes(data, **schema.limits_for(data)) as reader:
-            raw = reader.values
-            if len(raw) != count:
-                raise BadFrame(f"batch holds {len(raw)} values, its header says {count}")
-            largest = max(map(len, raw))
-            for name, column, most in (
-                ("keys", reader.keys, limits.KEY_BYTES_MAX),
-                ("headers", reader.headers, limits.HEADER_BYTES_MAX),
-            ):
-                held = len(column)
-                if held not in (0, count):
-                    raise BadFrame(f"batch holds {held} {name} for {count} values")
-                if held and max(map(len, column)) > most:
-                    raise BadFrame(f"batch has {name} over the limit of {most} bytes")
-            packed = len(reader.times)
+        reader = schema.read(_Batch, data)
+        raw = reader.values
+        if len(raw) != count:
+            raise BadFrame(f"batch holds {len(raw)} values, its header says {count}")
+        largest = max(map(len, raw))
+        for name, column, most in (
+            ("keys", reader.keys, limits.KEY_BYTES_MAX),
+            ("headers", reader.headers, limits.HEADER_BYTES_MAX),
+        ):
+            held = len(column)
+            if held not in (0, count):
+                raise BadFrame(f"batch holds {held} {name} for {count} values")
+            if held and max(map(len, column)) > most:
+                raise BadFrame(f"batch has {name} over the limit of {most} bytes")
+        packed = len(reader.times)
     except schema.REFUSALS as error:
         raise BadFrame(f"malformed batch: {_reason(error)}") from None
     if largest > limits.VALUE_BYTES_MAX:
@@ -169,8 +167,7 @@ def decode_headers(data: bytes) -> dict[str, str]:
     if not data:
         return {}
     try:
-        with _Headers.from_bytes(data, **schema.limits_for(data)) as reader:
-            pairs = list(reader.pairs)
+        pairs = list(schema.read(_Headers, data).pairs)
     except schema.REFUSALS as error:
         raise BadFrame(f"malformed headers: {_reason(error)}") from None
     try:
@@ -214,15 +211,15 @@ def decode(parts: Sequence[bytes]) -> frames.Envelope:
             f"frame payload of {len(payload)} bytes exceeds {limits.FRAME_PAYLOAD_BYTES_MAX}"
         )
     try:
-        with _Frame.from_bytes(header, **schema.limits_for(header)) as reader:
-            kind = reader.which()
-            decoder = _DECODERS.get(str(kind))
-            if decoder is None:
-                raise BadFrame(f"frame of unknown kind {kind}")
-            if (payload is not None) != (decoder in _WITH_PAYLOAD):
-                raise BadFrame(f"{kind} frame with {len(parts)} parts")
-            body = decoder(reader, payload)
-            return frames.Envelope(reader.session, reader.sequence, reader.ack, body)
+        reader = schema.read(_Frame, header)
+        kind = str(reader.which())
+        decoder = _DECODERS.get(kind)
+        if decoder is None:
+            raise BadFrame(f"frame of unknown kind {kind}")
+        if (payload is not None) != (decoder in _WITH_PAYLOAD):
+            raise BadFrame(f"{kind} frame with {len(parts)} parts")
+        body = decoder(reader, payload)
+        return frames.Envelope(reader.session, reader.sequence, reader.ack, body)
     except schema.REFUSALS as error:
         raise BadFrame(f"malformed frame: {_reason(error)}") from None
 

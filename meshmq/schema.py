@@ -37,16 +37,31 @@ def limits_for(data: bytes) -> dict[str, int]:
     return {"traversal_limit_in_words": len(data) // 2 + 1024, "nesting_limit": 16}
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether ``data`` is exactly one message: its segment table adds up to its length.
+def read(kind: Any, data: bytes) -> Any:
+    """A reader over ``data``, which must be exactly one message; codecs copy from it and drop it.
 
-    Bytes beyond the message would be stored and copied without anybody having looked at them.
+    The segment table is read here, so that bytes beyond the message are found (they would be
+    stored and copied without anybody having looked at them) and so that the reader can own its
+    segments: ``from_bytes`` lends the buffer and needs a context manager, at twice the cost.
+
+    Raises:
+        ValueError: the lengths do not add up.
     """
-    if len(data) < 16 or len(data) % 8:
-        return False
-    segments = int.from_bytes(data[:4], "little") + 1
-    table = (4 + 4 * segments + 7) // 8 * 8
-    if segments > 512 or table > len(data):
-        return False
-    words = sum(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "little") for i in range(segments))
-    return table + 8 * words == len(data)
+    size = len(data)
+    if size < 16 or size % 8:
+        raise ValueError(f"{size} bytes are no message")
+    count = int.from_bytes(data[:4], "little") + 1
+    at = 8 + count // 2 * 8
+    if count > SEGMENTS_MAX or at > size:
+        raise ValueError(f"message of {count} segments in {size} bytes")
+    segments = []
+    for i in range(count):
+        end = at + 8 * int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "little")
+        segments.append(data[at:end])
+        at = end
+    if at != size:
+        raise ValueError(f"message of {at} bytes in {size}")
+    return kind.from_segments(segments, **limits_for(data))
+
+
+SEGMENTS_MAX = 512

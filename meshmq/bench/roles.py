@@ -14,7 +14,6 @@ from typing import Any
 import meshmq
 from meshmq.bench.job import (
     STAMP,
-    Board,
     Job,
     Sent,
     Tally,
@@ -28,7 +27,7 @@ from meshmq.bench.job import (
 
 MANY = 1000  # values in one publish_many call
 SINGLE = 50  # publish calls between two looks at the clock or the window
-FETCH_RECORDS = 4096
+END = b""  # the last message tells live subscribers to stop; no other value is empty
 FLUSH_SECONDS = 120.0
 Result = dict[str, Any]
 
@@ -71,32 +70,35 @@ def publish(job: Job) -> Result:
         topic = f"{job.topic}.0" if job.options.get("topics") else job.topic
         durability = mesh.publish(topic, job.values()[0]).wait(10).durability
         mesh.flush(FLUSH_SECONDS)
-        extra = 1  # the record above, which made the topic and warmed the link
         ready_then_go()
         sent = send_chunks(job, send, chunk)
         mesh.flush(FLUSH_SECONDS)
         confirmed_ns = time.monotonic_ns()
         if job.board:
-            Board(job.board).finish(sent.count + extra)
+            mesh.publish(topic, END).wait(10)
         return _sent(sent, confirmed_ns=confirmed_ns, durability=durability)
 
 
 def subscribe(job: Job) -> Result:
-    """Read live records until the publisher is done and all of them are here."""
+    """Read live records up to the end mark."""
     with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic) as sub:
         tally = Tally(job)
+        # A power of two, so that the loop tests a mask; an eighth of the window at most.
+        mask = 1023 if not job.window else (1 << max(0, job.window // 8).bit_length() - 1) - 1
+        mask = max(0, min(mask, 1023))
         ready()
-        size, offset = 0, None
-        while not tally.is_finished():
-            batch = sub.fetch(FETCH_RECORDS, timeout=0.1)
-            if not batch:
-                continue
-            for message in batch:
-                size += len(message.value)
-                offset = message.offset
-            tally.count += len(batch)
-            tally.stamp()
-        tally.bytes = size
+        count, size, offset = 0, 0, None
+        for message in sub:
+            value, offset = message.value, message.offset
+            if not value:
+                break
+            size += len(value)
+            count += 1
+            if not count & mask:
+                tally.count = count
+                tally.stamp()
+        tally.count, tally.bytes = count, size
+        tally.stamp()
         return tally.result(missed=sub.missed, offset=offset)
 
 
@@ -107,14 +109,12 @@ def replay(job: Job) -> Result:
         count, size, offset = 0, 0, None
         start_ns = time.monotonic_ns()
         with mesh.subscribe(job.topic, start="earliest") as sub:
-            while count < job.count:
-                batch = sub.fetch(FETCH_RECORDS, timeout=30)
-                if not batch:
-                    raise TimeoutError(f"{count} of {job.count} records came back")
-                for message in batch:
-                    size += len(message.value)
-                    offset = message.offset
-                count += len(batch)
+            for message in sub:
+                size += len(message.value)
+                offset = message.offset
+                count += 1
+                if count == job.count:
+                    break
         seconds = (time.monotonic_ns() - start_ns) / 1e9
         return {"count": count, "seconds": seconds, "bytes": size, "offset": offset}
 
@@ -127,22 +127,21 @@ def paced(job: Job) -> Result:
         publish_one, topic = mesh.publish, job.topic
         sent = send_paced(job, lambda value: publish_one(topic, value))
         mesh.flush(FLUSH_SECONDS)
-        Board(job.board).finish(sent.count + 1)
+        mesh.publish(topic, END).wait(10)
         return _sent(sent)
 
 
 def delays(job: Job) -> Result:
-    """Time from sending to receiving, of every stamped message."""
+    """Time from sending to receiving, of every stamped message up to the end mark."""
     with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic) as sub:
-        tally, samples, clock = Tally(job), [], time.monotonic_ns
+        samples, clock = list[int](), time.monotonic_ns
         ready()
-        while not tally.is_finished():
-            for message in sub.fetch(100, timeout=0.1):
-                samples.append(clock() - STAMP.unpack_from(message.value)[0])
-                tally.add(message.value)
-            if samples:
-                tally.stamp()
-        return tally.result(missed=sub.missed, **spread(samples[1:]))
+        for message in sub:
+            now, value = clock(), message.value
+            if not value:
+                break
+            samples.append(now - STAMP.unpack_from(value)[0])
+        return {"missed": sub.missed, **spread(samples[1:])}
 
 
 def confirm(job: Job) -> Result:

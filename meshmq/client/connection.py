@@ -129,7 +129,6 @@ class Connection:
         timeout = self._timeout_ms()
         cut = self._socket.poll(timeout)
         self._sleeping = False
-        self._wake.clear()
         now = clock.now_ns()
         calls = self._calls
         while calls:

@@ -13,7 +13,7 @@ from meshmq.client.connection import Connection
 from meshmq.client.message import Delivered, Message
 from meshmq.core.effects import Arrived
 from meshmq.core.subscriber import Arrival, Start
-from meshmq.errors import MeshError
+from meshmq.errors import BadFrame, MeshError
 from meshmq.shell import clock
 
 
@@ -25,8 +25,6 @@ class Subscription:
     Attributes:
         pattern: as given.
         topics: how many topics matched when it was opened.
-        missed: records passed over so far: dropped for this subscription because it was slow
-            (transient topics), removed by retention before they were read, or damaged on disk.
     """
 
     def __init__(
@@ -40,7 +38,8 @@ class Subscription:
         on_missed: Callable[[int], None] | None,
     ) -> None:
         self.pattern = pattern
-        self.missed = 0
+        self._passed = 0
+        self._undecodable = 0
         self._connection = connection
         self._on_missed = on_missed
         self._window_bytes = window_bytes
@@ -70,8 +69,8 @@ class Subscription:
         if self._waiting:
             with self._lock:
                 self._filled.notify_all()
-        if event.missed != self.missed:
-            more, self.missed = event.missed - self.missed, event.missed
+        if event.missed != self._passed:
+            more, self._passed = event.missed - self._passed, event.missed
             if self._on_missed is not None:
                 self._on_missed(more)
 
@@ -79,6 +78,12 @@ class Subscription:
         with self._lock:
             self._error = error
             self._filled.notify_all()
+
+    @property
+    def missed(self) -> int:
+        """Records passed over so far: dropped for this subscription because it was slow or
+        undecodable (transient topics), removed by retention unread, or damaged on disk."""
+        return self._passed + self._undecodable
 
     # -- the program ------------------------------------------------------------------------
 
@@ -109,15 +114,27 @@ class Subscription:
 
     def _next_batch(self, timeout: float | None) -> bool:
         """Make the next batch the current one; False on timeout or when closed."""
-        self._give_back()
-        if not self._arrivals and not self._wait(timeout):
-            if self._error is not None and not self._closed:
-                raise self._error
-            return False
-        arrival = self._arrivals.popleft()
-        self._reading = arrival
-        self._current = Delivered(arrival).messages()
-        return True
+        while True:
+            self._give_back()
+            if not self._arrivals and not self._wait(timeout):
+                if self._error is not None and not self._closed:
+                    raise self._error
+                return False
+            arrival = self._arrivals.popleft()
+            self._reading = arrival
+            try:
+                self._current = Delivered(arrival).messages()
+            except BadFrame:
+                # A node checks what it stores, not what it only passes on: a broken producer of
+                # a transient topic costs its own records.
+                self._passed_over(arrival.count - arrival.skip)
+                continue
+            return True
+
+    def _passed_over(self, records: int) -> None:
+        self._undecodable += records
+        if self._on_missed is not None:
+            self._on_missed(records)
 
     def _wait(self, timeout: float | None) -> bool:
         with self._lock:

@@ -200,11 +200,14 @@ class Streams:
     def _inspect(self, batch: PublishBatch, data: bytes) -> tuple[str, str]:
         if zlib.crc32(data) != batch.checksum:
             return "batch-refused", "the batch's bytes do not match their checksum"
+        topic = self.topics.get(batch.topic)
+        if topic is not None and not topic.entry.durable:
+            return "", ""  # never stored; who decodes it finds out, within the same bounds
         try:
             self._check(data, batch.count)
         except BadFrame as error:
             return "batch-refused", str(error)
-        if batch.topic not in self.topics:
+        if topic is None:
             try:
                 check_topic(batch.topic)
             except InvalidName as error:

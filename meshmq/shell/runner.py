@@ -105,7 +105,6 @@ class NodeRunner:
         wait_ns = self._node.next_deadline_ns() - now
         if wait_ns > 0:
             self._socket.poll(min(wait_ns // 1_000_000 + 1, 60_000))
-            self._wake.clear()
             now = clock.now_ns()
         results = self._disk.results
         while results:
@@ -158,7 +157,6 @@ class NodeRunner:
             self._jobs = []
         while self._node.has_unsynced and clock.now_ns() < deadline:
             self._socket.poll(50)
-            self._wake.clear()
             while self._disk.results:
                 self._handle(self._disk.results.popleft(), clock.now_ns())
             if self._disk.failure is not None:

@@ -103,16 +103,20 @@ class NodeSocket:
                 ) from None
             raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
         self.url = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        self._wake: Wake | None = None
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
 
     def watch(self, wake: Wake) -> None:
-        """Let ``wake`` end a poll."""
+        """Let ``wake`` end a poll, which clears it."""
+        self._wake = wake
         self._poller.register(wake.fd, zmq.POLLIN)
 
     def poll(self, timeout_ms: int) -> None:
         """Wait until something is there, or the wake was set, or time is up."""
-        self._poller.poll(timeout_ms)
+        for source, _ in self._poller.poll(timeout_ms):
+            if source is not self._socket and self._wake is not None:
+                self._wake.clear()
 
     def receive(self) -> list[bytes] | None:
         """The next message as [link, part, ...], or None."""
@@ -180,10 +184,12 @@ class ClientSocket:
         return self.link
 
     def poll(self, timeout_ms: int) -> bool:
-        """Wait; return whether the connection was cut since the last time."""
+        """Wait, clear the wake; return whether the connection was cut since the last time."""
         cut = False
-        for socket, _ in self._poller.poll(timeout_ms):
-            if socket is self._monitor and self._monitor is not None:
+        for source, _ in self._poller.poll(timeout_ms):
+            if source == self._wake.fd:
+                self._wake.clear()
+            elif source is self._monitor and self._monitor is not None:
                 with contextlib.suppress(zmq.Again):
                     recv_monitor_message(self._monitor, zmq.NOBLOCK)
                     cut = True

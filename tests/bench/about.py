@@ -73,5 +73,5 @@ def machine(directory: Path) -> dict[str, Any]:
         "cpu": _cpu(),
         "memory_gib": round(memory / 2**30),
         "system": f"{platform.system()} {platform.release()}",
-        "filesystem": _output("stat", "-f", "-c", "%T", str(directory)) or "unknown",
+        "filesystem": _output("findmnt", "-n", "-o", "FSTYPE", "-T", str(directory)) or "unknown",
     }
