@@ -84,8 +84,8 @@ def subscribe(job: Job) -> Result:
     with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic) as sub:
         tally = Tally(job)
         # A power of two, so that the loop tests a mask; an eighth of the window at most.
-        mask = 1023 if not job.window else (1 << max(0, job.window // 8).bit_length() - 1) - 1
-        mask = max(0, min(mask, 1023))
+        most = max(1, min(job.window // 8, 1024)) if job.window else 1024
+        mask = (1 << most.bit_length() - 1) - 1
         ready()
         count, size, offset = 0, 0, None
         for message in sub:

@@ -7,7 +7,6 @@ replays its journal as after a real cut. This proves our syncs, not the honesty 
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import random
@@ -23,7 +22,6 @@ from pathlib import Path
 import pytest
 
 from meshmq.core.log import TrimEntry
-from meshmq.shell.store import LogStore
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -32,7 +30,7 @@ SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 NO_LOG_FLUSH = struct.pack("I", 2)
 
 CHILD = """
-import random, sys, zlib
+import random, sys, time, zlib
 from pathlib import Path
 from meshmq import limits
 from meshmq.core.log import BatchEntry, TopicEntry, TrimEntry
@@ -54,8 +52,9 @@ while True:
         crc = zlib.crc32(payload)
         batches.append(BatchEntry(stream, base, count, payload, crc, b"p" * 16, base + 1))
     commit = store.append(batches)
+    now = time.monotonic_ns()
     for slot, b in enumerate(batches):
-        print(commit.lsn, slot, b.stream, b.base_offset, b.count, b.checksum)
+        print(now, commit.lsn, slot, b.stream, b.base_offset, b.count, b.checksum)
     print("confirmed", flush=True)
     trims = store.plan_retention()
     if trims:
@@ -114,7 +113,12 @@ def cut_power(point: Path) -> None:
 
 
 def append_until_the_cut(point, seed, rng):
-    """Let a child append, cut the power in the middle; return the lines it confirmed before."""
+    """Let a child append, cut the power in the middle; return the lines it confirmed before.
+
+    A real cut takes the process along. Here it lives on, and the kernel was seen to let the one
+    sync that is under way during the ioctl return success after it, for what is then gone. So each
+    line says when it was confirmed, and those of after the cut do not count.
+    """
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(point / "data"), str(seed)],
         stdout=subprocess.PIPE,
@@ -123,7 +127,7 @@ def append_until_the_cut(point, seed, rng):
         text=True,
     )
     assert child.stdout is not None
-    lines, pending, left = [], [], rng.randrange(1, 120)
+    lines, pending, left, cut_at = [], [], rng.randrange(1, 120), 0
     for line in child.stdout:
         if line != "confirmed\n":
             pending.append(tuple(map(int, line.split())))
@@ -132,25 +136,28 @@ def append_until_the_cut(point, seed, rng):
         pending = []
         left -= 1
         if left == 0:
+            cut_at = time.monotonic_ns()
             cut_power(point)
-            # Confirmations that still come were given before the cut, or it is a failure: a sync
-            # after the cut cannot succeed.
     child.stdout.close()
-    assert left <= 0, "the child ended before the cut"
     child.wait()
-    return lines
+    assert cut_at, "the child ended before the cut"
+    return [tuple(rest) for at, *rest in lines if at < cut_at]
 
 
-def test_confirmed_survives_power_cuts(disk, reader):
+def test_confirmed_survives_power_cuts(disk, opened, reader):
     image, point = disk
+    opened.directory = point / "data"
     rng = random.Random(11)
     confirmed: list[tuple[int, ...]] = []
+    counted = 0
     for cycle in range(CYCLES):
-        confirmed += append_until_the_cut(point, cycle, rng)
+        before = append_until_the_cut(point, cycle, rng)
+        confirmed += before
+        counted += len(before)
         umount(point)
         failed = mount(image, point)
         assert not failed
-        store = LogStore.open(point / "data")
+        store = opened()
         found = reader(store)
         assert not any(batch.damaged for batch in found), cycle
         assert all(zlib.crc32(batch.payload) == batch.checksum for batch in found)
@@ -158,7 +165,7 @@ def test_confirmed_survives_power_cuts(disk, reader):
         kept_from = {alias: held.first_offset for alias, held in store.state.streams.items()}
         confirmed = [line for line in confirmed if line[3] + line[4] > kept_from[line[2]]]
         lost = sorted(set(confirmed) - places)
-        assert not lost, (cycle, store.state.next_lsn, confirmed[-1])
+        assert not lost, cycle
         for stream, state in store.state.streams.items():
             mine = [batch for batch in found if batch.stream == stream]
             ends = [batch.base_offset + batch.count for batch in mine]
@@ -177,3 +184,4 @@ def test_confirmed_survives_power_cuts(disk, reader):
         store.close()
         kept_from = {alias: held.first_offset for alias, held in store.state.streams.items()}
         confirmed = [line for line in confirmed if line[3] + line[4] > kept_from[line[2]]]
+    assert counted > 500
