@@ -82,10 +82,11 @@ class Connection:
         self.dead: MeshError | None = None
         self._on_state = on_state
         self._wake = Wake()
-        self._sleeping = False
+        self.sleeping = False
         self._calls: deque[Callable[[], None]] = deque()
         self.client = Client(identity, codec.encode_batch, clock.entropy(), threading.Lock())
         self.publisher = self.client.publisher
+        self.publisher.owner = self
         self._answers: dict[int, Answer] = {}
         self._arrived: dict[int, Callable[[Arrived], None]] = {}
         self._ended: dict[int, Callable[[MeshError], None]] = {}
@@ -125,10 +126,10 @@ class Connection:
                 self._closing.set()
 
     def _turn(self) -> None:
-        self._sleeping = True
+        self.sleeping = True
         timeout = self._timeout_ms()
         cut = self._socket.poll(timeout)
-        self._sleeping = False
+        self.sleeping = False
         now = clock.now_ns()
         calls = self._calls
         while calls:
@@ -225,6 +226,7 @@ class Connection:
     def _die(self, error: MeshError) -> None:
         if self.dead is None:
             self.dead = error
+        self.publisher.buffer_bytes = self.publisher.ceiling_bytes = -1
         self._greeted.set()
         for answer in self._answers.values():
             answer.set(error=self.dead)
@@ -257,13 +259,13 @@ class Connection:
         self.wake()
 
     def wake(self) -> None:
-        if self._sleeping:
-            self._sleeping = False
+        if self.sleeping:
+            self.sleeping = False
             self._wake.set()
 
     def published(self) -> None:
         """A record was added: wake the thread if it would send it now."""
-        if self._sleeping and (
+        if self.sleeping and (
             self.publisher.frames_in_flight < PARTIAL_FRAMES_IN_FLIGHT or self.publisher.has_full
         ):
             self.wake()

@@ -17,7 +17,7 @@ from meshmq.client.connection import Connection
 from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.subscription import Subscription
 from meshmq.core.client import ClientIdentity
-from meshmq.core.publisher import Batch
+from meshmq.core.publisher import TOPIC_DEFAULT, Batch
 from meshmq.core.subscriber import Start
 from meshmq.errors import (
     BufferFull,
@@ -40,7 +40,7 @@ from meshmq.shell import clock
 from meshmq.shell.sockets import check_url
 
 DEFAULT_URL = "tcp://127.0.0.1:5757"
-TOPIC_DEFAULT = -1
+_LAST_INDEX = limits.BATCH_RECORDS_MAX - 1
 
 
 class StateChange(NamedTuple):
@@ -119,12 +119,12 @@ class Mesh:
     ) -> None:
         self._connection = connection
         self._publisher = connection.publisher
-        self._add = connection.publisher.add
+        self._guard = connection.publisher.guard
+        self._lanes = connection.publisher.lanes
         self._timeout = timeout
-        self._max_buffer = max_buffer
+        self._publisher.buffer_bytes = self._publisher.ceiling_bytes = max_buffer
         self._block = block
         self._named = named
-        self._known: set[str] = set()
         self.admin = Admin(connection, timeout)
 
     @property
@@ -161,31 +161,62 @@ class Mesh:
             InvalidName, InvalidArgument, MessageTooLarge: nothing was published.
             BufferFull: ``on_full="fail"`` and the buffer is full; nothing was published.
         """
-        if topic not in self._known:
-            self._learn(topic)
-        if type(value) is not bytes or len(value) > limits.VALUE_BYTES_MAX:
-            value = _check_value(value)
+        publisher = self._publisher
+        lane = self._lanes.get(topic)
+        if (
+            lane is None
+            or not (key is headers is timestamp is durability is seq is None)
+            or type(value) is not bytes
+            or len(value) > limits.VALUE_BYTES_MAX
+            or publisher.added_bytes >= publisher.ceiling_bytes
+        ):
+            return self._publish(topic, value, key, headers, timestamp, durability, seq)
+        # The common case, without a call more than it needs: Publisher.add for a lone value.
+        size = len(value) + limits.RECORD_OVERHEAD_BYTES
+        with self._guard:
+            batch = lane.plain
+            if batch is not None:
+                values = batch.values
+                index = len(values)
+                values.append(value)
+                batch.size += size
+                publisher.added_bytes += size
+                if batch.size >= limits.BATCH_BYTES_TARGET or index >= _LAST_INDEX:
+                    publisher.close(batch)
+        if batch is None:
+            batch, index = publisher.add(
+                topic, value, None, None, None, clock.wall_ns, TOPIC_DEFAULT, None
+            )
+        if self._connection.sleeping:
+            self._connection.published()
+        return Receipt(batch, index)
+
+    def _publish(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes | None,
+        headers: Mapping[str, str] | None,
+        timestamp: datetime | int | None,
+        durability: str | None,
+        seq: int | None,
+    ) -> Receipt:
+        """``publish`` with everything it can do."""
+        self._learn(topic)
+        value = _check_value(value)
         if key is not None:
             _check_key(key)
-        connection = self._connection
-        publisher = self._publisher
-        if connection.dead is not None:
-            raise connection.dead
-        if publisher.added_bytes - publisher.released_bytes >= self._max_buffer:
-            self._make_room()
-        batch, index = self._add(
-            topic,
-            value,
-            key,
-            codec.encode_headers(headers) if headers else None,
-            None if timestamp is None else _to_ns(timestamp),
-            clock.wall_ns,
-            TOPIC_DEFAULT if durability is None else _durability(durability),
-            seq if seq is None else self._check_seq(topic, seq),
+        if seq is not None:
+            _check_seq(seq)
+        coded = codec.encode_headers(headers) if headers else None
+        time_ns = None if timestamp is None else _to_ns(timestamp)
+        wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
+        self._make_room()
+        batch, index = self._publisher.add(
+            topic, value, key, coded, time_ns, clock.wall_ns, wanted, seq
         )
-        if connection._sleeping:
-            connection.published()
-        return Receipt(connection, batch, index)
+        self._connection.published()
+        return Receipt(batch, index)
 
     def publish_many(
         self,
@@ -199,11 +230,10 @@ class Mesh:
     ) -> Receipts:
         """Publish records of one topic in one call; returns a sequence of receipts.
 
-        The columns have one item a record; ``headers`` may be one mapping for all. Limits and errors are those of ``publish``; if one
-        record is invalid nothing is published.
+        The columns have one item a record; ``headers`` may be one mapping for all. Limits and
+        errors are those of ``publish``; if one record is invalid nothing is published.
         """
-        if topic not in self._known:
-            self._learn(topic)
+        self._learn(topic)
         self._connection.check()
         wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
         values = _check_values(values)
@@ -224,8 +254,7 @@ class Mesh:
         publisher = self._publisher
         batches: list[tuple[int, Batch]] = []
         for begin, end in _slices(values):
-            if publisher.buffered_bytes >= self._max_buffer:
-                self._make_room()
+            self._make_room()
             batch = publisher.add_many(
                 topic,
                 values[begin:end],
@@ -236,8 +265,7 @@ class Mesh:
                 wanted,
             )
             batches.append((begin, batch))
-            if self._connection._sleeping:
-                self._connection.published()
+            self._connection.published()
         return Receipts(self._connection, batches)
 
     def last_sequence(self, topic: str) -> int:
@@ -267,32 +295,29 @@ class Mesh:
             raise failed
 
     def _learn(self, topic: str) -> None:
+        """Check a topic on first use; a named producer goes on where its last run ended."""
+        if topic in self._lanes:
+            return
         check_topic(topic)
-        if self._named:
-            # A named producer goes on where its last run ended.
-            last = self.last_sequence(topic)
+        last = self.last_sequence(topic) if self._named else 0
+        with self._guard:
             lane = self._publisher.lane(topic)
             lane.tail = max(lane.tail, last)
-        if len(self._known) >= limits.TOPICS_MAX:
-            self._known.clear()
-        self._known.add(topic)
-
-    def _check_seq(self, topic: str, seq: int) -> int:
-        if not isinstance(seq, int) or seq < 1:
-            raise InvalidArgument(f"seq is a number from 1, not {seq!r}")
-        return seq
 
     def _make_room(self) -> None:
-        publisher = self._publisher
+        """Wait, or fail, while the buffer is full; raise if the connection is no more."""
+        connection, publisher = self._connection, self._publisher
+        connection.check()
+        if publisher.added_bytes < publisher.ceiling_bytes:
+            return
         if not self._block:
             raise BufferFull(
                 f"{publisher.buffered_bytes} bytes wait for confirmation, the limit is "
-                f"{self._max_buffer} (connect(max_buffer=...)); state: {self.state}"
+                f"{publisher.buffer_bytes} (connect(max_buffer=...)); state: {self.state}"
             )
-        connection = self._connection
         connection.wake()
-        # Half the buffer at a time: a publisher woken for every batch would wake for each record.
-        low = self._max_buffer * 3 // 4
+        # A quarter at a time: a publisher woken for every batch would wake for each record.
+        low = publisher.buffer_bytes * 3 // 4
         connection.wait_until(
             lambda: publisher.buffered_bytes <= low or connection.dead is not None, None
         )
@@ -391,6 +416,11 @@ def _check_values(values: Sequence[bytes]) -> list[bytes]:
                 _check_value(value)
         return checked
     return [_check_value(value) for value in checked]
+
+
+def _check_seq(seq: object) -> None:
+    if not isinstance(seq, int) or not 1 <= seq < 1 << 62:
+        raise InvalidArgument(f"seq is a number from 1, not {seq!r}")
 
 
 def _check_key(key: object) -> None:

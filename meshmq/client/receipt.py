@@ -20,12 +20,17 @@ class Receipt:
     After ``wait`` (or once ``done``): ``stream``, ``offset``, ``durability``.
     """
 
-    __slots__ = ("_batch", "_connection", "_index")
+    # One is made per record, so it holds two things; the batch knows the rest.
+    __slots__ = ("_batch", "_index")
 
-    def __init__(self, connection: Connection, batch: Batch, index: int) -> None:
-        self._connection = connection
+    def __init__(self, batch: Batch, index: int) -> None:
         self._batch = batch
         self._index = index
+
+    @property
+    def _connection(self) -> Connection:
+        connection: Connection = self._batch.lane.owner
+        return connection
 
     @property
     def done(self) -> bool:
@@ -134,11 +139,11 @@ class Receipts(Sequence[Receipt]):
             else:
                 high = middle
         base, batch = self._batches[low]
-        return Receipt(self._connection, batch, index - base)
+        return Receipt(batch, index - base)
 
     def wait(self, timeout: float | None = None) -> Receipts:
         """Wait for all of them; raise the first error. ``timeout`` is in seconds, for all."""
         deadline = self._connection.deadline(timeout)
         for _, batch in self._batches:
-            Receipt(self._connection, batch, batch.skipped).wait(self._connection.left(deadline))
+            Receipt(batch, batch.skipped).wait(self._connection.left(deadline))
         return self

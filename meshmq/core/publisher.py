@@ -39,6 +39,8 @@ EncodeBatch = Callable[
 ]
 
 WAITING, DONE, FAILED = range(3)
+TOPIC_DEFAULT = -1
+"""For ``wanted``: the durability the topic itself has."""
 
 
 class Lane:
@@ -47,21 +49,26 @@ class Lane:
     Attributes:
         tail: highest sequence given out, 0 before the first.
         open: the batch that gathers records now, or None.
+        plain: the same while it holds values only and wants the topic's own durability, else None.
         in_flight: batches sent and not answered, oldest first.
         unsettled: closed batches whose end is not known, oldest first.
         held: batches that wait to be numbered anew; not empty only while ``in_flight`` drains.
         explicit: whether the program numbers the records itself.
+        owner: what the shell hangs here for receipts; the machine never looks at it.
         transient: None until the node has told; then whether the topic keeps nothing.
     """
 
     __slots__ = (
-        "explicit", "held", "in_flight", "open", "tail", "topic", "transient", "unsettled",
+        "explicit", "held", "in_flight", "open", "owner", "plain", "tail", "topic", "transient",
+        "unsettled",
     )  # fmt: skip
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, owner: Any) -> None:
         self.topic = topic
+        self.owner = owner
         self.tail = 0
         self.open: Batch | None = None
+        self.plain: Batch | None = None
         self.in_flight: deque[Batch] = deque()
         self.unsettled: deque[Batch] = deque()
         self.held: list[Batch] = []
@@ -148,8 +155,9 @@ class Publisher:
 
     def __init__(self, encode: EncodeBatch, guard: AbstractContextManager[Any]) -> None:
         self._encode = encode
-        self._guard = guard
-        self._lanes: dict[str, Lane] = {}
+        self.guard = guard
+        self.owner: Any = None
+        self.lanes: dict[str, Lane] = {}
         self._full: list[Batch] = []  # closed by add(), not yet taken
         self._opened: list[Batch] = []  # in the order their first record came
         self._queue: deque[Batch] = deque()
@@ -160,6 +168,8 @@ class Publisher:
         self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
         self.added_bytes = 0  # written under the guard
         self.released_bytes = 0  # written by the owner's thread only
+        self.buffer_bytes = limits.PRODUCER_BUFFER_BYTES_MAX
+        self.ceiling_bytes = self.buffer_bytes  # added_bytes may grow up to here
         self.finished: list[Batch] = []
         self.confirmed_records = 0
 
@@ -195,9 +205,9 @@ class Publisher:
 
     def lane(self, topic: str) -> Lane:
         """The lane of ``topic``, made on first use; call under the guard or before sharing."""
-        lane = self._lanes.get(topic)
+        lane = self.lanes.get(topic)
         if lane is None:
-            lane = self._lanes[topic] = Lane(topic)
+            lane = self.lanes[topic] = Lane(topic, self.owner)
         return lane
 
     def add(
@@ -214,15 +224,15 @@ class Publisher:
         """Add one record; return its batch and its index there.
 
         ``time_ns`` None takes the batch's own time, read from ``clock_ns`` when it opens.
-        ``sequence`` must be above the lane's tail (the caller has checked).
+        ``sequence`` is the program's own number of the record, from 1.
         """
-        with self._guard:
-            lane = self._lanes.get(topic)
-            if lane is None:
-                lane = self.lane(topic)
+        with self.guard:
+            lane = self.lane(topic)
             batch = lane.open
             if batch is None or batch.wanted != wanted or sequence is not None:
                 batch = self._batch_for(lane, wanted, sequence, clock_ns)
+            if key is not None or headers is not None or time_ns is not None:
+                lane.plain = None
             values = batch.values
             index = len(values)
             values.append(value)
@@ -236,7 +246,7 @@ class Publisher:
             batch.size += size
             self.added_bytes += size
             if batch.size >= limits.BATCH_BYTES_TARGET or index + 1 == limits.BATCH_RECORDS_MAX:
-                self._close(batch)
+                self.close(batch)
             return batch, index
 
     def add_many(
@@ -250,10 +260,10 @@ class Publisher:
         wanted: int,
     ) -> Batch:
         """Add one slice of records that fits one batch, as a batch of its own; return it."""
-        with self._guard:
+        with self.guard:
             lane = self.lane(topic)
             if lane.open is not None:
-                self._close(lane.open)
+                self.close(lane.open)
             batch = Batch(lane, lane.tail + 1, lane.tail, clock_ns(), wanted)
             batch.values = values if isinstance(values, list) else list(values)
             batch.keys = list(keys) if keys is not None else None
@@ -267,15 +277,15 @@ class Publisher:
             self.added_bytes += size
             lane.open = batch
             self._opened.append(batch)
-            self._close(batch)
+            self.close(batch)
             return batch
 
     def unsettled(self) -> list[Batch]:
         """Every batch whose end is not known, the ones that gather included."""
-        with self._guard:
+        with self.guard:
             return [
                 batch
-                for lane in self._lanes.values()
+                for lane in self.lanes.values()
                 for batch in (*lane.unsettled, *((lane.open,) if lane.open else ()))
             ]
 
@@ -287,16 +297,19 @@ class Publisher:
             follows = sequence is None or sequence == batch.first + len(batch.values)
             if follows and batch.wanted == wanted:
                 return batch
-            self._close(batch)
+            self.close(batch)
         lane.explicit = lane.explicit or sequence is not None
         first = lane.tail + 1 if sequence is None else sequence
-        batch = lane.open = Batch(lane, first, lane.tail, clock_ns(), wanted)
+        after = min(lane.tail, first - 1)  # a program may publish old sequences again
+        batch = lane.open = Batch(lane, first, after, clock_ns(), wanted)
+        lane.plain = batch if wanted == TOPIC_DEFAULT and sequence is None else None
         self._opened.append(batch)
         return batch
 
-    def _close(self, batch: Batch) -> None:
+    def close(self, batch: Batch) -> None:
+        """End the gathering of an open batch; call under the guard."""
         lane = batch.lane
-        lane.open = None
+        lane.open = lane.plain = None
         batch.count = len(batch.values)
         lane.tail = batch.first + batch.count - 1
         lane.unsettled.append(batch)
@@ -337,11 +350,11 @@ class Publisher:
         return bodies
 
     def _gather(self, partial: bool) -> None:
-        with self._guard:
+        with self.guard:
             if partial:
                 for batch in self._opened:
                     if batch.lane.open is batch:
-                        self._close(batch)
+                        self.close(batch)
                 self._opened.clear()
             elif len(self._opened) > 64:
                 self._opened = [b for b in self._opened if b.lane.open is b]
@@ -382,7 +395,7 @@ class Publisher:
 
     def on_confirmation(self, c: Confirmation, origin: bytes) -> None:
         """Take the node's answer to a run of sequences of one topic."""
-        lane = self._lanes.get(c.topic)
+        lane = self.lanes.get(c.topic)
         if lane is None:
             return
         if c.code:
@@ -436,7 +449,7 @@ class Publisher:
         if lane.in_flight or not lane.held:
             return
         held, lane.held = lane.held, []
-        with self._guard:
+        with self.guard:
             tail = 0
             for batch in [*lane.unsettled, *([lane.open] if lane.open else [])]:
                 batch.first, batch.after = tail + 1, tail
@@ -476,7 +489,7 @@ class Publisher:
     def on_session_lost(self) -> None:
         """Put what is unanswered back, in order; what may be lost and was sent has failed."""
         again: list[Batch] = []
-        for lane in self._lanes.values():
+        for lane in self.lanes.values():
             while lane.in_flight:
                 batch = lane.in_flight.popleft()
                 if lane.transient:
@@ -506,7 +519,7 @@ class Publisher:
     def fail_all(self, error: MeshError) -> None:
         """Give up: everything that is not answered fails with ``error``."""
         self._gather(True)
-        for lane in self._lanes.values():
+        for lane in self.lanes.values():
             while lane.in_flight:
                 self._finish(lane.in_flight.popleft(), FAILED, error)
             for batch in lane.held:
@@ -535,6 +548,7 @@ class Publisher:
     def _settle(self, batch: Batch, state: int, error: MeshError | None) -> None:
         batch.lane.unsettled.remove(batch)
         self.released_bytes += batch.size
+        self.ceiling_bytes = self.released_bytes + self.buffer_bytes
         batch.error = error
         batch.state = state
         # The bytes are no longer needed; receipts may keep the batch alive for long.
