@@ -165,7 +165,11 @@ class Mesh:
         lane = self._lanes.get(topic)
         if (
             lane is None
-            or not (key is headers is timestamp is durability is seq is None)
+            or key is not None
+            or headers is not None
+            or timestamp is not None
+            or durability is not None
+            or seq is not None
             or type(value) is not bytes
             or len(value) > limits.VALUE_BYTES_MAX
             or publisher.added_bytes >= publisher.ceiling_bytes
