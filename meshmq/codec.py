@@ -299,8 +299,7 @@ def _encode_confirm(m: Any, b: frames.Confirm) -> None:
 
 def _decode_confirm(r: Any, _: bytes | None) -> frames.Confirm:
     rows = r.confirm.confirmations
-    if len(rows) > 4 * limits.FRAME_BATCHES_MAX:
-        raise BadFrame(f"confirm frame of {len(rows)} rows")
+    _bounded(rows, "confirm")
     new = frames.Confirmation
     return frames.Confirm(
         tuple(

@@ -28,7 +28,7 @@ BATCH_BYTES_MAX = VALUE_BYTES_MAX + 64 * KIB  # one largest record with key, hea
 # --- frames --------------------------------------------------------------------------------
 FRAME_PAYLOAD_BYTES_MAX = BATCH_BYTES_MAX
 FRAME_PAYLOAD_BYTES_TARGET = 256 * KIB  # small batches of many topics travel together up to this
-FRAME_HEADER_BYTES_MAX = 256 * KIB
+FRAME_HEADER_BYTES_MAX = 512 * KIB  # FRAME_BATCHES_MAX rows with the longest topics
 FRAME_PARTS_MAX = 2
 FRAME_BATCHES_MAX = 1024
 COMMAND_BYTES_MAX = 64 * KIB
@@ -57,6 +57,7 @@ PARTIAL_FRAMES_IN_FLIGHT = 2  # a partly filled batch waits while so many frames
 RECORD_OVERHEAD_BYTES = 32  # accounted per record besides its bytes: pointers, padding, receipt
 PRODUCER_RECENT_RANGES_MAX = 256  # confirmed ranges a node remembers to answer a resend
 PRODUCER_FORGET_NS = 7 * DAY
+PRODUCER_SWEEP_NS = 3600 * SECOND
 PRODUCERS_MAX = 100_000  # (producer, topic) pairs a node remembers; the oldest are forgotten
 TRANSIENT_PRODUCERS_MAX = 1024  # a transient topic remembers so many, in memory only
 

@@ -306,7 +306,10 @@ class Node:
                 peer = self.peers.get(link)
                 if peer is not None:
                     self._touched[link] = peer
-                    peer.session.send(Confirm(tuple(_merge(rows))), now_ns)
+                    merged = _merge(rows)
+                    for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
+                        part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
+                        peer.session.send(Confirm(part), now_ns)
             self._confirms = {}
         if delivery.reads:
             self._effects += delivery.reads

@@ -94,6 +94,8 @@ class Streams:
         self.repeated = 0
         self.refused: dict[str, int] = {}
         self._unsynced: deque[_Unsynced] = deque()
+        self._swept_ns = state.append_time_ns
+        self._producer_count = len(state.producers)
         for name, s in state.topics.items():
             topic = Topic(s.topic, s.next_offset, s.next_offset, s.first_offset)
             self.topics[name] = topic
@@ -146,6 +148,7 @@ class Streams:
         state = topic.producers.get(producer)
         if state is None:
             state = topic.producers[producer] = ProducerState()
+            self._bound_producers(topic)
         state.add(batch.first, base, batch.count, 0)
         topic.published += batch.count
         self.published += batch.count
@@ -154,13 +157,22 @@ class Streams:
             entries.append(entry)
             self._unsynced.append(_Unsynced(link, batch.topic, []))
             return accepted, None
-        if len(topic.producers) > limits.TRANSIENT_PRODUCERS_MAX:
-            del topic.producers[next(iter(topic.producers))]
         self.confirmed += batch.count
         return accepted, Confirmation(
             batch.topic, batch.first, batch.count, topic_id=topic.entry.topic_id, durability=SENT,
             last=state.last,
         )  # fmt: skip
+
+    def _bound_producers(self, topic: Topic) -> None:
+        """A producer was added to ``topic``: forget its oldest one where there are too many."""
+        if topic.entry.durable:
+            self._producer_count += 1
+            if self._producer_count <= limits.PRODUCERS_MAX or len(topic.producers) < 2:
+                return
+            self._producer_count -= 1
+        elif len(topic.producers) <= limits.TRANSIENT_PRODUCERS_MAX:
+            return
+        del topic.producers[next(iter(topic.producers))]
 
     def _repeat(
         self, link: bytes, topic: Topic, known: ProducerState, batch: PublishBatch
@@ -236,18 +248,24 @@ class Streams:
             )  # fmt: skip
             answers.append((waiting.link, c))
             answers += waiting.repeats
+        if commit.append_time_ns - self._swept_ns > limits.PRODUCER_SWEEP_NS:
+            self._forget_producers(commit.append_time_ns)
         for trim in commit.trims:
             topic = self.by_stream.get(trim.stream)
             if topic is not None:
                 topic.first_offset = max(topic.first_offset, trim.first_offset)
         return answers
 
-    def forget_producers(self, before_ns: int) -> None:
-        """Forget producers whose last synced batch is older than ``before_ns`` (unix)."""
+    def _forget_producers(self, now_ns: int) -> None:
+        """Forget who sent nothing for PRODUCER_FORGET_NS, by the log's own clock (unix ns)."""
+        self._swept_ns = now_ns
+        self._producer_count = 0
         for topic in self.by_stream.values():
-            old = [p for p, s in topic.producers.items() if 0 < s.last_time_ns < before_ns]
+            before = now_ns - limits.PRODUCER_FORGET_NS
+            old = [p for p, s in topic.producers.items() if 0 < s.last_time_ns < before]
             for producer in old:
                 del topic.producers[producer]
+            self._producer_count += len(topic.producers)
 
     # -- topics and rules -----------------------------------------------------------------
 

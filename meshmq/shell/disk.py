@@ -80,28 +80,41 @@ class DiskThread:
             self._on_result()
 
     def _serve(self, store: LogStore) -> None:
+        """Appends first, then one other job at a time: a long replay delays no confirmation."""
+        others: deque[ReadLog | PlanRetention] = deque()
         ending = False
-        while not ending:
-            first = self._jobs.get()
-            jobs: list[Job] = []
-            while True:
-                if first is None:
-                    ending = True
-                    break
-                jobs += first
-                try:
-                    first = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            self._commit(store, [j for j in jobs if isinstance(j, Append)])
+        while not ending or others:
+            appends, ending = self._take(others, ending)
+            if appends:
+                self._commit(store, appends)
+            if others:
+                self._do(store, others.popleft())
+
+    def _take(
+        self, others: deque[ReadLog | PlanRetention], ending: bool
+    ) -> tuple[list[Append], bool]:
+        """All that waits: appends returned, the rest put in line; waits if there is nothing."""
+        appends: list[Append] = []
+        while True:
+            try:
+                jobs = self._jobs.get(block=not (others or appends or ending))
+            except queue.Empty:
+                return appends, ending
+            if jobs is None:
+                return appends, True
             for job in jobs:
-                if isinstance(job, ReadLog):
-                    r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max)
-                    done = ReadDone(job.reader, tuple(r.batches), r.next_lsn, r.next_slot)
-                    self._post(done)
-                elif isinstance(job, PlanRetention):
-                    self._post(RetentionPlanned(tuple(store.plan_retention())))
-                    self.stats = store.stats()
+                if isinstance(job, Append):
+                    appends.append(job)
+                else:
+                    others.append(job)
+
+    def _do(self, store: LogStore, job: ReadLog | PlanRetention) -> None:
+        if isinstance(job, ReadLog):
+            r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max)
+            self._post(ReadDone(job.reader, tuple(r.batches), r.next_lsn, r.next_slot))
+        else:
+            self._post(RetentionPlanned(tuple(store.plan_retention())))
+            self.stats = store.stats()
 
     def _commit(self, store: LogStore, appends: list[Append]) -> None:
         """Commit in groups of about COMMIT_BYTES_MAX; each is answered when it is synced."""
