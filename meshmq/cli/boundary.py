@@ -1,7 +1,7 @@
 """Where every error of a command becomes one sentence on stderr and an exit code.
 
-0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads our output any more. Nothing below
-this function prints an error, and nothing passes it as a traceback.
+0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads our output any more. Nothing
+below this function prints an error, and nothing passes it as a traceback.
 """
 
 from __future__ import annotations

@@ -109,7 +109,9 @@ class LineRouter:
             key = self._key_of(number, [])
             yield Run(topic, lines, [key] * len(lines) if key is not None else None)
             return
-        current, values, keys = "", [], []
+        current = ""
+        values: list[bytes] = []
+        keys: list[bytes | None] = []
         for at, line in enumerate(lines, number):
             fields = line.removesuffix(b"\r").split(self._separator, self._split_count)
             try:

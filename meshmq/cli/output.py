@@ -46,9 +46,7 @@ def printable(data: bytes) -> str:
 def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a table, left-aligned; numbers right-aligned. Never cut to a terminal's width."""
     table = [[_cell(value) for value in row] for row in rows]
-    numeric = [
-        all(row[i].replace(",", "").isdigit() for row in table) for i in range(len(heads))
-    ]
+    numeric = [all(row[i].replace(",", "").isdigit() for row in table) for i in range(len(heads))]
     widths = [max([len(head), *(len(row[i]) for row in table)]) for i, head in enumerate(heads)]
     return [
         "  ".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 SHOW_INTERVAL_S = 0.1  # faster than anybody reads; keeps the cost off the publishing loop
 
@@ -20,7 +20,7 @@ class LineProgress:
         self._progress: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> LineProgress:
+    def __enter__(self) -> Self:
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn

@@ -42,9 +42,7 @@ def pub(
     value: Annotated[str | None, typer.Argument(help="The value, as text.")] = None,
     lines: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="Publish each line of FILE, or of standard input ('-')."
-        ),
+        typer.Option(metavar="FILE", help="Publish each line of FILE, or of standard input ('-')."),
     ] = None,
     key: Annotated[
         str | None,
@@ -187,7 +185,7 @@ def _publish_lines(
 
 
 def _settle_rest(window: Window) -> None:
-    """After an error: what went before it may still be confirmed; the first error is the one told."""
+    """After an error: what went before may still be confirmed; the first error is told."""
     try:
         window.settle(within=2.0)
     except MeshError:
@@ -229,7 +227,7 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
         yield sys.stdin.buffer, None
         return
     try:
-        stream = Path(name).open("rb")
+        stream = Path(name).open("rb")  # noqa: SIM115  (only the opening is guarded)
     except OSError as error:
         raise CommandError(f"cannot read {name}: {error.strerror}") from None
     with stream:

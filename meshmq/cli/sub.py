@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,7 +31,7 @@ FETCH_RECORDS_MAX = 1000  # one write to stdout for so many at most
 FETCH_WAIT_S = 1.0  # so that a stopped terminal or a signal is noticed in time
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a message looks on stdout."""
 
     text = "text"
@@ -72,17 +72,19 @@ def sub(
     target = Target(url, mesh, insecure, json, timeout)
     shown, last = 0, None
     try:
-        with connected(target, on_state=tell_state) as connection:
-            with connection.subscribe(pattern, start=begin, on_missed=_tell_missed) as subscription:
-                _tell_waiting(connection, pattern)
-                while count is None or shown < count:
-                    room = FETCH_RECORDS_MAX if count is None else count - shown
-                    batch = subscription.fetch(min(room, FETCH_RECORDS_MAX), timeout=FETCH_WAIT_S)
-                    if batch:
-                        sys.stdout.buffer.write(b"".join(map(render, batch)))
-                        sys.stdout.buffer.flush()
-                        shown += len(batch)
-                        last = batch[-1]
+        with (
+            connected(target, on_state=tell_state) as connection,
+            connection.subscribe(pattern, start=begin, on_missed=_tell_missed) as subscription,
+        ):
+            _tell_waiting(connection, pattern)
+            while count is None or shown < count:
+                room = FETCH_RECORDS_MAX if count is None else count - shown
+                batch = subscription.fetch(min(room, FETCH_RECORDS_MAX), timeout=FETCH_WAIT_S)
+                if batch:
+                    sys.stdout.buffer.write(b"".join(map(render, batch)))
+                    sys.stdout.buffer.flush()
+                    shown += len(batch)
+                    last = batch[-1]
     except KeyboardInterrupt:
         raise Interrupted(_stopped_sentence(shown, last)) from None
 

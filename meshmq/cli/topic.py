@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +24,7 @@ from meshmq.names import matches
 app = typer.Typer(help="Create, list, show and delete topics.", no_args_is_help=False)
 
 
-class Durability(str, Enum):
+class Durability(StrEnum):
     """What a topic keeps."""
 
     durable = "durable"

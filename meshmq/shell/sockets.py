@@ -224,6 +224,7 @@ class ClientSocket:
         if self._monitor is not None:
             self._poller.unregister(self._monitor)
             self._socket.disable_monitor()
+            self._monitor.close(0)
             self._monitor = None
         self._socket.close(linger_ms)
         self._socket = None

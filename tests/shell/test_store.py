@@ -278,19 +278,22 @@ def test_sqlite_error_ends_all_writing(opened, writer_of, reader):
 
 def test_one_thread_only(tmp_path):
     store = LogStore.open(tmp_path / "data")
-    done = []
+    used, leave = threading.Event(), threading.Event()
 
     def use():
         store.append([TopicEntry(1, b"t" * 16, "a", True, 0, 0)])
-        done.append(store.state.next_lsn)
+        used.set()
+        leave.wait(10)
+        store.close()
 
     thread = threading.Thread(target=use)
     thread.start()
-    thread.join()
-    assert done == [2]  # another thread may go on after open ...
+    assert used.wait(10)  # another thread may go on after open ...
+    assert store.state.next_lsn == 2
     with pytest.raises(RuntimeError, match="second thread"):
         store.stats()  # ... and is the only one then
-    store.close()
+    leave.set()
+    thread.join(10)
 
 
 def test_stats_count(opened, writer_of, small_segments):

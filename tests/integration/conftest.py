@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+_spec = importlib.util.spec_from_file_location("nodes", Path(__file__).with_name("nodes.py"))
+nodes = importlib.util.module_from_spec(_spec)
+sys.modules.setdefault("nodes", nodes)
+_spec.loader.exec_module(nodes)
+
+
+@pytest.fixture
+def node(tmp_path):
+    running = nodes.ThreadNode(tmp_path / "data")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def process_node(tmp_path):
+    running = nodes.ProcessNode(tmp_path / "data")
+    yield running
+    running.stop()
