@@ -1,0 +1,14 @@
+"""The simulator: real cores on virtual time, with faults from a seed. Public API.
+
+``World(seed).run()`` plays a whole history and returns it; ``check(history)`` gives what is wrong
+with it, as sentences. The same seed gives the same history. ``python -m meshmq.testing`` does both
+from a shell.
+"""
+
+from __future__ import annotations
+
+from meshmq.testing.checkers import check
+from meshmq.testing.links import LinkWorld, check_link
+from meshmq.testing.world import History, World
+
+__all__ = ["History", "LinkWorld", "World", "check", "check_link"]

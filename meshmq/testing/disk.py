@@ -1,0 +1,90 @@
+"""A disk for the simulator: group commits that take time, and crashes that forget the rest.
+
+It keeps the promises of the real store (the shell's LogStore), which tests/shell holds to the same
+contract: what is committed is in order, dense and whole; reads stop at their bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from meshmq.core.effects import ReadLog
+from meshmq.core.events import ReadDone
+from meshmq.core.log import BatchEntry, Commit, Entry, LogState, StoredBatch, split_entries
+
+SCAN_COMMITS_MAX = 50  # small, so that reads end in the middle of nothing
+
+
+class Disk:
+    """What survives.
+
+    Attributes:
+        state: the sum of ``commits``, as recovery would find it.
+        commits: all synced commits, from lsn 1.
+        synced: (stream, offset) -> record, of what is synced and was ever stored.
+    """
+
+    def __init__(self, origin: bytes) -> None:
+        self.state = LogState(origin)
+        self.commits: list[Commit] = []
+        self.synced: dict[tuple[int, int], bytes] = {}
+
+    def commit(self, entries: Sequence[Entry], wall_ns: int, records: Callable[[bytes], list[bytes]]) -> Commit:
+        """Sync one group of entries."""
+        commit = Commit(
+            self.state.next_lsn,
+            max(wall_ns, self.state.append_time_ns),
+            *split_entries(list(entries)),
+        )
+        self.state.apply(commit)
+        self.commits.append(commit)
+        for batch in commit.batches:
+            for i, record in enumerate(records(batch.payload)):
+                # The first record an offset had stays, so that a reuse is seen as a difference.
+                self.synced.setdefault((batch.stream, batch.base_offset + i), record)
+        return commit
+
+    def read(self, order: ReadLog) -> ReadDone:
+        """Answer a read as the store does."""
+        lsn, slot = self._begin(order)
+        found: list[StoredBatch] = []
+        size = 0
+        last = min(order.end_lsn, len(self.commits), lsn + SCAN_COMMITS_MAX - 1)
+        while lsn <= last:
+            commit = self.commits[lsn - 1]
+            for at in range(slot, len(commit.batches)):
+                batch = commit.batches[at]
+                if not self._is_wanted(batch, order):
+                    continue
+                if found and size + len(batch.payload) > order.bytes_max:
+                    return ReadDone(order.reader, tuple(found), lsn, at)
+                size += len(batch.payload)
+                found.append(
+                    StoredBatch(
+                        batch.stream, batch.base_offset, batch.count, batch.payload,
+                        batch.checksum, commit.append_time_ns, lsn, at,
+                    )
+                )  # fmt: skip
+            lsn, slot = lsn + 1, 0
+        return ReadDone(order.reader, tuple(found), max(lsn, 1), 0)
+
+    def _begin(self, order: ReadLog) -> tuple[int, int]:
+        kind, value, slot = order.start
+        if kind == "position":
+            return max(1, value), slot
+        for commit in self.commits:
+            if kind == "time" and commit.append_time_ns >= value:
+                return commit.lsn, 0
+            if kind == "offset":
+                for at, batch in enumerate(commit.batches):
+                    if batch.stream in order.streams and batch.base_offset + batch.count > value:
+                        return commit.lsn, at
+        return order.end_lsn + 1, 0
+
+    def _is_wanted(self, batch: BatchEntry, order: ReadLog) -> bool:
+        stream = self.state.streams.get(batch.stream)
+        return (
+            stream is not None
+            and batch.stream in order.streams
+            and batch.base_offset + batch.count > stream.first_offset
+        )

@@ -1,0 +1,665 @@
+"""A node and its clients on virtual time: the real core, a simulated network, disk and clock.
+
+Everything comes from one seed: workload, delays, lost, repeated and late frames, cut links, kills
+and restarts. A kill forgets what was not synced; a sync under way may have made it, unconfirmed.
+Ties in time are broken by the seed, so nothing rests on an order that nobody promised.
+
+A history has two parts: faults, then healing, after which everything must come to rest. What
+happened is in ``History``; judging it is the checkers' business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import random
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from meshmq.core.client import Client, ClientIdentity
+from meshmq.core.effects import (
+    Append,
+    Arrived,
+    ClientEffect,
+    CloseLink,
+    CommandAnswered,
+    NodeEffect,
+    PlanRetention,
+    ReadLog,
+    Send,
+    StateChanged,
+    SubscriptionAnswered,
+)
+from meshmq.core.events import (
+    Committed,
+    FrameReceived,
+    LinkClosed,
+    LinkOpened,
+    NodeEvent,
+    RetentionPlanned,
+    TimerFired,
+)
+from meshmq.core.log import Entry, RuleEntry
+from meshmq.core.node import Node
+from meshmq.core.publisher import TOPIC_DEFAULT, Batch
+from meshmq.core.subscriber import Arrival, Start
+from meshmq.errors import BadFrame
+from meshmq.frames import (
+    START_EARLIEST,
+    START_NEW,
+    START_OFFSET,
+    START_TIME,
+    Envelope,
+)
+from meshmq.limits import MS, SECOND
+from meshmq.names import matches
+from meshmq.testing.disk import Disk
+
+WALL_NS = 1_700_000_000 * SECOND
+ORIGIN = b"simulated-origin"
+DURABLE = ("d.a", "d.b", "d.c.x")
+TRANSIENT = ("t.a", "t.b")
+NAMED = "c0"
+PATTERNS = ("d.>", "d.a", "d.*", ">", "t.>", "t.a", "d.c.x", "d.b")
+FAULTS_NS = 4 * SECOND
+HEALED_NS = 40 * SECOND
+
+
+def encode(
+    values: Sequence[bytes],
+    keys: Sequence[bytes] | None,
+    headers: Sequence[bytes] | None,
+    times: Sequence[int] | None,
+    time_ns: int,
+) -> bytes:
+    """A batch's bytes in the simulator: length, value, length, value ..."""
+    return b"".join([struct.pack("<H", len(v)) + v for v in values])
+
+
+def decode(data: bytes) -> list[bytes]:
+    """Read back ``encode``."""
+    values, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 2], "little")
+        values.append(data[at + 2 : at + 2 + size])
+        at += 2 + size
+    return values
+
+
+def check_batch(data: bytes, count: int) -> None:
+    """The node's check of a batch's bytes."""
+    values = decode(data)
+    if len(values) != count or b"malformed" in values:
+        raise BadFrame("malformed")
+
+
+@dataclass(slots=True)
+class Published:
+    """One record a program published."""
+
+    producer: str
+    topic: str
+    value: bytes
+    batch: Batch
+    index: int
+    at_ns: int
+
+
+@dataclass(slots=True)
+class Seen:
+    """One record a subscription was handed; ``synced`` tells whether it was on disk by then."""
+
+    topic: str
+    offset: int | None
+    value: bytes
+    synced: bool
+
+
+@dataclass(slots=True)
+class Reader:
+    """One subscription of a program and what it got."""
+
+    client: str
+    number: int
+    pattern: str
+    start: Start
+    answered_ns: int = 0
+    refused: str = ""
+    ended: bool = False
+    sessions_lost: int = 0
+    missed: int = 0
+    seen: list[Seen] = field(default_factory=list)
+    inbox: list[Arrival] = field(default_factory=list)
+    consumes: bool = True
+
+
+@dataclass(slots=True)
+class History:
+    """What happened in one run.
+
+    Attributes:
+        trims: whether retention took records away.
+        rested: whether everything came to rest after healing.
+        digest: of every event in order: equal for equal seeds.
+    """
+
+    seed: int
+    disk: Disk
+    published: list[Published]
+    readers: list[Reader]
+    trims: bool
+    rested: bool
+    kills: int
+    events: int
+    digest: str
+    unrest: list[str]
+
+
+class _Program:
+    """A client with its program: publishes, subscribes, consumes."""
+
+    def __init__(self, world: World, name: str, run: int) -> None:
+        self.name = name
+        self.world = world
+        self.run = run
+        # c0 keeps its producer name over restarts and numbers its records; the others are new.
+        producer = name if name == NAMED else f"{name}/{run}"
+        identity = ClientIdentity(
+            "local",
+            hashlib.sha256(f"{name}/{run}".encode()).digest()[:16],
+            hashlib.sha256(producer.encode()).digest()[:16],
+            name,
+        )
+        self.client = Client(identity, encode, world.rng)
+        self.link = b""
+        self.links = 0
+        self.alive = True
+        self.deaf = False  # frames to it are lost
+        self.mute = False  # frames from it are lost
+        self.readers: dict[int, Reader] = {}
+        self.counters: dict[str, int] = {}
+        self.due_ns: int | None = None
+
+
+class World:
+    """One history, from one seed. ``run`` plays it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.now_ns = SECOND
+        self.disk = Disk(ORIGIN)
+        self.node: Node | None = None
+        self.events = 0
+        self.kills = 0
+        self.trims = False
+        self.published: list[Published] = []
+        self.readers: list[Reader] = []
+        self.programs: dict[str, _Program] = {}
+        self._heap: list[tuple[int, float, int, Callable[[], None]]] = []
+        self._digest = hashlib.sha256()
+        self._epoch = 0
+        self._waiting: list[Append] = []
+        self._syncing = False
+        self._node_due: int | None = None
+        self._healed = False
+        rng = self.rng
+        self.loss = rng.choice([0.0, 0.0, 0.01, 0.1])
+        self.repeat = rng.choice([0.0, 0.02, 0.1])
+        self.late = rng.choice([0.0, 0.05, 0.2])
+        self.kill_count = rng.choice([0, 1, 2, 4])
+        self.cuts = rng.choice([0, 1, 3])
+        self.retention = rng.random() < 0.2
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def after(self, delay_ns: int, work: Callable[[], None]) -> None:
+        """Do ``work`` ``delay_ns`` from now."""
+        self.events += 1
+        entry = (self.now_ns + delay_ns, self.rng.random(), self.events, work)
+        heapq.heappush(self._heap, entry)
+
+    def run(self) -> History:
+        """Play the history: faults, healing, rest."""
+        self._start_node()
+        for i in range(self.rng.choice([2, 3])):
+            self._start_program(f"c{i}", 0)
+        self._plan_faults()
+        self._play(self.now_ns + FAULTS_NS)
+        self._heal()
+        end = self.now_ns + HEALED_NS
+        while self.now_ns < end and self._unrest():
+            self._play(self.now_ns + 250 * MS)
+        unrest = self._unrest()
+        return History(
+            self.seed, self.disk, self.published, self.readers, self.trims, not unrest,
+            self.kills, self.events, self._digest.hexdigest(), unrest,
+        )  # fmt: skip
+
+    def _play(self, until_ns: int) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= until_ns:
+            self.now_ns, _, _, work = heapq.heappop(heap)
+            work()
+        self.now_ns = until_ns
+
+    def _note(self, *what: object) -> None:
+        self._digest.update(repr((self.now_ns, what)).encode())
+
+    # -- faults -------------------------------------------------------------------------------
+
+    def _plan_faults(self) -> None:
+        rng = self.rng
+        for _ in range(self.kill_count):
+            self.after(int(rng.random() * FAULTS_NS), self._kill_node)
+        for program in list(self.programs.values()):
+            for _ in range(self.cuts):
+                self.after(int(rng.random() * FAULTS_NS), lambda p=program: self._cut(p.name))
+            if rng.random() < 0.3:
+                self.after(int(rng.random() * FAULTS_NS), lambda p=program: self._restart(p.name))
+
+    def _cut(self, name: str) -> None:
+        """Break a program's link: seen at once, or one way only, or silent."""
+        program = self.programs[name]
+        if self._healed or not program.alive:
+            return
+        kind = self.rng.choice(["closed", "deaf", "mute", "both"])
+        self._note("cut", name, kind)
+        if kind == "closed":
+            self._client_event(program, LinkClosed(program.link, "cut"))
+            return
+        program.deaf = kind in ("deaf", "both")
+        program.mute = kind in ("mute", "both")
+
+        def mend() -> None:
+            program.deaf = program.mute = False
+
+        self.after(int(self.rng.random() * 5 * SECOND), mend)
+
+    def _kill_node(self) -> None:
+        if self.node is None or self._healed:
+            return
+        self._note("kill")
+        self.kills += 1
+        self.node = None
+        self._epoch += 1
+        self._waiting = []
+        self._syncing = False
+        for program in self.programs.values():
+            if self.rng.random() < 0.7:
+                link = program.link
+                self.after(
+                    int(self.rng.random() * 20 * MS),
+                    lambda p=program, link=link: self._client_event(p, LinkClosed(link, "cut")),
+                )
+        self.after(int(self.rng.random() * SECOND), self._start_node)
+
+    def _heal(self) -> None:
+        self._note("heal")
+        self._healed = True
+        self.loss = self.repeat = self.late = 0.0
+        for program in self.programs.values():
+            program.deaf = program.mute = False
+        if self.node is None:
+            self._start_node()
+        for reader in self.readers:
+            if not reader.consumes:
+                reader.consumes = True
+                self._consume_later(reader)
+
+    # -- the node -----------------------------------------------------------------------------
+
+    def _start_node(self) -> None:
+        if self.node is not None:
+            return
+        self._epoch += 1
+        self.node = Node(
+            self.disk.state, name="n", mesh="local", software="simulated", check=check_batch,
+            entropy=self.rng,
+        )  # fmt: skip
+        self._node_due = None
+        if not self.disk.commits:
+            self._make_topics()
+        self._node_timer()
+
+    def _make_topics(self) -> None:
+        """Policies as an operator would set them before programs come."""
+        assert self.node is not None
+        entries: list[Entry] = []
+        for topic in TRANSIENT:
+            self.node.streams.create(topic, entries, RuleEntry(topic, False, 0, 0))
+        self.disk.commit(entries, WALL_NS, decode)
+        self.node.delivery.committed_lsn = len(self.disk.commits)
+
+    def _node_event(self, event: NodeEvent) -> None:
+        if self.node is not None:
+            self._note("node", type(event).__name__)
+            self._perform_node(self.node.handle(event, self.now_ns))
+            self._node_timer()
+
+    def _node_timer(self) -> None:
+        if self.node is None:
+            return
+        due = max(self.node.next_deadline_ns(), self.now_ns)
+        if self._node_due is None or due < self._node_due or self._node_due <= self.now_ns:
+            self._node_due = due
+            epoch = self._epoch
+
+            def fire() -> None:
+                if epoch == self._epoch and self._node_due == due:
+                    self._node_due = None
+                    self._node_event(TimerFired())
+
+            self.after(due - self.now_ns, fire)
+
+    def _perform_node(self, effects: list[NodeEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(link, envelope):
+                    self._to_client(link, envelope)
+                case Append():
+                    self._waiting.append(effect)
+                    self._sync()
+                case ReadLog():
+                    self._read(effect)
+                case PlanRetention():
+                    self._retain()
+                case CloseLink():
+                    pass
+
+    def _sync(self) -> None:
+        """Group commit: what waits when a sync begins goes together; the rest waits."""
+        if self._syncing or not self._waiting:
+            return
+        group, self._waiting = self._waiting, []
+        self._syncing = True
+        epoch = self._epoch
+
+        def done() -> None:
+            # After a kill the sync may have made it all the same: nobody is told.
+            if epoch != self._epoch and self.rng.random() < 0.5:
+                return
+            if epoch != self._epoch and self.node is not None:
+                return  # the restarted node has already read the log without it
+            entries = [entry for append in group for entry in append.entries]
+            commit = self.disk.commit(entries, WALL_NS + self.now_ns, decode)
+            self._note("synced", commit.lsn)
+            if epoch == self._epoch:
+                self._syncing = False
+                self._node_event(Committed(group[-1].ticket, (commit,)))
+                self._sync()
+
+        self.after(int(self.rng.random() ** 3 * 20 * MS) + 100_000, done)
+
+    def _read(self, order: ReadLog) -> None:
+        epoch = self._epoch
+
+        def done() -> None:
+            if epoch == self._epoch:
+                self._node_event(self.disk.read(order))
+
+        self.after(int(self.rng.random() * 3 * MS), done)
+
+    def _retain(self) -> None:
+        trims: list[tuple[int, int]] = []
+        if self.retention and not self._healed and self.rng.random() < 0.3:
+            for alias, stream in self.disk.state.streams.items():
+                kept = stream.next_offset - stream.first_offset
+                if kept > 20 and self.rng.random() < 0.5:
+                    trims.append((alias, stream.first_offset + kept // 2))
+                    self.trims = True
+        epoch = self._epoch
+
+        def done() -> None:
+            if epoch == self._epoch:
+                self._node_event(RetentionPlanned(tuple(trims)))
+
+        self.after(MS, done)
+
+    # -- the network --------------------------------------------------------------------------
+
+    def _travel(self, arrive: Callable[[], None]) -> None:
+        rng = self.rng
+        if rng.random() < self.loss:
+            return
+        delay = 50_000 + int(rng.random() * 200_000)
+        if rng.random() < self.late:
+            delay += int(rng.random() * 300 * MS)
+        self.after(delay, arrive)
+        if rng.random() < self.repeat:
+            self.after(delay + int(rng.random() * 100 * MS), arrive)
+
+    def _to_client(self, link: bytes, envelope: Envelope) -> None:
+        name = link.decode().split("/")[0]
+        program = self.programs.get(name)
+        if program is None or program.link != link or program.deaf:
+            return
+        self._travel(lambda: self._client_event(program, FrameReceived(link, envelope)))
+
+    def _to_node(self, program: _Program, envelope: Envelope) -> None:
+        link = program.link
+        if not program.mute:
+            self._travel(lambda: self._node_event(FrameReceived(link, envelope)))
+
+    # -- programs -----------------------------------------------------------------------------
+
+    def _start_program(self, name: str, run: int) -> None:
+        program = self.programs[name] = _Program(self, name, run)
+        self._open_link(program)
+        rng = self.rng
+        for _ in range(rng.randrange(1, 4)):
+            self.after(int(rng.random() * 2 * SECOND), lambda: self._subscribe(program))
+        self._publish_later(program)
+
+    def _open_link(self, program: _Program) -> None:
+        program.links += 1
+        program.link = f"{program.name}/{program.run}/{program.links}".encode()
+        self._client_event(program, LinkOpened(program.link))
+
+    def _restart(self, name: str) -> None:
+        """The program dies with everything it had in memory and starts again."""
+        old = self.programs[name]
+        if self._healed:
+            return
+        self._note("restart", name)
+        old.alive = False
+        for reader in old.readers.values():
+            reader.ended = True
+        self._start_program(name, old.run + 1)
+
+    def _client_event(self, program: _Program, event: object) -> None:
+        if not program.alive:
+            return
+        if getattr(event, "link", program.link) != program.link:
+            return
+        self._note(program.name, type(event).__name__)
+        self._perform_client(program, program.client.handle(event, self.now_ns))  # type: ignore[arg-type]
+
+    def _settle(self, program: _Program) -> None:
+        """After a call of the program: send what it brought about."""
+        program.client.pump(self.now_ns)
+        self._perform_client(program, program.client.take_effects(self.now_ns))
+
+    def _perform_client(self, program: _Program, effects: list[ClientEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(link, envelope):
+                    if link == program.link:
+                        self._to_node(program, envelope)
+                case CloseLink(_, after):
+                    if after >= 0:
+                        self.after(after + 1, lambda: self._reopen(program))
+                case Arrived(number, arrivals, missed):
+                    self._arrived(program, number, arrivals, missed)
+                case SubscriptionAnswered(number, code, _, _):
+                    reader = program.readers[number]
+                    reader.refused = code
+                    reader.answered_ns = reader.answered_ns or self.now_ns
+                case StateChanged(state, _, _):
+                    if state == "reconnecting":
+                        for reader in program.readers.values():
+                            reader.sessions_lost += 1
+                case CommandAnswered():
+                    pass
+        program.client.publisher.take_finished()
+        self._client_timer(program)
+
+    def _reopen(self, program: _Program) -> None:
+        if program.alive and program.client.next_deadline_ns() is None:
+            self._open_link(program)
+
+    def _client_timer(self, program: _Program) -> None:
+        due = program.client.next_deadline_ns()
+        if due is None:
+            return
+        due = max(due, self.now_ns + 1)
+        if program.due_ns is None or due < program.due_ns or program.due_ns <= self.now_ns:
+            program.due_ns = due
+
+            def fire() -> None:
+                if program.due_ns == due:
+                    program.due_ns = None
+                    self._client_event(program, TimerFired())
+
+            self.after(due - self.now_ns, fire)
+
+    def _publish_later(self, program: _Program) -> None:
+        self.after(int(self.rng.random() ** 2 * 300 * MS), lambda: self._publish(program))
+
+    def _publish(self, program: _Program) -> None:
+        if self._healed or not program.alive:
+            return
+        rng = self.rng
+        explicit = program.name == NAMED
+        topic = rng.choice(DURABLE if explicit or rng.random() < 0.7 else TRANSIENT)
+        count = rng.choice([1, 1, 2, 5, 30])
+        for _ in range(count):
+            self._publish_one(program, topic, explicit)
+        if topic in DURABLE and not explicit and rng.random() < 0.03:
+            program.client.publisher.add(
+                topic, b"malformed", None, None, None, lambda: 0, 0, None
+            )
+        self._settle(program)
+        self._publish_later(program)
+
+    def _publish_one(self, program: _Program, topic: str, explicit: bool) -> None:
+        number = program.counters.get(topic, 0) + 1
+        program.counters[topic] = number
+        # A program that numbers its records itself says the same again after a restart.
+        tag = program.name if explicit else f"{program.name}.{program.run}"
+        value = f"{tag}|{topic}|{number}".encode().ljust(self.rng.choice([20, 20, 400]))
+        if explicit:
+            value = value.strip()
+        batch, index = program.client.publisher.add(
+            topic, value, None, None, None, lambda: WALL_NS + self.now_ns, TOPIC_DEFAULT,
+            number if explicit else None,
+        )  # fmt: skip
+        # An unnamed producer is a new one in each run of the program.
+        record = Published(tag, topic, value, batch, index, self.now_ns)
+        self.published.append(record)
+
+    def _subscribe(self, program: _Program) -> None:
+        if self._healed or not program.alive:
+            return
+        rng = self.rng
+        pattern = rng.choice(PATTERNS)
+        start = self._choose_start(pattern)
+        window = rng.choice([200, 2000, 100_000])
+        number = program.client.subscribe(
+            pattern, start, window, rng.choice([3, 50, 10_000]), self.now_ns
+        )
+        reader = Reader(program.name, number, pattern, start)
+        reader.consumes = rng.random() < 0.8
+        program.readers[number] = reader
+        self.readers.append(reader)
+        self._settle(program)
+        self._consume_later(reader)
+        if rng.random() < 0.15:
+            self.after(int(rng.random() * 2 * SECOND), lambda: self._unsubscribe(program, reader))
+
+    def _choose_start(self, pattern: str) -> Start:
+        kind = self.rng.choice([START_NEW, START_EARLIEST, START_OFFSET, START_TIME])
+        if kind == START_OFFSET:
+            topic = self.disk.state.topics.get(pattern)
+            if topic is None or not topic.topic.durable:
+                return Start(START_EARLIEST)
+            return Start(START_OFFSET, self.rng.randrange(topic.next_offset + 1))
+        if kind == START_TIME:
+            return Start(START_TIME, WALL_NS + self.now_ns - self.rng.randrange(2 * SECOND))
+        return Start(kind)
+
+    def _unsubscribe(self, program: _Program, reader: Reader) -> None:
+        if program.alive and not self._healed:
+            reader.ended = True
+            program.client.unsubscribe(reader.number, self.now_ns)
+            self._settle(program)
+
+    def _arrived(
+        self, program: _Program, number: int, arrivals: tuple[Arrival, ...], missed: int
+    ) -> None:
+        reader = program.readers[number]
+        reader.missed = missed
+        for arrival in arrivals:
+            values = decode(arrival.payload)
+            for i in range(arrival.skip, arrival.count):
+                offset = arrival.base_offset + i if arrival.lsn else None
+                reader.seen.append(
+                    Seen(arrival.topic, offset, values[i], self._is_synced(arrival, i, values[i]))
+                )
+        reader.inbox += arrivals
+
+    def _is_synced(self, arrival: Arrival, index: int, value: bytes) -> bool:
+        if not arrival.lsn:
+            return True
+        if arrival.lsn > len(self.disk.commits):
+            return False
+        batch = self.disk.commits[arrival.lsn - 1].batches[arrival.slot]
+        return decode(batch.payload)[index] == value
+
+    def _consume_later(self, reader: Reader) -> None:
+        delay = 5 * MS if self._healed else int(self.rng.random() * 200 * MS)
+        self.after(delay, lambda: self._consume(reader))
+
+    def _consume(self, reader: Reader) -> None:
+        program = self.programs[reader.client]
+        if reader.ended or program.readers.get(reader.number) is not reader:
+            return
+        if not reader.consumes:
+            return
+        taken, reader.inbox = reader.inbox, []
+        if taken:
+            size = sum(len(a.payload) for a in taken)
+            records = sum(a.count for a in taken)
+            program.client.consumed(reader.number, size, records, self.now_ns)
+            self._settle(program)
+        self._consume_later(reader)
+
+    # -- rest ---------------------------------------------------------------------------------
+
+    def _unrest(self) -> list[str]:
+        """What has not come to rest yet, in words; empty when all has."""
+        found = []
+        for program in self.programs.values():
+            if not program.client.publisher.is_idle:
+                found.append(f"{program.name}: publishes without an outcome")
+            if not program.client.is_connected:
+                found.append(f"{program.name}: {program.client.state}")
+        for reader in self.readers:
+            if reader.ended or reader.refused:
+                continue
+            if not reader.answered_ns:
+                found.append(f"{reader.client} {reader.pattern}: subscription without an answer")
+                continue
+            last: dict[str, int] = {}
+            for seen in reader.seen:
+                if seen.offset is not None:
+                    last[seen.topic] = seen.offset
+            for name, topic in self.disk.state.topics.items():
+                wanted = topic.topic.durable and matches(reader.pattern, name)
+                if wanted and name in last and last[name] + 1 < topic.next_offset:
+                    found.append(f"{reader.client} {reader.pattern}: behind on {name}")
+                if wanted and name not in last and reader.start.kind == START_EARLIEST:
+                    if topic.next_offset > topic.first_offset:
+                        found.append(f"{reader.client} {reader.pattern}: nothing of {name}")
+        return found
