@@ -80,9 +80,15 @@ def receipts(history: History) -> Iterator[str]:
             continue
         if p.batch.state == DONE or p.index < p.batch.skipped:
             yield from _confirmed(p, final.get(p.topic, []), present.get(p.topic, set()))
-        elif p.batch.state == FAILED and p.batch.error is not None:
-            if p.batch.error.code not in ("link-lost", "producer-fenced", "batch-refused"):
-                yield f"{p.topic}: {p.value!r} failed with {p.batch.error.code}"
+        elif p.batch.state == FAILED and _code(p) not in FAILURES:
+            yield f"{p.topic}: {p.value!r} failed with {_code(p)}"
+
+
+FAILURES = ("link-lost", "producer-fenced", "batch-refused")
+
+
+def _code(p: Published) -> str:
+    return p.batch.error.code if p.batch.error is not None else ""
 
 
 def _confirmed(p: Published, log: list[bytes], present: set[bytes]) -> Iterator[str]:
@@ -125,7 +131,7 @@ def _may_drop(reader: Reader) -> bool:
 
 
 def beginnings(history: History) -> Iterator[str]:
-    """"earliest" begins at the first record, "new" misses nothing after its answer."""
+    """ "earliest" begins at the first record, "new" misses nothing after its answer."""
     final = logs(history)
     for reader in history.readers:
         if reader.ended or reader.refused or history.trims:
@@ -141,9 +147,9 @@ def beginnings(history: History) -> Iterator[str]:
             for p in history.published:
                 if p.topic in DURABLE and p.at_ns > reader.answered_ns and p.batch.state == DONE:
                     offset = _offset(p)
-                    if offset is not None and matches(reader.pattern, p.topic):
-                        if (p.topic, offset) not in got:
-                            yield f"{name}: {p.topic} {offset} was published after its answer"
+                    wanted = offset is not None and matches(reader.pattern, p.topic)
+                    if wanted and (p.topic, offset) not in got:
+                        yield f"{name}: {p.topic} {offset} was published after its answer"
 
 
 def _offset(p: Published) -> int | None:

@@ -29,7 +29,9 @@ class Disk:
         self.commits: list[Commit] = []
         self.synced: dict[tuple[int, int], bytes] = {}
 
-    def commit(self, entries: Sequence[Entry], wall_ns: int, records: Callable[[bytes], list[bytes]]) -> Commit:
+    def commit(
+        self, entries: Sequence[Entry], wall_ns: int, records: Callable[[bytes], list[bytes]]
+    ) -> Commit:
         """Sync one group of entries."""
         commit = Commit(
             self.state.next_lsn,

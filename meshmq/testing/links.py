@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from functools import partial
 
 from meshmq.core.session import Session, SessionState
 from meshmq.frames import PROTOCOL_MAJOR, Command, Envelope, Hello, Welcome
@@ -39,7 +40,7 @@ class LinkWorld:
         for end in (0, 1):
             for number in range(BODIES):
                 when = int(self.rng.random() * 5 * SECOND)
-                self._after(when, lambda end=end, number=number: self._send(end, number))
+                self._after(when, partial(self._send, end, number))
         self._after(20 * MS, self._tick)
         while self._heap and self.now_ns < RUN_NS:
             self.now_ns, _, work = heapq.heappop(self._heap)
@@ -108,8 +109,10 @@ def check_link(world: LinkWorld) -> list[str]:
         if SessionState.CLOSED not in states and len(got) < len(sent):
             faults.append(f"end {end} got {len(got)} of {len(sent)}, and nobody gave up")
     silent = world.silent_from_ns is not None
-    if not silent and world.loss == 0 and any(
-        s is None or s.state is SessionState.CLOSED for s in world.ends
+    if (
+        not silent
+        and world.loss == 0
+        and any(s is None or s.state is SessionState.CLOSED for s in world.ends)
     ):
         faults.append("a session was given up on a link that loses nothing")
     return faults

@@ -16,6 +16,7 @@ import random
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import (
@@ -255,9 +256,9 @@ class World:
             self.after(int(rng.random() * FAULTS_NS), self._kill_node)
         for program in list(self.programs.values()):
             for _ in range(self.cuts):
-                self.after(int(rng.random() * FAULTS_NS), lambda p=program: self._cut(p.name))
+                self.after(int(rng.random() * FAULTS_NS), partial(self._cut, program.name))
             if rng.random() < 0.3:
-                self.after(int(rng.random() * FAULTS_NS), lambda p=program: self._restart(p.name))
+                self.after(int(rng.random() * FAULTS_NS), partial(self._restart, program.name))
 
     def _cut(self, name: str) -> None:
         """Break a program's link: seen at once, or one way only, or silent."""
@@ -291,7 +292,7 @@ class World:
                 link = program.link
                 self.after(
                     int(self.rng.random() * 20 * MS),
-                    lambda p=program, link=link: self._client_event(p, LinkClosed(link, "cut")),
+                    partial(self._client_event, program, LinkClosed(link, "cut")),
                 )
         self.after(int(self.rng.random() * SECOND), self._start_node)
 
@@ -537,9 +538,7 @@ class World:
         for _ in range(count):
             self._publish_one(program, topic, explicit)
         if topic in DURABLE and not explicit and rng.random() < 0.03:
-            program.client.publisher.add(
-                topic, b"malformed", None, None, None, lambda: 0, 0, None
-            )
+            program.client.publisher.add(topic, b"malformed", None, None, None, lambda: 0, 0, None)
         self._settle(program)
         self._publish_later(program)
 
@@ -659,7 +658,7 @@ class World:
                 wanted = topic.topic.durable and matches(reader.pattern, name)
                 if wanted and name in last and last[name] + 1 < topic.next_offset:
                     found.append(f"{reader.client} {reader.pattern}: behind on {name}")
-                if wanted and name not in last and reader.start.kind == START_EARLIEST:
-                    if topic.next_offset > topic.first_offset:
-                        found.append(f"{reader.client} {reader.pattern}: nothing of {name}")
+                early = reader.start.kind == START_EARLIEST and name not in last
+                if wanted and early and topic.next_offset > topic.first_offset:
+                    found.append(f"{reader.client} {reader.pattern}: nothing of {name}")
         return found
