@@ -73,6 +73,7 @@ class PublishBatch(NamedTuple):
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     length: int
     checksum: int
+    resent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ struct PublishBatch {
   count    @3 :UInt32;      # records
   length   @4 :UInt32;      # bytes of the batch in the payload
   checksum @5 :UInt32;      # CRC-32 of those bytes
+  resent   @6 :Bool;        # sent before, perhaps to an earlier life of the node
 }
 
 struct Confirm {

@@ -91,6 +91,7 @@ class Client:
         self.origin = b""
         self.node_name = ""
         self.reconnects = 0
+        self._lost_ns = 0  # when the last session ended
         self._link = b""
         self._session: Session | None = None
         self._commands: dict[int, Command] = {}
@@ -216,7 +217,7 @@ class Client:
             case Welcome():
                 self._on_welcome(body, now_ns)
             case Subscribed():
-                self._on_subscribed(body)
+                self._on_subscribed(body, now_ns)
             case Result(number, code, message, result):
                 if self._commands.pop(number, None) is not None:
                     self._effects.append(CommandAnswered(number, code, message, result))
@@ -232,7 +233,7 @@ class Client:
         publisher.window_bytes = min(
             limits.PRODUCER_IN_FLIGHT_BYTES_MAX, max(1, welcome.in_flight_bytes)
         )
-        publisher.on_origin(welcome.origin)
+        publisher.on_origin(welcome.origin, now_ns - self._lost_ns)
         self.state = "connected"
         reason = f"connected to node {welcome.name or '?'}"
         if changed:
@@ -255,7 +256,7 @@ class Client:
         if credit is not None:
             self._send(credit, now_ns)
 
-    def _on_subscribed(self, frame: Subscribed) -> None:
+    def _on_subscribed(self, frame: Subscribed, now_ns: int) -> None:
         sub = self.subscribers.get(frame.subscription)
         if sub is None:
             return
@@ -263,6 +264,10 @@ class Client:
             del self.subscribers[sub.id]
         else:
             sub.on_subscribed(frame)
+            # What the program consumed while the answer was on its way.
+            credit = sub.credit()
+            if credit is not None:
+                self._send(credit, now_ns)
         self._effects.append(SubscriptionAnswered(sub.id, frame.code, frame.message, frame.topics))
 
     def _send(self, body: Body, now_ns: int) -> None:
@@ -290,6 +295,7 @@ class Client:
         delay = min(limits.RECONNECT_NS_MAX, limits.RECONNECT_NS_MIN << min(self._attempt, 10))
         delay = int(delay * (0.5 + self._entropy.random()))
         if self.state == "connected":
+            self._lost_ns = now_ns
             self.reconnects += 1
             delay = 0  # a restarted node is back at once more often than not
             self.state = "reconnecting"

@@ -387,8 +387,11 @@ class Publisher:
             lane = batch.lane
             lane.in_flight.append(batch)
             rows.append(
-                PublishBatch(lane.topic, batch.first, batch.after, batch.count, len(data), checksum)
-            )
+                PublishBatch(
+                    lane.topic, batch.first, batch.after, batch.count, len(data), checksum,
+                    batch.attempts > 1,
+                )
+            )  # fmt: skip
         if len(batches) == 1:
             return Publish((rows[0],), self._bytes_of(batches[0])[0])
         return Publish(tuple(rows), b"".join([self._bytes_of(b)[0] for b in batches]))
@@ -402,10 +405,7 @@ class Publisher:
             self._on_refusal(lane, c)
             return
         lane.transient = c.durability == SENT
-        in_flight = lane.in_flight
-        end = c.first + c.count
-        while in_flight and in_flight[0].first < end:
-            batch = in_flight.popleft()
+        for batch in _take_covered(lane.in_flight, c.first, c.count):
             if c.has_offset:
                 batch.base_offset = c.base_offset + batch.first - c.first
             batch.append_time_ns = c.append_time_ns
@@ -504,16 +504,19 @@ class Publisher:
         self._queue.extendleft(reversed(again))
         self._frames.clear()
 
-    def on_origin(self, origin: bytes) -> None:
-        """A session with the log ``origin`` begins: what went to another log stays unknown."""
-        stale = [b for b in self._queue if b.sent_to and b.sent_to != origin]
+    def on_origin(self, origin: bytes, away_ns: int) -> None:
+        """A session with the log ``origin`` begins, ``away_ns`` after the last one ended: what
+        went to another log, or was sent so long ago that it is forgotten, stays unknown."""
+        forgotten = away_ns > limits.PRODUCER_FORGET_NS - limits.PRODUCER_SWEEP_NS
+        stale = [b for b in self._queue if b.sent_to and (forgotten or b.sent_to != origin)]
         for batch in stale:
             self._queue.remove(batch)
-            error = from_code(
-                "producer-unknown",
-                "the node answers with another log than the one this record was sent to; "
-                "whether it was stored there is unknown",
+            reason = (
+                "the node answers with another log than the one this record was sent to"
+                if batch.sent_to != origin
+                else "the node was away for longer than it remembers who sent what"
             )
+            error = from_code("producer-unknown", f"{reason}; whether it was stored is unknown")
             self._fail_waiting(batch, error)
 
     def fail_all(self, error: MeshError) -> None:
@@ -560,6 +563,22 @@ class Publisher:
         """Batches settled since the last call, in order."""
         finished, self.finished = self.finished, []
         return finished
+
+
+def _take_covered(in_flight: deque[Batch], first: int, count: int) -> list[Batch]:
+    """Take the batches of ``count`` sequences from ``first``. They are the oldest, except that a
+    repeat may be answered after its successors, and a program may number out of order."""
+    end = first + count
+    found: list[Batch] = []
+    while in_flight and first <= in_flight[0].first < end:
+        batch = in_flight.popleft()
+        count -= batch.count
+        found.append(batch)
+    if count > 0:
+        for batch in [b for b in in_flight if first <= b.first < end]:
+            in_flight.remove(batch)
+            found.append(batch)
+    return found
 
 
 def _put_column(batch: Batch, name: str, item: bytes | None, index: int) -> int:

@@ -124,7 +124,7 @@ class Streams:
         last = known.last if known is not None else 0
         if last >= batch.first and topic is not None and known is not None:
             return None, self._repeat(link, topic, known, batch)
-        code, message = self._judge(batch, last, known is not None)
+        code, message = self._judge(batch, last, known is not None, topic)
         if not code:
             code, message = self._inspect(batch, data)
         if code:
@@ -197,8 +197,13 @@ class Streams:
             return None
         return answer
 
-    def _judge(self, batch: PublishBatch, last: int, is_known: bool) -> tuple[str, str]:
-        if not is_known and batch.first > 1:
+    def _judge(
+        self, batch: PublishBatch, last: int, is_known: bool, topic: Topic | None
+    ) -> tuple[str, str]:
+        # What producers of a transient topic have sent is known to one life of the node only.
+        # What a log knows of them it knows: there an unknown producer's first batch is new.
+        lost = batch.resent and not self._is_durable(batch.topic, topic)
+        if not is_known and (batch.first > 1 or lost):
             return "producer-unknown", (
                 f"the node knows nothing of this producer on topic {batch.topic!r}, so it cannot "
                 f"tell whether sequence {batch.first} was stored before; sequences begin at 1"
@@ -272,8 +277,7 @@ class Streams:
     def create(self, name: str, entries: list[Entry], policy: RuleEntry | None = None) -> Topic:
         """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever."""
         if policy is None:
-            found = [r for r in self.rules.values() if matches(r.pattern, name)]
-            policy = found[-1] if found else RuleEntry(name, True, 0, 0)
+            policy = self._rule_for(name) or RuleEntry(name, True, 0, 0)
         stream = 0
         if policy.durable:
             stream = self._next_stream
@@ -288,6 +292,18 @@ class Streams:
         entries.append(entry)
         self.version += 1
         return topic
+
+    def _rule_for(self, name: str) -> RuleEntry | None:
+        """The newest rule that matches."""
+        found = [r for r in self.rules.values() if matches(r.pattern, name)]
+        return found[-1] if found else None
+
+    def _is_durable(self, name: str, topic: Topic | None) -> bool:
+        """Whether a topic is durable, or would be if it were made now."""
+        if topic is not None:
+            return topic.entry.durable
+        rule = self._rule_for(name)
+        return rule is None or rule.durable
 
     def set_policy(self, rule: RuleEntry, entries: list[Entry]) -> list[str]:
         """Keep ``rule`` for topics to come and apply it to those that match now.

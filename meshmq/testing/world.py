@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from meshmq import limits
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import (
     Append,
@@ -52,6 +53,7 @@ from meshmq.frames import (
     START_OFFSET,
     START_TIME,
     Envelope,
+    Hello,
 )
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
@@ -205,6 +207,7 @@ class World:
         self._syncing = False
         self._node_due: int | None = None
         self._healed = False
+        self._fifo_ns = 0
         rng = self.rng
         self.loss = rng.choice([0.0, 0.0, 0.01, 0.1])
         self.repeat = rng.choice([0.0, 0.02, 0.1])
@@ -230,6 +233,7 @@ class World:
         self._play(self.now_ns + FAULTS_NS)
         self._heal()
         end = self.now_ns + HEALED_NS
+        self._play(self.now_ns + 4 * limits.RESEND_NS)  # what is on its way arrives, in the end
         while self.now_ns < end and self._unrest():
             self._play(self.now_ns + 250 * MS)
         unrest = self._unrest()
@@ -422,6 +426,11 @@ class World:
 
     def _travel(self, arrive: Callable[[], None]) -> None:
         rng = self.rng
+        if self._healed:
+            # As TCP does: in order. (Not at one and the same instant, which would be shuffled.)
+            self._fifo_ns = max(self.now_ns + 100_000, self._fifo_ns + 1)
+            self.after(self._fifo_ns - self.now_ns, arrive)
+            return
         if rng.random() < self.loss:
             return
         delay = 50_000 + int(rng.random() * 200_000)
@@ -440,8 +449,15 @@ class World:
 
     def _to_node(self, program: _Program, envelope: Envelope) -> None:
         link = program.link
+
+        def arrive() -> None:
+            # The newest hello has a producer's name: a late one of a program that is dead by then
+            # would fence the living, as with any system that goes by arrival.
+            if program.alive or not isinstance(envelope.body, Hello):
+                self._node_event(FrameReceived(link, envelope))
+
         if not program.mute:
-            self._travel(lambda: self._node_event(FrameReceived(link, envelope)))
+            self._travel(arrive)
 
     # -- programs -----------------------------------------------------------------------------
 
@@ -644,6 +660,9 @@ class World:
                 found.append(f"{program.name}: publishes without an outcome")
             if not program.client.is_connected:
                 found.append(f"{program.name}: {program.client.state}")
+        if self.node is not None:
+            waiting = [s.pattern for s in self.node.delivery.subscriptions if s.queue]
+            found += [f"{pattern}: transient records wait at the node" for pattern in waiting]
         for reader in self.readers:
             if reader.ended or reader.refused:
                 continue
