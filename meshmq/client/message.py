@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from meshmq import codec
-from meshmq.core.subscriber import Arrival
+from meshmq.core.effects import Arrival
 from meshmq.names import Position
 
 

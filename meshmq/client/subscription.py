@@ -11,8 +11,8 @@ from typing import Self
 
 from meshmq.client.connection import Connection
 from meshmq.client.message import Delivered, Message
-from meshmq.core.effects import Arrived
-from meshmq.core.subscriber import Arrival, Start
+from meshmq.core.effects import Arrival, Arrived
+from meshmq.core.subscriber import Start
 from meshmq.errors import BadFrame, MeshError
 from meshmq.shell import clock
 

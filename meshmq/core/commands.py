@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshmq import limits
 from meshmq.core.log import Entry, RuleEntry
-from meshmq.core.streams import Topic
+from meshmq.core.topics import Topic
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
 from meshmq.frames import Command, Hello, Result
 from meshmq.names import check_pattern, matches
@@ -90,7 +90,7 @@ def _topic_create(
     durability = _text(arguments, "durability")
     if durability not in ("durable", "transient"):
         raise CommandFailed(f"durability is 'durable' or 'transient', not {durability!r}")
-    if len(node.streams.rules) >= limits.TOPICS_MAX:
+    if len(node.topics.rules) >= limits.TOPICS_MAX:
         raise CommandFailed(f"the node has {limits.TOPICS_MAX} policies, its limit")
     rule = RuleEntry(
         pattern,
@@ -100,7 +100,7 @@ def _topic_create(
     )
     other = [
         name
-        for name, topic in node.streams.topics.items()
+        for name, topic in node.topics.by_name.items()
         if matches(pattern, name) and topic.entry.durable != rule.durable
     ]
     if other:
@@ -108,7 +108,7 @@ def _topic_create(
         raise CommandFailed(
             f"topic {other[0]!r} exists and is {kind}: delete it first to change that"
         )
-    node.streams.set_policy(rule, entries)
+    node.topics.set_policy(rule, entries)
     return {"pattern": pattern, "durability": durability}
 
 
@@ -118,7 +118,7 @@ def _topic_list(
     pattern = check_pattern(arguments.get("pattern") or ">")
     return {
         "topics": [
-            describe(t) for name, t in sorted(node.streams.topics.items()) if matches(pattern, name)
+            describe(t) for name, t in sorted(node.topics.by_name.items()) if matches(pattern, name)
         ],
         "policies": [
             {
@@ -127,7 +127,7 @@ def _topic_list(
                 "retention_ns": r.retention_ns,
                 "retention_bytes": r.retention_bytes,
             }
-            for r in node.streams.rules.values()
+            for r in node.topics.rules.values()
         ],
     }
 
@@ -136,7 +136,7 @@ def _topic_show(
     node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     name = _text(arguments, "topic")
-    topic = node.streams.topics.get(name)
+    topic = node.topics.by_name.get(name)
     if topic is None:
         raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
     subscriptions = sum(1 for s in node.delivery.subscriptions if matches(s.pattern, name))
@@ -147,14 +147,14 @@ def _topic_delete(
     node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     name = _text(arguments, "topic")
-    node.streams.delete(name, entries)
+    node.topics.delete(name, entries)
     return {"deleted": name}
 
 
 def _producer_last(
     node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
-    topic = node.streams.topics.get(_text(arguments, "topic"))
+    topic = node.topics.by_name.get(_text(arguments, "topic"))
     known = topic.producers.get(hello.producer) if topic is not None else None
     return {"last": known.last if known is not None else 0}
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from meshmq import limits
 from meshmq.core.effects import ReadLog
 from meshmq.core.log import Commit, StoredBatch
-from meshmq.core.streams import Streams, Topic
+from meshmq.core.topics import Topic, Topics
 from meshmq.errors import InvalidName
 from meshmq.frames import (
     START_EARLIEST,
@@ -84,8 +84,10 @@ class Subscription:
 class Delivery:
     """See the module's header. Effects and frames gather in ``reads`` and ``sends``."""
 
-    def __init__(self, streams: Streams, next_lsn: int) -> None:
-        self._streams = streams
+    def __init__(self, topics: Topics, next_lsn: int, recent_bytes: int, queue_bytes: int) -> None:
+        self._topics = topics
+        self._recent_bytes_max = recent_bytes
+        self._queue_bytes_max = queue_bytes
         self.committed_lsn = next_lsn - 1
         self._subscriptions: dict[tuple[bytes, int], Subscription] = {}
         self._reads: dict[int, Subscription] = {}
@@ -133,7 +135,7 @@ class Delivery:
             return refusal
         self._subscriptions[link, number] = sub
         self._interest.clear()
-        topics = sum(1 for name in self._streams.topics if matches(pattern, name))
+        topics = sum(1 for name in self._topics.by_name if matches(pattern, name))
         return Subscribed(number, "", "", origin, sub.lsn, sub.slot, topics)
 
     def _place(self, sub: Subscription, frame: Subscribe, origin: bytes) -> Subscribed | None:
@@ -159,7 +161,7 @@ class Delivery:
                 sub.number, "invalid-argument",
                 f"an offset belongs to one stream, {sub.pattern!r} may match many topics",
             )  # fmt: skip
-        topic = self._streams.topics.get(sub.pattern)
+        topic = self._topics.by_name.get(sub.pattern)
         have = topic.synced_offset if topic is not None else 0
         if topic is not None and not topic.entry.durable:
             return Subscribed(
@@ -209,11 +211,11 @@ class Delivery:
         self.committed_lsn = commit.lsn
         self._recent.append(commit)
         self._recent_bytes += sum([len(b.payload) for b in commit.batches])
-        while self._recent_bytes > limits.RECENT_BYTES_MAX and len(self._recent) > 1:
+        while self._recent_bytes > self._recent_bytes_max and len(self._recent) > 1:
             old = self._recent.popleft()
             self._recent_bytes -= sum([len(b.payload) for b in old.batches])
         touched: dict[int, Subscription] = {}
-        by_stream = self._streams.by_stream
+        by_stream = self._topics.by_stream
         for stream in {b.stream: None for b in commit.batches}:
             topic = by_stream.get(stream)
             if topic is not None:
@@ -243,7 +245,7 @@ class Delivery:
         rows: list[_Queued] = []
         size = 0
         for b in batches:
-            topic = self._streams.by_stream.get(b.stream)
+            topic = self._topics.by_stream.get(b.stream)
             if topic is None:
                 continue
             row = DeliverBatch(
@@ -290,7 +292,7 @@ class Delivery:
     def _feed_recent(self, sub: Subscription) -> None:
         """One delivery from the commits in memory, and the cursor behind it."""
         streams = self._streams_of(sub)
-        by_stream = self._streams.by_stream
+        by_stream = self._topics.by_stream
         rows: list[_Queued] = []
         size = 0
         records = 0
@@ -333,7 +335,8 @@ class Delivery:
                 size += rows[-1].row.length
             sub.queue_bytes -= size
             self._deliver(sub, rows)
-        while sub.queue_bytes > limits.TRANSIENT_QUEUE_BYTES_MAX:
+        # The newest stays, so that there is always a delivery to tell of those dropped.
+        while sub.queue_bytes > self._queue_bytes_max and len(queue) > 1:
             old = queue.popleft().row
             sub.queue_bytes -= old.length
             sub.dropped += old.count
@@ -363,11 +366,11 @@ class Delivery:
         return found
 
     def _streams_of(self, sub: Subscription) -> frozenset[int]:
-        if sub.streams_version != self._streams.version:
-            sub.streams_version = self._streams.version
+        if sub.streams_version != self._topics.version:
+            sub.streams_version = self._topics.version
             sub.streams = frozenset(
                 alias
-                for alias, topic in self._streams.by_stream.items()
+                for alias, topic in self._topics.by_stream.items()
                 if matches(sub.pattern, topic.entry.name)
             )
         return sub.streams

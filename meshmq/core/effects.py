@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshmq.core.log import Entry
-from meshmq.core.subscriber import Arrival
 from meshmq.frames import Envelope
 
 
@@ -71,6 +71,21 @@ class StateChanged:
     state: str
     reason: str
     code: str = ""
+
+
+class Arrival(NamedTuple):
+    """One batch for the program; the first ``skip`` records are not for it. lsn 0: transient."""
+
+    topic: str
+    base_offset: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    skip: int
+    payload: bytes
+    checksum: int
+    append_time_ns: int
+    origin: bytes
+    lsn: int
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)

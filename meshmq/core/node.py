@@ -1,4 +1,4 @@
-"""A node: sessions, streams and delivery put together. It routes; the parts decide.
+"""A node: sessions, topics, streams and delivery put together. It routes; the parts decide.
 
 Way of a durable message: FrameReceived -> Session.receive -> Streams.publish -> Append ...
 Committed -> Streams.on_commit (Confirm) and Delivery.on_commit (Deliver).
@@ -29,6 +29,7 @@ from meshmq.core.events import (
 from meshmq.core.log import Commit, Entry, LogState, TrimEntry
 from meshmq.core.session import Session, SessionState
 from meshmq.core.streams import CheckBatch, Streams
+from meshmq.core.topics import Topics
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -67,6 +68,8 @@ class Node:
         name, mesh, software: for the handshake.
         check: raises BadFrame for a malformed batch.
         entropy: makes topic ids.
+        recent_bytes: newest commits kept in memory for subscribers a little behind.
+        queue_bytes: transient records that wait for one subscriber.
         more_status: what the shell adds to ``status``.
     """
 
@@ -79,14 +82,17 @@ class Node:
         software: str,
         check: CheckBatch,
         entropy: random.Random,
+        recent_bytes: int = limits.RECENT_BYTES_MAX,
+        queue_bytes: int = limits.TRANSIENT_QUEUE_BYTES_MAX,
         more_status: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.origin = state.origin
         self.name = name
         self.mesh = mesh
         self.software = software
-        self.streams = Streams(state, check, entropy)
-        self.delivery = Delivery(self.streams, state.next_lsn)
+        self.topics = Topics(state, entropy)
+        self.streams = Streams(state, self.topics, check)
+        self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self.more_status = more_status
         self.peers: dict[bytes, Peer] = {}
         self.bad_frames = 0
@@ -362,7 +368,7 @@ class Node:
             "refused": dict(streams.refused),
             "delivered": delivery.delivered,
             "drops": {"subscription-queue-full": delivery.dropped, "damaged": delivery.damaged},
-            "topics": len(streams.topics),
+            "topics": len(self.topics.by_name),
             "bad_frames": self.bad_frames,
             "sessions": {
                 "open": len(self.peers),

@@ -1,7 +1,7 @@
-"""Topics and streams of one node: what is accepted, numbered, appended and confirmed.
+"""The streams of one node: what is accepted, numbered, appended and confirmed.
 
-Data: a Topic per name (rules decide its policy when it is made); per topic what each producer has
-sent (``last`` and the ranges that answer a repeat); ``_unsynced`` the batches on their way to disk.
+Data: per topic what each producer has sent (``last`` and the ranges that answer a repeat);
+``_unsynced`` the batches on their way to disk.
 
 Rules:
 1. A batch is accepted only if it follows what the node has of its producer and topic. What it has
@@ -16,11 +16,9 @@ It knows nothing of subscribers; the node hands it what is accepted.
 
 from __future__ import annotations
 
-import random
 import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshmq import limits
@@ -30,33 +28,13 @@ from meshmq.core.log import (
     Entry,
     LogState,
     ProducerState,
-    RuleEntry,
-    TopicEntry,
 )
-from meshmq.errors import BadFrame, InvalidName, TopicNotFound
+from meshmq.core.topics import Topic, Topics
+from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames import SENT, SYNCED, Confirmation, PublishBatch
-from meshmq.names import check_topic, is_literal, matches
+from meshmq.names import check_topic
 
 CheckBatch = Callable[[bytes, int], None]
-
-
-@dataclass(slots=True)
-class Topic:
-    """One topic of this node.
-
-    Attributes:
-        next_offset: of the next record accepted.
-        synced_offset: records before it are on disk (durable topics).
-        first_offset: records before it are gone.
-        producers: what each producer has sent here.
-    """
-
-    entry: TopicEntry
-    next_offset: int = 0
-    synced_offset: int = 0
-    first_offset: int = 0
-    published: int = 0
-    producers: dict[bytes, ProducerState] = field(default_factory=dict)
 
 
 class Accepted(NamedTuple):
@@ -77,18 +55,13 @@ class Streams:
 
     Args:
         state: what the log holds at start.
+        topics: the node's topics; they are made on first use.
         check: raises BadFrame for a malformed batch (the codec's).
-        entropy: makes topic ids.
     """
 
-    def __init__(self, state: LogState, check: CheckBatch, entropy: random.Random) -> None:
+    def __init__(self, state: LogState, topics: Topics, check: CheckBatch) -> None:
+        self._topics = topics
         self._check = check
-        self._entropy = entropy
-        self._next_stream = state.next_stream
-        self.rules: dict[str, RuleEntry] = dict(state.rules)
-        self.topics: dict[str, Topic] = {}
-        self.by_stream: dict[int, Topic] = {}
-        self.version = 0  # changes when a topic is made or deleted
         self.published = 0
         self.confirmed = 0
         self.repeated = 0
@@ -96,14 +69,6 @@ class Streams:
         self._unsynced: deque[_Unsynced] = deque()
         self._swept_ns = state.append_time_ns
         self._producer_count = len(state.producers)
-        for name, s in state.topics.items():
-            topic = Topic(s.topic, s.next_offset, s.next_offset, s.first_offset)
-            self.topics[name] = topic
-            if s.topic.durable:
-                self.by_stream[s.topic.stream] = topic
-        for (producer, stream), p in state.producers.items():
-            if stream in self.by_stream:
-                self.by_stream[stream].producers[producer] = p.copy()
 
     @property
     def has_unsynced(self) -> bool:
@@ -119,12 +84,12 @@ class Streams:
             What was accepted, and what to answer now. A durable batch is answered by
             ``on_commit``; so is a repeat of one that is not yet synced.
         """
-        topic = self.topics.get(batch.topic)
+        topic = self._topics.by_name.get(batch.topic)
         known = topic.producers.get(producer) if topic is not None else None
         last = known.last if known is not None else 0
         if last >= batch.first and topic is not None and known is not None:
             return None, self._repeat(link, topic, known, batch)
-        code, message = self._judge(batch, last, known is not None, topic)
+        code, message = self._judge(batch, last, known is not None)
         if not code:
             code, message = self._inspect(batch, data)
         if code:
@@ -133,7 +98,7 @@ class Streams:
                 batch.topic, batch.first, batch.count, code, message, last=last
             )
         if topic is None:
-            topic = self.create(batch.topic, entries)
+            topic = self._topics.create(batch.topic, entries)
         return self._accept(link, producer, topic, batch, data, entries)
 
     def _accept(
@@ -197,12 +162,10 @@ class Streams:
             return None
         return answer
 
-    def _judge(
-        self, batch: PublishBatch, last: int, is_known: bool, topic: Topic | None
-    ) -> tuple[str, str]:
+    def _judge(self, batch: PublishBatch, last: int, is_known: bool) -> tuple[str, str]:
         # What producers of a transient topic have sent is known to one life of the node only.
         # What a log knows of them it knows: there an unknown producer's first batch is new.
-        lost = batch.resent and not self._is_durable(batch.topic, topic)
+        lost = batch.resent and not self._topics.is_durable(batch.topic)
         if not is_known and (batch.first > 1 or lost):
             return "producer-unknown", (
                 f"the node knows nothing of this producer on topic {batch.topic!r}, so it cannot "
@@ -217,7 +180,7 @@ class Streams:
     def _inspect(self, batch: PublishBatch, data: bytes) -> tuple[str, str]:
         if zlib.crc32(data) != batch.checksum:
             return "batch-refused", "the batch's bytes do not match their checksum"
-        topic = self.topics.get(batch.topic)
+        topic = self._topics.by_name.get(batch.topic)
         if topic is not None and not topic.entry.durable:
             return "", ""  # never stored; who decodes it finds out, within the same bounds
         try:
@@ -229,7 +192,7 @@ class Streams:
                 check_topic(batch.topic)
             except InvalidName as error:
                 return error.code, str(error)
-            if len(self.topics) >= limits.TOPICS_MAX:
+            if len(self._topics.by_name) >= limits.TOPICS_MAX:
                 return "busy", f"the node has {limits.TOPICS_MAX} topics, its limit"
         return "", ""
 
@@ -238,7 +201,7 @@ class Streams:
         answers: list[tuple[bytes, Confirmation]] = []
         for batch in commit.batches:
             waiting = self._unsynced.popleft()
-            topic = self.by_stream.get(batch.stream)
+            topic = self._topics.by_stream.get(batch.stream)
             end = batch.base_offset + batch.count
             if topic is not None:
                 topic.synced_offset = end
@@ -256,7 +219,7 @@ class Streams:
         if commit.append_time_ns - self._swept_ns > limits.PRODUCER_SWEEP_NS:
             self._forget_producers(commit.append_time_ns)
         for trim in commit.trims:
-            topic = self.by_stream.get(trim.stream)
+            topic = self._topics.by_stream.get(trim.stream)
             if topic is not None:
                 topic.first_offset = max(topic.first_offset, trim.first_offset)
         return answers
@@ -265,81 +228,9 @@ class Streams:
         """Forget who sent nothing for PRODUCER_FORGET_NS, by the log's own clock (unix ns)."""
         self._swept_ns = now_ns
         self._producer_count = 0
-        for topic in self.by_stream.values():
+        for topic in self._topics.by_stream.values():
             before = now_ns - limits.PRODUCER_FORGET_NS
             old = [p for p, s in topic.producers.items() if 0 < s.last_time_ns < before]
             for producer in old:
                 del topic.producers[producer]
             self._producer_count += len(topic.producers)
-
-    # -- topics and rules -----------------------------------------------------------------
-
-    def create(self, name: str, entries: list[Entry], policy: RuleEntry | None = None) -> Topic:
-        """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever."""
-        if policy is None:
-            policy = self._rule_for(name) or RuleEntry(name, True, 0, 0)
-        stream = 0
-        if policy.durable:
-            stream = self._next_stream
-            self._next_stream += 1
-        topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
-        entry = TopicEntry(
-            stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes
-        )
-        topic = self.topics[name] = Topic(entry)
-        if stream:
-            self.by_stream[stream] = topic
-        entries.append(entry)
-        self.version += 1
-        return topic
-
-    def _rule_for(self, name: str) -> RuleEntry | None:
-        """The newest rule that matches."""
-        found = [r for r in self.rules.values() if matches(r.pattern, name)]
-        return found[-1] if found else None
-
-    def _is_durable(self, name: str, topic: Topic | None) -> bool:
-        """Whether a topic is durable, or would be if it were made now."""
-        if topic is not None:
-            return topic.entry.durable
-        rule = self._rule_for(name)
-        return rule is None or rule.durable
-
-    def set_policy(self, rule: RuleEntry, entries: list[Entry]) -> list[str]:
-        """Keep ``rule`` for topics to come and apply it to those that match now.
-
-        Returns:
-            Names of topics it could not be applied to, because they are of the other kind
-            (durable or transient): those must be deleted first.
-        """
-        self.rules.pop(rule.pattern, None)
-        self.rules[rule.pattern] = rule
-        entries.append(rule)
-        if is_literal(rule.pattern) and rule.pattern not in self.topics:
-            self.create(rule.pattern, entries, rule)
-            return []
-        unchanged = []
-        for name, topic in self.topics.items():
-            if not matches(rule.pattern, name):
-                continue
-            if topic.entry.durable != rule.durable:
-                unchanged.append(name)
-                continue
-            topic.entry = topic.entry._replace(
-                retention_ns=rule.retention_ns, retention_bytes=rule.retention_bytes
-            )
-            entries.append(topic.entry)
-        return unchanged
-
-    def delete(self, name: str, entries: list[Entry]) -> None:
-        """Delete a topic or a rule of that name; raise TopicNotFound if there is neither."""
-        rule = self.rules.pop(name, None)
-        topic = self.topics.pop(name, None)
-        if rule is None and topic is None:
-            raise TopicNotFound(f"there is no topic or policy named {name!r}")
-        if rule is not None:
-            entries.append(rule._replace(removed=True))
-        if topic is not None:
-            self.by_stream.pop(topic.entry.stream, None)
-            entries.append(topic.entry._replace(deleted=True))
-            self.version += 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from meshmq.core.effects import Arrival
 from meshmq.frames import (
     START_NEW,
     START_OFFSET,
@@ -36,21 +37,6 @@ class Start(NamedTuple):
     lsn: int = 0
     slot: int = 0
     skip: int = 0
-
-
-class Arrival(NamedTuple):
-    """One batch for the program; the first ``skip`` records are not for it. lsn 0: transient."""
-
-    topic: str
-    base_offset: int
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
-    skip: int
-    payload: bytes
-    checksum: int
-    append_time_ns: int
-    origin: bytes
-    lsn: int
-    slot: int
 
 
 class Subscriber:

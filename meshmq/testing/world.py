@@ -22,6 +22,7 @@ from meshmq import limits
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import (
     Append,
+    Arrival,
     Arrived,
     ClientEffect,
     CloseLink,
@@ -45,7 +46,7 @@ from meshmq.core.events import (
 from meshmq.core.log import Entry, RuleEntry
 from meshmq.core.node import Node
 from meshmq.core.publisher import TOPIC_DEFAULT, Batch
-from meshmq.core.subscriber import Arrival, Start
+from meshmq.core.subscriber import Start
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     START_EARLIEST,
@@ -214,6 +215,8 @@ class World:
         self.late = rng.choice([0.0, 0.05, 0.2])
         self.kill_count = rng.choice([0, 1, 2, 4])
         self.cuts = rng.choice([0, 1, 3])
+        self.recent_bytes = rng.choice([0, 500, 1 << 24])
+        self.queue_bytes = rng.choice([1_000, 1 << 22])
         self.retention = rng.random() < 0.2
 
     # -- time ---------------------------------------------------------------------------------
@@ -321,7 +324,7 @@ class World:
         self._epoch += 1
         self.node = Node(
             self.disk.state, name="n", mesh="local", software="simulated", check=check_batch,
-            entropy=self.rng,
+            entropy=self.rng, recent_bytes=self.recent_bytes, queue_bytes=self.queue_bytes,
         )  # fmt: skip
         self._node_due = None
         if not self.disk.commits:
@@ -333,7 +336,7 @@ class World:
         assert self.node is not None
         entries: list[Entry] = []
         for topic in TRANSIENT:
-            self.node.streams.create(topic, entries, RuleEntry(topic, False, 0, 0))
+            self.node.topics.create(topic, entries, RuleEntry(topic, False, 0, 0))
         self.disk.commit(entries, WALL_NS, decode)
         self.node.delivery.committed_lsn = len(self.disk.commits)
 

@@ -1,0 +1,134 @@
+"""The topics of one node, their policies and the state every part of the node shares.
+
+Data: a Topic per name; by stream number those that are durable; rules, which decide the policy of
+a topic when it is made by its first publish.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from meshmq.core.log import Entry, LogState, ProducerState, RuleEntry, TopicEntry
+from meshmq.errors import TopicNotFound
+from meshmq.names import is_literal, matches
+
+
+@dataclass(slots=True)
+class Topic:
+    """One topic of this node.
+
+    Attributes:
+        next_offset: of the next record accepted.
+        synced_offset: records before it are on disk (durable topics).
+        first_offset: records before it are gone.
+        producers: what each producer has sent here.
+    """
+
+    entry: TopicEntry
+    next_offset: int = 0
+    synced_offset: int = 0
+    first_offset: int = 0
+    published: int = 0
+    producers: dict[bytes, ProducerState] = field(default_factory=dict)
+
+
+class Topics:
+    """See the module's header.
+
+    Args:
+        state: what the log holds at start; what is needed of it is copied.
+        entropy: makes topic ids.
+
+    Attributes:
+        by_name, by_stream: all topics; the durable ones by the number of their stream.
+        rules: by pattern, oldest first.
+        version: changes when a topic is made or deleted.
+    """
+
+    def __init__(self, state: LogState, entropy: random.Random) -> None:
+        self._entropy = entropy
+        self._next_stream = state.next_stream
+        self.rules: dict[str, RuleEntry] = dict(state.rules)
+        self.by_name: dict[str, Topic] = {}
+        self.by_stream: dict[int, Topic] = {}
+        self.version = 0
+        for name, s in state.topics.items():
+            topic = Topic(s.topic, s.next_offset, s.next_offset, s.first_offset)
+            self.by_name[name] = topic
+            if s.topic.durable:
+                self.by_stream[s.topic.stream] = topic
+        for (producer, stream), p in state.producers.items():
+            if stream in self.by_stream:
+                self.by_stream[stream].producers[producer] = p.copy()
+
+    def create(self, name: str, entries: list[Entry], policy: RuleEntry | None = None) -> Topic:
+        """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever."""
+        if policy is None:
+            policy = self._rule_for(name) or RuleEntry(name, True, 0, 0)
+        stream = 0
+        if policy.durable:
+            stream = self._next_stream
+            self._next_stream += 1
+        topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
+        entry = TopicEntry(
+            stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes
+        )
+        topic = self.by_name[name] = Topic(entry)
+        if stream:
+            self.by_stream[stream] = topic
+        entries.append(entry)
+        self.version += 1
+        return topic
+
+    def _rule_for(self, name: str) -> RuleEntry | None:
+        """The newest rule that matches."""
+        found = [r for r in self.rules.values() if matches(r.pattern, name)]
+        return found[-1] if found else None
+
+    def is_durable(self, name: str) -> bool:
+        """Whether a topic is durable, or would be if it were made now."""
+        topic = self.by_name.get(name)
+        if topic is not None:
+            return topic.entry.durable
+        rule = self._rule_for(name)
+        return rule is None or rule.durable
+
+    def set_policy(self, rule: RuleEntry, entries: list[Entry]) -> list[str]:
+        """Keep ``rule`` for topics to come and apply it to those that match now.
+
+        Returns:
+            Names of topics it could not be applied to, because they are of the other kind
+            (durable or transient): those must be deleted first.
+        """
+        self.rules.pop(rule.pattern, None)
+        self.rules[rule.pattern] = rule
+        entries.append(rule)
+        if is_literal(rule.pattern) and rule.pattern not in self.by_name:
+            self.create(rule.pattern, entries, rule)
+            return []
+        unchanged = []
+        for name, topic in self.by_name.items():
+            if not matches(rule.pattern, name):
+                continue
+            if topic.entry.durable != rule.durable:
+                unchanged.append(name)
+                continue
+            topic.entry = topic.entry._replace(
+                retention_ns=rule.retention_ns, retention_bytes=rule.retention_bytes
+            )
+            entries.append(topic.entry)
+        return unchanged
+
+    def delete(self, name: str, entries: list[Entry]) -> None:
+        """Delete a topic or a rule of that name; raise TopicNotFound if there is neither."""
+        rule = self.rules.pop(name, None)
+        topic = self.by_name.pop(name, None)
+        if rule is None and topic is None:
+            raise TopicNotFound(f"there is no topic or policy named {name!r}")
+        if rule is not None:
+            entries.append(rule._replace(removed=True))
+        if topic is not None:
+            self.by_stream.pop(topic.entry.stream, None)
+            entries.append(topic.entry._replace(deleted=True))
+            self.version += 1
