@@ -11,4 +11,13 @@ from meshmq.testing.checkers import check
 from meshmq.testing.links import LinkWorld, check_link
 from meshmq.testing.world import History, World
 
-__all__ = ["History", "LinkWorld", "World", "check", "check_link"]
+__all__ = ["History", "LinkWorld", "World", "check", "check_link", "play"]
+
+
+def play(seed: int) -> list[str]:
+    """Everything that is wrong with the histories of one seed: a node with its clients, and two
+    ends of a link. An exception of the core is wrong too."""
+    try:
+        return check(World(seed).run()) + check_link(LinkWorld(seed).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]

@@ -215,6 +215,7 @@ class World:
         self.late = rng.choice([0.0, 0.05, 0.2])
         self.kill_count = rng.choice([0, 1, 2, 4])
         self.cuts = rng.choice([0, 1, 3])
+        self.stall = rng.choice([0.0, 0.0, 0.1])  # how often a sync takes up to a second
         self.recent_bytes = rng.choice([0, 500, 1 << 24])
         self.queue_bytes = rng.choice([1_000, 1 << 22])
         self.retention = rng.random() < 0.2
@@ -306,7 +307,7 @@ class World:
     def _heal(self) -> None:
         self._note("heal")
         self._healed = True
-        self.loss = self.repeat = self.late = 0.0
+        self.loss = self.repeat = self.late = self.stall = 0.0
         for program in self.programs.values():
             program.deaf = program.mute = False
         if self.node is None:
@@ -388,8 +389,8 @@ class World:
             # After a kill the sync may have made it all the same: nobody is told.
             if epoch != self._epoch and self.rng.random() < 0.5:
                 return
-            if epoch != self._epoch and self.node is not None:
-                return  # the restarted node has already read the log without it
+            if self._epoch > epoch + 1:
+                return  # a restarted node has already read the log without it
             entries = [entry for append in group for entry in append.entries]
             commit = self.disk.commit(entries, WALL_NS + self.now_ns, decode)
             self._note("synced", commit.lsn)
@@ -398,7 +399,8 @@ class World:
                 self._node_event(Committed(group[-1].ticket, (commit,)))
                 self._sync()
 
-        self.after(int(self.rng.random() ** 3 * 20 * MS) + 100_000, done)
+        stalled = int(self.rng.random() * SECOND) if self.rng.random() < self.stall else 0
+        self.after(int(self.rng.random() ** 3 * 20 * MS) + 100_000 + stalled, done)
 
     def _read(self, order: ReadLog) -> None:
         epoch = self._epoch
@@ -517,9 +519,11 @@ class World:
                     reader.refused = code
                     reader.answered_ns = reader.answered_ns or self.now_ns
                 case StateChanged(state, _, _):
-                    if state == "reconnecting":
-                        for reader in program.readers.values():
-                            reader.sessions_lost += 1
+                    for reader in program.readers.values():
+                        reader.sessions_lost += state == "reconnecting"
+                        if state == "connected" and self.rng.random() < 0.5:
+                            # Consume while the subscription is being opened again.
+                            self.after(int(self.rng.random() * MS), partial(self._take, reader))
                 case CommandAnswered():
                     pass
         program.client.publisher.take_finished()
@@ -643,15 +647,18 @@ class World:
         program = self.programs[reader.client]
         if reader.ended or program.readers.get(reader.number) is not reader:
             return
-        if not reader.consumes:
-            return
+        if reader.consumes:
+            self._take(reader)
+            self._consume_later(reader)
+
+    def _take(self, reader: Reader) -> None:
+        program = self.programs[reader.client]
         taken, reader.inbox = reader.inbox, []
-        if taken:
+        if taken and program.readers.get(reader.number) is reader:
             size = sum(len(a.payload) for a in taken)
             records = sum(a.count for a in taken)
             program.client.consumed(reader.number, size, records, self.now_ns)
             self._settle(program)
-        self._consume_later(reader)
 
     # -- rest ---------------------------------------------------------------------------------
 

@@ -1,0 +1,254 @@
+"""Planted bugs: each is a change of the core that some seed must catch.
+
+A checker that cannot fail would show here. A bug found by a seed joins the list when it is mended,
+with a sentence that says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from meshmq.core import node as node_module
+from meshmq.core import publisher as publisher_module
+from meshmq.core.client import Client
+from meshmq.core.delivery import Delivery
+from meshmq.core.effects import Arrival, SubscriptionAnswered
+from meshmq.core.log import Commit, split_entries
+from meshmq.core.node import Node
+from meshmq.core.publisher import Batch, Publisher
+from meshmq.core.session import Session
+from meshmq.core.streams import Streams
+from meshmq.core.subscriber import Start, Subscriber
+from meshmq.core.topics import Topics
+from meshmq.frames import START_POSITION, SYNCED, Confirmation, Subscribed
+from meshmq.testing import play
+
+SEEDS_MAX = 400
+
+Plant = Callable[[], AbstractContextManager[Any]]
+PLANTED: dict[str, Plant] = {}
+
+
+def planted(owner: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function, called with the original first, as a bug in ``owner``."""
+
+    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
+        original = getattr(owner, name)
+
+        def buggy(*args: Any, **kwargs: Any) -> Any:
+            return bug(original, *args, **kwargs)
+
+        PLANTED[bug.__name__] = lambda: patch.object(owner, name, buggy)
+        return bug
+
+    return register
+
+
+# -- the node: confirming, numbering, remembering ------------------------------------------------
+
+
+@planted(Streams, "_accept")
+def confirm_before_sync(real: Any, self: Any, link: Any, producer: Any, topic: Any, batch: Any,
+                        data: Any, entries: Any) -> Any:  # fmt: skip
+    accepted, answer = real(self, link, producer, topic, batch, data, entries)
+    if answer is None:
+        answer = Confirmation(
+            batch.topic, batch.first, batch.count, base_offset=accepted.batch.base_offset,
+            topic_id=topic.entry.topic_id, durability=SYNCED, has_offset=True,
+        )  # fmt: skip
+    return accepted, answer
+
+
+@planted(Streams, "_repeat")
+def answer_a_repeat_before_its_sync(
+    real: Any, self: Any, link: Any, topic: Any, known: Any, batch: Any
+) -> Any:
+    waiting, self._unsynced = self._unsynced, deque()
+    answer = real(self, link, topic, known, batch)
+    self._unsynced = waiting
+    return answer
+
+
+@planted(Topics, "__init__")
+def forget_producers_at_restart(real: Any, self: Any, *args: Any) -> None:
+    real(self, *args)
+    for topic in self.by_name.values():
+        topic.producers.clear()
+
+
+@planted(Topics, "__init__")
+def reuse_an_offset(real: Any, self: Any, *args: Any) -> None:
+    real(self, *args)
+    for topic in self.by_stream.values():
+        topic.next_offset = max(0, topic.next_offset - 1)
+
+
+@planted(Streams, "_judge")
+def accept_what_leaves_a_gap(real: Any, self: Any, batch: Any, *args: Any) -> Any:
+    code, message = real(self, batch, *args)
+    return ("", "") if code == "sequence-gap" else (code, message)
+
+
+@planted(Streams, "_judge")
+def take_a_resent_transient_batch_for_new(real: Any, self: Any, batch: Any, *args: Any) -> Any:
+    """The simulator found it: records of a transient topic were delivered twice after a kill."""
+    return real(self, batch._replace(resent=False), *args)
+
+
+@planted(Streams, "_inspect")
+def store_a_malformed_batch(real: Any, self: Any, batch: Any, data: Any) -> Any:
+    return "", ""
+
+
+@planted(node_module, "_merge")
+def merge_confirmations_that_do_not_join(real: Any, rows: Any) -> Any:
+    merged: list[Confirmation] = []
+    for c in rows:
+        p = merged[-1] if merged else None
+        if p is not None and p.topic == c.topic and not p.code and not c.code:
+            merged[-1] = p._replace(count=c.first + c.count - p.first)
+        else:
+            merged.append(c)
+    return merged
+
+
+# -- the node: delivering ------------------------------------------------------------------------
+
+
+@planted(Node, "_settle")
+def deliver_before_sync(real: Any, self: Any, now_ns: int) -> Any:
+    if self._entries:
+        commit = Commit(self.delivery.committed_lsn + 1, now_ns, *split_entries(self._entries))
+        if commit.batches:
+            self.delivery.on_commit(commit)
+    return real(self, now_ns)
+
+
+@planted(Delivery, "on_read")
+def put_the_cursor_ahead_of_the_data(
+    real: Any, self: Any, reader: int, batches: Any, lsn: int, slot: int
+) -> None:
+    real(self, reader, batches, lsn + 1, slot)
+
+
+@planted(Delivery, "_place")
+def begin_new_one_commit_late(real: Any, self: Any, sub: Any, frame: Any, origin: bytes) -> Any:
+    refusal = real(self, sub, frame, origin)
+    sub.lsn += sub.is_live
+    sub.is_live = False
+    return refusal
+
+
+@planted(Delivery, "flush")
+def drop_without_counting(real: Any, self: Any, sub: Any) -> None:
+    before = sub.dropped
+    real(self, sub)
+    sub.dropped = min(sub.dropped, before)
+
+
+@planted(Delivery, "unsubscribe")
+def keep_a_subscription_that_ended(real: Any, self: Any, link: bytes, number: int) -> None:
+    pass
+
+
+# -- the session ---------------------------------------------------------------------------------
+
+
+@planted(Session, "_on_numbered")
+def accept_frames_behind_a_gap(real: Any, self: Any, sequence: int, body: Any, now_ns: int) -> Any:
+    self.received = max(self.received, sequence - 1)
+    return real(self, sequence, body, now_ns)
+
+
+@planted(Session, "_on_numbered")
+def accept_a_frame_twice(real: Any, self: Any, sequence: int, body: Any, now_ns: int) -> Any:
+    taken = real(self, sequence, body, now_ns)
+    return body if sequence <= self.received else taken
+
+
+@planted(Session, "_on_ack")
+def take_any_ack_for_all(real: Any, self: Any, ack: int, now_ns: int) -> None:
+    real(self, self.sent if ack else 0, now_ns)
+
+
+@planted(Session, "_resend")
+def skip_a_resend(real: Any, self: Any, now_ns: int) -> None:
+    self._resend_at = now_ns + 1_000_000_000
+
+
+# -- the client ----------------------------------------------------------------------------------
+
+
+@planted(Publisher, "on_session_lost")
+def forget_what_was_sent(real: Any, self: Any) -> None:
+    for lane in self.lanes.values():
+        for batch in lane.in_flight:
+            batch.sent_to = b""
+    real(self)
+    self._queue = deque(b for b in self._queue if not b.attempts)
+
+
+@planted(publisher_module, "_take_covered")
+def take_a_confirmation_for_its_predecessor(
+    real: Any, in_flight: deque[Batch], first: int, count: int
+) -> list[Batch]:
+    """The simulator found it: receipts had offsets of other records."""
+    found = []
+    while in_flight and in_flight[0].first < first + count:
+        found.append(in_flight.popleft())
+    return found
+
+
+@planted(Subscriber, "_place")
+def resume_one_batch_late(real: Any, self: Any, *args: Any) -> Any:
+    skip = real(self, *args)
+    self._start = self._start._replace(slot=self._start.slot + 1)
+    return skip
+
+
+@planted(Subscriber, "_place")
+def resume_one_batch_early(real: Any, self: Any, topic: str, base: int, count: int, lsn: int,
+                           slot: int) -> Any:  # fmt: skip
+    real(self, topic, base, count, lsn, slot)
+    self._start = Start(START_POSITION, 0, self._origin, lsn, slot, 0)
+    return 0
+
+
+@planted(Subscriber, "on_deliver")
+def pass_over_without_counting(real: Any, self: Any, frame: Any) -> list[Arrival]:
+    before = self.missed
+    arrivals: list[Arrival] = real(self, frame)
+    self.missed = before
+    return arrivals
+
+
+@planted(Subscriber, "on_consumed")
+def never_return_credit(real: Any, self: Any, size: int, records: int) -> None:
+    pass
+
+
+@planted(Client, "_on_subscribed")
+def lose_credit_between_two_sessions(real: Any, self: Any, frame: Subscribed, now_ns: int) -> None:
+    """The simulator found it: a subscription was never fed again after a reconnect."""
+    sub = self.subscribers.get(frame.subscription)
+    if sub is not None and not frame.code:
+        sub.on_subscribed(frame)
+        self._effects.append(SubscriptionAnswered(sub.id, "", "", frame.topics))
+
+
+def test_there_are_at_least_twenty() -> None:
+    assert len(PLANTED) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_bug_is_caught(name: str) -> None:
+    with PLANTED[name]():
+        caught = next((seed for seed in range(SEEDS_MAX) if play(seed)), None)
+    assert caught is not None, f"{SEEDS_MAX} seeds did not notice the bug"
