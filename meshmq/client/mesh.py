@@ -73,7 +73,8 @@ def connect(
         timeout: seconds to wait for the node, and for the answer to each later call.
         max_buffer: bytes of records accepted and not yet confirmed.
         on_full: what publish does when that is reached: ``"block"`` or ``"fail"`` (BufferFull).
-        on_state: called from meshmq's thread with each StateChange; must not block.
+        on_state: called with each StateChange, from any thread that works for the
+            connection, one call at a time; must not block.
         insecure: allow other than loopback addresses without keys.
 
     Raises:
@@ -287,6 +288,7 @@ class Mesh:
             MeshError: the first failure since the last flush.
         """
         connection = self._connection
+        connection.check()
         deadline = connection.deadline(timeout)
         for batch in self._publisher.unsettled():
             if not connection.wait_for(batch, connection.left(deadline)):
@@ -319,7 +321,6 @@ class Mesh:
                 f"{publisher.buffered_bytes} bytes wait for confirmation, the limit is "
                 f"{publisher.buffer_bytes} (connect(max_buffer=...)); state: {self.state}"
             )
-        connection.wake()
         # A quarter at a time: a publisher woken for every batch would wake for each record.
         low = publisher.buffer_bytes * 3 // 4
         connection.wait_until(
@@ -348,7 +349,7 @@ class Mesh:
                 position (``msg.position`` or its str): behind that record; an offset of one topic.
             prefetch_bytes, prefetch_records: what may be on its way or wait in this process;
                 a batch is never split, so it may be exceeded by one.
-            on_missed: called from meshmq's thread with how many records were passed over.
+            on_missed: called with how many records were passed over, as ``on_state`` is.
 
         Raises:
             InvalidName, InvalidArgument, OffsetOutOfRange, DurabilityUnavailable.

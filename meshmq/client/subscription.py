@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -14,7 +13,6 @@ from meshmq.client.message import Delivered, Message
 from meshmq.core.effects import Arrival, Arrived
 from meshmq.core.subscriber import Start
 from meshmq.errors import BadFrame, MeshError
-from meshmq.shell import clock
 
 
 class Subscription:
@@ -45,9 +43,6 @@ class Subscription:
         self._window_bytes = window_bytes
         self._window_records = window_records
         self._arrivals: deque[Arrival] = deque()
-        self._lock = threading.Lock()
-        self._filled = threading.Condition(self._lock)
-        self._waiting = False
         self._current: Iterator[Message] = iter(())
         self._reading: Arrival | None = None
         self._owed_bytes = 0
@@ -62,22 +57,21 @@ class Subscription:
             timeout,
         )
 
-    # -- I/O thread -------------------------------------------------------------------------
+    # -- the connection's turns -------------------------------------------------------------
 
     def _on_arrived(self, event: Arrived) -> None:
         self._arrivals.extend(event.arrivals)
-        if self._waiting:
-            with self._lock:
-                self._filled.notify_all()
         if event.missed != self._passed:
             more, self._passed = event.missed - self._passed, event.missed
-            if self._on_missed is not None:
-                self._on_missed(more)
+            self._tell_missed(more)
 
     def _on_ended(self, error: MeshError) -> None:
-        with self._lock:
-            self._error = error
-            self._filled.notify_all()
+        self._error = error
+
+    def _tell_missed(self, records: int) -> None:
+        told = self._on_missed
+        if told is not None:
+            self._connection.tell(lambda: told(records))
 
     @property
     def missed(self) -> int:
@@ -119,6 +113,8 @@ class Subscription:
             if not self._arrivals and not self._wait(timeout):
                 if self._error is not None and not self._closed:
                     raise self._error
+                if not self._closed:
+                    self._connection.check()
                 return False
             arrival = self._arrivals.popleft()
             self._reading = arrival
@@ -133,18 +129,12 @@ class Subscription:
 
     def _passed_over(self, records: int) -> None:
         self._undecodable += records
-        if self._on_missed is not None:
-            self._on_missed(records)
+        self._tell_missed(records)
 
     def _wait(self, timeout: float | None) -> bool:
-        with self._lock:
-            self._waiting = True
-            try:
-                self._filled.wait_for(
-                    lambda: bool(self._arrivals or self._closed or self._error), timeout
-                )
-            finally:
-                self._waiting = False
+        self._connection.wait_until(
+            lambda: bool(self._arrivals or self._closed or self._error), timeout
+        )
         return bool(self._arrivals)
 
     def _give_back(self) -> None:
@@ -162,16 +152,13 @@ class Subscription:
             size, records = self._owed_bytes, self._owed_records
             self._owed_bytes = self._owed_records = 0
             client, number = self._connection.client, self._id
-            self._connection.call(lambda: client.consumed(number, size, records, clock.now_ns()))
+            self._connection.run(lambda now: client.consumed(number, size, records, now))
 
     def close(self) -> None:
         """End it; a thread that iterates it comes to the end."""
-        with self._lock:
-            if self._closed:
-                return
+        if not self._closed:
             self._closed = True
-            self._filled.notify_all()
-        self._connection.unsubscribe(self._id)
+            self._connection.unsubscribe(self._id)
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import weakref
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -19,6 +21,7 @@ from meshmq.errors import ConfigError
 
 _MAX_PART = limits.FRAME_PAYLOAD_BYTES_MAX + 64 * limits.KIB
 _ZERO_COPY_BYTES = 32 * limits.KIB
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)  # looking an enum's member up costs more
 
 
 class Wake:
@@ -43,6 +46,40 @@ class Wake:
     def close(self) -> None:
         for fd in {self.fd, self._write_fd}:
             os.close(fd)
+
+
+class Sleeper:
+    """Sleeps until a descriptor has something, or it is woken. Touches no ZeroMQ.
+
+    Attributes:
+        is_asleep: set it before looking at what a wake may change, then sleep: no wake is missed.
+    """
+
+    def __init__(self) -> None:
+        self.is_asleep = False
+        self._wake = Wake()
+        self._poll = select.poll()
+        self._poll.register(self._wake.fd, select.POLLIN)
+        self._fds: tuple[int, ...] = ()
+        weakref.finalize(self, self._wake.close)
+
+    def sleep(self, fds: tuple[int, ...], timeout_ms: int) -> None:
+        """Sleep on ``fds``, which may be closed meanwhile, for ``timeout_ms`` at most."""
+        if fds is not self._fds:
+            for fd in self._fds:
+                self._poll.unregister(fd)
+            for fd in fds:
+                self._poll.register(fd, select.POLLIN)
+            self._fds = fds
+        for fd, _ in self._poll.poll(timeout_ms):
+            if fd == self._wake.fd:
+                self._wake.clear()
+
+    def wake(self) -> None:
+        """End the sleep, from any thread."""
+        if self.is_asleep:
+            self.is_asleep = False
+            self._wake.set()
 
 
 def check_url(url: str, *, bind: bool, insecure: bool, mesh: str) -> str:
@@ -150,18 +187,24 @@ class NodeSocket:
 
 
 class ClientSocket:
-    """A DEALER to one node at a time, reopened under a new link number for each attempt."""
+    """A DEALER to one node at a time, reopened under a new link number for each attempt.
 
-    def __init__(self, url: str, wake: Wake) -> None:
+    One thread at a time may call it; ``fds`` may be slept on by any.
+
+    Attributes:
+        link: name of the present link, or empty.
+        fds: descriptors that become readable when there may be something to receive, or the
+            connection was cut. Afterwards ask ``was_cut`` and ``has_input`` until they say no.
+    """
+
+    def __init__(self, url: str) -> None:
         self._url = url
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._wake = wake
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
-        self._poller = zmq.Poller()
-        self._poller.register(wake.fd, zmq.POLLIN)
         self._count = 0
         self.link = b""
+        self.fds: tuple[int, ...] = ()
 
     def open(self) -> bytes:
         """Begin to connect; return the new link's name."""
@@ -177,32 +220,28 @@ class ClientSocket:
             socket.close(0)
             raise ConfigError(f"cannot connect to {self._url}: {error.strerror}") from None
         self._socket = socket
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(self._monitor, zmq.POLLIN)
         self._count += 1
         self.link = b"%d" % self._count
+        self.fds = (int(socket.getsockopt(zmq.FD)), int(self._monitor.getsockopt(zmq.FD)))
         return self.link
 
-    def poll(self, timeout_ms: int) -> bool:
-        """Wait, clear the wake; return whether the connection was cut since the last time."""
-        cut = False
-        for source, _ in self._poller.poll(timeout_ms):
-            if source == self._wake.fd:
-                self._wake.clear()
-            elif source is self._monitor and self._monitor is not None:
-                with contextlib.suppress(zmq.Again):
-                    recv_monitor_message(self._monitor, zmq.NOBLOCK)
-                    cut = True
-        return cut
+    def was_cut(self) -> bool:
+        """Whether the connection was cut since the last time."""
+        monitor = self._monitor
+        if monitor is None or not int(monitor.getsockopt(_EVENTS)) & _POLLIN:
+            return False
+        recv_monitor_message(monitor, zmq.NOBLOCK)
+        return True
 
-    def receive(self) -> list[bytes] | None:
-        """The next message's parts, or None."""
-        if self._socket is None:
-            return None
-        try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
+    def has_input(self) -> bool:
+        """Whether ``receive`` has something."""
+        socket = self._socket
+        return socket is not None and bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
+
+    def receive(self) -> list[bytes]:
+        """The next message's parts; there must be one."""
+        assert self._socket is not None
+        return self._socket.recv_multipart(zmq.NOBLOCK)
 
     def send(self, parts: Sequence[bytes]) -> None:
         """Try to send; what does not fit is lost."""
@@ -220,9 +259,8 @@ class ClientSocket:
         """Close the present link; ``linger_ms`` lets a goodbye leave."""
         if self._socket is None:
             return
-        self._poller.unregister(self._socket)
+        self.fds = ()
         if self._monitor is not None:
-            self._poller.unregister(self._monitor)
             self._socket.disable_monitor()
             self._monitor.close(0)
             self._monitor = None
