@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meshmq import frames, limits, schema
+from meshmq import codec_lone, frames, limits, schema
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 
 _Frame = schema.load("frame").Frame
@@ -57,6 +57,12 @@ def encode_batch(
         times: one unix time in ns a record, or None if all have ``time_ns``.
         time_ns: unix time in ns.
     """
+    if (
+        len(values) == 1
+        and keys is None and headers is None and times is None
+        and len(values[0]) <= codec_lone.VALUE_BYTES_MAX
+    ):  # fmt: skip
+        return codec_lone.encode_value(values[0], time_ns)
     message = _Batch.new_message()
     message.values = values
     if keys is not None:
@@ -75,6 +81,10 @@ def encode_batch(
 
 def decode_batch(data: bytes, count: int) -> Records:
     """Decode a batch of ``count`` records; raise BadFrame if it is malformed."""
+    if count == 1:
+        lone = codec_lone.decode_value(data)
+        if lone is not None:
+            return Records([lone[0]], None, None, None, lone[1])
     try:
         reader = schema.read(_Batch, data)
         raw = reader.values
@@ -92,6 +102,8 @@ def decode_batch(data: bytes, count: int) -> Records:
 
 def check_batch(data: bytes, count: int) -> None:
     """Raise BadFrame unless ``decode_batch`` can read ``data`` as ``count`` records."""
+    if count == 1 and len(data) <= limits.VALUE_BYTES_MAX and codec_lone.decode_value(data):
+        return
     try:
         reader = schema.read(_Batch, data)
         raw = reader.values
@@ -184,6 +196,9 @@ def decode_headers(data: bytes) -> dict[str, str]:
 
 def encode(envelope: frames.Envelope) -> list[bytes]:
     """Encode a frame to its ZeroMQ parts: the header, then the batches' bytes if it has any."""
+    lone = codec_lone.encode(envelope)
+    if lone is not None:
+        return lone
     message = _Frame.new_message()
     message.session = envelope.session
     message.sequence = envelope.sequence
@@ -210,6 +225,9 @@ def decode(parts: Sequence[bytes]) -> frames.Envelope:
         raise BadFrame(
             f"frame payload of {len(payload)} bytes exceeds {limits.FRAME_PAYLOAD_BYTES_MAX}"
         )
+    lone = codec_lone.decode(header, payload)
+    if lone is not None:
+        return lone
     try:
         reader = schema.read(_Frame, header)
         kind = str(reader.which())

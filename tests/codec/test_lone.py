@@ -1,0 +1,113 @@
+"""The short cut for lone frames against the general path: the same bytes, the same readings."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshmq import codec, codec_lone
+from meshmq.errors import BadFrame
+from meshmq.frames import (
+    Confirm,
+    Confirmation,
+    Credit,
+    Deliver,
+    DeliverBatch,
+    Envelope,
+    Nothing,
+    Ping,
+    Publish,
+    PublishBatch,
+)
+
+u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+i64 = st.integers(-(2**63), 2**63 - 1)
+topics = st.text(min_size=1, max_size=40).filter(lambda t: "\0" not in t)
+payloads = st.binary(max_size=200)
+
+
+@st.composite
+def publishes(draw):
+    payload, after = draw(payloads), draw(st.integers(0, 2**64 - 2))
+    first = draw(st.integers(after + 1, 2**64 - 1))
+    count, checksum = draw(st.integers(1, 4096)), draw(u32)
+    row = PublishBatch(
+        draw(topics), first, after, count, len(payload), checksum, draw(st.booleans())
+    )
+    return Publish((row,), payload)
+
+
+@st.composite
+def delivers(draw):
+    payload = draw(payloads)
+    row = DeliverBatch(
+        draw(topics), draw(u64), draw(u32), len(payload), draw(u32), draw(i64), draw(u64),
+        draw(u32), draw(st.booleans()),
+    )  # fmt: skip
+    return Deliver(draw(u32), (row,), draw(u64), payload)
+
+
+confirms = st.builds(
+    Confirmation, topics, u64, u32, st.just(""), st.just(""), u64, i64,
+    st.binary(min_size=16, max_size=16), st.integers(0, 255), u64, st.booleans(), st.booleans(),
+).map(lambda row: Confirm((row,)))  # fmt: skip
+bodies = st.one_of(
+    publishes(), delivers(), confirms, st.builds(Credit, u32, u64, u64), st.just(Nothing()),
+    st.just(Ping()),
+)  # fmt: skip
+envelopes = st.builds(Envelope, u64, u64, u64, bodies)
+
+
+def general(monkeypatch):
+    monkeypatch.setattr(codec_lone, "encode", lambda envelope: None)
+    monkeypatch.setattr(codec_lone, "decode", lambda header, payload: None)
+
+
+@given(envelopes)
+@settings(max_examples=400)
+def test_both_paths_write_and_read_the_same(envelope):
+    short = codec_lone.encode(envelope)
+    assert short is not None
+    assert codec_lone.decode(short[0], short[1] if len(short) > 1 else None) == envelope
+    with pytest.MonkeyPatch.context() as patch:
+        general(patch)
+        assert codec.encode(envelope) == short
+        assert codec.decode(short) == envelope
+
+
+@given(st.binary(max_size=codec_lone.VALUE_BYTES_MAX), i64)
+@settings(max_examples=200)
+def test_both_paths_write_and_read_the_same_lone_value(value, time_ns):
+    short = codec_lone.encode_value(value, time_ns)
+    assert codec_lone.decode_value(short) == (value, time_ns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec_lone, "VALUE_BYTES_MAX", -1)
+        patch.setattr(codec_lone, "decode_value", lambda data: None)
+        assert codec.encode_batch([value], None, None, None, time_ns) == short
+        read = codec.decode_batch(short, 1)
+    assert (list(read.values), read.time_ns) == ([value], time_ns)
+
+
+@given(envelopes, st.integers(0, 2**32))
+@settings(max_examples=400)
+def test_what_the_short_cut_reads_of_damaged_bytes_the_general_path_reads_too(envelope, seed):
+    entropy = random.Random(seed)
+    header, *rest = codec_lone.encode(envelope)
+    damaged = bytearray(header)
+    for _ in range(entropy.choice([1, 1, 2, 5])):
+        damaged[entropy.randrange(len(damaged))] ^= 1 << entropy.randrange(8)
+    if entropy.random() < 0.2:
+        del damaged[entropy.randrange(len(damaged)) :]
+    parts = [bytes(damaged), *rest]
+    found = codec_lone.decode(parts[0], parts[1] if rest else None)
+    if found is None:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        general(patch)
+        try:
+            assert codec.decode(parts) == found
+        except BadFrame as error:
+            pytest.fail(f"the general path refuses it: {error}")
