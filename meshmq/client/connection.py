@@ -20,6 +20,7 @@ there ends the connection with an error.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -212,10 +213,17 @@ class Connection:
         due = self.client.next_deadline_ns()
         if due is not None and due <= now:
             self._handle(TimerFired(), now)
+        self._send_ready(now)
+
+    def _send_ready(self, now: int) -> None:
         self.client.pump(now)
         self._perform(self.client.take_effects(now))
         # Sending takes the news of what came meanwhile.
-        self._more = socket.has_input()
+        self._more = self._socket.has_input()
+
+    def _send_now(self) -> None:
+        if not self._is_closed:
+            self._send_ready(clock.now_ns())
 
     def _on_message(self, parts: list[bytes], now: int) -> None:
         link = self._socket.link
@@ -391,7 +399,7 @@ class Connection:
             if self.dead is None:
                 now = clock.now_ns()
                 work(now)
-                self._turn()
+                self._send_ready(now)
 
         self._locked(whole)
         self._follow_up()
@@ -402,7 +410,7 @@ class Connection:
         if not self.client.is_connected:
             return  # the handshake's end sends it
         if not publisher.frames_in_flight and not publisher.has_full and not self._io.locked():
-            self._locked(self._turn)
+            self._locked(self._send_now)
             self._follow_up()
         elif self.sleeping and (
             publisher.frames_in_flight < PARTIAL_FRAMES_IN_FLIGHT or publisher.has_full
@@ -444,19 +452,19 @@ class Connection:
     def _drive(self, is_true: Callable[[], bool], deadline: float | None) -> None:
         driver = self._driver
         while not is_true() and self.dead is None:
-            self._locked(self._turn)
             left = self.left(deadline)
-            if left == 0.0:
-                return
             driver.is_asleep = True
             if not is_true() and self.dead is None:
                 timeout_ms = self._timeout_ms()
                 if left is not None:
-                    timeout_ms = min(timeout_ms, int(left * 1000) + 1)
+                    timeout_ms = min(timeout_ms, math.ceil(left * 1000))
                 self._interrupts.may_raise = True
                 driver.sleep(self._socket.fds, timeout_ms)
                 self._interrupts.may_raise = False
             driver.is_asleep = False
+            self._locked(self._turn)
+            if left == 0.0:
+                return
 
     def _hand_over(self) -> None:
         """The driver leaves: let another thread that waits drive, and see to what is unsent."""
