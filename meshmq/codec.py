@@ -160,7 +160,10 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise InvalidArgument(f"headers are str to str, not {name!r}: {value!r}")
-        pairs += (name.encode(), value.encode("utf-8", "surrogateescape"))
+        try:
+            pairs += (name.encode(), value.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"header {name!r}: {value!r} is not text: {error}") from None
     if len(pairs) > 2 * limits.HEADER_COUNT_MAX:
         raise MessageTooLarge(
             f"{len(headers)} headers on one record, the limit is {limits.HEADER_COUNT_MAX}"

@@ -14,7 +14,8 @@ from functools import lru_cache
 from meshmq import limits
 from meshmq.errors import InvalidArgument, InvalidName
 
-_TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f]+\Z")
+# A lone surrogate (undecodable bytes of a command line become one) has no UTF-8 to send.
+_TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f\ud800-\udfff]+\Z")
 _MESH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 
 
@@ -32,9 +33,16 @@ def _tokens(name: str, kind: str) -> list[str]:
     return tokens
 
 
-@lru_cache(maxsize=65_536)
 def check_topic(name: str) -> str:
     """Return ``name`` if it is a topic a program may publish to; raise InvalidName if not."""
+    try:
+        return _check_topic(name)
+    except TypeError:  # a list, say: the cache cannot hash it
+        raise InvalidName(f"a topic is a string, not {name!r}") from None
+
+
+@lru_cache(maxsize=65_536)
+def _check_topic(name: str) -> str:
     for token in _tokens(name, "topic"):
         if not _TOKEN.match(token):
             hint = "; wildcards are for subscribing" if token in ("*", ">") else ""
@@ -47,9 +55,16 @@ def check_topic(name: str) -> str:
     return name
 
 
-@lru_cache(maxsize=4096)
 def check_pattern(pattern: str) -> str:
     """Return ``pattern`` if it is well formed; raise InvalidName if not."""
+    try:
+        return _check_pattern(pattern)
+    except TypeError:
+        raise InvalidName(f"a pattern is a string, not {pattern!r}") from None
+
+
+@lru_cache(maxsize=4096)
+def _check_pattern(pattern: str) -> str:
     tokens = _tokens(pattern, "pattern")
     for i, token in enumerate(tokens):
         if token == "*" or (token == ">" and i == len(tokens) - 1):
@@ -129,7 +144,7 @@ class Position:
     @classmethod
     def parse(cls, text: str) -> Position:
         """Read back ``str(position)``; raise InvalidArgument for anything else."""
-        found = re.fullmatch(r"p1-([0-9a-f]{32})-(\d{1,19})-(\d{1,9})-(\d{1,9})", text)
+        found = re.fullmatch(r"p1-([0-9a-f]{32})-([0-9]{1,19})-([0-9]{1,9})-([0-9]{1,9})", text)
         if not found:
             raise InvalidArgument(f"{text!r} is not a position (take one from msg.position)")
         origin, lsn, slot, index = found.groups()

@@ -152,7 +152,7 @@ class Client:
         self._end(LinkLost("the client was closed before the node confirmed"), "closed here", "")
 
     def pump(self, now_ns: int) -> None:
-        """Send what the producer has ready."""
+        """Send what the producer has ready: once the events at hand are handled."""
         if self.state == "connected":
             for body in self.publisher.take(self.origin):
                 self._send(body, now_ns)
@@ -179,7 +179,6 @@ class Client:
             case TimerFired():
                 if self._session is not None:
                     self._session.tick(now_ns)
-        self.pump(now_ns)
         return self.take_effects(now_ns)
 
     def take_effects(self, now_ns: int) -> list[ClientEffect]:

@@ -14,7 +14,7 @@ from meshmq.core.log import Entry, RuleEntry
 from meshmq.core.topics import Topic
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
 from meshmq.frames import Command, Hello, Result
-from meshmq.names import check_pattern, matches
+from meshmq.names import check_pattern, check_topic, is_literal, matches
 
 if TYPE_CHECKING:
     from meshmq.core.node import Node
@@ -87,6 +87,8 @@ def _topic_create(
     node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     pattern = check_pattern(_text(arguments, "pattern"))
+    if is_literal(pattern) or pattern.startswith("$"):
+        check_topic(pattern)  # names that begin with $ are not for programs to make
     durability = _text(arguments, "durability")
     if durability not in ("durable", "transient"):
         raise CommandFailed(f"durability is 'durable' or 'transient', not {durability!r}")

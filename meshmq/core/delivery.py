@@ -243,11 +243,16 @@ class Delivery:
         sub.reading = 0
         sub.lsn, sub.slot = lsn, slot
         rows: list[_Queued] = []
-        size = 0
+        size = records = 0
+        credit = sub.credit_records
         for b in batches:
             topic = self._topics.by_stream.get(b.stream)
             if topic is None:
                 continue
+            if records >= credit:
+                sub.lsn, sub.slot = b.lsn, b.slot  # read again when there is credit
+                break
+            records += b.count
             row = DeliverBatch(
                 topic.entry.name, b.base_offset, b.count, len(b.payload), b.checksum,
                 b.append_time_ns, b.lsn, b.slot, b.damaged,
@@ -294,8 +299,7 @@ class Delivery:
         streams = self._streams_of(sub)
         by_stream = self._topics.by_stream
         rows: list[_Queued] = []
-        size = 0
-        records = 0
+        size = records = 0
         index = sub.lsn - self._recent[0].lsn
         most = min(limits.BATCH_BYTES_TARGET, sub.credit_bytes)
         while index < len(self._recent):
@@ -327,12 +331,17 @@ class Delivery:
         queue = sub.queue
         while queue and sub.has_credit:
             rows: list[_Queued] = []
-            size = 0
+            size = records = 0
             while queue and len(rows) < limits.FRAME_BATCHES_MAX:
-                if rows and size + queue[0].row.length > limits.BATCH_BYTES_TARGET * 5 // 4:
+                if rows and (
+                    size >= sub.credit_bytes
+                    or records >= sub.credit_records
+                    or size + queue[0].row.length > limits.BATCH_BYTES_TARGET * 5 // 4
+                ):
                     break
                 rows.append(queue.popleft())
                 size += rows[-1].row.length
+                records += rows[-1].row.count
             sub.queue_bytes -= size
             self._deliver(sub, rows)
         # The newest stays, so that there is always a delivery to tell of those dropped.

@@ -1,7 +1,7 @@
 """A node: sessions, topics, streams and delivery put together. It routes; the parts decide.
 
-Way of a durable message: FrameReceived -> Session.receive -> Streams.publish -> Append ...
-Committed -> Streams.on_commit (Confirm) and Delivery.on_commit (Deliver).
+Way of a durable message: FrameReceived -> Session.receive -> Streams.publish, end_turn -> Append;
+Committed -> Delivery.on_commit (Deliver) and Streams.on_commit, end_turn -> Confirm.
 """
 
 from __future__ import annotations
@@ -114,7 +114,10 @@ class Node:
     # -- events -----------------------------------------------------------------------------
 
     def handle(self, event: NodeEvent, now_ns: int) -> list[NodeEffect]:
-        """Take one event; return what to do. Never raises for what a peer sends."""
+        """Take one event; return what to do now. Never raises for what a peer sends.
+
+        ``end_turn`` gives the rest: call it once the events at hand are handled.
+        """
         match event:
             case FrameReceived(link, envelope):
                 self._on_frame(link, envelope, now_ns)
@@ -131,7 +134,7 @@ class Node:
             case RetentionPlanned(trims):
                 self._retention_planned = True
                 self._entries += [TrimEntry(*trim) for trim in trims]
-        return self._settle(now_ns)
+        return self._deliver(now_ns)
 
     def next_deadline_ns(self) -> int:
         """When TimerFired is due."""
@@ -284,17 +287,10 @@ class Node:
             self.delivery.drop_link(link)
             self._effects.append(CloseLink(link))
 
-    # -- after each event ---------------------------------------------------------------------
+    # -- after each event, and after each turn ------------------------------------------------
 
-    def _settle(self, now_ns: int) -> list[NodeEffect]:
-        """Turn what gathered into effects: appends, confirmations, deliveries, reads."""
-        if self._entries:
-            self._ticket += 1
-            self._effects.append(Append(self._ticket, tuple(self._entries)))
-            self._entries = []
-            if self._answers:
-                self._after[self._ticket] = self._answers
-                self._answers = []
+    def _deliver(self, now_ns: int) -> list[NodeEffect]:
+        """Deliveries and answers leave at once: somebody waits for them."""
         if self._dirty:
             for sub in self._dirty.values():
                 self.delivery.flush(sub)
@@ -307,6 +303,18 @@ class Node:
                     self._touched[link] = peer
                     peer.session.send(frame, now_ns)
             delivery.sends = []
+        return self._take_effects()
+
+    def end_turn(self, now_ns: int) -> list[NodeEffect]:
+        """What a turn of one or many events gathered goes together: one append, one read for each
+        subscription that wants one, one frame of confirmations for each producer."""
+        if self._entries:
+            self._ticket += 1
+            self._effects.append(Append(self._ticket, tuple(self._entries)))
+            self._entries = []
+            if self._answers:
+                self._after[self._ticket] = self._answers
+                self._answers = []
         if self._confirms:
             for link, rows in self._confirms.items():
                 peer = self.peers.get(link)
@@ -317,9 +325,12 @@ class Node:
                         part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
                         peer.session.send(Confirm(part), now_ns)
             self._confirms = {}
-        if delivery.reads:
-            self._effects += delivery.reads
-            delivery.reads = []
+        if self.delivery.reads:
+            self._effects += self.delivery.reads
+            self.delivery.reads = []
+        return self._take_effects()
+
+    def _take_effects(self) -> list[NodeEffect]:
         if self._touched:
             self._flush_peers()
         effects, self._effects = self._effects, []
@@ -350,7 +361,7 @@ class Node:
         for peer in list(self.peers.values()):
             peer.session.say_goodbye(now_ns)
             self._touched[peer.link] = peer
-        return self._settle(now_ns)
+        return self._take_effects()
 
     def status(self) -> dict[str, Any]:
         """Every counter there is."""

@@ -119,6 +119,7 @@ class NodeRunner:
             self._handle(TimerFired(), now)
         while self._gone:
             self._handle(LinkClosed(self._gone.pop(), "the connection is gone"), now)
+        self._perform(self._node.end_turn(now))
         if self._jobs:
             self._disk.put(self._jobs)
             self._jobs = []
@@ -159,6 +160,7 @@ class NodeRunner:
             self._socket.poll(50)
             while self._disk.results:
                 self._handle(self._disk.results.popleft(), clock.now_ns())
+            self._perform(self._node.end_turn(clock.now_ns()))
             if self._disk.failure is not None:
                 return
         self._perform(self._node.goodbye(clock.now_ns()))

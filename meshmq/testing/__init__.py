@@ -8,8 +8,9 @@ from a shell.
 from __future__ import annotations
 
 from meshmq.testing.checkers import check
+from meshmq.testing.history import History
 from meshmq.testing.links import LinkWorld, check_link
-from meshmq.testing.world import History, World
+from meshmq.testing.world import World
 
 __all__ = ["History", "LinkWorld", "World", "check", "check_link", "play"]
 

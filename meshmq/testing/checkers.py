@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from meshmq.core.publisher import DONE, FAILED
 from meshmq.frames import START_EARLIEST, START_NEW
 from meshmq.names import matches
-from meshmq.testing.world import DURABLE, History, Published, Reader, decode
+from meshmq.testing.history import History, Published, Reader, decode
+from meshmq.testing.world import DURABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

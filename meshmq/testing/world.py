@@ -13,9 +13,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
-import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 
 from meshmq import limits
@@ -45,9 +43,8 @@ from meshmq.core.events import (
 )
 from meshmq.core.log import Entry, RuleEntry
 from meshmq.core.node import Node
-from meshmq.core.publisher import TOPIC_DEFAULT, Batch
+from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.subscriber import Start
-from meshmq.errors import BadFrame
 from meshmq.frames import (
     START_EARLIEST,
     START_NEW,
@@ -59,6 +56,7 @@ from meshmq.frames import (
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
 from meshmq.testing.disk import Disk
+from meshmq.testing.history import History, Published, Reader, Seen, check_batch, decode, encode
 
 WALL_NS = 1_700_000_000 * SECOND
 ORIGIN = b"simulated-origin"
@@ -68,96 +66,6 @@ NAMED = "c0"
 PATTERNS = ("d.>", "d.a", "d.*", ">", "t.>", "t.a", "d.c.x", "d.b")
 FAULTS_NS = 4 * SECOND
 HEALED_NS = 40 * SECOND
-
-
-def encode(
-    values: Sequence[bytes],
-    keys: Sequence[bytes] | None,
-    headers: Sequence[bytes] | None,
-    times: Sequence[int] | None,
-    time_ns: int,
-) -> bytes:
-    """A batch's bytes in the simulator: length, value, length, value ..."""
-    return b"".join([struct.pack("<H", len(v)) + v for v in values])
-
-
-def decode(data: bytes) -> list[bytes]:
-    """Read back ``encode``."""
-    values, at = [], 0
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 2], "little")
-        values.append(data[at + 2 : at + 2 + size])
-        at += 2 + size
-    return values
-
-
-def check_batch(data: bytes, count: int) -> None:
-    """The node's check of a batch's bytes."""
-    values = decode(data)
-    if len(values) != count or b"malformed" in values:
-        raise BadFrame("malformed")
-
-
-@dataclass(slots=True)
-class Published:
-    """One record a program published."""
-
-    producer: str
-    topic: str
-    value: bytes
-    batch: Batch
-    index: int
-    at_ns: int
-
-
-@dataclass(slots=True)
-class Seen:
-    """One record a subscription was handed; ``synced`` tells whether it was on disk by then."""
-
-    topic: str
-    offset: int | None
-    value: bytes
-    synced: bool
-
-
-@dataclass(slots=True)
-class Reader:
-    """One subscription of a program and what it got."""
-
-    client: str
-    number: int
-    pattern: str
-    start: Start
-    answered_ns: int = 0
-    refused: str = ""
-    ended: bool = False
-    sessions_lost: int = 0
-    missed: int = 0
-    seen: list[Seen] = field(default_factory=list)
-    inbox: list[Arrival] = field(default_factory=list)
-    consumes: bool = True
-
-
-@dataclass(slots=True)
-class History:
-    """What happened in one run.
-
-    Attributes:
-        trims: whether retention took records away.
-        rested: whether everything came to rest after healing.
-        digest: of every event in order: equal for equal seeds.
-    """
-
-    seed: int
-    disk: Disk
-    published: list[Published]
-    readers: list[Reader]
-    trims: bool
-    rested: bool
-    kills: int
-    events: int
-    digest: str
-    unrest: list[str]
 
 
 class _Program:
@@ -345,7 +253,17 @@ class World:
         if self.node is not None:
             self._note("node", type(event).__name__)
             self._perform_node(self.node.handle(event, self.now_ns))
+            if self.rng.random() < 0.5:
+                self._end_turn()
+            else:
+                # More events may come before the turn ends.
+                epoch = self._epoch
+                self.after(int(self.rng.random() * MS), lambda: self._end_turn(epoch))
             self._node_timer()
+
+    def _end_turn(self, epoch: int = 0) -> None:
+        if self.node is not None and epoch in (0, self._epoch):
+            self._perform_node(self.node.end_turn(self.now_ns))
 
     def _node_timer(self) -> None:
         if self.node is None:
@@ -497,6 +415,7 @@ class World:
             return
         self._note(program.name, type(event).__name__)
         self._perform_client(program, program.client.handle(event, self.now_ns))  # type: ignore[arg-type]
+        self._settle(program)
 
     def _settle(self, program: _Program) -> None:
         """After a call of the program: send what it brought about."""

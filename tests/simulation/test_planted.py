@@ -121,7 +121,7 @@ def merge_confirmations_that_do_not_join(real: Any, rows: Any) -> Any:
 # -- the node: delivering ------------------------------------------------------------------------
 
 
-@planted(Node, "_settle")
+@planted(Node, "end_turn")
 def deliver_before_sync(real: Any, self: Any, now_ns: int) -> Any:
     if self._entries:
         commit = Commit(self.delivery.committed_lsn + 1, now_ns, *split_entries(self._entries))

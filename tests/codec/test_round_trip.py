@@ -1,0 +1,406 @@
+"""What is encoded reads back as it was: frames, batches, headers, commits, snapshots."""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from collections import OrderedDict
+from typing import get_args
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from meshmq import codec, codec_log, frames, limits
+from meshmq.core.log import (
+    BatchEntry,
+    Commit,
+    LogState,
+    ProducerState,
+    RuleEntry,
+    StreamState,
+    TopicEntry,
+    TrimEntry,
+)
+from meshmq.core.retention import Portion, SegmentInfo
+from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
+
+u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
+i64 = st.integers(-(2**63), 2**63 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
+ids = st.binary(min_size=16, max_size=16)
+blobs = st.binary(max_size=60)
+flags = st.booleans()
+
+
+# -- frames ----------------------------------------------------------------------------------------
+
+
+@st.composite
+def publishes(draw):
+    rows, payload = [], b""
+    for data in draw(st.lists(blobs, max_size=6)):
+        after = draw(st.integers(0, 2**64 - 2))
+        rows.append(
+            frames.PublishBatch(
+                draw(texts), draw(st.integers(after + 1, 2**64 - 1)), after,
+                draw(st.integers(1, limits.BATCH_RECORDS_MAX)), len(data), draw(u32), draw(flags),
+            )
+        )  # fmt: skip
+        payload += data
+    return frames.Publish(tuple(rows), payload)
+
+
+@st.composite
+def delivers(draw):
+    rows, payload = [], b""
+    for data in draw(st.lists(blobs, max_size=6)):
+        rows.append(
+            frames.DeliverBatch(
+                draw(texts), draw(u64), draw(u32), len(data), draw(u32), draw(i64), draw(u64),
+                draw(u32), draw(flags),
+            )
+        )  # fmt: skip
+        payload += data
+    return frames.Deliver(draw(u32), tuple(rows), draw(u64), payload)
+
+
+def _confirmation(topic, first, count, told, *rest):
+    return frames.Confirmation(topic, first, count, *told, *rest)
+
+
+told = st.just(("", "")) | st.tuples(texts.filter(bool), texts)
+confirmations = st.builds(
+    _confirmation, texts, u64, u32, told, u64, i64, blobs, u8, u64, flags, flags
+)
+
+BODIES = {
+    frames.Hello: st.builds(frames.Hello, u16, u16, texts, ids, ids, texts, texts),
+    frames.Welcome: st.builds(frames.Welcome, u16, u16, ids, texts, texts, u64),
+    frames.Refuse: st.builds(frames.Refuse, texts, texts),
+    frames.Nothing: st.just(frames.Nothing()),
+    frames.Gap: st.just(frames.Gap()),
+    frames.Ping: st.just(frames.Ping()),
+    frames.Bye: st.just(frames.Bye()),
+    frames.Publish: publishes(),
+    frames.Confirm: st.builds(
+        frames.Confirm, st.lists(confirmations, max_size=5).map(tuple)
+    ),
+    frames.Subscribe: st.builds(
+        frames.Subscribe, u32, texts, u8, i64, blobs, u64, u32, u64, u64
+    ),
+    frames.Subscribed: st.builds(frames.Subscribed, u32, texts, texts, blobs, u64, u32, u32),
+    frames.Unsubscribe: st.builds(frames.Unsubscribe, u32),
+    frames.Credit: st.builds(frames.Credit, u32, u64, u64),
+    frames.Deliver: delivers(),
+    frames.Command: st.builds(frames.Command, u64, texts, blobs),
+    frames.Result: st.builds(frames.Result, u64, texts, texts, blobs),
+}  # fmt: skip
+
+
+def test_every_body_is_tested():
+    assert set(BODIES) == set(get_args(frames.Body))
+
+
+def same_types(one, other):
+    """Equality says 1 == True; types must be the same too, or a caller meets a foreign object."""
+    if dataclasses.is_dataclass(one):
+        one = [getattr(one, f.name) for f in dataclasses.fields(one)]
+        other = [getattr(other, f.name) for f in dataclasses.fields(other)]
+    elif type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple):
+        return all(same_types(a, b) for a, b in zip(one, other, strict=True))
+    return True
+
+
+@pytest.mark.parametrize("kind", BODIES, ids=lambda kind: kind.__name__)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_frame_reads_back_as_it_was(kind, data):
+    body = data.draw(BODIES[kind])
+    envelope = frames.Envelope(data.draw(u64), data.draw(u64), data.draw(u64), body)
+    parts = codec.encode(envelope)
+    assert all(type(part) is bytes for part in parts)
+    assert len(parts) == (2 if kind in (frames.Publish, frames.Deliver) else 1)
+    found = codec.decode(parts)
+    assert found == envelope
+    assert same_types(found, envelope)
+
+
+def test_the_largest_frames_pass():
+    topic = "t" * limits.TOPIC_BYTES_MAX
+    rows = tuple(
+        frames.PublishBatch(topic, i + 1, i, 1, 0, 0) for i in range(limits.FRAME_BATCHES_MAX)
+    )
+    confirm = frames.Confirm(
+        tuple(
+            frames.Confirmation(topic, i, 1, topic_id=b"t" * 16)
+            for i in range(limits.FRAME_BATCHES_MAX)
+        )
+    )
+    payload = bytes(limits.BATCH_BYTES_MAX)
+    whole = (frames.PublishBatch(topic, 1, 0, 1, len(payload), 0),)
+    for body in (frames.Publish(rows, b""), confirm, frames.Publish(whole, payload)):
+        parts = codec.encode(frames.Envelope(1, 1, 1, body))
+        assert len(parts[0]) <= limits.FRAME_HEADER_BYTES_MAX
+        assert codec.decode(parts).body == body
+
+
+def test_a_long_refusal_is_cut_not_refused():
+    parts = codec.encode(frames.Envelope(1, 0, 0, frames.Refuse("busy", "x" * 5000)))
+    assert codec.decode(parts).body == frames.Refuse("busy", "x" * 4096)
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def batches(draw):
+    values = draw(st.lists(blobs, min_size=1, max_size=8))
+    count = len(values)
+
+    def column(items):
+        full = st.lists(items, min_size=count, max_size=count)
+        return draw(st.none() | full)
+
+    return values, column(blobs), column(blobs), column(i64), draw(i64)
+
+
+@settings(max_examples=200, deadline=None)
+@given(batches())
+def test_a_batch_reads_back_as_it_was(columns):
+    values, keys, headers, times, time_ns = columns
+    data = codec.encode_batch(*columns)
+    codec.check_batch(data, len(values))
+    found = codec.decode_batch(data, len(values))
+    assert found.values == values
+    assert found.keys == keys
+    assert found.headers == headers
+    assert found.time_ns == time_ns
+    assert (list(found.times) if found.times is not None else None) == times
+    assert {type(v) for v in (*found.values, *(keys or ()), *(headers or ()))} <= {bytes}
+
+
+@settings(max_examples=100, deadline=None)
+@given(batches(), st.integers(0, 20))
+def test_a_batch_is_read_only_with_its_own_count(columns, count):
+    data = codec.encode_batch(*columns)
+    if count != len(columns[0]):
+        with pytest.raises(BadFrame, match=f"{count}"):
+            codec.decode_batch(data, count)
+        with pytest.raises(BadFrame):
+            codec.check_batch(data, count)
+
+
+def test_the_largest_batches_pass():
+    most = [b"v"] * limits.BATCH_RECORDS_MAX
+    largest = [bytes(limits.VALUE_BYTES_MAX)]
+    keys, headers = [b"k" * limits.KEY_BYTES_MAX], [b"h" * limits.HEADER_BYTES_MAX]
+    for columns in ((most, most, most, range(len(most))), (largest, keys, headers, [1])):
+        data = codec.encode_batch(*columns, 5)
+        assert len(data) <= limits.BATCH_BYTES_MAX
+        codec.check_batch(data, len(columns[0]))
+        assert codec.decode_batch(data, len(columns[0])).values == columns[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "header", "said"),
+    [
+        (bytes(limits.VALUE_BYTES_MAX + 1), b"", b"", "value of 1048577 bytes"),
+        (b"", bytes(limits.KEY_BYTES_MAX + 1), b"", "keys"),
+        (b"", b"", bytes(limits.HEADER_BYTES_MAX + 1), "headers"),
+    ],
+    ids=["value", "key", "headers"],
+)
+def test_what_is_over_a_records_limits_is_not_stored(value, key, header, said):
+    data = codec.encode_batch([b"1", value], [b"", key], [b"", header], None, 0)
+    with pytest.raises(BadFrame, match=said):
+        codec.check_batch(data, 2)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ([b"1", b"2"], [b"k"], None, None),
+        ([b"1", b"2"], None, [b"h"] * 3, None),
+        ([b"1", b"2"], None, None, [5]),
+        ([b"1", b"2"], None, None, [5, 6, 7]),
+    ],
+)
+def test_columns_of_unequal_length_are_refused(columns):
+    data = codec.encode_batch(*columns, 0)
+    for read in (codec.decode_batch, codec.check_batch):
+        with pytest.raises(BadFrame, match="for 2 values"):
+            read(data, 2)
+
+
+def test_times_that_are_no_whole_numbers_are_refused():
+    data = codec._Batch.new_message(values=[b"1"], times=b"1234567").to_bytes()
+    for read in (codec.decode_batch, codec.check_batch):
+        with pytest.raises(BadFrame, match="7 bytes of times"):
+            read(data, 1)
+
+
+def test_times_are_little_endian():
+    data = codec.encode_batch([b"1"], None, None, [0x0102], 0)
+    assert array("q", [0x0102]).itemsize == 8
+    assert b"\x02\x01\0\0\0\0\0\0" in data
+
+
+# -- headers ---------------------------------------------------------------------------------------
+
+header_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(header_texts, header_texts, max_size=limits.HEADER_COUNT_MAX))
+@example({"": ""})
+@example({"raw": b"\xff\xfe".decode("utf-8", "surrogateescape")})
+def test_headers_read_back_as_they_were(headers):
+    assert codec.decode_headers(codec.encode_headers(headers)) == headers
+
+
+def test_no_bytes_are_no_headers():
+    assert codec.decode_headers(b"") == {}
+
+
+def test_headers_are_bounded_in_number_and_bytes():
+    assert codec.encode_headers({str(i): "" for i in range(limits.HEADER_COUNT_MAX)})
+    with pytest.raises(MessageTooLarge, match="33 headers"):
+        codec.encode_headers({str(i): "" for i in range(limits.HEADER_COUNT_MAX + 1)})
+    with pytest.raises(MessageTooLarge, match="4096"):
+        codec.encode_headers({"a": "x" * limits.HEADER_BYTES_MAX})
+
+
+@pytest.mark.parametrize(
+    "headers", [{"a": 1}, {1: "a"}, {"a": b"b"}, {"a": None}, {"\ud800": "a"}, {"a": "\ud800"}]
+)
+def test_headers_that_cannot_travel_are_refused(headers):
+    with pytest.raises(InvalidArgument, match="header"):
+        codec.encode_headers(headers)
+
+
+@pytest.mark.parametrize("pairs", [[b"name"], [b"\xff", b"value"], [b"a", b"b", b"c"]])
+def test_headers_that_are_no_pairs_of_text_are_refused(pairs):
+    with pytest.raises(BadFrame, match="malformed headers"):
+        codec.decode_headers(codec._Headers.new_message(pairs=pairs).to_bytes())
+
+
+# -- the log ---------------------------------------------------------------------------------------
+
+batch_entries = st.builds(BatchEntry, u32, u64, u32, blobs, u32, ids, u64)
+topic_entries = st.builds(TopicEntry, u32, ids, texts, flags, i64, i64, flags)
+rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags)
+trim_entries = st.builds(TrimEntry, u32, u64)
+
+
+def some(entries, most=4, least=0):
+    return st.lists(entries, min_size=least, max_size=most).map(tuple)
+
+
+nothing = st.just(())
+plain_commits = st.builds(
+    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing
+)
+commits = plain_commits | st.builds(
+    Commit, u64, i64, some(batch_entries), some(topic_entries), some(rule_entries),
+    some(trim_entries),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(commits, st.integers(0, 2**40), flags)
+def test_a_commit_reads_back_as_it_was(commit, start, inline):
+    data = codec_log.encode_commit(commit, start, inline)
+    found = codec_log.decode_commit(data)
+    assert (found.lsn, found.append_time_ns, found.inline) == (
+        commit.lsn, commit.append_time_ns, inline
+    )  # fmt: skip
+    assert (found.topics, found.rules, found.trims) == (commit.topics, commit.rules, commit.trims)
+    assert len(found.batches) == len(commit.batches)
+    for slot, (meta, batch) in enumerate(zip(found.batches, commit.batches, strict=True)):
+        assert meta == (
+            batch.stream, batch.count, batch.base_offset, start, len(batch.payload),
+            batch.checksum, batch.producer, batch.first,
+        )  # fmt: skip
+        assert found.batches[slot] == meta
+        start += len(batch.payload)
+    assert found.without_bytes() == commit._replace(
+        batches=tuple(b._replace(payload=b"") for b in commit.batches)
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(plain_commits, flags)
+def test_the_packed_commit_is_the_message_the_schema_describes(commit, inline):
+    data = codec_log.encode_commit(commit, 7, inline)
+    general = codec_log._read_commit(data)
+    assert general == codec_log.decode_commit(data)._replace(batches=general.batches)
+    assert general.batches == tuple(codec_log.decode_commit(data).batches)
+
+
+def test_a_batch_beyond_the_last_slot_is_an_index_error():
+    commit = Commit(1, 1, (BatchEntry(1, 0, 1, b"x", 0, b"p" * 16, 1),))
+    found = codec_log.decode_commit(codec_log.encode_commit(commit, 0, True))
+    for slot in (1, -1):
+        with pytest.raises(IndexError):
+            found.batches[slot]
+
+
+@pytest.mark.parametrize("topics", [(), (TopicEntry(1, b"t" * 16, "a", True, 0, 0),)])
+def test_a_producer_that_is_not_sixteen_bytes_is_not_stored(topics):
+    commit = Commit(1, 1, (BatchEntry(1, 0, 1, b"x", 0, b"short", 1),), topics)
+    with pytest.raises(BadFrame, match="5 bytes"):
+        codec_log.encode_commit(commit, 0, True)
+
+
+ranges = st.lists(st.tuples(u64, u64, u64), max_size=3)
+producer_states = st.builds(ProducerState, u64, i64, ranges)
+
+
+@st.composite
+def states(draw):
+    state = LogState(draw(ids), draw(u64), draw(i64), draw(u32))
+    for entry in draw(st.lists(topic_entries, max_size=4, unique_by=lambda t: t.name)):
+        held = StreamState(entry, draw(u64), draw(u64))
+        state.topics[entry.name] = held
+    for held in state.topics.values():
+        if held.topic.stream and held.topic.stream not in state.streams:
+            state.streams[held.topic.stream] = held
+        else:
+            held.topic = held.topic._replace(stream=0)
+    state.rules = {r.pattern: r for r in draw(st.lists(rule_entries, max_size=3))}
+    keys = draw(st.lists(st.tuples(ids, u32), max_size=4, unique=True))
+    state.producers = OrderedDict((key, draw(producer_states)) for key in keys)
+    return state
+
+
+@st.composite
+def segments(draw):
+    number = draw(u64)
+    portions = {
+        stream: Portion(number, stream, draw(u64), draw(u64), draw(u64), draw(i64))
+        for stream in draw(st.lists(u32, max_size=3, unique=True))
+    }
+    return SegmentInfo(number, draw(u64), draw(u64), draw(i64), draw(i64), portions)
+
+
+@settings(max_examples=100, deadline=None)
+@given(states(), st.lists(segments(), max_size=3))
+def test_a_snapshot_reads_back_as_it_was(state, older):
+    found, read = codec_log.decode_snapshot(codec_log.encode_snapshot(state, older))
+    assert found == state
+    assert read == older
+    assert list(found.producers) == list(state.producers)
+    assert list(found.rules) == list(state.rules)
+    for alias, held in found.streams.items():
+        assert found.topics[held.topic.name] is held
+        assert held.topic.stream == alias
+
+
+def test_a_snapshot_of_another_format_is_refused_by_its_number(monkeypatch):
+    data = codec_log.encode_snapshot(LogState(b"o" * 16), [])
+    monkeypatch.setattr(codec_log, "FORMAT", 2)
+    with pytest.raises(BadFrame, match="format 1, this version reads 2"):
+        codec_log.decode_snapshot(data)

@@ -1,0 +1,236 @@
+"""Names: topics, patterns, what a wildcard covers, positions as text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from meshmq import limits
+from meshmq.errors import InvalidArgument, InvalidName
+from meshmq.names import (
+    Position,
+    Stream,
+    check_mesh,
+    check_pattern,
+    check_topic,
+    is_literal,
+    matches,
+)
+
+ORIGIN = "0123456789abcdef" * 2
+NOT_NAMES = [
+    "", ".", "a.", ".a", "a..b", "a b", " a", "a ", "a\n", "a\t.b", "a\x00", "a\x7f", "a\u2003b",
+    "a*", "*a", "a.>b", ">>", "a.**", "a>", "\ud800", "a.\udcff.b",
+]  # fmt: skip
+NOT_STRINGS = [None, 5, b"a", ["a"], {"a": 1}, {"a"}]
+
+
+# -- topics ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "orders.eu.created", "größe.日本", "a-b_c:d/e", "a.$b", "1", "-", "e\u0301"]
+)
+def test_a_topic_is_tokens_between_dots(name):
+    assert check_topic(name) == name
+    assert check_pattern(name) == name
+    assert is_literal(name)
+    name.encode()
+
+
+@pytest.mark.parametrize("name", [*NOT_NAMES, "*", "a.*", ">", "a.>", "a.*.b"])
+def test_what_is_no_topic_is_refused_and_named(name):
+    with pytest.raises(InvalidName, match=re.escape(repr(name))):
+        check_topic(name)
+
+
+@pytest.mark.parametrize("name", ["$", "$SYS", "$SYS.a"])
+def test_the_meshs_own_names_are_not_for_publishing(name):
+    with pytest.raises(InvalidName, match="the mesh's own"):
+        check_topic(name)
+    assert check_pattern(name) == name
+
+
+@pytest.mark.parametrize("name", NOT_STRINGS)
+@pytest.mark.parametrize("check", [check_topic, check_pattern, check_mesh])
+def test_what_is_no_string_is_no_name(check, name):
+    with pytest.raises(InvalidName):
+        check(name)
+
+
+def test_a_publisher_with_a_wildcard_is_told_what_wildcards_are_for():
+    with pytest.raises(InvalidName, match="subscribing"):
+        check_topic("orders.*")
+
+
+@pytest.mark.parametrize("check", [check_topic, check_pattern])
+def test_names_are_bounded_in_bytes_and_tokens(check):
+    assert check("x" * limits.TOPIC_BYTES_MAX)
+    with pytest.raises(InvalidName, match="256 bytes"):
+        check("x" * (limits.TOPIC_BYTES_MAX + 1))
+    with pytest.raises(InvalidName, match="256 bytes"):
+        check("é" * 128)
+    assert check(".".join("x" * limits.TOPIC_TOKENS_MAX))
+    with pytest.raises(InvalidName, match="17 tokens"):
+        check(".".join("x" * (limits.TOPIC_TOKENS_MAX + 1)))
+
+
+# -- patterns --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", ["*", ">", "a.*", "*.a", "a.*.b", "a.>", "*.>", "*.*", "$x.>"])
+def test_wildcards_stand_for_whole_tokens(pattern):
+    assert check_pattern(pattern) == pattern
+    assert not is_literal(pattern)
+
+
+@pytest.mark.parametrize("pattern", [*NOT_NAMES, ">.a", "a.>.b", ">.>", "a.>."])
+def test_what_is_no_pattern_is_refused_and_named(pattern):
+    with pytest.raises(InvalidName, match=re.escape(repr(pattern))):
+        check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "covered"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a", "a.b", False),
+        ("a.b", "a", False),
+        ("*", "a", True),
+        ("*", "a.b", False),
+        ("a.*", "a", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a.b.c", False),
+        ("*.b", "a.b", True),
+        ("*.b", "b", False),
+        ("a.*.c", "a.x.c", True),
+        ("a.*.c", "a.x.d", False),
+        (">", "a", True),
+        (">", "a.b.c", True),
+        ("a.>", "a", False),
+        ("a.>", "a.b", True),
+        ("a.>", "a.b.c.d", True),
+        ("a.>", "b.c", False),
+        ("*.>", "a", False),
+        ("*.>", "a.b", True),
+        ("a.*.>", "a.b", False),
+        ("a.*.>", "a.b.c", True),
+        (">", "$SYS.x", False),
+        ("*", "$SYS", False),
+        ("*.x", "$SYS.x", False),
+        ("$SYS.*", "$SYS.x", True),
+        ("$SYS.>", "$SYS.x.y", True),
+        ("$SYS.x", "$SYS.x", True),
+        ("a.*", "a.$b", True),
+        ("a.b", "a+b", False),
+        ("a.+", "a.+", True),
+    ],
+)
+def test_what_a_pattern_covers(pattern, topic, covered):
+    assert matches(pattern, topic) is covered
+
+
+TOKENS = ["a", "b", "$a", "$", "ab", "é", "+", "[a]"]
+
+
+def naive(pattern):
+    """The pattern as a regular expression over a whole topic."""
+    token = r"[^.]+"
+    parts = []
+    for i, part in enumerate(pattern.split(".")):
+        first = r"(?!\$)" if i == 0 else ""
+        if part == "*":
+            parts.append(first + token)
+        elif part == ">":
+            parts.append(first + rf"{token}(?:\.{token})*")
+        else:
+            parts.append(re.escape(part))
+    return re.compile(r"\.".join(parts))
+
+
+@settings(deadline=None)
+@given(
+    pattern=st.lists(st.sampled_from([*TOKENS, "*", "*", ">"]), min_size=1, max_size=5),
+    topic=st.lists(st.sampled_from(TOKENS), min_size=1, max_size=5),
+)
+def test_matches_is_what_a_regular_expression_says(pattern, topic):
+    assume(">" not in pattern[:-1])
+    pattern, topic = ".".join(pattern), ".".join(topic)
+    assert check_pattern(pattern)
+    assert matches(pattern, topic) is bool(naive(pattern).fullmatch(topic))
+
+
+@settings(deadline=None)
+@given(st.text(max_size=20))
+def test_any_text_is_a_topic_that_can_travel_or_is_refused(text):
+    try:
+        check_topic(text)
+    except InvalidName:
+        return
+    assert len(text.encode()) <= limits.TOPIC_BYTES_MAX
+    assert check_pattern(text) == text
+    assert matches(text, text)
+    assert matches(">", text)
+
+
+# -- meshes, streams, positions --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["local", "a", "A-1_b", "9", "x" * limits.MESH_BYTES_MAX])
+def test_a_mesh_has_a_plain_name(name):
+    assert check_mesh(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-a", "_a", "a.b", "a b", "é", "a\n", "x" * (limits.MESH_BYTES_MAX + 1)]
+)
+def test_what_is_no_mesh_name_is_refused(name):
+    with pytest.raises(InvalidName):
+        check_mesh(name)
+
+
+def test_a_stream_reads_as_its_topic_and_origin():
+    assert str(Stream("a.b", "t" * 32, "0123456789" + "f" * 22)) == "a.b@01234567/0"
+
+
+positions = st.builds(
+    Position,
+    st.binary(min_size=16, max_size=16).map(bytes.hex),
+    st.integers(0, (1 << 63) - 1),
+    st.integers(0, 10**9 - 1),
+    st.integers(0, 10**9 - 1),
+)
+
+
+@settings(deadline=None)
+@given(positions)
+def test_a_position_reads_back_as_it_was_written(position):
+    assert Position.parse(str(position)) == position
+
+
+@settings(deadline=None)
+@given(positions, positions)
+def test_positions_of_one_log_are_in_its_order(one, other):
+    other = Position(one.origin, other.lsn, other.slot, other.index)
+    assert (one < other) is (
+        (one.lsn, one.slot, one.index) < (other.lsn, other.slot, other.index)
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "new", "5", f"p1-{ORIGIN}", f"p1-{ORIGIN}-1-2", f"p1-{ORIGIN}-1-2-3-4",
+        f"p2-{ORIGIN}-1-2-3", f"p1-{ORIGIN[:-1]}-1-2-3", f"p1-{ORIGIN.upper()}-1-2-3",
+        f"p1-{ORIGIN}--1-2-3", f"p1-{ORIGIN}-1-2-3\n", f" p1-{ORIGIN}-1-2-3",
+        f"p1-{ORIGIN}-{'9' * 20}-2-3", f"p1-{ORIGIN}-1-{'9' * 10}-3", f"p1-{ORIGIN}-1-2-٣",
+        f"p1-{ORIGIN}-1-2-x",
+    ],
+)  # fmt: skip
+def test_what_is_no_position_is_refused_and_told_where_to_take_one(text):
+    with pytest.raises(InvalidArgument, match=r"msg\.position"):
+        Position.parse(text)
