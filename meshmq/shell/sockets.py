@@ -21,7 +21,9 @@ from meshmq.errors import ConfigError
 
 _MAX_PART = limits.FRAME_PAYLOAD_BYTES_MAX + 64 * limits.KIB
 _ZERO_COPY_BYTES = 32 * limits.KIB
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)  # looking an enum's member up costs more
+# Plain ints: combining enum members costs more than a send.
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_NOW, _NOW_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class Wake:
@@ -119,6 +121,30 @@ def _configure(socket: zmq.Socket[bytes], url: str) -> None:
     socket.setsockopt(zmq.RCVHWM, 512)
 
 
+def _send(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
+    """Send a header and, if there is one, a payload; raise Again if it does not fit."""
+    if len(parts) == 1:
+        socket.send(parts[0], _NOW)
+        return
+    header, payload = parts
+    socket.send(header, _NOW_MORE)
+    if len(payload) < _ZERO_COPY_BYTES:
+        socket.send(payload, _NOW)
+    else:
+        socket.send(payload, _NOW, copy=False)
+
+
+def _receive(socket: zmq.Socket[bytes]) -> list[bytes]:
+    """All parts of the next message; raise Again if there is none."""
+    # A Frame knows whether more follows; asking the socket costs as much as receiving.
+    frame = socket.recv(_NOW, copy=False)
+    parts = [frame.bytes]
+    while frame.more:
+        frame = socket.recv(_NOW, copy=False)
+        parts.append(frame.bytes)
+    return parts
+
+
 class NodeSocket:
     """A bound ROUTER: many links, each named by its routing id."""
 
@@ -158,7 +184,7 @@ class NodeSocket:
     def receive(self) -> list[bytes] | None:
         """The next message as [link, part, ...], or None."""
         try:
-            return self._socket.recv_multipart(zmq.NOBLOCK)
+            return _receive(self._socket)
         except zmq.Again:
             return None
 
@@ -166,13 +192,8 @@ class NodeSocket:
         """Try to send; return "" or why it was not: ``full`` or ``gone``."""
         socket = self._socket
         try:
-            socket.send(link, zmq.SNDMORE | zmq.NOBLOCK)
-            if len(parts) == 1:
-                socket.send(parts[0], zmq.NOBLOCK)
-            else:
-                socket.send(parts[0], zmq.SNDMORE | zmq.NOBLOCK)
-                payload = parts[1]
-                socket.send(payload, zmq.NOBLOCK, copy=len(payload) < _ZERO_COPY_BYTES)
+            socket.send(link, _NOW_MORE)
+            _send(socket, parts)
         except zmq.Again:
             return "full"
         except zmq.ZMQError as error:
@@ -241,19 +262,14 @@ class ClientSocket:
     def receive(self) -> list[bytes]:
         """The next message's parts; there must be one."""
         assert self._socket is not None
-        return self._socket.recv_multipart(zmq.NOBLOCK)
+        return _receive(self._socket)
 
     def send(self, parts: Sequence[bytes]) -> None:
         """Try to send; what does not fit is lost."""
         if self._socket is None:
             return
         with contextlib.suppress(zmq.Again):
-            if len(parts) == 1:
-                self._socket.send(parts[0], zmq.NOBLOCK)
-            else:
-                self._socket.send(parts[0], zmq.SNDMORE | zmq.NOBLOCK)
-                copy = len(parts[1]) < _ZERO_COPY_BYTES
-                self._socket.send(parts[1], zmq.NOBLOCK, copy=copy)
+            _send(self._socket, parts)
 
     def shut(self, linger_ms: int = 0) -> None:
         """Close the present link; ``linger_ms`` lets a goodbye leave."""
