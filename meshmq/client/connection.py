@@ -22,10 +22,11 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import threading
 import time
 import weakref
+from _signal import SIGINT, getsignal, raise_signal
+from _signal import signal as set_handler
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
@@ -90,7 +91,10 @@ class Answer:
 
 
 class _Interrupts:
-    """Holds SIGINT back in the main thread, the only one it comes to. See the module's header."""
+    """Holds SIGINT back in the main thread, the only one it comes to. See the module's header.
+
+    By ``_signal``, what ``signal`` wraps: its conversions to enums cost as much as a lone publish.
+    """
 
     def __init__(self) -> None:
         self.may_raise = False  # between turns: let it through at once
@@ -102,18 +106,18 @@ class _Interrupts:
         """Begin; whether ``release`` is to be called."""
         if threading.get_ident() != threading.main_thread().ident or self._is_holding:
             return False
-        if not callable(signal.getsignal(signal.SIGINT)):
+        if not callable(getsignal(SIGINT)):
             return False  # ignored, or it ends the process: nothing will be raised
         self._is_holding = True
-        self._handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._handler = set_handler(SIGINT, self._on_interrupt)
         return True
 
     def release(self) -> None:
         self._is_holding = False
-        signal.signal(signal.SIGINT, self._handler)
+        set_handler(SIGINT, self._handler)
         if self._held:
             self._held = False
-            signal.raise_signal(signal.SIGINT)
+            raise_signal(SIGINT)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.may_raise:
@@ -560,9 +564,6 @@ class Connection:
 
     def wait_for(self, batch: Batch, timeout: float | None) -> bool:
         """Wait until ``batch`` is settled."""
-        if batch.state != WAITING:
-            return True
-        self.published()
         return self.wait_until(lambda: batch.state != WAITING, timeout)
 
     def take_failure(self) -> MeshError | None:
