@@ -34,7 +34,8 @@ _log = schema.load("log")
 
 # A commit with batches only: segment table, root pointer (3 data words, 4 pointers), lsn, append
 # time, inline, pointer to the batches, three null pointers, the list's tag word.
-_HEAD = struct.Struct("<IIQQqQQ24xQ")
+_HEAD = struct.Struct("<IIQQqQQ24sQ")
+_NO_POINTERS = bytes(24)
 _ROOT = 3 << 32 | 4 << 48
 _BATCH = struct.Struct("<IIQQII16sQ")
 _BATCH_WORDS = _BATCH.size // 8
@@ -141,6 +142,7 @@ def _pack_commit(commit: Commit, start: int, inline: bool) -> bytes:
             commit.append_time_ns,
             inline,
             1 | _LIST_OFFSET << 2 | _COMPOSITE << 32 | words << 35,
+            _NO_POINTERS,
             count << 2 | _BATCH_WORDS << 32,
         )
     ]
@@ -173,13 +175,14 @@ def _build_batches(built: Any, batches: Sequence[BatchEntry], start: int) -> Non
 def decode_commit(data: bytes) -> CommitMeta:
     """Decode what encode_commit made; raise BadFrame if it is malformed."""
     if len(data) >= _HEAD.size:
-        table, words, root, lsn, time_ns, inline, pointer, tag = _HEAD.unpack_from(data)
+        table, words, root, lsn, time_ns, inline, pointer, others, tag = _HEAD.unpack_from(data)
         count = (tag & 0xFFFF_FFFF) >> 2
         body = count * _BATCH_WORDS
         if (
             table == 0
             and root == _ROOT
             and inline <= 1
+            and others == _NO_POINTERS
             and tag == count << 2 | _BATCH_WORDS << 32
             and pointer == 1 | _LIST_OFFSET << 2 | _COMPOSITE << 32 | body << 35
             and words == 9 + body

@@ -63,9 +63,9 @@ TRANSIENT_PRODUCERS_MAX = 1024  # a transient topic remembers so many, in memory
 
 # --- subscriptions -------------------------------------------------------------------------
 SUBSCRIPTIONS_PER_SESSION_MAX = 1024
-CREDIT_BYTES_DEFAULT = 4 * MIB
+CREDIT_BYTES_DEFAULT = 16 * MIB  # of a flood this is some 0.1 s; 4 MiB let publishers run dry
 CREDIT_BYTES_MAX = 64 * MIB
-CREDIT_RECORDS_DEFAULT = 65_536
+CREDIT_RECORDS_DEFAULT = 262_144
 CREDIT_RECORDS_MAX = 1_000_000
 TRANSIENT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one subscriber's credit; then its oldest drop
 DELIVER_BYTES_MAX = 256 * KIB  # small batches share a frame up to this

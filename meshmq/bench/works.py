@@ -173,8 +173,8 @@ def _transient_publish(settings: Settings, many: bool, receivers: int, window: i
 
 
 def _window(size: int) -> int:
-    """Records that may be under way: about 3 MiB, so that nothing has to be dropped."""
-    return max(2, 3 * 1024 * 1024 // (size + 32))
+    """Records that may be under way: about 8 MiB, so that nothing has to be dropped."""
+    return max(2, 8 * 1024 * 1024 // (size + 32))
 
 
 def transient_publish(settings: Settings) -> Figures:
