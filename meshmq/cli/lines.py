@@ -21,7 +21,7 @@ _FIELD = re.compile(r"\{(\d{1,3})\}")
 
 
 class Run(NamedTuple):
-    """Lines that follow each other and go to one topic. ``keys`` is None where no line has one."""
+    """Lines of one topic, in order. ``keys`` is None where no line has one."""
 
     topic: str
     values: list[bytes]
@@ -103,15 +103,15 @@ class LineRouter:
         self._split_count = max(columns) + 1 if columns else 0
 
     def runs(self, number: int, lines: list[bytes]) -> Iterator[Run]:
-        """The lines in their order, cut where the topic changes; CommandError names a bad line."""
+        """One run for each topic, its lines in their order; CommandError names a bad line, after
+        the lines before it were given."""
         if not self._split_count:
             topic = self._topic_of(number, [])
             key = self._key_of(number, [])
             yield Run(topic, lines, [key] * len(lines) if key is not None else None)
             return
-        current = ""
-        values: list[bytes] = []
-        keys: list[bytes | None] = []
+        runs: dict[str, Run] = {}
+        error: CommandError | None = None
         for at, line in enumerate(lines, number):
             fields = line.removesuffix(b"\r").split(self._separator, self._split_count)
             try:
@@ -122,20 +122,19 @@ class LineRouter:
                     f"line {at} has {len(fields)} fields, too few for "
                     f"{{{self._split_count - 1}}} (fields are counted from 0)"
                 )
+                break
             except CommandError as found:
                 error = found
-            else:
-                if topic != current and values:
-                    yield Run(current, values, keys if any(keys) else None)
-                    values, keys = [], []
-                current = topic
-                values.append(line)
-                keys.append(key)
-                continue
-            if values:
-                yield Run(current, values, keys if any(keys) else None)
+                break
+            run = runs.get(topic)
+            if run is None:
+                run = runs[topic] = Run(topic, [], [])
+            run.values.append(line)
+            run.keys.append(key)  # type: ignore[union-attr]
+        for run in runs.values():
+            yield run if any(run.keys or ()) else run._replace(keys=None)
+        if error is not None:
             raise error
-        yield Run(current, values, keys if any(keys) else None)
 
     def _topic_of(self, number: int, fields: list[bytes]) -> str:
         name = self._topic.fill(fields)

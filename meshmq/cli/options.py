@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ def connected(target: Target, *, on_state: Callable[[Any], None] | None = None) 
         try:
             yield mesh
         except BaseException:
-            mesh.close(timeout=0.0)
+            with contextlib.suppress(MeshError):  # that not all is confirmed is not the news here
+                mesh.close(timeout=0.0)
             raise
         mesh.close()
     except MeshError as error:
@@ -74,13 +76,19 @@ def connected(target: Target, *, on_state: Callable[[Any], None] | None = None) 
         raise
 
 
-def tell_state(change: Any) -> None:
-    """Say on stderr that the connection was lost, or is back."""
-    reason = f" ({change.reason})" if change.reason else ""
-    if change.state == "reconnecting":
-        note(f"connection lost{reason}, trying again")
-    elif change.state == "connected" and reason:
-        note(f"connected{reason}")
+class StateTeller:
+    """Says on stderr that the connection was lost, and that it is back."""
+
+    def __init__(self) -> None:
+        self._is_lost = False
+
+    def __call__(self, change: Any) -> None:
+        if change.state == "reconnecting":
+            self._is_lost = True
+            note(f"connection lost ({change.reason}), trying again")
+        elif change.state == "connected" and self._is_lost:
+            self._is_lost = False
+            note(change.reason)
 
 
 def as_usage(check: Callable[[str], str], text: str, hint: str) -> str:

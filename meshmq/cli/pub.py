@@ -18,10 +18,10 @@ from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
     MeshOption,
+    StateTeller,
     Target,
     UrlOption,
     connected,
-    tell_state,
     topic_argument,
 )
 from meshmq.cli.output import emit, note, say
@@ -155,7 +155,7 @@ def _publish_lines(
     timeout: float,
 ) -> None:
     """Stream a file; at the end, however it comes, say what was published and confirmed."""
-    with _opened(name) as (stream, size), connected(target, on_state=tell_state) as mesh:
+    with _opened(name) as (stream, size), connected(target, on_state=StateTeller()) as mesh:
         window = Window(mesh, headers, timeout)
         start = time.monotonic()
         try:

@@ -14,11 +14,11 @@ from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
     MeshOption,
+    StateTeller,
     Target,
     UrlOption,
     connected,
     pattern_argument,
-    tell_state,
 )
 from meshmq.cli.output import json_bytes, note, printable
 from meshmq.errors import InvalidArgument
@@ -73,7 +73,7 @@ def sub(
     shown, last = 0, None
     try:
         with (
-            connected(target, on_state=tell_state) as connection,
+            connected(target, on_state=StateTeller()) as connection,
             connection.subscribe(pattern, start=begin, on_missed=_tell_missed) as subscription,
         ):
             _tell_waiting(connection, pattern)
@@ -116,7 +116,7 @@ def parse_start(text: str, pattern: str) -> str | int | datetime | Position:
 
 def _tell_waiting(connection: Mesh, pattern: str) -> None:
     """A misspelt topic looks like silence; say that nothing matches yet."""
-    names = [str(row["name"]) for row in connection.admin.topics.list()]
+    names = [str(row["topic"]) for row in connection.admin.topics.list()]
     if not any(matches(pattern, name) for name in names):
         note(f"waiting for '{pattern}': no topic matches yet")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -82,8 +83,7 @@ def list_topics(
         for row in topics:
             emit(row)
     elif topics:
-        heads = list(topics[0])
-        say("\n".join(columns(heads, [[row.get(head) for head in heads] for row in topics])))
+        say("\n".join(columns(HEADS, [_cells(row) for row in topics])))
     else:
         say("no topics" if pattern == ">" else f"no topics match '{pattern}'")
 
@@ -117,8 +117,8 @@ def delete(
     insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Delete a topic and all its records, for good."""
-    name = topic_argument(name)
+    """Delete a topic and all its records, for good; or a policy, by its pattern."""
+    name = pattern_argument(name)
     if not yes and sys.stdin.isatty() and sys.stdout.isatty():
         typer.confirm(f"Delete '{name}' and all its records?", abort=True)
     with connected(Target(url, mesh, insecure, json)) as connection:
@@ -130,4 +130,15 @@ def delete(
 
 
 def _covers(pattern: str, row: dict[str, Any]) -> bool:
-    return pattern == ">" or matches(pattern, str(row["name"]))
+    return pattern == ">" or matches(pattern, str(row["topic"]))
+
+
+HEADS = ["topic", "durability", "records", "first", "next", "kept for", "kept bytes"]
+
+
+def _cells(row: dict[str, Any]) -> list[Any]:
+    """What ``list`` shows of a topic to people; ``--json`` has it all."""
+    offsets = [row.get(name) for name in ("records", "first_offset", "next_offset")]
+    seconds, size = row["retention_ns"] // 10**9, row["retention_bytes"]
+    kept = str(timedelta(seconds=seconds)) if seconds else "ever"
+    return [row["topic"], row["durability"], *offsets, kept, size or "any"]
