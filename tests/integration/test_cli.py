@@ -247,8 +247,8 @@ def test_a_reader_that_is_closed_ends_quietly(node):
     reader = start("sub", "a", "--from", "earliest", url=node.url)
     assert reader.stdout.readline() == b"a #0 0\n"
     reader.stdout.close()
-    assert reader.wait(20) == 141
-    assert reader.stderr.read() == b""
+    with reader.stderr:
+        assert (reader.wait(20), reader.stderr.read()) == (141, b"")
 
 
 def test_topic_list_shows_both_kinds(node):
