@@ -28,7 +28,7 @@ BATCH_BYTES_MAX = VALUE_BYTES_MAX + 64 * KIB  # one largest record with key, hea
 # --- frames --------------------------------------------------------------------------------
 FRAME_PAYLOAD_BYTES_MAX = BATCH_BYTES_MAX
 FRAME_PAYLOAD_BYTES_TARGET = 256 * KIB  # small batches of many topics travel together up to this
-FRAME_HEADER_BYTES_MAX = 512 * KIB  # FRAME_BATCHES_MAX rows with the longest topics
+FRAME_HEADER_BYTES_MAX = 1152 * KIB  # a largest Result; FRAME_BATCHES_MAX rows or refusals fit too
 FRAME_PARTS_MAX = 2
 FRAME_BATCHES_MAX = 1024
 COMMAND_BYTES_MAX = 64 * KIB

@@ -24,6 +24,7 @@ from meshmq.core.log import (
 )
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
+from tests.core.nodes import NodeBench
 
 u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 i64 = st.integers(-(2**63), 2**63 - 1)
@@ -145,6 +146,30 @@ def test_the_largest_frames_pass():
         parts = codec.encode(frames.Envelope(1, 1, 1, body))
         assert len(parts[0]) <= limits.FRAME_HEADER_BYTES_MAX
         assert codec.decode(parts).body == body
+
+
+def test_the_largest_answer_to_a_command_passes():
+    body = frames.Result(1, "", "", b" " * limits.RESULT_BYTES_MAX)
+    assert codec.decode(codec.encode(frames.Envelope(1, 1, 1, body))).body == body
+
+
+def test_the_largest_refusal_of_batches_passes():
+    """A producer forgotten by the node that sends to many topics at once, with long names."""
+    node = NodeBench()
+    node.connect()
+    topic = "t" * (limits.TOPIC_BYTES_MAX - 5)
+    payload = codec.encode_batch([b"x"], None, None, None, 0)
+    rows = tuple(
+        frames.PublishBatch(f"{topic}.{i:04}", 2, 1, 1, len(payload), codec.checksum(payload))
+        for i in range(limits.FRAME_BATCHES_MAX)
+    )
+    node.send(frames.Publish(rows, payload * len(rows)))
+    refused = 0
+    for body in node.take(kind=frames.Confirm):
+        envelope = frames.Envelope(1, 1, 1, body)
+        assert codec.decode(codec.encode(envelope)) == envelope
+        refused += len(body.confirmations)
+    assert refused == len(rows)
 
 
 def test_a_long_refusal_is_cut_not_refused():

@@ -23,7 +23,7 @@ from meshmq.frames import (
     Subscribe,
 )
 from meshmq.testing.disk import Disk
-from tests.core.helpers import A, LINK, ORIGIN, OTHER_LINK, OTHER_ORIGIN, SECOND, decode, packed
+from tests.core.helpers import LINK, ORIGIN, OTHER_LINK, OTHER_ORIGIN, SECOND, A, decode, packed
 
 CREDIT = 1 << 20
 
@@ -76,9 +76,7 @@ class Bench:
         return answer
 
     def sub(self, number=1, link=LINK):
-        (found,) = [
-            s for s in self.delivery.subscriptions if (s.number, s.link) == (number, link)
-        ]
+        (found,) = [s for s in self.delivery.subscriptions if (s.number, s.link) == (number, link)]
         return found
 
     def read(self):

@@ -216,9 +216,7 @@ def test_a_position_reads_back_as_it_was_written(position):
 @given(positions, positions)
 def test_positions_of_one_log_are_in_its_order(one, other):
     other = Position(one.origin, other.lsn, other.slot, other.index)
-    assert (one < other) is (
-        (one.lsn, one.slot, one.index) < (other.lsn, other.slot, other.index)
-    )
+    assert (one < other) is ((one.lsn, one.slot, one.index) < (other.lsn, other.slot, other.index))
 
 
 @pytest.mark.parametrize(

@@ -275,9 +275,7 @@ def test_one_confirmation_may_answer_many_batches(pub):
     answer(pub, yes("a", 1, 3, base=40))
     assert [(b.state, b.base_offset) for b in held] == [(DONE, 40), (DONE, 41), (DONE, 42)]
     assert {b.origin for b in held} == {ORIGIN}
-    assert {(b.append_time_ns, b.topic_id, b.durability) for b in held} == {
-        (77, b"t" * 16, SYNCED)
-    }
+    assert {(b.append_time_ns, b.topic_id, b.durability) for b in held} == {(77, b"t" * 16, SYNCED)}
     assert pub.confirmed_records == 3
     assert pub.take_finished() == held
     assert pub.take_finished() == []

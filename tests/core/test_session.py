@@ -23,7 +23,7 @@ from meshmq.frames import (
     Refuse,
     Welcome,
 )
-from tests.core.helpers import A, B, MS, ORIGIN, SECOND
+from tests.core.helpers import MS, ORIGIN, SECOND, A, B
 
 HELLO = Hello(PROTOCOL_MAJOR, PROTOCOL_MINOR, "local", A, B)
 WELCOME = Welcome(PROTOCOL_MAJOR, PROTOCOL_MINOR, ORIGIN, "node-1", "", 1)

@@ -67,9 +67,7 @@ class Shelf:
     def log(self, name):
         """The records of a durable topic on disk, by offset."""
         names = {alias: s.topic.name for alias, s in self.disk.state.streams.items()}
-        batches = [
-            b for c in self.disk.commits for b in c.batches if names.get(b.stream) == name
-        ]
+        batches = [b for c in self.disk.commits for b in c.batches if names.get(b.stream) == name]
         assert [b.base_offset for b in batches] == [
             sum(b.count for b in batches[:i]) for i in range(len(batches))
         ]

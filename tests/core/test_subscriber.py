@@ -21,11 +21,11 @@ from tests.core.helpers import ORIGIN, OTHER_ORIGIN
 WINDOW_BYTES, WINDOW_RECORDS = 1000, 100
 
 
-def subscriber(start=Start(), pattern="a"):  # noqa: B008
+def subscriber(start=Start(), pattern="a"):
     return Subscriber(3, pattern, start, WINDOW_BYTES, WINDOW_RECORDS)
 
 
-def accepted(start=Start(), lsn=1, slot=0, origin=ORIGIN):  # noqa: B008
+def accepted(start=Start(), lsn=1, slot=0, origin=ORIGIN):
     sub = subscriber(start)
     sub.subscribe()
     sub.on_subscribed(Subscribed(3, "", "", origin, lsn, slot, 1))

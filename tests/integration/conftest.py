@@ -21,6 +21,6 @@ def node(tmp_path):
 
 @pytest.fixture
 def process_node(tmp_path):
-    running = nodes.ProcessNode(tmp_path / "data")
+    running = nodes.ProcessNode(tmp_path / "process" / "data")
     yield running
     running.stop()

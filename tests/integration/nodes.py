@@ -31,13 +31,13 @@ class ProcessNode:
     """A node in a process of its own, which can be killed and started again where it was."""
 
     def __init__(self, data: Path) -> None:
-        self._data = data
+        self.data = data
         self.url = "tcp://127.0.0.1:0"
         self.start()
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "meshmq", "node", "--listen", self.url, "--data", self._data],
+            [sys.executable, "-m", "meshmq", "node", "--listen", self.url, "--data", self.data],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

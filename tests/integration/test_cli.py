@@ -125,7 +125,7 @@ def test_a_node_that_cannot_start_says_what_to_do(node, process_node, tmp_path):
     (tmp_path / "key.toml").write_text("nme = 'x'")
     (tmp_path / "type.toml").write_text("listen = 3")
     fresh = ("--data", tmp_path / "fresh")
-    busy = ("--listen", "tcp://127.0.0.1:0", "--data", process_node._data)
+    busy = ("--listen", "tcp://127.0.0.1:0", "--data", process_node.data)
     for arguments, sentence in [
         (("--listen", node.url, *fresh), "is in use: another node runs there"),
         (busy, "is in use by another node (process"),

@@ -1,0 +1,186 @@
+"""Bytes that must not change by accident: the wire and the log, one file a message.
+
+``python -m tests.codec.make_golden`` writes them anew; do that only for a change of the wire or
+the log that is meant, and say so in the changelog.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+from meshmq import codec, codec_log
+from meshmq.core.log import (
+    BatchEntry,
+    Commit,
+    LogState,
+    ProducerState,
+    RuleEntry,
+    StreamState,
+    TopicEntry,
+    TrimEntry,
+)
+from meshmq.core.retention import Portion, SegmentInfo
+from meshmq.frames import (
+    START_POSITION,
+    SYNCED,
+    Bye,
+    Command,
+    Confirm,
+    Confirmation,
+    Credit,
+    Deliver,
+    DeliverBatch,
+    Envelope,
+    Gap,
+    Hello,
+    Nothing,
+    Ping,
+    Publish,
+    PublishBatch,
+    Refuse,
+    Result,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Welcome,
+)
+
+DIRECTORY = Path(__file__).with_name("golden")
+SESSION = 0x0123_4567_89AB_CDEF
+TIME_NS = 1_700_000_000_123_456_789
+ORIGIN, PRODUCER, INSTANCE, TOPIC_ID = (bytes(range(i, i + 16)) for i in (16, 32, 48, 64))
+
+# name -> values, keys, headers, times, time_ns
+BATCHES = {
+    "batch_lone": ([b"value"], None, None, None, TIME_NS),
+    "batch_empty_value": ([b""], None, None, None, TIME_NS),
+    "batch_values": ([b"one", b"", b"three of them"], None, None, None, TIME_NS),
+    "batch_columns": (
+        [b"one", b"two"],
+        [b"key", b""],
+        [codec.encode_headers({"trace": "ü", "n": ""}), b""],
+        [TIME_NS, -1],
+        0,
+    ),
+}
+HEADERS = {"headers": {"trace": "ü", "raw": b"\xff".decode("utf-8", "surrogateescape")}}
+
+_one = codec.encode_batch(*BATCHES["batch_lone"])
+_three = codec.encode_batch(*BATCHES["batch_values"])
+_rows = (
+    PublishBatch("orders.eu", 7, 6, 1, len(_one), codec.checksum(_one), True),
+    PublishBatch("größe", 2**63, 5, 3, len(_three), codec.checksum(_three)),
+)
+_deliveries = (
+    DeliverBatch(
+        "orders.eu", 2**40, 1, len(_one), codec.checksum(_one), TIME_NS, 9, 3
+    ),
+    DeliverBatch("orders.us", 5, 2, 0, 77, TIME_NS, 9, 4, True),
+    DeliverBatch("t", 0, 3, len(_three), codec.checksum(_three), 0, 0, 0),
+)  # fmt: skip
+_done = Confirmation(
+    "orders.eu", 7, 3, "", "", 2**40, TIME_NS, TOPIC_ID, SYNCED, 9, False, True
+)  # fmt: skip
+_refused = Confirmation("a", 8, 1, "sequence-gap", "sequence 8 follows 7", last=5)
+
+FRAMES = {
+    name: Envelope(SESSION, sequence, 41, body)
+    for name, sequence, body in (
+        ("hello", 0, Hello(1, 0, "local", INSTANCE, PRODUCER, "shop", "meshmq 0.1")),
+        ("welcome", 0, Welcome(1, 0, ORIGIN, "node-1", "meshmq 0.1", 8 << 20)),
+        ("refuse", 0, Refuse("mesh-mismatch", "the node belongs to mesh 'b'")),
+        ("nothing", 0, Nothing()),
+        ("gap", 0, Gap()),
+        ("ping", 0, Ping()),
+        ("bye", 0, Bye()),
+        ("publish_one", 42, Publish(_rows[:1], _one)),
+        ("publish_two", 42, Publish(_rows, _one + _three)),
+        ("confirm_one", 42, Confirm((_done,))),
+        ("confirm_two", 42, Confirm((_refused, _done))),
+        (
+            "subscribe",
+            42,
+            Subscribe(3, "orders.>", START_POSITION, -1, ORIGIN, 9, 4, 4 << 20, 65_536),
+        ),
+        ("subscribed", 42, Subscribed(3, "", "", ORIGIN, 9, 5, 12)),
+        ("subscribed_no", 42, Subscribed(3, "invalid-name", "no pattern")),
+        ("unsubscribe", 42, Unsubscribe(3)),
+        ("credit", 42, Credit(3, 1 << 20, 16_384)),
+        ("deliver_one", 42, Deliver(3, _deliveries[:1], 0, _one)),
+        ("deliver_three", 42, Deliver(3, _deliveries, 6, _one + _three)),
+        ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),
+        ("result", 42, Result(5, "", "", b'{"records":3}')),
+        ("result_no", 42, Result(5, "topic-not-found", "there is no topic 'a'", b"{}")),
+    )
+}
+
+_stored = (
+    BatchEntry(1, 2**40, 1, _one, codec.checksum(_one), PRODUCER, 7),
+    BatchEntry(2, 5, 3, _three, codec.checksum(_three), INSTANCE, 2**63),
+)
+_topic = TopicEntry(1, TOPIC_ID, "orders.eu", True, 7 * 86_400 * 10**9, 10 << 30)
+_rule = RuleEntry("orders.>", True, 7 * 86_400 * 10**9, 0)
+
+# name -> commit, start, inline
+COMMITS = {
+    "commit_batches": (Commit(9, TIME_NS, _stored), 4096, False),
+    "commit_inline": (Commit(9, TIME_NS, _stored[:1]), 0, True),
+    "commit_all": (
+        Commit(
+            10, TIME_NS, _stored, (_topic, _topic._replace(name="old", deleted=True)),
+            (_rule, _rule._replace(pattern="x", removed=True)), (TrimEntry(1, 2**40),),
+        ),
+        7,
+        True,
+    ),
+}  # fmt: skip
+
+
+def _state() -> LogState:
+    held = StreamState(_topic, 2**40 + 1, 12)
+    transient = StreamState(TopicEntry(0, ORIGIN, "t", False, 0, 0))
+    return LogState(
+        ORIGIN, 10, TIME_NS, 3, {"orders.eu": held, "t": transient}, {1: held},
+        {"orders.>": _rule},
+        OrderedDict({(PRODUCER, 1): ProducerState(9, TIME_NS, [(1, 0, 5), (7, 2**40, 3)])}),
+    )  # fmt: skip
+
+
+SNAPSHOTS = {
+    "snapshot": (
+        _state(),
+        [SegmentInfo(1, 1, 8, 5, 6, {1: Portion(1, 1, 0, 12, 345, 6)})],
+    )
+}
+
+
+def encoded() -> dict[str, bytes]:
+    """What each file must hold; a frame's batches are in a file of their own."""
+    found: dict[str, bytes] = {}
+    for name, frame in FRAMES.items():
+        header, *payload = codec.encode(frame)
+        found[f"{name}.bin"] = header
+        if payload:
+            found[f"{name}.payload.bin"] = payload[0]
+    for name, columns in BATCHES.items():
+        found[f"{name}.bin"] = codec.encode_batch(*columns)
+    for name, headers in HEADERS.items():
+        found[f"{name}.bin"] = codec.encode_headers(headers)
+    for name, commit in COMMITS.items():
+        found[f"{name}.bin"] = codec_log.encode_commit(*commit)
+    for name, (state, segments) in SNAPSHOTS.items():
+        found[f"{name}.bin"] = codec_log.encode_snapshot(state, segments)
+    return found
+
+
+def main() -> None:
+    DIRECTORY.mkdir(exist_ok=True)
+    for old in DIRECTORY.glob("*.bin"):
+        old.unlink()
+    for name, data in encoded().items():
+        (DIRECTORY / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""``meshmq demo`` tells its story, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def start(folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "meshmq", "demo"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )  # fmt: skip
+
+
+def test_the_demo_loses_and_doubles_nothing(tmp_path):
+    demo = start(tmp_path)
+    out, said = demo.communicate(timeout=50)
+    assert (demo.returncode, said) == (0, "")
+    table = dict(re.findall(r"^   ([a-z ]+?) {2,}([\d,]+)", out, re.MULTILINE))
+    assert table["lost"] == table["duplicated"] == "0"
+    assert table["published"] == table["confirmed"] == table["replayed"]
+    assert int(table["published"].replace(",", "")) > 10_000
+    assert "connected -> reconnecting -> connected" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_demo_leaves_no_node_and_no_folder(tmp_path):
+    demo = start(tmp_path)
+    url = demo.stdout.readline().split(" running at ")[1].split(",")[0]
+    assert "2." in demo.stdout.readline()
+    demo.send_signal(signal.SIGINT)
+    _, said = demo.communicate(timeout=30)
+    assert demo.returncode == 130
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+    gone = subprocess.run(
+        [sys.executable, "-m", "meshmq", "pub", "a", "x", "--url", url, "--timeout", "0.3"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert gone.returncode == 1
+    assert "no node answers" in gone.stderr
