@@ -162,7 +162,7 @@ def test_a_published_batch_follows_what_is_before_it(first, after):
     "body",
     [
         Publish((PublishBatch("a", 1, 0, 1, 0, 0),) * (limits.FRAME_BATCHES_MAX + 1), b""),
-        Deliver(1, (DeliverBatch("a", 0, 1, 0, 0, 0, 0, 0),) * (limits.FRAME_BATCHES_MAX + 1), 0, b""),
+        Deliver(1, (DeliverBatch("a", *[0] * 7),) * (limits.FRAME_BATCHES_MAX + 1), 0, b""),
         Confirm((Confirmation("a", 1, 1),) * (limits.FRAME_BATCHES_MAX + 1)),
     ],
     ids=["publish", "deliver", "confirm"],
@@ -309,10 +309,8 @@ def test_a_frame_whose_body_is_itself_is_bounded(kind):
     """Pointers that lead back: as deep as you like, and read as far as the fields go."""
     looped = message(struct_at(0, 4, 1), 1, 2, 3, kind, struct_at(-6, 4, 1))
     for parts in ([looped], [looped, b""]):
-        try:
-            codec.decode(parts)
-        except BadFrame as error:
-            assert "\n" not in str(error)
+        how, _ = mutate.outcome(codec.decode, parts)
+        assert how in ("read", "refused")
 
 
 def test_data_that_all_lies_at_one_place_is_not_copied_more_than_a_few_times():

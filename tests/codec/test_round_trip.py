@@ -153,11 +153,12 @@ def test_the_largest_answer_to_a_command_passes():
     assert codec.decode(codec.encode(frames.Envelope(1, 1, 1, body))).body == body
 
 
-def test_the_largest_refusal_of_batches_passes():
+@pytest.mark.parametrize("letter", ["t", "\U0010ffff"], ids=["plain", "escaped"])
+def test_the_largest_refusal_of_batches_passes(letter):
     """A producer forgotten by the node that sends to many topics at once, with long names."""
     node = NodeBench()
     node.connect()
-    topic = "t" * (limits.TOPIC_BYTES_MAX - 5)
+    topic = letter * ((limits.TOPIC_BYTES_MAX - 5) // len(letter.encode()))
     payload = codec.encode_batch([b"x"], None, None, None, 0)
     rows = tuple(
         frames.PublishBatch(f"{topic}.{i:04}", 2, 1, 1, len(payload), codec.checksum(payload))

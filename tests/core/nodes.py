@@ -63,6 +63,14 @@ class NodeBench:
         self.perform(self.node.handle(event, self.now_ns))
         self.perform(self.node.end_turn(self.now_ns))
 
+    def turn(self, *bodies, link=LINK, session=7):
+        """Many frames that came together: what they gather goes at the turn's end."""
+        for body in bodies:
+            self.sequences[link, session] += 1
+            envelope = Envelope(session, self.sequences[link, session], 0, body)
+            self.perform(self.node.handle(FrameReceived(link, envelope), self.now_ns))
+        self.perform(self.node.end_turn(self.now_ns))
+
     def perform(self, effects):
         for effect in effects:
             match effect:

@@ -92,6 +92,15 @@ def test_the_answer_of_a_client_that_went_is_dropped(bench):
     assert topics(bench) == ["a"]
 
 
+def test_commands_that_came_in_one_turn_are_answered_by_one_sync(bench):
+    calls = [json.dumps({"pattern": p, "durability": "durable"}).encode() for p in ("a", "b")]
+    bench.turn(*(Command(i, "topic.create", call) for i, call in enumerate(calls, 1)))
+    assert len(bench.appends) == 1
+    assert bench.take(kind=Result) == []
+    bench.sync()
+    assert [r.id for r in bench.take(kind=Result)] == [1, 2]
+
+
 def test_an_answer_too_large_says_what_to_do(bench, monkeypatch):
     create(bench, "a")
     monkeypatch.setattr("meshmq.limits.RESULT_BYTES_MAX", 50)

@@ -209,19 +209,36 @@ def test_one_frame_may_carry_batches_of_many_topics(linked):
     assert sorted(v for (_, _), v in linked.disk.synced.items()) == [b"aaa", b"bbb", b"ccc"]
 
 
-def test_confirmations_that_follow_each_other_are_one(linked):
+def test_what_came_in_one_turn_is_appended_and_confirmed_together(linked):
+    frames = []
     for i in range(1, 4):
         row, data = batch_of("a", i, b"x")
         other, more = batch_of("b", i, b"y")
-        linked.send(Publish((row, other), data + more))
-    entries = [e for a in linked.appends for e in a.entries]
-    linked.appends = [linked.appends[-1].__class__(linked.appends[-1].ticket, tuple(entries))]
+        frames.append(Publish((row, other), data + more))
+    linked.turn(*frames)
+    (append,) = linked.appends
+    assert len(append.entries) == 2 + 6  # two topics are made
     linked.sync()
-    found = [(c.topic, c.first, c.count, c.base_offset, c.last) for c in confirmations(linked)]
-    assert sum(count for topic, _, count, _, _ in found if topic == "a") == 3
-    assert sum(count for topic, _, count, _, _ in found if topic == "b") == 3
-    covered = sorted((t, f + i, o + i) for t, f, n, o, _ in found for i in range(n))
+    (confirm,) = linked.take(kind=Confirm)
+    covered = sorted(
+        (c.topic, c.first + i, c.base_offset + i)
+        for c in confirm.confirmations
+        for i in range(c.count)
+    )
     assert covered == [(t, i, i - 1) for t in "ab" for i in (1, 2, 3)]
+
+
+def test_a_transient_record_does_not_wait_for_the_end_of_the_turn(linked):
+    linked.done("topic.create", pattern="t", durability="transient")
+    linked.subscribe("t")
+    linked.take()
+    row, data = batch_of("t", 1, b"1")
+    event = FrameReceived(LINK, Envelope(7, 3, 0, Publish((row,), data)))
+    linked.perform(linked.node.handle(event, linked.now_ns))
+    assert [type(b) for b in linked.take()] == [Deliver]
+    linked.perform(linked.node.end_turn(linked.now_ns))
+    assert [type(b) for b in linked.take()] == [Confirm]
+    assert linked.node.end_turn(linked.now_ns) == []
 
 
 def test_batches_of_one_topic_in_one_commit_are_confirmed_in_one_row(linked):

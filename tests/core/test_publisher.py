@@ -20,7 +20,6 @@ from meshmq.errors import (
 from meshmq.frames import SENT, SYNCED, Confirmation
 from tests.core.helpers import ORIGIN, OTHER_ORIGIN, SECOND, decode, encode
 
-DAY = limits.DAY
 TARGET = limits.BATCH_BYTES_TARGET
 
 
@@ -469,7 +468,7 @@ def test_what_was_sent_so_long_ago_that_it_is_forgotten_stays_unknown(pub):
 
 def test_what_was_never_sent_does_not_age(pub):
     add(pub, "a", b"1")
-    reconnect(pub, OTHER_ORIGIN, 30 * DAY)
+    reconnect(pub, OTHER_ORIGIN, 30 * limits.DAY)
     assert take(pub, OTHER_ORIGIN) == [("a", 1, 0, [b"1"])]
 
 

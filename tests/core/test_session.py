@@ -395,6 +395,17 @@ def test_something_happens_at_each_deadline_and_the_next_lies_later():
     assert now == START + limits.LINK_SILENT_NS
 
 
+def test_the_next_deadline_is_the_earliest_of_what_is_due():
+    one = Session(7, HELLO, START)
+    assert one.next_deadline_ns() == START + limits.HELLO_RETRY_NS
+    one, other = pair()
+    assert one.next_deadline_ns() == START + limits.PING_INTERVAL_NS
+    send(one, 1, now_ns=START + 10 * MS)
+    assert one.next_deadline_ns() == START + 10 * MS + limits.RESEND_NS
+    carry(one, other, START + 20 * MS)
+    assert other.next_deadline_ns() == START + 20 * MS + limits.ACK_DELAY_NS
+
+
 # -- any loss, any repeat, any order -------------------------------------------------------------
 
 steps = st.lists(

@@ -1,0 +1,73 @@
+"""The examples run as they are, and do what their first lines say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+def run(name, url, *arguments):
+    return subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, arguments)],
+        env={**os.environ, "MESHMQ_URL": url}, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+
+
+def lines(name, url, *arguments):
+    done = run(name, url, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_hello_pub_sub(node):
+    published, received = lines("hello_pub_sub.py", node.url)
+    assert published == "published at offset 0, synced"
+    assert received == "received hello.world: hi there, headers {'trace': '1'}"
+
+
+def test_durable_replay_also_the_second_time(node):
+    for stored in (4, 8):
+        assert lines("durable_replay.py", node.url) == [
+            "from the first of this run: one two three four",
+            "from the third: three four",
+            "since a time: four",
+            f"stored in all: {stored}",
+        ]
+
+
+def test_resume_from_position_repeats_and_skips_nothing(node, tmp_path):
+    seen = []
+    for _ in range(4):
+        seen += lines("resume_from_position.py", node.url, tmp_path / "position")
+    assert len(seen) == 20
+    for name in ("left", "right"):
+        own = [line.split()[1:] for line in seen if line.startswith(f"examples.resume.{name} ")]
+        assert own == [[f"#{i}", "abc"[i % 3]] for i in range(len(own))]
+        assert len(own) >= 8
+
+
+def test_csv_pipeline(node):
+    first, *means = lines("csv_pipeline.py", node.url)
+    assert first == "published 2000 rows"
+    assert len(means) > 5
+    assert all("mean departure delay" in line for line in means)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name)
+def test_without_a_node_it_says_what_to_do(path, tmp_path):
+    done = run(path.name, "ipc://" + str(tmp_path / "nobody"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("no node answers at ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_example_is_in_the_list():
+    listed = (EXAMPLES / "README.md").read_text()
+    assert all(path.name in listed for path in EXAMPLES.glob("*.py"))
