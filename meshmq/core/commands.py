@@ -167,6 +167,9 @@ def _status(
     return node.status()
 
 
+AFTER_SYNC = frozenset({"producer.last"})
+"""Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
+
 VERBS: dict[str, Verb] = {
     "topic.create": _topic_create,
     "topic.list": _topic_list,

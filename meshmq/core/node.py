@@ -215,11 +215,14 @@ class Node:
             case Command():
                 entries: list[Entry] = []
                 result = commands.run(self, peer.hello, body, entries)
-                if entries:
-                    self._entries += entries
+                self._entries += entries
+                waits = entries or (body.verb in commands.AFTER_SYNC and self.has_unsynced)
+                if not waits:
+                    peer.session.send(result, now_ns)
+                elif self._entries:
                     self._answers.append((link, result))
                 else:
-                    peer.session.send(result, now_ns)
+                    self._after.setdefault(self._ticket, []).append((link, result))
             case _:
                 pass  # Refuse has closed the session; the rest is not for a node.
 

@@ -420,7 +420,7 @@ class Publisher:
         batch = next((b for b in lane.in_flight if b.first == c.first), None)
         if batch is None:
             return
-        if c.code == "sequence-overlap" and batch.first <= c.last:
+        if c.code == "sequence-overlap" and batch.first <= c.last < batch.first + batch.count - 1:
             self._trim(batch, c.last)
         elif c.code == "sequence-gap":
             # Once everything before it is settled, a batch may follow whatever the node has;
@@ -457,6 +457,7 @@ class Publisher:
                 batch.sent_to = b""
                 tail += len(batch.values)
             lane.tail = tail - (len(lane.open.values) if lane.open else 0)
+        held.sort(key=lambda b: b.first)  # what was gathered meanwhile came before its predecessor
         self._queue.extendleft(reversed(held))
 
     def _again(self, batch: Batch) -> None:

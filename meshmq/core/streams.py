@@ -142,20 +142,21 @@ class Streams:
     def _repeat(
         self, link: bytes, topic: Topic, known: ProducerState, batch: PublishBatch
     ) -> Confirmation | None:
-        end = batch.first + batch.count
-        if known.last < end - 1:
-            return Confirmation(
+        durable = topic.entry.durable
+        offset = None
+        if known.last < batch.first + batch.count - 1:
+            answer = Confirmation(
                 batch.topic, batch.first, batch.count, "sequence-overlap",
                 f"sequences up to {known.last} are stored already", last=known.last,
             )  # fmt: skip
-        self.repeated += batch.count
-        offset = known.offset_of(batch.first, batch.count)
-        durable = topic.entry.durable
-        answer = Confirmation(
-            batch.topic, batch.first, batch.count, base_offset=offset or 0,
-            topic_id=topic.entry.topic_id, durability=SYNCED if durable else SENT,
-            last=known.last, duplicate=True, has_offset=durable and offset is not None,
-        )  # fmt: skip
+        else:
+            self.repeated += batch.count
+            offset = known.offset_of(batch.first, batch.count)
+            answer = Confirmation(
+                batch.topic, batch.first, batch.count, base_offset=offset or 0,
+                topic_id=topic.entry.topic_id, durability=SYNCED if durable else SENT,
+                last=known.last, duplicate=True, has_offset=durable and offset is not None,
+            )  # fmt: skip
         if durable and self._unsynced and (offset is None or offset >= topic.synced_offset):
             # Perhaps still on its way to disk: say yes with what is last in the line.
             self._unsynced[-1].repeats.append((link, answer))

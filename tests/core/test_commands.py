@@ -201,7 +201,7 @@ def test_policies_are_bounded(bench, monkeypatch):
     assert "2 policies" in message
 
 
-@pytest.mark.parametrize("name", ["$SYS.x", "$"])
+@pytest.mark.parametrize("name", ["$SYS.x", "$", "$SYS.>", "$SYS.*"])
 def test_the_meshs_own_names_cannot_be_created(bench, name):
     code, _, _ = bench.command("topic.create", pattern=name, durability="durable")
     assert code == "invalid-name"

@@ -11,6 +11,7 @@ from meshmq.frames import (
     START_EARLIEST,
     SYNCED,
     Bye,
+    Command,
     Confirm,
     Credit,
     Deliver,
@@ -20,6 +21,7 @@ from meshmq.frames import (
     Ping,
     Publish,
     Refuse,
+    Result,
     Subscribed,
     Unsubscribe,
     Welcome,
@@ -373,6 +375,19 @@ def test_a_silent_client_is_let_go_and_its_subscriptions_with_it(linked):
     assert len(linked.node.delivery) == 0
 
 
+def test_clients_that_went_leave_nothing_behind(bench):
+    for i in range(20):
+        link, greeting = b"link-%d" % i, hello(b"%016d" % i)
+        bench.connect(link, greeting=greeting)
+        bench.subscribe("a", link=link)
+        bench.lose(link)
+    node = bench.node
+    assert (node.peers, node._producers, len(node.delivery)) == ({}, {}, 0)
+    assert bench.closed == [b"link-%d" % i for i in range(20)]
+    bench.wait(10 * SECOND)
+    assert node._due == []
+
+
 def test_each_client_has_its_own_deadline(linked):
     linked.wait(2 * SECOND)
     linked.connect(OTHER_LINK, 9, hello(B, b"2" * 16))
@@ -465,3 +480,12 @@ def test_status_holds_every_counter(linked):
 def test_the_shell_adds_to_status(bench):
     bench.start(more_status=lambda: {"disk": {"bytes": 5}})
     assert bench.node.status()["disk"] == {"bytes": 5}
+
+
+def test_a_producers_last_sequence_is_told_when_it_is_synced(linked):
+    linked.publish("a", 1, b"x", b"y")
+    linked.send(Command(5, "producer.last", b'{"topic":"a"}'))
+    assert linked.take(kind=Result) == []
+    linked.sync()
+    (result,) = linked.take(kind=Result)
+    assert result.body == b'{"last":2}'

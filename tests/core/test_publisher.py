@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from contextlib import nullcontext
 
 import pytest
@@ -17,8 +16,9 @@ from meshmq.errors import (
     LinkLost,
     ProducerUnknown,
 )
-from meshmq.frames import SENT, SYNCED, Confirmation
-from tests.core.helpers import ORIGIN, OTHER_ORIGIN, SECOND, decode, encode
+from meshmq.frames import SENT, SYNCED
+from tests.core.helpers import ORIGIN, OTHER_ORIGIN, SECOND, encode
+from tests.core.publishing import add, answer, no, outcome, reconnect, rows, take, yes
 
 TARGET = limits.BATCH_BYTES_TARGET
 
@@ -26,61 +26,6 @@ TARGET = limits.BATCH_BYTES_TARGET
 @pytest.fixture
 def pub():
     return Publisher(encode, nullcontext())
-
-
-def add(pub, topic, *values, sequence=None, wanted=TOPIC_DEFAULT):
-    """Add plain records; return the batch of the last and its index there."""
-    for value in values:
-        held = pub.add(topic, value, None, None, None, lambda: 5, wanted, sequence)
-        sequence = None if sequence is None else sequence + 1
-    return held
-
-
-def rows(frames):
-    """(topic, first, after, values) of each batch of each frame; checks lengths and checksums."""
-    found = []
-    for frame in frames:
-        at = 0
-        for b in frame.batches:
-            data = frame.payload[at : at + b.length]
-            at += b.length
-            assert zlib.crc32(data) == b.checksum
-            values = decode(data)
-            assert len(values) == b.count
-            found.append((b.topic, b.first, b.after, values))
-        assert at == len(frame.payload)
-    return found
-
-
-def take(pub, origin=ORIGIN):
-    return rows(pub.take(origin))
-
-
-def yes(topic, first, count, base=0, **changes):
-    answer = Confirmation(
-        topic, first, count, base_offset=base, append_time_ns=77, topic_id=b"t" * 16,
-        durability=SYNCED, last=first + count - 1, has_offset=True,
-    )  # fmt: skip
-    return answer._replace(**changes)
-
-
-def no(topic, first, code, last=0, count=1):
-    return Confirmation(topic, first, count, code, f"told {code}", last=last)
-
-
-def answer(pub, *confirmations):
-    for c in confirmations:
-        pub.on_confirmation(c, ORIGIN)
-
-
-def reconnect(pub, origin=ORIGIN, away_ns=0):
-    pub.on_session_lost()
-    pub.on_origin(origin, away_ns)
-
-
-def outcome(batch):
-    assert batch.state == FAILED
-    return batch.error.code, batch.error.outcome
 
 
 # -- rule 1: natural batching --------------------------------------------------------------------
@@ -198,6 +143,26 @@ def test_records_that_want_another_durability_do_not_share_a_batch(pub):
     two, _ = add(pub, "a", b"2", wanted=SYNCED)
     assert one is not two
     assert take(pub) == [("a", 1, 0, [b"1"]), ("a", 2, 1, [b"2"])]
+
+
+def test_a_batch_is_plain_while_it_holds_nothing_but_values(pub):
+    lane = pub.lane("a")
+    assert lane.plain is None
+    batch, _ = add(pub, "a", b"1")
+    assert lane.plain is batch
+    for key, headers, time_ns in ((b"k", None, None), (None, b"h", None), (None, None, 5)):
+        pub.add("a", b"2", key, headers, time_ns, lambda: 5, TOPIC_DEFAULT, None)
+        assert lane.plain is None
+        pub.close(lane.open)
+    add(pub, "a", b"3", wanted=SYNCED)
+    assert lane.plain is None
+    add(pub, "a", b"9", sequence=9)
+    assert lane.plain is None
+    pub.close(lane.open)
+    add(pub, "a", b"10")
+    assert lane.plain is lane.open is not None
+    take(pub)
+    assert lane.plain is None
 
 
 # -- rule 2: sequences -----------------------------------------------------------------------------
@@ -389,7 +354,7 @@ def test_a_producer_the_node_forgot_numbers_anew_what_was_never_sent_before(pub)
     answer(pub, no("a", 2, "producer-unknown"))
     assert take(pub) == []  # the third is still under way
     answer(pub, no("a", 3, "producer-unknown"))
-    assert sorted(r[:3] for r in take(pub)) == [("a", 1, 0), ("a", 2, 1), ("a", 3, 2)]
+    assert [r[:3] for r in take(pub)] == [("a", 1, 0), ("a", 2, 1), ("a", 3, 2)]
     assert [b.first for b in (second, third, later)] == [1, 2, 3]
     answer(pub, yes("a", 1, 3))
     assert [b.state for b in (second, third, later)] == [DONE] * 3

@@ -259,7 +259,14 @@ def test_an_overdrawn_window_grants_nothing_in_a_new_session():
     assert (frame.credit_bytes, frame.credit_records) == (0, 0)
 
 
-def test_no_credit_is_granted_before_the_answer():
+def test_no_credit_is_granted_before_the_first_answer():
+    sub = subscriber()
+    sub.on_consumed(800, 80)
+    assert not sub.is_active
+    assert sub.credit() is None
+
+
+def test_no_credit_is_granted_before_the_answer_of_a_new_session():
     sub = accepted()
     deliver(sub, row(0, 80, 1, length=800))
     sub.subscribe()
