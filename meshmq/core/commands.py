@@ -7,29 +7,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.delivery import Delivery
 from meshmq.core.log import Entry, RuleEntry
-from meshmq.core.topics import Topic
+from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
 from meshmq.frames import Command, Hello, Result
 from meshmq.names import check_pattern, check_topic, is_literal, matches
 
-if TYPE_CHECKING:
-    from meshmq.core.node import Node
 
-Verb = Callable[["Node", Hello, dict[str, Any], list[Entry]], dict[str, Any]]
+class Desk(NamedTuple):
+    """What commands ask of a node and change at it."""
+
+    topics: Topics
+    delivery: Delivery
+    status: Callable[[], dict[str, Any]]
 
 
-def run(node: Node, hello: Hello, command: Command, entries: list[Entry]) -> Result:
+Verb = Callable[[Desk, Hello, dict[str, Any], list[Entry]], dict[str, Any]]
+
+
+def run(desk: Desk, hello: Hello, command: Command, entries: list[Entry]) -> Result:
     """Carry out one command; what must be stored first is added to ``entries``."""
     try:
         verb = VERBS.get(command.verb)
         if verb is None:
             raise CommandFailed(f"the node does not know the command {command.verb!r}")
         arguments = _arguments(command.arguments)
-        body = json.dumps(verb(node, hello, arguments, entries), separators=(",", ":")).encode()
+        body = json.dumps(verb(desk, hello, arguments, entries), separators=(",", ":")).encode()
         if len(body) > limits.RESULT_BYTES_MAX:
             raise CommandFailed(
                 f"the answer of {len(body)} bytes exceeds {limits.RESULT_BYTES_MAX}: "
@@ -84,7 +91,7 @@ def describe(topic: Topic) -> dict[str, Any]:
 
 
 def _topic_create(
-    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     pattern = check_pattern(_text(arguments, "pattern"))
     if is_literal(pattern) or pattern.startswith("$"):
@@ -92,7 +99,7 @@ def _topic_create(
     durability = _text(arguments, "durability")
     if durability not in ("durable", "transient"):
         raise CommandFailed(f"durability is 'durable' or 'transient', not {durability!r}")
-    if len(node.topics.rules) >= limits.TOPICS_MAX:
+    if len(desk.topics.rules) >= limits.TOPICS_MAX:
         raise CommandFailed(f"the node has {limits.TOPICS_MAX} policies, its limit")
     rule = RuleEntry(
         pattern,
@@ -102,7 +109,7 @@ def _topic_create(
     )
     other = [
         name
-        for name, topic in node.topics.by_name.items()
+        for name, topic in desk.topics.by_name.items()
         if matches(pattern, name) and topic.entry.durable != rule.durable
     ]
     if other:
@@ -110,17 +117,17 @@ def _topic_create(
         raise CommandFailed(
             f"topic {other[0]!r} exists and is {kind}: delete it first to change that"
         )
-    node.topics.set_policy(rule, entries)
+    desk.topics.set_policy(rule, entries)
     return {"pattern": pattern, "durability": durability}
 
 
 def _topic_list(
-    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     pattern = check_pattern(arguments.get("pattern") or ">")
     return {
         "topics": [
-            describe(t) for name, t in sorted(node.topics.by_name.items()) if matches(pattern, name)
+            describe(t) for name, t in sorted(desk.topics.by_name.items()) if matches(pattern, name)
         ],
         "policies": [
             {
@@ -129,42 +136,42 @@ def _topic_list(
                 "retention_ns": r.retention_ns,
                 "retention_bytes": r.retention_bytes,
             }
-            for r in node.topics.rules.values()
+            for r in desk.topics.rules.values()
         ],
     }
 
 
 def _topic_show(
-    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     name = _text(arguments, "topic")
-    topic = node.topics.by_name.get(name)
+    topic = desk.topics.by_name.get(name)
     if topic is None:
         raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
-    subscriptions = sum(1 for s in node.delivery.subscriptions if matches(s.pattern, name))
+    subscriptions = sum(1 for s in desk.delivery.subscriptions if matches(s.pattern, name))
     return {**describe(topic), "subscriptions": subscriptions}
 
 
 def _topic_delete(
-    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     name = _text(arguments, "topic")
-    node.topics.delete(name, entries)
+    desk.topics.delete(name, entries)
     return {"deleted": name}
 
 
 def _producer_last(
-    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
-    topic = node.topics.by_name.get(_text(arguments, "topic"))
+    topic = desk.topics.by_name.get(_text(arguments, "topic"))
     known = topic.producers.get(hello.producer) if topic is not None else None
     return {"last": known.last if known is not None else 0}
 
 
 def _status(
-    node: Node, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
-    return node.status()
+    return desk.status()
 
 
 AFTER_SYNC = frozenset({"producer.last"})

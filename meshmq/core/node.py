@@ -93,6 +93,7 @@ class Node:
         self.topics = Topics(state, entropy)
         self.streams = Streams(state, self.topics, check)
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
+        self._desk = commands.Desk(self.topics, self.delivery, self.status)
         self.more_status = more_status
         self.peers: dict[bytes, Peer] = {}
         self.bad_frames = 0
@@ -214,7 +215,7 @@ class Node:
                 self.delivery.unsubscribe(link, number)
             case Command():
                 entries: list[Entry] = []
-                result = commands.run(self, peer.hello, body, entries)
+                result = commands.run(self._desk, peer.hello, body, entries)
                 self._entries += entries
                 waits = entries or (body.verb in commands.AFTER_SYNC and self.has_unsynced)
                 if not waits:
