@@ -12,6 +12,7 @@ from meshmq.errors import MeshError
 from meshmq.names import Position, Stream
 
 if TYPE_CHECKING:
+    from meshmq import aio as aio
     from meshmq.client.mesh import Mesh, StateChange, connect
     from meshmq.client.message import Message
     from meshmq.client.receipt import Receipt
@@ -36,6 +37,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "aio":  # the submodule, for programs that import only meshmq
+        from importlib import import_module
+
+        return import_module("meshmq.aio")
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'meshmq' has no attribute {name!r}")

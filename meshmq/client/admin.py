@@ -5,9 +5,9 @@ from __future__ import annotations
 import builtins
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
-from meshmq.client.connection import Connection
+from meshmq.client.channel import Channel
 from meshmq.errors import InvalidArgument
 from meshmq.names import check_pattern
 
@@ -40,17 +40,49 @@ def parse_size(text: str | int | None) -> int:
     return int(text)
 
 
+class Ask(NamedTuple):
+    """One admin command and what of its answer is wanted; the same for both clients."""
+
+    verb: str
+    arguments: bytes
+    part: str = ""
+
+    def read(self, body: bytes) -> Any:
+        """What the command returns, from the node's answer."""
+        answer = json.loads(body)
+        return answer[self.part] if self.part else answer
+
+
+def ask(verb: str, part: str = "", **arguments: Any) -> Ask:
+    """A command with its arguments."""
+    return Ask(verb, json.dumps(arguments).encode(), part)
+
+
+def ask_create(
+    pattern: str,
+    durability: str,
+    retention: str | float | None,
+    retention_bytes: str | int | None,
+) -> Ask:
+    """``topics.create``."""
+    return ask(
+        "topic.create",
+        pattern=check_pattern(pattern),
+        durability=durability,
+        retention_ns=parse_duration(retention),
+        retention_bytes=parse_size(retention_bytes),
+    )
+
+
 class Topics:
     """``mesh.admin.topics``."""
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
+    def __init__(self, connection: Channel, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
 
-    def _run(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        body = self._connection.command(verb, json.dumps(arguments).encode(), self._timeout)
-        answer: dict[str, Any] = json.loads(body)
-        return answer
+    def _run(self, ask: Ask) -> Any:
+        return ask.read(self._connection.command(ask.verb, ask.arguments, self._timeout))
 
     def create(
         self,
@@ -68,39 +100,41 @@ class Topics:
             retention: how long records are kept (``"7d"``, or seconds); None: for ever.
             retention_bytes: how many bytes of each topic are kept (``"10GB"``); None: all.
         """
-        return self._run(
-            "topic.create",
-            pattern=check_pattern(pattern),
-            durability=durability,
-            retention_ns=parse_duration(retention),
-            retention_bytes=parse_size(retention_bytes),
+        made: dict[str, Any] = self._run(
+            ask_create(pattern, durability, retention, retention_bytes)
         )
+        return made
 
     def list(self, pattern: str = ">") -> builtins.list[dict[str, Any]]:
         """Topics that match, by name."""
-        topics: builtins.list[dict[str, Any]] = self._run("topic.list", pattern=pattern)["topics"]
+        topics: builtins.list[dict[str, Any]] = self._run(
+            ask("topic.list", "topics", pattern=pattern)
+        )
         return topics
 
     def policies(self) -> builtins.list[dict[str, Any]]:
         """Policies by pattern, the newest last (it wins)."""
-        found: builtins.list[dict[str, Any]] = self._run("topic.list", pattern=">")["policies"]
+        found: builtins.list[dict[str, Any]] = self._run(ask("topic.list", "policies", pattern=">"))
         return found
 
     def show(self, topic: str) -> dict[str, Any]:
         """One topic; raises TopicNotFound."""
-        return self._run("topic.show", topic=topic)
+        shown: dict[str, Any] = self._run(ask("topic.show", topic=topic))
+        return shown
 
     def delete(self, topic: str) -> dict[str, Any]:
         """Delete a topic with its records, or a policy; raises TopicNotFound."""
-        return self._run("topic.delete", topic=topic)
+        deleted: dict[str, Any] = self._run(ask("topic.delete", topic=topic))
+        return deleted
 
 
 class Admin:
     """``mesh.admin``."""
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
+    def __init__(self, connection: Channel, timeout: float) -> None:
         self.topics = Topics(connection, timeout)
 
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""
-        return self.topics._run("status")
+        status: dict[str, Any] = self.topics._run(ask("status"))
+        return status

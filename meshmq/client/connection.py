@@ -7,7 +7,8 @@ due, sends what is ready. Waiting happens outside the lock, on file descriptors.
   turns, so an answer wakes the thread that wants it and no other. One thread drives at a time; the
   others are told, and one of them takes over when the driver is done.
 * A lone record is sent by the thread that publishes it.
-* The I/O thread does all that when no program thread does; while one drives it is parked.
+* The I/O thread does all that when no program thread does; while one drives it is parked. For an
+  event loop it does everything: what the loop asks for is posted to it.
 
 ZeroMQ's file descriptor tells of changes only, and whoever touches the socket may take the news: a
 turn therefore receives until nothing is left.
@@ -23,7 +24,6 @@ import logging
 import math
 import os
 import threading
-import time
 import weakref
 from _signal import SIGINT, getsignal, raise_signal
 from _signal import signal as set_handler
@@ -33,33 +33,18 @@ from types import FrameType
 from typing import Any
 
 from meshmq import codec
-from meshmq.core.client import Client, ClientIdentity
-from meshmq.core.effects import (
-    Arrived,
-    ClientEffect,
-    CloseLink,
-    CommandAnswered,
-    Send,
-    StateChanged,
-    SubscriptionAnswered,
-)
+from meshmq.client.channel import Channel
+from meshmq.core.client import ClientIdentity
+from meshmq.core.effects import CloseLink
 from meshmq.core.events import (
     BadFrameReceived,
-    ClientEvent,
     FrameReceived,
     LinkClosed,
     LinkOpened,
     TimerFired,
 )
-from meshmq.core.publisher import FAILED, WAITING, Batch
-from meshmq.errors import (
-    BadFrame,
-    ClosedError,
-    DeadlineExceeded,
-    ForkedError,
-    MeshError,
-    from_code,
-)
+from meshmq.errors import BadFrame, ClosedError, ForkedError, MeshError
+from meshmq.frames import Envelope
 from meshmq.limits import PARTIAL_FRAMES_IN_FLIGHT
 from meshmq.shell import clock
 from meshmq.shell.sockets import ClientSocket, Sleeper
@@ -70,24 +55,6 @@ FRAMES_PER_TURN = 64  # then waiting threads get a look at what came
 PARK_MS_MIN, PARK_MS_MAX = 5, 50  # how long the I/O thread leaves a socket alone after a driver
 
 _LIVE: weakref.WeakSet[Connection] = weakref.WeakSet()
-
-
-class Answer:
-    """One answer of the node, and whether it is there."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self._value: Any = None
-        self._error: MeshError | None = None
-
-    def set(self, value: Any = None, error: MeshError | None = None) -> None:
-        self._value, self._error = value, error
-        self.is_set = True
-
-    def get(self) -> Any:
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 class _Interrupts:
@@ -126,29 +93,24 @@ class _Interrupts:
             self._held = True
 
 
-class Connection:
-    """Runs a Client. All public methods may be called from any thread.
+class Connection(Channel):
+    """Runs a Client over a socket. All public methods may be called from any thread.
 
-    Attributes:
-        dead: why nothing can be asked any more, or None.
-        sleeping: whether the I/O thread sleeps, so that a publisher must see to its record.
+    Args:
+        hands_over: no thread of the program works for the connection: what it asks is posted to
+            the I/O thread (an event loop must never wait for a lock).
     """
 
     def __init__(
-        self, url: str, identity: ClientIdentity, on_state: Callable[[str, str], None] | None
+        self,
+        url: str,
+        identity: ClientIdentity,
+        on_state: Callable[[str, str], None] | None,
+        hands_over: bool = False,
     ) -> None:
-        self.url = url
-        self.dead: MeshError | None = None
-        self.sleeping = False
-        self._on_state = on_state
-        self.client = Client(identity, codec.encode_batch, clock.entropy(), threading.Lock())
-        self.publisher = self.client.publisher
-        self.publisher.owner = self
-        self._answers: dict[int, Answer] = {}
-        self._arrived: dict[int, Callable[[Arrived], None]] = {}
-        self._ended: dict[int, Callable[[MeshError], None]] = {}
-        self._failed: MeshError | None = None
-        self._greeted = False
+        super().__init__(url, identity, on_state, clock.entropy(), threading.Lock())
+        self._hands_over = hands_over
+        self._posted: deque[Callable[[int], None]] = deque()
         self._io = threading.Lock()
         self._interrupts = _Interrupts()
         self._more = False  # the last turn left something at the socket
@@ -160,21 +122,20 @@ class Connection:
         self._io_sleeper = Sleeper()
         self._news = threading.Condition()
         self._waiting = 0
-        self._callbacks: deque[Callable[[], None]] = deque()
         self._telling = threading.Lock()
         self._socket = ClientSocket(url)
         self._reopen_at: int | None = 0
-        self._closing = False
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="meshmq-io", daemon=True)
         _LIVE.add(self)
 
-    @property
-    def state(self) -> str:
-        return self.client.state
-
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the I/O thread has not come to its end."""
+        return not self._is_closed
 
     # -- turns: under the lock -----------------------------------------------------------------
 
@@ -217,7 +178,19 @@ class Connection:
         due = self.client.next_deadline_ns()
         if due is not None and due <= now:
             self._handle(TimerFired(), now)
+        while self._posted:
+            self._work(self._posted.popleft(), now)
         self._send_ready(now)
+
+    def _transmit(self, link: bytes, envelope: Envelope) -> None:
+        if link == self._socket.link:
+            self._socket.send(codec.encode(envelope))
+
+    def _close_link(self, effect: CloseLink) -> None:
+        if effect.link == self._socket.link:
+            self._socket.shut(linger_ms=100 if effect.reopen_after_ns < 0 else 0)
+        if effect.reopen_after_ns >= 0:
+            self._reopen_at = clock.now_ns() + effect.reopen_after_ns
 
     def _send_ready(self, now: int) -> None:
         self.client.pump(now)
@@ -238,96 +211,24 @@ class Connection:
             return
         self._handle(FrameReceived(link, envelope), now)
 
-    def _handle(self, event: ClientEvent, now: int) -> None:
-        self._perform(self.client.handle(event, now))
-
-    def _perform(self, effects: list[ClientEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case Send(link, envelope):
-                    if link == self._socket.link:
-                        self._socket.send(codec.encode(envelope))
-                case Arrived():
-                    take = self._arrived.get(effect.subscription)
-                    if take is not None:
-                        take(effect)
-                case CloseLink(link, after):
-                    if link == self._socket.link:
-                        self._socket.shut(linger_ms=100 if after < 0 else 0)
-                    if after >= 0:
-                        self._reopen_at = clock.now_ns() + after
-                case StateChanged(state, reason, code):
-                    self._on_state_changed(state, reason, code)
-                case SubscriptionAnswered(number, code, message, topics):
-                    self._on_answer(number, topics, code, message)
-                case CommandAnswered(number, code, message, body):
-                    self._on_answer(number, body, code, message)
-
-    def _on_answer(self, number: int, value: Any, code: str, message: str) -> None:
-        answer = self._answers.pop(number, None)
-        error = from_code(code, message) if code else None
-        if answer is not None:
-            answer.set(value, error)
-        elif error is not None:
-            ended = self._ended.pop(number, None)
-            self._arrived.pop(number, None)
-            if ended is not None:
-                ended(error)
-
-    def _on_state_changed(self, state: str, reason: str, code: str) -> None:
-        logger.info("%s: %s", state, reason)
-        if state == "closed" and not self._closing:
-            self._die(from_code(code or "closed", reason))
-        if state != "reconnecting":
-            self._greeted = True
-        told = self._on_state
-        if told is not None:
-            self.tell(lambda: told(state, reason))
-
-    def _die(self, error: MeshError) -> None:
-        if self.dead is None:
-            self.dead = error
-        self.publisher.buffer_bytes = self.publisher.ceiling_bytes = -1
-        self._greeted = True
-        for answer in self._answers.values():
-            answer.set(error=self.dead)
-        self._answers.clear()
-        for ended in self._ended.values():
-            ended(self.dead)
-        self._ended.clear()
-        if not self.publisher.is_idle:
-            self.publisher.fail_all(self.dead)
-
     # -- telling: outside the lock -------------------------------------------------------------
-
-    def tell(self, callback: Callable[[], None]) -> None:
-        """Call the program back once the lock is free; callbacks come one at a time, in order."""
-        self._callbacks.append(callback)
 
     def _tell(self) -> None:
         """After a turn: note failures, wake who waits, call the program back."""
-        if self.publisher.finished:
-            for batch in self.publisher.take_finished():
-                if batch.state == FAILED and self._failed is None:
-                    self._failed = batch.error
+        self._settle()
         if self._waiting:
             with self._news:
                 self._news.notify_all()
         if self._driver.is_asleep:
             self._driver.wake()
+        if self.listener is not None:
+            self.listener.tell()
         while self._callbacks and self._telling.acquire(blocking=False):
             try:
                 while self._callbacks:
                     self._call_back(self._callbacks.popleft())
             finally:
                 self._telling.release()
-
-    @staticmethod
-    def _call_back(callback: Callable[[], None]) -> None:
-        try:
-            callback()
-        except Exception:
-            logger.exception("a callback of the program failed")
 
     # -- the I/O thread ------------------------------------------------------------------------
 
@@ -366,7 +267,12 @@ class Connection:
         self._socket.close()
 
     def _timeout_ms(self) -> int:
-        if self._more or self._closing or (self.client.is_connected and self.publisher.has_work):
+        if (
+            self._more
+            or self._closing
+            or self._posted
+            or (self.client.is_connected and self.publisher.has_work)
+        ):
             return 0
         due = self.client.next_deadline_ns()
         reopen = self._reopen_at
@@ -391,29 +297,35 @@ class Connection:
 
     # -- any thread ----------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Raise why nothing can be asked of this connection any more, if so."""
-        if self.dead is not None:
-            raise self.dead
-
     def run(self, work: Callable[[int], None]) -> None:
         """Do ``work(now_ns)`` on the machine and send what it brings about."""
+        if self._hands_over:
+            self._posted.append(work)
+            self.wake()
+            return
 
         def whole() -> None:
+            now = clock.now_ns()
+            self._work(work, now)
             if self.dead is None:
-                now = clock.now_ns()
-                work(now)
                 self._send_ready(now)
 
         self._locked(whole)
         self._follow_up()
+
+    def _work(self, work: Callable[[int], None], now: int) -> None:
+        if self.dead is None:
+            work(now)
 
     def published(self) -> None:
         """A record was added: see that it leaves, if it would leave now."""
         publisher = self.publisher
         if not self.client.is_connected:
             return  # the handshake's end sends it
-        if not publisher.frames_in_flight and not publisher.has_full and not self._io.locked():
+        if self._hands_over:
+            if self.sleeping:
+                self.wake()
+        elif not publisher.frames_in_flight and not publisher.has_full and not self._io.locked():
             self._locked(self._send_now)
             self._follow_up()
         elif self.sleeping and (
@@ -477,99 +389,6 @@ class Connection:
                 self._news.notify_all()
         if self.client.is_connected and self.publisher.has_work:
             self._io_sleeper.wake()
-
-    def command(self, verb: str, arguments: bytes, timeout: float) -> bytes:
-        """Run an admin command; return the JSON answer."""
-        answer = Answer()
-        numbers: list[int] = []
-
-        def work(now_ns: int) -> None:
-            numbers.append(self.client.command(verb, arguments, now_ns))
-            self._answers[numbers[0]] = answer
-
-        self._ask(work, answer, timeout, verb, lambda now: self._forget(numbers[0]))
-        body: bytes = answer.get()
-        return body
-
-    def _forget(self, number: int) -> None:
-        self._answers.pop(number, None)
-        self.client.forget_command(number)
-
-    def subscribe(
-        self,
-        opening: Callable[[int], int],
-        arrived: Callable[[Arrived], None],
-        ended: Callable[[MeshError], None],
-        timeout: float,
-    ) -> tuple[int, int]:
-        """Open a subscription by ``opening(now_ns)``; its number and how many topics match."""
-        answer = Answer()
-        opened: list[int] = []
-
-        def work(now_ns: int) -> None:
-            number = opening(now_ns)
-            opened.append(number)
-            self._answers[number] = answer
-            self._arrived[number] = arrived
-            self._ended[number] = ended
-
-        undo: Callable[[int], None] = lambda now: self._unsubscribe(opened[0], now)  # noqa: E731
-        self._ask(work, answer, timeout, "subscribe", undo)
-        try:
-            topics = answer.get()
-        except MeshError:
-            self.run(undo)
-            raise
-        return opened[0], topics
-
-    def _ask(
-        self,
-        work: Callable[[int], None],
-        answer: Answer,
-        timeout: float,
-        what: str,
-        undo: Callable[[int], None],
-    ) -> None:
-        """Do ``work`` and wait for its answer; ``undo`` it if none comes."""
-        self.check()
-        self.run(work)
-        is_there = False
-        try:
-            is_there = self.wait_until(lambda: answer.is_set, timeout)
-        finally:
-            if not is_there:
-                self.run(undo)
-        if not is_there:
-            self.check()
-            raise DeadlineExceeded(f"{what}: no answer from the node within {timeout} s")
-
-    def unsubscribe(self, number: int) -> None:
-        self.run(lambda now: self._unsubscribe(number, now))
-
-    def _unsubscribe(self, number: int, now_ns: int) -> None:
-        self._answers.pop(number, None)
-        self._arrived.pop(number, None)
-        self._ended.pop(number, None)
-        self.client.unsubscribe(number, now_ns)
-
-    def wait_connected(self, timeout: float | None) -> bool:
-        """Whether the first handshake was done (or refused) in time."""
-        return self.wait_until(lambda: self._greeted, timeout)
-
-    def deadline(self, timeout: float | None) -> float | None:
-        return None if timeout is None else time.monotonic() + timeout
-
-    def left(self, deadline: float | None) -> float | None:
-        return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-    def wait_for(self, batch: Batch, timeout: float | None) -> bool:
-        """Wait until ``batch`` is settled."""
-        return self.wait_until(lambda: batch.state != WAITING, timeout)
-
-    def take_failure(self) -> MeshError | None:
-        """The first failure of a publish since the last call."""
-        failed, self._failed = self._failed, None
-        return failed
 
     def close(self, timeout: float) -> None:
         """Say goodbye and end the thread."""

@@ -13,9 +13,10 @@ from typing import NamedTuple, Self
 import meshmq
 from meshmq import codec, limits
 from meshmq.client.admin import Admin
+from meshmq.client.channel import Channel
 from meshmq.client.connection import Connection
 from meshmq.client.receipt import Receipt, Receipts
-from meshmq.client.subscription import Subscription
+from meshmq.client.subscription import Subscription, Wish
 from meshmq.core.client import ClientIdentity
 from meshmq.core.publisher import TOPIC_DEFAULT, Batch
 from meshmq.core.subscriber import Start
@@ -82,6 +83,26 @@ def connect(
         MeshMismatch, VersionMismatch: a node answered and refused.
         ConfigError: the address cannot be used.
     """
+    callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
+    connection = prepare(url, mesh, producer, name, max_buffer, on_full, callback, insecure)
+    connection.start()
+    connection.wait_until(lambda: connection.is_greeted, timeout)
+    check_greeted(connection)
+    return Mesh(connection, timeout, max_buffer, on_full == "block", producer is not None)
+
+
+def prepare(
+    url: str | None,
+    mesh: str,
+    producer: str | None,
+    name: str | None,
+    max_buffer: int,
+    on_full: str,
+    on_state: Callable[[str, str], None] | None,
+    insecure: bool,
+    hands_over: bool = False,
+) -> Connection:
+    """A connection as ``connect`` describes it, not yet started."""
     check_mesh(mesh)
     target = url or os.environ.get("MESHMQ_URL") or DEFAULT_URL
     check_url(target, bind=False, insecure=insecure, mesh=mesh)
@@ -97,26 +118,29 @@ def connect(
         mesh, clock.instance_id(), producer_id, name or clock.program_name(),
         f"meshmq {meshmq.__version__}",
     )  # fmt: skip
-    callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
-    connection = Connection(target, identity, callback)
-    connection.start()
-    if not connection.wait_connected(timeout):
+    return Connection(target, identity, on_state, hands_over)
+
+
+def check_greeted(connection: Connection) -> None:
+    """Raise unless a node has answered, and has let us in."""
+    if not connection.is_greeted:
         connection.close(1.0)
         raise NodeUnreachable(
-            f"no node answers at {target}: start one with `meshmq node`, or say where it is "
-            f"with --url (connect(url=...), MESHMQ_URL)"
+            f"no node answers at {connection.url}: start one with `meshmq node`, or say where it "
+            f"is with --url (connect(url=...), MESHMQ_URL)"
         )
     if connection.dead is not None:
         connection.close(1.0)
         raise connection.dead
-    return Mesh(connection, timeout, max_buffer, on_full == "block", producer is not None)
 
 
 class Mesh:
     """A connection to the mesh. Safe to use from several threads."""
 
+    _promise = Receipt
+
     def __init__(
-        self, connection: Connection, timeout: float, max_buffer: int, block: bool, named: bool
+        self, connection: Channel, timeout: float, max_buffer: int, block: bool, named: bool
     ) -> None:
         self._connection = connection
         self._publisher = connection.publisher
@@ -194,7 +218,7 @@ class Mesh:
             )
         if self._connection.sleeping:
             self._connection.published()
-        return Receipt(batch, index)
+        return self._promise(batch, index)
 
     def _publish(
         self,
@@ -221,7 +245,7 @@ class Mesh:
             topic, value, key, coded, time_ns, clock.wall_ns, wanted, seq
         )
         self._connection.published()
-        return Receipt(batch, index)
+        return self._promise(batch, index)
 
     def publish_many(
         self,
@@ -238,6 +262,18 @@ class Mesh:
         The columns have one item a record; ``headers`` may be one mapping for all. Limits and
         errors are those of ``publish``; if one record is invalid nothing is published.
         """
+        batches = self._publish_many(topic, values, keys, headers, timestamps, durability)
+        return Receipts(self._connection, batches, Receipt)
+
+    def _publish_many(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None] | None,
+        headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None,
+        timestamps: Sequence[datetime | int] | None,
+        durability: str | None,
+    ) -> list[tuple[int, Batch]]:
         self._learn(topic)
         self._connection.check()
         wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
@@ -271,13 +307,12 @@ class Mesh:
             )
             batches.append((begin, batch))
             self._connection.published()
-        return Receipts(self._connection, batches)
+        return batches
 
     def last_sequence(self, topic: str) -> int:
         """The highest sequence the node has of this producer on ``topic``; 0 if none."""
         check_topic(topic)
-        arguments = json.dumps({"topic": topic}).encode()
-        answer = self._connection.command("producer.last", arguments, self._timeout)
+        answer = self._connection.command("producer.last", last_of(topic), self._timeout)
         return int(json.loads(answer)["last"])
 
     def flush(self, timeout: float | None = None) -> None:
@@ -292,20 +327,25 @@ class Mesh:
         deadline = connection.deadline(timeout)
         for batch in self._publisher.unsettled():
             if not connection.wait_for(batch, connection.left(deadline)):
-                raise DeadlineExceeded(
-                    f"not everything was confirmed within {timeout} s "
-                    f"({self._publisher.buffered_bytes} bytes to go, {self.state})"
-                )
+                raise self._not_flushed(timeout)
         failed = connection.take_failure()
         if failed is not None:
             raise failed
+
+    def _not_flushed(self, timeout: float | None) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"not everything was confirmed within {timeout} s "
+            f"({self._publisher.buffered_bytes} bytes to go, {self.state})"
+        )
 
     def _learn(self, topic: str) -> None:
         """Check a topic on first use; a named producer goes on where its last run ended."""
         if topic in self._lanes:
             return
         check_topic(topic)
-        last = self.last_sequence(topic) if self._named else 0
+        self._know(topic, self.last_sequence(topic) if self._named else 0)
+
+    def _know(self, topic: str, last: int) -> None:
         with self._guard:
             lane = self._publisher.lane(topic)
             lane.tail = max(lane.tail, last)
@@ -321,12 +361,14 @@ class Mesh:
                 f"{publisher.buffered_bytes} bytes wait for confirmation, the limit is "
                 f"{publisher.buffer_bytes} (connect(max_buffer=...)); state: {self.state}"
             )
-        # A quarter at a time: a publisher woken for every batch would wake for each record.
-        low = publisher.buffer_bytes * 3 // 4
-        connection.wait_until(
-            lambda: publisher.buffered_bytes <= low or connection.dead is not None, None
-        )
+        connection.wait_until(self._has_room, None)
         connection.check()
+
+    def _has_room(self) -> bool:
+        # A quarter at a time: a publisher woken for every batch would wake for each record.
+        publisher = self._publisher
+        low = publisher.buffer_bytes * 3 // 4
+        return publisher.buffered_bytes <= low or self._connection.dead is not None
 
     # -- subscribing --------------------------------------------------------------------------
 
@@ -355,15 +397,8 @@ class Mesh:
             InvalidName, InvalidArgument, OffsetOutOfRange, DurabilityUnavailable.
             DeadlineExceeded: the node did not answer.
         """
-        check_pattern(pattern)
-        if not 1 <= prefetch_bytes <= limits.CREDIT_BYTES_MAX:
-            raise InvalidArgument(f"prefetch_bytes is 1..{limits.CREDIT_BYTES_MAX}")
-        if not 1 <= prefetch_records <= limits.CREDIT_RECORDS_MAX:
-            raise InvalidArgument(f"prefetch_records is 1..{limits.CREDIT_RECORDS_MAX}")
-        return Subscription(
-            self._connection, pattern, _to_start(start), prefetch_bytes, prefetch_records,
-            self._timeout, on_missed,
-        )  # fmt: skip
+        wish = to_wish(pattern, start, prefetch_bytes, prefetch_records, on_missed)
+        return Subscription(self._connection, wish, self._timeout)
 
     # -- ending -------------------------------------------------------------------------------
 
@@ -398,6 +433,11 @@ class Mesh:
 
     def __repr__(self) -> str:
         return f"Mesh({self._connection.url!r}, {self.state})"
+
+
+def last_of(topic: str) -> bytes:
+    """Arguments of the command ``producer.last``."""
+    return json.dumps({"topic": topic}).encode()
 
 
 def _check_value(value: object) -> bytes:
@@ -468,6 +508,22 @@ def _durability(name: str) -> int:
             f"{' or '.join(map(repr, DURABILITY_NAMES))}"
         )
     return DURABILITY_NAMES.index(name)
+
+
+def to_wish(
+    pattern: str,
+    start: object,
+    prefetch_bytes: int,
+    prefetch_records: int,
+    on_missed: Callable[[int], None] | None,
+) -> Wish:
+    """Check what ``subscribe`` was asked for."""
+    check_pattern(pattern)
+    if not 1 <= prefetch_bytes <= limits.CREDIT_BYTES_MAX:
+        raise InvalidArgument(f"prefetch_bytes is 1..{limits.CREDIT_BYTES_MAX}")
+    if not 1 <= prefetch_records <= limits.CREDIT_RECORDS_MAX:
+        raise InvalidArgument(f"prefetch_records is 1..{limits.CREDIT_RECORDS_MAX}")
+    return Wish(pattern, _to_start(start), prefetch_bytes, prefetch_records, on_missed)
 
 
 def _to_start(start: object) -> Start:

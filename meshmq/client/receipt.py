@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from meshmq.core.publisher import DONE, WAITING, Batch
 from meshmq.errors import DeadlineExceeded, DurabilityUnavailable
@@ -11,14 +11,14 @@ from meshmq.frames import DURABILITY_NAMES
 from meshmq.names import Stream
 
 if TYPE_CHECKING:
-    from meshmq.client.connection import Connection
+    from meshmq.client.channel import Channel
 
 
-class Receipt:
-    """The promise for one record; ``wait`` makes it good.
+P = TypeVar("P", bound="Promise")
 
-    After ``wait`` (or once ``done``): ``stream``, ``offset``, ``durability``.
-    """
+
+class Promise:
+    """What both clients' receipts know."""
 
     # One is made per record, so it holds two things; the batch knows the rest.
     __slots__ = ("_batch", "_index")
@@ -28,8 +28,8 @@ class Receipt:
         self._index = index
 
     @property
-    def _connection(self) -> Connection:
-        connection: Connection = self._batch.lane.owner
+    def _connection(self) -> Channel:
+        connection: Channel = self._batch.lane.owner
         return connection
 
     @property
@@ -37,22 +37,15 @@ class Receipt:
         """Whether the outcome is known: confirmed or failed."""
         return self._batch.state != WAITING
 
-    def wait(self, timeout: float | None = None) -> Receipt:
-        """Wait until the node has confirmed the record; return this receipt.
+    def _in_time(self, timeout: float | None) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"no confirmation within {timeout} s; the record is still on its way "
+            f"(state: {self._connection.state})"
+        )
 
-        Args:
-            timeout: seconds; None waits without end.
-
-        Raises:
-            DeadlineExceeded: not confirmed in time; it may still be. Keep the receipt.
-            MeshError: it was refused or failed; ``outcome`` tells whether it may be stored.
-        """
+    def _judge(self) -> None:
+        """Raise unless the record reached what was asked for; its outcome must be known."""
         batch = self._batch
-        if batch.state == WAITING and not self._connection.wait_for(batch, timeout):
-            raise DeadlineExceeded(
-                f"no confirmation within {timeout} s; the record is still on its way "
-                f"(state: {self._connection.state})"
-            )
         if batch.state != DONE and not self.duplicate:
             assert batch.error is not None
             raise batch.error
@@ -61,7 +54,6 @@ class Receipt:
                 f"topic {batch.lane.topic!r} is transient: records are {self._reached(batch)}, "
                 f"never {DURABILITY_NAMES[batch.wanted]}"
             )
-        return self
 
     @staticmethod
     def _reached(batch: Batch) -> str:
@@ -97,34 +89,66 @@ class Receipt:
         return Stream(batch.lane.topic, batch.topic_id.hex(), batch.origin.hex())
 
     def _settled(self) -> Batch:
-        return self.wait(0)._batch
+        if self._batch.state == WAITING:
+            raise self._in_time(0)
+        self._judge()
+        return self._batch
 
     def __repr__(self) -> str:
+        name = type(self).__name__
         if not self.done:
-            return f"Receipt(topic={self._batch.lane.topic!r}, waiting)"
+            return f"{name}(topic={self._batch.lane.topic!r}, waiting)"
         if self._batch.state != DONE:
-            return f"Receipt(topic={self._batch.lane.topic!r}, failed: {self._batch.error})"
-        return f"Receipt({self.stream}, offset={self.offset}, durability={self.durability!r})"
+            return f"{name}(topic={self._batch.lane.topic!r}, failed: {self._batch.error})"
+        return f"{name}({self.stream}, offset={self.offset}, durability={self.durability!r})"
 
 
-class Receipts(Sequence[Receipt]):
+class Receipt(Promise):
+    """The promise for one record; ``wait`` makes it good.
+
+    After ``wait`` (or once ``done``): ``stream``, ``offset``, ``durability``.
+    """
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> Receipt:
+        """Wait until the node has confirmed the record; return this receipt.
+
+        Args:
+            timeout: seconds; None waits without end.
+
+        Raises:
+            DeadlineExceeded: not confirmed in time; it may still be. Keep the receipt.
+            MeshError: it was refused or failed; ``outcome`` tells whether it may be stored.
+        """
+        batch = self._batch
+        if batch.state == WAITING and not self._connection.wait_for(batch, timeout):
+            raise self._in_time(timeout)
+        self._judge()
+        return self
+
+
+class Promises(Sequence[P]):
     """Receipts of one ``publish_many``, made when looked at."""
 
-    __slots__ = ("_batches", "_connection", "_count")
+    __slots__ = ("_batches", "_connection", "_count", "_kind")
 
-    def __init__(self, connection: Connection, batches: list[tuple[int, Batch]]) -> None:
+    def __init__(
+        self, connection: Channel, batches: list[tuple[int, Batch]], kind: type[P]
+    ) -> None:
         self._connection = connection
         self._batches = batches  # (index of its first record, batch)
         self._count = sum(batch.count for _, batch in batches)
+        self._kind = kind
 
     def __len__(self) -> int:
         return self._count
 
     @overload
-    def __getitem__(self, index: int) -> Receipt: ...
+    def __getitem__(self, index: int) -> P: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Receipt]: ...
-    def __getitem__(self, index: int | slice) -> Receipt | list[Receipt]:
+    def __getitem__(self, index: slice) -> list[P]: ...
+    def __getitem__(self, index: int | slice) -> P | list[P]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._count))]
         if index < 0:
@@ -139,7 +163,13 @@ class Receipts(Sequence[Receipt]):
             else:
                 high = middle
         base, batch = self._batches[low]
-        return Receipt(batch, index - base)
+        return self._kind(batch, index - base)
+
+
+class Receipts(Promises[Receipt]):
+    """Receipts of one ``publish_many``, made when looked at."""
+
+    __slots__ = ()
 
     def wait(self, timeout: float | None = None) -> Receipts:
         """Wait for all of them; raise the first error. ``timeout`` is in seconds, for all."""

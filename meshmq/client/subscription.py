@@ -6,42 +6,40 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from meshmq.client.connection import Connection
+from meshmq.client.channel import Answer, Channel
 from meshmq.client.message import Delivered, Message
 from meshmq.core.effects import Arrival, Arrived
 from meshmq.core.subscriber import Start
 from meshmq.errors import BadFrame, MeshError
 
 
-class Subscription:
-    """Messages of the topics that match a pattern, in log order per node.
+class Wish(NamedTuple):
+    """What a program asks for: see ``Mesh.subscribe``."""
 
-    One thread at a time may read it. Iterating ends when it is closed.
+    pattern: str
+    start: Start
+    window_bytes: int
+    window_records: int
+    on_missed: Callable[[int], None] | None
+
+
+class Inbox:
+    """What has come of one subscription and is not yet read; gives credit back as it is.
 
     Attributes:
         pattern: as given.
         topics: how many topics matched when it was opened.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        pattern: str,
-        start: Start,
-        window_bytes: int,
-        window_records: int,
-        timeout: float,
-        on_missed: Callable[[int], None] | None,
-    ) -> None:
-        self.pattern = pattern
+    def __init__(self, channel: Channel, wish: Wish) -> None:
+        self.pattern = wish.pattern
+        self.topics = 0
+        self._wish = wish
         self._passed = 0
         self._undecodable = 0
-        self._connection = connection
-        self._on_missed = on_missed
-        self._window_bytes = window_bytes
-        self._window_records = window_records
+        self._channel = channel
         self._arrivals: deque[Arrival] = deque()
         self._current: Iterator[Message] = iter(())
         self._reading: Arrival | None = None
@@ -49,13 +47,25 @@ class Subscription:
         self._owed_records = 0
         self._closed = False
         self._error: MeshError | None = None
-        client = connection.client
-        self._id, self.topics = connection.subscribe(
-            lambda now: client.subscribe(pattern, start, window_bytes, window_records, now),
+        self._id = 0
+
+    def _open(self) -> Answer:
+        pattern, start, size, records, _ = self._wish
+        client = self._channel.client
+        return self._channel.open_subscription(
+            lambda now: client.subscribe(pattern, start, size, records, now),
             self._on_arrived,
             self._on_ended,
-            timeout,
         )
+
+    def _opened(self, answer: Answer) -> None:
+        """The node has answered: note it, or raise its refusal."""
+        self._id = answer.number
+        try:
+            self.topics = answer.get()
+        except MeshError:
+            self._channel.run(answer.undo)
+            raise
 
     # -- the connection's turns -------------------------------------------------------------
 
@@ -69,9 +79,9 @@ class Subscription:
         self._error = error
 
     def _tell_missed(self, records: int) -> None:
-        told = self._on_missed
+        told = self._wish.on_missed
         if told is not None:
-            self._connection.tell(lambda: told(records))
+            self._channel.tell(lambda: told(records))
 
     @property
     def missed(self) -> int:
@@ -80,6 +90,76 @@ class Subscription:
         return self._passed + self._undecodable
 
     # -- the program ------------------------------------------------------------------------
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether waiting for more is over."""
+        return bool(self._arrivals or self._closed or self._error)
+
+    def _take_batch(self) -> bool:
+        """Make the next batch the current one; False if there is none.
+
+        Raises why there will be none, unless the program closed it.
+        """
+        while self._arrivals:
+            arrival = self._arrivals.popleft()
+            self._reading = arrival
+            try:
+                self._current = Delivered(arrival).messages()
+            except BadFrame:
+                # A node checks what it stores, not what it only passes on: a broken producer of
+                # a transient topic costs its own records.
+                records = arrival.count - arrival.skip
+                self._undecodable += records
+                self._tell_missed(records)
+                self._give_back()
+                continue
+            return True
+        if not self._closed:
+            if self._error is not None:
+                raise self._error
+            self._channel.check()
+        return False
+
+    def _give_back(self) -> None:
+        """The batch read last is done with: return its credit, in quarters of the window."""
+        done = self._reading
+        if done is None:
+            return
+        self._reading = None
+        self._owed_bytes += len(done.payload)
+        self._owed_records += done.count
+        wish = self._wish
+        if (
+            self._owed_bytes * 4 >= wish.window_bytes
+            or self._owed_records * 4 >= wish.window_records
+        ):
+            size, records = self._owed_bytes, self._owed_records
+            self._owed_bytes = self._owed_records = 0
+            client, number = self._channel.client, self._id
+            self._channel.run(lambda now: client.consumed(number, size, records, now))
+
+    def _end(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._channel.unsubscribe(self._id)
+
+
+class Subscription(Inbox):
+    """Messages of the topics that match a pattern, in log order per node.
+
+    One thread at a time may read it. Iterating ends when it is closed.
+
+    Attributes:
+        pattern: as given.
+        topics: how many topics matched when it was opened.
+    """
+
+    def __init__(self, channel: Channel, wish: Wish, timeout: float) -> None:
+        super().__init__(channel, wish)
+        answer = self._open()
+        channel.wait_answer(answer, timeout, "subscribe")
+        self._opened(answer)
 
     def __iter__(self) -> Iterator[Message]:
         """Messages as they come; waits for more without end."""
@@ -108,57 +188,14 @@ class Subscription:
 
     def _next_batch(self, timeout: float | None) -> bool:
         """Make the next batch the current one; False on timeout or when closed."""
-        while True:
-            self._give_back()
-            if not self._arrivals and not self._wait(timeout):
-                if self._error is not None and not self._closed:
-                    raise self._error
-                if not self._closed:
-                    self._connection.check()
-                return False
-            arrival = self._arrivals.popleft()
-            self._reading = arrival
-            try:
-                self._current = Delivered(arrival).messages()
-            except BadFrame:
-                # A node checks what it stores, not what it only passes on: a broken producer of
-                # a transient topic costs its own records.
-                self._passed_over(arrival.count - arrival.skip)
-                continue
-            return True
-
-    def _passed_over(self, records: int) -> None:
-        self._undecodable += records
-        self._tell_missed(records)
-
-    def _wait(self, timeout: float | None) -> bool:
-        self._connection.wait_until(
-            lambda: bool(self._arrivals or self._closed or self._error), timeout
-        )
-        return bool(self._arrivals)
-
-    def _give_back(self) -> None:
-        """The batch read last is done with: return its credit, in quarters of the window."""
-        done = self._reading
-        if done is None:
-            return
-        self._reading = None
-        self._owed_bytes += len(done.payload)
-        self._owed_records += done.count
-        if (
-            self._owed_bytes * 4 >= self._window_bytes
-            or self._owed_records * 4 >= self._window_records
-        ):
-            size, records = self._owed_bytes, self._owed_records
-            self._owed_bytes = self._owed_records = 0
-            client, number = self._connection.client, self._id
-            self._connection.run(lambda now: client.consumed(number, size, records, now))
+        self._give_back()
+        if not self._arrivals:
+            self._channel.wait_until(lambda: self._has_news, timeout)
+        return self._take_batch()
 
     def close(self) -> None:
         """End it; a thread that iterates it comes to the end."""
-        if not self._closed:
-            self._closed = True
-            self._connection.unsubscribe(self._id)
+        self._end()
 
     def __enter__(self) -> Self:
         return self

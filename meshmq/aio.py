@@ -1,0 +1,489 @@
+"""The asyncio client: ``mesh = await meshmq.aio.connect()``.
+
+The same names as the synchronous client, awaited, over the same machine and I/O thread. The event
+loop never waits for a lock or a socket, and a loop that is busy for long loses no session.
+
+Cancelling an awaited call loses and doubles nothing: ``publish`` waits before it takes the record,
+never after; ``fetch`` and iteration take a message only when they return it; waiting for a receipt
+again is always possible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from meshmq import limits
+from meshmq.client import mesh as blocking
+from meshmq.client.admin import Ask, ask, ask_create
+from meshmq.client.bell import ROOM, Bell
+from meshmq.client.channel import Answer
+from meshmq.client.connection import Connection
+from meshmq.client.mesh import StateChange
+from meshmq.client.message import Message
+from meshmq.client.receipt import Promise, Promises
+from meshmq.client.subscription import Inbox, Wish
+from meshmq.core.publisher import WAITING, Batch
+from meshmq.errors import BufferFull
+from meshmq.names import Position, check_topic
+
+__all__ = ["Mesh", "Receipt", "Receipts", "Subscription", "connect"]
+
+
+class _Closable(Protocol):
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+T = TypeVar("T", bound=_Closable)
+
+
+class Opening(Generic[T]):
+    """What ``connect`` and ``subscribe`` return: await it, or use it in ``async with``."""
+
+    def __init__(self, opening: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._opening = opening
+        self._opened: T | None = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._opening().__await__()
+
+    async def __aenter__(self) -> T:
+        self._opened = await self._opening()
+        return self._opened
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._opened is not None:
+            await self._opened.__aexit__(kind, error, trace)
+
+
+async def _wait_for(connection: Any, batch: Batch, timeout: float | None) -> bool:
+    bell: Bell = connection.listener
+    return await bell.wait_until(batch, lambda: batch.state != WAITING, timeout)
+
+
+class Receipt(Promise):
+    """The promise for one record; ``await receipt.wait()`` makes it good.
+
+    After ``wait`` (or once ``done``): ``stream``, ``offset``, ``durability``.
+    """
+
+    __slots__ = ()
+
+    async def wait(self, timeout: float | None = None) -> Receipt:
+        """As ``meshmq.Receipt.wait``; may be cancelled and awaited again."""
+        batch = self._batch
+        if batch.state == WAITING and not await _wait_for(self._connection, batch, timeout):
+            raise self._in_time(timeout)
+        self._judge()
+        return self
+
+
+class Receipts(Promises[Receipt]):
+    """Receipts of one ``publish_many``, made when looked at."""
+
+    __slots__ = ()
+
+    async def wait(self, timeout: float | None = None) -> Receipts:
+        """Wait for all of them; raise the first error. ``timeout`` is in seconds, for all."""
+        deadline = self._connection.deadline(timeout)
+        for _, batch in self._batches:
+            await Receipt(batch, batch.skipped).wait(self._connection.left(deadline))
+        return self
+
+
+class Subscription(Inbox):
+    """Messages of the topics that match a pattern: ``async for msg in sub``, or ``fetch``.
+
+    One task at a time may read it. Iterating ends when it is closed.
+    """
+
+    async def _next_batch(self, timeout: float | None) -> bool:
+        """Make the next batch the current one; False on timeout or when closed."""
+        self._give_back()
+        if self._arrivals:
+            await asyncio.sleep(0)  # a flood leaves the loop to others, once a batch
+        else:
+            bell: Any = self._channel.listener
+            await bell.wait_until(self._id, lambda: self._has_news, timeout)
+        return self._take_batch()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        """The next message; waits for it without end."""
+        while True:
+            for message in self._current:
+                return message
+            if not await self._next_batch(None):
+                raise StopAsyncIteration
+
+    async def fetch(self, max_records: int = 100, timeout: float | None = None) -> list[Message]:
+        """As ``meshmq.Subscription.fetch``; when it is cancelled it has taken nothing."""
+        wait = timeout
+        while True:
+            messages = list(islice(self._current, max_records))
+            while len(messages) < max_records and self._arrivals:
+                self._give_back()
+                self._take_batch()
+                messages += islice(self._current, max_records - len(messages))
+            if messages or not await self._next_batch(wait):
+                return messages
+
+    async def close(self) -> None:
+        """End it; a task that iterates it comes to the end."""
+        self._end()
+        self._channel.listener.note(self._id)  # type: ignore[union-attr]
+        self._channel.listener.tell()  # type: ignore[union-attr]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"aio.Subscription({self.pattern!r}, missed={self.missed})"
+
+
+class _Records(blocking.Mesh):
+    """The synchronous client's publishing, where somebody else waits for room and answers."""
+
+    _promise = Receipt  # type: ignore[assignment]
+
+    def _make_room(self) -> None:
+        self._connection.check()
+
+
+class Mesh:
+    """A connection to the mesh, for the tasks of one event loop."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        bell: Bell,
+        timeout: float,
+        max_buffer: int,
+        block: bool,
+        named: bool,
+    ) -> None:
+        self._connection = connection
+        self._bell = bell
+        self._publisher = connection.publisher
+        self._lanes = connection.publisher.lanes
+        self._timeout = timeout
+        self._block = block
+        self._named = named
+        self._records = _Records(connection, timeout, max_buffer, False, False)
+        self._add: Callable[..., Receipt] = self._records.publish  # type: ignore[assignment]
+        self.admin = Admin(self)
+
+    @property
+    def state(self) -> str:
+        """``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        return self._connection.state
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timestamp: datetime | int | None = None,
+        durability: str | None = None,
+        seq: int | None = None,
+    ) -> Receipt:
+        """As ``meshmq.Mesh.publish``: waits for room in the buffer, never for the confirmation.
+
+        Cancelled, it has published nothing.
+        """
+        publisher = self._publisher
+        lane = self._lanes.get(topic)
+        if lane is None:
+            await self._learn(topic)
+        elif lane.plain is None:
+            await asyncio.sleep(0)  # a flood leaves the loop to others, once a batch
+        if publisher.added_bytes >= publisher.ceiling_bytes:
+            await self._make_room()
+        if (
+            key is None
+            and headers is None
+            and timestamp is None
+            and durability is None
+            and seq is None
+        ):
+            return self._add(topic, value)
+        return self._add(
+            topic,
+            value,
+            key=key,
+            headers=headers,
+            timestamp=timestamp,
+            durability=durability,
+            seq=seq,
+        )
+
+    async def publish_many(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
+        timestamps: Sequence[datetime | int] | None = None,
+        durability: str | None = None,
+    ) -> Receipts:
+        """As ``meshmq.Mesh.publish_many``; all of it or, cancelled, nothing.
+
+        It waits for room once, so the buffer may be exceeded by one call's records.
+        """
+        if topic not in self._lanes:
+            await self._learn(topic)
+        await asyncio.sleep(0)
+        if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
+            await self._make_room()
+        batches = self._records._publish_many(topic, values, keys, headers, timestamps, durability)
+        return Receipts(self._connection, batches, Receipt)
+
+    async def last_sequence(self, topic: str) -> int:
+        """The highest sequence the node has of this producer on ``topic``; 0 if none."""
+        check_topic(topic)
+        return int(await self._run(Ask("producer.last", blocking.last_of(topic), "last")))
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything published so far is confirmed; raise as ``meshmq.Mesh.flush``."""
+        connection = self._connection
+        connection.check()
+        deadline = connection.deadline(timeout)
+        for batch in self._publisher.unsettled():
+            if not await _wait_for(connection, batch, connection.left(deadline)):
+                raise self._records._not_flushed(timeout)
+        failed = connection.take_failure()
+        if failed is not None:
+            raise failed
+
+    async def _learn(self, topic: str) -> None:
+        check_topic(topic)
+        last = await self.last_sequence(topic) if self._named else 0
+        if topic not in self._lanes:  # another task may have learned it meanwhile
+            self._records._know(topic, last)
+
+    async def _make_room(self) -> None:
+        self._connection.check()
+        if not self._block:
+            publisher = self._publisher
+            raise BufferFull(
+                f"{publisher.buffered_bytes} bytes wait for confirmation, the limit is "
+                f"{publisher.buffer_bytes} (connect(max_buffer=...)); state: {self.state}"
+            )
+        await self._bell.wait_until(ROOM, self._records._has_room, None)
+        self._connection.check()
+
+    # -- subscribing --------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        start: str | int | datetime | Position = "new",
+        prefetch_bytes: int = limits.CREDIT_BYTES_DEFAULT,
+        prefetch_records: int = limits.CREDIT_RECORDS_DEFAULT,
+        on_missed: Callable[[int], None] | None = None,
+    ) -> Opening[Subscription]:
+        """As ``meshmq.Mesh.subscribe``: await it, or ``async with mesh.subscribe(...) as sub``.
+
+        ``on_missed`` is called in the event loop.
+        """
+        loop = asyncio.get_running_loop()
+        told = None
+        if on_missed is not None:
+            told = lambda n: _call_soon(loop, on_missed, n)  # noqa: E731
+        wish = blocking.to_wish(pattern, start, prefetch_bytes, prefetch_records, told)
+        return Opening(lambda: self._open(wish))
+
+    async def _open(self, wish: Wish) -> Subscription:
+        sub = Subscription(self._connection, wish)
+        answer = sub._open()
+        await self._wait_answer(answer, "subscribe")
+        sub._opened(answer)
+        return sub
+
+    # -- the rest -----------------------------------------------------------------------------
+
+    async def _run(self, wanted: Ask) -> Any:
+        answer = self._connection.ask(wanted.verb, wanted.arguments)
+        await self._wait_answer(answer, wanted.verb)
+        return wanted.read(answer.get())
+
+    async def _wait_answer(self, answer: Answer, what: str) -> None:
+        """Wait for an answer; undo what was asked if none comes, or the task is cancelled."""
+        is_there = False
+        try:
+            is_there = await self._bell.wait_until(answer, lambda: answer.is_set, self._timeout)
+        finally:
+            if not is_there:
+                self._connection.run(answer.undo)
+        if not is_there:
+            raise self._connection.no_answer(what, self._timeout)
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Wait up to ``timeout`` seconds for confirmations, then end; safe to call twice.
+
+        Raises:
+            MeshError: what was published could not all be confirmed.
+        """
+        try:
+            if self._connection.dead is None:
+                await self.flush(timeout)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        connection = self._connection
+        connection.close(0)
+        await self._bell.wait_until(connection, lambda: not connection.is_running, 5)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            await self._end()
+
+    def __repr__(self) -> str:
+        return f"aio.Mesh({self._connection.url!r}, {self.state})"
+
+
+def connect(
+    url: str | None = None,
+    *,
+    mesh: str = "local",
+    producer: str | None = None,
+    name: str | None = None,
+    timeout: float = 5.0,
+    max_buffer: int = limits.PRODUCER_BUFFER_BYTES_MAX,
+    on_full: str = "block",
+    on_state: Callable[[StateChange], None] | None = None,
+    insecure: bool = False,
+) -> Opening[Mesh]:
+    """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
+
+    ``on_state`` is called in the event loop.
+    """
+
+    async def opening() -> Mesh:
+        loop = asyncio.get_running_loop()
+        told: Callable[[str, str], None] | None = None
+        if on_state is not None:
+            told = lambda s, r: _call_soon(loop, on_state, StateChange(s, r))  # noqa: E731
+        connection = blocking.prepare(
+            url, mesh, producer, name, max_buffer, on_full, told, insecure, hands_over=True
+        )
+        connection.listener = bell = Bell(loop, connection)
+        opened = Mesh(connection, bell, timeout, max_buffer, on_full == "block", bool(producer))
+        connection.start()
+        try:
+            await bell.wait_until(connection, lambda: connection.is_greeted, timeout)
+            blocking.check_greeted(connection)
+        except BaseException:
+            connection.close(0)
+            raise
+        return opened
+
+    return Opening(opening)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], told: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(call, told)
+    except RuntimeError:
+        pass  # the loop was closed before the connection
+
+
+class Topics:
+    """``mesh.admin.topics``: as in the synchronous client, awaited."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+
+    async def create(
+        self,
+        pattern: str,
+        *,
+        durability: str = "durable",
+        retention: str | float | None = None,
+        retention_bytes: str | int | None = None,
+    ) -> dict[str, Any]:
+        """Make a topic, or set the policy of all topics that match a pattern."""
+        made: dict[str, Any] = await self._mesh._run(
+            ask_create(pattern, durability, retention, retention_bytes)
+        )
+        return made
+
+    async def list(self, pattern: str = ">") -> builtins.list[dict[str, Any]]:
+        """Topics that match, by name."""
+        found: builtins.list[dict[str, Any]] = await self._mesh._run(
+            ask("topic.list", "topics", pattern=pattern)
+        )
+        return found
+
+    async def policies(self) -> builtins.list[dict[str, Any]]:
+        """Policies by pattern, the newest last (it wins)."""
+        found: builtins.list[dict[str, Any]] = await self._mesh._run(
+            ask("topic.list", "policies", pattern=">")
+        )
+        return found
+
+    async def show(self, topic: str) -> dict[str, Any]:
+        """One topic; raises TopicNotFound."""
+        shown: dict[str, Any] = await self._mesh._run(ask("topic.show", topic=topic))
+        return shown
+
+    async def delete(self, topic: str) -> dict[str, Any]:
+        """Delete a topic with its records, or a policy; raises TopicNotFound."""
+        deleted: dict[str, Any] = await self._mesh._run(ask("topic.delete", topic=topic))
+        return deleted
+
+
+class Admin:
+    """``mesh.admin``."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self.topics = Topics(mesh)
+
+    async def status(self) -> dict[str, Any]:
+        """Every counter of the node."""
+        status: dict[str, Any] = await self._mesh._run(ask("status"))
+        return status

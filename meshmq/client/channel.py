@@ -1,0 +1,317 @@
+"""What a program asks of a client machine and what it gets back, whoever moves the bytes.
+
+A Channel owns the machine, the answers that are waited for and the subscriptions' ends. Its
+subclasses bring the transport and the waiting: ``Connection`` a socket and threads, the simulated
+mesh of ``meshmq.testing`` virtual time.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from meshmq import codec
+from meshmq.core.client import Client, ClientIdentity
+from meshmq.core.effects import (
+    Arrived,
+    ClientEffect,
+    CloseLink,
+    CommandAnswered,
+    Send,
+    StateChanged,
+    SubscriptionAnswered,
+)
+from meshmq.core.events import ClientEvent
+from meshmq.core.publisher import FAILED, WAITING, Batch
+from meshmq.errors import DeadlineExceeded, MeshError, from_code
+from meshmq.frames import Envelope
+
+logger = logging.getLogger("meshmq")
+
+
+class Answer:
+    """One answer of the node, and whether it is there.
+
+    Attributes:
+        number: the command's or subscription's number.
+        undo: what to do (at a time in ns) when nobody waits for it any more.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self.number = 0
+        self.undo: Callable[[int], None] = lambda now_ns: None
+        self._value: Any = None
+        self._error: MeshError | None = None
+
+    def set(self, value: Any = None, error: MeshError | None = None) -> None:
+        self._value, self._error = value, error
+        self.is_set = True
+
+    def get(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Listener(Protocol):
+    """Who is told what a turn brought about, instead of a thread that waits for it."""
+
+    def note(self, what: object) -> None:
+        """An Answer, a Batch, a subscription's number or the Channel has news; under the lock."""
+
+    def tell(self) -> None:
+        """A turn is over, from whatever thread."""
+
+
+class Channel(ABC):
+    """Runs a Client for a program.
+
+    Attributes:
+        dead: why nothing can be asked any more, or None.
+        sleeping: whether nobody sees to a record that is published now.
+        listener: see Listener.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        identity: ClientIdentity,
+        on_state: Callable[[str, str], None] | None,
+        entropy: random.Random,
+        guard: AbstractContextManager[Any],
+    ) -> None:
+        self.url = url
+        self.dead: MeshError | None = None
+        self.sleeping = False
+        self.listener: Listener | None = None
+        self.client = Client(identity, codec.encode_batch, entropy, guard)
+        self.publisher = self.client.publisher
+        self.publisher.owner = self
+        self._on_state = on_state
+        self._answers: dict[int, Answer] = {}
+        self._arrived: dict[int, Callable[[Arrived], None]] = {}
+        self._ended: dict[int, Callable[[MeshError], None]] = {}
+        self._callbacks: deque[Callable[[], None]] = deque()
+        self._failed: MeshError | None = None
+        self._greeted = False
+        self._closing = False
+
+    @property
+    def state(self) -> str:
+        return self.client.state
+
+    # -- what a subclass brings ----------------------------------------------------------------
+
+    @abstractmethod
+    def run(self, work: Callable[[int], None]) -> None:
+        """Do ``work(now_ns)`` on the machine, unless dead, and send what it brings about."""
+
+    @abstractmethod
+    def wait_until(self, is_true: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for something that a turn can make true, or for the connection's end."""
+
+    @abstractmethod
+    def published(self) -> None:
+        """A record was added: see that it leaves, if it would leave now."""
+
+    @abstractmethod
+    def close(self, timeout: float) -> None:
+        """Say goodbye and end."""
+
+    @abstractmethod
+    def _transmit(self, link: bytes, envelope: Envelope) -> None: ...
+
+    @abstractmethod
+    def _close_link(self, effect: CloseLink) -> None: ...
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def _handle(self, event: ClientEvent, now: int) -> None:
+        self._perform(self.client.handle(event, now))
+
+    def _perform(self, effects: list[ClientEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(link, envelope):
+                    self._transmit(link, envelope)
+                case Arrived():
+                    take = self._arrived.get(effect.subscription)
+                    if take is not None:
+                        take(effect)
+                        self._note(effect.subscription)
+                case CloseLink():
+                    self._close_link(effect)
+                case StateChanged(state, reason, code):
+                    self._on_state_changed(state, reason, code)
+                case SubscriptionAnswered(number, code, message, topics):
+                    self._on_answer(number, topics, code, message)
+                case CommandAnswered(number, code, message, body):
+                    self._on_answer(number, body, code, message)
+
+    def _note(self, what: object) -> None:
+        if self.listener is not None:
+            self.listener.note(what)
+
+    def _on_answer(self, number: int, value: Any, code: str, message: str) -> None:
+        answer = self._answers.pop(number, None)
+        error = from_code(code, message) if code else None
+        if answer is not None:
+            answer.set(value, error)
+            self._note(answer)
+        elif error is not None:
+            ended = self._ended.pop(number, None)
+            self._arrived.pop(number, None)
+            if ended is not None:
+                ended(error)
+                self._note(number)
+
+    def _on_state_changed(self, state: str, reason: str, code: str) -> None:
+        logger.info("%s: %s", state, reason)
+        if state == "closed" and not self._closing:
+            self._die(from_code(code or "closed", reason))
+        if state != "reconnecting":
+            self._greeted = True
+        self._note(self)
+        told = self._on_state
+        if told is not None:
+            self.tell(lambda: told(state, reason))
+
+    def _die(self, error: MeshError) -> None:
+        if self.dead is None:
+            self.dead = error
+        self.publisher.buffer_bytes = self.publisher.ceiling_bytes = -1
+        self._greeted = True
+        for answer in self._answers.values():
+            answer.set(error=self.dead)
+        self._answers.clear()
+        for ended in self._ended.values():
+            ended(self.dead)
+        self._ended.clear()
+        if not self.publisher.is_idle:
+            self.publisher.fail_all(self.dead)
+        self._note(self)
+
+    def _settle(self) -> None:
+        """After a turn: note what was confirmed and what failed."""
+        if not self.publisher.finished:
+            return
+        for batch in self.publisher.take_finished():
+            if batch.state == FAILED and self._failed is None:
+                self._failed = batch.error
+            if self.listener is not None:
+                self.listener.note(batch)
+
+    # -- telling: outside the lock -------------------------------------------------------------
+
+    def tell(self, callback: Callable[[], None]) -> None:
+        """Call the program back once the lock is free; callbacks come one at a time, in order."""
+        self._callbacks.append(callback)
+
+    @staticmethod
+    def _call_back(callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception:
+            logger.exception("a callback of the program failed")
+
+    # -- what programs ask ---------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise why nothing can be asked of this connection any more, if so."""
+        if self.dead is not None:
+            raise self.dead
+
+    def ask(self, verb: str, arguments: bytes) -> Answer:
+        """Send an admin command; its answer is JSON."""
+        answer = Answer()
+
+        def work(now_ns: int) -> None:
+            answer.number = self.client.command(verb, arguments, now_ns)
+            self._answers[answer.number] = answer
+
+        answer.undo = lambda now_ns: self._forget(answer.number)
+        self.check()
+        self.run(work)
+        return answer
+
+    def _forget(self, number: int) -> None:
+        self._answers.pop(number, None)
+        self.client.forget_command(number)
+
+    def command(self, verb: str, arguments: bytes, timeout: float) -> bytes:
+        """Run an admin command; return the JSON answer."""
+        answer = self.ask(verb, arguments)
+        self.wait_answer(answer, timeout, verb)
+        body: bytes = answer.get()
+        return body
+
+    def wait_answer(self, answer: Answer, timeout: float, what: str) -> None:
+        """Wait for an answer; undo what was asked if none comes."""
+        is_there = False
+        try:
+            is_there = self.wait_until(lambda: answer.is_set, timeout)
+        finally:
+            if not is_there:
+                self.run(answer.undo)
+        if not is_there:
+            raise self.no_answer(what, timeout)
+
+    def no_answer(self, what: str, timeout: float) -> MeshError:
+        """The error for an answer that did not come."""
+        return self.dead or DeadlineExceeded(f"{what}: no answer from the node within {timeout} s")
+
+    def open_subscription(
+        self,
+        opening: Callable[[int], int],
+        arrived: Callable[[Arrived], None],
+        ended: Callable[[MeshError], None],
+    ) -> Answer:
+        """Open a subscription by ``opening(now_ns)``; the answer is how many topics match."""
+        answer = Answer()
+
+        def work(now_ns: int) -> None:
+            number = answer.number = opening(now_ns)
+            self._answers[number] = answer
+            self._arrived[number] = arrived
+            self._ended[number] = ended
+
+        answer.undo = lambda now_ns: self._unsubscribe(answer.number, now_ns)
+        self.check()
+        self.run(work)
+        return answer
+
+    def unsubscribe(self, number: int) -> None:
+        self.run(lambda now: self._unsubscribe(number, now))
+
+    def _unsubscribe(self, number: int, now_ns: int) -> None:
+        self._answers.pop(number, None)
+        self._arrived.pop(number, None)
+        self._ended.pop(number, None)
+        self.client.unsubscribe(number, now_ns)
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the first handshake was done, or refused."""
+        return self._greeted
+
+    def deadline(self, timeout: float | None) -> float | None:
+        return None if timeout is None else time.monotonic() + timeout
+
+    def left(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def wait_for(self, batch: Batch, timeout: float | None) -> bool:
+        """Wait until ``batch`` is settled."""
+        return self.wait_until(lambda: batch.state != WAITING, timeout)
+
+    def take_failure(self) -> MeshError | None:
+        """The first failure of a publish since the last call."""
+        failed, self._failed = self._failed, None
+        return failed
