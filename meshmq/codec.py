@@ -441,6 +441,16 @@ def _short(text: str) -> str:
     return text
 
 
+def _encode_window(m: Any, b: frames.Window) -> None:
+    w = m.init("window")
+    w.inFlightBytes, w.pause = b.in_flight_bytes, b.pause_ns
+
+
+def _decode_window(r: Any, _: bytes | None) -> frames.Window:
+    w = r.window
+    return frames.Window(w.inFlightBytes, w.pause)
+
+
 def _bounded(rows: Any, kind: str) -> None:
     if len(rows) > limits.FRAME_BATCHES_MAX:
         raise BadFrame(
@@ -478,6 +488,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     frames.Deliver: _encode_deliver,
     frames.Command: _encode_command,
     frames.Result: _encode_result,
+    frames.Window: _encode_window,
     **{body: _void(name, body)[0] for name, body in _VOID.items()},
 }
 
@@ -494,6 +505,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "deliver": _decode_deliver,
     "command": _decode_command,
     "result": _decode_result,
+    "window": _decode_window,
     **{name: _void(name, body)[1] for name, body in _VOID.items()},
 }
 _WITH_PAYLOAD = frozenset({_decode_publish, _decode_deliver})

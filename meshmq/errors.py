@@ -28,6 +28,7 @@ retry with the same producer and sequence is safe, a retry as a new record may d
         ├── DurabilityTimeout    stored, but not yet as durable as asked for
         ├── BufferFull           the client's own buffer is full
         ├── Busy                 the node is over its budget
+        ├── LimitReached         a bound of the node: topics, subscriptions of one connection
         ├── BatchRefused         the node found the batch malformed
         ├── SequenceGap          an earlier batch of this producer was refused
         ├── ProducerUnknown      the node no longer knows this producer
@@ -149,6 +150,10 @@ class BufferFull(OperationError):
 
 class Busy(OperationError):
     code = "busy"
+
+
+class LimitReached(OperationError):
+    code = "limit"
 
 
 class BatchRefused(OperationError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 0
+PROTOCOL_MINOR = 1
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
 SENT, SYNCED = 0, 1
@@ -105,6 +105,15 @@ class Confirm:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """How many bytes a producer may have unconfirmed from now on, and that it must send nothing
+    for ``pause_ns``."""
+
+    in_flight_bytes: int
+    pause_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribe:
     subscription: int
     pattern: str
@@ -179,7 +188,7 @@ class Result:
 
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
-    | Subscribed | Unsubscribe | Credit | Deliver | Command | Result
+    | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window
 )  # fmt: skip
 
 

@@ -52,6 +52,9 @@ RECONNECT_NS_MAX = 2 * SECOND
 # --- producer ------------------------------------------------------------------------------
 PRODUCER_IN_FLIGHT_BYTES_MAX = 8 * MIB  # sent, not confirmed
 PRODUCER_IN_FLIGHT_BATCHES_MAX = 4096
+PRODUCER_UNSYNCED_BYTES_MAX = 24 * MIB  # one producer at a node: a window, resends of it, slack
+UNSYNCED_BYTES_MAX = 128 * MIB  # all producers at a node; then they get Busy
+BUSY_RETRY_NS = 100 * MS  # a slow disk syncs some MiB in that time
 PRODUCER_BUFFER_BYTES_MAX = 32 * MIB  # accepted by publish(), not confirmed; then block or fail
 PARTIAL_FRAMES_IN_FLIGHT = 2  # a partly filled batch waits while so many frames are unconfirmed
 RECORD_OVERHEAD_BYTES = 32  # accounted per record besides its bytes: pointers, padding, receipt
@@ -80,6 +83,10 @@ SEGMENT_BYTES_MAX = 256 * MIB
 SEGMENT_COMMITS_MAX = 65_536  # bounds the replay at start
 SEGMENT_BATCHES_MAX = 262_144  # bounds the active segment's index in memory (about 40 B each)
 RETENTION_INTERVAL_NS = 1 * SECOND
+DISK_RESERVE_SHARE = 50  # one part in so many of the disk is kept free of records, within:
+DISK_RESERVE_BYTES_MIN = 16 * MIB
+DISK_RESERVE_BYTES_MAX = 1024 * MIB
+BALLAST_BYTES = 16 * MIB  # given up when the reserve is gone: for acks, deletions, retention
 
 assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTES_TARGET
 assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS

@@ -24,6 +24,7 @@ struct Frame {
     command     @16 :Command;
     result      @17 :Result;
     gap         @18 :Void;  # "I have only up to `ack`, send again from there"
+    window      @19 :Window;
   }
 }
 
@@ -82,6 +83,11 @@ struct Confirmation {
   last       @9 :UInt64;    # highest sequence the node has of this producer and topic
   duplicate  @10 :Bool;     # it was there already; hasOffset tells whether its offset is known
   hasOffset  @11 :Bool;
+}
+
+struct Window {
+  inFlightBytes @0 :UInt64; # what a producer may have unconfirmed from now on
+  pause         @1 :UInt64; # ns: send nothing for so long
 }
 
 struct Subscribe {

@@ -1,6 +1,7 @@
 """Where every error of a command becomes one sentence on stderr and an exit code.
 
-0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads our output any more. Nothing
+0 done, 1 failed, 2 wrong usage, 65 the log is damaged, 74 the log could not be written, 130
+interrupted, 141 nobody reads our output any more. Nothing
 below this function prints an error, and nothing passes it as a traceback.
 """
 
@@ -14,10 +15,12 @@ from typing import Any
 import typer
 
 from meshmq.cli.output import note
-from meshmq.errors import MeshError
+from meshmq.errors import MeshError, StoreDamaged, StoreFailed
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_DAMAGED = 65  # EX_DATAERR: starting again does not help, see `meshmq log repair`
+EXIT_STORE_FAILED = 74  # EX_IOERR: look at the disk, then start again
 EXIT_INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
 EXIT_PIPE = 141  # ... and for one that SIGPIPE ended, as `yes | head -1` is
 
@@ -60,7 +63,9 @@ def _explain(error: BaseException) -> int:
         return EXIT_USAGE
     if isinstance(error, MeshError | CommandError | _ClickError):
         note(_one_line(error))
-        return EXIT_FAILED
+        if isinstance(error, StoreDamaged):
+            return EXIT_DAMAGED
+        return EXIT_STORE_FAILED if isinstance(error, StoreFailed) else EXIT_FAILED
     if isinstance(error, OSError):
         note(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return EXIT_FAILED

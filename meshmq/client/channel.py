@@ -311,6 +311,11 @@ class Channel(ABC):
         """Wait until ``batch`` is settled."""
         return self.wait_until(lambda: batch.state != WAITING, timeout)
 
+    def told(self, error: MeshError) -> None:
+        """The program has heard of this failure: flush and close need not raise it."""
+        if self._failed is error:
+            self._failed = None
+
     def take_failure(self) -> MeshError | None:
         """The first failure of a publish since the last call."""
         failed, self._failed = self._failed, None

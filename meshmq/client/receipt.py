@@ -48,6 +48,7 @@ class Promise:
         batch = self._batch
         if batch.state != DONE and not self.duplicate:
             assert batch.error is not None
+            self._connection.told(batch.error)
             raise batch.error
         if batch.wanted > batch.durability and not self.duplicate:
             raise DurabilityUnavailable(

@@ -49,6 +49,7 @@ from meshmq.frames import (
     Subscribed,
     Unsubscribe,
     Welcome,
+    Window,
 )
 
 FINAL_REFUSALS = frozenset({"mesh-mismatch", "version-mismatch", "producer-fenced"})
@@ -177,6 +178,8 @@ class Client:
                 if link == self._link and self._session is not None:
                     self._lose(f"the node sent a bad frame: {reason}", "bad-frame", now_ns)
             case TimerFired():
+                if 0 < self.publisher.paused_until_ns <= now_ns:
+                    self.publisher.paused_until_ns = 0
                 if self._session is not None:
                     self._session.tick(now_ns)
         return self.take_effects(now_ns)
@@ -193,7 +196,11 @@ class Client:
 
     def next_deadline_ns(self) -> int | None:
         """When TimerFired is due, or None."""
-        return self._session.next_deadline_ns() if self._session is not None else None
+        if self._session is None:
+            return None
+        due = self._session.next_deadline_ns()
+        paused = self.publisher.paused_until_ns
+        return min(due, paused) if paused else due
 
     def _on_link_opened(self, link: bytes, now_ns: int) -> None:
         if self.state == "closed":
@@ -213,6 +220,12 @@ class Client:
                     self.publisher.on_confirmation(c, self.origin)
             case Deliver():
                 self._on_deliver(body, now_ns)
+            case Window(in_flight, pause):
+                publisher = self.publisher
+                publisher.window_bytes = _window(in_flight)
+                if pause:
+                    most = now_ns + min(pause, limits.SECOND)
+                    publisher.paused_until_ns = max(publisher.paused_until_ns, most)
             case Welcome():
                 self._on_welcome(body, now_ns)
             case Subscribed():
@@ -229,9 +242,8 @@ class Client:
         self.origin = welcome.origin
         self.node_name = welcome.name
         publisher = self.publisher
-        publisher.window_bytes = min(
-            limits.PRODUCER_IN_FLIGHT_BYTES_MAX, max(1, welcome.in_flight_bytes)
-        )
+        publisher.window_bytes = _window(welcome.in_flight_bytes)
+        publisher.paused_until_ns = 0
         publisher.on_origin(welcome.origin, now_ns - self._lost_ns)
         self.state = "connected"
         reason = f"connected to node {welcome.name or '?'}"
@@ -308,3 +320,8 @@ class Client:
         self.closed_error = error
         self.publisher.fail_all(error)
         self._effects.append(StateChanged("closed", reason, code))
+
+
+def _window(in_flight_bytes: int) -> int:
+    """What a node may ask for, within our own bounds."""
+    return min(limits.PRODUCER_IN_FLIGHT_BYTES_MAX, max(1, in_flight_bytes))

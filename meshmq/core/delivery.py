@@ -120,7 +120,7 @@ class Delivery:
         mine = sum(1 for key in self._subscriptions if key[0] == link)
         if mine >= limits.SUBSCRIPTIONS_PER_SESSION_MAX:
             return Subscribed(
-                number, "busy",
+                number, "limit",
                 f"{mine} subscriptions on one connection, the limit is "
                 f"{limits.SUBSCRIPTIONS_PER_SESSION_MAX}",
             )  # fmt: skip

@@ -71,12 +71,20 @@ class RetentionPlanned:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageMeasured:
+    """The disk has ``free_bytes``, of which ``reserve_bytes`` are not for records."""
+
+    free_bytes: int
+    reserve_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     """Time has passed; machines look at their own deadlines."""
 
 
 NodeEvent = (
     FrameReceived | BadFrameReceived | LinkClosed | Committed | ReadDone | RetentionPlanned
-    | TimerFired
+    | StorageMeasured | TimerFired
 )  # fmt: skip
 ClientEvent = LinkOpened | FrameReceived | BadFrameReceived | LinkClosed | TimerFired

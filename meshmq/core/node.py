@@ -14,6 +14,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core import commands
+from meshmq.core.admission import Admission
 from meshmq.core.delivery import Delivery, Subscription
 from meshmq.core.effects import Append, CloseLink, NodeEffect, PlanRetention, Send
 from meshmq.core.events import (
@@ -24,6 +25,7 @@ from meshmq.core.events import (
     NodeEvent,
     ReadDone,
     RetentionPlanned,
+    StorageMeasured,
     TimerFired,
 )
 from meshmq.core.log import Commit, Entry, LogState, TrimEntry
@@ -47,6 +49,7 @@ from meshmq.frames import (
     Subscribe,
     Unsubscribe,
     Welcome,
+    Window,
 )
 
 
@@ -70,6 +73,7 @@ class Node:
         entropy: makes topic ids.
         recent_bytes: newest commits kept in memory for subscribers a little behind.
         queue_bytes: transient records that wait for one subscriber.
+        budget_bytes: records that wait for their sync.
         more_status: what the shell adds to ``status``.
     """
 
@@ -84,6 +88,7 @@ class Node:
         entropy: random.Random,
         recent_bytes: int = limits.RECENT_BYTES_MAX,
         queue_bytes: int = limits.TRANSIENT_QUEUE_BYTES_MAX,
+        budget_bytes: int = limits.UNSYNCED_BYTES_MAX,
         more_status: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.origin = state.origin
@@ -91,7 +96,8 @@ class Node:
         self.mesh = mesh
         self.software = software
         self.topics = Topics(state, entropy)
-        self.streams = Streams(state, self.topics, check)
+        self.admission = Admission(budget_bytes)
+        self.streams = Streams(state, self.topics, check, self.admission)
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self._desk = commands.Desk(self.topics, self.delivery, self.status)
         self.more_status = more_status
@@ -109,6 +115,7 @@ class Node:
         self._ticket = 0
         self._after: dict[int, list[tuple[bytes, Result]]] = {}
         self._confirms: dict[bytes, list[Confirmation]] = {}
+        self._busy: set[bytes] = set()
         self._dirty: dict[int, Subscription] = {}
         self._effects: list[NodeEffect] = []
 
@@ -132,6 +139,8 @@ class Node:
                 self._on_bad_frame(link, reason, now_ns)
             case LinkClosed(link, _):
                 self._drop(link)
+            case StorageMeasured(free, reserve):
+                self.admission.on_measured(free, reserve)
             case RetentionPlanned(trims):
                 self._retention_planned = True
                 self._entries += [TrimEntry(*trim) for trim in trims]
@@ -175,7 +184,7 @@ class Node:
             self._drop(other.link)
         welcome = Welcome(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, self.origin, self.name, self.software,
-            limits.PRODUCER_IN_FLIGHT_BYTES_MAX,
+            self.admission.window_bytes,
         )  # fmt: skip
         peer = Peer(link, Session(session, welcome, now_ns), hello)
         self.sessions_opened += 1
@@ -238,6 +247,8 @@ class Node:
             accepted, answer = self.streams.publish(peer.link, producer, batch, data, self._entries)
             if answer is not None:
                 self._confirms.setdefault(peer.link, []).append(answer)
+                if answer.code == "busy":
+                    self._busy.add(peer.link)
             if accepted is not None and not accepted.topic.entry.durable:
                 row = DeliverBatch(
                     batch.topic, 0, batch.count, batch.length, batch.checksum, 0, 0, 0
@@ -319,6 +330,7 @@ class Node:
             if self._answers:
                 self._after[self._ticket] = self._answers
                 self._answers = []
+        self._tell_windows(now_ns)
         if self._confirms:
             for link, rows in self._confirms.items():
                 peer = self.peers.get(link)
@@ -333,6 +345,23 @@ class Node:
             self._effects += self.delivery.reads
             self.delivery.reads = []
         return self._take_effects()
+
+    def _tell_windows(self, now_ns: int) -> None:
+        """Before the refusals of the same turn, so that a producer waits before it sends again."""
+        window = self.admission.new_window()
+        if window is not None:
+            for peer in self.peers.values():
+                if self._producers.get(peer.hello.producer) == peer.link:
+                    self._touched[peer.link] = peer
+                    peer.session.send(window, now_ns)
+        if self._busy:
+            pause = Window(self.admission.window_bytes, limits.BUSY_RETRY_NS)
+            for link in sorted(self._busy):
+                peer_ = self.peers.get(link)
+                if peer_ is not None:
+                    self._touched[link] = peer_
+                    peer_.session.send(pause, now_ns)
+            self._busy.clear()
 
     def _take_effects(self) -> list[NodeEffect]:
         if self._touched:
@@ -377,6 +406,8 @@ class Node:
                 "origin": self.origin.hex(),
                 "software": self.software,
             },
+            "state": "full" if self.admission.is_full else "ok",
+            "unsynced_bytes": self.admission.waiting_bytes,
             "published": streams.published,
             "confirmed": streams.confirmed,
             "repeated": streams.repeated,

@@ -165,6 +165,7 @@ class Publisher:
         self._frame_count = 0
         self._in_flight_bytes = 0
         self._in_flight_count = 0
+        self.paused_until_ns = 0  # set by the owner, who also ends it
         self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
         self.added_bytes = 0  # written under the guard
         self.released_bytes = 0  # written by the owner's thread only
@@ -196,6 +197,8 @@ class Publisher:
     @property
     def has_work(self) -> bool:
         """Whether ``take`` would have something to send now."""
+        if self.paused_until_ns:
+            return False
         if self._full or self._queue:
             head = self._queue[0] if self._queue else self._full[0]
             return self._has_room(head)
@@ -323,6 +326,8 @@ class Publisher:
         if self._full or (partial and self._opened):
             self._gather(partial)
         bodies: list[Publish] = []
+        if self.paused_until_ns:
+            return bodies
         queue = self._queue
         chosen: list[Batch] = []
         total = 0
@@ -427,6 +432,8 @@ class Publisher:
             # those behind it follow their neighbours as before.
             if lane.unsettled[0] is batch:
                 batch.after = min(batch.after, c.last)
+        elif c.code == "busy":
+            pass  # it was told with a Window how long to wait
         elif c.code == "producer-unknown" and batch.attempts == 1 and not lane.explicit:
             self._hold(batch)
             return

@@ -22,6 +22,10 @@ REFINE_BYTES_MIN = 1 * limits.MIB
 """An excess up to this (or a tenth of the bound, if that is less) waits for a whole portion."""
 
 
+REWRITE_BYTES_MIN = 8 * limits.MIB
+SHORT_BYTES_MIN = 1 * limits.MIB
+
+
 class Portion(NamedTuple):
     """What one segment holds of one stream.
 
@@ -127,6 +131,29 @@ def is_dead(info: SegmentInfo, first_offsets: dict[int, int]) -> bool:
         if kept_from is not None and kept_from < portion.next_offset:
             return False
     return True
+
+
+def held_bytes(info: SegmentInfo) -> int:
+    """Bytes of all batches of a segment."""
+    return sum([portion.bytes for portion in info.portions.values()])
+
+
+def living_bytes(info: SegmentInfo, first_offsets: dict[int, int]) -> int:
+    """About how many bytes of a segment belong to records that are kept."""
+    total = 0
+    for stream, portion in info.portions.items():
+        kept_from = first_offsets.get(stream)
+        if kept_from is not None:
+            total += live_bytes(portion, kept_from)
+    return total
+
+
+def worth_rewriting(size: int, living: int, is_short: bool) -> bool:
+    """Whether a segment of ``size`` bytes of which ``living`` are kept should be copied without
+    the rest: when three quarters are dead, or one quarter where the disk ``is_short`` of room."""
+    if is_short:
+        return size >= SHORT_BYTES_MIN and living * 4 <= size * 3
+    return size >= REWRITE_BYTES_MIN and living * 4 <= size
 
 
 def due_to_roll(first_time_ns: int, size: int, shortest_ns: int, now_ns: int) -> bool:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from meshmq import limits
+from meshmq.core.admission import Admission
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -47,6 +48,7 @@ class Accepted(NamedTuple):
 class _Unsynced(NamedTuple):
     link: bytes
     topic: str
+    size: int
     repeats: list[tuple[bytes, Confirmation]]
 
 
@@ -57,10 +59,14 @@ class Streams:
         state: what the log holds at start.
         topics: the node's topics; they are made on first use.
         check: raises BadFrame for a malformed batch (the codec's).
+        admission: says whether the log takes more.
     """
 
-    def __init__(self, state: LogState, topics: Topics, check: CheckBatch) -> None:
+    def __init__(
+        self, state: LogState, topics: Topics, check: CheckBatch, admission: Admission
+    ) -> None:
         self._topics = topics
+        self._admission = admission
         self._check = check
         self.published = 0
         self.confirmed = 0
@@ -89,7 +95,12 @@ class Streams:
         last = known.last if known is not None else 0
         if last >= batch.first and topic is not None and known is not None:
             return None, self._repeat(link, topic, known, batch)
-        code, message = self._judge(batch, last, known is not None)
+        code = message = ""
+        if self._topics.is_durable(batch.topic) if topic is None else topic.entry.durable:
+            # First of all: a batch behind one refused for room must not be told of a gap.
+            code, message = self._admission.judge(link, len(data))
+        if not code:
+            code, message = self._judge(batch, last, known is not None)
         if not code:
             code, message = self._inspect(batch, data)
         if code:
@@ -120,7 +131,8 @@ class Streams:
         accepted = Accepted(topic, entry)
         if topic.entry.durable:
             entries.append(entry)
-            self._unsynced.append(_Unsynced(link, batch.topic, []))
+            self._unsynced.append(_Unsynced(link, batch.topic, len(data), []))
+            self._admission.accepted(link, len(data))
             return accepted, None
         self.confirmed += batch.count
         return accepted, Confirmation(
@@ -194,7 +206,7 @@ class Streams:
             except InvalidName as error:
                 return error.code, str(error)
             if len(self._topics.by_name) >= limits.TOPICS_MAX:
-                return "busy", f"the node has {limits.TOPICS_MAX} topics, its limit"
+                return "limit", f"the node has {limits.TOPICS_MAX} topics, its limit"
         return "", ""
 
     def on_commit(self, commit: Commit) -> list[tuple[bytes, Confirmation]]:
@@ -202,6 +214,7 @@ class Streams:
         answers: list[tuple[bytes, Confirmation]] = []
         for batch in commit.batches:
             waiting = self._unsynced.popleft()
+            self._admission.synced(waiting.link, waiting.size)
             topic = self._topics.by_stream.get(batch.stream)
             end = batch.base_offset + batch.count
             if topic is not None:

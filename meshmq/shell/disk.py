@@ -14,11 +14,14 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.effects import Append, PlanRetention, ReadLog
-from meshmq.core.events import Committed, ReadDone, RetentionPlanned
+from meshmq.core.events import Committed, ReadDone, RetentionPlanned, StorageMeasured
 from meshmq.core.log import BatchEntry, Entry, LogState
 from meshmq.errors import MeshError, StoreFailed
 from meshmq.shell.store import LogStore
 
+MEASURE_BYTES = 256 * limits.KIB  # a change of the room below this is not told
+
+Result = Committed | ReadDone | RetentionPlanned | StorageMeasured
 Job = Append | ReadLog | PlanRetention
 
 
@@ -32,10 +35,11 @@ class DiskThread:
     """
 
     def __init__(self, directory: Path, on_result: Callable[[], None]) -> None:
-        self.results: deque[Committed | ReadDone | RetentionPlanned] = deque()
+        self.results: deque[Result] = deque()
         self.failure: MeshError | None = None
         self.stats: dict[str, Any] = {}
         self._directory = directory
+        self._told_free = -MEASURE_BYTES
         self._on_result = on_result
         self._jobs: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._opened: queue.SimpleQueue[LogState | BaseException] = queue.SimpleQueue()
@@ -65,6 +69,7 @@ class DiskThread:
             self._opened.put(error)
             return
         self.stats = store.stats()
+        self._measure(store)
         self._opened.put(store.state)
         try:
             self._serve(store)
@@ -84,22 +89,29 @@ class DiskThread:
         others: deque[ReadLog | PlanRetention] = deque()
         ending = False
         while not ending or others:
-            appends, ending = self._take(others, ending)
+            waits = not (others or ending or store.is_rewriting)
+            appends, told = self._take(others, waits)
+            ending = ending or told
             if appends:
                 self._commit(store, appends)
             if others:
                 self._do(store, others.popleft())
+            elif store.is_rewriting and not ending:
+                store.rewrite()
 
     def _take(
-        self, others: deque[ReadLog | PlanRetention], ending: bool
+        self, others: deque[ReadLog | PlanRetention], waits: bool
     ) -> tuple[list[Append], bool]:
-        """All that waits: appends returned, the rest put in line; waits if there is nothing."""
+        """All that is there: appends returned, the rest put in line; and whether to end.
+
+        ``waits`` for the first job where there is nothing else to do.
+        """
         appends: list[Append] = []
         while True:
             try:
-                jobs = self._jobs.get(block=not (others or appends or ending))
+                jobs = self._jobs.get(block=waits and not (others or appends))
             except queue.Empty:
-                return appends, ending
+                return appends, False
             if jobs is None:
                 return appends, True
             for job in jobs:
@@ -115,6 +127,7 @@ class DiskThread:
         else:
             self._post(RetentionPlanned(tuple(store.plan_retention())))
             self.stats = store.stats()
+            self._measure(store)
 
     def _commit(self, store: LogStore, appends: list[Append]) -> None:
         """Commit in groups of about COMMIT_BYTES_MAX; each is answered when it is synced."""
@@ -125,9 +138,17 @@ class DiskThread:
             size += sum([len(e.payload) for e in append.entries if type(e) is BatchEntry])
             if size >= limits.COMMIT_BYTES_MAX or i + 1 == len(appends):
                 commit = store.append(entries)
+                self._measure(store)
                 self._post(Committed(append.ticket, (commit,)))
                 entries, size = [], 0
 
-    def _post(self, event: Committed | ReadDone | RetentionPlanned) -> None:
+    def _measure(self, store: LogStore) -> None:
+        """Tell how much room there is, where that has changed by what matters."""
+        room = store.measure()
+        if abs(room.free_bytes - self._told_free) >= MEASURE_BYTES:
+            self._told_free = room.free_bytes
+            self._post(StorageMeasured(*room))
+
+    def _post(self, event: Result) -> None:
         self.results.append(event)
         self._on_result()

@@ -1,8 +1,9 @@
 """One segment of the log: a diskcache of commits, and the bytes of the large ones beside it.
 
 Rows: ``"snapshot"`` (the live state before the first commit, written when the segment is made), one
-row per commit keyed by its lsn, and ``"index"`` once the segment is closed (a shortcut: it is built
-again by a scan where it is missing or damaged).
+row per commit keyed by its lsn, ``"index"`` once the segment is closed (a shortcut: it is built
+again by a scan where it is missing or damaged), and ``"rewritten"`` in one that was copied without
+what was dead: there, a commit without a row has nothing that is kept.
 
 Rules:
 1. diskcache is a cache, and its defaults lose data: ``SETTINGS`` turn that off, and every
@@ -14,9 +15,11 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from meshmq.shell.store_disk import (
     VALUES,
     CommitValue,
     SegmentDisk,
+    SyncFailed,
     payload_start,
     seal,
     unseal,
@@ -40,6 +44,7 @@ from meshmq.shell.store_index import SegmentIndex, decode_index, encode_index
 
 SNAPSHOT = "snapshot"
 INDEX = "index"
+REWRITTEN = "rewritten"
 DATABASE = "cache.db"
 PAGE_BYTES = 4096  # small commits write two pages; larger pages made them slower, large no faster
 
@@ -100,12 +105,14 @@ class Segment:
     Attributes:
         number: its number, from 1.
         index: where its batches are.
+        is_rewritten: commits may have no row.
     """
 
     def __init__(self, log: Path, number: int) -> None:
         self.number = number
         self.path = store_files.segment_path(log, number)
         self.index = SegmentIndex(0)
+        self.is_rewritten = False
         # Made in two steps, so that a constructor that fails leaves a connection we can close.
         self._cache = Cache.__new__(Cache)
         try:
@@ -130,6 +137,7 @@ class Segment:
             store_files.sync_directory(log)
             segment.number = number
             segment.index = SegmentIndex(first_lsn)
+            segment.is_rewritten = False
             segment.connect()
         except (OSError, sqlite3.Error) as error:
             raise StoreFailed(f"segment {path} could not be made: {error}") from error
@@ -137,6 +145,8 @@ class Segment:
 
     @classmethod
     def _make(cls, making: Path, path: Path, snapshot: bytes) -> Segment:
+        if making.exists():
+            shutil.rmtree(making)  # an earlier try met a full disk
         making.mkdir(mode=0o700)
         os.close(os.open(making / VALUES, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         os.close(os.open(making / DATABASE, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -163,6 +173,36 @@ class Segment:
         segment.disk = cache.disk
         return segment
 
+    @classmethod
+    def begin_copy(cls, making: Path, snapshot: bytes) -> Segment:
+        """A segment in the directory ``making``, to be filled by ``append_copies``."""
+        try:
+            segment = cls._make(making, making, snapshot)
+            segment.is_rewritten = True
+            segment.connect()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreFailed(f"segment {making} could not be made: {error}") from error
+        return segment
+
+    def append_copies(self, commits: Sequence[Commit]) -> None:
+        """Write commits in one synced transaction, without indexing them."""
+        if not commits:
+            return
+        with self._cache.transact():
+            for commit in commits:
+                self._cache.set(commit.lsn, CommitValue(commit, copied=True))
+            self.disk.sync_values()
+
+    def end_copy(self) -> None:
+        """All is copied: make it durable; the next connection is made under another name."""
+        self._cache.set(INDEX, encode_index(self.index))
+        self._cache.set(REWRITTEN, b"1")
+        self._cache.close()
+        self.disk.close()
+        store_files.sync_file(self.path / DATABASE)
+        store_files.sync_file(self.path / VALUES)
+        store_files.sync_directory(self.path)
+
     def connect(self) -> None:
         """Open this thread's connection and refuse it unless SQLite uses what was asked for."""
         sql = self._cache._sql
@@ -173,6 +213,11 @@ class Segment:
                 raise ConfigError(
                     f"{self.path / DATABASE}: SQLite uses {pragma}={found}, the log needs {wanted}"
                 )
+
+    def reconnect(self) -> None:
+        """A new connection: in which state SQLite left the old one after an error is not said."""
+        self._cache.close()
+        self.connect()
 
     def disconnect(self) -> None:
         """Close this thread's connection; the next use, maybe by another thread, opens one."""
@@ -191,6 +236,14 @@ class Segment:
         """
         self._cache.set(commit.lsn, CommitValue(commit))
         self.index.add_written(commit.append_time_ns, commit.batches)
+
+    def append_again(self, commit: Commit) -> None:
+        """Append a commit that met a full disk. Raises StoreFailed if its row is there: nobody
+        knows whether it was synced."""
+        self.reconnect()
+        if self.row(commit.lsn) is not None:
+            raise StoreFailed(f"{self.path / DATABASE}: commit {commit.lsn} met a full disk")
+        self.append(commit)
 
     def write_index(self) -> None:
         """Keep the index beside the rows, for when this segment is opened again to read."""
@@ -240,6 +293,7 @@ class Segment:
         Returns the number of commits that could not be read.
         """
         try:
+            self.is_rewritten = self._cache.get(REWRITTEN) is not None
             row = self._cache.get(INDEX)
             if row is not None:
                 index = decode_index(row)
@@ -254,8 +308,11 @@ class Segment:
         index = SegmentIndex(info.first_lsn)
         time_ns, lost = info.first_time_ns, 0
         for lsn in range(info.first_lsn, info.last_lsn + 1):
-            found = decode_row(lsn, self.row(lsn))
-            if found is None:
+            row = self.row(lsn)
+            found = decode_row(lsn, row)
+            if row is None and self.is_rewritten:
+                index.add_time(time_ns)
+            elif found is None:
                 lost += 1
                 index.add_time(time_ns)
             else:
@@ -283,6 +340,15 @@ def damage(path: Path, error: sqlite3.Error) -> StoreDamaged | StoreFailed:
     if code in _DAMAGE:
         return StoreDamaged(f"{path / DATABASE} is damaged: {error}")
     return StoreFailed(f"{path / DATABASE}: {error}")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write, not a sync, found no room."""
+    if isinstance(error, SyncFailed):
+        return False
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def disk_bytes(path: Path) -> int:

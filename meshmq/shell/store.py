@@ -6,7 +6,9 @@ in the one that made the first. State changes only in ``append``, after the sync
 Rules:
 1. A commit is one row of one SQLite file, so it is there whole or not at all.
 2. After an error while writing nothing is known of the disk: every later append is refused, and
-   the next start finds out what is there. A sync is never repeated.
+   the next start finds out what is there. A sync is never repeated. One error is known: a disk
+   without room for a commit has not stored it, so that one is written again, after the ballast
+   was given up.
 3. What is confirmed is never dropped to make a start succeed: a damaged commit in the segment
    that holds the newest state refuses the start; in older segments its batches are reported as
    damaged when they are read.
@@ -30,10 +32,12 @@ from meshmq.core.log import Commit, Entry, LogState, split_entries
 from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files
-from meshmq.shell.segment import DATABASE, Segment, damage, decode_row
+from meshmq.shell.segment import DATABASE, Segment, damage, decode_row, is_disk_full
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_read import LogReader, ReadResult
+from meshmq.shell.store_rewrite import DamagedRow, Rewriter
 from meshmq.shell.store_segments import SegmentSet
+from meshmq.shell.store_space import Room, Space
 
 __all__ = ["LogStore", "ReadResult"]
 
@@ -73,6 +77,11 @@ class LogStore:
         self._removed = 0
         self._latencies = [0] * _LATENCY_BUCKETS
         self._plan_not_before = 0.0
+        self._space = Space(directory)
+        self._times_full = 0
+        self._rewriter: Rewriter | None = None
+        self._not_rewritten: set[int] = set()
+        self._rewritten = 0
 
     @classmethod
     def open(cls, directory: Path, *, clock: Callable[[], int] = time.time_ns) -> LogStore:
@@ -99,6 +108,8 @@ class LogStore:
         if self._closed:
             return
         self._closed = True
+        if self._rewriter is not None:
+            self._rewriter.abandon()
         self._segments.close()
         self._lock.release()
 
@@ -121,7 +132,10 @@ class LogStore:
             if self._is_full(commit):
                 self._roll()
             began = time.perf_counter_ns()
-            self._segments.active.append(commit)
+            try:
+                self._segments.active.append(commit)
+            except _WRITE_ERRORS as error:
+                self._append_again(commit, error)
             self._note_sync(time.perf_counter_ns() - began)
         except _WRITE_ERRORS as error:
             raise self._fail(error) from error
@@ -131,6 +145,17 @@ class LogStore:
         state.apply(commit)
         self._commits += 1
         return commit
+
+    def _append_again(self, commit: Commit, error: Exception) -> None:
+        """The disk had no room for a commit: once more, in the room that the ballast had."""
+        if not is_disk_full(error) or not self._space.drop_ballast():
+            raise error
+        self._times_full += 1
+        self._segments.active.append_again(commit)
+
+    def measure(self) -> Room:
+        """How much room the disk has."""
+        return self._space.measure()
 
     def _is_full(self, commit: Commit) -> bool:
         index = self._segments.active.index
@@ -145,6 +170,16 @@ class LogStore:
 
     def _roll(self) -> None:
         """Close the active segment and begin the next with a snapshot of the state."""
+        try:
+            self._roll_once()
+        except (StoreFailed, *_WRITE_ERRORS) as error:
+            if not is_disk_full(error.__cause__ or error) or not self._space.drop_ballast():
+                raise
+            self._times_full += 1
+            self._segments.active.reconnect()
+            self._roll_once()
+
+    def _roll_once(self) -> None:
         segments, state = self._segments, self.state
         old = segments.active
         old.write_index()
@@ -199,9 +234,10 @@ class LogStore:
             return ()
         now_ns = max(self.state.append_time_ns, self._clock())
         try:
-            self._removed += self._segments.remove_dead(self.state)
+            self._remove_dead()
             if self._is_due(now_ns):
                 self._roll()
+            self._plan_rewriting()
             began = time.monotonic()
             trims = self._plan(now_ns)
         except _WRITE_ERRORS as error:
@@ -209,6 +245,76 @@ class LogStore:
         took = time.monotonic() - began
         self._plan_not_before = began + took * _PLAN_SHARE
         return trims
+
+    def _remove_dead(self) -> None:
+        self._removed += self._segments.remove_dead(self.state)
+        rewriter = self._rewriter
+        if rewriter is not None and rewriter.number not in self._segments.closed:
+            rewriter.abandon()
+            self._rewriter = None
+
+    # --- rewriting -------------------------------------------------------------------------
+
+    @property
+    def is_rewriting(self) -> bool:
+        """Whether ``rewrite`` has something to do."""
+        return self._rewriter is not None
+
+    def rewrite(self) -> None:
+        """Copy one slice of the segment being rewritten (see store_rewrite): some ms of work."""
+        self._claim()
+        rewriter = self._rewriter
+        if rewriter is None or self._failed:
+            return
+        try:
+            if rewriter.step():
+                self._rewriter = None
+                segment, info = rewriter.finish()
+                self._segments.replaced(segment, info)
+                self._reader.forget()
+                self._rewritten += 1
+        except DamagedRow:
+            self._give_up_rewriting(rewriter)
+        except _WRITE_ERRORS as error:
+            if not is_disk_full(error):
+                raise self._fail(error) from error
+            self._give_up_rewriting(rewriter)
+
+    def _give_up_rewriting(self, rewriter: Rewriter) -> None:
+        rewriter.abandon()
+        self._rewriter = None
+        self._not_rewritten.add(rewriter.number)
+
+    def _plan_rewriting(self) -> None:
+        if self._rewriter is not None:
+            return
+        kept = self._kept_from()
+        is_short = self._is_short()
+        for number, info in self._segments.closed.items():
+            if number in self._not_rewritten:
+                continue
+            living = retention.living_bytes(info, kept)
+            # What was rewritten before the last start is still known with its old bytes.
+            held = min(retention.held_bytes(info), self._segments.size_of(number))
+            if retention.worth_rewriting(held, living, is_short):
+                segment = self._segments.get(number)
+                if segment is None:
+                    self._not_rewritten.add(number)
+                    continue
+                self._rewriter = Rewriter(self._log, segment, info, self._is_live)
+                return
+
+    def _kept_from(self) -> dict[int, int]:
+        return {alias: stream.first_offset for alias, stream in self.state.streams.items()}
+
+    def _is_live(self, alias: int, end: int) -> bool:
+        stream = self.state.streams.get(alias)
+        return stream is not None and stream.first_offset < end
+
+    def _is_short(self) -> bool:
+        """Whether the disk is so full that every dead byte counts."""
+        room = self._space.measure()
+        return room.free_bytes < 2 * room.reserve_bytes
 
     def _plan(self, now_ns: int) -> tuple[tuple[int, int], ...]:
         trims = []
@@ -252,6 +358,9 @@ class LogStore:
         index = self._segments.active.index
         if index.bytes < retention.REFINE_BYTES_MIN:
             return False
+        living = retention.living_bytes(index.info(self._segments.active.number), self._kept_from())
+        if retention.worth_rewriting(index.bytes, living, self._is_short()):
+            return True  # its dead bytes can go once it is closed
         bounds = [
             stream.topic.retention_ns
             for alias in index.streams
@@ -282,6 +391,8 @@ class LogStore:
             "damaged_commits": reader.damaged_commits + segments.lost_commits,
             "first_lsn": segments.first_lsn(),
             "next_lsn": self.state.next_lsn,
+            "segments_rewritten": self._rewritten,
+            "times_full": self._times_full,
             "failed": self._failed,
         }
 

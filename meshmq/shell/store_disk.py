@@ -34,12 +34,17 @@ _PREFIX = struct.Struct("<II")
 _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024) if "SC_IOV_MAX" in os.sysconf_names else 16
 
 
+class SyncFailed(OSError):
+    """A sync failed: what of the bytes is on disk nobody knows, and it is not tried again."""
+
+
 class CommitValue:
     """A commit on its way into a row; ``position`` is where its bytes lie once stored."""
 
-    __slots__ = ("commit", "inline", "position", "size")
+    __slots__ = ("commit", "copied", "inline", "position", "size")
 
-    def __init__(self, commit: Commit) -> None:
+    def __init__(self, commit: Commit, copied: bool = False) -> None:
+        self.copied = copied  # its bytes are synced later, with others
         self.commit = commit
         self.size = sum(len(batch.payload) for batch in commit.batches)
         self.inline = self.size <= limits.COMMIT_INLINE_BYTES_MAX
@@ -86,9 +91,17 @@ class SegmentDisk(Disk):  # type: ignore[misc]
             return b"".join((seal(codec_log.encode_commit(value.commit, 0, True)), *payloads))
         value.position = self.end
         write_all(self.open_values(), payloads, self.end)
-        os.fdatasync(self._values)
+        if not value.copied:
+            self.sync_values()
         self.end += value.size
         return seal(codec_log.encode_commit(value.commit, value.position, False))
+
+    def sync_values(self) -> None:
+        """Make the bytes of ``values.bin`` durable."""
+        try:
+            os.fdatasync(self.open_values())
+        except OSError as error:
+            raise SyncFailed(error.errno, error.strerror) from error
 
     def open_values(self) -> int:
         """File descriptor of ``values.bin``, which is made with the segment."""

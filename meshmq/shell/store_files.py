@@ -3,7 +3,9 @@
 DATA/LOCK                        held with flock while a store is open
 DATA/log/<20 digits>/            one segment: cache.db (diskcache), values.bin
 DATA/log/<20 digits>.new         a segment being made; removed at start
+DATA/log/<20 digits>.rewritten   takes the place of the segment of that number, at start at last
 DATA/log/<20 digits>.removing    a segment being unlinked; removed at start
+DATA/ballast                     see store_space
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ LOCK = "LOCK"
 LOG = "log"
 NEW = ".new"
 REMOVING = ".removing"
+REWRITTEN = ".rewritten"
 _DIGITS = 20
 _REFUSED_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "glusterfs", "lustre")
 
@@ -140,14 +143,39 @@ def segment_path(log: Path, number: int) -> Path:
 
 
 def list_segments(log: Path) -> list[int]:
-    """Numbers of the segments in ``log``, ascending, after removing what was left half done."""
+    """Numbers of the segments in ``log``, ascending, after ending what was left half done."""
     numbers = []
+    for path in sorted(log.glob(f"*{REWRITTEN}")):
+        exchange(log, int(path.name.removesuffix(REWRITTEN)))
     for path in log.iterdir():
         if path.name.endswith((NEW, REMOVING)):
             shutil.rmtree(path)
         elif path.name.isdecimal() and len(path.name) == _DIGITS:
             numbers.append(int(path.name))
     return sorted(numbers)
+
+
+def new_path(log: Path, number: int) -> Path:
+    """Where segment ``number`` is made."""
+    path = segment_path(log, number)
+    return path.with_name(path.name + NEW)
+
+
+def exchange(log: Path, number: int) -> None:
+    """Put a segment that was made anew in the place of the old one; a start ends what a crash
+    left half done, for nothing with the suffix REWRITTEN is ever incomplete."""
+    path = segment_path(log, number)
+    rewritten = path.with_name(path.name + REWRITTEN)
+    made = new_path(log, number)
+    if not rewritten.exists():
+        made.rename(rewritten)
+        sync_directory(log)
+    going = path.with_name(path.name + REMOVING)
+    if path.exists():
+        path.rename(going)
+    rewritten.rename(path)
+    sync_directory(log)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def remove_segment(log: Path, number: int) -> None:

@@ -101,15 +101,16 @@ class SegmentIndex:
         """Note a commit that was just stored."""
         lsn = self.add_time(time_ns)
         for slot, (stream, base, count, payload, _, _, _) in enumerate(batches):
-            self._add(lsn, slot, stream, base, count, len(payload))
+            self.add_at(lsn, slot, stream, base, count, len(payload))
 
     def add_read(self, time_ns: int, batches: Iterable[BatchMeta]) -> None:
         """Note a commit that was read back."""
         lsn = self.add_time(time_ns)
         for slot, (stream, count, base, _, length, _, _, _) in enumerate(batches):
-            self._add(lsn, slot, stream, base, count, length)
+            self.add_at(lsn, slot, stream, base, count, length)
 
-    def _add(self, lsn: int, slot: int, stream: int, base: int, count: int, size: int) -> None:
+    def add_at(self, lsn: int, slot: int, stream: int, base: int, count: int, size: int) -> None:
+        """Note one batch of a commit noted before."""
         held = self.streams.get(stream)
         if held is None:
             held = self.streams[stream] = StreamIndex()
@@ -121,6 +122,16 @@ class SegmentIndex:
         held.next_offset = base + count
         self.batches += 1
         self.bytes += size
+
+    def places(self, streams: Iterable[int], first_lsn: int, last_lsn: int) -> list[int]:
+        """The commits that hold batches of ``streams``, from one to another."""
+        found: set[int] = set()
+        for stream in streams:
+            held = self.streams.get(stream)
+            if held is not None:
+                i, j = bisect_left(held.lsns, first_lsn), bisect_right(held.lsns, last_lsn)
+                found.update(held.lsns[i:j])
+        return sorted(found)
 
     def time_of(self, lsn: int) -> int:
         return self.times[lsn - self.first_lsn]

@@ -87,6 +87,10 @@ class LogReader:
             return self._read_one(next(iter(wanted)), page, value, slot, 0)
         return self._read_many(wanted, page, value, slot)
 
+    def forget(self) -> None:
+        """A segment was rewritten: what is kept of its commits is no longer true."""
+        self._kept.clear()
+
     # --- one stream ------------------------------------------------------------------------
 
     def _read_one(self, stream: int, page: _Page, lsn: int, slot: int, offset: int) -> ReadResult:
@@ -141,7 +145,11 @@ class LogReader:
                 continue
             rows = _Rows(segment)
             try:
-                for at in range(max(first, lsn), min(last, page.end_lsn) + 1):
+                begin, end = max(first, lsn), min(last, page.end_lsn)
+                places: Sequence[int] = range(begin, end + 1)
+                if segment.is_rewritten:
+                    places = segment.index.places(wanted, begin, end)
+                for at in places:
                     if page.over():
                         return page.stop(at, slot if at == lsn else 0)
                     stopped = self._read_commit(

@@ -69,6 +69,34 @@ class SegmentSet:
                     del self._by_stream[stream]
         return len(dead)
 
+    def replaced(self, segment: Segment, info: SegmentInfo) -> None:
+        """A closed segment was rewritten: ``segment`` holds ``info`` in its place."""
+        number = info.number
+        old = self.closed[number]
+        held = self._open.pop(number, None)
+        if held is not None:
+            held.close()
+        self.closed[number] = info
+        self._sizes.pop(number, None)
+        for stream, portion in old.portions.items():
+            portions = self._by_stream[stream]
+            i = portions.index(portion)
+            new = info.portions.get(stream)
+            if new is not None:
+                portions[i] = new
+            else:
+                del portions[i]
+            if not portions:
+                del self._by_stream[stream]
+        segment.load_index(info)
+        self._keep_open(segment)
+
+    def size_of(self, number: int) -> int:
+        """Bytes of the files of a closed segment."""
+        if number not in self._sizes:
+            self._sizes[number] = disk_bytes(store_files.segment_path(self._log, number))
+        return self._sizes[number]
+
     def get(self, number: int) -> Segment | None:
         """The segment ``number``, open, with its index; None if its file is damaged."""
         if number == self.active.number:
@@ -147,10 +175,7 @@ class SegmentSet:
 
     def disk_bytes(self) -> int:
         """Bytes of all files of all segments."""
-        for number in self.closed:
-            if number not in self._sizes:
-                self._sizes[number] = disk_bytes(store_files.segment_path(self._log, number))
-        return sum(self._sizes.values()) + self.active.disk_bytes()
+        return sum(map(self.size_of, self.closed)) + self.active.disk_bytes()
 
     def disconnect(self) -> None:
         """Close this thread's connections, so that another thread can go on."""

@@ -44,6 +44,7 @@ from meshmq.frames import (
     Subscribed,
     Unsubscribe,
     Welcome,
+    Window,
 )
 
 DIRECTORY = Path(__file__).with_name("golden")
@@ -107,6 +108,7 @@ FRAMES = {
         ("subscribed_no", 42, Subscribed(3, "invalid-name", "no pattern")),
         ("unsubscribe", 42, Unsubscribe(3)),
         ("credit", 42, Credit(3, 1 << 20, 16_384)),
+        ("window", 43, Window(1 << 21, 100_000_000)),
         ("deliver_one", 42, Deliver(3, _deliveries[:1], 0, _one)),
         ("deliver_three", 42, Deliver(3, _deliveries, 6, _one + _three)),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),

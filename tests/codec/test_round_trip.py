@@ -93,6 +93,7 @@ BODIES = {
     frames.Subscribed: st.builds(frames.Subscribed, u32, texts, texts, blobs, u64, u32, u32),
     frames.Unsubscribe: st.builds(frames.Unsubscribe, u32),
     frames.Credit: st.builds(frames.Credit, u32, u64, u64),
+    frames.Window: st.builds(frames.Window, u64, u64),
     frames.Deliver: delivers(),
     frames.Command: st.builds(frames.Command, u64, texts, blobs),
     frames.Result: st.builds(frames.Result, u64, texts, texts, blobs),

@@ -222,7 +222,7 @@ def test_a_pattern_that_is_not_well_formed_is_refused(pattern):
 def test_subscriptions_of_one_link_are_bounded(monkeypatch):
     monkeypatch.setattr("meshmq.limits.SUBSCRIPTIONS_PER_SESSION_MAX", 2)
     bench = Bench()
-    assert [bench.subscribe("a", number=i).code for i in (1, 2, 3)] == ["", "", "busy"]
+    assert [bench.subscribe("a", number=i).code for i in (1, 2, 3)] == ["", "", "limit"]
     assert bench.subscribe("a", number=3, link=OTHER_LINK).code == ""
     bench.delivery.unsubscribe(LINK, 1)
     assert bench.subscribe("a", number=3).code == ""

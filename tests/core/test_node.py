@@ -51,15 +51,15 @@ def confirmations(bench, link=LINK):
 def test_the_welcome_says_who_the_node_is(bench):
     welcome = bench.connect()
     assert welcome == Welcome(
-        1, 0, ORIGIN, "node-1", "meshmq test", limits.PRODUCER_IN_FLIGHT_BYTES_MAX
+        1, 1, ORIGIN, "node-1", "meshmq test", limits.PRODUCER_IN_FLIGHT_BYTES_MAX
     )
 
 
 def test_another_protocol_is_refused_and_both_versions_are_named(bench):
     refusal = bench.connect(greeting=hello(major=2))
     assert refusal.code == "version-mismatch"
-    assert "1.0" in refusal.message
-    assert "2.0" in refusal.message
+    assert "1.1" in refusal.message
+    assert "2.1" in refusal.message
     assert bench.node.peers == {}
 
 

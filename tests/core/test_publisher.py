@@ -328,7 +328,7 @@ def test_what_was_refused_goes_again_before_what_was_never_sent(pub):
     for _ in range(4):
         add(pub, "a", b"x" * TARGET)
     assert [r[1] for r in take(pub)] == [1, 2]
-    answer(pub, no("a", 1, "busy"), no("a", 2, "sequence-gap"))
+    answer(pub, no("a", 1, "limit"), no("a", 2, "sequence-gap"))
     assert [r[1:3] for r in take(pub)] == [(2, 0), (3, 2)]
 
 
@@ -527,7 +527,7 @@ def test_bytes_are_accounted_until_the_answer(pub):
     answer(pub, yes("a", 1, 2))
     assert pub.buffered_bytes == two.size
     assert pub.ceiling_bytes == start + one.size
-    answer(pub, no("b", 1, "busy"))
+    answer(pub, no("b", 1, "limit"))
     assert pub.buffered_bytes == 0
     assert pub.is_idle
 
@@ -563,3 +563,16 @@ def test_time_is_read_once_a_batch(pub):
     take(pub)
     two, _ = pub.add("a", b"3", None, None, None, lambda: next(clock), -1, None)
     assert (one.time_ns, two.time_ns) == (10 * SECOND, 20 * SECOND)
+
+
+def test_a_busy_node_gets_the_batch_again_after_the_pause(pub):
+    one, _ = add(pub, "a", b"x" * TARGET)
+    assert [r[:2] for r in take(pub)] == [("a", 1)]
+    pub.paused_until_ns = 5
+    answer(pub, no("a", 1, "busy"))
+    assert one.state == WAITING
+    assert not pub.has_work
+    assert take(pub) == []
+    pub.paused_until_ns = 0
+    assert pub.has_work
+    assert [r[:2] for r in take(pub)] == [("a", 1)]

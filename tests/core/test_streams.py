@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshmq import limits
+from meshmq.core.admission import Admission
 from meshmq.core.log import (
     BatchEntry,
     LogState,
@@ -50,7 +51,7 @@ class Shelf:
         """Begin from what the disk holds, as after a crash."""
         self.entries = []
         self.topics = Topics(self.disk.state, random.Random(1))
-        self.streams = Streams(self.disk.state, self.topics, check_batch)
+        self.streams = Streams(self.disk.state, self.topics, check_batch, Admission())
 
     def make(self, name, durable=True):
         self.topics.create(name, self.entries, RuleEntry(name, durable, 0, 0))
@@ -310,7 +311,7 @@ def test_a_node_full_of_topics_says_so_and_takes_the_known_ones(shelf, monkeypat
     monkeypatch.setattr("meshmq.limits.TOPICS_MAX", 2)
     shelf.publish(batch_of("a", 1, b"1"))
     shelf.publish(batch_of("b", 1, b"1"))
-    assert shelf.publish(batch_of("c", 1, b"1"))[1].code == "busy"
+    assert shelf.publish(batch_of("c", 1, b"1"))[1].code == "limit"
     assert shelf.publish(batch_of("a", 2, b"2"))[0] == 1
 
 
@@ -362,7 +363,7 @@ def test_the_state_at_start_is_copied_not_shared():
     state.next_stream = 2
     state.producers[A, 1] = ProducerState(3, NOW, [(1, 0, 3)])
     topics = Topics(state, random.Random(1))
-    streams = Streams(state, topics, check_batch)
+    streams = Streams(state, topics, check_batch, Admission())
     entries = []
     streams.publish(LINK, A, *batch_of("a", 4, b"x"), entries)
     assert entries[0].base_offset == 3
