@@ -75,6 +75,7 @@ DELIVER_BYTES_MAX = 256 * KIB  # small batches share a frame up to this
 READ_BYTES_MAX = 1 * MIB  # one read of the log for one subscriber
 RECENT_BYTES_MAX = 16 * MIB  # newest commits kept in memory for subscribers a little behind
 TOPICS_MAX = 100_000
+DAMAGE_TOLD_MAX = 100  # damaged ranges that ``status`` lists; all are counted
 
 # --- store ---------------------------------------------------------------------------------
 COMMIT_BYTES_MAX = 8 * MIB

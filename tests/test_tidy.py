@@ -24,7 +24,7 @@ ONLY_IN = {
     "zmq": {"meshmq/shell/sockets.py"},
     "sqlite3": {"meshmq/shell/segment.py", "meshmq/shell/store.py", "meshmq/shell/store_disk.py",
                 "meshmq/shell/store_read.py", "meshmq/shell/store_segments.py",
-                "meshmq/shell/store_rewrite.py"},
+                "meshmq/shell/store_rewrite.py", "meshmq/shell/store_repair.py"},
     "diskcache": {"meshmq/shell/segment.py", "meshmq/shell/store.py",
                   "meshmq/shell/store_disk.py", "meshmq/shell/store_read.py",
                   "meshmq/shell/store_segments.py"},

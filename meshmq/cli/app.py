@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meshmq.cli import bench, demo, node, pub, status, sub, topic
+from meshmq.cli import bench, demo, log, node, pub, status, sub, topic
 from meshmq.cli.output import emit, say
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("node")(node.node)
 app.command("pub")(pub.pub)
 app.command("sub")(sub.sub)
 app.add_typer(topic.app, name="topic")
+app.add_typer(log.app, name="log")
 app.command("status")(status.status)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")

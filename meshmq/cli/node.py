@@ -60,6 +60,13 @@ def node(
             "needs a mesh name other than local.",
         ),
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check the settings and read the whole log, then exit: 0 if all is well.",
+        ),
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +95,10 @@ def node(
             f"node name {settings['name']!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
         )
     directory = Path(settings["data"] or default_data_directory(settings["name"])).expanduser()
-    run_node({**settings, "data": directory})
+    if check:
+        check_node({**settings, "data": directory})
+    else:
+        run_node({**settings, "data": directory})
 
 
 def default_data_directory(name: str) -> Path:
@@ -134,6 +144,18 @@ def run_node(settings: dict[str, Any]) -> None:
     runner.run()
     if stop.signal_name:
         note(f"node {settings['name']} stopped ({stop.signal_name})")
+
+
+def check_node(settings: dict[str, Any]) -> None:
+    """Check what a node needs to start, without starting one."""
+    from meshmq.cli.log import verify_log
+    from meshmq.shell.sockets import check_url
+
+    check_url(settings["listen"], bind=True, insecure=settings["insecure"], mesh=settings["mesh"])
+    if settings["data"].is_dir():
+        verify_log(settings["data"], json=False)
+    else:
+        say(f"{settings['data']} is not there yet: the node makes it")
 
 
 def _how_to_reach(settings: dict[str, Any], url: str) -> str:

@@ -82,7 +82,12 @@ class Subscription:
 
 
 class Delivery:
-    """See the module's header. Effects and frames gather in ``reads`` and ``sends``."""
+    """See the module's header. Effects and frames gather in ``reads`` and ``sends``.
+
+    Attributes:
+        delivered, dropped, damaged: records so far.
+        damaged_ranges: (topic, first offset) -> next offset, of what readers met damaged.
+    """
 
     def __init__(self, topics: Topics, next_lsn: int, recent_bytes: int, queue_bytes: int) -> None:
         self._topics = topics
@@ -100,6 +105,7 @@ class Delivery:
         self.delivered = 0
         self.dropped = 0
         self.damaged = 0
+        self.damaged_ranges: dict[tuple[str, int], int] = {}
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -257,7 +263,8 @@ class Delivery:
                 topic.entry.name, b.base_offset, b.count, len(b.payload), b.checksum,
                 b.append_time_ns, b.lsn, b.slot, b.damaged,
             )  # fmt: skip
-            self.damaged += b.count if b.damaged else 0
+            if b.damaged:
+                self._note_damage(topic, b)
             if rows and size + row.length > limits.BATCH_BYTES_TARGET * 5 // 4:
                 self._deliver(sub, rows)
                 rows, size = [], 0
@@ -266,6 +273,13 @@ class Delivery:
         if rows:
             self._deliver(sub, rows)
         self.feed(sub)
+
+    def _note_damage(self, topic: Topic, batch: StoredBatch) -> None:
+        self.damaged += batch.count
+        ranges = self.damaged_ranges
+        ranges.setdefault((topic.entry.name, batch.base_offset), batch.base_offset + batch.count)
+        if len(ranges) > limits.DAMAGE_TOLD_MAX:
+            del ranges[next(iter(ranges))]
 
     # -- what goes out ----------------------------------------------------------------------
 

@@ -414,6 +414,15 @@ class Node:
             "refused": dict(streams.refused),
             "delivered": delivery.delivered,
             "drops": {"subscription-queue-full": delivery.dropped, "damaged": delivery.damaged},
+            "damage": [
+                {
+                    "topic": topic,
+                    "origin": self.origin.hex(),
+                    "first_offset": first,
+                    "next_offset": end,
+                }
+                for (topic, first), end in delivery.damaged_ranges.items()
+            ],
             "topics": len(self.topics.by_name),
             "bad_frames": self.bad_frames,
             "sessions": {

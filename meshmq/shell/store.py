@@ -22,13 +22,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diskcache
 
 from meshmq import codec_log, limits
 from meshmq.core import retention
-from meshmq.core.log import Commit, Entry, LogState, split_entries
+from meshmq.core.log import Commit, Entry, LogState, StoredBatch, split_entries
 from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files
@@ -44,6 +44,16 @@ __all__ = ["LogStore", "ReadResult"]
 _WRITE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError)
 _LATENCY_BUCKETS = 32  # powers of two of a microsecond: the last is over half an hour
 _PLAN_SHARE = 50  # retention may take one part in so many of the disk thread's time
+
+
+class Problem(NamedTuple):
+    """What ``check`` found: a sentence, and which records are lost where that is known."""
+
+    sentence: str
+    topic: str = ""
+    origin: str = ""
+    first_offset: int = 0
+    next_offset: int = 0
 
 
 class LogStore:
@@ -396,32 +406,43 @@ class LogStore:
             "failed": self._failed,
         }
 
-    def check(self) -> list[str]:
-        """Read everything and return what is wrong, one sentence each; takes long."""
+    def check(self) -> list[Problem]:
+        """Read everything and return what is wrong; takes long."""
         self._claim()
-        problems: list[str] = []
+        problems: list[Problem] = []
+        lost = self._segments.lost_commits
         everything = frozenset(self.state.streams)
         for number in self._segments.numbers():
             first, last = self._segments.range_of(number)
             segment = self._segments.get(number)
             if segment is None:
-                problems.append(f"segment {number} (commits {first} to {last}) cannot be opened")
+                text = f"segment {number} (commits {first} to {last}) cannot be opened"
+                problems.append(Problem(text))
                 continue
-            problems += segment.problems()
+            problems += map(Problem, segment.problems())
             place = (first, 0)
             while place[0] <= last:
                 found = self._reader.read(
                     everything, ("position", *place), last, limits.COMMIT_BYTES_MAX
                 )
-                problems += [
-                    f"{segment.path}: commit {batch.lsn}, batch {batch.slot}: offsets "
-                    f"{batch.base_offset} to {batch.base_offset + batch.count - 1} of stream "
-                    f"{batch.stream} are damaged"
-                    for batch in found.batches
-                    if batch.damaged
-                ]
+                problems += [self._problem(segment, b) for b in found.batches if b.damaged]
                 place = (found.next_lsn, found.next_slot)
+        lost = self._segments.lost_commits - lost
+        if lost:
+            problems.append(Problem(f"{lost} commits of closed segments cannot be read at all"))
         return problems
+
+    def _problem(self, segment: Segment, batch: StoredBatch) -> Problem:
+        topic = self.state.streams[batch.stream].topic.name
+        end = batch.base_offset + batch.count
+        return Problem(
+            f"{segment.path}: commit {batch.lsn}: offsets {batch.base_offset} to {end - 1} of "
+            f"topic {topic!r} (origin {self.state.origin.hex()}) are damaged",
+            topic,
+            self.state.origin.hex(),
+            batch.base_offset,
+            end,
+        )
 
     def _claim(self) -> None:
         """The first caller's thread is the only one from then on."""
@@ -490,7 +511,8 @@ def _replay(
         if meta is None or lsn != state.next_lsn:
             raise StoreDamaged(
                 f"{path}: commit {state.next_lsn} is damaged or missing; it was confirmed, so the "
-                f"log is not opened without it: restore the data directory from a copy"
+                f"log is not opened without it: restore the data directory from a copy, or give "
+                f"up what cannot be read with `meshmq log repair`"
             )
         commit = meta.without_bytes()
         state.apply(commit)

@@ -1,6 +1,7 @@
 """The data directory: who may use it, where it lies, how its entries become durable.
 
 DATA/LOCK                        held with flock while a store is open
+DATA/FORMAT                      "meshmq log 1": what the log is written in
 DATA/log/<20 digits>/            one segment: cache.db (diskcache), values.bin
 DATA/log/<20 digits>.new         a segment being made; removed at start
 DATA/log/<20 digits>.rewritten   takes the place of the segment of that number, at start at last
@@ -19,6 +20,8 @@ from meshmq.errors import ConfigError, StoreBusy, StoreFailed
 
 LOCK = "LOCK"
 LOG = "log"
+FORMAT = "FORMAT"
+FORMAT_VERSION = 1
 NEW = ".new"
 REMOVING = ".removing"
 REWRITTEN = ".rewritten"
@@ -38,6 +41,7 @@ def prepare(directory: Path) -> Path:
         refuse_remote(directory)
         log = directory / LOG
         log.mkdir(mode=0o700, exist_ok=True)
+        _check_format(directory)
         sync_directory(directory)
         sync_directory(directory.parent)
     except OSError as error:
@@ -45,6 +49,27 @@ def prepare(directory: Path) -> Path:
             f"data directory {directory} cannot be used: {error.strerror or error}"
         ) from None
     return log
+
+
+def _check_format(directory: Path) -> None:
+    """Refuse a log that another version of meshmq writes; mark one that is new."""
+    path = directory / FORMAT
+    if not path.exists():
+        path.write_text(f"meshmq log {FORMAT_VERSION}\n")
+        path.chmod(0o600)
+        sync_file(path)
+        return
+    words = path.read_text(errors="replace").split()
+    if len(words) != 3 or words[:2] != ["meshmq", "log"] or not words[2].isdecimal():
+        raise ConfigError(
+            f"{path} does not say what the log is written in: it should read "
+            f"'meshmq log {FORMAT_VERSION}'"
+        )
+    if int(words[2]) != FORMAT_VERSION:
+        raise ConfigError(
+            f"data directory {directory} is in log format {words[2]}, this meshmq reads "
+            f"{FORMAT_VERSION}: install the version of meshmq that wrote it, or a newer one"
+        )
 
 
 def _close_to_others(directory: Path) -> None:

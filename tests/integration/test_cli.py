@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 
@@ -291,3 +292,53 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# -- the log of a node that is not running --------------------------------------------------------
+
+
+def test_verify_check_and_repair(process_node):
+    """A flipped bit is found, told with topic and offsets, and a log that refuses is repaired."""
+    data = process_node.data
+    with meshmq.connect(process_node.url) as mesh:
+        for i in range(5):
+            mesh.publish("orders", b"%d" % i + bytes(40_000)).wait(20)
+    code, _, said = run("log", "verify", "--data", data)
+    assert code == 1
+    assert "in use" in the_sentence(said)
+    process_node.stop()
+    assert "all is well" in run("log", "verify", "--data", data)[1]
+    assert "all is well" in run("node", "--check", "--data", data)[1]
+    assert "nothing to repair" in run("log", "repair", "--data", data)[1]
+    values = next(data.rglob("values.bin"))
+    content = bytearray(values.read_bytes())
+    content[100_000] ^= 1
+    values.write_bytes(content)
+    code, found, _ = run("log", "verify", "--data", data)
+    assert code == 65
+    assert "offsets 2 to 2 of topic 'orders'" in found
+    told = json.loads(run("log", "verify", "--data", data, "--json")[1])
+    assert (told["ok"], told["problems"][0]["first_offset"]) == (False, 2)
+    assert run("node", "--check", "--data", data)[0] == 65
+    connection = sqlite3.connect(next(data.rglob("cache.db")))
+    connection.execute("UPDATE Cache SET value = zeroblob(99) WHERE key = 2")
+    connection.commit()
+    connection.close()
+    code, _, said = run("node", "--data", data, "--listen", "tcp://127.0.0.1:0")
+    assert code == 65
+    assert "meshmq log repair" in the_sentence(said)
+    assert "commits 2 to 2 are damaged" in run("log", "repair", "--data", data)[1]
+    process_node.start()
+    with meshmq.connect(process_node.url) as mesh:
+        with mesh.subscribe("orders", start="earliest") as sub:
+            got = [sub.fetch(1, timeout=20)[0] for _ in range(3)]
+            assert [m.offset for m in got] == [0, 3, 4]
+            assert sub.missed == 2
+        (lost,) = mesh.admin.status()["damage"]
+        assert (lost["topic"], lost["first_offset"], lost["next_offset"]) == ("orders", 2, 3)
+
+
+def test_log_commands_say_where_there_is_nothing(tmp_path):
+    code, _, said = run("log", "verify", "--data", tmp_path)
+    assert code == 1
+    assert "holds no log" in the_sentence(said)

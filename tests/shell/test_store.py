@@ -220,7 +220,7 @@ def test_no_side_file_ever(opened, writer_of, tmp_path, small_segments):
         writer.write(1, size)
     opened()
     names = {path.name for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    assert names <= {"LOCK", "cache.db", "cache.db-wal", "cache.db-shm", "values.bin"}
+    assert names <= {"LOCK", "FORMAT", "cache.db", "cache.db-wal", "cache.db-shm", "values.bin"}
 
 
 def test_pickle_is_neither_written_nor_read(opened, tmp_path):

@@ -73,7 +73,7 @@ def test_bit_flip_in_the_values_file(opened, writer_of, reader, tmp_path):
     for streams in (None, [1], [2]):
         assert_only_damaged(reader(store, streams), writer.expected(streams), {(3, 0)})
     assert store.stats()["damaged_batches"] > 0
-    assert "are damaged" in store.check()[0]
+    assert "are damaged" in store.check()[0].sentence
 
 
 def test_tail_of_the_values_file_cut(opened, writer_of, reader, tmp_path):
@@ -176,7 +176,7 @@ def test_unreadable_closed_segment_is_one_reported_gap(
     assert reader(store, [1], ("offset", 5, 0))[0].base_offset == 5
     assert reader(store, [1], ("position", 4, 0)) == [b for b in later if b.stream == 1]
     assert reader(store, [1], ("time", 0, 0))[0].damaged
-    assert "cannot be opened" in store.check()[0]
+    assert "cannot be opened" in store.check()[0].sentence
 
 
 def test_missing_segment_refuses_the_start(opened, writer_of, tmp_path, small_segments):

@@ -1,0 +1,94 @@
+"""``meshmq log``: look after the log of a node that is not running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshmq.cli.options import JsonOption
+from meshmq.cli.output import emit, note, say
+from meshmq.errors import ConfigError
+
+app = typer.Typer(
+    help="Verify and repair the log of a node that is not running.", no_args_is_help=False
+)
+NameOption = Annotated[str, typer.Option(help="Name of the node.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Directory of its log. [default: as `meshmq node`]"),
+]
+
+
+@app.command()
+def verify(name: NameOption = "node-1", data: DataOption = None, json: JsonOption = False) -> None:
+    """Read everything; tell which records are damaged. Exit 65 if any are."""
+    verify_log(_directory(name, data), json)
+
+
+@app.command()
+def repair(name: NameOption = "node-1", data: DataOption = None, json: JsonOption = False) -> None:
+    """Make a log that refuses to open usable again, giving up what cannot be read.
+
+    Nothing readable is lost, and files that cannot be opened are put aside, not deleted. If there
+    is a good copy of the directory, restore that instead.
+    """
+    from meshmq.shell import store_repair
+
+    directory = _directory(name, data)
+    done = store_repair.repair(directory)
+    if json:
+        emit({"data": str(directory), "done": done})
+        return
+    for sentence in done:
+        say(sentence)
+    if not done:
+        say(f"{directory} opens as it is: there is nothing to repair (see `meshmq log verify`)")
+
+
+def _directory(name: str, data: Path | None) -> Path:
+    from meshmq.cli.node import default_data_directory
+
+    directory = (data or default_data_directory(name)).expanduser()
+    if not (directory / "log").is_dir():
+        raise ConfigError(f"{directory} holds no log: say where it is with --data")
+    return directory
+
+
+def verify_log(directory: Path, json: bool) -> None:
+    """Read the whole log and say how it is; exit 65 if something is damaged."""
+    from meshmq.cli.boundary import EXIT_DAMAGED
+    from meshmq.shell.store import LogStore
+
+    store = LogStore.open(directory)
+    try:
+        problems = store.check()
+        stats = store.stats()
+        topics = len(store.state.streams)
+    finally:
+        store.close()
+    if json:
+        emit(
+            {
+                "data": str(directory),
+                "ok": not problems,
+                "durable_topics": topics,
+                "segments": stats["segments"],
+                "bytes": stats["bytes"],
+                "next_lsn": stats["next_lsn"],
+                "problems": [problem._asdict() for problem in problems],
+            }
+        )
+    else:
+        for problem in problems:
+            say(problem.sentence)
+        if not problems:
+            say(
+                f"{directory}: {topics} durable topics, {stats['segments']} segments, "
+                f"{stats['bytes']:,} bytes: all is well"
+            )
+    if problems:
+        if not json:
+            note(f"{len(problems)} problems found; readers are told of the gaps, never wrong data")
+        raise typer.Exit(EXIT_DAMAGED)
