@@ -77,6 +77,14 @@ RECENT_BYTES_MAX = 16 * MIB  # newest commits kept in memory for subscribers a l
 TOPICS_MAX = 100_000
 DAMAGE_TOLD_MAX = 100  # damaged ranges that ``status`` lists; all are counted
 
+# --- memory --------------------------------------------------------------------------------
+MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again
+MEMORY_CHECK_NS = 250 * MS  # an attacker on a fast network sends some 250 MiB in that time
+MEMORY_SETTLE_NS = 2 * SECOND  # then what was freed is back with the system
+TOPIC_MEMORY_BYTES = 4 * KIB  # about what a topic costs in memory, with its index entries
+PRODUCER_MEMORY_BYTES = 1 * KIB  # about what a (producer, topic) pair costs
+OPEN_FILES = 65_536  # asked for where the system sets no bound
+
 # --- store ---------------------------------------------------------------------------------
 COMMIT_BYTES_MAX = 8 * MIB
 COMMIT_INLINE_BYTES_MAX = 16 * KIB  # larger payloads go to the segment's values file

@@ -114,6 +114,11 @@ class Delivery:
     def subscriptions(self) -> Iterable[Subscription]:
         return self._subscriptions.values()
 
+    def held_bytes(self) -> int:
+        """Payload bytes in memory: the newest commits and what waits for credit."""
+        queued = sum([sub.queue_bytes for sub in self._subscriptions.values()])
+        return self._recent_bytes + queued
+
     # -- coming and going -------------------------------------------------------------------
 
     def subscribe(self, link: bytes, frame: Subscribe, origin: bytes) -> Subscribed:

@@ -289,9 +289,12 @@ class Node:
     def _on_bad_frame(self, link: bytes, reason: str, now_ns: int) -> None:
         self.bad_frames += 1
         peer = self.peers.get(link)
+        refusal = Refuse("bad-frame", reason)
         if peer is not None:
-            peer.session.say_goodbye(now_ns, Refuse("bad-frame", reason))
+            peer.session.say_goodbye(now_ns, refusal)
             self._touched[link] = peer
+        else:
+            self._effects.append(Send(link, Envelope(0, 0, 0, refusal)))
 
     def _drop(self, link: bytes) -> None:
         peer = self.peers.pop(link, None)
@@ -388,6 +391,17 @@ class Node:
     def has_unsynced(self) -> bool:
         """Whether accepted records wait for their sync."""
         return self.streams.has_unsynced
+
+    def held_bytes(self) -> int:
+        """About how much memory the node's data takes, for the shell to compare with the rest."""
+        unacked = sum([peer.session.unacked_bytes for peer in self.peers.values()])
+        return (
+            self.admission.waiting_bytes
+            + self.delivery.held_bytes()
+            + unacked
+            + len(self.topics.by_name) * limits.TOPIC_MEMORY_BYTES
+            + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
+        )
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
         """The node ends in order: tell every client."""

@@ -96,6 +96,11 @@ class Session:
         """Frames sent and not yet acknowledged."""
         return len(self._unacked)
 
+    @property
+    def unacked_bytes(self) -> int:
+        """Payload bytes of them."""
+        return self._unacked_bytes
+
     def send(self, body: Body, now_ns: int) -> None:
         """Send ``body`` in order and once. The session must be OPEN; nothing goes when CLOSED."""
         if self.state is SessionState.CLOSED:

@@ -81,6 +81,11 @@ class Streams:
         """Whether accepted batches wait for their sync."""
         return bool(self._unsynced)
 
+    @property
+    def producer_count(self) -> int:
+        """(producer, durable topic) pairs that are remembered."""
+        return self._producer_count
+
     def publish(
         self, link: bytes, producer: bytes, batch: PublishBatch, data: bytes, entries: list[Entry]
     ) -> tuple[Accepted | None, Confirmation | None]:

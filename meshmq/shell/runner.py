@@ -21,6 +21,7 @@ from meshmq.errors import BadFrame
 from meshmq.names import check_mesh
 from meshmq.shell import clock
 from meshmq.shell.disk import DiskThread, Job
+from meshmq.shell.memory import Breaker, give_back, raise_open_files, resident_bytes
 from meshmq.shell.sockets import NodeSocket, Wake, check_url
 
 FRAMES_PER_TURN = 64  # then what was appended goes to disk while the next frames are read
@@ -79,6 +80,9 @@ class NodeRunner:
             entropy=clock.entropy(),
             more_status=self._status,
         )
+        raise_open_files()
+        self._breaker = Breaker(resident_bytes(), self._node.held_bytes())
+        self._check_memory_at = self._started_ns
         self._jobs: list[Job] = []
         self._gone: list[bytes] = []
 
@@ -117,12 +121,23 @@ class NodeRunner:
             self._on_message(message, now)
         if self._node.next_deadline_ns() <= now:
             self._handle(TimerFired(), now)
+        if now >= self._check_memory_at:
+            self._check_memory(now)
         while self._gone:
             self._handle(LinkClosed(self._gone.pop(), "the connection is gone"), now)
         self._perform(self._node.end_turn(now))
         if self._jobs:
             self._disk.put(self._jobs)
             self._jobs = []
+
+    def _check_memory(self, now: int) -> None:
+        """See shell.memory. It is looked at while frames come, which is when it grows; an attack
+        that sends nothing whole is seen at the node's next timer, within a second."""
+        self._check_memory_at = now + limits.MEMORY_CHECK_NS
+        if self._breaker.is_due(resident_bytes(), self._node.held_bytes(), now):
+            self._gone += self._node.peers
+            self._socket.rebind()
+            give_back()
 
     def _on_message(self, message: list[bytes], now: int) -> None:
         link = message[0]
@@ -169,5 +184,7 @@ class NodeRunner:
         return {
             "uptime_seconds": round((clock.now_ns() - self._started_ns) / limits.SECOND, 3),
             "unsent_frames": dict(self._unsent),
+            "memory_bytes": resident_bytes(),
+            "memory_breaks": self._breaker.breaks,
             "store": self._disk.stats,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
 import weakref
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from meshmq import limits
 from meshmq.errors import ConfigError
 
 _MAX_PART = limits.FRAME_PAYLOAD_BYTES_MAX + 64 * limits.KIB
+_PARTS_KEPT = limits.FRAME_PARTS_MAX + 1
 _ZERO_COPY_BYTES = 32 * limits.KIB
 # Plain ints: combining enum members costs more than a send.
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
@@ -135,13 +137,14 @@ def _send(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
 
 
 def _receive(socket: zmq.Socket[bytes]) -> list[bytes]:
-    """All parts of the next message; raise Again if there is none."""
+    """The parts of the next message, a few too many at most; raise Again if there is none."""
     # A Frame knows whether more follows; asking the socket costs as much as receiving.
     frame = socket.recv(_NOW, copy=False)
     parts = [frame.bytes]
     while frame.more:
         frame = socket.recv(_NOW, copy=False)
-        parts.append(frame.bytes)
+        if len(parts) <= _PARTS_KEPT:
+            parts.append(frame.bytes)  # the rest of an endless message is let go
     return parts
 
 
@@ -150,10 +153,8 @@ class NodeSocket:
 
     def __init__(self, url: str) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        _configure(self._socket, url)
-        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._socket.setsockopt(zmq.BACKLOG, 512)
+        self._context.set(zmq.MAX_SOCKETS, 65_535)
+        self._socket = self._make(url)
         bound = url[:-2] + ":*" if url.endswith(":0") else url
         try:
             self._socket.bind(bound)
@@ -168,6 +169,31 @@ class NodeSocket:
         self.url = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._wake: Wake | None = None
         self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+
+    def _make(self, url: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        _configure(socket, url)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        socket.setsockopt(zmq.BACKLOG, 512)
+        return socket
+
+    def rebind(self) -> None:
+        """Close every link, free what they hold, and listen again at the same address."""
+        self._poller.unregister(self._socket)
+        self._socket.close(0)
+        self._socket = self._make(self.url)
+        for left in range(200, -1, -1):
+            try:
+                self._socket.bind(self.url)
+                break
+            except zmq.ZMQError as error:
+                # The I/O thread has not closed the old one yet.
+                if error.errno != zmq.EADDRINUSE or left == 0:
+                    raise ConfigError(
+                        f"cannot listen on {self.url} again: {error.strerror}"
+                    ) from None
+                time.sleep(0.01)
         self._poller.register(self._socket, zmq.POLLIN)
 
     def watch(self, wake: Wake) -> None:

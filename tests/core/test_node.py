@@ -362,7 +362,8 @@ def test_a_bad_frame_ends_the_session_with_a_reason_and_is_counted(linked):
     assert (linked.node.peers, len(linked.node.delivery)) == ({}, 0)
     linked.handle(BadFrameReceived(b"stranger", "no frame"))
     assert linked.node.status()["bad_frames"] == 2
-    assert linked.take(b"stranger") == []
+    (answer,) = linked.take(b"stranger")  # a stranger is told too
+    assert (answer.code, answer.message) == ("bad-frame", "no frame")
 
 
 def test_a_silent_client_is_let_go_and_its_subscriptions_with_it(linked):
