@@ -12,6 +12,8 @@ Rules:
    be overdrawn by one batch. What a subscription is behind costs no memory.
 3. Transient batches wait for credit in the subscription's own queue, bounded in bytes: the oldest
    are dropped for that subscription alone, counted, and told with the next delivery.
+4. While more than its budget is on the way to all subscribers together, the node sends only to
+   links that have acknowledged everything; the others wait in ``_denied``.
 """
 
 from __future__ import annotations
@@ -86,6 +88,9 @@ class Delivery:
 
     Attributes:
         delivered, dropped, damaged: records so far.
+        is_crowded: rule 4 is on; set by the owner.
+        burdened: links with unacknowledged deliveries; kept by the owner.
+        queued_bytes: transient batches that wait for credit, of all subscriptions.
         damaged_ranges: (topic, first offset) -> next offset, of what readers met damaged.
     """
 
@@ -105,6 +110,10 @@ class Delivery:
         self.delivered = 0
         self.dropped = 0
         self.damaged = 0
+        self.is_crowded = False
+        self.burdened: set[bytes] = set()
+        self._denied: dict[int, Subscription] = {}
+        self.queued_bytes = 0
         self.damaged_ranges: dict[tuple[str, int], int] = {}
 
     def __len__(self) -> int:
@@ -116,8 +125,7 @@ class Delivery:
 
     def held_bytes(self) -> int:
         """Payload bytes in memory: the newest commits and what waits for credit."""
-        queued = sum([sub.queue_bytes for sub in self._subscriptions.values()])
-        return self._recent_bytes + queued
+        return self._recent_bytes + self.queued_bytes
 
     # -- coming and going -------------------------------------------------------------------
 
@@ -195,6 +203,7 @@ class Delivery:
         if sub is not None:
             self._reads.pop(sub.reading, None)
             self._interest.clear()
+            self.queued_bytes -= sub.queue_bytes
 
     def drop_link(self, link: bytes) -> None:
         """Forget every subscription of a session that ended."""
@@ -244,6 +253,7 @@ class Delivery:
         for sub in subs:
             sub.queue.append(_Queued(row, payload))
             sub.queue_bytes += row.length
+            self.queued_bytes += row.length
         return list(subs)
 
     def on_read(self, reader: int, batches: Iterable[StoredBatch], lsn: int, slot: int) -> None:
@@ -288,11 +298,28 @@ class Delivery:
 
     # -- what goes out ----------------------------------------------------------------------
 
+    def _may_send(self, sub: Subscription) -> bool:
+        if not sub.has_credit:
+            return False
+        if self.is_crowded and sub.link in self.burdened:
+            self._denied[id(sub)] = sub
+            return False
+        return True
+
+    def feed_denied(self) -> None:
+        """Acknowledgements came: try again for those that rule 4 held back."""
+        if not self._denied:
+            return
+        denied, self._denied = self._denied, {}
+        for sub in denied.values():
+            if self._subscriptions.get((sub.link, sub.number)) is sub:
+                self.feed(sub)
+
     def feed(self, sub: Subscription) -> None:
         """Send what credit allows: transient batches that wait, then the log from the cursor."""
         if sub.queue:
             self.flush(sub)
-        while not sub.is_live and not sub.reading and sub.has_credit:
+        while not sub.is_live and not sub.reading and self._may_send(sub):
             if sub.lsn > self.committed_lsn and sub.start is None:
                 sub.is_live = True
             elif sub.start is None and self._recent and sub.lsn >= self._recent[0].lsn:
@@ -348,7 +375,7 @@ class Delivery:
     def flush(self, sub: Subscription) -> None:
         """Send transient batches within credit, then drop the oldest over the queue's bound."""
         queue = sub.queue
-        while queue and sub.has_credit:
+        while queue and self._may_send(sub):
             rows: list[_Queued] = []
             size = records = 0
             while queue and len(rows) < limits.FRAME_BATCHES_MAX:
@@ -362,11 +389,16 @@ class Delivery:
                 size += rows[-1].row.length
                 records += rows[-1].row.count
             sub.queue_bytes -= size
+            self.queued_bytes -= size
             self._deliver(sub, rows)
         # The newest stays, so that there is always a delivery to tell of those dropped.
-        while sub.queue_bytes > self._queue_bytes_max and len(queue) > 1:
+        while len(queue) > 1 and (
+            sub.queue_bytes > self._queue_bytes_max
+            or self.queued_bytes > limits.TRANSIENT_QUEUES_BYTES_MAX
+        ):
             old = queue.popleft().row
             sub.queue_bytes -= old.length
+            self.queued_bytes -= old.length
             sub.dropped += old.count
             sub.dropped_total += old.count
             self.dropped += old.count
@@ -381,6 +413,8 @@ class Delivery:
         sub.credit_records -= records
         sub.delivered += records
         self.delivered += records
+        if self.is_crowded:
+            self.burdened.add(sub.link)  # one delivery each, until it is acknowledged
         missed, sub.dropped = sub.dropped, 0
         frame = Deliver(sub.number, tuple([r.row for r in rows]), missed, payload)
         self.sends.append((sub.link, frame))

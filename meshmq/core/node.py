@@ -61,6 +61,7 @@ class Peer:
     session: Session
     hello: Hello
     due_ns: int = 0
+    unacked_bytes: int = 0
 
 
 class Node:
@@ -74,6 +75,7 @@ class Node:
         recent_bytes: newest commits kept in memory for subscribers a little behind.
         queue_bytes: transient records that wait for one subscriber.
         budget_bytes: records that wait for their sync.
+        delivered_bytes: records sent to all subscribers and not acknowledged.
         more_status: what the shell adds to ``status``.
     """
 
@@ -89,6 +91,7 @@ class Node:
         recent_bytes: int = limits.RECENT_BYTES_MAX,
         queue_bytes: int = limits.TRANSIENT_QUEUE_BYTES_MAX,
         budget_bytes: int = limits.UNSYNCED_BYTES_MAX,
+        delivered_bytes: int = limits.DELIVERED_BYTES_MAX,
         more_status: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.origin = state.origin
@@ -105,6 +108,8 @@ class Node:
         self.bad_frames = 0
         self.refused_sessions = 0
         self.sessions_opened = 0
+        self._unacked_bytes = 0
+        self._delivered_bytes_max = delivered_bytes
         self._producers: dict[bytes, bytes] = {}  # producer -> link
         self._due: list[tuple[int, bytes]] = []
         self._retention_ns = 0
@@ -165,8 +170,23 @@ class Node:
             return
         self._touched[link] = peer
         received = peer.session.receive(envelope, now_ns)
+        self._count_unacked(peer)
         if received is not None:
             self._on_body(peer, received, now_ns)
+
+    def _count_unacked(self, peer: Peer) -> None:
+        """Keep the sum of what is on its way to subscribers, for Delivery's rule 4."""
+        unacked = peer.session.unacked_bytes
+        if unacked == peer.unacked_bytes:
+            return
+        self._unacked_bytes += unacked - peer.unacked_bytes
+        peer.unacked_bytes = unacked
+        delivery = self.delivery
+        delivery.is_crowded = self._unacked_bytes > self._delivered_bytes_max
+        if unacked:
+            delivery.burdened.add(peer.link)
+        else:
+            delivery.burdened.discard(peer.link)
 
     def _on_hello(self, link: bytes, session: int, hello: Hello, now_ns: int) -> None:
         refusal = self._judge(hello)
@@ -300,6 +320,9 @@ class Node:
         peer = self.peers.pop(link, None)
         if peer is not None:
             self._touched.pop(link, None)
+            self._unacked_bytes -= peer.unacked_bytes
+            self.delivery.is_crowded = self._unacked_bytes > self._delivered_bytes_max
+            self.delivery.burdened.discard(link)
             if self._producers.get(peer.hello.producer) == link:
                 del self._producers[peer.hello.producer]
             self.delivery.drop_link(link)
@@ -314,6 +337,7 @@ class Node:
                 self.delivery.flush(sub)
             self._dirty = {}
         delivery = self.delivery
+        delivery.feed_denied()
         if delivery.sends:
             for link, frame in delivery.sends:
                 peer = self.peers.get(link)
@@ -379,6 +403,7 @@ class Node:
             if session.outbox:
                 self._effects += [Send(link, envelope) for envelope in session.outbox]
                 session.outbox = []
+                self._count_unacked(peer)
             if session.state is SessionState.CLOSED:
                 self._drop(link)
                 continue
@@ -394,11 +419,10 @@ class Node:
 
     def held_bytes(self) -> int:
         """About how much memory the node's data takes, for the shell to compare with the rest."""
-        unacked = sum([peer.session.unacked_bytes for peer in self.peers.values()])
         return (
             self.admission.waiting_bytes
             + self.delivery.held_bytes()
-            + unacked
+            + self._unacked_bytes
             + len(self.topics.by_name) * limits.TOPIC_MEMORY_BYTES
             + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
         )
@@ -422,6 +446,7 @@ class Node:
             },
             "state": "full" if self.admission.is_full else "ok",
             "unsynced_bytes": self.admission.waiting_bytes,
+            "undelivered_bytes": self._unacked_bytes + delivery.queued_bytes,
             "published": streams.published,
             "confirmed": streams.confirmed,
             "repeated": streams.repeated,
