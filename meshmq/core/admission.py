@@ -50,7 +50,7 @@ class Admission:
                 f"the node's disk has no room left above its reserve of {self._reserve >> 20} MiB: "
                 f"free some, or shorten the retention of topics; publishing goes on by itself then"
             )
-        if after > self._budget_bytes:
+        if after > self._budget_bytes and self.waiting_bytes:
             return "busy", f"{self.waiting_bytes} bytes wait for the node's disk, its limit"
         mine = self._waiting.get(link, 0)
         if mine and mine + size > limits.PRODUCER_UNSYNCED_BYTES_MAX:

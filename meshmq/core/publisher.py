@@ -53,13 +53,15 @@ class Lane:
         in_flight: batches sent and not answered, oldest first.
         unsettled: closed batches whose end is not known, oldest first.
         held: batches that wait to be numbered anew; not empty only while ``in_flight`` drains.
+        is_fresh: nothing of it can be at the node yet: it begins with sequence 1, and whatever was
+            sent was refused.
         explicit: whether the program numbers the records itself.
         owner: what the shell hangs here for receipts; the machine never looks at it.
         transient: None until the node has told; then whether the topic keeps nothing.
     """
 
     __slots__ = (
-        "explicit", "held", "in_flight", "open", "owner", "plain", "tail", "topic", "transient",
+        "explicit", "held", "in_flight", "is_fresh", "open", "owner", "plain", "tail", "topic", "transient",
         "unsettled",
     )  # fmt: skip
 
@@ -73,6 +75,7 @@ class Lane:
         self.unsettled: deque[Batch] = deque()
         self.held: list[Batch] = []
         self.explicit = False
+        self.is_fresh = True
         self.transient: bool | None = None
 
 
@@ -304,6 +307,10 @@ class Publisher:
         lane.explicit = lane.explicit or sequence is not None
         first = lane.tail + 1 if sequence is None else sequence
         after = min(lane.tail, first - 1)  # a program may publish old sequences again
+        if lane.tail == 0 and first > 1:
+            # It goes on where an earlier run ended, and the node must know about that.
+            after = first - 1
+            lane.is_fresh = False
         batch = lane.open = Batch(lane, first, after, clock_ns(), wanted)
         lane.plain = batch if wanted == TOPIC_DEFAULT and sequence is None else None
         self._opened.append(batch)
@@ -335,6 +342,7 @@ class Publisher:
             batch = queue.popleft()
             if batch.lane.held:
                 batch.lane.held.append(batch)
+                self._release(batch.lane)
                 continue
             data = self._bytes_of(batch)
             if chosen and (
@@ -410,6 +418,7 @@ class Publisher:
             self._on_refusal(lane, c)
             return
         lane.transient = c.durability == SENT
+        lane.is_fresh = False
         for batch in _take_covered(lane.in_flight, c.first, c.count):
             if c.has_offset:
                 batch.base_offset = c.base_offset + batch.first - c.first
@@ -429,20 +438,32 @@ class Publisher:
             self._trim(batch, c.last)
         elif c.code == "sequence-gap":
             # Once everything before it is settled, a batch may follow whatever the node has;
-            # those behind it follow their neighbours as before.
+            # those behind it follow their neighbours as before. Not where the program numbers
+            # its records: it will say those that were refused again, and the node must not take
+            # them for stored by then.
             if lane.unsettled[0] is batch:
+                if lane.explicit and not lane.transient:
+                    self._refused(batch, c)
+                    return
                 batch.after = min(batch.after, c.last)
         elif c.code == "busy":
             pass  # it was told with a Window how long to wait
+        elif c.code == "producer-unknown" and lane.unsettled[0] is not batch:
+            pass  # the one before it was refused; what becomes of that decides
         elif c.code == "producer-unknown" and batch.attempts == 1 and not lane.explicit:
             self._hold(batch)
             return
+        elif c.code == "producer-unknown" and lane.is_fresh and c.last == 0:
+            batch.after = 0  # all before it was refused, so it follows nothing
         else:
-            lane.in_flight.remove(batch)
-            self._finish(batch, FAILED, from_code(c.code, c.message))
-            self._release(lane)
+            self._refused(batch, c)
             return
         self._again(batch)
+
+    def _refused(self, batch: Batch, c: Confirmation) -> None:
+        batch.lane.in_flight.remove(batch)
+        self._finish(batch, FAILED, from_code(c.code, c.message))
+        self._release(batch.lane)
 
     def _hold(self, batch: Batch) -> None:
         """The node knows nothing of this producer, and this batch was never sent before: number
@@ -470,6 +491,7 @@ class Publisher:
     def _again(self, batch: Batch) -> None:
         batch.lane.in_flight.remove(batch)
         self._unfly(batch)
+        batch.attempts -= 1  # it was certainly not stored: as if never sent
         # Behind what was already put back, before what was never sent: order per lane holds
         # because refusals of one lane come in the order its batches were sent.
         self._queue.insert(self._resend_point(), batch)
@@ -504,6 +526,7 @@ class Publisher:
                     error = from_code("link-lost", "the link was lost before the node confirmed")
                     self._finish(batch, FAILED, error)
                 else:
+                    lane.is_fresh = False
                     self._unfly(batch)
                     again.append(batch)
             lane.held, held = [], lane.held

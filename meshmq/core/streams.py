@@ -184,7 +184,7 @@ class Streams:
         # What producers of a transient topic have sent is known to one life of the node only.
         # What a log knows of them it knows: there an unknown producer's first batch is new.
         lost = batch.resent and not self._topics.is_durable(batch.topic)
-        if not is_known and (batch.first > 1 or lost):
+        if not is_known and (batch.after > 0 or lost):
             return "producer-unknown", (
                 f"the node knows nothing of this producer on topic {batch.topic!r}, so it cannot "
                 f"tell whether sequence {batch.first} was stored before; sequences begin at 1"

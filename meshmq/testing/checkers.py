@@ -14,7 +14,7 @@ from meshmq.core.publisher import DONE, FAILED
 from meshmq.frames import START_EARLIEST, START_NEW
 from meshmq.names import matches
 from meshmq.testing.history import History, Published, Reader, decode
-from meshmq.testing.world import DURABLE
+from meshmq.testing.world import is_durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,15 @@ def rest(history: History) -> Iterator[str]:
         yield f"no rest: {fault}"
 
 
+def times(history: History) -> Iterator[str]:
+    """Append times never go back, whatever the wall clock does."""
+    before = 0
+    for commit in history.disk.commits:
+        if commit.append_time_ns < before:
+            yield f"commit {commit.lsn}: its append time went back"
+        before = commit.append_time_ns
+
+
 def offsets(history: History) -> Iterator[str]:
     """Offsets have no gaps, and each keeps the record it was first given."""
     ends: dict[int, int] = {}
@@ -77,15 +86,21 @@ def receipts(history: History) -> Iterator[str]:
     final = logs(history)
     present = {topic: set(values) for topic, values in final.items()}
     for p in history.published:
-        if p.topic not in DURABLE:
+        if not is_durable(p.topic):
             continue
         if p.batch.state == DONE or p.index < p.batch.skipped:
             yield from _confirmed(p, final.get(p.topic, []), present.get(p.topic, set()))
-        elif p.batch.state == FAILED and _code(p) not in FAILURES:
+        elif p.batch.state == FAILED and _code(p) not in _failures(history):
             yield f"{p.topic}: {p.value!r} failed with {_code(p)}"
 
 
-FAILURES = ("link-lost", "producer-fenced", "batch-refused")
+FAILURES = ("link-lost", "producer-fenced", "batch-refused", "storage-full", "sequence-gap")
+
+
+def _failures(history: History) -> tuple[str, ...]:
+    # Where all that a producer sent was refused for room, the node does not know it, and whoever
+    # was cut off from it meanwhile cannot know either.
+    return (*FAILURES, "producer-unknown") if history.filled else FAILURES
 
 
 def _code(p: Published) -> str:
@@ -123,7 +138,8 @@ def deliveries(history: History) -> Iterator[str]:
             expected[seen.topic] = seen.offset + 1
         if passed > reader.missed:
             yield f"{name}: {passed} records passed over, {reader.missed} told"
-        if reader.missed and not history.trims and not _may_drop(reader):
+        told = history.trims or history.disk.flipped or _may_drop(reader)
+        if reader.missed and not told:
             yield f"{name}: missed {reader.missed} though nothing was taken away"
 
 
@@ -135,7 +151,7 @@ def beginnings(history: History) -> Iterator[str]:
     """ "earliest" begins at the first record, "new" misses nothing after its answer."""
     final = logs(history)
     for reader in history.readers:
-        if reader.ended or reader.refused or history.trims:
+        if reader.ended or reader.refused or history.trims or history.disk.flipped:
             continue
         got = {(s.topic, s.offset) for s in reader.seen}
         name = f"{reader.client} {reader.pattern}"
@@ -146,7 +162,7 @@ def beginnings(history: History) -> Iterator[str]:
                 yield f"{name}: began at earliest and has no {topic} 0"
         if reader.start.kind == START_NEW:
             for p in history.published:
-                if p.topic in DURABLE and p.at_ns > reader.answered_ns and p.batch.state == DONE:
+                if is_durable(p.topic) and p.at_ns > reader.answered_ns and p.batch.state == DONE:
                     offset = _offset(p)
                     wanted = offset is not None and matches(reader.pattern, p.topic)
                     if wanted and (p.topic, offset) not in got:
@@ -177,7 +193,7 @@ def transient(history: History) -> Iterator[str]:
         sent = sum(
             1
             for p in history.published
-            if p.topic not in DURABLE
+            if not is_durable(p.topic)
             and matches(reader.pattern, p.topic)
             and p.at_ns > reader.answered_ns
             and p.batch.state == DONE
@@ -191,6 +207,7 @@ def transient(history: History) -> Iterator[str]:
 
 CHECKERS: tuple[Callable[[History], Iterator[str]], ...] = (
     rest,
+    times,
     offsets,
     streams,
     receipts,

@@ -22,12 +22,14 @@ class Disk:
         state: the sum of ``commits``, as recovery would find it.
         commits: all synced commits, from lsn 1.
         synced: (stream, offset) -> record, of what is synced and was ever stored.
+        flipped: (lsn, slot) of batches whose bytes on disk are no longer what was written.
     """
 
     def __init__(self, origin: bytes) -> None:
         self.state = LogState(origin)
         self.commits: list[Commit] = []
         self.synced: dict[tuple[int, int], bytes] = {}
+        self.flipped: set[tuple[int, int]] = set()
 
     def commit(
         self, entries: Sequence[Entry], wall_ns: int, records: Callable[[bytes], list[bytes]]
@@ -61,10 +63,12 @@ class Disk:
                 if found and size + len(batch.payload) > order.bytes_max:
                     return ReadDone(order.reader, tuple(found), lsn, at)
                 size += len(batch.payload)
+                is_damaged = (lsn, at) in self.flipped
                 found.append(
                     StoredBatch(
-                        batch.stream, batch.base_offset, batch.count, batch.payload,
-                        batch.checksum, commit.append_time_ns, lsn, at,
+                        batch.stream, batch.base_offset, batch.count,
+                        b"" if is_damaged else batch.payload,
+                        batch.checksum, commit.append_time_ns, lsn, at, is_damaged,
                     )
                 )  # fmt: skip
             lsn, slot = lsn + 1, 0

@@ -87,6 +87,7 @@ class History:
 
     Attributes:
         trims: whether retention took records away.
+        filled: whether the disk had no room for a while.
         rested: whether everything came to rest after healing.
         digest: of every event in order: equal for equal seeds.
     """
@@ -101,3 +102,4 @@ class History:
     events: int
     digest: str
     unrest: list[str]
+    filled: bool = False

@@ -39,6 +39,7 @@ from meshmq.core.events import (
     LinkOpened,
     NodeEvent,
     RetentionPlanned,
+    StorageMeasured,
     TimerFired,
 )
 from meshmq.core.log import Entry, RuleEntry
@@ -63,7 +64,17 @@ ORIGIN = b"simulated-origin"
 DURABLE = ("d.a", "d.b", "d.c.x")
 TRANSIENT = ("t.a", "t.b")
 NAMED = "c0"
+MANY = 2_000
+HOUR_NS = 3_600 * SECOND
+RESERVE = 100
 PATTERNS = ("d.>", "d.a", "d.*", ">", "t.>", "t.a", "d.c.x", "d.b")
+
+
+def is_durable(topic: str) -> bool:
+    """Whether a topic of the simulated programs is."""
+    return topic not in TRANSIENT
+
+
 FAULTS_NS = 4 * SECOND
 HEALED_NS = 40 * SECOND
 
@@ -127,6 +138,17 @@ class World:
         self.recent_bytes = rng.choice([0, 500, 1 << 24])
         self.queue_bytes = rng.choice([1_000, 1 << 22])
         self.retention = rng.random() < 0.2
+        self.budget_bytes = rng.choice([200, 2_000, 1 << 30])
+        self.delivered_bytes = rng.choice([100, 1_000, 1 << 30])
+        self.full_count = rng.choice([0, 0, 1, 3])  # how often the disk has no room for a while
+        self.flips = rng.choice([0, 0, 0, 2])  # bytes that change on the disk
+        self.jumps = rng.choice([0, 0, 2])  # of the wall clock, an hour either way
+        self.swizzle = rng.random() < 0.2
+        self.many = MANY if rng.random() < 0.01 else 0  # topics
+        if self.many:
+            self.budget_bytes = 1 << 30  # else they take longer than a history has
+        self.is_full = False
+        self._wall_ns = WALL_NS
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -152,6 +174,7 @@ class World:
         return History(
             self.seed, self.disk, self.published, self.readers, self.trims, not unrest,
             self.kills, self.events, self._digest.hexdigest(), unrest,
+            self.full_count > 0,
         )  # fmt: skip
 
     def _play(self, until_ns: int) -> None:
@@ -175,6 +198,65 @@ class World:
                 self.after(int(rng.random() * FAULTS_NS), partial(self._cut, program.name))
             if rng.random() < 0.3:
                 self.after(int(rng.random() * FAULTS_NS), partial(self._restart, program.name))
+        for _ in range(self.full_count):
+            self.after(int(rng.random() * FAULTS_NS), self._fill_disk)
+        for _ in range(self.flips):
+            self.after(int(rng.random() * FAULTS_NS), self._flip)
+        for _ in range(self.jumps):
+            self.after(int(rng.random() * FAULTS_NS), self._jump)
+        if self.swizzle:
+            self.after(int(rng.random() * FAULTS_NS), self._swizzle)
+
+    def _fill_disk(self) -> None:
+        """No room for a while: only what is not a record goes to the log."""
+        if self._healed:
+            return
+        self.is_full = True
+        self._measure()
+        self.after(int(self.rng.random() * SECOND), self._make_room)
+
+    def _make_room(self) -> None:
+        self.is_full = False
+        self._measure()
+
+    def _measure(self) -> None:
+        self._note("full" if self.is_full else "room")
+        self._node_event(StorageMeasured(0 if self.is_full else 1 << 40, RESERVE))
+
+    def _flip(self) -> None:
+        """A byte on the disk changes: whoever reads that batch is told that it is damaged."""
+        commits = [c for c in self.disk.commits if c.batches]
+        if commits:
+            commit = self.rng.choice(commits)
+            self.disk.flipped.add((commit.lsn, self.rng.randrange(len(commit.batches))))
+            self._note("flip", commit.lsn)
+
+    def _jump(self) -> None:
+        """Somebody sets the clock: nothing but timestamps may notice."""
+        self._wall_ns += self.rng.choice([-HOUR_NS, HOUR_NS])
+
+    def _swizzle(self) -> None:
+        """Links stop one by one, in one direction or both, and come back in another order."""
+        rng = self.rng
+        names = sorted(self.programs)
+        rng.shuffle(names)
+        for i, name in enumerate(names):
+            kind = rng.choice(["deaf", "mute", "both"])
+            self.after(i * 50 * MS + 1, partial(self._clog, name, kind, True))
+        rng.shuffle(names)
+        begin = int(rng.random() * 4 * SECOND)
+        for i, name in enumerate(names):
+            self.after(begin + (i + 3) * 100 * MS, partial(self._clog, name, "both", False))
+
+    def _clog(self, name: str, kind: str, clogged: bool) -> None:
+        if self._healed:
+            return
+        program = self.programs[name]
+        self._note("clog", name, kind, clogged)
+        if kind in ("deaf", "both"):
+            program.deaf = clogged
+        if kind in ("mute", "both"):
+            program.mute = clogged
 
     def _cut(self, name: str) -> None:
         """Break a program's link: seen at once, or one way only, or silent."""
@@ -220,6 +302,7 @@ class World:
             program.deaf = program.mute = False
         if self.node is None:
             self._start_node()
+        self._make_room()
         for reader in self.readers:
             if not reader.consumes:
                 reader.consumes = True
@@ -234,10 +317,12 @@ class World:
         self.node = Node(
             self.disk.state, name="n", mesh="local", software="simulated", check=check_batch,
             entropy=self.rng, recent_bytes=self.recent_bytes, queue_bytes=self.queue_bytes,
+            budget_bytes=self.budget_bytes, delivered_bytes=self.delivered_bytes,
         )  # fmt: skip
         self._node_due = None
         if not self.disk.commits:
             self._make_topics()
+        self._measure()
         self._node_timer()
 
     def _make_topics(self) -> None:
@@ -310,7 +395,7 @@ class World:
             if self._epoch > epoch + 1:
                 return  # a restarted node has already read the log without it
             entries = [entry for append in group for entry in append.entries]
-            commit = self.disk.commit(entries, WALL_NS + self.now_ns, decode)
+            commit = self.disk.commit(entries, self._wall_ns + self.now_ns, decode)
             self._note("synced", commit.lsn)
             if epoch == self._epoch:
                 self._syncing = False
@@ -445,7 +530,13 @@ class World:
                             self.after(int(self.rng.random() * MS), partial(self._take, reader))
                 case CommandAnswered():
                     pass
-        program.client.publisher.take_finished()
+        for batch in program.client.publisher.take_finished():
+            code = batch.error.code if batch.error is not None else ""
+            if program.name == NAMED and code in ("storage-full", "sequence-gap"):
+                # It numbers its records: it says what was refused again.
+                counters = program.counters
+                topic = batch.lane.topic
+                counters[topic] = min(counters[topic], batch.first - 1)
         self._client_timer(program)
 
     def _reopen(self, program: _Program) -> None:
@@ -477,7 +568,11 @@ class World:
         explicit = program.name == NAMED
         topic = rng.choice(DURABLE if explicit or rng.random() < 0.7 else TRANSIENT)
         count = rng.choice([1, 1, 2, 5, 30])
+        if self.many and topic in DURABLE and not explicit:
+            count = 200
         for _ in range(count):
+            if self.many and not explicit:
+                topic = f"m.{rng.randrange(self.many)}"
             self._publish_one(program, topic, explicit)
         if topic in DURABLE and not explicit and rng.random() < 0.03:
             program.client.publisher.add(topic, b"malformed", None, None, None, lambda: 0, 0, None)
