@@ -61,8 +61,8 @@ class Lane:
     """
 
     __slots__ = (
-        "explicit", "held", "in_flight", "is_fresh", "open", "owner", "plain", "tail", "topic", "transient",
-        "unsettled",
+        "explicit", "held", "in_flight", "is_fresh", "open", "owner", "plain", "tail", "topic",
+        "transient", "unsettled",
     )  # fmt: skip
 
     def __init__(self, topic: str, owner: Any) -> None:

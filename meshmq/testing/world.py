@@ -35,11 +35,9 @@ from meshmq.core.effects import (
 from meshmq.core.events import (
     Committed,
     FrameReceived,
-    LinkClosed,
     LinkOpened,
     NodeEvent,
     RetentionPlanned,
-    StorageMeasured,
     TimerFired,
 )
 from meshmq.core.log import Entry, RuleEntry
@@ -57,6 +55,7 @@ from meshmq.frames import (
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
 from meshmq.testing.disk import Disk
+from meshmq.testing.faults import FAULTS_NS, Faults
 from meshmq.testing.history import History, Published, Reader, Seen, check_batch, decode, encode
 
 WALL_NS = 1_700_000_000 * SECOND
@@ -65,8 +64,6 @@ DURABLE = ("d.a", "d.b", "d.c.x")
 TRANSIENT = ("t.a", "t.b")
 NAMED = "c0"
 MANY = 2_000
-HOUR_NS = 3_600 * SECOND
-RESERVE = 100
 PATTERNS = ("d.>", "d.a", "d.*", ">", "t.>", "t.a", "d.c.x", "d.b")
 
 
@@ -75,7 +72,6 @@ def is_durable(topic: str) -> bool:
     return topic not in TRANSIENT
 
 
-FAULTS_NS = 4 * SECOND
 HEALED_NS = 40 * SECOND
 
 
@@ -122,11 +118,11 @@ class World:
         self.programs: dict[str, _Program] = {}
         self._heap: list[tuple[int, float, int, Callable[[], None]]] = []
         self._digest = hashlib.sha256()
-        self._epoch = 0
-        self._waiting: list[Append] = []
-        self._syncing = False
+        self.epoch = 0
+        self.waiting: list[Append] = []
+        self.syncing = False
         self._node_due: int | None = None
-        self._healed = False
+        self.healed = False
         self._fifo_ns = 0
         rng = self.rng
         self.loss = rng.choice([0.0, 0.0, 0.01, 0.1])
@@ -148,7 +144,8 @@ class World:
         if self.many:
             self.budget_bytes = 1 << 30  # else they take longer than a history has
         self.is_full = False
-        self._wall_ns = WALL_NS
+        self.faults = Faults(self)
+        self.wall_ns = WALL_NS
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -160,10 +157,10 @@ class World:
 
     def run(self) -> History:
         """Play the history: faults, healing, rest."""
-        self._start_node()
+        self.start_node()
         for i in range(self.rng.choice([2, 3])):
             self._start_program(f"c{i}", 0)
-        self._plan_faults()
+        self.faults.plan()
         self._play(self.now_ns + FAULTS_NS)
         self._heal()
         end = self.now_ns + HEALED_NS
@@ -184,125 +181,20 @@ class World:
             work()
         self.now_ns = until_ns
 
-    def _note(self, *what: object) -> None:
+    def note(self, *what: object) -> None:
         self._digest.update(repr((self.now_ns, what)).encode())
 
     # -- faults -------------------------------------------------------------------------------
 
-    def _plan_faults(self) -> None:
-        rng = self.rng
-        for _ in range(self.kill_count):
-            self.after(int(rng.random() * FAULTS_NS), self._kill_node)
-        for program in list(self.programs.values()):
-            for _ in range(self.cuts):
-                self.after(int(rng.random() * FAULTS_NS), partial(self._cut, program.name))
-            if rng.random() < 0.3:
-                self.after(int(rng.random() * FAULTS_NS), partial(self._restart, program.name))
-        for _ in range(self.full_count):
-            self.after(int(rng.random() * FAULTS_NS), self._fill_disk)
-        for _ in range(self.flips):
-            self.after(int(rng.random() * FAULTS_NS), self._flip)
-        for _ in range(self.jumps):
-            self.after(int(rng.random() * FAULTS_NS), self._jump)
-        if self.swizzle:
-            self.after(int(rng.random() * FAULTS_NS), self._swizzle)
-
-    def _fill_disk(self) -> None:
-        """No room for a while: only what is not a record goes to the log."""
-        if self._healed:
-            return
-        self.is_full = True
-        self._measure()
-        self.after(int(self.rng.random() * SECOND), self._make_room)
-
-    def _make_room(self) -> None:
-        self.is_full = False
-        self._measure()
-
-    def _measure(self) -> None:
-        self._note("full" if self.is_full else "room")
-        self._node_event(StorageMeasured(0 if self.is_full else 1 << 40, RESERVE))
-
-    def _flip(self) -> None:
-        """A byte on the disk changes: whoever reads that batch is told that it is damaged."""
-        commits = [c for c in self.disk.commits if c.batches]
-        if commits:
-            commit = self.rng.choice(commits)
-            self.disk.flipped.add((commit.lsn, self.rng.randrange(len(commit.batches))))
-            self._note("flip", commit.lsn)
-
-    def _jump(self) -> None:
-        """Somebody sets the clock: nothing but timestamps may notice."""
-        self._wall_ns += self.rng.choice([-HOUR_NS, HOUR_NS])
-
-    def _swizzle(self) -> None:
-        """Links stop one by one, in one direction or both, and come back in another order."""
-        rng = self.rng
-        names = sorted(self.programs)
-        rng.shuffle(names)
-        for i, name in enumerate(names):
-            kind = rng.choice(["deaf", "mute", "both"])
-            self.after(i * 50 * MS + 1, partial(self._clog, name, kind, True))
-        rng.shuffle(names)
-        begin = int(rng.random() * 4 * SECOND)
-        for i, name in enumerate(names):
-            self.after(begin + (i + 3) * 100 * MS, partial(self._clog, name, "both", False))
-
-    def _clog(self, name: str, kind: str, clogged: bool) -> None:
-        if self._healed:
-            return
-        program = self.programs[name]
-        self._note("clog", name, kind, clogged)
-        if kind in ("deaf", "both"):
-            program.deaf = clogged
-        if kind in ("mute", "both"):
-            program.mute = clogged
-
-    def _cut(self, name: str) -> None:
-        """Break a program's link: seen at once, or one way only, or silent."""
-        program = self.programs[name]
-        if self._healed or not program.alive:
-            return
-        kind = self.rng.choice(["closed", "deaf", "mute", "both"])
-        self._note("cut", name, kind)
-        if kind == "closed":
-            self._client_event(program, LinkClosed(program.link, "cut"))
-            return
-        program.deaf = kind in ("deaf", "both")
-        program.mute = kind in ("mute", "both")
-
-        def mend() -> None:
-            program.deaf = program.mute = False
-
-        self.after(int(self.rng.random() * 5 * SECOND), mend)
-
-    def _kill_node(self) -> None:
-        if self.node is None or self._healed:
-            return
-        self._note("kill")
-        self.kills += 1
-        self.node = None
-        self._epoch += 1
-        self._waiting = []
-        self._syncing = False
-        for program in self.programs.values():
-            if self.rng.random() < 0.7:
-                link = program.link
-                self.after(
-                    int(self.rng.random() * 20 * MS),
-                    partial(self._client_event, program, LinkClosed(link, "cut")),
-                )
-        self.after(int(self.rng.random() * SECOND), self._start_node)
-
     def _heal(self) -> None:
-        self._note("heal")
-        self._healed = True
+        self.note("heal")
+        self.healed = True
         self.loss = self.repeat = self.late = self.stall = 0.0
         for program in self.programs.values():
             program.deaf = program.mute = False
         if self.node is None:
-            self._start_node()
-        self._make_room()
+            self.start_node()
+        self.faults.make_room()
         for reader in self.readers:
             if not reader.consumes:
                 reader.consumes = True
@@ -310,10 +202,10 @@ class World:
 
     # -- the node -----------------------------------------------------------------------------
 
-    def _start_node(self) -> None:
+    def start_node(self) -> None:
         if self.node is not None:
             return
-        self._epoch += 1
+        self.epoch += 1
         self.node = Node(
             self.disk.state, name="n", mesh="local", software="simulated", check=check_batch,
             entropy=self.rng, recent_bytes=self.recent_bytes, queue_bytes=self.queue_bytes,
@@ -322,7 +214,7 @@ class World:
         self._node_due = None
         if not self.disk.commits:
             self._make_topics()
-        self._measure()
+        self.faults.measure()
         self._node_timer()
 
     def _make_topics(self) -> None:
@@ -334,20 +226,20 @@ class World:
         self.disk.commit(entries, WALL_NS, decode)
         self.node.delivery.committed_lsn = len(self.disk.commits)
 
-    def _node_event(self, event: NodeEvent) -> None:
+    def node_event(self, event: NodeEvent) -> None:
         if self.node is not None:
-            self._note("node", type(event).__name__)
+            self.note("node", type(event).__name__)
             self._perform_node(self.node.handle(event, self.now_ns))
             if self.rng.random() < 0.5:
                 self._end_turn()
             else:
                 # More events may come before the turn ends.
-                epoch = self._epoch
+                epoch = self.epoch
                 self.after(int(self.rng.random() * MS), lambda: self._end_turn(epoch))
             self._node_timer()
 
     def _end_turn(self, epoch: int = 0) -> None:
-        if self.node is not None and epoch in (0, self._epoch):
+        if self.node is not None and epoch in (0, self.epoch):
             self._perform_node(self.node.end_turn(self.now_ns))
 
     def _node_timer(self) -> None:
@@ -356,12 +248,12 @@ class World:
         due = max(self.node.next_deadline_ns(), self.now_ns)
         if self._node_due is None or due < self._node_due or self._node_due <= self.now_ns:
             self._node_due = due
-            epoch = self._epoch
+            epoch = self.epoch
 
             def fire() -> None:
-                if epoch == self._epoch and self._node_due == due:
+                if epoch == self.epoch and self._node_due == due:
                     self._node_due = None
-                    self._node_event(TimerFired())
+                    self.node_event(TimerFired())
 
             self.after(due - self.now_ns, fire)
 
@@ -371,7 +263,7 @@ class World:
                 case Send(link, envelope):
                     self._to_client(link, envelope)
                 case Append():
-                    self._waiting.append(effect)
+                    self.waiting.append(effect)
                     self._sync()
                 case ReadLog():
                     self._read(effect)
@@ -382,51 +274,51 @@ class World:
 
     def _sync(self) -> None:
         """Group commit: what waits when a sync begins goes together; the rest waits."""
-        if self._syncing or not self._waiting:
+        if self.syncing or not self.waiting:
             return
-        group, self._waiting = self._waiting, []
-        self._syncing = True
-        epoch = self._epoch
+        group, self.waiting = self.waiting, []
+        self.syncing = True
+        epoch = self.epoch
 
         def done() -> None:
             # After a kill the sync may have made it all the same: nobody is told.
-            if epoch != self._epoch and self.rng.random() < 0.5:
+            if epoch != self.epoch and self.rng.random() < 0.5:
                 return
-            if self._epoch > epoch + 1:
+            if self.epoch > epoch + 1:
                 return  # a restarted node has already read the log without it
             entries = [entry for append in group for entry in append.entries]
-            commit = self.disk.commit(entries, self._wall_ns + self.now_ns, decode)
-            self._note("synced", commit.lsn)
-            if epoch == self._epoch:
-                self._syncing = False
-                self._node_event(Committed(group[-1].ticket, (commit,)))
+            commit = self.disk.commit(entries, self.wall_ns + self.now_ns, decode)
+            self.note("synced", commit.lsn)
+            if epoch == self.epoch:
+                self.syncing = False
+                self.node_event(Committed(group[-1].ticket, (commit,)))
                 self._sync()
 
         stalled = int(self.rng.random() * SECOND) if self.rng.random() < self.stall else 0
         self.after(int(self.rng.random() ** 3 * 20 * MS) + 100_000 + stalled, done)
 
     def _read(self, order: ReadLog) -> None:
-        epoch = self._epoch
+        epoch = self.epoch
 
         def done() -> None:
-            if epoch == self._epoch:
-                self._node_event(self.disk.read(order))
+            if epoch == self.epoch:
+                self.node_event(self.disk.read(order))
 
         self.after(int(self.rng.random() * 3 * MS), done)
 
     def _retain(self) -> None:
         trims: list[tuple[int, int]] = []
-        if self.retention and not self._healed and self.rng.random() < 0.3:
+        if self.retention and not self.healed and self.rng.random() < 0.3:
             for alias, stream in self.disk.state.streams.items():
                 kept = stream.next_offset - stream.first_offset
                 if kept > 20 and self.rng.random() < 0.5:
                     trims.append((alias, stream.first_offset + kept // 2))
                     self.trims = True
-        epoch = self._epoch
+        epoch = self.epoch
 
         def done() -> None:
-            if epoch == self._epoch:
-                self._node_event(RetentionPlanned(tuple(trims)))
+            if epoch == self.epoch:
+                self.node_event(RetentionPlanned(tuple(trims)))
 
         self.after(MS, done)
 
@@ -434,7 +326,7 @@ class World:
 
     def _travel(self, arrive: Callable[[], None]) -> None:
         rng = self.rng
-        if self._healed:
+        if self.healed:
             # As TCP does: in order. (Not at one and the same instant, which would be shuffled.)
             self._fifo_ns = max(self.now_ns + 100_000, self._fifo_ns + 1)
             self.after(self._fifo_ns - self.now_ns, arrive)
@@ -453,7 +345,7 @@ class World:
         program = self.programs.get(name)
         if program is None or program.link != link or program.deaf:
             return
-        self._travel(lambda: self._client_event(program, FrameReceived(link, envelope)))
+        self._travel(lambda: self.client_event(program, FrameReceived(link, envelope)))
 
     def _to_node(self, program: _Program, envelope: Envelope) -> None:
         link = program.link
@@ -462,7 +354,7 @@ class World:
             # The newest hello has a producer's name: a late one of a program that is dead by then
             # would fence the living, as with any system that goes by arrival.
             if program.alive or not isinstance(envelope.body, Hello):
-                self._node_event(FrameReceived(link, envelope))
+                self.node_event(FrameReceived(link, envelope))
 
         if not program.mute:
             self._travel(arrive)
@@ -480,25 +372,25 @@ class World:
     def _open_link(self, program: _Program) -> None:
         program.links += 1
         program.link = f"{program.name}/{program.run}/{program.links}".encode()
-        self._client_event(program, LinkOpened(program.link))
+        self.client_event(program, LinkOpened(program.link))
 
-    def _restart(self, name: str) -> None:
+    def restart(self, name: str) -> None:
         """The program dies with everything it had in memory and starts again."""
         old = self.programs[name]
-        if self._healed:
+        if self.healed:
             return
-        self._note("restart", name)
+        self.note("restart", name)
         old.alive = False
         for reader in old.readers.values():
             reader.ended = True
         self._start_program(name, old.run + 1)
 
-    def _client_event(self, program: _Program, event: object) -> None:
+    def client_event(self, program: _Program, event: object) -> None:
         if not program.alive:
             return
         if getattr(event, "link", program.link) != program.link:
             return
-        self._note(program.name, type(event).__name__)
+        self.note(program.name, type(event).__name__)
         self._perform_client(program, program.client.handle(event, self.now_ns))  # type: ignore[arg-type]
         self._settle(program)
 
@@ -554,7 +446,7 @@ class World:
             def fire() -> None:
                 if program.due_ns == due:
                     program.due_ns = None
-                    self._client_event(program, TimerFired())
+                    self.client_event(program, TimerFired())
 
             self.after(due - self.now_ns, fire)
 
@@ -562,7 +454,7 @@ class World:
         self.after(int(self.rng.random() ** 2 * 300 * MS), lambda: self._publish(program))
 
     def _publish(self, program: _Program) -> None:
-        if self._healed or not program.alive:
+        if self.healed or not program.alive:
             return
         rng = self.rng
         explicit = program.name == NAMED
@@ -596,7 +488,7 @@ class World:
         self.published.append(record)
 
     def _subscribe(self, program: _Program) -> None:
-        if self._healed or not program.alive:
+        if self.healed or not program.alive:
             return
         rng = self.rng
         pattern = rng.choice(PATTERNS)
@@ -626,7 +518,7 @@ class World:
         return Start(kind)
 
     def _unsubscribe(self, program: _Program, reader: Reader) -> None:
-        if program.alive and not self._healed:
+        if program.alive and not self.healed:
             reader.ended = True
             program.client.unsubscribe(reader.number, self.now_ns)
             self._settle(program)
@@ -654,7 +546,7 @@ class World:
         return decode(batch.payload)[index] == value
 
     def _consume_later(self, reader: Reader) -> None:
-        delay = 5 * MS if self._healed else int(self.rng.random() * 200 * MS)
+        delay = 5 * MS if self.healed else int(self.rng.random() * 200 * MS)
         self.after(delay, lambda: self._consume(reader))
 
     def _consume(self, reader: Reader) -> None:
