@@ -147,6 +147,11 @@ class Batch:
         self.attempts = 0
         self.waiter: Any = None
 
+    @property
+    def last(self) -> int:
+        """Sequence of the last record, of a closed batch."""
+        return self.first + self.count - 1
+
 
 class Publisher:
     """All lanes of one producer.
@@ -454,7 +459,10 @@ class Publisher:
             self._hold(batch)
             return
         elif c.code == "producer-unknown" and lane.is_fresh and c.last == 0:
-            batch.after = 0  # all before it was refused, so it follows nothing
+            # The program numbers its records, and all before this one were refused.
+            why = "earlier records of this producer were refused: publish those again first"
+            self._refused(batch, c._replace(code="sequence-gap", message=why))
+            return
         else:
             self._refused(batch, c)
             return
@@ -601,12 +609,12 @@ def _take_covered(in_flight: deque[Batch], first: int, count: int) -> list[Batch
     repeat may be answered after its successors, and a program may number out of order."""
     end = first + count
     found: list[Batch] = []
-    while in_flight and first <= in_flight[0].first < end:
+    while in_flight and first <= in_flight[0].first and in_flight[0].last < end:
         batch = in_flight.popleft()
         count -= batch.count
         found.append(batch)
     if count > 0:
-        for batch in [b for b in in_flight if first <= b.first < end]:
+        for batch in [b for b in in_flight if first <= b.first and b.last < end]:
             in_flight.remove(batch)
             found.append(batch)
     return found
