@@ -31,6 +31,7 @@ from meshmq.core.events import ClientEvent
 from meshmq.core.publisher import FAILED, WAITING, Batch
 from meshmq.errors import DeadlineExceeded, MeshError, from_code
 from meshmq.frames import Envelope
+from meshmq.shell import clock
 
 logger = logging.getLogger("meshmq")
 
@@ -77,6 +78,7 @@ class Channel(ABC):
         dead: why nothing can be asked any more, or None.
         sleeping: whether nobody sees to a record that is published now.
         listener: see Listener.
+        wall_ns: the time of records that bring none.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Channel(ABC):
         self.client = Client(identity, codec.encode_batch, entropy, guard)
         self.publisher = self.client.publisher
         self.publisher.owner = self
+        self.wall_ns: Callable[[], int] = clock.wall_ns
         self._on_state = on_state
         self._answers: dict[int, Answer] = {}
         self._arrived: dict[int, Callable[[Arrived], None]] = {}

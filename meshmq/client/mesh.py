@@ -106,10 +106,7 @@ def prepare(
     check_mesh(mesh)
     target = url or os.environ.get("MESHMQ_URL") or DEFAULT_URL
     check_url(target, bind=False, insecure=insecure, mesh=mesh)
-    if on_full not in ("block", "fail"):
-        raise InvalidArgument(f"on_full is 'block' or 'fail', not {on_full!r}")
-    if max_buffer < 2 * limits.BATCH_BYTES_MAX:
-        raise InvalidArgument(f"max_buffer is at least {2 * limits.BATCH_BYTES_MAX} bytes")
+    check_buffer(max_buffer, on_full)
     if producer is None:
         producer_id = clock.instance_id()
     else:
@@ -119,6 +116,14 @@ def prepare(
         f"meshmq {meshmq.__version__}",
     )  # fmt: skip
     return Connection(target, identity, on_state, hands_over)
+
+
+def check_buffer(max_buffer: int, on_full: str) -> None:
+    """Raise InvalidArgument for what ``connect`` does not take."""
+    if on_full not in ("block", "fail"):
+        raise InvalidArgument(f"on_full is 'block' or 'fail', not {on_full!r}")
+    if max_buffer < 2 * limits.BATCH_BYTES_MAX:
+        raise InvalidArgument(f"max_buffer is at least {2 * limits.BATCH_BYTES_MAX} bytes")
 
 
 def check_greeted(connection: Connection) -> None:
@@ -214,7 +219,7 @@ class Mesh:
                     publisher.close(batch)
         if batch is None:
             batch, index = publisher.add(
-                topic, value, None, None, None, clock.wall_ns, TOPIC_DEFAULT, None
+                topic, value, None, None, None, self._connection.wall_ns, TOPIC_DEFAULT, None
             )
         if self._connection.sleeping:
             self._connection.published()
@@ -242,7 +247,7 @@ class Mesh:
         wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
         self._make_room()
         batch, index = self._publisher.add(
-            topic, value, key, coded, time_ns, clock.wall_ns, wanted, seq
+            topic, value, key, coded, time_ns, self._connection.wall_ns, wanted, seq
         )
         self._connection.published()
         return self._promise(batch, index)
@@ -302,7 +307,7 @@ class Mesh:
                 None if filled is None else filled[begin:end],
                 None if coded is None else coded[begin:end],
                 None if times is None else times[begin:end],
-                clock.wall_ns,
+                self._connection.wall_ns,
                 wanted,
             )
             batches.append((begin, batch))

@@ -1,4 +1,9 @@
-"""The simulator: real cores on virtual time, with faults from a seed. Public API.
+"""What tests need: a real node in the process, a simulated mesh, and the simulator. Public API.
+
+``LocalNode`` is a node inside the test's process, ``Simulation`` a node and clients on virtual
+time; pytest has them as the fixtures ``meshmq_node`` and ``meshmq_simulation``.
+
+The simulator plays real cores on virtual time, with faults from a seed.
 
 ``World(seed).run()`` plays a whole history and returns it; ``check(history)`` gives what is wrong
 with it, as sentences. The same seed gives the same history. ``python -m meshmq.testing`` does both
@@ -7,12 +12,30 @@ from a shell.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from meshmq.testing.checkers import check
 from meshmq.testing.history import History
 from meshmq.testing.links import LinkWorld, check_link
 from meshmq.testing.world import World
 
-__all__ = ["History", "LinkWorld", "World", "check", "check_link", "play"]
+if TYPE_CHECKING:
+    from meshmq.testing.local import LocalNode
+    from meshmq.testing.simulated import Simulation
+
+__all__ = [
+    "History", "LinkWorld", "LocalNode", "Simulation", "World", "check", "check_link", "play",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # These two need the client and sockets; the rest is pure and quick to import.
+    from importlib import import_module
+
+    homes = {"LocalNode": "meshmq.testing.local", "Simulation": "meshmq.testing.simulated"}
+    if name not in homes:
+        raise AttributeError(f"module 'meshmq.testing' has no attribute {name!r}")
+    return getattr(import_module(homes[name]), name)
 
 
 def play(seed: int) -> list[str]:

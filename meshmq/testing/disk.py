@@ -10,7 +10,15 @@ from collections.abc import Callable, Sequence
 
 from meshmq.core.effects import ReadLog
 from meshmq.core.events import ReadDone
-from meshmq.core.log import BatchEntry, Commit, Entry, LogState, StoredBatch, split_entries
+from meshmq.core.log import (
+    BatchEntry,
+    Commit,
+    Entry,
+    LogState,
+    StoredBatch,
+    StreamState,
+    split_entries,
+)
 
 SCAN_COMMITS_MAX = 50  # small, so that reads end in the middle of nothing
 
@@ -47,6 +55,15 @@ class Disk:
                 # The first record an offset had stays, so that a reuse is seen as a difference.
                 self.synced.setdefault((batch.stream, batch.base_offset + i), record)
         return commit
+
+    def end_of(self, topic: StreamState) -> int:
+        """Offset behind the last record of a stream that can still be read."""
+        end = topic.first_offset
+        for commit in self.commits if self.flipped else ():
+            for slot, batch in enumerate(commit.batches):
+                if batch.stream == topic.topic.stream and (commit.lsn, slot) not in self.flipped:
+                    end = max(end, batch.base_offset + batch.count)
+        return end if self.flipped else topic.next_offset
 
     def read(self, order: ReadLog) -> ReadDone:
         """Answer a read as the store does."""

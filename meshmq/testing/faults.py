@@ -120,10 +120,7 @@ class Faults:
             return
         self.world.note("kill")
         self.world.kills += 1
-        self.world.node = None
-        self.world.epoch += 1
-        self.world.waiting = []
-        self.world.syncing = False
+        self.world.stop_node()
         for program in self.world.programs.values():
             if self.world.rng.random() < 0.7:
                 link = program.link

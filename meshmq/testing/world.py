@@ -11,37 +11,27 @@ happened is in ``History``; judging it is the checkers' business.
 from __future__ import annotations
 
 import hashlib
-import heapq
-import random
 from collections.abc import Callable
 from functools import partial
 
 from meshmq import limits
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import (
-    Append,
     Arrival,
     Arrived,
     ClientEffect,
     CloseLink,
     CommandAnswered,
-    NodeEffect,
-    PlanRetention,
-    ReadLog,
     Send,
     StateChanged,
     SubscriptionAnswered,
 )
 from meshmq.core.events import (
-    Committed,
     FrameReceived,
     LinkOpened,
-    NodeEvent,
-    RetentionPlanned,
     TimerFired,
 )
 from meshmq.core.log import Entry, RuleEntry
-from meshmq.core.node import Node
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.subscriber import Start
 from meshmq.frames import (
@@ -54,12 +44,10 @@ from meshmq.frames import (
 )
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
-from meshmq.testing.disk import Disk
 from meshmq.testing.faults import FAULTS_NS, Faults
 from meshmq.testing.history import History, Published, Reader, Seen, check_batch, decode, encode
+from meshmq.testing.stage import WALL_NS, Stage
 
-WALL_NS = 1_700_000_000 * SECOND
-ORIGIN = b"simulated-origin"
 DURABLE = ("d.a", "d.b", "d.c.x")
 TRANSIENT = ("t.a", "t.b")
 NAMED = "c0"
@@ -101,27 +89,18 @@ class _Program:
         self.due_ns: int | None = None
 
 
-class World:
+class World(Stage):
     """One history, from one seed. ``run`` plays it."""
 
     def __init__(self, seed: int) -> None:
+        super().__init__(seed, check_batch, decode)
         self.seed = seed
-        self.rng = random.Random(seed)
-        self.now_ns = SECOND
-        self.disk = Disk(ORIGIN)
-        self.node: Node | None = None
-        self.events = 0
         self.kills = 0
         self.trims = False
         self.published: list[Published] = []
         self.readers: list[Reader] = []
         self.programs: dict[str, _Program] = {}
-        self._heap: list[tuple[int, float, int, Callable[[], None]]] = []
         self._digest = hashlib.sha256()
-        self.epoch = 0
-        self.waiting: list[Append] = []
-        self.syncing = False
-        self._node_due: int | None = None
         self.healed = False
         self._fifo_ns = 0
         rng = self.rng
@@ -145,15 +124,6 @@ class World:
             self.budget_bytes = 1 << 30  # else they take longer than a history has
         self.is_full = False
         self.faults = Faults(self)
-        self.wall_ns = WALL_NS
-
-    # -- time ---------------------------------------------------------------------------------
-
-    def after(self, delay_ns: int, work: Callable[[], None]) -> None:
-        """Do ``work`` ``delay_ns`` from now."""
-        self.events += 1
-        entry = (self.now_ns + delay_ns, self.rng.random(), self.events, work)
-        heapq.heappush(self._heap, entry)
 
     def run(self) -> History:
         """Play the history: faults, healing, rest."""
@@ -161,25 +131,18 @@ class World:
         for i in range(self.rng.choice([2, 3])):
             self._start_program(f"c{i}", 0)
         self.faults.plan()
-        self._play(self.now_ns + FAULTS_NS)
+        self.play(self.now_ns + FAULTS_NS)
         self._heal()
         end = self.now_ns + HEALED_NS
-        self._play(self.now_ns + 4 * limits.RESEND_NS)  # what is on its way arrives, in the end
+        self.play(self.now_ns + 4 * limits.RESEND_NS)  # what is on its way arrives, in the end
         while self.now_ns < end and self._unrest():
-            self._play(self.now_ns + 250 * MS)
+            self.play(self.now_ns + 250 * MS)
         unrest = self._unrest()
         return History(
             self.seed, self.disk, self.published, self.readers, self.trims, not unrest,
             self.kills, self.events, self._digest.hexdigest(), unrest,
             self.full_count > 0,
         )  # fmt: skip
-
-    def _play(self, until_ns: int) -> None:
-        heap = self._heap
-        while heap and heap[0][0] <= until_ns:
-            self.now_ns, _, _, work = heapq.heappop(heap)
-            work()
-        self.now_ns = until_ns
 
     def note(self, *what: object) -> None:
         self._digest.update(repr((self.now_ns, what)).encode())
@@ -202,20 +165,10 @@ class World:
 
     # -- the node -----------------------------------------------------------------------------
 
-    def start_node(self) -> None:
-        if self.node is not None:
-            return
-        self.epoch += 1
-        self.node = Node(
-            self.disk.state, name="n", mesh="local", software="simulated", check=check_batch,
-            entropy=self.rng, recent_bytes=self.recent_bytes, queue_bytes=self.queue_bytes,
-            budget_bytes=self.budget_bytes, delivered_bytes=self.delivered_bytes,
-        )  # fmt: skip
-        self._node_due = None
+    def on_node_started(self) -> None:
         if not self.disk.commits:
             self._make_topics()
         self.faults.measure()
-        self._node_timer()
 
     def _make_topics(self) -> None:
         """Policies as an operator would set them before programs come."""
@@ -226,87 +179,7 @@ class World:
         self.disk.commit(entries, WALL_NS, decode)
         self.node.delivery.committed_lsn = len(self.disk.commits)
 
-    def node_event(self, event: NodeEvent) -> None:
-        if self.node is not None:
-            self.note("node", type(event).__name__)
-            self._perform_node(self.node.handle(event, self.now_ns))
-            if self.rng.random() < 0.5:
-                self._end_turn()
-            else:
-                # More events may come before the turn ends.
-                epoch = self.epoch
-                self.after(int(self.rng.random() * MS), lambda: self._end_turn(epoch))
-            self._node_timer()
-
-    def _end_turn(self, epoch: int = 0) -> None:
-        if self.node is not None and epoch in (0, self.epoch):
-            self._perform_node(self.node.end_turn(self.now_ns))
-
-    def _node_timer(self) -> None:
-        if self.node is None:
-            return
-        due = max(self.node.next_deadline_ns(), self.now_ns)
-        if self._node_due is None or due < self._node_due or self._node_due <= self.now_ns:
-            self._node_due = due
-            epoch = self.epoch
-
-            def fire() -> None:
-                if epoch == self.epoch and self._node_due == due:
-                    self._node_due = None
-                    self.node_event(TimerFired())
-
-            self.after(due - self.now_ns, fire)
-
-    def _perform_node(self, effects: list[NodeEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case Send(link, envelope):
-                    self._to_client(link, envelope)
-                case Append():
-                    self.waiting.append(effect)
-                    self._sync()
-                case ReadLog():
-                    self._read(effect)
-                case PlanRetention():
-                    self._retain()
-                case CloseLink():
-                    pass
-
-    def _sync(self) -> None:
-        """Group commit: what waits when a sync begins goes together; the rest waits."""
-        if self.syncing or not self.waiting:
-            return
-        group, self.waiting = self.waiting, []
-        self.syncing = True
-        epoch = self.epoch
-
-        def done() -> None:
-            # After a kill the sync may have made it all the same: nobody is told.
-            if epoch != self.epoch and self.rng.random() < 0.5:
-                return
-            if self.epoch > epoch + 1:
-                return  # a restarted node has already read the log without it
-            entries = [entry for append in group for entry in append.entries]
-            commit = self.disk.commit(entries, self.wall_ns + self.now_ns, decode)
-            self.note("synced", commit.lsn)
-            if epoch == self.epoch:
-                self.syncing = False
-                self.node_event(Committed(group[-1].ticket, (commit,)))
-                self._sync()
-
-        stalled = int(self.rng.random() * SECOND) if self.rng.random() < self.stall else 0
-        self.after(int(self.rng.random() ** 3 * 20 * MS) + 100_000 + stalled, done)
-
-    def _read(self, order: ReadLog) -> None:
-        epoch = self.epoch
-
-        def done() -> None:
-            if epoch == self.epoch:
-                self.node_event(self.disk.read(order))
-
-        self.after(int(self.rng.random() * 3 * MS), done)
-
-    def _retain(self) -> None:
+    def plan_trims(self) -> list[tuple[int, int]]:
         trims: list[tuple[int, int]] = []
         if self.retention and not self.healed and self.rng.random() < 0.3:
             for alias, stream in self.disk.state.streams.items():
@@ -314,13 +187,7 @@ class World:
                 if kept > 20 and self.rng.random() < 0.5:
                     trims.append((alias, stream.first_offset + kept // 2))
                     self.trims = True
-        epoch = self.epoch
-
-        def done() -> None:
-            if epoch == self.epoch:
-                self.node_event(RetentionPlanned(tuple(trims)))
-
-        self.after(MS, done)
+        return trims
 
     # -- the network --------------------------------------------------------------------------
 
@@ -340,7 +207,7 @@ class World:
         if rng.random() < self.repeat:
             self.after(delay + int(rng.random() * 100 * MS), arrive)
 
-    def _to_client(self, link: bytes, envelope: Envelope) -> None:
+    def to_client(self, link: bytes, envelope: Envelope) -> None:
         name = link.decode().split("/")[0]
         program = self.programs.get(name)
         if program is None or program.link != link or program.deaf:
@@ -591,9 +458,9 @@ class World:
                     last[seen.topic] = seen.offset
             for name, topic in self.disk.state.topics.items():
                 wanted = topic.topic.durable and matches(reader.pattern, name)
-                if wanted and name in last and last[name] + 1 < topic.next_offset:
+                if wanted and name in last and last[name] + 1 < self.disk.end_of(topic):
                     found.append(f"{reader.client} {reader.pattern}: behind on {name}")
                 early = reader.start.kind == START_EARLIEST and name not in last
-                if wanted and early and topic.next_offset > topic.first_offset:
+                if wanted and early and self.disk.end_of(topic) > topic.first_offset:
                     found.append(f"{reader.client} {reader.pattern}: nothing of {name}")
         return found

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from meshmq.testing import LocalNode
+
 _spec = importlib.util.spec_from_file_location("nodes", Path(__file__).with_name("nodes.py"))
 nodes = importlib.util.module_from_spec(_spec)
 sys.modules.setdefault("nodes", nodes)
@@ -14,7 +16,7 @@ _spec.loader.exec_module(nodes)
 
 @pytest.fixture
 def node(tmp_path):
-    running = nodes.ThreadNode(tmp_path / "data")
+    running = LocalNode(tmp_path / "data")
     yield running
     running.stop()
 

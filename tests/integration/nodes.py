@@ -5,26 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-
-from meshmq.shell.runner import NodeConfig, NodeRunner
-
-
-class ThreadNode:
-    """A node in this process."""
-
-    def __init__(self, data: Path, mesh: str = "local") -> None:
-        config = NodeConfig(name="test", data=data, mesh=mesh, listen="tcp://127.0.0.1:0")
-        self._runner = NodeRunner(config)
-        self.url = self._runner.url
-        self._thread = threading.Thread(target=self._runner.run)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._runner.stop()
-        self._thread.join(20)
-        assert not self._thread.is_alive()
 
 
 class ProcessNode:

@@ -1,0 +1,204 @@
+"""Virtual time, a simulated disk and the real node on it: the ground of every simulation."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+
+from meshmq.core.effects import (
+    Append,
+    CloseLink,
+    NodeEffect,
+    PlanRetention,
+    ReadLog,
+    Send,
+)
+from meshmq.core.events import Committed, NodeEvent, RetentionPlanned, TimerFired
+from meshmq.core.node import Node
+from meshmq.frames import Envelope
+from meshmq.limits import MS, SECOND
+from meshmq.testing.disk import Disk
+
+WALL_NS = 1_700_000_000 * SECOND
+ORIGIN = b"simulated-origin"
+
+
+class Stage:
+    """One node on virtual time; subclasses bring its clients.
+
+    Args:
+        seed: of everything that happens.
+        check: the node's check of a batch's bytes.
+        records: a batch's records, for the disk to remember; may give none.
+
+    Attributes:
+        now_ns: virtual monotonic time; ``wall_ns`` behind it is the wall clock's.
+        epoch: changes when the node is killed or started.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        check: Callable[[bytes, int], None],
+        records: Callable[[bytes], list[bytes]],
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.check = check
+        self.records = records
+        self.now_ns = SECOND
+        self.wall_ns = WALL_NS
+        self.disk = Disk(ORIGIN)
+        self.node: Node | None = None
+        self.events = 0
+        self.epoch = 0
+        self.waiting: list[Append] = []
+        self.syncing = False
+        self.stall = 0.0  # how often a sync takes up to a second
+        self.recent_bytes = self.queue_bytes = 1 << 24
+        self.budget_bytes = self.delivered_bytes = 1 << 30
+        self._node_due: int | None = None
+        self._heap: list[tuple[int, float, int, Callable[[], None]]] = []
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def after(self, delay_ns: int, work: Callable[[], None]) -> None:
+        """Do ``work`` ``delay_ns`` from now."""
+        self.events += 1
+        entry = (self.now_ns + delay_ns, self.rng.random(), self.events, work)
+        heapq.heappush(self._heap, entry)
+
+    def play(self, until_ns: int) -> None:
+        """Let everything happen that is due until then."""
+        heap = self._heap
+        while heap and heap[0][0] <= until_ns:
+            self.now_ns, _, _, work = heapq.heappop(heap)
+            work()
+        self.now_ns = until_ns
+
+    def note(self, *what: object) -> None:
+        """Something happened; for who keeps a history."""
+
+    # -- the node -----------------------------------------------------------------------------
+
+    def start_node(self) -> None:
+        """A node over what the disk has, unless one runs."""
+        if self.node is not None:
+            return
+        self.epoch += 1
+        self.node = Node(
+            self.disk.state, name="n", mesh="local", software="simulated", check=self.check,
+            entropy=self.rng, recent_bytes=self.recent_bytes, queue_bytes=self.queue_bytes,
+            budget_bytes=self.budget_bytes, delivered_bytes=self.delivered_bytes,
+        )  # fmt: skip
+        self._node_due = None
+        self.on_node_started()
+        self._node_timer()
+
+    def stop_node(self) -> None:
+        """Kill it: what was not synced is forgotten, the sync under way may have made it."""
+        self.node = None
+        self.epoch += 1
+        self.waiting = []
+        self.syncing = False
+
+    def on_node_started(self) -> None:
+        """Before the node's first event."""
+
+    def plan_trims(self) -> list[tuple[int, int]]:
+        """What retention takes, when the node asks."""
+        return []
+
+    def to_client(self, link: bytes, envelope: Envelope) -> None:
+        """The node sends."""
+        raise NotImplementedError
+
+    def node_event(self, event: NodeEvent) -> None:
+        if self.node is not None:
+            self.note("node", type(event).__name__)
+            self._perform_node(self.node.handle(event, self.now_ns))
+            if self.rng.random() < 0.5:
+                self._end_turn()
+            else:
+                # More events may come before the turn ends.
+                epoch = self.epoch
+                self.after(int(self.rng.random() * MS), lambda: self._end_turn(epoch))
+            self._node_timer()
+
+    def _end_turn(self, epoch: int = 0) -> None:
+        if self.node is not None and epoch in (0, self.epoch):
+            self._perform_node(self.node.end_turn(self.now_ns))
+
+    def _node_timer(self) -> None:
+        if self.node is None:
+            return
+        due = max(self.node.next_deadline_ns(), self.now_ns)
+        if self._node_due is None or due < self._node_due or self._node_due <= self.now_ns:
+            self._node_due = due
+            epoch = self.epoch
+
+            def fire() -> None:
+                if epoch == self.epoch and self._node_due == due:
+                    self._node_due = None
+                    self.node_event(TimerFired())
+
+            self.after(due - self.now_ns, fire)
+
+    def _perform_node(self, effects: list[NodeEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(link, envelope):
+                    self.to_client(link, envelope)
+                case Append():
+                    self.waiting.append(effect)
+                    self._sync()
+                case ReadLog():
+                    self._read(effect)
+                case PlanRetention():
+                    self._retain()
+                case CloseLink():
+                    pass
+
+    def _sync(self) -> None:
+        """Group commit: what waits when a sync begins goes together; the rest waits."""
+        if self.syncing or not self.waiting:
+            return
+        group, self.waiting = self.waiting, []
+        self.syncing = True
+        epoch = self.epoch
+
+        def done() -> None:
+            # After a kill the sync may have made it all the same: nobody is told.
+            if epoch != self.epoch and self.rng.random() < 0.5:
+                return
+            if self.epoch > epoch + 1:
+                return  # a restarted node has already read the log without it
+            entries = [entry for append in group for entry in append.entries]
+            commit = self.disk.commit(entries, self.wall_ns + self.now_ns, self.records)
+            self.note("synced", commit.lsn)
+            if epoch == self.epoch:
+                self.syncing = False
+                self.node_event(Committed(group[-1].ticket, (commit,)))
+                self._sync()
+
+        stalled = int(self.rng.random() * SECOND) if self.rng.random() < self.stall else 0
+        self.after(int(self.rng.random() ** 3 * 20 * MS) + 100_000 + stalled, done)
+
+    def _read(self, order: ReadLog) -> None:
+        epoch = self.epoch
+
+        def done() -> None:
+            if epoch == self.epoch:
+                self.node_event(self.disk.read(order))
+
+        self.after(int(self.rng.random() * 3 * MS), done)
+
+    def _retain(self) -> None:
+        trims = self.plan_trims()
+        epoch = self.epoch
+
+        def done() -> None:
+            if epoch == self.epoch:
+                self.node_event(RetentionPlanned(tuple(trims)))
+
+        self.after(MS, done)
