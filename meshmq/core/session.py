@@ -53,6 +53,8 @@ class Session:
     __slots__ = (
         "_ack_at",
         "_ack_owed",
+        "_acked",
+        "_forgotten_at",
         "_gap_at",
         "_greeting",
         "_heard_at",
@@ -81,6 +83,8 @@ class Session:
         self._unacked: deque[tuple[int, Body, int]] = deque()
         self._unacked_bytes = 0
         self._ack_owed = 0
+        self._acked = 0
+        self._forgotten_at = 0
         self._ack_at = 0
         self._resend_at = 0
         self._gap_at = 0
@@ -138,6 +142,9 @@ class Session:
                 return body
             return None
         self._on_ack(envelope.ack, now_ns)
+        if self._is_forgotten(envelope.ack, now_ns):
+            self._close("link-lost", "the peer has forgotten the session")
+            return None
         if envelope.sequence:
             return self._on_numbered(envelope.sequence, body, now_ns)
         return self._on_unnumbered(body, now_ns)
@@ -177,6 +184,21 @@ class Session:
             case _:
                 pass
         return None
+
+    def _is_forgotten(self, ack: int, now_ns: int) -> bool:
+        """Whether the peer acknowledges less than it did, for longer than frames are late.
+
+        A hello that came twice can make a peer that had let the session go begin it anew. It then
+        waits for frames that are acknowledged and gone, and pings keep both ends alive.
+        """
+        if ack >= self._acked:
+            self._acked = min(ack, self.sent)
+            self._forgotten_at = 0
+        elif not self._forgotten_at:
+            self._forgotten_at = now_ns
+        elif now_ns - self._forgotten_at > limits.RESEND_NS:
+            return True
+        return False
 
     def _on_ack(self, ack: int, now_ns: int) -> None:
         unacked = self._unacked

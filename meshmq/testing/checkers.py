@@ -150,6 +150,9 @@ def _may_drop(reader: Reader) -> bool:
 def beginnings(history: History) -> Iterator[str]:
     """ "earliest" begins at the first record, "new" misses nothing after its answer."""
     final = logs(history)
+    first: dict[tuple[str, bytes], int] = {}  # a program may publish a record again
+    for p in history.published:
+        first.setdefault((p.topic, p.value), p.at_ns)
     for reader in history.readers:
         if reader.ended or reader.refused or history.trims or history.disk.flipped:
             continue
@@ -162,7 +165,11 @@ def beginnings(history: History) -> Iterator[str]:
                 yield f"{name}: began at earliest and has no {topic} 0"
         if reader.start.kind == START_NEW:
             for p in history.published:
-                if is_durable(p.topic) and p.at_ns > reader.answered_ns and p.batch.state == DONE:
+                if (
+                    is_durable(p.topic)
+                    and first[p.topic, p.value] > reader.answered_ns
+                    and p.batch.state == DONE
+                ):
                     offset = _offset(p)
                     wanted = offset is not None and matches(reader.pattern, p.topic)
                     if wanted and (p.topic, offset) not in got:

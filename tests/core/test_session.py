@@ -483,3 +483,31 @@ def test_whatever_the_link_does_bodies_come_once_and_in_order(steps):
         world.heal()
         assert world.taken[0] == world.given[1]
         assert world.taken[1] == world.given[0]
+
+
+def test_a_peer_that_has_forgotten_the_session_is_noticed():
+    """A hello that came twice can begin it anew at a node that had let it go."""
+    one, other = pair()
+    one.send(body(1), START)
+    carry(one, other)
+    carry(other, one, START + 41 * MS)
+    other.tick(START + 41 * MS)
+    carry(other, one, START + 41 * MS)
+    assert one.unacked_count == 0
+    anew = Session(7, WELCOME, START + 50 * MS)
+    for at in range(60, 1060, 100):
+        one.receive(Envelope(7, 0, anew.received, Nothing()), START + at * MS)
+        assert one.state is OPEN  # it may be a frame that was late
+    one.receive(Envelope(7, 0, anew.received, Nothing()), START + 1100 * MS)
+    assert (one.state, one.closed_code) == (CLOSED, "link-lost")
+
+
+def test_a_late_ack_is_no_sign_of_forgetting():
+    one, other = pair()
+    for number in (1, 2):
+        one.send(body(number), START)
+    carry(one, other)
+    for at in range(0, 5000, 100):
+        one.receive(Envelope(7, 0, 1, Nothing()), START + at * MS)
+        one.receive(Envelope(7, 0, 2, Nothing()), START + (at + 50) * MS)
+    assert one.state is OPEN

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -31,6 +32,11 @@ from meshmq.testing import play
 from meshmq.testing.disk import Disk
 
 SEEDS_MAX = 1500
+ONCE_FAILED = [
+    int(line.split()[0])
+    for line in Path(__file__).with_name("seeds.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
 
 Plant = Callable[[], AbstractContextManager[Any]]
 PLANTED: dict[str, Plant] = {}
@@ -178,6 +184,12 @@ def take_any_ack_for_all(real: Any, self: Any, ack: int, now_ns: int) -> None:
     real(self, self.sent if ack else 0, now_ns)
 
 
+@planted(Session, "_is_forgotten")
+def believe_who_has_forgotten(real: Any, self: Any, ack: int, now_ns: int) -> bool:
+    """The simulator found it: a hello that came twice left two ends that only pinged."""
+    return False
+
+
 @planted(Session, "_resend")
 def skip_a_resend(real: Any, self: Any, now_ns: int) -> None:
     self._resend_at = now_ns + 1_000_000_000
@@ -301,5 +313,6 @@ def test_there_are_at_least_twenty() -> None:
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bug_is_caught(name: str) -> None:
     with PLANTED[name]():
-        caught = next((seed for seed in range(SEEDS_MAX) if play(seed)), None)
+        seeds = (*ONCE_FAILED, *range(SEEDS_MAX))
+        caught = next((seed for seed in seeds if play(seed)), None)
     assert caught is not None, f"{SEEDS_MAX} seeds did not notice the bug"
