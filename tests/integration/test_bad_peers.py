@@ -12,7 +12,7 @@ import pytest
 import meshmq
 from meshmq import codec
 from meshmq.frames import Envelope, Nothing, Ping
-from tests.chaos import hostile
+from tests.chaos import fuzz, hostile
 
 MIB = 1 << 20
 
@@ -138,3 +138,11 @@ def test_idle_connections_keep_nobody_out(node):
             assert other.publish("a", b"y").wait(20).offset == 1
         assert status(mesh)["sessions"]["opened"] == 2
         assert mesh.state == "connected"
+
+
+@pytest.mark.slow
+def test_fuzz_of_a_node_beside_a_well_behaved_client():
+    """A few seconds of what ``tests.chaos.fuzz`` does for ten minutes."""
+    found = fuzz.attack_node(10, seed=6, breaker=False)
+    assert found["beside_reconnects"] == 0
+    assert found["bad_frames"] > 20
