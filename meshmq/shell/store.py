@@ -29,6 +29,7 @@ import diskcache
 from meshmq import codec_log, limits
 from meshmq.core import retention
 from meshmq.core.log import Commit, Entry, LogState, StoredBatch, split_entries
+from meshmq.core.log_time import LogTime
 from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files
@@ -70,6 +71,7 @@ class LogStore:
         segments: SegmentSet,
         state: LogState,
         clock: Callable[[], int],
+        monotonic: Callable[[], int] | None,
     ) -> None:
         self.state = state
         self._directory = directory
@@ -78,6 +80,8 @@ class LogStore:
         self._segments = segments
         self._reader = LogReader(segments, state)
         self._clock = clock
+        self._monotonic = monotonic
+        self._time = LogTime(state.append_time_ns)
         self._thread: int | None = None
         self._failed = ""
         self._closed = False
@@ -94,8 +98,17 @@ class LogStore:
         self._rewritten = 0
 
     @classmethod
-    def open(cls, directory: Path, *, clock: Callable[[], int] = time.time_ns) -> LogStore:
+    def open(
+        cls,
+        directory: Path,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], int] | None = None,
+    ) -> LogStore:
         """Open the log in ``directory``, made if it is not there.
+
+        ``clock`` gives append times, ``monotonic`` tells when it jumps; given the first alone, it
+        is taken not to.
 
         Raises StoreBusy if another process has it, ConfigError if the directory will not do,
         StoreDamaged if what is confirmed cannot be read back, StoreFailed on any other I/O error.
@@ -111,7 +124,9 @@ class LogStore:
         except BaseException:
             lock.release()
             raise
-        return cls(directory, lock, segments, state, clock)
+        if monotonic is None and clock is time.time_ns:
+            monotonic = time.monotonic_ns
+        return cls(directory, lock, segments, state, clock, monotonic)
 
     def close(self) -> None:
         """Close all files and let others have the directory."""
@@ -136,7 +151,7 @@ class LogStore:
             raise StoreFailed(self._failed)
         batches, topics, rules, trims = split_entries(list(entries))
         state = self.state
-        now_ns = max(state.append_time_ns, self._clock())
+        now_ns = max(state.append_time_ns, self._look_at_clocks())
         commit = Commit(state.next_lsn, now_ns, batches, topics, rules, trims)
         try:
             if self._is_full(commit):
@@ -155,6 +170,12 @@ class LogStore:
         state.apply(commit)
         self._commits += 1
         return commit
+
+    def _look_at_clocks(self) -> int:
+        wall_ns = self._clock()
+        if self._monotonic is not None:
+            self._time.observe(wall_ns, self._monotonic())
+        return wall_ns
 
     def _append_again(self, commit: Commit, error: Exception) -> None:
         """The disk had no room for a commit: once more, in the room that the ballast had."""
@@ -242,7 +263,7 @@ class LogStore:
             raise StoreFailed(self._failed)
         if time.monotonic() < self._plan_not_before:
             return ()
-        now_ns = max(self.state.append_time_ns, self._clock())
+        now_ns = max(self.state.append_time_ns, self._look_at_clocks())
         try:
             self._remove_dead()
             if self._is_due(now_ns):
@@ -330,12 +351,13 @@ class LogStore:
         trims = []
         for alias, stream in self.state.streams.items():
             topic = stream.topic
+            oldest_ns = self._time.oldest_ns(now_ns, topic.retention_ns)
             if topic.retention_ns <= 0 and topic.retention_bytes <= 0:
                 continue
             found = retention.plan(
                 self._segments.portions(alias),
                 stream.first_offset,
-                topic.retention_ns,
+                now_ns - oldest_ns if topic.retention_ns > 0 else 0,
                 topic.retention_bytes,
                 now_ns,
             )
@@ -343,7 +365,7 @@ class LogStore:
             if found.boundary is not None:
                 first = max(first, self._cut(alias, found.boundary))
             if topic.retention_ns > 0:
-                first = max(first, self._first_young(alias, now_ns - topic.retention_ns))
+                first = max(first, self._first_young(alias, oldest_ns))
             if first > stream.first_offset:
                 trims.append((alias, first))
         return tuple(trims)
