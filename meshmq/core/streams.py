@@ -174,7 +174,11 @@ class Streams:
                 topic_id=topic.entry.topic_id, durability=SYNCED if durable else SENT,
                 last=known.last, duplicate=True, has_offset=durable and offset is not None,
             )  # fmt: skip
-        if durable and self._unsynced and (offset is None or offset >= topic.synced_offset):
+        if (
+            durable
+            and self._unsynced
+            and (offset is None or offset + batch.count > topic.synced_offset)
+        ):
             # Perhaps still on its way to disk: say yes with what is last in the line.
             self._unsynced[-1].repeats.append((link, answer))
             return None

@@ -82,6 +82,20 @@ def answer_a_repeat_before_its_sync(
     return answer
 
 
+@planted(Streams, "_repeat")
+def judge_a_repeat_by_its_first_record(
+    real: Any, self: Any, link: Any, topic: Any, known: Any, batch: Any
+) -> Any:
+    """The simulator found it: a kill took what was confirmed as stored already."""
+    offset = known.offset_of(batch.first, batch.count)
+    if offset is not None and offset < topic.synced_offset:
+        waiting, self._unsynced = self._unsynced, deque()
+        answer = real(self, link, topic, known, batch)
+        self._unsynced = waiting
+        return answer
+    return real(self, link, topic, known, batch)
+
+
 @planted(Topics, "__init__")
 def forget_producers_at_restart(real: Any, self: Any, *args: Any) -> None:
     real(self, *args)
