@@ -71,10 +71,11 @@ print(count)
 """
 
 
-def child(code: str, *arguments: object) -> subprocess.Popen[str]:
+def child(code: str, *arguments: object, stdin: int | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(about.ROOT), *sys.path])}
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
