@@ -57,6 +57,10 @@ def _explain(error: BaseException) -> int:
         return EXIT_PIPE
     if isinstance(error, KeyboardInterrupt | Interrupted | typer.Abort):
         note(str(error) or "interrupted")
+        # CPython remembers an interrupt that came inside the exec() of a string, as dataclasses
+        # are made while modules are imported, and would at exit die of SIGINT although it was
+        # handled here. Running another string makes it forget.
+        exec("")
         return EXIT_INTERRUPTED
     if isinstance(error, _UsageError):
         note(_usage_sentence(error))
