@@ -25,6 +25,7 @@ from meshmq.shell.memory import Breaker, give_back, raise_open_files, resident_b
 from meshmq.shell.sockets import NodeSocket, Wake, check_url
 
 FRAMES_PER_TURN = 64  # then what was appended goes to disk while the next frames are read
+TURN_NS = 2 * limits.MS  # nor longer than that: somebody's flood must not delay another's answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class NodeRunner:
             if message is None:
                 break
             self._on_message(message, now)
+            if clock.now_ns() - now > TURN_NS:
+                break
         if self._node.next_deadline_ns() <= now:
             self._handle(TimerFired(), now)
         if now >= self._check_memory_at:
