@@ -29,7 +29,6 @@ from meshmq.client.message import Message
 from meshmq.client.receipt import Promise, Promises
 from meshmq.client.subscription import Inbox, Wish
 from meshmq.core.publisher import WAITING, Batch
-from meshmq.errors import BufferFull
 from meshmq.names import Position, check_topic
 
 __all__ = ["Mesh", "Receipt", "Receipts", "Subscription", "connect"]
@@ -136,14 +135,13 @@ class Subscription(Inbox):
 
     async def fetch(self, max_records: int = 100, timeout: float | None = None) -> list[Message]:
         """As ``meshmq.Subscription.fetch``; when it is cancelled it has taken nothing."""
-        wait = timeout
         while True:
             messages = list(islice(self._current, max_records))
             while len(messages) < max_records and self._arrivals:
                 self._give_back()
                 self._take_batch()
                 messages += islice(self._current, max_records - len(messages))
-            if messages or not await self._next_batch(wait):
+            if messages or not await self._next_batch(timeout):
                 return messages
 
     async def close(self) -> None:
@@ -295,11 +293,7 @@ class Mesh:
     async def _make_room(self) -> None:
         self._connection.check()
         if not self._block:
-            publisher = self._publisher
-            raise BufferFull(
-                f"{publisher.buffered_bytes} bytes wait for confirmation, the limit is "
-                f"{publisher.buffer_bytes} (connect(max_buffer=...)); state: {self.state}"
-            )
+            raise self._records._buffer_full()
         await self._bell.wait_until(ROOM, self._records._has_room, None)
         self._connection.check()
 

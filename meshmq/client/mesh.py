@@ -362,12 +362,16 @@ class Mesh:
         if publisher.added_bytes < publisher.ceiling_bytes:
             return
         if not self._block:
-            raise BufferFull(
-                f"{publisher.buffered_bytes} bytes wait for confirmation, the limit is "
-                f"{publisher.buffer_bytes} (connect(max_buffer=...)); state: {self.state}"
-            )
+            raise self._buffer_full()
         connection.wait_until(self._has_room, None)
         connection.check()
+
+    def _buffer_full(self) -> BufferFull:
+        publisher = self._publisher
+        return BufferFull(
+            f"{publisher.buffered_bytes} bytes wait for confirmation, the limit is "
+            f"{publisher.buffer_bytes} (connect(max_buffer=...)); state: {self.state}"
+        )
 
     def _has_room(self) -> bool:
         # A quarter at a time: a publisher woken for every batch would wake for each record.

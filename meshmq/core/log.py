@@ -187,6 +187,10 @@ class LogState:
     rules: dict[str, RuleEntry] = field(default_factory=dict)
     producers: OrderedDict[tuple[bytes, int], ProducerState] = field(default_factory=OrderedDict)
 
+    def first_offsets(self) -> dict[int, int]:
+        """By stream, the offset from which records are kept."""
+        return {alias: stream.first_offset for alias, stream in self.streams.items()}
+
     def apply(self, commit: Commit) -> None:
         """Add one commit; ``commit.lsn`` must be ``next_lsn``."""
         assert commit.lsn == self.next_lsn, (commit.lsn, self.next_lsn)

@@ -177,8 +177,10 @@ class Node:
     def _count_unacked(self, peer: Peer) -> None:
         """Keep the sum of what is on its way to subscribers, for Delivery's rule 4."""
         unacked = peer.session.unacked_bytes
-        if unacked == peer.unacked_bytes:
-            return
+        if unacked != peer.unacked_bytes:
+            self._set_unacked(peer, unacked)
+
+    def _set_unacked(self, peer: Peer, unacked: int) -> None:
         self._unacked_bytes += unacked - peer.unacked_bytes
         peer.unacked_bytes = unacked
         delivery = self.delivery
@@ -286,10 +288,14 @@ class Node:
 
     def _send_answers(self, answers: list[tuple[bytes, Result]], now_ns: int) -> None:
         for link, result in answers:
-            peer = self.peers.get(link)
-            if peer is not None:
-                self._touched[link] = peer
-                peer.session.send(result, now_ns)
+            self._send(link, result, now_ns)
+
+    def _send(self, link: bytes, body: Body, now_ns: int) -> None:
+        """Send over ``link``, if its session is still there."""
+        peer = self.peers.get(link)
+        if peer is not None:
+            self._touched[link] = peer
+            peer.session.send(body, now_ns)
 
     def _on_timer(self, now_ns: int) -> None:
         due = self._due
@@ -320,9 +326,7 @@ class Node:
         peer = self.peers.pop(link, None)
         if peer is not None:
             self._touched.pop(link, None)
-            self._unacked_bytes -= peer.unacked_bytes
-            self.delivery.is_crowded = self._unacked_bytes > self._delivered_bytes_max
-            self.delivery.burdened.discard(link)
+            self._set_unacked(peer, 0)
             if self._producers.get(peer.hello.producer) == link:
                 del self._producers[peer.hello.producer]
             self.delivery.drop_link(link)
@@ -340,10 +344,7 @@ class Node:
         delivery.feed_denied()
         if delivery.sends:
             for link, frame in delivery.sends:
-                peer = self.peers.get(link)
-                if peer is not None:
-                    self._touched[link] = peer
-                    peer.session.send(frame, now_ns)
+                self._send(link, frame, now_ns)
             delivery.sends = []
         return self._take_effects()
 
@@ -360,13 +361,10 @@ class Node:
         self._tell_windows(now_ns)
         if self._confirms:
             for link, rows in self._confirms.items():
-                peer = self.peers.get(link)
-                if peer is not None:
-                    self._touched[link] = peer
-                    merged = _merge(rows)
-                    for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
-                        part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
-                        peer.session.send(Confirm(part), now_ns)
+                merged = _merge(rows)
+                for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
+                    part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
+                    self._send(link, Confirm(part), now_ns)
             self._confirms = {}
         if self.delivery.reads:
             self._effects += self.delivery.reads
@@ -377,17 +375,12 @@ class Node:
         """Before the refusals of the same turn, so that a producer waits before it sends again."""
         window = self.admission.new_window()
         if window is not None:
-            for peer in self.peers.values():
-                if self._producers.get(peer.hello.producer) == peer.link:
-                    self._touched[peer.link] = peer
-                    peer.session.send(window, now_ns)
+            for link in self._producers.values():
+                self._send(link, window, now_ns)
         if self._busy:
             pause = Window(self.admission.window_bytes, limits.BUSY_RETRY_NS)
             for link in sorted(self._busy):
-                peer_ = self.peers.get(link)
-                if peer_ is not None:
-                    self._touched[link] = peer_
-                    peer_.session.send(pause, now_ns)
+                self._send(link, pause, now_ns)
             self._busy.clear()
 
     def _take_effects(self) -> list[NodeEffect]:

@@ -53,7 +53,6 @@ class Session:
     __slots__ = (
         "_ack_at",
         "_ack_owed",
-        "_acked",
         "_forgotten_at",
         "_gap_at",
         "_greeting",
@@ -83,7 +82,6 @@ class Session:
         self._unacked: deque[tuple[int, Body, int]] = deque()
         self._unacked_bytes = 0
         self._ack_owed = 0
-        self._acked = 0
         self._forgotten_at = 0
         self._ack_at = 0
         self._resend_at = 0
@@ -191,8 +189,7 @@ class Session:
         A hello that came twice can make a peer that had let the session go begin it anew. It then
         waits for frames that are acknowledged and gone, and pings keep both ends alive.
         """
-        if ack >= self._acked:
-            self._acked = min(ack, self.sent)
+        if ack >= self.sent - len(self._unacked):
             self._forgotten_at = 0
         elif not self._forgotten_at:
             self._forgotten_at = now_ns

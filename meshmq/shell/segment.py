@@ -146,7 +146,7 @@ class Segment:
     @classmethod
     def _make(cls, making: Path, path: Path, snapshot: bytes) -> Segment:
         if making.exists():
-            shutil.rmtree(making)  # an earlier try met a full disk
+            shutil.rmtree(making)  # an earlier try met a full disk, or was given up
         making.mkdir(mode=0o700)
         os.close(os.open(making / VALUES, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         os.close(os.open(making / DATABASE, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -178,7 +178,6 @@ class Segment:
         """A segment in the directory ``making``, to be filled by ``append_copies``."""
         try:
             segment = cls._make(making, making, snapshot)
-            segment.is_rewritten = True
             segment.connect()
         except (OSError, sqlite3.Error) as error:
             raise StoreFailed(f"segment {making} could not be made: {error}") from error

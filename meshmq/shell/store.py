@@ -179,10 +179,16 @@ class LogStore:
 
     def _append_again(self, commit: Commit, error: Exception) -> None:
         """The disk had no room for a commit: once more, in the room that the ballast had."""
-        if not is_disk_full(error) or not self._space.drop_ballast():
+        if not self._gave_room(error):
             raise error
-        self._times_full += 1
         self._segments.active.append_again(commit)
+
+    def _gave_room(self, error: BaseException) -> bool:
+        """Whether a write met a full disk, and the ballast gave it room for another try."""
+        if not is_disk_full(error) or not self._space.drop_ballast():
+            return False
+        self._times_full += 1
+        return True
 
     def measure(self) -> Room:
         """How much room the disk has."""
@@ -204,9 +210,8 @@ class LogStore:
         try:
             self._roll_once()
         except (StoreFailed, *_WRITE_ERRORS) as error:
-            if not is_disk_full(error.__cause__ or error) or not self._space.drop_ballast():
+            if not self._gave_room(error.__cause__ or error):
                 raise
-            self._times_full += 1
             self._segments.active.reconnect()
             self._roll_once()
 
@@ -264,12 +269,13 @@ class LogStore:
         if time.monotonic() < self._plan_not_before:
             return ()
         now_ns = max(self.state.append_time_ns, self._look_at_clocks())
+        began = time.monotonic()
         try:
             self._remove_dead()
-            if self._is_due(now_ns):
+            kept, is_short = self.state.first_offsets(), self._is_short()
+            if self._is_due(now_ns, kept, is_short):
                 self._roll()
-            self._plan_rewriting()
-            began = time.monotonic()
+            self._plan_rewriting(kept, is_short)
             trims = self._plan(now_ns)
         except _WRITE_ERRORS as error:
             raise self._fail(error) from error
@@ -316,11 +322,9 @@ class LogStore:
         self._rewriter = None
         self._not_rewritten.add(rewriter.number)
 
-    def _plan_rewriting(self) -> None:
+    def _plan_rewriting(self, kept: dict[int, int], is_short: bool) -> None:
         if self._rewriter is not None:
             return
-        kept = self._kept_from()
-        is_short = self._is_short()
         for number, info in self._segments.closed.items():
             if number in self._not_rewritten:
                 continue
@@ -335,9 +339,6 @@ class LogStore:
                 self._rewriter = Rewriter(self._log, segment, info, self._is_live)
                 return
 
-    def _kept_from(self) -> dict[int, int]:
-        return {alias: stream.first_offset for alias, stream in self.state.streams.items()}
-
     def _is_live(self, alias: int, end: int) -> bool:
         stream = self.state.streams.get(alias)
         return stream is not None and stream.first_offset < end
@@ -351,9 +352,9 @@ class LogStore:
         trims = []
         for alias, stream in self.state.streams.items():
             topic = stream.topic
-            oldest_ns = self._time.oldest_ns(now_ns, topic.retention_ns)
             if topic.retention_ns <= 0 and topic.retention_bytes <= 0:
                 continue
+            oldest_ns = self._time.oldest_ns(now_ns, topic.retention_ns)
             found = retention.plan(
                 self._segments.portions(alias),
                 stream.first_offset,
@@ -386,12 +387,12 @@ class LogStore:
             return 0
         return held.bases[i] if i < len(held) else held.next_offset
 
-    def _is_due(self, now_ns: int) -> bool:
+    def _is_due(self, now_ns: int, kept: dict[int, int], is_short: bool) -> bool:
         index = self._segments.active.index
         if index.bytes < retention.REFINE_BYTES_MIN:
             return False
-        living = retention.living_bytes(index.info(self._segments.active.number), self._kept_from())
-        if retention.worth_rewriting(index.bytes, living, self._is_short()):
+        living = retention.living_bytes(index.info(self._segments.active.number), kept)
+        if retention.worth_rewriting(index.bytes, living, is_short):
             return True  # its dead bytes can go once it is closed
         bounds = [
             stream.topic.retention_ns
@@ -544,7 +545,7 @@ def _replay(
             end = last.position + last.length
     segment.index = index
     segment.disk.cut_values(end)
-    kept_from = {alias: stream.first_offset for alias, stream in state.streams.items()}
+    kept_from = state.first_offsets()
     present = set(older)
     closed = []
     for info in infos:

@@ -53,8 +53,6 @@ class Rewriter:
         if snapshot is None:
             raise StoreFailed(f"{segment.path} has no snapshot")
         self._making = store_files.new_path(log, self.number)
-        if self._making.exists():
-            shutil.rmtree(self._making)
         self._new = Segment.begin_copy(self._making, snapshot)
 
     def step(self) -> bool:

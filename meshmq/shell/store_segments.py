@@ -53,7 +53,7 @@ class SegmentSet:
 
     def remove_dead(self, state: LogState) -> int:
         """Unlink closed segments of which nothing is kept; return how many."""
-        kept_from = {alias: stream.first_offset for alias, stream in state.streams.items()}
+        kept_from = state.first_offsets()
         dead = [info for info in self.closed.values() if is_dead(info, kept_from)]
         for info in dead:
             held = self._open.pop(info.number, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from meshmq.core.effects import (
@@ -24,7 +25,7 @@ WALL_NS = 1_700_000_000 * SECOND
 ORIGIN = b"simulated-origin"
 
 
-class Stage:
+class Stage(ABC):
     """One node on virtual time; subclasses bring its clients.
 
     Args:
@@ -76,7 +77,7 @@ class Stage:
             work()
         self.now_ns = until_ns
 
-    def note(self, *what: object) -> None:
+    def note(self, *what: object) -> None:  # noqa: B027 (a hook that may stay empty)
         """Something happened; for who keeps a history."""
 
     # -- the node -----------------------------------------------------------------------------
@@ -102,16 +103,16 @@ class Stage:
         self.waiting = []
         self.syncing = False
 
-    def on_node_started(self) -> None:
+    def on_node_started(self) -> None:  # noqa: B027 (as above)
         """Before the node's first event."""
 
     def plan_trims(self) -> list[tuple[int, int]]:
         """What retention takes, when the node asks."""
         return []
 
+    @abstractmethod
     def to_client(self, link: bytes, envelope: Envelope) -> None:
         """The node sends."""
-        raise NotImplementedError
 
     def node_event(self, event: NodeEvent) -> None:
         if self.node is not None:
