@@ -413,7 +413,7 @@ class Delivery:
         sub.credit_records -= records
         sub.delivered += records
         self.delivered += records
-        if self.is_crowded:
+        if self.is_crowded and payload:
             self.burdened.add(sub.link)  # one delivery each, until it is acknowledged
         missed, sub.dropped = sub.dropped, 0
         frame = Deliver(sub.number, tuple([r.row for r in rows]), missed, payload)
