@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     *("meshmq", "pyzmq", "pycapnp", "diskcache"),
     *("redis", "hiredis", "nats-py", "uvloop", "eclipse-zenoh"),
+    *("pika", "rstream", "paho-mqtt"),
 )
 
 
@@ -54,7 +55,14 @@ def versions() -> dict[str, str]:
     redis = _output("redis-server", "--version")
     found["nats-server"] = nats.rpartition("v")[2] or "not installed"
     found["redis-server"] = redis.partition("v=")[2].split(" ")[0] or "not installed"
+    found["mosquitto"] = _debian_version("mosquitto")
+    found["rabbitmq-server"] = _debian_version("rabbitmq-server")
     return found
+
+
+def _debian_version(package: str) -> str:
+    """Without starting the program: rabbitmq-server has no option that tells, only a server."""
+    return _output("dpkg-query", "-W", "-f", "${Version}", package) or "not installed"
 
 
 def _cpu() -> str:

@@ -8,7 +8,15 @@ from statistics import median
 
 from meshmq.bench import works
 from meshmq.bench.works import Figures, Settings
-from tests.bench.peers import disk, nats_server, redis_server, zenoh_peers, zmq_raw
+from tests.bench.peers import (
+    disk,
+    mosquitto_server,
+    nats_server,
+    rabbit_server,
+    redis_server,
+    zenoh_peers,
+    zmq_raw,
+)
 
 PEER_RECORDS = 400_000  # stored for a peer's replay: filling millions would take it minutes
 
@@ -116,9 +124,11 @@ DURABLE_PEERS = (
     Entry("redis-always", "Redis Streams, always", redis_server.publish_always, SYNCED),
     Entry("redis-everysec", "Redis Streams, everysec", redis_server.publish_everysec, NOT_SYNCED),
     Entry("jetstream", "NATS JetStream, file", nats_server.publish, NOT_SYNCED),
+    Entry("rabbit-stream", "RabbitMQ stream", rabbit_server.publish_stream, NOT_SYNCED),
+    Entry("rabbit-quorum", "RabbitMQ quorum queue", rabbit_server.publish_quorum, SYNCED),
     Entry("append", "raw append + fdatasync, 64 KiB", disk.append, SYNCED),
 )
-FASTEST = ("redis-always", "redis-everysec", "jetstream")
+FASTEST = ("redis-always", "redis-everysec", "jetstream", "rabbit-stream", "rabbit-quorum")
 
 
 def _durable_row() -> Row:
@@ -152,6 +162,7 @@ def _end_to_end_row() -> Row:
             Entry("meshmq", "meshmq publish", works.durable_e2e, SYNCED),
             Entry("redis-always", "Redis Streams, always", redis_server.end_to_end_always, SYNCED),
             Entry("jetstream", "NATS JetStream, file", nats_server.end_to_end, NOT_SYNCED),
+            Entry("rabbit-stream", "RabbitMQ stream", rabbit_server.end_to_end_stream, NOT_SYNCED),
         ),
         (least("meshmq", 400_000), most("meshmq", "lost", 0)),
         others=(("lost", "records"),),
@@ -197,6 +208,8 @@ def _transient_row() -> Row:
             Entry("zenoh", "Zenoh, peer to peer", zenoh_peers.transient),
             Entry("nats", "NATS", nats_server.transient),
             Entry("redis", "Redis pub/sub", redis_server.transient),
+            Entry("rabbit", "RabbitMQ fanout exchange", rabbit_server.transient),
+            Entry("mosquitto", "mosquitto, QoS 0", mosquitto_server.transient),
             Entry("pyzmq", "pyzmq PUSH/PULL, one a send", zmq_raw.one_a_send),
             Entry("pyzmq-batch", "pyzmq PUSH/PULL, 100 a send", zmq_raw.batches),
             Entry("pyzmq-pub", "pyzmq PUB/SUB, one a send", zmq_raw.pubsub_one_a_send),
@@ -217,6 +230,7 @@ def _replay_row() -> Row:
             Entry("meshmq", "meshmq", works.replay),
             Entry("redis", "Redis Streams, XREAD", _peer_replay(redis_server.replay)),
             Entry("jetstream", "NATS JetStream, ordered", _peer_replay(nats_server.replay)),
+            Entry("rabbit-stream", "RabbitMQ stream", _peer_replay(rabbit_server.replay_stream)),
         ),
         (least("meshmq", 2_000_000),),
         note=f"ours reads all stored records, peers at most {PEER_RECORDS:,}",
@@ -234,6 +248,7 @@ def _fanout_row() -> Row:
             Entry("zenoh", "Zenoh, peer to peer", zenoh_peers.fanout),
             Entry("nats", "NATS", nats_server.fanout),
             Entry("redis", "Redis pub/sub", redis_server.fanout),
+            Entry("mosquitto", "mosquitto, QoS 0", mosquitto_server.fanout),
             Entry("pyzmq", "pyzmq PUB/SUB, one a send", zmq_raw.fanout_one_a_send),
             Entry("pyzmq-batch", "pyzmq PUB/SUB, 100 a send", zmq_raw.fanout_batches),
         ),
@@ -253,6 +268,8 @@ def _lone_rows() -> tuple[Row, Row]:
             Entry("forwarder", "pyzmq DEALER-ROUTER-DEALER", zmq_raw.forwarder),
             Entry("nats", "NATS", nats_server.latency),
             Entry("redis", "Redis pub/sub", redis_server.latency),
+            Entry("rabbit", "RabbitMQ fanout exchange", rabbit_server.latency),
+            Entry("mosquitto", "mosquitto, QoS 0", mosquitto_server.latency),
             Entry("zenoh", "Zenoh, peer to peer (no node)", zenoh_peers.latency),
         ),
         (
@@ -261,7 +278,6 @@ def _lone_rows() -> tuple[Row, Row]:
             Goal("meshmq", "p50", False, 1, ("redis",), text="Redis"),
         ),
         others=(("p99", "us"),),
-        note="RabbitMQ: not measured in this run",
     )
     confirm = Row(
         "confirm",

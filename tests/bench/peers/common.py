@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import shutil
 import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from meshmq.bench.job import Job
-from meshmq.bench.procs import Process, Team
+from meshmq.bench.job import VALUE_COUNT, Board, Job
+from meshmq.bench.procs import READY_SECONDS, Process, Team
 from meshmq.bench.works import Figures, Settings
 
 CHUNK = 100  # messages in one pipeline, one batch, one look at the window
+Result = dict[str, Any]
 WINDOW = {"one": 16_384, "batch": 65_536, "fanout": 4096}
 
 
@@ -25,8 +29,10 @@ def need_module(name: str) -> None:
         raise Skipped(f"the Python package {name!r} is not installed")
 
 
-def need_program(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+def need_program(name: str, folders: str = "") -> str:
+    """Its path; ``folders`` go before the usual ones."""
+    places = (folders, None, "/usr/sbin:/usr/local/sbin")
+    found = next((it for path in places if (it := shutil.which(name, path=path))), None)
     if found is None:
         raise Skipped(f"{name} is not installed")
     return found
@@ -40,7 +46,7 @@ def free_port() -> int:
         return port
 
 
-def wait_port(process: Process, port: int) -> None:
+def wait_port(process: Process, port: int, timeout: float = READY_SECONDS) -> None:
     """Return when something listens on ``port``; BenchError if ``process`` ends before."""
 
     def answers() -> bool:
@@ -50,7 +56,7 @@ def wait_port(process: Process, port: int) -> None:
             return False
         return True
 
-    process.wait_until(answers)
+    process.wait_until(answers, timeout)
 
 
 def job_for(settings: Settings, address: str, **more: Any) -> Job:
@@ -123,3 +129,47 @@ def data_folder(team: Team) -> Path:
     folder = team.path("data")
     folder.mkdir()
     return folder
+
+
+def on_a_loop(main: Callable[[Job], Coroutine[Any, Any, Result]]) -> Callable[[Job], Result]:
+    """A role from a coroutine, on uvloop where that is installed."""
+
+    def role(job: Job) -> Result:
+        if importlib.util.find_spec("uvloop") is not None:
+            import uvloop
+
+            found: Result = uvloop.run(main(job))
+            return found
+        return asyncio.run(main(job))
+
+    return role
+
+
+async def send_chunks_async(
+    job: Job, send: Callable[[Sequence[bytes]], Awaitable[None]], chunk: int
+) -> Result:
+    """As meshmq.bench.job.send_chunks, awaited."""
+    values, board = job.values(), Board(job.board) if job.window else None
+    chunks = [values[i : i + chunk] for i in range(0, VALUE_COUNT, chunk)]
+    sent, turn, start_ns, end = 0, 0, time.monotonic_ns(), time.monotonic() + job.seconds
+    while sent < job.count if job.count else time.monotonic() < end:
+        if board is not None and sent + chunk - board.least(job.receivers) > job.window:
+            await asyncio.sleep(0.0001)
+            continue
+        await send(chunks[turn])
+        turn = (turn + 1) % len(chunks)
+        sent += chunk
+    return sent_result(sent, start_ns, time.monotonic_ns())
+
+
+async def send_paced_async(job: Job, send: Callable[[bytes], Awaitable[None]]) -> Result:
+    """As meshmq.bench.job.send_paced, awaited."""
+    sent, period = 0, 1.0 / job.rate
+    start_ns, start = time.monotonic_ns(), time.monotonic()
+    while (due := start + sent * period) < start + job.seconds:
+        wait = due - time.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        await send(job.stamped(sent))
+        sent += 1
+    return sent_result(sent, start_ns, time.monotonic_ns())

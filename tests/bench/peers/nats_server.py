@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from meshmq.bench.job import (
     STAMP,
-    VALUE_COUNT,
     Board,
     Job,
     Tally,
@@ -35,6 +33,7 @@ from meshmq.bench.works import (
 )
 from tests.bench.peers.common import (
     WINDOW,
+    Result,
     confirmed,
     data_folder,
     fan,
@@ -43,8 +42,10 @@ from tests.bench.peers.common import (
     lone,
     need_module,
     need_program,
+    on_a_loop,
     received,
-    sent_result,
+    send_chunks_async,
+    send_paced_async,
     wait_port,
 )
 
@@ -54,41 +55,16 @@ CHUNK = 50
 PENDING = {"pending_msgs_limit": 5_000_000, "pending_bytes_limit": 4 << 30}
 STREAM_SEQUENCE = 5  # token of a JetStream reply subject that holds what others call offset
 
-Result = dict[str, Any]
-
 
 def _run(main: Callable[[Job, Any], Coroutine[Any, Any, Result]]) -> Callable[[Job], Result]:
     """A role from a coroutine that gets the job and a connection."""
 
-    def role(job: Job) -> Result:
-        async def connected() -> Result:
-            import nats
+    async def connected(job: Job) -> Result:
+        import nats
 
-            return await main(job, await nats.connect(job.address, pending_size=2 << 20))
+        return await main(job, await nats.connect(job.address, pending_size=2 << 20))
 
-        if importlib.util.find_spec("uvloop") is not None:
-            import uvloop
-
-            found: Result = uvloop.run(connected())
-            return found
-        return asyncio.run(connected())
-
-    return role
-
-
-async def _send_chunks(job: Job, send: Callable[[Sequence[bytes]], Awaitable[None]]) -> Result:
-    """As send_chunks, awaited."""
-    values, board = job.values(), Board(job.board) if job.window else None
-    chunks = [values[i : i + CHUNK] for i in range(0, VALUE_COUNT, CHUNK)]
-    sent, turn, start_ns, end = 0, 0, time.monotonic_ns(), time.monotonic() + job.seconds
-    while sent < job.count if job.count else time.monotonic() < end:
-        if board is not None and sent + CHUNK - board.least(job.receivers) > job.window:
-            await asyncio.sleep(0.0001)
-            continue
-        await send(chunks[turn])
-        turn = (turn + 1) % len(chunks)
-        sent += CHUNK
-    return sent_result(sent, start_ns, time.monotonic_ns())
+    return on_a_loop(connected)
 
 
 async def _pub(job: Job, link: Any) -> Result:
@@ -97,7 +73,7 @@ async def _pub(job: Job, link: Any) -> Result:
             await link.publish("t", value)
 
     ready_then_go()
-    sent = await _send_chunks(job, send)
+    sent = await send_chunks_async(job, send, CHUNK)
     await link.flush(30)
     Board(job.board).finish(sent["count"])
     return sent
@@ -119,18 +95,14 @@ async def _sub(job: Job, link: Any) -> Result:
 
 
 async def _pub_paced(job: Job, link: Any) -> Result:
+    async def send(value: bytes) -> None:
+        await link.publish("t", value)
+
     ready_then_go()
-    sent, period = 0, 1.0 / job.rate
-    start_ns, start = time.monotonic_ns(), time.monotonic()
-    while (due := start + sent * period) < start + job.seconds:
-        wait = due - time.monotonic()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        await link.publish("t", job.stamped(sent))
-        sent += 1
+    sent = await send_paced_async(job, send)
     await link.flush(10)
-    Board(job.board).finish(sent)
-    return sent_result(sent, start_ns, time.monotonic_ns())
+    Board(job.board).finish(sent["count"])
+    return sent
 
 
 async def _sub_delays(job: Job, link: Any) -> Result:
@@ -176,7 +148,7 @@ async def _js_pub(job: Job, link: Any) -> Result:
             turn = (turn + 1) % len(subjects)
 
     ready_then_go()
-    sent = await _send_chunks(job, send)
+    sent = await send_chunks_async(job, send, CHUNK)
     await stream.publish_async_completed()
     sent["stop_ns"] = time.monotonic_ns()
     if failed:
