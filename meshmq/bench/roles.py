@@ -5,6 +5,7 @@ Every consumer here reads value and offset of each record.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import meshmq
+from meshmq import aio
 from meshmq.bench.job import (
     STAMP,
     Job,
@@ -119,6 +121,50 @@ def replay(job: Job) -> Result:
         return {"count": count, "seconds": seconds, "bytes": size, "offset": offset}
 
 
+def publish_aio(job: Job) -> Result:
+    """As ``publish`` in a flood, from asyncio."""
+
+    async def main() -> Result:
+        async with aio.connect(job.address) as mesh:
+            values = job.values()
+            durability = (await (await mesh.publish(job.topic, values[0])).wait(10)).durability
+            ready_then_go()
+            count, clock = 0, time.monotonic
+            start_ns, end = time.monotonic_ns(), clock() + job.seconds
+            while clock() < end:
+                for value in values:
+                    await mesh.publish(job.topic, value)
+                count += len(values)
+            stop_ns = time.monotonic_ns()
+            await mesh.flush(FLUSH_SECONDS)
+            confirmed_ns = time.monotonic_ns()
+            sent = Sent(count, start_ns, stop_ns)
+            return _sent(sent, confirmed_ns=confirmed_ns, durability=durability)
+
+    return asyncio.run(main())
+
+
+def replay_aio(job: Job) -> Result:
+    """As ``replay``, from asyncio."""
+
+    async def main() -> Result:
+        async with aio.connect(job.address) as mesh:
+            ready_then_go()
+            count, size, offset = 0, 0, None
+            start_ns = time.monotonic_ns()
+            async with mesh.subscribe(job.topic, start="earliest") as sub:
+                async for message in sub:
+                    size += len(message.value)
+                    offset = message.offset
+                    count += 1
+                    if count == job.count:
+                        break
+            seconds = (time.monotonic_ns() - start_ns) / 1e9
+            return {"count": count, "seconds": seconds, "bytes": size, "offset": offset}
+
+    return asyncio.run(main())
+
+
 def paced(job: Job) -> Result:
     """Publish lone stamped messages at ``job.rate`` a second."""
     with meshmq.connect(job.address) as mesh:
@@ -212,6 +258,8 @@ ROLES = {
     "publish": publish,
     "subscribe": subscribe,
     "replay": replay,
+    "publish_aio": publish_aio,
+    "replay_aio": replay_aio,
     "paced": paced,
     "delays": delays,
     "confirm": confirm,

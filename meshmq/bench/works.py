@@ -129,6 +129,12 @@ def durable_publish_many(settings: Settings) -> Figures:
     return _durable_publish(settings, many=True)
 
 
+def durable_publish_aio(settings: Settings) -> Figures:
+    with _site(settings) as site:
+        _, sent = site.team.run(ROLES, [], ("publish_aio", _job(settings, site)))
+        return {"rate": _confirmed(sent)}
+
+
 def durable_e2e(settings: Settings) -> Figures:
     """One publisher in a flood, one live subscriber; until the last record is read."""
     with _site(settings) as site:
@@ -189,12 +195,20 @@ def fanout(settings: Settings) -> Figures:
     return _transient_publish(settings, True, FANOUT_RECEIVERS, _window(settings.size))
 
 
-def replay(settings: Settings) -> Figures:
+def _replay(settings: Settings, role: str) -> Figures:
     with _site(settings) as site:
         fill = _job(settings, site, count=settings.records)
         site.team.run(ROLES, [], ("load", fill))
-        _, read = site.team.run(ROLES, [], ("replay", fill))
+        _, read = site.team.run(ROLES, [], (role, fill))
         return {"rate": read["count"] / read["seconds"]}
+
+
+def replay(settings: Settings) -> Figures:
+    return _replay(settings, "replay")
+
+
+def replay_aio(settings: Settings) -> Figures:
+    return _replay(settings, "replay_aio")
 
 
 def latency(settings: Settings) -> Figures:
@@ -268,6 +282,9 @@ WORKS: dict[str, Work] = {
     "durable-publish-many": Work(
         durable_publish_many, "the same by publish_many()", {"rate": "msg/s"}
     ),
+    "durable-publish-aio": Work(
+        durable_publish_aio, "the same from asyncio, await publish()", {"rate": "msg/s"}
+    ),
     "durable-e2e": Work(
         durable_e2e,
         "durable, with one live subscriber, to its last record",
@@ -294,6 +311,7 @@ WORKS: dict[str, Work] = {
         {"rate": "msg/s", "lost": "records"},
     ),
     "replay": Work(replay, "replay of stored records", {"rate": "msg/s"}),
+    "replay-aio": Work(replay_aio, "the same from asyncio", {"rate": "msg/s"}),
     "fanout": Work(
         fanout,
         f"one publisher, {FANOUT_RECEIVERS} subscriber processes",

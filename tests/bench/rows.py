@@ -138,8 +138,10 @@ def _durable_row() -> Row:
             times(key, 5, "redis-always", text="5 x Redis always"),
             times(key, 2, *FASTEST, text="2 x the fastest peer"),
         ]
+    goals.append(times("meshmq-aio", 0.6, "meshmq", text="0.6 x publish"))
+    aio = Entry("meshmq-aio", "meshmq.aio publish", works.durable_publish_aio, SYNCED)
     title = "durable, confirmed, one producer, 100 B"
-    entries = (PUBLISH, MANY, *DURABLE_PEERS)
+    entries = (PUBLISH, MANY, aio, *DURABLE_PEERS)
     return Row("durable-100", title, "rate", "msg/s", entries, tuple(goals))
 
 
@@ -228,11 +230,15 @@ def _replay_row() -> Row:
         "msg/s",
         (
             Entry("meshmq", "meshmq", works.replay),
+            Entry("meshmq-aio", "meshmq.aio", works.replay_aio),
             Entry("redis", "Redis Streams, XREAD", _peer_replay(redis_server.replay)),
             Entry("jetstream", "NATS JetStream, ordered", _peer_replay(nats_server.replay)),
             Entry("rabbit-stream", "RabbitMQ stream", _peer_replay(rabbit_server.replay_stream)),
         ),
-        (least("meshmq", 2_000_000),),
+        (
+            least("meshmq", 2_000_000),
+            times("meshmq-aio", 0.6, "meshmq", text="0.6 x the synchronous client"),
+        ),
         note=f"ours reads all stored records, peers at most {PEER_RECORDS:,}",
     )
 
