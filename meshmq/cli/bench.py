@@ -55,9 +55,10 @@ def _write_json(path: Path, size: int, results: dict[str, list[dict[str, float]]
 
 def _works_help() -> str:
     return (
-        "durable-publish, durable-publish-many, durable-e2e, topics-publish, topics-replay, "
-        "transient-publish, transient-publish-many, replay, fanout, latency, confirm-latency, "
-        "steady, idle, memory; may be given more than once; all if left out"
+        "durable-publish, durable-publish-many, durable-publish-aio, durable-e2e, "
+        "topics-publish, topics-replay, transient-publish, transient-publish-many, replay, "
+        "replay-aio, fanout, latency, confirm-latency, steady, idle, memory; "
+        "may be given more than once; all if left out"
     )
 
 
