@@ -84,6 +84,8 @@ MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the list
 MEMORY_CHECK_NS = 250 * MS  # an attacker on a fast network sends some 250 MiB in that time
 MEMORY_SETTLE_NS = 2 * SECOND  # then what was freed is back with the system
 TOPIC_MEMORY_BYTES = 4 * KIB  # about what a topic costs in memory, with its index entries
+COMMIT_MEMORY_BYTES = 256  # about what a commit costs in memory besides its batches
+BATCH_MEMORY_BYTES = 384  # about what a stored batch costs besides its bytes
 PRODUCER_MEMORY_BYTES = 1 * KIB  # about what a (producer, topic) pair costs
 OPEN_FILES = 65_536  # asked for where the system sets no bound
 

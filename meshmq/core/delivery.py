@@ -230,10 +230,10 @@ class Delivery:
         """A commit is synced: keep it at hand and feed those that are live."""
         self.committed_lsn = commit.lsn
         self._recent.append(commit)
-        self._recent_bytes += sum([len(b.payload) for b in commit.batches])
+        self._recent_bytes += _memory_of(commit)
         while self._recent_bytes > self._recent_bytes_max and len(self._recent) > 1:
             old = self._recent.popleft()
-            self._recent_bytes -= sum([len(b.payload) for b in old.batches])
+            self._recent_bytes -= _memory_of(old)
         touched: dict[int, Subscription] = {}
         by_stream = self._topics.by_stream
         for stream in {b.stream: None for b in commit.batches}:
@@ -436,3 +436,10 @@ class Delivery:
                 if matches(sub.pattern, topic.entry.name)
             )
         return sub.streams
+
+
+def _memory_of(commit: Commit) -> int:
+    """About what ``commit`` takes in memory: with small batches, mostly not their bytes."""
+    batches = commit.batches
+    own = limits.COMMIT_MEMORY_BYTES + limits.BATCH_MEMORY_BYTES * len(batches)
+    return own + sum([len(batch.payload) for batch in batches])

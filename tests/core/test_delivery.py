@@ -18,6 +18,8 @@ from meshmq.frames import (
 from tests.core.deliveries import Bench
 from tests.core.helpers import LINK, ORIGIN, OTHER_LINK, OTHER_ORIGIN, SECOND, decode
 
+SMALL_COMMIT = limits.COMMIT_MEMORY_BYTES + limits.BATCH_MEMORY_BYTES + 6  # two bytes, length
+
 # -- rule 1: after the commit, in order, without a gap ---------------------------------------------
 
 
@@ -105,10 +107,10 @@ def test_a_little_behind_is_fed_from_memory():
 
 
 def test_far_behind_is_fed_from_the_log_and_then_from_memory():
-    bench = Bench(recent=60)
+    bench = Bench(recent=10 * SMALL_COMMIT)
     bench.subscribe("a", START_NEW, records=1)
     for i in range(20):
-        bench.store(("a", b"%02d" % i))  # 6 bytes each: ten fit
+        bench.store(("a", b"%02d" % i))
     assert bench.values() == [b"00"]
     bench.delivery.grant(LINK, 1, 0, 30)
     assert len(bench.delivery.reads) == 1
@@ -118,12 +120,12 @@ def test_far_behind_is_fed_from_the_log_and_then_from_memory():
 
 
 def test_memory_holds_the_newest_commits_within_its_bytes():
-    bench = Bench(recent=60)
+    bench = Bench(recent=10 * SMALL_COMMIT)
     for i in range(20):
         bench.store(("a", b"%02d" % i))
-    assert len(bench.delivery._recent) == 10
+    assert len(bench.delivery._recent) == 10  # what a commit costs besides its bytes counts
     assert bench.delivery._recent[-1].lsn == 20
-    bench.store(("a", b"x" * 500))
+    bench.store(("a", b"x" * 20_000))
     assert [c.lsn for c in bench.delivery._recent] == [21]
 
 
@@ -373,7 +375,7 @@ def test_waiting_transient_batches_overdraw_the_credit_by_one_at_most(wish):
 
 
 def test_one_stalled_subscriber_costs_no_memory_and_stalls_nobody():
-    bench = Bench(recent=1000)
+    bench = Bench(recent=2 * SMALL_COMMIT)
     bench.subscribe("a", START_NEW, records=1)
     bench.subscribe("a", START_NEW, link=OTHER_LINK)
     for i in range(300):
@@ -382,7 +384,7 @@ def test_one_stalled_subscriber_costs_no_memory_and_stalls_nobody():
     assert bench.values() == [b"000"]
     stalled = bench.sub()
     assert (len(stalled.queue), stalled.queue_bytes, stalled.lsn) == (0, 0, 2)
-    assert bench.delivery._recent_bytes <= 1000
+    assert bench.delivery._recent_bytes <= 2 * SMALL_COMMIT
     bench.delivery.grant(LINK, 1, 0, 1000)
     bench.read()
     assert bench.values() == [b"%03d" % i for i in range(1, 300)]
@@ -491,7 +493,7 @@ steps = st.lists(
 @given(
     steps=steps,
     before=st.integers(0, 5),
-    recent=st.sampled_from([0, 20, 10_000]),
+    recent=st.sampled_from([0, 2 * SMALL_COMMIT, 1 << 20]),
     credit=st.integers(0, 5),
     kind=st.sampled_from([START_NEW, START_EARLIEST]),
 )
@@ -527,7 +529,7 @@ def test_live_or_behind_nothing_is_left_out_or_repeated(steps, before, recent, c
                 bench.delivery.grant(LINK, 1, 0, number)
         got += bench.values()
         assert got == stored[begin : begin + len(got)]
-        assert len(got) <= granted or recent < 10_000
+        assert len(got) <= granted or recent < 1 << 20
     bench.delivery.grant(LINK, 1, 0, 10_000)
     bench.read()
     got += bench.values()
