@@ -22,6 +22,7 @@ from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 
 _Frame = schema.load("frame").Frame
 _Batch = schema.load("batch").Batch
+_Job = schema.load("batch").Job
 _Headers = schema.load("batch").Headers
 
 checksum = zlib.crc32
@@ -64,6 +65,19 @@ def encode_batch(
     ):  # fmt: skip
         return codec_lone.encode_value(values[0], time_ns)
     message = _Batch.new_message()
+    _fill(message, values, keys, headers, times, time_ns)
+    encoded: bytes = message.to_bytes()
+    return encoded
+
+
+def _fill(
+    message: Any,
+    values: Sequence[bytes],
+    keys: Sequence[bytes] | None,
+    headers: Sequence[bytes] | None,
+    times: Sequence[int] | None,
+    time_ns: int,
+) -> None:
     message.values = values
     if keys is not None:
         message.keys = keys
@@ -75,8 +89,6 @@ def encode_batch(
             packed.byteswap()
         message.times = packed.tobytes()
     message.time = time_ns
-    encoded: bytes = message.to_bytes()
-    return encoded
 
 
 def decode_batch(data: bytes, count: int) -> Records:
@@ -126,6 +138,58 @@ def check_batch(data: bytes, count: int) -> None:
         raise BadFrame(f"value of {largest} bytes exceeds {limits.VALUE_BYTES_MAX}")
     if packed not in (0, 8 * count):
         raise BadFrame(f"batch holds {packed} bytes of times for {count} values")
+
+
+class JobOptions(NamedTuple):
+    """What the jobs of one batch share: see ``schemas/batch.capnp``. Times are unix ms, 0: none."""
+
+    due_ms: int = 0
+    expires_ms: int = 0
+    priority: int = 0
+    dedup: bytes = b""
+
+
+def encode_jobs(
+    values: Sequence[bytes],
+    keys: Sequence[bytes] | None,
+    headers: Sequence[bytes] | None,
+    times: Sequence[int] | None,
+    time_ns: int,
+    options: JobOptions,
+) -> bytes:
+    """``encode_batch`` with the options of a queue's jobs."""
+    message = _Job.new_message()
+    _fill(message, values, keys, headers, times, time_ns)
+    message.due, message.expires, message.priority, message.dedup = options
+    encoded: bytes = message.to_bytes()
+    return encoded
+
+
+def job_options(data: bytes) -> JobOptions | None:
+    """The options of a batch, or None if it has none (or is malformed: ``check_batch`` tells)."""
+    segments = int.from_bytes(data[:4], "little")
+    at = 8 + (segments + 1) // 2 * 8
+    if int.from_bytes(data[at + 4 : at + 6], "little") <= 1:
+        return None
+    try:
+        reader = schema.read(_Job, data)
+        dedup = reader.dedup
+        if len(dedup) not in (0, 16):
+            return None
+        return JobOptions(reader.due, reader.expires, min(reader.priority, 9), dedup)
+    except schema.REFUSALS:
+        return None
+
+
+def pick_records(records: Records, indices: Sequence[int]) -> bytes:
+    """Encode some records of a decoded batch as a batch of their own."""
+    def some(column: Any) -> Any:
+        return None if column is None else [column[i] for i in indices]
+
+    return encode_batch(
+        [records.values[i] for i in indices], some(records.keys), some(records.headers),
+        some(records.times), records.time_ns,
+    )  # fmt: skip
 
 
 def _column(raw: Any, count: int, name: str) -> list[bytes] | None:
@@ -209,7 +273,7 @@ def encode(envelope: frames.Envelope) -> list[bytes]:
     body = envelope.body
     _ENCODERS[type(body)](message, body)
     header: bytes = message.to_bytes()
-    if isinstance(body, frames.Publish | frames.Deliver):
+    if isinstance(body, frames.WITH_PAYLOAD):
         return [header, body.payload]
     return [header]
 
@@ -464,6 +528,191 @@ def _adds_up(batches: Sequence[Any], payload: bytes) -> None:
         raise BadFrame(f"batches of {total} bytes in a payload of {len(payload)}")
 
 
+def _encode_consume(m: Any, b: frames.Consume) -> None:
+    c = m.init("consume")
+    c.consumer, c.group, c.pattern, c.create = b.consumer, b.group, b.pattern, b.create
+    c.prefetchRecords, c.prefetchBytes = b.prefetch_records, b.prefetch_bytes
+    c.ackTimeout = b.ack_timeout_ns
+    rows = c.init("holdings", len(b.holdings))
+    for row, holding in zip(rows, b.holdings, strict=True):
+        row.number, row.topic, row.offsets, row.attempt = holding
+
+
+def _decode_consume(r: Any, _: bytes | None) -> frames.Consume:
+    c = r.consume
+    create = c.create
+    if len(create) > limits.COMMAND_BYTES_MAX:
+        raise BadFrame(f"group settings of {len(create)} bytes")
+    holdings = tuple(
+        [frames.Holding(x.number, _short(x.topic), tuple(x.offsets), x.attempt) for x in c.holdings]
+    )
+    return frames.Consume(
+        c.consumer, _short(c.group), _short(c.pattern), create, c.prefetchRecords,
+        c.prefetchBytes, c.ackTimeout, holdings,
+    )  # fmt: skip
+
+
+def _encode_consumed(m: Any, b: frames.Consumed) -> None:
+    c = m.init("consumed")
+    c.consumer, c.code, c.message, c.order, c.lost = (
+        b.consumer, b.code, b.message, b.order, b.lost,
+    )  # fmt: skip
+
+
+def _decode_consumed(r: Any, _: bytes | None) -> frames.Consumed:
+    c = r.consumed
+    return frames.Consumed(c.consumer, _short(c.code), c.message, c.order, tuple(c.lost))
+
+
+def _encode_hand_out(m: Any, b: frames.HandOut) -> None:
+    d = m.init("handOut")
+    d.consumer = b.consumer
+    rows = d.init("rows", len(b.rows))
+    for row, x in zip(rows, b.rows, strict=True):
+        row.topic, row.number, row.first, row.count, row.skip, row.held = x[:6]
+        row.length, row.checksum, row.appendTime, row.lsn, row.slot, row.attempt = x[6:12]
+        if x.maybe_duplicate:
+            row.maybeDuplicate = True
+        if x.offsets:
+            row.offsets = _pack_u64(x.offsets)
+
+
+def _decode_hand_out(r: Any, payload: bytes | None) -> frames.HandOut:
+    d = r.handOut
+    rows = d.rows
+    _bounded(rows, "handOut")
+    new = frames.HandOutRow
+    found = tuple(
+        [
+            new(
+                x.topic, x.number, x.first, x.count, x.skip, x.held, x.length, x.checksum,
+                x.appendTime, x.lsn, x.slot, x.attempt, x.maybeDuplicate, _unpack_u64(x.offsets),
+            )
+            for x in rows
+        ]
+    )  # fmt: skip
+    body = payload or b""
+    _adds_up(found, body)
+    for row in found:
+        if row.skip + row.count > row.held or (row.offsets and len(row.offsets) != row.count):
+            raise BadFrame(f"hand-out of {row.count} records of a batch of {row.held}")
+    return frames.HandOut(d.consumer, found, body)
+
+
+def _pack_u64(numbers: Sequence[int]) -> bytes:
+    packed = array("Q", numbers)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def _unpack_u64(data: bytes) -> tuple[int, ...]:
+    if not data:
+        return ()
+    packed = array("Q")
+    packed.frombytes(data)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return tuple(packed)
+
+
+def _fill_settle_rows(rows: Any, found: Sequence[frames.SettleRow]) -> None:
+    for row, x in zip(rows, found, strict=True):
+        row.number, row.first, row.count, row.kind = x.number, x.first, x.count, x.kind
+        if x.delay_ns:
+            row.delay = x.delay_ns
+        if x.reason:
+            row.reason = x.reason
+
+
+def _settle_rows(rows: Any) -> tuple[frames.SettleRow, ...]:
+    _bounded(rows, "settle")
+    new = frames.SettleRow
+    return tuple([new(x.number, x.first, x.count, x.kind, x.delay, x.reason) for x in rows])
+
+
+def _encode_settle(m: Any, b: frames.Settle) -> None:
+    s = m.init("settle")
+    s.consumer, s.number = b.consumer, b.number
+    _fill_settle_rows(s.init("rows", len(b.rows)), b.rows)
+
+
+def _decode_settle(r: Any, _: bytes | None) -> frames.Settle:
+    s = r.settle
+    rows = _settle_rows(s.rows)
+    for row in rows:
+        if row.kind > frames.RETURN or not row.count:
+            raise BadFrame(f"settle row of kind {row.kind} and {row.count} records")
+    return frames.Settle(s.consumer, s.number, rows)
+
+
+def _encode_settled(m: Any, b: frames.Settled) -> None:
+    s = m.init("settled")
+    s.consumer, s.number = b.consumer, b.number
+    if b.stale:
+        _fill_settle_rows(s.init("stale", len(b.stale)), b.stale)
+
+
+def _decode_settled(r: Any, _: bytes | None) -> frames.Settled:
+    s = r.settled
+    return frames.Settled(s.consumer, s.number, _settle_rows(s.stale))
+
+
+def _encode_revoke(m: Any, b: frames.Revoke) -> None:
+    s = m.init("revoke")
+    s.consumer = b.consumer
+    _fill_settle_rows(s.init("rows", len(b.rows)), b.rows)
+
+
+def _decode_revoke(r: Any, _: bytes | None) -> frames.Revoke:
+    s = r.revoke
+    return frames.Revoke(s.consumer, _settle_rows(s.rows))
+
+
+def _encode_leave(m: Any, b: frames.Leave) -> None:
+    m.init("leave").consumer = b.consumer
+
+
+def _decode_leave(r: Any, _: bytes | None) -> frames.Leave:
+    return frames.Leave(r.leave.consumer)
+
+
+def _encode_transact(m: Any, b: frames.Transact) -> None:
+    t = m.init("transact")
+    t.id = b.id
+    for row, ack in zip(t.init("acks", len(b.acks)), b.acks, strict=True):
+        row.consumer, row.number, row.first, row.count = ack
+    for row, batch in zip(t.init("batches", len(b.batches)), b.batches, strict=True):
+        row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent = batch
+
+
+def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
+    t = r.transact
+    acks, rows = t.acks, t.batches
+    _bounded(acks, "transact")
+    _bounded(rows, "transact")
+    batches = tuple(
+        [
+            frames.PublishBatch(x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent)
+            for x in rows
+        ]
+    )
+    body = payload or b""
+    _adds_up(batches, body)
+    found = tuple([frames.TransactAck(x.consumer, x.number, x.first, x.count) for x in acks])
+    return frames.Transact(t.id, found, batches, body)
+
+
+def _encode_transacted(m: Any, b: frames.Transacted) -> None:
+    t = m.init("transacted")
+    t.id, t.code, t.message, t.offsets = b.id, b.code, b.message, b.offsets
+
+
+def _decode_transacted(r: Any, _: bytes | None) -> frames.Transacted:
+    t = r.transacted
+    return frames.Transacted(t.id, _short(t.code), t.message, tuple(t.offsets))
+
+
 def _void(name: str, body: type) -> tuple[Callable[..., None], Callable[..., Any]]:
     return (lambda m, b: setattr(m, name, None)), (lambda r, p: body())
 
@@ -489,6 +738,15 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     frames.Command: _encode_command,
     frames.Result: _encode_result,
     frames.Window: _encode_window,
+    frames.Consume: _encode_consume,
+    frames.Consumed: _encode_consumed,
+    frames.HandOut: _encode_hand_out,
+    frames.Settle: _encode_settle,
+    frames.Settled: _encode_settled,
+    frames.Revoke: _encode_revoke,
+    frames.Leave: _encode_leave,
+    frames.Transact: _encode_transact,
+    frames.Transacted: _encode_transacted,
     **{body: _void(name, body)[0] for name, body in _VOID.items()},
 }
 
@@ -506,6 +764,17 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "command": _decode_command,
     "result": _decode_result,
     "window": _decode_window,
+    "consume": _decode_consume,
+    "consumed": _decode_consumed,
+    "handOut": _decode_hand_out,
+    "settle": _decode_settle,
+    "settled": _decode_settled,
+    "revoke": _decode_revoke,
+    "leave": _decode_leave,
+    "transact": _decode_transact,
+    "transacted": _decode_transacted,
     **{name: _void(name, body)[1] for name, body in _VOID.items()},
 }
-_WITH_PAYLOAD = frozenset({_decode_publish, _decode_deliver})
+_WITH_PAYLOAD = frozenset(
+    {_decode_publish, _decode_deliver, _decode_hand_out, _decode_transact}
+)

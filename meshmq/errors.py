@@ -36,6 +36,12 @@ retry with the same producer and sequence is safe, a retry as a new record may d
         ├── OffsetOutOfRange     the offset asked for does not exist yet
         ├── TopicNotFound        no such topic
         ├── DurabilityUnavailable  the topic or this rung cannot give what was asked for
+        ├── GroupNotFound        no such group or queue
+        ├── GroupMismatch        the group exists with another pattern, order or kind
+        ├── QueueFull            the queue has as many jobs as it may
+        ├── StaleDelivery        the record is no longer this member's to settle
+        ├── JobNotFound          no such job, or it is done or under way
+        ├── TransactionFailed    nothing of the transaction was done
         └── CommandFailed        the node could not carry out an admin command
 """
 
@@ -184,6 +190,32 @@ class TopicNotFound(OperationError):
 
 class DurabilityUnavailable(OperationError):
     code = "durability-unavailable"
+
+
+class GroupNotFound(OperationError):
+    code = "group-not-found"
+
+
+class GroupMismatch(OperationError):
+    code = "group-mismatch"
+
+
+class QueueFull(OperationError):
+    code = "queue-full"
+
+
+class StaleDelivery(OperationError):
+    """The record was handed to another member meanwhile, or is settled already."""
+
+    code = "stale-delivery"
+
+
+class JobNotFound(OperationError):
+    code = "job-not-found"
+
+
+class TransactionFailed(OperationError):
+    code = "transaction-failed"
 
 
 class CommandFailed(OperationError):

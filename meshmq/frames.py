@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 1
+PROTOCOL_MINOR = 2
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
 SENT, SYNCED = 0, 1
@@ -186,10 +186,165 @@ class Result:
     body: bytes
 
 
+ACK, NACK, REJECT, EXTEND, RETURN = range(5)
+"""What a member says of records: done; again, later; never; I need longer; not begun."""
+
+BACKOFF = -1
+"""For a nack's delay: what the group's back-off says."""
+
+
+class Holding(NamedTuple):
+    """What a member that comes back still holds: records ``indices`` of an earlier hand-out."""
+
+    number: int
+    topic: str
+    offsets: tuple[int, ...]
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consume:
+    """Join a group; ``create`` (a JSON object of its settings) makes it where it is missing."""
+
+    consumer: int
+    group: str
+    pattern: str
+    create: bytes
+    prefetch_records: int
+    prefetch_bytes: int
+    ack_timeout_ns: int
+    holdings: tuple[Holding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """The answer; ``lost`` numbers hand-outs of ``holdings`` that are no longer the member's."""
+
+    consumer: int
+    code: str = ""
+    message: str = ""
+    order: int = 0
+    lost: tuple[int, ...] = ()
+
+
+class HandOutRow(NamedTuple):
+    """Records of one batch on their way to one member.
+
+    Attributes:
+        number: of the hand-out; what the member settles refers to it.
+        first: offset of the first record.
+        count: records handed out.
+        skip: index of the first of them in the batch's bytes, which hold ``held`` records.
+        attempt: 1 for the first delivery of these records.
+        maybe_duplicate: somebody may have worked on them already.
+        offsets: their offsets where they are not ``first``, ``first + 1`` ..., else empty.
+    """
+
+    topic: str
+    number: int
+    first: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    skip: int
+    held: int
+    length: int
+    checksum: int
+    append_time_ns: int
+    lsn: int
+    slot: int
+    attempt: int = 1
+    maybe_duplicate: bool = False
+    offsets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HandOut:
+    consumer: int
+    rows: tuple[HandOutRow, ...]
+    payload: bytes
+
+
+class SettleRow(NamedTuple):
+    """What becomes of records ``first`` (an index) and following of a hand-out.
+
+    ``delay_ns`` is a nack's delay (BACKOFF: as the group says) or an extension from now.
+    """
+
+    number: int
+    first: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    kind: int
+    delay_ns: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """``number`` counts a member's frames from 1 in each session; Settled answers them in order."""
+
+    consumer: int
+    number: int
+    rows: tuple[SettleRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Frames up to ``number`` are stored; ``stale`` are rows that were refused (kind: theirs)."""
+
+    consumer: int
+    number: int
+    stale: tuple[SettleRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """These records are no longer the member's; what of them it has not begun it must drop."""
+
+    consumer: int
+    rows: tuple[SettleRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    consumer: int
+
+
+class TransactAck(NamedTuple):
+    """One acked run of a transaction: which member's hand-out, and which of its records."""
+
+    consumer: int
+    number: int
+    first: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+
+
+@dataclass(frozen=True, slots=True)
+class Transact:
+    """Publish ``batches`` and ack, all or nothing. ``id`` counts a program's transactions from 1;
+    their batches' sequences are not used."""
+
+    id: int
+    acks: tuple[TransactAck, ...]
+    batches: tuple[PublishBatch, ...]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Transacted:
+    id: int
+    code: str = ""
+    message: str = ""
+    offsets: tuple[int, ...] = ()
+
+
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
-    | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window
+    | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
+    | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
 )  # fmt: skip
+
+
+WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact)
+"""Bodies whose batches' bytes travel in a part of their own."""
 
 
 @dataclass(frozen=True, slots=True)

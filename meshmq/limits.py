@@ -79,6 +79,38 @@ RECENT_BYTES_MAX = 16 * MIB  # newest commits kept in memory for subscribers a l
 TOPICS_MAX = 100_000
 DAMAGE_TOLD_MAX = 100  # damaged ranges that ``status`` lists; all are counted
 
+# --- groups and queues ---------------------------------------------------------------------
+GROUPS_MAX = 1024
+MEMBERS_PER_SESSION_MAX = 256
+PREFETCH_RECORDS_DEFAULT = 4096  # of small records some 10 ms of a flood; RabbitMQ users know 300
+PREFETCH_RECORDS_MAX = 100_000
+PREFETCH_BYTES_DEFAULT = 8 * MIB
+PREFETCH_BYTES_MAX = 64 * MIB
+ACK_TIMEOUT_NS_DEFAULT = 30 * SECOND
+ACK_TIMEOUT_NS_MIN = 100 * MS
+ACK_TIMEOUT_NS_MAX = DAY
+ORPHANED_NS = 500 * MS  # a lost session's hand-outs wait so long for their member to come back
+STARTED_NS = 1 * SECOND  # so do those of before a restart: links need up to 3 s, most are back
+MAX_DELIVERIES_DEFAULT = 5
+MAX_DELIVERIES_MAX = 1000
+BACKOFF_NS_DEFAULT = 1 * SECOND  # doubled with every attempt ...
+BACKOFF_NS_MAX_DEFAULT = 5 * 60 * SECOND  # ... up to this
+DELAY_NS_MAX = 365 * DAY
+DELAY_NS_MIN = 1 * MS
+MAX_HELD_DEFAULT = 1_000_000  # records behind a key that waits; 8 bytes each
+PRIORITY_MAX = 9
+DEDUP_NS_DEFAULT = 10 * 60 * SECOND
+DEDUP_IDS_MAX = 1_000_000  # ids a node remembers, about 200 bytes each
+REASON_BYTES_MAX = 1 * KIB  # of a nack or reject: error text, the end of a job's stderr
+GROUP_READ_BYTES_MAX = 256 * KIB  # records that are due again are fetched in reads of this
+GROUP_READY_BYTES_MAX = 1 * MIB  # read ahead of the members' credit
+SETTLE_ROWS_MAX = 1024
+SETTLE_FRAMES_IN_FLIGHT = 2  # acks gather while so many frames of them are unconfirmed
+MARK_MEMORY_BYTES = 512  # about what a record that failed or waits for its retry costs
+TRANSACTION_RECORDS_MAX = 1024
+TRANSACTIONS_REMEMBERED_MAX = 10_000  # programs whose last transaction is known
+TRIM_RECORDS_MIN = 10_000  # what is done of a queue is given back in steps of this
+
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again
 MEMORY_CHECK_NS = 250 * MS  # an attacker on a fast network sends some 250 MiB in that time

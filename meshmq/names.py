@@ -106,6 +106,98 @@ def matches(pattern: str, topic: str) -> bool:
     return len(want) == len(have)
 
 
+# --- groups and queues: topics of the mesh's own -----------------------------------------------
+
+JOURNAL = "$journal"
+"""Topic of the node's own stream of what its groups did."""
+
+_GROUP_BYTES_MAX = limits.TOPIC_BYTES_MAX - 16  # room for the longest prefix below
+_GROUP_TOKENS_MAX = limits.TOPIC_TOKENS_MAX - 2
+_LANE = re.compile(r"\$(?:priority\.([1-9])|delayed)\.(.+)")
+
+
+def check_group(name: str, kind: str = "group") -> str:
+    """Return ``name`` if it can name a group or queue; raise InvalidName if not."""
+    check_topic(name)
+    size, tokens = len(name.encode()), name.count(".") + 1
+    if size > _GROUP_BYTES_MAX or tokens > _GROUP_TOKENS_MAX:
+        raise InvalidName(
+            f"{kind} name of {size} bytes and {tokens} tokens: the limits are {_GROUP_BYTES_MAX} "
+            f"and {_GROUP_TOKENS_MAX}"
+        )
+    return name
+
+
+def dead_letters_of(group: str) -> str:
+    """Topic that holds the dead letters of a group or queue."""
+    return f"$dlq.{group}"
+
+
+def retries_of(group: str) -> str:
+    """Topic of dead letters put back into a group or queue."""
+    return f"$retry.{group}"
+
+
+def lane_of(queue: str, priority: int = 0, delayed: bool = False) -> str:
+    """Topic that jobs of ``queue`` are published to."""
+    if delayed:
+        return f"$delayed.{queue}"
+    return f"$priority.{priority}.{queue}" if priority else queue
+
+
+def queue_of(topic: str) -> str:
+    """The queue that a lane with a ``$`` belongs to; empty for any other topic."""
+    found = _LANE.fullmatch(topic)
+    return found[2] if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobId:
+    """Names one job of one queue for as long as it lives; opaque to programs.
+
+    Attributes:
+        origin: whose log (hex of its 128-bit id).
+        lane: ``m`` (plain), ``d`` (delayed), ``1`` to ``9`` (priority) or ``r`` (a dead letter
+            that was put back).
+        offset: its offset there.
+    """
+
+    origin: str
+    lane: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"j1-{self.origin}-{self.lane}-{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> JobId:
+        """Read back ``str(job_id)``; raise InvalidArgument for anything else."""
+        found = re.fullmatch(r"j1-([0-9a-f]{32})-([mdr1-9])-([0-9]{1,19})", text)
+        if not found:
+            raise InvalidArgument(f"{text!r} is not a job id (take one from receipt.job_id)")
+        return cls(found[1], found[2], int(found[3]))
+
+    @classmethod
+    def of(cls, topic: str, origin: str, offset: int) -> JobId:
+        """The id of the record at ``offset`` of a lane's topic."""
+        found = _LANE.fullmatch(topic)
+        if topic.startswith("$retry."):
+            lane = "r"
+        elif found is None:
+            lane = "m"
+        else:
+            lane = found[1] or "d"
+        return cls(origin, lane, offset)
+
+    def topic(self, queue: str) -> str:
+        """The topic its record is in."""
+        if self.lane == "r":
+            return retries_of(queue)
+        if self.lane in "md":
+            return lane_of(queue, delayed=self.lane == "d")
+        return lane_of(queue, int(self.lane))
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """Identity of an append-only log with one writer: (topic id, origin, partition).

@@ -10,6 +10,19 @@ struct Batch {
   time    @4 :Int64;        # unix time in ns of every record when `times` is absent
 }
 
+struct Job {
+  # A batch of a queue whose jobs share what follows. It reads as a Batch, too.
+  values   @0 :List(Data);
+  keys     @1 :List(Data);
+  headers  @2 :List(Data);
+  times    @3 :Data;
+  time     @4 :Int64;
+  due      @5 :Int64;       # unix time in ms before which no job is handed out; 0: at once
+  expires  @6 :Int64;       # unix time in ms after which none is handed out; 0: never
+  priority @7 :UInt8;       # 0 to 9, the highest first
+  dedup    @8 :Data;        # 16 bytes: what makes a job of the same queue a repeat of this one
+}
+
 struct Headers {
   pairs @0 :List(Data);     # name, value, name, value ...; names are UTF-8
 }

@@ -25,6 +25,15 @@ struct Frame {
     result      @17 :Result;
     gap         @18 :Void;  # "I have only up to `ack`, send again from there"
     window      @19 :Window;
+    consume     @20 :Consume;
+    consumed    @21 :Consumed;
+    handOut     @22 :HandOut;
+    settle      @23 :Settle;
+    settled     @24 :Settled;
+    revoke      @25 :Settle;  # consumer and rows only
+    leave       @26 :Leave;
+    transact    @27 :Transact;
+    transacted  @28 :Transacted;
   }
 }
 
@@ -151,4 +160,97 @@ struct Result {
   code    @1 :Text;         # empty: done
   message @2 :Text;
   body    @3 :Data;         # JSON object
+}
+
+struct Consume {
+  consumer        @0 :UInt32;
+  group           @1 :Text;
+  pattern         @2 :Text;
+  create          @3 :Data;   # JSON object: the group's settings, should it be missing
+  prefetchRecords @4 :UInt32;
+  prefetchBytes   @5 :UInt64;
+  ackTimeout      @6 :UInt64; # ns
+  holdings        @7 :List(Holding);
+}
+
+struct Holding {
+  number  @0 :UInt64;         # of a hand-out in an earlier session
+  topic   @1 :Text;
+  offsets @2 :List(UInt64);   # of its records that are not settled
+  attempt @3 :UInt16;
+}
+
+struct Consumed {
+  consumer @0 :UInt32;
+  code     @1 :Text;
+  message  @2 :Text;
+  order    @3 :UInt8;         # 0 any, 1 key
+  lost     @4 :List(UInt64);  # hand-outs that are no longer the member's
+}
+
+struct HandOut {
+  consumer @0 :UInt32;
+  rows     @1 :List(HandOutRow);
+}
+
+struct HandOutRow {
+  topic          @0 :Text;
+  number         @1 :UInt64;
+  first          @2 :UInt64;  # offset of the first record
+  count          @3 :UInt32;  # records handed out
+  skip           @4 :UInt32;  # records in the batch before them
+  held           @5 :UInt32;  # records in the batch
+  length         @6 :UInt32;
+  checksum       @7 :UInt32;
+  appendTime     @8 :Int64;
+  lsn            @9 :UInt64;
+  slot           @10 :UInt32;
+  attempt        @11 :UInt16;
+  maybeDuplicate @12 :Bool;
+  offsets        @13 :Data;   # packed little-endian u64; empty: first, first + 1 ...
+}
+
+struct Settle {
+  consumer @0 :UInt32;
+  number   @1 :UInt64;        # counts the member's frames in this session, from 1
+  rows     @2 :List(SettleRow);
+}
+
+struct SettleRow {
+  number @0 :UInt64;
+  first  @1 :UInt32;          # index in the hand-out
+  count  @2 :UInt32;
+  kind   @3 :UInt8;           # 0 ack, 1 nack, 2 reject, 3 extend, 4 return
+  delay  @4 :Int64;           # ns; of a nack -1: the group's back-off
+  reason @5 :Text;
+}
+
+struct Settled {
+  consumer @0 :UInt32;
+  number   @1 :UInt64;        # the member's frames up to this one are stored
+  stale    @2 :List(SettleRow);
+}
+
+struct Leave {
+  consumer @0 :UInt32;
+}
+
+struct Transact {
+  id      @0 :UInt64;         # counts the program's transactions, from 1
+  acks    @1 :List(TransactAck);
+  batches @2 :List(PublishBatch);
+}
+
+struct TransactAck {
+  consumer @0 :UInt32;
+  number   @1 :UInt64;
+  first    @2 :UInt32;
+  count    @3 :UInt32;
+}
+
+struct Transacted {
+  id      @0 :UInt64;
+  code    @1 :Text;
+  message @2 :Text;
+  offsets @3 :List(UInt64);   # base offset of each batch
 }

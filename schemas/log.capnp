@@ -63,6 +63,7 @@ struct Snapshot {
                                      # producer 16 bytes, stream u32, ranges u32, last u64, lastTime
                                      # i64, then per range three u64: first, baseOffset, count
   segments   @8 :List(Segment);      # the older ones, oldest first
+  groups     @9 :Data;               # packed: see core/journal.py
 }
 
 struct StreamState {

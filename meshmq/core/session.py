@@ -20,15 +20,14 @@ from enum import Enum
 
 from meshmq import limits
 from meshmq.frames import (
+    WITH_PAYLOAD,
     Body,
     Bye,
-    Deliver,
     Envelope,
     Gap,
     Hello,
     Nothing,
     Ping,
-    Publish,
     Refuse,
     Welcome,
 )
@@ -109,7 +108,7 @@ class Session:
             return
         assert self.state is SessionState.OPEN, "a session sends after its handshake"
         self.sent += 1
-        size = len(body.payload) if isinstance(body, Publish | Deliver) else 0
+        size = len(body.payload) if isinstance(body, WITH_PAYLOAD) else 0
         if not self._unacked:
             self._resend_at = now_ns + limits.RESEND_NS
         self._unacked.append((self.sent, body, size))
