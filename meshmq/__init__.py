@@ -13,6 +13,9 @@ from meshmq.names import Position, Stream
 
 if TYPE_CHECKING:
     from meshmq import aio as aio
+    from meshmq.client.consumer import Consumer
+    from meshmq.client.dead_letters import DeadLetter
+    from meshmq.client.job import Job
     from meshmq.client.mesh import Mesh, StateChange, connect
     from meshmq.client.message import Message
     from meshmq.client.receipt import Receipt
@@ -22,6 +25,9 @@ __version__ = "0.1.0"
 
 # The client needs libzmq and capnp (100 ms to import); names and errors do not.
 _LAZY = {
+    "Consumer": "meshmq.client.consumer",
+    "DeadLetter": "meshmq.client.dead_letters",
+    "Job": "meshmq.client.job",
     "Mesh": "meshmq.client.mesh",
     "Message": "meshmq.client.message",
     "Receipt": "meshmq.client.receipt",
@@ -31,8 +37,8 @@ _LAZY = {
 }
 
 __all__ = [
-    "Mesh", "MeshError", "Message", "Position", "Receipt", "StateChange", "Stream",
-    "Subscription", "connect",
+    "Consumer", "DeadLetter", "Job", "Mesh", "MeshError", "Message", "Position", "Receipt",
+    "StateChange", "Stream", "Subscription", "connect",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ LINES_MAX = 700
 FUNCTION_LINES_MAX = 80
 
 FOUNDATION = {"meshmq.errors", "meshmq.names", "meshmq.limits", "meshmq.frames", "meshmq"}
-MACHINES = {"session", "publisher", "subscriber", "streams", "delivery", "topics"}
+MACHINES = {"session", "publisher", "subscriber", "consumer", "streams", "delivery", "topics"}
 ONLY_IN = {
     "capnp": {"meshmq/schema.py"},
     "zmq": {"meshmq/shell/sockets.py"},

@@ -132,7 +132,12 @@ class Admin:
     """``mesh.admin``."""
 
     def __init__(self, connection: Channel, timeout: float) -> None:
+        from meshmq.client.admin_groups import DeadLetters, Groups, Queues
+
         self.topics = Topics(connection, timeout)
+        self.groups = Groups(connection, timeout)
+        self.queues = Queues(connection, timeout)
+        self.dlq = DeadLetters(connection, timeout)
 
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""

@@ -12,7 +12,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -23,17 +23,32 @@ from meshmq.core.effects import (
     ClientEffect,
     CloseLink,
     CommandAnswered,
+    ConsumerAnswered,
+    HandedOut,
     Send,
+    SettlesAnswered,
     StateChanged,
     SubscriptionAnswered,
+    TransactionAnswered,
 )
 from meshmq.core.events import ClientEvent
 from meshmq.core.publisher import FAILED, WAITING, Batch
 from meshmq.errors import DeadlineExceeded, MeshError, from_code
-from meshmq.frames import Envelope
+from meshmq.frames import Consume, Envelope, PublishBatch, TransactAck
 from meshmq.shell import clock
 
 logger = logging.getLogger("meshmq")
+
+
+def _encode_jobs(
+    values: Sequence[bytes],
+    keys: Sequence[bytes] | None,
+    headers: Sequence[bytes] | None,
+    times: Sequence[int] | None,
+    time_ns: int,
+    options: tuple[Any, ...],
+) -> bytes:
+    return codec.encode_jobs(values, keys, headers, times, time_ns, codec.JobOptions(*options))
 
 
 class Answer:
@@ -65,7 +80,8 @@ class Listener(Protocol):
     """Who is told what a turn brought about, instead of a thread that waits for it."""
 
     def note(self, what: object) -> None:
-        """An Answer, a Batch, a subscription's number or the Channel has news; under the lock."""
+        """An Answer, a Batch, a hand-out, the number of a subscription or consumer, or the Channel
+        has news; under the lock."""
 
     def tell(self) -> None:
         """A turn is over, from whatever thread."""
@@ -93,12 +109,13 @@ class Channel(ABC):
         self.dead: MeshError | None = None
         self.sleeping = False
         self.listener: Listener | None = None
-        self.client = Client(identity, codec.encode_batch, entropy, guard)
+        self.client = Client(identity, codec.encode_batch, entropy, guard, _encode_jobs)
         self.publisher = self.client.publisher
         self.publisher.owner = self
         self.wall_ns: Callable[[], int] = clock.wall_ns
         self._on_state = on_state
         self._answers: dict[int, Answer] = {}
+        self._transactions: dict[int, Answer] = {}
         self._arrived: dict[int, Callable[[Arrived], None]] = {}
         self._ended: dict[int, Callable[[MeshError], None]] = {}
         self._callbacks: deque[Callable[[], None]] = deque()
@@ -123,6 +140,10 @@ class Channel(ABC):
     @abstractmethod
     def published(self) -> None:
         """A record was added: see that it leaves, if it would leave now."""
+
+    def urge(self) -> None:
+        """Something was settled: see that it leaves, if it would leave now."""
+        self.published()
 
     @abstractmethod
     def close(self, timeout: float) -> None:
@@ -157,6 +178,20 @@ class Channel(ABC):
                     self._on_answer(number, topics, code, message)
                 case CommandAnswered(number, code, message, body):
                     self._on_answer(number, body, code, message)
+                case ConsumerAnswered(number, code, message):
+                    self._on_answer(number, None, code, message)
+                case HandedOut(number):
+                    self._note(number)
+                case SettlesAnswered(number, closed):
+                    if self.listener is not None:
+                        for held in closed:
+                            self.listener.note(held)
+                        self.listener.note(number)
+                case TransactionAnswered(number, code, message, offsets):
+                    transaction = self._transactions.pop(number, None)
+                    if transaction is not None:
+                        transaction.set(offsets, from_code(code, message) if code else None)
+                        self._note(transaction)
 
     def _note(self, what: object) -> None:
         if self.listener is not None:
@@ -191,9 +226,10 @@ class Channel(ABC):
             self.dead = error
         self.publisher.buffer_bytes = self.publisher.ceiling_bytes = -1
         self._greeted = True
-        for answer in self._answers.values():
-            answer.set(error=self.dead)
-        self._answers.clear()
+        for answers in (self._answers, self._transactions):
+            for answer in answers.values():
+                answer.set(error=self.dead)
+            answers.clear()
         for ended in self._ended.values():
             ended(self.dead)
         self._ended.clear()
@@ -298,6 +334,45 @@ class Channel(ABC):
         self._arrived.pop(number, None)
         self._ended.pop(number, None)
         self.client.unsubscribe(number, now_ns)
+
+    def open_consumer(
+        self, wish: Consume, owner: Any, ended: Callable[[MeshError], None]
+    ) -> Answer:
+        """Join a group; ``owner`` gets a ``member`` at once, and the answer once it is let in."""
+        answer = Answer()
+
+        def work(now_ns: int) -> None:
+            owner.member = self.client.consume(wish, owner, now_ns)
+            number = answer.number = owner.member.id
+            self._answers[number] = answer
+            self._ended[number] = ended
+
+        answer.undo = lambda now_ns: self._leave(answer.number, now_ns)
+        self.check()
+        self.run(work)
+        return answer
+
+    def leave(self, number: int) -> None:
+        self.run(lambda now: self._leave(number, now))
+
+    def _leave(self, number: int, now_ns: int) -> None:
+        self._answers.pop(number, None)
+        self._ended.pop(number, None)
+        self.client.leave(number, now_ns)
+
+    def transact(
+        self, acks: tuple[TransactAck, ...], batches: tuple[PublishBatch, ...], payload: bytes
+    ) -> Answer:
+        """Send a transaction; the answer is the offsets of its records."""
+        answer = Answer()
+
+        def work(now_ns: int) -> None:
+            answer.number = self.client.transact(acks, batches, payload, now_ns)
+            self._transactions[answer.number] = answer
+
+        self.check()
+        self.run(work)
+        return answer
 
     @property
     def is_greeted(self) -> bool:

@@ -267,12 +267,7 @@ class Connection(Channel):
         self._socket.close()
 
     def _timeout_ms(self) -> int:
-        if (
-            self._more
-            or self._closing
-            or self._posted
-            or (self.client.is_connected and self.publisher.has_work)
-        ):
+        if self._more or self._closing or self._posted or self.client.has_work:
             return 0
         due = self.client.next_deadline_ns()
         reopen = self._reopen_at
@@ -333,6 +328,19 @@ class Connection(Channel):
         ):
             self.wake()
 
+    def urge(self) -> None:
+        """Something was settled: see that it leaves, if it would leave now."""
+        if not self.client.is_connected:
+            return  # it is told once the consumer is let in again
+        if self._hands_over:
+            if self.sleeping:
+                self.wake()
+        elif not self._io.locked():
+            self._locked(self._send_now)
+            self._follow_up()
+        elif self.sleeping:
+            self.wake()
+
     def wait_until(self, is_true: Callable[[], bool], timeout: float | None) -> bool:
         """Wait for something that a turn can make true, or for the connection's end."""
         deadline = self.deadline(timeout)
@@ -387,7 +395,7 @@ class Connection(Channel):
         if self._waiting:
             with self._news:
                 self._news.notify_all()
-        if self.client.is_connected and self.publisher.has_work:
+        if self.client.has_work:
             self._io_sleeper.wake()
 
     def close(self, timeout: float) -> None:

@@ -17,15 +17,16 @@ from meshmq.client.channel import Channel
 from meshmq.client.connection import Connection
 from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.subscription import Subscription, Wish
+from meshmq.client.values import check_key, check_seq, check_value, check_values, slices
+from meshmq.client.work import Work
 from meshmq.core.client import ClientIdentity
-from meshmq.core.publisher import TOPIC_DEFAULT, Batch
+from meshmq.core.publisher import TOPIC_DEFAULT, Batch, Options
 from meshmq.core.subscriber import Start
 from meshmq.errors import (
     BufferFull,
     DeadlineExceeded,
     DurabilityUnavailable,
     InvalidArgument,
-    MessageTooLarge,
     NodeUnreachable,
 )
 from meshmq.frames import (
@@ -139,7 +140,7 @@ def check_greeted(connection: Connection) -> None:
         raise connection.dead
 
 
-class Mesh:
+class Mesh(Work):
     """A connection to the mesh. Safe to use from several threads."""
 
     _promise = Receipt
@@ -156,6 +157,7 @@ class Mesh:
         self._block = block
         self._named = named
         self.admin = Admin(connection, timeout)
+        self._begin_work()
 
     @property
     def state(self) -> str:
@@ -237,11 +239,11 @@ class Mesh:
     ) -> Receipt:
         """``publish`` with everything it can do."""
         self._learn(topic)
-        value = _check_value(value)
+        value = check_value(value)
         if key is not None:
-            _check_key(key)
+            check_key(key)
         if seq is not None:
-            _check_seq(seq)
+            check_seq(seq)
         coded = codec.encode_headers(headers) if headers else None
         time_ns = None if timestamp is None else _to_ns(timestamp)
         wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
@@ -278,11 +280,12 @@ class Mesh:
         headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None,
         timestamps: Sequence[datetime | int] | None,
         durability: str | None,
+        options: Options | None = None,
     ) -> list[tuple[int, Batch]]:
         self._learn(topic)
         self._connection.check()
         wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
-        values = _check_values(values)
+        values = check_values(values)
         coded: list[bytes] | None = None
         if isinstance(headers, Mapping):
             coded = [codec.encode_headers(headers)] * len(values) if headers else None
@@ -294,12 +297,12 @@ class Mesh:
         if keys is not None:
             for key in keys:
                 if key is not None:
-                    _check_key(key)
+                    check_key(key)
         filled = None if keys is None else [key or b"" for key in keys]
         times = None if timestamps is None else [_to_ns(t) for t in timestamps]
         publisher = self._publisher
         batches: list[tuple[int, Batch]] = []
-        for begin, end in _slices(values):
+        for begin, end in slices(values):
             self._make_room()
             batch = publisher.add_many(
                 topic,
@@ -309,6 +312,7 @@ class Mesh:
                 None if times is None else times[begin:end],
                 self._connection.wall_ns,
                 wanted,
+                options,
             )
             batches.append((begin, batch))
             self._connection.published()
@@ -414,6 +418,8 @@ class Mesh:
     def close(self, timeout: float = 5.0) -> None:
         """Wait up to ``timeout`` seconds for confirmations, then end; safe to call twice.
 
+        Consumers are closed first: what they hold unsettled goes to others.
+
         Raises:
             MeshError: what was published could not all be confirmed.
         """
@@ -422,6 +428,7 @@ class Mesh:
             connection.close(timeout)
             return
         try:
+            self._close_consumers(timeout)
             self.flush(timeout)
         finally:
             connection.close(max(timeout, 1.0))
@@ -438,6 +445,7 @@ class Mesh:
         if kind is None:
             self.close()
         else:
+            self._close_consumers(1.0)
             self._connection.close(1.0)
 
     def __repr__(self) -> str:
@@ -447,59 +455,6 @@ class Mesh:
 def last_of(topic: str) -> bytes:
     """Arguments of the command ``producer.last``."""
     return json.dumps({"topic": topic}).encode()
-
-
-def _check_value(value: object) -> bytes:
-    if not isinstance(value, bytes | bytearray | memoryview):
-        hint = " (encode it: value.encode())" if isinstance(value, str) else ""
-        raise InvalidArgument(f"a value is bytes, not {type(value).__name__}{hint}")
-    value = bytes(value)
-    if len(value) > limits.VALUE_BYTES_MAX:
-        raise MessageTooLarge(
-            f"value of {len(value)} bytes exceeds the limit of {limits.VALUE_BYTES_MAX} "
-            f"(1 MiB): split it, or publish where it can be fetched from"
-        )
-    return value
-
-
-def _check_values(values: Sequence[bytes]) -> list[bytes]:
-    checked = values if isinstance(values, list) else list(values)
-    if set(map(type, checked)) <= {bytes}:
-        if checked and max(map(len, checked)) > limits.VALUE_BYTES_MAX:
-            for value in checked:
-                _check_value(value)
-        return checked
-    return [_check_value(value) for value in checked]
-
-
-def _check_seq(seq: object) -> None:
-    if not isinstance(seq, int) or not 1 <= seq < 1 << 62:
-        raise InvalidArgument(f"seq is a number from 1, not {seq!r}")
-
-
-def _check_key(key: object) -> None:
-    if type(key) is not bytes:
-        raise InvalidArgument(f"a key is bytes, not {type(key).__name__}")
-    if len(key) > limits.KEY_BYTES_MAX:
-        raise MessageTooLarge(
-            f"key of {len(key)} bytes exceeds the limit of {limits.KEY_BYTES_MAX}"
-        )
-
-
-def _slices(values: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Cut ``values`` into runs of about BATCH_BYTES_TARGET."""
-    slices: list[tuple[int, int]] = []
-    begin, size = 0, 0
-    for i, value in enumerate(values):
-        more = len(value) + limits.RECORD_OVERHEAD_BYTES
-        full = size + more > limits.BATCH_BYTES_TARGET or i - begin == limits.BATCH_RECORDS_MAX
-        if full and i > begin:
-            slices.append((begin, i))
-            begin, size = i, 0
-        size += more
-    if begin < len(values):
-        slices.append((begin, len(values)))
-    return slices
 
 
 def _to_ns(time: datetime | int) -> int:

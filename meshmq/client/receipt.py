@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from meshmq.core.publisher import DONE, WAITING, Batch
-from meshmq.errors import DeadlineExceeded, DurabilityUnavailable
+from meshmq.errors import DeadlineExceeded, DurabilityUnavailable, JobNotFound
 from meshmq.frames import DURABILITY_NAMES
-from meshmq.names import Stream
+from meshmq.names import JobId, Stream
 
 if TYPE_CHECKING:
     from meshmq.client.channel import Channel
@@ -88,6 +88,14 @@ class Promise:
         """The stream that holds it."""
         batch = self._settled()
         return Stream(batch.lane.topic, batch.topic_id.hex(), batch.origin.hex())
+
+    @property
+    def job_id(self) -> str:
+        """Names a queue's job for as long as it lives, for ``cancel`` and ``reschedule``."""
+        batch, offset = self._settled(), self.offset
+        if offset is None:
+            raise JobNotFound("the job was stored before, its id is not known any more")
+        return str(JobId.of(batch.lane.topic, batch.origin.hex(), offset))
 
     def _settled(self) -> Batch:
         if self._batch.state == WAITING:

@@ -1,10 +1,11 @@
-"""A client: one session at a time to a node, the producer and the subscriptions over it.
+"""A client: one session at a time to a node; the producer, subscriptions and consumers over it.
 
 States: connecting (no session yet), connected, reconnecting (had one), closed.
 
 Rules:
 1. Whatever was promised to the program outlives the session: unconfirmed batches are sent again,
-   subscriptions resume, commands that were not answered are sent again (they are idempotent).
+   subscriptions resume, consumers claim what they hold, commands and transactions that were not
+   answered are sent again (they are idempotent).
 2. A refusal that waiting cannot mend (mesh, version, fenced producer) closes the client.
 """
 
@@ -12,18 +13,23 @@ from __future__ import annotations
 
 import random
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from meshmq import limits
+from meshmq.core.consumer import Member
 from meshmq.core.effects import (
     Arrived,
     ClientEffect,
     CloseLink,
     CommandAnswered,
+    ConsumerAnswered,
+    HandedOut,
     Send,
+    SettlesAnswered,
     StateChanged,
     SubscriptionAnswered,
+    TransactionAnswered,
 )
 from meshmq.core.events import (
     BadFrameReceived,
@@ -33,7 +39,8 @@ from meshmq.core.events import (
     LinkOpened,
     TimerFired,
 )
-from meshmq.core.publisher import EncodeBatch, Publisher
+from meshmq.core.held import Held
+from meshmq.core.publisher import EncodeBatch, EncodeJobs, Publisher
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
 from meshmq.errors import LinkLost, MeshError, from_code
@@ -43,10 +50,20 @@ from meshmq.frames import (
     Body,
     Command,
     Confirm,
+    Consume,
+    Consumed,
     Deliver,
+    HandOut,
     Hello,
+    Leave,
+    PublishBatch,
     Result,
+    Revoke,
+    Settled,
     Subscribed,
+    Transact,
+    TransactAck,
+    Transacted,
     Unsubscribe,
     Welcome,
     Window,
@@ -73,7 +90,8 @@ class Client:
         identity: what the hello says.
         encode: see Publisher.
         entropy: chooses session numbers and jitter.
-        guard: see Publisher.
+        guard: see Publisher; consumers share it.
+        encode_jobs: see Publisher.
     """
 
     def __init__(
@@ -82,11 +100,15 @@ class Client:
         encode: EncodeBatch,
         entropy: random.Random,
         guard: AbstractContextManager[Any] | None = None,
+        encode_jobs: EncodeJobs | None = None,
     ) -> None:
         self._identity = identity
         self._entropy = entropy
-        self.publisher = Publisher(encode, guard if guard is not None else nullcontext())
+        self._guard = guard if guard is not None else nullcontext()
+        self.publisher = Publisher(encode, self._guard, encode_jobs)
         self.subscribers: dict[int, Subscriber] = {}
+        self.members: dict[int, Member] = {}
+        self._ranks: tuple[Member, ...] = ()  # the same, for threads that only look
         self.state = "connecting"
         self.closed_error: MeshError | None = None
         self.origin = b""
@@ -96,6 +118,8 @@ class Client:
         self._link = b""
         self._session: Session | None = None
         self._commands: dict[int, Command] = {}
+        self._transactions: dict[int, Transact] = {}
+        self._last_transaction = 0
         self._last_id = 0
         self._attempt = 0
         self._effects: list[ClientEffect] = []
@@ -103,6 +127,15 @@ class Client:
     @property
     def is_connected(self) -> bool:
         return self.state == "connected"
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``pump`` would send something now."""
+        if self.state != "connected":
+            return False
+        if self.publisher.has_work:
+            return True
+        return any(member.has_work for member in self._ranks)
 
     # -- what the program asks for (on the owner's thread) ----------------------------------
 
@@ -142,6 +175,39 @@ class Client:
         """Stop waiting for a command's answer."""
         self._commands.pop(number, None)
 
+    def consume(self, wish: Consume, owner: Any, now_ns: int) -> Member:
+        """Join a group as ``wish`` says (but for its number); the answer is ConsumerAnswered."""
+        self._last_id += 1
+        member = Member(replace(wish, consumer=self._last_id), self._guard, owner)
+        self.members[member.id] = member
+        self._ranks = tuple(self.members.values())
+        self._send(member.consume(), now_ns)
+        return member
+
+    def leave(self, number: int, now_ns: int) -> None:
+        """End a consumer; the node hands what it holds to others."""
+        member = self.members.pop(number, None)
+        if member is not None:
+            self._ranks = tuple(self.members.values())
+            for body in member.take():
+                self._send(body, now_ns)
+            self._send(Leave(number), now_ns)
+            self._effects.append(SettlesAnswered(number, member.leave()))
+
+    def transact(
+        self,
+        acks: tuple[TransactAck, ...],
+        batches: tuple[PublishBatch, ...],
+        payload: bytes,
+        now_ns: int,
+    ) -> int:
+        """Send a transaction; the answer comes as TransactionAnswered. Returns its number."""
+        self._last_transaction += 1
+        transact = Transact(self._last_transaction, acks, batches, payload)
+        self._transactions[transact.id] = transact
+        self._send(transact, now_ns)
+        return transact.id
+
     def close(self, now_ns: int) -> None:
         """Say goodbye; everything unanswered fails with ClosedError's cousin, LinkLost."""
         if self.state == "closed":
@@ -153,10 +219,13 @@ class Client:
         self._end(LinkLost("the client was closed before the node confirmed"), "closed here", "")
 
     def pump(self, now_ns: int) -> None:
-        """Send what the producer has ready: once the events at hand are handled."""
+        """Send what producer and consumers have ready: once the events at hand are handled."""
         if self.state == "connected":
             for body in self.publisher.take(self.origin):
                 self._send(body, now_ns)
+            for member in self.members.values():
+                for settle in member.take():
+                    self._send(settle, now_ns)
 
     # -- events -----------------------------------------------------------------------------
 
@@ -182,6 +251,8 @@ class Client:
                     self.publisher.paused_until_ns = 0
                 if self._session is not None:
                     self._session.tick(now_ns)
+                for member in self.members.values():
+                    member.tick(now_ns)
         return self.take_effects(now_ns)
 
     def take_effects(self, now_ns: int) -> list[ClientEffect]:
@@ -199,6 +270,10 @@ class Client:
         if self._session is None:
             return None
         due = self._session.next_deadline_ns()
+        for member in self._ranks:
+            renew = member.next_deadline_ns()
+            if renew is not None and renew < due:
+                due = renew
         paused = self.publisher.paused_until_ns
         return min(due, paused) if paused else due
 
@@ -220,6 +295,8 @@ class Client:
                     self.publisher.on_confirmation(c, self.origin)
             case Deliver():
                 self._on_deliver(body, now_ns)
+            case HandOut() | Settled() | Revoke() | Consumed():
+                self._on_member(body, now_ns)
             case Window(in_flight, pause):
                 publisher = self.publisher
                 publisher.window_bytes = _window(in_flight)
@@ -233,6 +310,9 @@ class Client:
             case Result(number, code, message, result):
                 if self._commands.pop(number, None) is not None:
                     self._effects.append(CommandAnswered(number, code, message, result))
+            case Transacted(number, code, message, offsets):
+                if self._transactions.pop(number, None) is not None:
+                    self._effects.append(TransactionAnswered(number, code, message, offsets))
             case _:
                 pass  # Refuse has closed the session; anything else is not for a client.
 
@@ -252,6 +332,13 @@ class Client:
         self._effects.append(StateChanged("connected", reason))
         for sub in self.subscribers.values():
             self._send(sub.subscribe(), now_ns)
+        for member in self.members.values():
+            if changed:
+                member.on_other_log()
+            self._send(member.consume(), now_ns)
+        # Behind the consumers: a transaction's acks are of what they have claimed.
+        for transact in self._transactions.values():
+            self._send(transact, now_ns)
         for command in self._commands.values():
             self._send(command, now_ns)
 
@@ -266,6 +353,30 @@ class Client:
         credit = sub.credit()
         if credit is not None:
             self._send(credit, now_ns)
+
+    def _on_member(self, body: HandOut | Settled | Revoke | Consumed, now_ns: int) -> None:
+        member = self.members.get(body.consumer)
+        if member is None:
+            return  # it has left, and what is on its way is taken back by that
+        number = member.id
+        closed: tuple[Held, ...] = ()
+        match body:
+            case HandOut():
+                member.on_hand_out(body, self.origin, now_ns)
+            case Settled():
+                closed = member.on_settled(body)
+            case Revoke():
+                closed = member.on_revoke(body)
+            case Consumed():
+                closed = member.on_consumed(body, now_ns)
+                if body.code:
+                    del self.members[number]
+                    self._ranks = tuple(self.members.values())
+                self._effects.append(ConsumerAnswered(number, body.code, body.message))
+        if closed:
+            self._effects.append(SettlesAnswered(number, closed))
+        if member.is_ready:
+            self._effects.append(HandedOut(number))
 
     def _on_subscribed(self, frame: Subscribed, now_ns: int) -> None:
         sub = self.subscribers.get(frame.subscription)
@@ -299,6 +410,8 @@ class Client:
         self.publisher.on_session_lost()
         for sub in self.subscribers.values():
             sub.is_active = False
+        for member in self.members.values():
+            member.on_session_lost()
         if code in FINAL_REFUSALS:
             self._effects.append(CloseLink(self._link))
             self._end(from_code(code, reason), reason, code)

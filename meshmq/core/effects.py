@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshmq.core.held import Held
 from meshmq.core.log import Entry
 from meshmq.frames import Envelope
 
@@ -132,4 +133,41 @@ class CommandAnswered:
     body: bytes
 
 
-ClientEffect = Send | CloseLink | StateChanged | Arrived | SubscriptionAnswered | CommandAnswered
+@dataclass(frozen=True, slots=True)
+class ConsumerAnswered:
+    """The node let a consumer in (code empty), or it is no longer in its group."""
+
+    consumer: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """There may be more in the consumer's queue for the program."""
+
+    consumer: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettlesAnswered:
+    """Of these hand-outs records were closed: what was settled is on disk or was refused."""
+
+    consumer: int
+    held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionAnswered:
+    """The answer to a transaction; ``code`` empty: all of it was done, else nothing."""
+
+    id: int
+    code: str
+    message: str
+    offsets: tuple[int, ...]
+
+
+ClientEffect = (
+    Send | CloseLink | StateChanged | Arrived | SubscriptionAnswered | CommandAnswered
+    | ConsumerAnswered | HandedOut | SettlesAnswered | TransactionAnswered
+)  # fmt: skip

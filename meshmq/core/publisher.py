@@ -38,6 +38,21 @@ EncodeBatch = Callable[
     bytes,
 ]
 
+Options = tuple[Any, ...]
+"""What the jobs of one batch share; only the codec looks into it."""
+
+EncodeJobs = Callable[
+    [
+        Sequence[bytes],
+        Sequence[bytes] | None,
+        Sequence[bytes] | None,
+        Sequence[int] | None,
+        int,
+        Options,
+    ],
+    bytes,
+]
+
 WAITING, DONE, FAILED = range(3)
 TOPIC_DEFAULT = -1
 """For ``wanted``: the durability the topic itself has."""
@@ -87,6 +102,7 @@ class Batch:
         after: sequence it follows.
         skipped: leading records the node had already; they are not sent again.
         size: bytes accounted.
+        options: what its jobs share, or None; one batch's are equal.
         state: WAITING, DONE or FAILED.
         base_offset: offset of record ``skipped``, or None (transient, or not known any more).
         waiter: what the shell hangs here to be told; the machine never looks at it.
@@ -107,6 +123,7 @@ class Batch:
         "headers",
         "keys",
         "lane",
+        "options",
         "origin",
         "sent_to",
         "size",
@@ -120,8 +137,17 @@ class Batch:
         "wanted",
     )
 
-    def __init__(self, lane: Lane, first: int, after: int, time_ns: int, wanted: int) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        first: int,
+        after: int,
+        time_ns: int,
+        wanted: int,
+        options: Options | None = None,
+    ) -> None:
         self.lane = lane
+        self.options = options
         self.first = first
         self.after = after
         self.time_ns = time_ns
@@ -159,10 +185,17 @@ class Publisher:
     Args:
         encode: turns columns into a batch's bytes (the codec's, or the simulator's).
         guard: held while ``add`` and ``take`` touch what they share; a lock in a real client.
+        encode_jobs: the same for batches with options.
     """
 
-    def __init__(self, encode: EncodeBatch, guard: AbstractContextManager[Any]) -> None:
+    def __init__(
+        self,
+        encode: EncodeBatch,
+        guard: AbstractContextManager[Any],
+        encode_jobs: EncodeJobs | None = None,
+    ) -> None:
         self._encode = encode
+        self._encode_jobs = encode_jobs
         self.guard = guard
         self.owner: Any = None
         self.lanes: dict[str, Lane] = {}
@@ -231,17 +264,28 @@ class Publisher:
         clock_ns: Callable[[], int],
         wanted: int,
         sequence: int | None,
+        options: Options | None = None,
+        alone: bool = False,
     ) -> tuple[Batch, int]:
         """Add one record; return its batch and its index there.
 
         ``time_ns`` None takes the batch's own time, read from ``clock_ns`` when it opens.
-        ``sequence`` is the program's own number of the record, from 1.
+        ``sequence`` is the program's own number of the record, from 1. ``options`` are those of
+        its batch; ``alone`` it shares that with no other record.
         """
         with self.guard:
             lane = self.lane(topic)
             batch = lane.open
-            if batch is None or batch.wanted != wanted or sequence is not None:
-                batch = self._batch_for(lane, wanted, sequence, clock_ns)
+            if alone and batch is not None:
+                self.close(batch)
+                batch = None
+            if (
+                batch is None
+                or batch.wanted != wanted
+                or sequence is not None
+                or batch.options != options
+            ):
+                batch = self._batch_for(lane, wanted, sequence, clock_ns, options)
             if key is not None or headers is not None or time_ns is not None:
                 lane.plain = None
             values = batch.values
@@ -256,7 +300,11 @@ class Publisher:
                 _put_time(batch, time_ns, index)
             batch.size += size
             self.added_bytes += size
-            if batch.size >= limits.BATCH_BYTES_TARGET or index + 1 == limits.BATCH_RECORDS_MAX:
+            if (
+                batch.size >= limits.BATCH_BYTES_TARGET
+                or index + 1 == limits.BATCH_RECORDS_MAX
+                or alone
+            ):
                 self.close(batch)
             return batch, index
 
@@ -269,13 +317,14 @@ class Publisher:
         times: Sequence[int] | None,
         clock_ns: Callable[[], int],
         wanted: int,
+        options: Options | None = None,
     ) -> Batch:
         """Add one slice of records that fits one batch, as a batch of its own; return it."""
         with self.guard:
             lane = self.lane(topic)
             if lane.open is not None:
                 self.close(lane.open)
-            batch = Batch(lane, lane.tail + 1, lane.tail, clock_ns(), wanted)
+            batch = Batch(lane, lane.tail + 1, lane.tail, clock_ns(), wanted, options)
             batch.values = values if isinstance(values, list) else list(values)
             batch.keys = list(keys) if keys is not None else None
             batch.headers = list(headers) if headers is not None else None
@@ -301,12 +350,17 @@ class Publisher:
             ]
 
     def _batch_for(
-        self, lane: Lane, wanted: int, sequence: int | None, clock_ns: Callable[[], int]
+        self,
+        lane: Lane,
+        wanted: int,
+        sequence: int | None,
+        clock_ns: Callable[[], int],
+        options: Options | None,
     ) -> Batch:
         batch = lane.open
         if batch is not None:
             follows = sequence is None or sequence == batch.first + len(batch.values)
-            if follows and batch.wanted == wanted:
+            if follows and batch.wanted == wanted and batch.options == options:
                 return batch
             self.close(batch)
         lane.explicit = lane.explicit or sequence is not None
@@ -316,8 +370,9 @@ class Publisher:
             # It goes on where an earlier run ended, and the node must know about that.
             after = first - 1
             lane.is_fresh = False
-        batch = lane.open = Batch(lane, first, after, clock_ns(), wanted)
-        lane.plain = batch if wanted == TOPIC_DEFAULT and sequence is None else None
+        batch = lane.open = Batch(lane, first, after, clock_ns(), wanted, options)
+        is_plain = wanted == TOPIC_DEFAULT and sequence is None and options is None
+        lane.plain = batch if is_plain else None
         self._opened.append(batch)
         return batch
 
@@ -389,7 +444,12 @@ class Publisher:
 
     def _bytes_of(self, batch: Batch) -> tuple[bytes, int]:
         if batch.encoded is None:
-            data = self._encode(batch.values, batch.keys, batch.headers, batch.times, batch.time_ns)
+            columns = batch.values, batch.keys, batch.headers, batch.times, batch.time_ns
+            if batch.options is None:
+                data = self._encode(*columns)
+            else:
+                assert self._encode_jobs is not None, "this client publishes no jobs"
+                data = self._encode_jobs(*columns, batch.options)
             batch.encoded = (data, zlib.crc32(data))
         return batch.encoded
 

@@ -1,0 +1,133 @@
+"""What groups and queues can be told, checked before it travels; the same for both clients."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from meshmq import limits
+from meshmq.client.admin import parse_duration, parse_size
+from meshmq.errors import InvalidArgument
+from meshmq.frames import Consume
+from meshmq.names import check_group, check_pattern
+
+ORDERS = ("any", "key")
+
+
+def duration_ns(value: object) -> int:
+    """Seconds or a text like ``"5m"``, in ns; raises InvalidArgument for anything else."""
+    if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        try:
+            return parse_duration(value)
+        except (ValueError, OverflowError):  # what is no number, or endless
+            pass
+    raise InvalidArgument(f"{value!r} is not a duration: give seconds, or a text like '5m' or '2h'")
+
+
+def time_ns(time: object) -> int:
+    """An aware datetime, in unix ns."""
+    if not isinstance(time, datetime):
+        raise InvalidArgument(f"a time is an aware datetime, not {time!r}")
+    if time.tzinfo is None:
+        raise InvalidArgument("a time needs a time zone: datetime.now(timezone.utc)")
+    return int(time.timestamp() * 1_000_000) * 1000
+
+
+def start_of(start: object) -> Any:
+    """Where a group begins, as the node reads it."""
+    if start in ("earliest", "new"):
+        return start
+    if isinstance(start, datetime):
+        return {"time_ns": time_ns(start)}
+    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+        return {"offset": start}
+    raise InvalidArgument(
+        f"start is 'earliest', 'new', an aware datetime or an offset, not {start!r}"
+    )
+
+
+def settings_of(
+    *,
+    max_deliveries: int | None = None,
+    backoff: float | str | None = None,
+    backoff_max: float | str | None = None,
+    max_held: int | None = None,
+    rate: float | None = None,
+    max_records: int | None = None,
+    max_bytes: int | str | None = None,
+    dedup_window: float | str | None = None,
+) -> dict[str, Any]:
+    """Those that are given, as the node reads them; raises InvalidArgument for one out of range."""
+    found: dict[str, Any] = {}
+    if max_deliveries is not None:
+        found["max_deliveries"] = _count(
+            "max_deliveries", max_deliveries, 1, limits.MAX_DELIVERIES_MAX
+        )
+    if max_held is not None:
+        found["max_held"] = _count("max_held", max_held, 1, limits.MAX_HELD_DEFAULT * 100)
+    if max_records is not None:
+        found["max_records"] = _count("max_records", max_records, 0, 1 << 60)
+    if max_bytes is not None:
+        found["max_bytes"] = _count("max_bytes", parse_size(max_bytes), 0, 1 << 60)
+    if rate is not None:
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1e9:
+            raise InvalidArgument(f"rate is records a second, 0 for no limit, not {rate!r}")
+        found["rate"] = rate
+    for name, value in (
+        ("backoff_ns", backoff), ("backoff_max_ns", backoff_max), ("dedup_ns", dedup_window),
+    ):  # fmt: skip
+        if value is not None:
+            found[name] = _count(name[:-3], duration_ns(value), 0, limits.DELAY_NS_MAX)
+    return found
+
+
+def _count(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidArgument(f"{name} is {least}..{most}, not {value!r}")
+    return value
+
+
+def group_of(
+    group: str, pattern: str, order: str, start: object, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments of ``group.create`` for a group."""
+    check_order(order)
+    return {
+        "group": check_group(group),
+        "kind": "group",
+        "pattern": check_pattern(pattern),
+        "order": order,
+        "start": start_of(start),
+        **settings,
+    }
+
+
+def queue_of(queue: str, order: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``group.create`` for a queue; ``order`` None: as it is, or ``any``."""
+    created: dict[str, Any] = {"group": check_group(queue, "queue"), "kind": "queue"}
+    if order is not None:
+        created["order"] = check_order(order)
+    return {**created, **settings}
+
+
+def check_order(order: str) -> str:
+    """Return ``order`` if it is one."""
+    if order not in ORDERS:
+        raise InvalidArgument(f"order is 'any' or 'key', not {order!r}")
+    return order
+
+
+def to_consume(
+    create: dict[str, Any], ack_timeout: float | str, prefetch: int, prefetch_bytes: int | str
+) -> Consume:
+    """The frame that joins, but for its number, from arguments of ``group.create``."""
+    timeout_ns = duration_ns(ack_timeout)
+    if not limits.ACK_TIMEOUT_NS_MIN <= timeout_ns <= limits.ACK_TIMEOUT_NS_MAX:
+        raise InvalidArgument(f"ack_timeout is 0.1 s to a day, not {ack_timeout!r}")
+    records = _count("prefetch", prefetch, 1, limits.PREFETCH_RECORDS_MAX)
+    size = _count("prefetch_bytes", parse_size(prefetch_bytes), 1, limits.PREFETCH_BYTES_MAX)
+    name = create["group"]
+    return Consume(
+        0, name, create.get("pattern", name), json.dumps(create).encode(), records, size, timeout_ns
+    )

@@ -1,0 +1,65 @@
+"""Values, keys and sequences as programs give them: checked, and cut into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshmq import limits
+from meshmq.errors import InvalidArgument, MessageTooLarge
+
+
+def check_value(value: object) -> bytes:
+    """Return a value as bytes; raise InvalidArgument or MessageTooLarge."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        hint = " (encode it: value.encode())" if isinstance(value, str) else ""
+        raise InvalidArgument(f"a value is bytes, not {type(value).__name__}{hint}")
+    value = bytes(value)
+    if len(value) > limits.VALUE_BYTES_MAX:
+        raise MessageTooLarge(
+            f"value of {len(value)} bytes exceeds the limit of {limits.VALUE_BYTES_MAX} "
+            f"(1 MiB): split it, or publish where it can be fetched from"
+        )
+    return value
+
+
+def check_values(values: Sequence[bytes]) -> list[bytes]:
+    """``check_value`` for many."""
+    checked = values if isinstance(values, list) else list(values)
+    if set(map(type, checked)) <= {bytes}:
+        if checked and max(map(len, checked)) > limits.VALUE_BYTES_MAX:
+            for value in checked:
+                check_value(value)
+        return checked
+    return [check_value(value) for value in checked]
+
+
+def check_seq(seq: object) -> None:
+    """Raise InvalidArgument for what is no sequence number."""
+    if not isinstance(seq, int) or not 1 <= seq < 1 << 62:
+        raise InvalidArgument(f"seq is a number from 1, not {seq!r}")
+
+
+def check_key(key: object) -> None:
+    """Raise InvalidArgument or MessageTooLarge for what is no key."""
+    if type(key) is not bytes:
+        raise InvalidArgument(f"a key is bytes, not {type(key).__name__}")
+    if len(key) > limits.KEY_BYTES_MAX:
+        raise MessageTooLarge(
+            f"key of {len(key)} bytes exceeds the limit of {limits.KEY_BYTES_MAX}"
+        )
+
+
+def slices(values: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Cut ``values`` into runs of about BATCH_BYTES_TARGET."""
+    slices: list[tuple[int, int]] = []
+    begin, size = 0, 0
+    for i, value in enumerate(values):
+        more = len(value) + limits.RECORD_OVERHEAD_BYTES
+        full = size + more > limits.BATCH_BYTES_TARGET or i - begin == limits.BATCH_RECORDS_MAX
+        if full and i > begin:
+            slices.append((begin, i))
+            begin, size = i, 0
+        size += more
+    if begin < len(values):
+        slices.append((begin, len(values)))
+    return slices
