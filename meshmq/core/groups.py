@@ -24,7 +24,8 @@ from meshmq.core import group_settings
 from meshmq.core.batches import BatchTools
 from meshmq.core.effects import SurveyLog
 from meshmq.core.feed import Feed
-from meshmq.core.group import Group, Shared
+from meshmq.core.group import Group
+from meshmq.core.group_waiting import Shared
 from meshmq.core.hand_out import HandOut, Member
 from meshmq.core.journal import (
     QUEUE,
