@@ -296,7 +296,8 @@ def _server(settings: Settings, module: str) -> Iterator[tuple[Team, str]]:
     need_module(module)
     # Debian's wrapper in sbin changes the user; the script itself runs as anyone.
     program = need_program("rabbitmq-server", "/usr/lib/rabbitmq/bin")
-    port, stream_port = free_port(), free_port()
+    mapper = need_program("epmd")
+    port, stream_port, mapper_port = free_port(), free_port(), free_port()
     with Team(settings.directory) as team:
         folder = data_folder(team)
         config, plugins = folder / "rabbitmq.conf", folder / "enabled_plugins"
@@ -312,9 +313,12 @@ def _server(settings: Settings, module: str) -> Iterator[tuple[Team, str]]:
             "RABBITMQ_PID_FILE": folder / "pid",
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_DIST_PORT": free_port(),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
-            " -start_epmd false -erl_epmd_port " + str(free_port()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": mapper_port,
         }
+        # Without one, RabbitMQ leaves a daemon of its own behind that listens on every address.
+        argv = [mapper, "-port", str(mapper_port), "-address", "127.0.0.1"]
+        wait_port(team.server(argv, "epmd"), mapper_port)
         argv = ["env", *(f"{name}={value}" for name, value in environment.items()), program]
         server = team.server(argv, "rabbitmq")
         wait_port(server, port, START_SECONDS)
