@@ -82,6 +82,11 @@ class Hands(Waiting):
                 break
         self.feed_sources()
 
+    @property
+    def prefetch_records(self) -> int:
+        """Of all members."""
+        return sum([m.prefetch_records for m in self.members.values()])
+
     def _takers(self) -> list[Member]:
         """Members that may be given something now."""
         if self.settings.paused:

@@ -46,7 +46,7 @@ class Shared:
 
     Attributes:
         number: gives the next hand-out's number.
-        woken: groups that have something to do.
+        woken, changed: groups that have something to do, or to tell the journal.
         revoked: (member, rows) to tell.
         wall_offset_ns: unix time minus the machines' time.
         now_ns: time of the event at hand.
@@ -56,6 +56,7 @@ class Shared:
     entropy: random.Random
     number: Callable[[], int]
     woken: set[Group] = field(default_factory=set)
+    changed: set[Group] = field(default_factory=set)
     revoked: list[tuple[Member, tuple[SettleRow, ...]]] = field(default_factory=list)
     wall_offset_ns: int = 0
     now_ns: int = 0
@@ -95,7 +96,7 @@ class Waiting(Journaling):
         tools: BatchTools,
         shared: Shared,
     ) -> None:
-        super().__init__(state, shared.woken)
+        super().__init__(state, shared.woken, shared.changed)
         self.topics = topics
         self.feed = feed
         self.tools = tools
