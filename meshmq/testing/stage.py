@@ -18,6 +18,7 @@ from meshmq.core.effects import (
     SurveyLog,
 )
 from meshmq.core.events import Committed, NodeEvent, RetentionPlanned, TimerFired, WallClock
+from meshmq.core.log import Commit
 from meshmq.core.node import Node
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
@@ -109,6 +110,9 @@ class Stage(ABC):
     def on_node_started(self) -> None:  # noqa: B027 (as above)
         """Before the node's first event."""
 
+    def on_synced(self, commit: Commit) -> None:  # noqa: B027 (as above)
+        """The disk has one more commit."""
+
     def plan_trims(self) -> list[tuple[int, int]]:
         """What retention takes, when the node asks."""
         return []
@@ -186,6 +190,7 @@ class Stage(ABC):
             entries = [entry for append in group for entry in append.entries]
             commit = self.disk.commit(entries, self.wall_ns + self.now_ns, self.records)
             self.note("synced", commit.lsn)
+            self.on_synced(commit)
             if epoch == self.epoch:
                 self.syncing = False
                 self.node_event(Committed(group[-1].ticket, (commit,)))
