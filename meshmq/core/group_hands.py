@@ -408,7 +408,7 @@ class Hands(Waiting):
         for index in h.indices(begun):
             self._suspects.add((h.stream, h.offset_of(index)))
         self._fail(h, begun, 0, reason, 0, now_ns)
-        rest = bits & ~begun
+        rest = bits & ~begun & h.left  # a failed key has taken its later records already
         if rest:
             self.give_back(h, rest, True)
 

@@ -113,6 +113,12 @@ class Stage(ABC):
     def on_synced(self, commit: Commit) -> None:  # noqa: B027 (as above)
         """The disk has one more commit."""
 
+    def on_link_dropped(self, link: bytes) -> None:  # noqa: B027 (as above)
+        """The node gave up the session over ``link``."""
+
+    def on_turn_ended(self) -> None:  # noqa: B027 (as above)
+        """The node's machines are at rest for a moment."""
+
     def plan_trims(self) -> list[tuple[int, int]]:
         """What retention takes, when the node asks."""
         return []
@@ -136,6 +142,7 @@ class Stage(ABC):
     def _end_turn(self, epoch: int = 0) -> None:
         if self.node is not None and epoch in (0, self.epoch):
             self._perform_node(self.node.end_turn(self.now_ns))
+            self.on_turn_ended()
             self._node_timer()
 
     def _node_timer(self) -> None:
@@ -170,8 +177,8 @@ class Stage(ABC):
                     self._retain()
                 case SurveyLog():
                     self._survey(effect)
-                case CloseLink():
-                    pass
+                case CloseLink(link):
+                    self.on_link_dropped(link)
 
     def _sync(self) -> None:
         """Group commit: what waits when a sync begins goes together; the rest waits."""
