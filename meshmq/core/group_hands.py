@@ -20,6 +20,9 @@ from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_order import KeyOrder, KeyState
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 
+PATIENCE_NS = 200 * limits.MS
+"""How long a member may let its keys' records wait before they are held back, so that those of
+others go on: fetching them again costs ten times what waiting does."""
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
 
 
@@ -160,13 +163,13 @@ class Hands(Waiting):
         keys = ready.records.keys
         if keys is None:
             return self._hand_out_any(ready, members, most, now_ns)
-        walk = _Walk(order, ready, members, keys, most)
+        walk = _Walk(order, ready, members, keys, most, now_ns)
         walked = walk.run(self._may_go)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
         self._release_keys(b.stream, walk.held)
         for member, indices in walk.queued.values():
-            member.pending.append((ready, indices))
+            member.pending.append((ready, indices, now_ns))
             member.pending_count += len(indices)
             ready.pins += 1
         return walked
@@ -176,7 +179,7 @@ class Hands(Waiting):
         order = self.by_key
         assert order is not None
         while member.pending and most > 0:
-            ready, indices = member.pending[0]
+            ready, indices, since = member.pending[0]
             b = ready.batch
             room = min(most, member.room(len(b.payload) / b.count))
             if room <= 0:
@@ -199,7 +202,7 @@ class Hands(Waiting):
                     kept.append(i)
             member.pending_count -= len(part)
             if rest:
-                member.pending[0] = (ready, rest)
+                member.pending[0] = (ready, rest, since)
             else:
                 member.pending.popleft()
             if kept:
@@ -511,8 +514,9 @@ class _Walk:
 
     def __init__(
         self, order: KeyOrder, ready: Ready, members: Sequence[Member], keys: Sequence[bytes],
-        most: int,
+        most: int, now_ns: int,
     ) -> None:  # fmt: skip
+        self._patient_until = now_ns - PATIENCE_NS
         self._order = order
         self._ready = ready
         self._members = members
@@ -568,7 +572,12 @@ class _Walk:
         if state.queued or self._rooms.get(known, 0) <= 0 or self._most <= 0:
             mine = self.queued.get(known)
             waiting = member.pending_count + (len(mine[1]) if mine is not None else 0)
-            if known not in self._rooms or waiting >= member.prefetch_records:
+            if known not in self._rooms:
+                order.hold(state, offset)
+                return True
+            if waiting >= member.prefetch_records:
+                if not member.pending or member.pending[0][2] > self._patient_until:
+                    return False
                 order.hold(state, offset)
                 return True
             if mine is None:
