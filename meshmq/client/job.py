@@ -153,10 +153,6 @@ class AnyJob(Message):
             self._settle(NACK, BACKOFF, reason_of(error))
         return True
 
-    def _succeeded(self) -> None:
-        if not self.is_settled:
-            self._settle(ACK)
-
     def __repr__(self) -> str:
         value = self.value if len(self.value) <= 40 else self.value[:37] + b"..."
         return (
@@ -264,7 +260,14 @@ class Process(Generic[J]):
         trace: TracebackType | None,
     ) -> bool:
         if error is None:
-            self._job._succeeded()
+            job = self._job
+            held, index = job[4], job[3]
+            if held.next == index:
+                held.next = index + 1  # as ``ack`` does
+                if held.is_quiet:
+                    held.owner.touched(held)
+            elif not held.is_settled(index):
+                job._settle(ACK)
             return False
         return self._job._failed(error)
 

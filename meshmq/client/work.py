@@ -111,7 +111,7 @@ class Work:
         backoff: float | str | None = None,
         backoff_max: float | str | None = None,
         max_held: int | None = None,
-        rate: float | None = None,
+        rate: int | None = None,
     ) -> Consumer:
         """Join a group that reads the topics matching ``pattern``: its members share the records.
 
@@ -133,7 +133,7 @@ class Work:
             backoff, backoff_max: delay of the first retry and of all; doubled from one to the
                 next. None: 1 s and 5 minutes.
             max_held: records behind keys that wait, at most; None: 1 million.
-            rate: records a second for all members together; None: no limit.
+            rate: records a second for all members together; 0: no limit, as None.
 
         Raises:
             InvalidName, InvalidArgument: nothing was asked of the node.
@@ -159,7 +159,7 @@ class Work:
         backoff: float | str | None = None,
         backoff_max: float | str | None = None,
         max_held: int | None = None,
-        rate: float | None = None,
+        rate: int | None = None,
     ) -> Consumer:
         """Take jobs of a queue; it is made on first use.
 

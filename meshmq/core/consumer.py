@@ -9,7 +9,8 @@ Rules:
    So a lone ack is not delayed and a flood travels in few rows, with no timer. Only when a quarter
    of the prefetch is settled do they leave all the same, or the flow of records would stop.
 2. What was told and not answered is told again in the next session, after what is still held was
-   claimed. Records that the node gave away meanwhile are dropped, or refused if they were begun.
+   claimed. Records of which the node gave some away meanwhile are dropped unless they were begun;
+   of those the node judges what is said.
 3. A record is dropped without trace only while the program has not begun it. One that was begun
    and taken back makes its settle stale: counted, and told to who waits.
 4. Before a third of the ack timeout has passed, the timeout of what is not begun is renewed: it is
@@ -36,6 +37,7 @@ from meshmq.frames import (
     EXTEND,
     NACK,
     REJECT,
+    RETURN,
     Consume,
     Consumed,
     HandOut,
@@ -312,6 +314,14 @@ class Member:
             rows.extend(kept)
         self._take_back(held, range(held.row.count))
 
+    def _disown(self, held: Held) -> None:
+        """Something of a hand-out went to others while there was no session, nobody says what:
+        what is not begun goes back in case it did not; of the rest the node will judge."""
+        waiting = held.unbegun()
+        for first, count in runs_of(waiting):
+            self._add_row(Told(held, first, count, RETURN))
+        self._take_back(held, list(waiting))
+
     # -- keys in order: under the guard ---------------------------------------------------------
 
     def _block(self, held: Held, index: int) -> None:
@@ -394,7 +404,7 @@ class Member:
             self.order = frame.order
             found = [self.held[n] for n in frame.lost if n in self.held]
             for held in found:
-                self._lose(held)
+                self._disown(held)
             if self.held:
                 self._renew_at = now_ns
                 for held in self.held.values():
@@ -439,7 +449,7 @@ class Member:
 
     def _on_stale(self, row: SettleRow) -> None:
         held = self.held.get(row.number)
-        if row.kind != EXTEND:
+        if row.kind not in (EXTEND, RETURN):
             self.stale += row.count
         if held is not None:
             indices = heard(held, row)
