@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meshmq import codec_lone, frames, limits, schema
+from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 
 _Frame = schema.load("frame").Frame
@@ -183,6 +184,7 @@ def job_options(data: bytes) -> JobOptions | None:
 
 def pick_records(records: Records, indices: Sequence[int]) -> bytes:
     """Encode some records of a decoded batch as a batch of their own."""
+
     def some(column: Any) -> Any:
         return None if column is None else [column[i] for i in indices]
 
@@ -220,6 +222,20 @@ def _reason(error: BaseException) -> str:
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
     """Encode one record's headers: at most HEADER_COUNT_MAX pairs, HEADER_BYTES_MAX in all."""
+    encoded = encode_lineage(headers)
+    if len(headers) > limits.HEADER_COUNT_MAX:
+        raise MessageTooLarge(
+            f"{len(headers)} headers on one record, the limit is {limits.HEADER_COUNT_MAX}"
+        )
+    if len(encoded) > limits.HEADER_BYTES_MAX:
+        raise MessageTooLarge(
+            f"headers of {len(encoded)} bytes exceed the limit of {limits.HEADER_BYTES_MAX}"
+        )
+    return encoded
+
+
+def encode_lineage(headers: Mapping[str, str]) -> bytes:
+    """Headers without a bound: a dead letter has its own ones besides the record's."""
     pairs: list[bytes] = []
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
@@ -228,16 +244,8 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
             pairs += (name.encode(), value.encode("utf-8", "surrogateescape"))
         except UnicodeEncodeError as error:
             raise InvalidArgument(f"header {name!r}: {value!r} is not text: {error}") from None
-    if len(pairs) > 2 * limits.HEADER_COUNT_MAX:
-        raise MessageTooLarge(
-            f"{len(headers)} headers on one record, the limit is {limits.HEADER_COUNT_MAX}"
-        )
     message = _Headers.new_message(pairs=pairs)
     encoded: bytes = message.to_bytes()
-    if len(encoded) > limits.HEADER_BYTES_MAX:
-        raise MessageTooLarge(
-            f"headers of {len(encoded)} bytes exceed the limit of {limits.HEADER_BYTES_MAX}"
-        )
     return encoded
 
 
@@ -256,6 +264,13 @@ def decode_headers(data: bytes) -> dict[str, str]:
         }
     except ValueError as error:
         raise BadFrame(f"malformed headers: {error}") from None
+
+
+TOOLS = BatchTools(
+    check_batch, decode_batch, pick_records, encode_batch, job_options, encode_lineage,
+    decode_headers,
+)  # fmt: skip
+"""What a node's machines use of this module."""
 
 
 # --- frames --------------------------------------------------------------------------------
@@ -775,6 +790,4 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "transacted": _decode_transacted,
     **{name: _void(name, body)[1] for name, body in _VOID.items()},
 }
-_WITH_PAYLOAD = frozenset(
-    {_decode_publish, _decode_deliver, _decode_hand_out, _decode_transact}
-)
+_WITH_PAYLOAD = frozenset({_decode_publish, _decode_deliver, _decode_hand_out, _decode_transact})

@@ -9,11 +9,14 @@ check of the exact layout. What has another layout takes the bounded reader.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from meshmq import schema
+from meshmq import codec, schema
+from meshmq.core import journal
+from meshmq.core.journal import JournalRecord
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -71,7 +74,7 @@ class CommitMeta(NamedTuple):
     trims: tuple[TrimEntry, ...]
 
     def without_bytes(self) -> Commit:
-        """The commit as LogState.apply wants it; every payload is empty."""
+        """The commit as LogState.apply wants it, but for its journal; every payload is empty."""
         batches = tuple(
             BatchEntry(stream, base, count, b"", checksum, producer, first)
             for stream, count, base, _, _, checksum, producer, first in self.batches
@@ -258,6 +261,20 @@ def _read_rule(item: Any) -> RuleEntry:
     return RuleEntry(item.pattern, item.durable, item.retention, item.retentionBytes, item.removed)
 
 
+# --- the journal ---------------------------------------------------------------------------
+
+
+def decode_journal(payload: bytes, checksum: int, count: int) -> tuple[JournalRecord, ...]:
+    """What one batch of the journal's stream says; raise BadFrame if it is damaged."""
+    if zlib.crc32(payload) != checksum:
+        raise BadFrame("a batch of the journal fails its checksum")
+    try:
+        values = codec.decode_batch(payload, count).values
+        return tuple([record for value in values for record in journal.unpack_deltas(value)])
+    except (ValueError, TypeError, struct.error) as error:
+        raise BadFrame(f"malformed journal: {error}") from None
+
+
 # --- snapshots -----------------------------------------------------------------------------
 
 
@@ -270,6 +287,7 @@ def encode_snapshot(state: LogState, segments: Sequence[SegmentInfo]) -> bytes:
         appendTime=state.append_time_ns,
         nextStream=state.next_stream,
         producers=_pack_producers(state),
+        groups=journal.pack_state(state.journal),
     )
     built = message.init("streams", len(state.topics))
     for i, stream in enumerate(state.topics.values()):
@@ -313,8 +331,9 @@ def decode_snapshot(data: bytes) -> tuple[LogState, list[SegmentInfo]]:
                     state.streams[topic.stream] = held
             state.rules = {rule.pattern: rule for rule in map(_read_rule, reader.rules)}
             state.producers = _unpack_producers(bytes(reader.producers))
+            state.journal = journal.unpack_state(bytes(reader.groups))
             segments = [_read_segment(item) for item in reader.segments]
-    except (*schema.REFUSALS, struct.error):
+    except (*schema.REFUSALS, struct.error, TypeError):
         raise BadFrame(f"malformed snapshot of {len(data)} bytes") from None
     return state, segments
 

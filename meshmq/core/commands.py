@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core import group_commands
 from meshmq.core.delivery import Delivery
+from meshmq.core.group_commands import Clerk
 from meshmq.core.log import Entry, RuleEntry
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
@@ -23,6 +25,7 @@ class Desk(NamedTuple):
 
     topics: Topics
     delivery: Delivery
+    clerk: Clerk
     status: Callable[[], dict[str, Any]]
 
 
@@ -33,10 +36,15 @@ def run(desk: Desk, hello: Hello, command: Command, entries: list[Entry]) -> Res
     """Carry out one command; what must be stored first is added to ``entries``."""
     try:
         verb = VERBS.get(command.verb)
-        if verb is None:
-            raise CommandFailed(f"the node does not know the command {command.verb!r}")
+        of_groups = group_commands.VERBS.get(command.verb)
         arguments = _arguments(command.arguments)
-        body = json.dumps(verb(desk, hello, arguments, entries), separators=(",", ":")).encode()
+        if verb is not None:
+            answer = verb(desk, hello, arguments, entries)
+        elif of_groups is not None:
+            answer = of_groups(desk.clerk, arguments)
+        else:
+            raise CommandFailed(f"the node does not know the command {command.verb!r}")
+        body = json.dumps(answer, separators=(",", ":")).encode()
         if len(body) > limits.RESULT_BYTES_MAX:
             raise CommandFailed(
                 f"the answer of {len(body)} bytes exceeds {limits.RESULT_BYTES_MAX}: "
@@ -107,6 +115,12 @@ def _topic_create(
         _number(arguments, "retention_ns"),
         _number(arguments, "retention_bytes"),
     )
+    if rule.retention_ns or rule.retention_bytes:
+        queues = [name for name in desk.clerk.queues if matches(pattern, name)]
+        if queues:
+            raise CommandFailed(
+                f"topic {queues[0]!r} is a queue: its jobs are kept until they are done"
+            )
     other = [
         name
         for name, topic in desk.topics.by_name.items()
@@ -156,6 +170,10 @@ def _topic_delete(
     desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     name = _text(arguments, "topic")
+    if name.startswith("$"):
+        raise CommandFailed(f"topic {name!r} is the mesh's own: delete its group or queue")
+    if name in desk.clerk.queues:
+        raise CommandFailed(f"topic {name!r} is a queue: `meshmq queue delete` deletes it")
     desk.topics.delete(name, entries)
     return {"deleted": name}
 

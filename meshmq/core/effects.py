@@ -59,7 +59,22 @@ class PlanRetention:
     """Find what is over its topic's age or bytes (RetentionPlanned); unlink what nobody needs."""
 
 
-NodeEffect = Send | CloseLink | Append | ReadLog | PlanRetention
+@dataclass(frozen=True, slots=True)
+class SurveyLog:
+    """Say where streams are (Surveyed).
+
+    Attributes:
+        number: to answer with.
+        floors: (stream, offset): how many bytes it holds from there on.
+        time_ns: not None: from its first commit not older than this (unix ns) on, instead.
+    """
+
+    number: int
+    floors: tuple[tuple[int, int], ...]
+    time_ns: int | None
+
+
+NodeEffect = Send | CloseLink | Append | ReadLog | PlanRetention | SurveyLog
 
 
 # --- what a client's machine tells the program ---------------------------------------------

@@ -64,6 +64,25 @@ class ReadDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Surveyed:
+    """Answer to a SurveyLog: (stream, offset, bytes from there on) of each stream.
+
+    ``lsn`` is the commit that the time asked for falls on; 0 if none was asked for.
+    """
+
+    number: int
+    lsn: int
+    rows: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WallClock:
+    """What time it is (unix ns); told at start and before every TimerFired."""
+
+    wall_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionPlanned:
     """Answer to a PlanRetention: (stream, new first offset) of what is over its age or bytes."""
 
@@ -85,6 +104,6 @@ class TimerFired:
 
 NodeEvent = (
     FrameReceived | BadFrameReceived | LinkClosed | Committed | ReadDone | RetentionPlanned
-    | StorageMeasured | TimerFired
+    | StorageMeasured | TimerFired | Surveyed | WallClock
 )  # fmt: skip
 ClientEvent = LinkOpened | FrameReceived | BadFrameReceived | LinkClosed | TimerFired

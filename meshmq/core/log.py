@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshmq import limits
+from meshmq.core.journal import JournalRecord, JournalState
 
 
 class BatchEntry(NamedTuple):
@@ -69,7 +70,14 @@ class TrimEntry(NamedTuple):
     first_offset: int
 
 
-Entry = BatchEntry | TopicEntry | RuleEntry | TrimEntry
+class JournalEntry(NamedTuple):
+    """What groups did: ``batch`` is its record in the journal's stream, ``records`` its words."""
+
+    batch: BatchEntry
+    records: tuple[JournalRecord, ...]
+
+
+Entry = BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry
 
 
 class StoredBatch(NamedTuple):
@@ -87,7 +95,8 @@ class StoredBatch(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """One synced transaction. A batch's slot is its index in ``batches``."""
+    """One synced transaction. A batch's slot is its index in ``batches``; ``journal`` is what
+    those of the journal's stream say."""
 
     lsn: int
     append_time_ns: int
@@ -95,6 +104,7 @@ class Commit(NamedTuple):
     topics: tuple[TopicEntry, ...] = ()
     rules: tuple[RuleEntry, ...] = ()
     trims: tuple[TrimEntry, ...] = ()
+    journal: tuple[JournalRecord, ...] = ()
 
 
 def split_entries(
@@ -104,13 +114,18 @@ def split_entries(
     tuple[TopicEntry, ...],
     tuple[RuleEntry, ...],
     tuple[TrimEntry, ...],
+    tuple[JournalRecord, ...],
 ]:
     """Sort ``entries`` into what a Commit holds, keeping the order within each kind."""
+    journals = [e for e in entries if type(e) is JournalEntry]
+    if journals:
+        entries = [e.batch if type(e) is JournalEntry else e for e in entries]
     return (
         tuple(e for e in entries if type(e) is BatchEntry),
         tuple(e for e in entries if type(e) is TopicEntry),
         tuple(e for e in entries if type(e) is RuleEntry),
         tuple(e for e in entries if type(e) is TrimEntry),
+        tuple(record for e in journals for record in e.records),
     )
 
 
@@ -176,6 +191,7 @@ class LogState:
         streams: durable ones by alias, the same objects as in ``topics``.
         rules: by pattern, oldest first.
         producers: by (producer, stream), least recently active first.
+        journal: what groups and queues have done.
     """
 
     origin: bytes
@@ -186,6 +202,7 @@ class LogState:
     streams: dict[int, StreamState] = field(default_factory=dict)
     rules: dict[str, RuleEntry] = field(default_factory=dict)
     producers: OrderedDict[tuple[bytes, int], ProducerState] = field(default_factory=OrderedDict)
+    journal: JournalState = field(default_factory=JournalState)
 
     def first_offsets(self) -> dict[int, int]:
         """By stream, the offset from which records are kept."""
@@ -206,11 +223,14 @@ class LogState:
             stream = self.streams.get(batch.stream)
             if stream is not None:
                 stream.next_offset = batch.base_offset + batch.count
-                self.note_producer(batch, commit.append_time_ns)
+                if batch.producer != self.origin:  # the node's own records are never sent again
+                    self.note_producer(batch, commit.append_time_ns)
         for trim in commit.trims:
             stream = self.streams.get(trim.stream)
             if stream is not None and trim.first_offset > stream.first_offset:
                 stream.first_offset = trim.first_offset
+        if commit.journal:
+            self.journal.apply(commit.journal, commit.append_time_ns // limits.MS)
 
     def _apply_topic(self, topic: TopicEntry) -> None:
         if topic.stream >= self.next_stream:
@@ -220,6 +240,7 @@ class LogState:
             if self.streams.pop(topic.stream, None) is not None:
                 for key in [k for k in self.producers if k[1] == topic.stream]:
                     del self.producers[key]
+                self.journal.forget_streams({topic.stream})
             return
         state = self.topics.get(topic.name)
         if state is None:

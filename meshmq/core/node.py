@@ -15,6 +15,7 @@ from typing import Any
 from meshmq import limits
 from meshmq.core import commands
 from meshmq.core.admission import Admission
+from meshmq.core.batches import BatchTools
 from meshmq.core.delivery import Delivery, Subscription
 from meshmq.core.effects import Append, CloseLink, NodeEffect, PlanRetention, Send
 from meshmq.core.events import (
@@ -26,12 +27,17 @@ from meshmq.core.events import (
     ReadDone,
     RetentionPlanned,
     StorageMeasured,
+    Surveyed,
     TimerFired,
+    WallClock,
 )
-from meshmq.core.log import Commit, Entry, LogState, TrimEntry
+from meshmq.core.group_commands import Clerk
+from meshmq.core.groups import Groups
+from meshmq.core.log import Commit, Entry, LogState, TopicEntry, TrimEntry
 from meshmq.core.session import Session, SessionState
-from meshmq.core.streams import CheckBatch, Streams
+from meshmq.core.streams import Streams
 from meshmq.core.topics import Topics
+from meshmq.core.transact import transact
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -39,14 +45,17 @@ from meshmq.frames import (
     Command,
     Confirm,
     Confirmation,
+    Consume,
     Credit,
     DeliverBatch,
     Envelope,
     Hello,
+    Leave,
     Publish,
     Refuse,
-    Result,
+    Settle,
     Subscribe,
+    Transact,
     Unsubscribe,
     Welcome,
     Window,
@@ -70,8 +79,8 @@ class Node:
     Args:
         state: what the log holds; the node takes a copy of what it needs.
         name, mesh, software: for the handshake.
-        check: raises BadFrame for a malformed batch.
-        entropy: makes topic ids.
+        tools: the codec's functions.
+        entropy: makes topic ids, hand-out numbers and jitter.
         recent_bytes: newest commits kept in memory for subscribers a little behind.
         queue_bytes: transient records that wait for one subscriber.
         budget_bytes: records that wait for their sync.
@@ -86,7 +95,7 @@ class Node:
         name: str,
         mesh: str,
         software: str,
-        check: CheckBatch,
+        tools: BatchTools,
         entropy: random.Random,
         recent_bytes: int = limits.RECENT_BYTES_MAX,
         queue_bytes: int = limits.TRANSIENT_QUEUE_BYTES_MAX,
@@ -100,9 +109,12 @@ class Node:
         self.software = software
         self.topics = Topics(state, entropy)
         self.admission = Admission(budget_bytes)
-        self.streams = Streams(state, self.topics, check, self.admission)
+        self._tools = tools
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
-        self._desk = commands.Desk(self.topics, self.delivery, self.status)
+        self.groups = Groups(state, self.topics, self.delivery, tools, entropy)
+        self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups)
+        clerk = Clerk(self.groups, self.topics)
+        self._desk = commands.Desk(self.topics, self.delivery, clerk, self.status)
         self.more_status = more_status
         self.peers: dict[bytes, Peer] = {}
         self.bad_frames = 0
@@ -116,9 +128,10 @@ class Node:
         self._retention_planned = True
         self._touched: dict[bytes, Peer] = {}
         self._entries: list[Entry] = []
-        self._answers: list[tuple[bytes, Result]] = []
+        self._answers: list[tuple[bytes, Body]] = []
         self._ticket = 0
-        self._after: dict[int, list[tuple[bytes, Result]]] = {}
+        self._committed = 0
+        self._after: dict[int, list[tuple[bytes, Body]]] = {}
         self._confirms: dict[bytes, list[Confirmation]] = {}
         self._busy: set[bytes] = set()
         self._dirty: dict[int, Subscription] = {}
@@ -131,6 +144,7 @@ class Node:
 
         ``end_turn`` gives the rest: call it once the events at hand are handled.
         """
+        self.groups.shared.now_ns = now_ns
         match event:
             case FrameReceived(link, envelope):
                 self._on_frame(link, envelope, now_ns)
@@ -143,17 +157,24 @@ class Node:
             case BadFrameReceived(link, reason):
                 self._on_bad_frame(link, reason, now_ns)
             case LinkClosed(link, _):
-                self._drop(link)
+                self._drop(link, now_ns)
             case StorageMeasured(free, reserve):
                 self.admission.on_measured(free, reserve)
             case RetentionPlanned(trims):
                 self._retention_planned = True
                 self._entries += [TrimEntry(*trim) for trim in trims]
+                self._entries += self.groups.trims()
+            case Surveyed(number, lsn, rows):
+                self.groups.on_surveyed(number, lsn, rows)
+            case WallClock(wall_ns):
+                self.groups.set_wall(wall_ns, now_ns)
         return self._deliver(now_ns)
 
     def next_deadline_ns(self) -> int:
         """When TimerFired is due."""
-        return min(self._due[0][0], self._retention_ns) if self._due else self._retention_ns
+        due = min(self._due[0][0], self._retention_ns) if self._due else self._retention_ns
+        of_groups = self.groups.next_deadline_ns()
+        return due if of_groups is None else min(due, of_groups)
 
     def _on_frame(self, link: bytes, envelope: Envelope, now_ns: int) -> None:
         peer = self.peers.get(link)
@@ -196,14 +217,14 @@ class Node:
             self.refused_sessions += 1
             self._effects.append(Send(link, Envelope(session, 0, 0, refusal)))
             return
-        self._drop(link)
+        self._drop(link, now_ns)
         other = self.peers.get(self._producers.get(hello.producer, b""))
         if other is not None:
             if other.hello.instance != hello.instance:
                 reason = "another program connected with the same producer name"
                 other.session.say_goodbye(now_ns, Refuse("producer-fenced", reason))
                 self._effects += [Send(other.link, e) for e in other.session.outbox]
-            self._drop(other.link)
+            self._drop(other.link, now_ns)
         welcome = Welcome(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, self.origin, self.name, self.software,
             self.admission.window_bytes,
@@ -244,17 +265,28 @@ class Node:
                     self.delivery.feed_number(link, body.subscription)
             case Unsubscribe(number):
                 self.delivery.unsubscribe(link, number)
+            case Settle():
+                self.groups.settle(link, body, now_ns)
+            case Consume():
+                self.groups.consume(link, peer.hello, body, now_ns)
+            case Leave():
+                self.groups.leave(link, body)
+            case Transact():
+                done = transact(
+                    link, peer.hello.instance, body, self.groups, self.topics, self.admission,
+                    self._tools,
+                )  # fmt: skip
+                self._answers.append((link, done))
             case Command():
                 entries: list[Entry] = []
                 result = commands.run(self._desk, peer.hello, body, entries)
                 self._entries += entries
-                waits = entries or (body.verb in commands.AFTER_SYNC and self.has_unsynced)
-                if not waits:
-                    peer.session.send(result, now_ns)
-                elif self._entries:
+                if entries and any(type(e) is TopicEntry and e.deleted for e in entries):
+                    self.groups.forget_streams()
+                if entries or body.verb in commands.AFTER_SYNC:
                     self._answers.append((link, result))
                 else:
-                    self._after.setdefault(self._ticket, []).append((link, result))
+                    peer.session.send(result, now_ns)
             case _:
                 pass  # Refuse has closed the session; the rest is not for a node.
 
@@ -282,13 +314,15 @@ class Node:
         for commit in commits:
             for link, confirmation in self.streams.on_commit(commit):
                 self._confirms.setdefault(link, []).append(confirmation)
+            self.groups.on_commit(commit)
             self.delivery.on_commit(commit)
+        self._committed = ticket
         for done in [t for t in self._after if t <= ticket]:
             self._send_answers(self._after.pop(done), now_ns)
 
-    def _send_answers(self, answers: list[tuple[bytes, Result]], now_ns: int) -> None:
-        for link, result in answers:
-            self._send(link, result, now_ns)
+    def _send_answers(self, answers: list[tuple[bytes, Body]], now_ns: int) -> None:
+        for link, body in answers:
+            self._send(link, body, now_ns)
 
     def _send(self, link: bytes, body: Body, now_ns: int) -> None:
         """Send over ``link``, if its session is still there."""
@@ -306,6 +340,7 @@ class Node:
                 peer.due_ns = 0
                 peer.session.tick(now_ns)
                 self._touched[link] = peer
+        self.groups.tick(now_ns)
         if now_ns >= self._retention_ns:
             self._retention_ns = now_ns + limits.RETENTION_INTERVAL_NS
             if self._retention_planned:
@@ -322,7 +357,7 @@ class Node:
         else:
             self._effects.append(Send(link, Envelope(0, 0, 0, refusal)))
 
-    def _drop(self, link: bytes) -> None:
+    def _drop(self, link: bytes, now_ns: int) -> None:
         peer = self.peers.pop(link, None)
         if peer is not None:
             self._touched.pop(link, None)
@@ -330,6 +365,7 @@ class Node:
             if self._producers.get(peer.hello.producer) == link:
                 del self._producers[peer.hello.producer]
             self.delivery.drop_link(link)
+            self.groups.drop_link(link, now_ns)
             self._effects.append(CloseLink(link))
 
     # -- after each event, and after each turn ------------------------------------------------
@@ -346,18 +382,33 @@ class Node:
             for link, frame in delivery.sends:
                 self._send(link, frame, now_ns)
             delivery.sends = []
-        return self._take_effects()
+        return self._take_effects(now_ns)
 
     def end_turn(self, now_ns: int) -> list[NodeEffect]:
         """What a turn of one or many events gathered goes together: one append, one read for each
         subscription that wants one, one frame of confirmations for each producer."""
+        groups = self.groups
+        groups.pump(now_ns)
+        groups.entries(self._entries)
+        if groups.answers:
+            self._answers += groups.answers
+            groups.answers = []
         if self._entries:
             self._ticket += 1
             self._effects.append(Append(self._ticket, tuple(self._entries)))
             self._entries = []
-            if self._answers:
-                self._after[self._ticket] = self._answers
-                self._answers = []
+        if self._answers:
+            if self._ticket > self._committed:
+                self._after.setdefault(self._ticket, []).extend(self._answers)
+            else:
+                self._send_answers(self._answers, now_ns)
+            self._answers = []
+        if groups.sends:
+            self._send_answers(groups.sends, now_ns)
+            groups.sends = []
+        if groups.effects:
+            self._effects += groups.effects
+            groups.effects = []
         self._tell_windows(now_ns)
         if self._confirms:
             for link, rows in self._confirms.items():
@@ -369,7 +420,7 @@ class Node:
         if self.delivery.reads:
             self._effects += self.delivery.reads
             self.delivery.reads = []
-        return self._take_effects()
+        return self._take_effects(now_ns)
 
     def _tell_windows(self, now_ns: int) -> None:
         """Before the refusals of the same turn, so that a producer waits before it sends again."""
@@ -383,13 +434,13 @@ class Node:
                 self._send(link, pause, now_ns)
             self._busy.clear()
 
-    def _take_effects(self) -> list[NodeEffect]:
+    def _take_effects(self, now_ns: int) -> list[NodeEffect]:
         if self._touched:
-            self._flush_peers()
+            self._flush_peers(now_ns)
         effects, self._effects = self._effects, []
         return effects
 
-    def _flush_peers(self) -> None:
+    def _flush_peers(self, now_ns: int) -> None:
         touched, self._touched = self._touched, {}
         for link, peer in touched.items():
             session = peer.session
@@ -398,7 +449,7 @@ class Node:
                 session.outbox = []
                 self._count_unacked(peer)
             if session.state is SessionState.CLOSED:
-                self._drop(link)
+                self._drop(link, now_ns)
                 continue
             due = session.next_deadline_ns()
             if peer.due_ns == 0 or due < peer.due_ns:
@@ -408,7 +459,7 @@ class Node:
     @property
     def has_unsynced(self) -> bool:
         """Whether accepted records wait for their sync."""
-        return self.streams.has_unsynced
+        return self.streams.has_unsynced or self._ticket > self._committed
 
     def held_bytes(self) -> int:
         """About how much memory the node's data takes, for the shell to compare with the rest."""
@@ -418,6 +469,7 @@ class Node:
             + self._unacked_bytes
             + len(self.topics.by_name) * limits.TOPIC_MEMORY_BYTES
             + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
+            + self.groups.held_bytes()
         )
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
@@ -425,7 +477,7 @@ class Node:
         for peer in list(self.peers.values()):
             peer.session.say_goodbye(now_ns)
             self._touched[peer.link] = peer
-        return self._take_effects()
+        return self._take_effects(now_ns)
 
     def status(self) -> dict[str, Any]:
         """Every counter there is."""
@@ -455,7 +507,8 @@ class Node:
                 }
                 for (topic, first), end in delivery.damaged_ranges.items()
             ],
-            "topics": len(self.topics.by_name),
+            "topics": sum([not name.startswith("$") for name in self.topics.by_name]),
+            "groups": self._desk.clerk.list({})["groups"],
             "bad_frames": self.bad_frames,
             "sessions": {
                 "open": len(self.peers),

@@ -19,7 +19,7 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from meshmq import limits
 from meshmq.core.admission import Admission
@@ -33,9 +33,17 @@ from meshmq.core.log import (
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames import SENT, SYNCED, Confirmation, PublishBatch
-from meshmq.names import check_topic
+from meshmq.names import check_topic, queue_of
 
 CheckBatch = Callable[[bytes, int], None]
+
+
+class Gate(Protocol):
+    """Who looks at jobs before they are accepted (core/groups.py)."""
+
+    def judge(self, topic: str, count: int, data: bytes) -> tuple[str, str, int | None] | None: ...
+
+    def accepted(self, topic: Topic, base: int, count: int, data: bytes) -> None: ...
 
 
 class Accepted(NamedTuple):
@@ -60,11 +68,19 @@ class Streams:
         topics: the node's topics; they are made on first use.
         check: raises BadFrame for a malformed batch (the codec's).
         admission: says whether the log takes more.
+        gate: says whether a queue takes a job.
     """
 
     def __init__(
-        self, state: LogState, topics: Topics, check: CheckBatch, admission: Admission
+        self,
+        state: LogState,
+        topics: Topics,
+        check: CheckBatch,
+        admission: Admission,
+        gate: Gate | None = None,
     ) -> None:
+        self._origin = state.origin
+        self._gate = gate
         self._topics = topics
         self._admission = admission
         self._check = check
@@ -108,6 +124,11 @@ class Streams:
             code, message = self._judge(batch, last, known is not None)
         if not code:
             code, message = self._inspect(batch, data)
+        offset = None
+        if not code and self._gate is not None:
+            verdict = self._gate.judge(batch.topic, batch.count, data)
+            if verdict is not None:
+                code, message, offset = verdict
         if code:
             self.refused[code] = self.refused.get(code, 0) + 1
             return None, Confirmation(
@@ -115,7 +136,12 @@ class Streams:
             )
         if topic is None:
             topic = self._topics.create(batch.topic, entries)
-        return self._accept(link, producer, topic, batch, data, entries)
+        if offset is not None:
+            return None, self._had(link, producer, topic, batch, offset)
+        accepted = self._accept(link, producer, topic, batch, data, entries)
+        if self._gate is not None:
+            self._gate.accepted(topic, accepted[0].batch.base_offset, batch.count, data)
+        return accepted
 
     def _accept(
         self, link: bytes, producer: bytes, topic: Topic, batch: PublishBatch, data: bytes,
@@ -144,6 +170,17 @@ class Streams:
             batch.topic, batch.first, batch.count, topic_id=topic.entry.topic_id, durability=SENT,
             last=state.last,
         )  # fmt: skip
+
+    def _had(
+        self, link: bytes, producer: bytes, topic: Topic, batch: PublishBatch, offset: int
+    ) -> Confirmation | None:
+        """A job that its queue has already: it is confirmed by the first one's offset."""
+        state = topic.producers.get(producer)
+        if state is None:
+            state = topic.producers[producer] = ProducerState()
+            self._bound_producers(topic)
+        state.add(batch.first, offset, batch.count, 0)
+        return self._repeat(link, topic, state, batch)
 
     def _bound_producers(self, topic: Topic) -> None:
         """A producer was added to ``topic``: forget its oldest one where there are too many."""
@@ -211,7 +248,8 @@ class Streams:
             return "batch-refused", str(error)
         if topic is None:
             try:
-                check_topic(batch.topic)
+                if not queue_of(batch.topic):
+                    check_topic(batch.topic)
             except InvalidName as error:
                 return error.code, str(error)
             if len(self._topics.by_name) >= limits.TOPICS_MAX:
@@ -222,6 +260,11 @@ class Streams:
         """These batches are synced: the confirmations, with the link each goes to."""
         answers: list[tuple[bytes, Confirmation]] = []
         for batch in commit.batches:
+            if batch.producer == self._origin:  # the node's own: nobody waits for it
+                own = self._topics.by_stream.get(batch.stream)
+                if own is not None:
+                    own.synced_offset = batch.base_offset + batch.count
+                continue
             waiting = self._unsynced.popleft()
             self._admission.synced(waiting.link, waiting.size)
             topic = self._topics.by_stream.get(batch.stream)

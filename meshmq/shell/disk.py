@@ -13,16 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.effects import Append, PlanRetention, ReadLog
-from meshmq.core.events import Committed, ReadDone, RetentionPlanned, StorageMeasured
+from meshmq.core.effects import Append, PlanRetention, ReadLog, SurveyLog
+from meshmq.core.events import (
+    Committed,
+    ReadDone,
+    RetentionPlanned,
+    StorageMeasured,
+    Surveyed,
+)
 from meshmq.core.log import BatchEntry, Entry, LogState
 from meshmq.errors import MeshError, StoreFailed
 from meshmq.shell.store import LogStore
 
 MEASURE_BYTES = 256 * limits.KIB  # a change of the room below this is not told
 
-Result = Committed | ReadDone | RetentionPlanned | StorageMeasured
-Job = Append | ReadLog | PlanRetention
+Result = Committed | ReadDone | RetentionPlanned | StorageMeasured | Surveyed
+Other = ReadLog | PlanRetention | SurveyLog
+Job = Append | Other
 
 
 class DiskThread:
@@ -86,7 +93,7 @@ class DiskThread:
 
     def _serve(self, store: LogStore) -> None:
         """Appends first, then one other job at a time: a long replay delays no confirmation."""
-        others: deque[ReadLog | PlanRetention] = deque()
+        others: deque[Other] = deque()
         ending = False
         while not ending or others:
             waits = not (others or ending or store.is_rewriting)
@@ -99,9 +106,7 @@ class DiskThread:
             elif store.is_rewriting and not ending:
                 store.rewrite()
 
-    def _take(
-        self, others: deque[ReadLog | PlanRetention], waits: bool
-    ) -> tuple[list[Append], bool]:
+    def _take(self, others: deque[Other], waits: bool) -> tuple[list[Append], bool]:
         """All that is there: appends returned, the rest put in line; and whether to end.
 
         ``waits`` for the first job where there is nothing else to do.
@@ -120,10 +125,13 @@ class DiskThread:
                 else:
                     others.append(job)
 
-    def _do(self, store: LogStore, job: ReadLog | PlanRetention) -> None:
+    def _do(self, store: LogStore, job: Other) -> None:
         if isinstance(job, ReadLog):
             r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max)
             self._post(ReadDone(job.reader, tuple(r.batches), r.next_lsn, r.next_slot))
+        elif isinstance(job, SurveyLog):
+            lsn, rows = store.survey(job.floors, job.time_ns)
+            self._post(Surveyed(job.number, lsn, tuple(rows)))
         else:
             self._post(RetentionPlanned(tuple(store.plan_retention())))
             self.stats = store.stats()

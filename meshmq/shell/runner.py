@@ -8,13 +8,22 @@ from typing import Any
 
 import meshmq
 from meshmq import codec, limits
-from meshmq.core.effects import Append, CloseLink, NodeEffect, PlanRetention, ReadLog, Send
+from meshmq.core.effects import (
+    Append,
+    CloseLink,
+    NodeEffect,
+    PlanRetention,
+    ReadLog,
+    Send,
+    SurveyLog,
+)
 from meshmq.core.events import (
     BadFrameReceived,
     FrameReceived,
     LinkClosed,
     NodeEvent,
     TimerFired,
+    WallClock,
 )
 from meshmq.core.node import Node
 from meshmq.errors import BadFrame
@@ -77,10 +86,11 @@ class NodeRunner:
             name=config.name,
             mesh=config.mesh,
             software=f"meshmq {meshmq.__version__}",
-            check=codec.check_batch,
+            tools=codec.TOOLS,
             entropy=clock.entropy(),
             more_status=self._status,
         )
+        self._handle(WallClock(clock.wall_ns()), self._started_ns)
         raise_open_files()
         self._breaker = Breaker(resident_bytes(), self._node.held_bytes())
         self._check_memory_at = self._started_ns
@@ -123,6 +133,7 @@ class NodeRunner:
             if clock.now_ns() - now > TURN_NS:
                 break
         if self._node.next_deadline_ns() <= now:
+            self._handle(WallClock(clock.wall_ns()), now)
             self._handle(TimerFired(), now)
         if now >= self._check_memory_at:
             self._check_memory(now)
@@ -163,7 +174,7 @@ class NodeRunner:
                         self._unsent[failed] += 1
                         if failed == "gone":
                             self._gone.append(link)
-                case Append() | ReadLog() | PlanRetention():
+                case Append() | ReadLog() | PlanRetention() | SurveyLog():
                     self._jobs.append(effect)
                 case CloseLink():
                     pass  # a ROUTER keeps no state of ours per link

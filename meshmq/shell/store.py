@@ -35,6 +35,7 @@ from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files
 from meshmq.shell.segment import DATABASE, Segment, damage, decode_row, is_disk_full
 from meshmq.shell.store_index import SegmentIndex
+from meshmq.shell.store_journal import replayed
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_rewrite import DamagedRow, Rewriter
 from meshmq.shell.store_segments import SegmentSet
@@ -149,10 +150,9 @@ class LogStore:
         self._claim()
         if self._failed:
             raise StoreFailed(self._failed)
-        batches, topics, rules, trims = split_entries(list(entries))
         state = self.state
         now_ns = max(state.append_time_ns, self._look_at_clocks())
-        commit = Commit(state.next_lsn, now_ns, batches, topics, rules, trims)
+        commit = Commit(state.next_lsn, now_ns, *split_entries(list(entries)))
         try:
             if self._is_full(commit):
                 self._roll()
@@ -251,6 +251,16 @@ class LogStore:
         self._claim()
         try:
             return self._reader.read(streams, start, end_lsn, bytes_max)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreFailed(f"reading {self._log} failed: {error}") from error
+
+    def survey(
+        self, floors: Sequence[tuple[int, int]], time_ns: int | None
+    ) -> tuple[int, list[tuple[int, int, int]]]:
+        """Where streams are, as effects.SurveyLog says: (lsn, rows)."""
+        self._claim()
+        try:
+            return self._reader.survey(floors, time_ns)
         except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"reading {self._log} failed: {error}") from error
 
@@ -537,7 +547,13 @@ def _replay(
                 f"log is not opened without it: restore the data directory from a copy, or give "
                 f"up what cannot be read with `meshmq log repair`"
             )
-        commit = meta.without_bytes()
+        try:
+            commit = replayed(segment, meta, row, state)
+        except BadFrame as error:
+            raise StoreDamaged(
+                f"{path}: commit {lsn}: {error}; restore the data directory from a copy, or give "
+                f"up what cannot be read with `meshmq log repair`"
+            ) from error
         state.apply(commit)
         index.add_read(commit.append_time_ns, meta.batches)
         if meta.batches and not meta.inline:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from meshmq.codec_log import BatchMeta, CommitMeta
 from meshmq.core.log import LogState, StoredBatch
+from meshmq.core.retention import live_bytes
 from meshmq.shell.segment import Segment, decode_row
 from meshmq.shell.store_disk import payload_start
 from meshmq.shell.store_index import SegmentIndex
@@ -86,6 +87,36 @@ class LogReader:
         if len(wanted) == 1:
             return self._read_one(next(iter(wanted)), page, value, slot, 0)
         return self._read_many(wanted, page, value, slot)
+
+    def survey(
+        self, floors: Sequence[tuple[int, int]], time_ns: int | None
+    ) -> tuple[int, list[tuple[int, int, int]]]:
+        """(lsn of the time asked for or 0, per stream: its offset there and the bytes from it)."""
+        lsn = 0 if time_ns is None else self._segments.lsn_at_time(time_ns)
+        rows = []
+        for stream, floor in floors:
+            state = self._state.streams.get(stream)
+            if state is None:
+                continue
+            if time_ns is not None:
+                floor = self._offset_at(stream, lsn, state.next_offset)
+            floor = max(floor, state.first_offset)
+            size = sum([live_bytes(p, floor) for p in self._segments.portions(stream)])
+            rows.append((stream, floor, size))
+        return lsn, rows
+
+    def _offset_at(self, stream: int, lsn: int, end: int) -> int:
+        """First offset of ``stream`` in commit ``lsn`` or later."""
+        for portion in self._segments.portions(stream):
+            if self._segments.range_of(portion.segment)[1] < lsn:
+                continue
+            segment = self._segments.get(portion.segment)
+            held = segment.index.streams.get(stream) if segment is not None else None
+            if held is not None:
+                i = held.at_place(lsn, 0)
+                if i < len(held):
+                    return held.bases[i]
+        return end
 
     def forget(self) -> None:
         """A segment was rewritten: what is kept of its commits is no longer true."""

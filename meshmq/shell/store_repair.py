@@ -13,13 +13,14 @@ from pathlib import Path
 
 from meshmq import codec_log, limits
 from meshmq.codec_log import CommitMeta
-from meshmq.core.log import LogState
+from meshmq.core.log import Commit, LogState
 from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, ConfigError, MeshError, StoreDamaged, StoreFailed
 from meshmq.shell import store_files
 from meshmq.shell.segment import Segment, decode_row
 from meshmq.shell.store import LogStore
 from meshmq.shell.store_index import SegmentIndex
+from meshmq.shell.store_journal import replayed
 
 GAP = 1 << 32
 """Commits and offsets left out where the end of the log is lost: more than a segment can hold."""
@@ -133,7 +134,7 @@ class _Repair:
                     index.add_time(state.append_time_ns)
                     continue
                 state.next_lsn = lsn
-                state.apply(meta.without_bytes())
+                state.apply(self._commit(segment, meta, state))
                 index.add_read(meta.append_time_ns, meta.batches)
             state.next_lsn = last + 1
             self._tell_lost(segment, lost)
@@ -142,6 +143,16 @@ class _Repair:
             self._infos.append(index.info(number))
         finally:
             segment.close()
+
+    def _commit(self, segment: Segment, meta: CommitMeta, state: LogState) -> Commit:
+        try:
+            return replayed(segment, meta, segment.row(meta.lsn) or b"", state)
+        except (BadFrame, OSError):
+            self._done.append(
+                f"{segment.path}: what groups did in commit {meta.lsn} is damaged: records that "
+                f"were acked there may be handed out again"
+            )
+            return meta.without_bytes()
 
     def _last_lsn(self, segment: Segment, first: int) -> int:
         try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from meshmq.core.effects import ReadLog
-from meshmq.core.events import ReadDone
+from meshmq.core.effects import ReadLog, SurveyLog
+from meshmq.core.events import ReadDone, Surveyed
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -90,6 +90,29 @@ class Disk:
                 )  # fmt: skip
             lsn, slot = lsn + 1, 0
         return ReadDone(order.reader, tuple(found), max(lsn, 1), 0)
+
+    def survey(self, order: SurveyLog) -> Surveyed:
+        """Answer a survey as the store does."""
+        lsn = 0
+        if order.time_ns is not None:
+            lsn = self.state.next_lsn
+            for commit in self.commits:
+                if commit.append_time_ns >= order.time_ns:
+                    lsn = commit.lsn
+                    break
+        rows = []
+        for stream, floor in order.floors:
+            state = self.state.streams.get(stream)
+            if state is None:
+                continue
+            mine = [(c, b) for c in self.commits for b in c.batches if b.stream == stream]
+            if order.time_ns is not None:
+                later = [b.base_offset for c, b in mine if c.lsn >= lsn]
+                floor = later[0] if later else state.next_offset
+            floor = max(floor, state.first_offset)
+            size = sum(len(b.payload) for _, b in mine if b.base_offset + b.count > floor)
+            rows.append((stream, floor, size))
+        return Surveyed(order.number, lsn, tuple(rows))
 
     def _begin(self, order: ReadLog) -> tuple[int, int]:
         kind, value, slot = order.start

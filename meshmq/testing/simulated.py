@@ -57,7 +57,7 @@ class Simulation(Stage):
     """
 
     def __init__(self, seed: int = 0, delay: float = 0.0001) -> None:
-        super().__init__(seed, codec.check_batch, lambda data: [])
+        super().__init__(seed, codec.TOOLS, lambda data: [])
         self.loss = 0.0
         self._delay_ns = int(delay * SECOND)
         self._channels: dict[str, _SimulatedChannel] = {}

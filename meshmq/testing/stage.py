@@ -14,8 +14,10 @@ from meshmq.core.effects import (
     PlanRetention,
     ReadLog,
     Send,
+    SurveyLog,
 )
-from meshmq.core.events import Committed, NodeEvent, RetentionPlanned, TimerFired
+from meshmq.core.batches import BatchTools
+from meshmq.core.events import Committed, NodeEvent, RetentionPlanned, TimerFired, WallClock
 from meshmq.core.node import Node
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
@@ -30,7 +32,7 @@ class Stage(ABC):
 
     Args:
         seed: of everything that happens.
-        check: the node's check of a batch's bytes.
+        tools: the node's view of a batch's bytes.
         records: a batch's records, for the disk to remember; may give none.
 
     Attributes:
@@ -41,11 +43,11 @@ class Stage(ABC):
     def __init__(
         self,
         seed: int,
-        check: Callable[[bytes, int], None],
+        tools: BatchTools,
         records: Callable[[bytes], list[bytes]],
     ) -> None:
         self.rng = random.Random(seed)
-        self.check = check
+        self.tools = tools
         self.records = records
         self.now_ns = SECOND
         self.wall_ns = WALL_NS
@@ -88,11 +90,12 @@ class Stage(ABC):
             return
         self.epoch += 1
         self.node = Node(
-            self.disk.state, name="n", mesh="local", software="simulated", check=self.check,
+            self.disk.state, name="n", mesh="local", software="simulated", tools=self.tools,
             entropy=self.rng, recent_bytes=self.recent_bytes, queue_bytes=self.queue_bytes,
             budget_bytes=self.budget_bytes, delivered_bytes=self.delivered_bytes,
         )  # fmt: skip
         self._node_due = None
+        self._perform_node(self.node.handle(WallClock(self.wall_ns + self.now_ns), self.now_ns))
         self.on_node_started()
         self._node_timer()
 
@@ -129,6 +132,7 @@ class Stage(ABC):
     def _end_turn(self, epoch: int = 0) -> None:
         if self.node is not None and epoch in (0, self.epoch):
             self._perform_node(self.node.end_turn(self.now_ns))
+            self._node_timer()
 
     def _node_timer(self) -> None:
         if self.node is None:
@@ -141,6 +145,9 @@ class Stage(ABC):
             def fire() -> None:
                 if epoch == self.epoch and self._node_due == due:
                     self._node_due = None
+                    if self.node is not None:
+                        wall = WallClock(self.wall_ns + self.now_ns)
+                        self._perform_node(self.node.handle(wall, self.now_ns))
                     self.node_event(TimerFired())
 
             self.after(due - self.now_ns, fire)
@@ -157,6 +164,8 @@ class Stage(ABC):
                     self._read(effect)
                 case PlanRetention():
                     self._retain()
+                case SurveyLog():
+                    self._survey(effect)
                 case CloseLink():
                     pass
 
@@ -191,6 +200,15 @@ class Stage(ABC):
         def done() -> None:
             if epoch == self.epoch:
                 self.node_event(self.disk.read(order))
+
+        self.after(int(self.rng.random() * 3 * MS), done)
+
+    def _survey(self, order: SurveyLog) -> None:
+        epoch = self.epoch
+
+        def done() -> None:
+            if epoch == self.epoch:
+                self.node_event(self.disk.survey(order))
 
         self.after(int(self.rng.random() * 3 * MS), done)
 

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 
-from meshmq import limits
+from meshmq import codec, limits
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import (
     Arrival,
@@ -93,7 +93,7 @@ class World(Stage):
     """One history, from one seed. ``run`` plays it."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__(seed, check_batch, decode)
+        super().__init__(seed, codec.TOOLS._replace(check=check_batch), decode)
         self.seed = seed
         self.kills = 0
         self.trims = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 
+from meshmq import codec
 from meshmq.core.effects import Append, CloseLink, PlanRetention, ReadLog, Send
 from meshmq.core.events import Committed, FrameReceived, LinkClosed, TimerFired
 from meshmq.core.node import Node
@@ -50,7 +51,7 @@ class NodeBench:
         """Start the node from what the disk holds, as after a crash."""
         self.node = Node(
             self.disk.state, name="node-1", mesh="local", software="meshmq test",
-            check=check_batch, entropy=random.Random(1), **options,
+            tools=codec.TOOLS._replace(check=check_batch), entropy=random.Random(1), **options,
         )  # fmt: skip
         self.inbox = {}
         self.closed = []

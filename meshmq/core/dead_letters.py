@@ -1,0 +1,197 @@
+"""Moves records: to the dead letters, and from there back into their group.
+
+Both need the record's bytes, so it is fetched first. Until then its mark (or its place among the
+dead letters) says where it is; the move itself is one commit: the copy appended and the original
+settled, or neither.
+
+A dead letter is the record as it was, with its lineage in headers that begin with ``$``. Put back,
+it goes into a topic that only its own group reads, with the lineage kept, so that others who read
+the original topic do not get it twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshmq import limits
+from meshmq.core.feed import Reader
+from meshmq.core.journal import REJECTED, Mark
+from meshmq.core.log import StoredBatch
+from meshmq.errors import BadFrame
+from meshmq.names import dead_letters_of, queue_of, retries_of
+
+if TYPE_CHECKING:
+    from meshmq.core.group import Group
+
+ERROR, REASON, ATTEMPTS, FIRST, LAST = "$error", "$reason", "$attempts", "$first-time", "$last-time"
+TOPIC, STREAM, OFFSET, GROUP, REPLAYS = "$topic", "$stream", "$offset", "$group", "$replays"
+ERROR_CHARACTERS_MAX = 512
+
+
+Lineage = Callable[[int, Mapping[str, str]], dict[str, str]]
+"""Headers of the copy: from the record's place among those moved, and the headers it has."""
+
+
+class Move(NamedTuple):
+    """Records for a topic of the mesh's own, with this turn's commit."""
+
+    topic: str
+    payload: bytes
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+
+
+class Undertaker(Reader):
+    """See the module's header. Moves gather in ``moves``."""
+
+    __slots__ = ("_heap", "_owner", "_waiting", "_wanted", "moves")
+
+    def __init__(self, owner: Group) -> None:
+        super().__init__("", 1 << 62, 1 << 62, is_live=True)
+        self._owner = owner
+        self._waiting: dict[tuple[int, int], bool] = {}  # whether it is to be put back
+        self._heap: list[tuple[int, int]] = []
+        self._wanted = (0, 0)
+        self.moves: list[Move] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def has(self, stream: int, offset: int) -> bool:
+        return (stream, offset) in self._waiting
+
+    def bury(self, stream: int, offset: int) -> None:
+        """A marked record goes to the dead letters."""
+        self._add(stream, offset, False)
+
+    def put_back(self, stream: int, offset: int) -> None:
+        """A dead letter goes back into its group."""
+        self._add(stream, offset, True)
+
+    def _add(self, stream: int, offset: int, is_back: bool) -> None:
+        if (stream, offset) not in self._waiting:
+            self._waiting[stream, offset] = is_back
+            heapq.heappush(self._heap, (stream, offset))
+        self._owner.wake()
+
+    def drop(self, stream: int, offset: int) -> None:
+        """This one is gone."""
+        self._waiting.pop((stream, offset), None)
+
+    def clear(self) -> None:
+        """Forget what waits (dead letters themselves stay where they are)."""
+        self._waiting.clear()
+        self._heap.clear()
+        self.reading = 0
+
+    def pump(self) -> None:
+        """Fetch the next one."""
+        if self.reading:
+            return
+        heap = self._heap
+        while heap:
+            if heap[0] not in self._waiting:
+                heapq.heappop(heap)
+                continue
+            stream, offset = heap[0]
+            topic = self._owner.topics.by_stream.get(stream)
+            if topic is None or offset < topic.first_offset:
+                self._lose(stream, offset)
+                continue
+            self._wanted = heap[0]
+            self._owner.feed.fetch(self, stream, offset, limits.GROUP_READ_BYTES_MAX)
+            return
+
+    def _lose(self, stream: int, offset: int) -> None:
+        """The record is no longer in the log."""
+        if not self._waiting.pop((stream, offset)):
+            self._owner.forget(stream, offset)
+
+    def take(self, batches: list[StoredBatch]) -> None:
+        """Move what of these batches waits for that."""
+        if self._wanted in self._waiting and (
+            not batches or batches[0].base_offset > self._wanted[1]
+        ):
+            self._lose(*self._wanted)
+        for b in batches:
+            dead: list[int] = []
+            back: list[int] = []
+            heap, end = self._heap, b.base_offset + b.count
+            while heap and heap[0][0] == b.stream and heap[0][1] < end:
+                key = heapq.heappop(heap)
+                if key in self._waiting and key[1] >= b.base_offset:
+                    (back if self._waiting.pop(key) else dead).append(key[1])
+            if dead:
+                self._bury(b, dead)
+            if back:
+                self._put_back(b, back)
+        self._owner.wake()
+
+    def _bury(self, b: StoredBatch, offsets: Sequence[int]) -> None:
+        owner = self._owner
+        marks = [owner.state.marks.get((b.stream, offset)) or Mark(0, 0) for offset in offsets]
+        topic = owner.topics.by_stream[b.stream].entry.name
+        origin = owner.origin.hex()
+
+        def lineage(i: int, had: Mapping[str, str]) -> dict[str, str]:
+            mark = marks[i]
+            return {
+                **had,
+                TOPIC: had.get(TOPIC) or queue_of(topic) or topic,
+                STREAM: had.get(STREAM) or origin,
+                OFFSET: had.get(OFFSET) or str(offsets[i]),
+                GROUP: owner.settings.name,
+                REASON: "rejected" if mark.flags & REJECTED else "max-deliveries",
+                ERROR: mark.reason[:ERROR_CHARACTERS_MAX],
+                ATTEMPTS: str(mark.attempts),
+                FIRST: _time(mark.first_ms),
+                LAST: _time(mark.last_ms),
+                REPLAYS: had.get(REPLAYS, "0"),
+            }
+
+        self._move(dead_letters_of(owner.settings.name), b, offsets, lineage)
+        for offset, mark in zip(offsets, marks, strict=True):
+            owner.settle_run(b.stream, offset, 1, True)
+            owner.gone(b.stream, offset, mark)
+        owner.buried += len(offsets)
+
+    def _put_back(self, b: StoredBatch, offsets: Sequence[int]) -> None:
+        def lineage(i: int, had: Mapping[str, str]) -> dict[str, str]:
+            kept = {k: v for k, v in had.items() if not k.startswith("$")}
+            kept |= {k: had[k] for k in (TOPIC, STREAM, OFFSET, GROUP) if k in had}
+            replays = had.get(REPLAYS, "0")
+            kept[REPLAYS] = str(int(replays) + 1 if replays.isdigit() else 1)
+            return kept
+
+        self._move(retries_of(self._owner.settings.name), b, offsets, lineage)
+        for offset in offsets:
+            self._owner.settle_own(b.stream, offset, 1)
+
+    def _move(self, topic: str, b: StoredBatch, offsets: Sequence[int], lineage: Lineage) -> None:
+        tools = self._owner.tools
+        try:
+            records = tools.decode(b.payload, b.count)
+        except BadFrame:  # damaged on the disk: nothing of it can be read, it is counted there
+            self._owner.damaged += len(offsets)
+            return
+        indices = [offset - b.base_offset for offset in offsets]
+        headers = []
+        for i, index in enumerate(indices):
+            had = {}
+            if records.headers is not None:
+                try:
+                    had = tools.decode_headers(records.headers[index])
+                except BadFrame:
+                    pass  # what nobody can read is not worth keeping a record for
+            headers.append(tools.encode_headers(lineage(i, had)))
+        keys = None if records.keys is None else [records.keys[i] for i in indices]
+        times = None if records.times is None else [records.times[i] for i in indices]
+        values = [records.values[i] for i in indices]
+        payload = tools.encode(values, keys, headers, times, records.time_ns)
+        self.moves.append(Move(topic, payload, len(offsets)))
+
+
+def _time(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds")

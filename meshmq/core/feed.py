@@ -1,0 +1,271 @@
+"""Cursors through a node's log: who wants more gets it from memory or from the log, in log order.
+
+Data: a Reader per cursor; ``_recent`` the newest commits, in memory; ``_interest`` which readers
+want a topic, filled as topics come up.
+
+Rules:
+1. A reader sees durable batches in log order, only after their commit. It is *live* (at the end of
+   the log, fed by ``on_commit``) or reads on from its cursor: from ``_recent`` while that reaches
+   back far enough, else from the log, one read at a time. The change has no gap because the cursor
+   is the same number on both sides.
+2. Nothing is given to a reader without room for it; a batch is never split, so the room may be
+   overdrawn by one batch. What a reader is behind costs no memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from meshmq import limits
+from meshmq.core.effects import ReadLog
+from meshmq.core.log import Commit, StoredBatch
+from meshmq.core.topics import Topic, Topics
+from meshmq.names import is_literal, matches
+
+
+@dataclass(slots=True, eq=False)
+class Reader:
+    """One cursor through the log.
+
+    Attributes:
+        pattern: topics it wants.
+        credit_bytes, credit_records: room for more.
+        lsn, slot: cursor, the next place in the log to look at.
+        start: where the first read begins, until it is made.
+        is_live: the cursor is at the end of the log.
+        reading: number of the read under way, 0 if none.
+    """
+
+    pattern: str
+    credit_bytes: int
+    credit_records: int
+    lsn: int = 1
+    slot: int = 0
+    start: tuple[str, int, int] | None = None
+    is_live: bool = False
+    reading: int = 0
+    streams: frozenset[int] = frozenset()
+    streams_version: int = -1
+
+    @property
+    def has_credit(self) -> bool:
+        return self.credit_bytes > 0 and self.credit_records > 0
+
+    def take(self, batches: list[StoredBatch]) -> None:
+        """These are next, in log order."""
+        raise AssertionError("a reader says what it does with batches")
+
+
+class Feed:
+    """See the module's header. Reads gather in ``reads``.
+
+    Attributes:
+        committed_lsn: newest commit that is synced.
+    """
+
+    def __init__(self, topics: Topics, next_lsn: int, recent_bytes: int) -> None:
+        self._topics = topics
+        self._recent_bytes_max = recent_bytes
+        self.committed_lsn = next_lsn - 1
+        self._wild: dict[int, Reader] = {}  # by id(): those with wildcards
+        self._literal: dict[str, dict[int, Reader]] = {}  # by topic: the others
+        self._reads: dict[int, Reader] = {}
+        self._last_read = 0
+        self._recent: deque[Commit] = deque()
+        self._recent_bytes = 0
+        self._interest: dict[str, tuple[Reader, ...]] = {}
+        self.reads: list[ReadLog] = []
+
+    # -- coming and going -------------------------------------------------------------------
+
+    def add_reader(self, reader: Reader) -> None:
+        """Begin to feed a reader, once ``feed`` is called for it."""
+        if is_literal(reader.pattern):
+            self._literal.setdefault(reader.pattern, {})[id(reader)] = reader
+            self._interest.pop(reader.pattern, None)
+        else:
+            self._wild[id(reader)] = reader
+            self._interest.clear()
+
+    def remove_reader(self, reader: Reader) -> None:
+        """Feed it no more; an answer to its read is dropped."""
+        self._reads.pop(reader.reading, None)
+        same = self._literal.get(reader.pattern)
+        if same is not None and same.pop(id(reader), None) is not None:
+            if not same:
+                del self._literal[reader.pattern]
+            self._interest.pop(reader.pattern, None)
+        elif self._wild.pop(id(reader), None) is not None:
+            self._interest.clear()
+
+    def move_reader(self, reader: Reader, lsn: int, start: tuple[str, int, int] | None) -> None:
+        """Read on from somewhere else; what is on its way is dropped."""
+        self._reads.pop(reader.reading, None)
+        reader.reading = 0
+        reader.is_live = False
+        reader.lsn, reader.slot, reader.start = lsn, 0, start
+
+    # -- what comes in ----------------------------------------------------------------------
+
+    def on_commit(self, commit: Commit) -> None:
+        """A commit is synced: keep it at hand and feed those that are live."""
+        self.committed_lsn = commit.lsn
+        self._recent.append(commit)
+        self._recent_bytes += _memory_of(commit)
+        while self._recent_bytes > self._recent_bytes_max and len(self._recent) > 1:
+            old = self._recent.popleft()
+            self._recent_bytes -= _memory_of(old)
+        touched: dict[int, Reader] = {}
+        by_stream = self._topics.by_stream
+        for stream in {b.stream: None for b in commit.batches}:
+            topic = by_stream.get(stream)
+            if topic is not None:
+                for reader in self.wanting(topic):
+                    touched[id(reader)] = reader
+        for reader in touched.values():
+            if reader.is_live:
+                reader.is_live = False
+                reader.lsn, reader.slot = commit.lsn, 0
+                self.feed(reader)
+
+    def on_read(self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int) -> None:
+        """Hand on what a read brought and read on while there is room."""
+        reader = self._reads.pop(number, None)
+        if reader is None or reader.reading != number:
+            return
+        reader.reading = 0
+        reader.lsn, reader.slot = lsn, slot
+        found: list[StoredBatch] = []
+        size = records = 0
+        credit = reader.credit_records
+        by_stream = self._topics.by_stream
+        for b in batches:
+            if b.stream not in by_stream:
+                continue
+            if records >= credit:
+                reader.lsn, reader.slot = b.lsn, b.slot  # read again when there is room
+                break
+            records += b.count
+            if found and size + len(b.payload) > limits.BATCH_BYTES_TARGET * 5 // 4:
+                self._give(reader, found)
+                found, size = [], 0
+            found.append(b)
+            size += len(b.payload)
+        if found:
+            self._give(reader, found)
+        self.feed(reader)
+
+    # -- what goes out ----------------------------------------------------------------------
+
+    def feed(self, reader: Reader) -> None:
+        """Give what there is room for, from the cursor on."""
+        while not reader.is_live and not reader.reading and self._may_feed(reader):
+            if reader.lsn > self.committed_lsn and reader.start is None:
+                reader.is_live = True
+            elif reader.start is None and self._recent and reader.lsn >= self._recent[0].lsn:
+                self._feed_recent(reader)
+            elif not self._read(reader):
+                reader.lsn, reader.slot, reader.start = self.committed_lsn + 1, 0, None
+
+    def may_send_to(self, link: bytes) -> bool:
+        """Whether a link may be sent more batches now."""
+        return True
+
+    def _may_feed(self, reader: Reader) -> bool:
+        return reader.has_credit
+
+    def _give(self, reader: Reader, batches: list[StoredBatch]) -> None:
+        reader.take(batches)
+
+    def _read(self, reader: Reader) -> bool:
+        streams = self.streams_of(reader)
+        if not streams or self.committed_lsn == 0:
+            return False
+        self._last_read += 1
+        start = reader.start if reader.start is not None else ("position", reader.lsn, reader.slot)
+        reader.start = None
+        reader.reading = self._last_read
+        self._reads[reader.reading] = reader
+        most = min(limits.READ_BYTES_MAX, reader.credit_bytes)
+        self.reads.append(ReadLog(reader.reading, streams, start, self.committed_lsn, most))
+        return True
+
+    def fetch(self, reader: Reader, stream: int, offset: int, bytes_max: int) -> None:
+        """Read the batch that holds ``offset``, and what follows it, out of turn."""
+        self._last_read += 1
+        reader.reading = self._last_read
+        self._reads[reader.reading] = reader
+        self.reads.append(
+            ReadLog(
+                reader.reading, frozenset((stream,)), ("offset", offset, 0), self.committed_lsn,
+                bytes_max,
+            )
+        )  # fmt: skip
+
+    def _feed_recent(self, reader: Reader) -> None:
+        """One delivery from the commits in memory, and the cursor behind it."""
+        streams = self.streams_of(reader)
+        found: list[StoredBatch] = []
+        size = records = 0
+        index = reader.lsn - self._recent[0].lsn
+        most = min(limits.BATCH_BYTES_TARGET, reader.credit_bytes)
+        while index < len(self._recent):
+            commit = self._recent[index]
+            for slot in range(reader.slot, len(commit.batches)):
+                b = commit.batches[slot]
+                if b.stream not in streams:
+                    continue
+                if found and (size >= most or records >= reader.credit_records
+                              or size + len(b.payload) > limits.DELIVER_BYTES_MAX
+                              or len(found) == limits.FRAME_BATCHES_MAX):  # fmt: skip
+                    reader.lsn, reader.slot = commit.lsn, slot
+                    self._give(reader, found)
+                    return
+                found.append(
+                    StoredBatch(
+                        b.stream, b.base_offset, b.count, b.payload, b.checksum,
+                        commit.append_time_ns, commit.lsn, slot,
+                    )
+                )  # fmt: skip
+                size += len(b.payload)
+                records += b.count
+            index += 1
+            reader.lsn, reader.slot = commit.lsn + 1, 0
+        if found:
+            self._give(reader, found)
+
+    def wanting(self, topic: Topic) -> tuple[Reader, ...]:
+        """Readers of a topic."""
+        name = topic.entry.name
+        found = self._interest.get(name)
+        if found is None:
+            found = (
+                *self._literal.get(name, {}).values(),
+                *(r for r in self._wild.values() if matches(r.pattern, name)),
+            )
+            self._interest[name] = found
+        return found
+
+    def streams_of(self, reader: Reader) -> frozenset[int]:
+        """Streams of the topics that a reader wants."""
+        if reader.streams_version != self._topics.version:
+            reader.streams_version = self._topics.version
+            if is_literal(reader.pattern):
+                topic = self._topics.by_name.get(reader.pattern)
+                reader.streams = frozenset((topic.entry.stream,) if topic else ()) - {0}
+                return reader.streams
+            reader.streams = frozenset(
+                alias
+                for alias, topic in self._topics.by_stream.items()
+                if matches(reader.pattern, topic.entry.name)
+            )
+        return reader.streams
+
+
+def _memory_of(commit: Commit) -> int:
+    """About what ``commit`` takes in memory: with small batches, mostly not their bytes."""
+    batches = commit.batches
+    own = limits.COMMIT_MEMORY_BYTES + limits.BATCH_MEMORY_BYTES * len(batches)
+    return own + sum([len(batch.payload) for batch in batches])

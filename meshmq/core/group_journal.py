@@ -1,0 +1,253 @@
+"""What of a group is journaled: every change of its state goes through here, into the next delta.
+
+Data: ``state`` is what the group goes by now; what has changed since the last delta gathers beside
+it. ``backlog`` counts what is not settled, marked records included.
+
+Rules:
+1. ``state`` and the delta change together, so a restart sees what was decided, in order.
+2. Hand-outs may go on only so far beyond what a synced delta tells (``ahead``): a restart then
+   knows which records somebody may have worked on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from meshmq import limits
+from meshmq.core.hand_out import Entry, Member, Source
+from meshmq.core.journal import Delta, GroupState, Mark, Settings
+
+if TYPE_CHECKING:
+    from meshmq.core.group import Group
+
+AHEAD_MIN = 65_536  # records
+
+
+class Journaling:
+    """See the module's header.
+
+    Attributes:
+        woken: groups that have something to do, shared by all groups of a node.
+        touched: members that get a frame with this turn.
+        handed_total: records handed out so far.
+    """
+
+    sources: list[Source]
+
+    def __init__(self, state: GroupState, woken: set[Group]) -> None:
+        self.state = state
+        self.woken = woken
+        self.touched: dict[int, Member] = {}
+        self.backlog = 0
+        self.backlog_bytes = 0.0
+        self.unsynced = 0  # jobs accepted for a queue and on their way to disk
+        self.handed_total = 0
+        self.acked = self.nacked = self.rejected = self.expired = 0
+        self.redelivered = self.overtaken = self.damaged = self.expired_jobs = self.buried = 0
+        self._synced_handed = 0
+        self._synced_ahead = 0
+        self._told: deque[tuple[int, int, list[Member]]] = deque()
+        self._joining: list[Member] = []
+        self._told_handed = 0
+        self._is_new = False
+        self._resets = False
+        self._has_changed = False
+        self._floors: dict[int, int] = {}
+        self._settled: list[tuple[int, int, int]] = []
+        self._marks: dict[tuple[int, int], Mark] = {}
+        self._unmarked: dict[tuple[int, int], None] = {}
+        self._dedups: list[tuple[bytes, int, int, int]] = []
+        self._reached: dict[int, tuple[int, int]] = {}
+
+    @property
+    def settings(self) -> Settings:
+        return self.state.settings
+
+    def wake(self) -> None:
+        """Have ``pump`` called at the turn's end."""
+        self.woken.add(self)  # type: ignore[arg-type]  # always a Group
+
+    # -- changes ----------------------------------------------------------------------------
+
+    def settle_run(self, stream: int, first: int, count: int, marked: bool = False) -> None:
+        """These records are done, for whatever reason."""
+        self._has_changed = True
+        if marked:
+            n = 0
+            for offset in range(first, first + count):
+                if self.state.marks.pop((stream, offset), None) is not None:
+                    n += 1
+                    self._unmarked[stream, offset] = None
+                    self._marks.pop((stream, offset), None)
+        else:
+            n = self.state.settled(stream).add(first, count)
+            self._note_run(stream, first, count)
+        self._count_down(n)
+
+    def settle_own(self, stream: int, first: int, count: int) -> None:
+        """These dead letters are no longer there."""
+        self._has_changed = True
+        self.state.settled(stream).add(first, count)
+        self._note_run(stream, first, count)
+
+    def _note_run(self, stream: int, first: int, count: int) -> None:
+        rows = self._settled
+        if rows:
+            s, f, c = rows[-1]
+            if s == stream and f + c == first:
+                rows[-1] = (s, f, c + count)
+                return
+        rows.append((stream, first, count))
+
+    def _count_down(self, n: int) -> None:
+        if not n:
+            return
+        if n >= self.backlog:
+            self.backlog, self.backlog_bytes = 0, 0.0
+            return
+        self.backlog_bytes -= self.backlog_bytes / self.backlog * n
+        self.backlog -= n
+
+    def set_mark(self, stream: int, offset: int, mark: Mark) -> None:
+        """From now on this record is known by its mark."""
+        self._has_changed = True
+        self.state.settled(stream).add(offset, 1)
+        self.state.marks[stream, offset] = mark
+        self._marks[stream, offset] = mark
+        self._unmarked.pop((stream, offset), None)
+
+    def pass_over(self, stream: int, first: int, count: int) -> None:
+        """Records that the log no longer has: nobody will get them."""
+        self._has_changed = True
+        settled = self.state.settled(stream)
+        if first <= settled.floor:
+            n = settled.raise_floor(first + count)
+            self._floors[stream] = max(self._floors.get(stream, 0), first + count)
+        else:
+            n = settled.add(first, count)
+            self._note_run(stream, first, count)
+        self.overtaken += n
+        self._count_down(n)
+
+    def set_floor(self, stream: int, offset: int) -> None:
+        """The group begins here."""
+        self._has_changed = True
+        self.state.settled(stream).raise_floor(offset)
+        self._floors[stream] = max(self._floors.get(stream, 0), offset)
+
+    def forget(self, stream: int, offset: int) -> None:
+        """A record that was to be handed out again is no longer in the log."""
+        mark = self.state.marks.get((stream, offset))
+        before = self.backlog
+        self.settle_run(stream, offset, 1, mark is not None)
+        self.overtaken += before - self.backlog
+        self.gone(stream, offset, mark)
+
+    def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
+        """A marked record is settled for good."""
+
+    def note_dedup(self, dedup: bytes, stream: int, offset: int, now_ms: int) -> None:
+        """A job with this id was accepted."""
+        self._has_changed = True
+        self.state.dedups[dedup] = (stream, offset, now_ms)
+        self._dedups.append((dedup, stream, offset, now_ms))
+
+    def set_settings(self, settings: Settings) -> None:
+        self.state.settings = settings
+        self._is_new = self._has_changed = True
+
+    def reset(self) -> None:
+        """Forget what the journal says of records (a seek)."""
+        state = self.state
+        for known in (state.streams, state.marks, state.cursors, state.reached):
+            known.clear()
+        self._floors.clear()
+        self._settled.clear()
+        self._marks.clear()
+        self._unmarked.clear()
+        self._reached.clear()
+        self._resets = self._has_changed = True
+
+    def lift(self, entry: Entry, n: int) -> None:
+        """So many records of a batch that was read need not be found by reading again."""
+        entry.left -= n
+
+    def reached(self, source: Source, lsn: int, slot: int) -> None:
+        """Something of this place was handed out."""
+        place = self._reached.get(source.index) or self.state.reached.get(source.index, (0, 0))
+        if (lsn, slot) > place:
+            self._reached[source.index] = (lsn, slot)
+
+    # -- how far hand-outs may go -----------------------------------------------------------
+
+    def joins(self, member: Member) -> None:
+        """A member gets something once the next delta is synced."""
+        self._joining.append(member)
+        self._has_changed = True
+
+    @property
+    def go_ahead_records(self) -> int:
+        """Records that may be handed out before the next delta is synced."""
+        return self._synced_handed + self._synced_ahead - self.handed_total
+
+    def take_delta(self, prefetch_records: int) -> Delta | None:
+        """What has changed since the last time; None if nothing has that must be kept."""
+        handed = self.handed_total - self._told_handed
+        ahead = max(2 * prefetch_records, AHEAD_MIN)
+        if not self._has_changed and handed * 2 < ahead:
+            return None
+        settings = self.settings if self._is_new else None
+        cursors = self._take_cursors()
+        self.state.reached.update(self._reached)
+        self.state.ahead = ahead
+        delta = Delta(
+            self.settings.id, settings, self._resets, cursors, tuple(self._floors.items()),
+            tuple(self._settled), tuple([(*k, m) for k, m in self._marks.items()]),
+            tuple(self._unmarked), tuple(self._dedups),
+            tuple([(source, *place) for source, place in self._reached.items()]), ahead,
+        )  # fmt: skip
+        self._told.append((self.handed_total, ahead, self._joining))
+        self._joining = []
+        self._told_handed = self.handed_total
+        self._is_new = self._resets = self._has_changed = False
+        self._floors.clear()
+        self._settled.clear()
+        self._marks.clear()
+        self._unmarked.clear()
+        self._dedups.clear()
+        self._reached.clear()
+        return delta
+
+    def on_delta_synced(self) -> None:
+        """The oldest delta that was under way is on disk."""
+        if self._told:
+            self._synced_handed, self._synced_ahead, members = self._told.popleft()
+            for member in members:
+                member.is_active = True
+        self.wake()
+
+    def _take_cursors(self) -> tuple[tuple[int, int, int], ...]:
+        """Where each source would begin to read after a restart, where that has changed."""
+        rows = []
+        for source in self.sources:
+            trail = source.trail
+            while trail:
+                key = next(iter(trail))
+                if trail[key].left > 0:
+                    break
+                del trail[key]
+            if trail:
+                entry = trail[next(iter(trail))]
+                place = (entry.lsn, entry.slot)
+            elif source.start is None:
+                place = (source.lsn, source.slot)
+            else:
+                continue
+            if self.state.cursors.get(source.index, (1, 0)) != place:
+                self.state.cursors[source.index] = place
+                rows.append((source.index, *place))
+        return tuple(rows)
+
+
+assert AHEAD_MIN >= limits.PREFETCH_RECORDS_DEFAULT

@@ -1,0 +1,124 @@
+"""What people ask of groups and queues, checked: JSON objects to Settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from meshmq import limits
+from meshmq.core.journal import ANY, GROUP, KEY, QUEUE, Settings
+from meshmq.core.topics import Topic
+from meshmq.errors import CommandFailed, GroupMismatch
+from meshmq.names import check_group, check_pattern, check_topic, is_literal
+
+BOUNDS: dict[str, tuple[int, int]] = {
+    "max_deliveries": (1, limits.MAX_DELIVERIES_MAX),
+    "backoff_ns": (0, limits.DELAY_NS_MAX),
+    "backoff_max_ns": (0, limits.DELAY_NS_MAX),
+    "max_held": (1, 10 * limits.MAX_HELD_DEFAULT),
+    "rate": (0, 1_000_000_000),
+    "max_records": (0, 1 << 53),
+    "max_bytes": (0, 1 << 53),
+    "dedup_ns": (0, 7 * limits.DAY),
+}
+"""Settings that are numbers, and what they may be."""
+
+
+class Start(NamedTuple):
+    """Where a group begins: ``earliest``, ``new``, ``time`` (unix ns) or ``offset``."""
+
+    name: str
+    value: int = 0
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """A JSON object; raise CommandFailed for anything else."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise CommandFailed("the settings of a group are a JSON object")
+    return found
+
+
+def numbers(arguments: dict[str, Any]) -> dict[str, int]:
+    """Those settings of ``arguments`` that are numbers, within their bounds."""
+    found: dict[str, int] = {}
+    for name, (low, high) in BOUNDS.items():
+        value = arguments.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise CommandFailed(f"{name} is a number from {low} to {high}, not {value!r}")
+        found[name] = value
+    return found
+
+
+def wanted(arguments: dict[str, Any]) -> Settings:
+    """Settings of the group or queue that ``arguments`` describe."""
+    kind = arguments.get("kind", GROUP)
+    order = arguments.get("order", ANY)
+    if kind not in (GROUP, QUEUE):
+        raise CommandFailed(f"kind is {GROUP!r} or {QUEUE!r}, not {kind!r}")
+    if order not in (ANY, KEY):
+        raise CommandFailed(f"order is {ANY!r} or {KEY!r}, not {order!r}")
+    name = check_group(arguments.get("group", ""), kind)
+    pattern = name if kind == QUEUE else check_pattern(arguments.get("pattern", ""))
+    if is_literal(pattern):
+        check_topic(pattern)
+    elif pattern.startswith("$"):
+        raise CommandFailed(f"pattern {pattern!r}: names that begin with '$' are the mesh's own")
+    return Settings(0, name, kind, pattern, order)._replace(**numbers(arguments))  # type: ignore[arg-type]
+
+
+def check_same(found: Settings, asked: Settings) -> None:
+    """Raise GroupMismatch where a group is not what somebody takes it for."""
+    if found.kind != asked.kind:
+        raise GroupMismatch(
+            f"{found.name!r} is a {found.kind}, not a {asked.kind}: choose another name"
+        )
+    if found.pattern != asked.pattern:
+        raise GroupMismatch(
+            f"group {found.name!r} takes {found.pattern!r}, not {asked.pattern!r}: a group has one "
+            f"pattern; choose another name, or delete the group first"
+        )
+    if found.order != asked.order:
+        raise GroupMismatch(
+            f"{found.kind} {found.name!r} has order {found.order!r}, not {asked.order!r}: choose "
+            f"another name, or delete it first"
+        )
+
+
+def start_of(arguments: dict[str, Any], settings: Settings) -> Start:
+    """Where a group begins to read; a queue has all its jobs."""
+    start = arguments.get("start", "earliest")
+    if settings.kind == QUEUE:
+        if start != "earliest":
+            raise CommandFailed("a queue has all its jobs: it takes no start")
+        return Start("earliest")
+    if start in ("earliest", "new"):
+        return Start(start)
+    if isinstance(start, dict) and len(start) == 1:
+        ((name, value),) = start.items()
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
+            if name == "time_ns":
+                return Start("time", value)
+            if name == "offset":
+                if not is_literal(settings.pattern):
+                    raise CommandFailed(
+                        f"an offset belongs to one stream, {settings.pattern!r} may match many"
+                    )
+                return Start("offset", value)
+    raise CommandFailed(
+        f"start is 'earliest', 'new', {{'time_ns': n}} or {{'offset': n}}, not {start!r}"
+    )
+
+
+def check_queue_topic(topic: Topic | None, queue: str) -> None:
+    """Raise CommandFailed where a topic cannot hold a queue's jobs."""
+    if topic is not None and not topic.entry.durable:
+        raise CommandFailed(
+            f"topic {queue!r} exists and is transient: a queue keeps its jobs; delete the topic "
+            f"first, or choose another name"
+        )

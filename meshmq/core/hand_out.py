@@ -1,0 +1,182 @@
+"""What is in members' hands, and what is on its way there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshmq.core.batches import Records
+from meshmq.core.feed import Reader
+from meshmq.core.log import StoredBatch
+from meshmq.frames import HandOutRow
+
+if TYPE_CHECKING:
+    from meshmq.core.group import Group
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One batch that was read: how many of its records reading would find again after a restart.
+
+    The oldest one that has some is where a restart must begin to read.
+    """
+
+    lsn: int
+    slot: int
+    left: int
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Source(Reader):
+    """One cursor of a group: its pattern, or one lane of a queue.
+
+    Attributes:
+        index: 0 the pattern or the queue's own topic, 1 to 9 a priority's lane, then DELAYED and
+            RETRY.
+        trail: by (stream, base offset), in log order.
+        seen: by stream, the offset after the newest batch that was read.
+        suspect_until: hand-outs of an earlier life of the node had come as far as this place ...
+        suspect_records: ... and so many records further at most.
+    """
+
+    owner: Group
+    index: int
+    trail: dict[tuple[int, int], Entry] = field(default_factory=dict)
+    seen: dict[int, int] = field(default_factory=dict)
+    ready_bytes: int = 0
+    suspect_until: tuple[int, int] = (0, 0)
+    suspect_records: int = 0
+    advanced: bool = False
+
+    def take(self, batches: list[StoredBatch]) -> None:
+        self.owner.on_fresh(self, batches)
+
+
+@dataclass(slots=True, eq=False)
+class Ready:
+    """Records of one batch that can be handed out.
+
+    Attributes:
+        runs: (index in the batch, count) of those that still wait, in order.
+        attempt: number of their next delivery.
+        marked: they are known by marks.
+        suspect: somebody may have worked on them.
+        source: to give its room back, None for what was fetched.
+    """
+
+    batch: StoredBatch
+    topic: str
+    runs: deque[tuple[int, int]]
+    priority: int
+    entry: Entry | None
+    source: Source | None
+    attempt: int = 1
+    marked: bool = False
+    suspect: bool = False
+    version: int = 0
+    records: Records | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One consumer of one program in a group.
+
+    Attributes:
+        is_active: its joining is stored; only then it is given something.
+        in_flight, in_flight_bytes: what it holds.
+        rows: what goes out with this turn, with the bytes.
+    """
+
+    link: bytes
+    consumer: int
+    instance: bytes
+    name: str
+    prefetch_records: int
+    prefetch_bytes: int
+    ack_timeout_ns: int
+    is_active: bool = False
+    in_flight: int = 0
+    in_flight_bytes: float = 0.0
+    hand_outs: dict[int, HandOut] = field(default_factory=dict)
+    rows: list[tuple[HandOutRow, bytes]] = field(default_factory=list)
+
+    def room(self, record_bytes: float) -> int:
+        """How many records of this size it can take; a large one alone."""
+        records = self.prefetch_records - self.in_flight
+        if records <= 0:
+            return 0
+        size = self.prefetch_bytes - self.in_flight_bytes
+        fits = int(size / record_bytes) if record_bytes > 0 else records
+        return min(records, max(fits, 0 if self.in_flight else 1))
+
+
+@dataclass(slots=True, eq=False)
+class HandOut:
+    """Records of one batch in one member's hands, under one number.
+
+    Attributes:
+        first: offset of the first; ``offsets`` where they do not follow each other.
+        left: a bit for each record that is not settled.
+        record_bytes: about how large each is.
+        keys: of each, where order goes by key.
+        longer: (first, count, deadline) of extensions, oldest first.
+        append_ms: when the records were appended (unix ms).
+    """
+
+    number: int
+    member: Member
+    stream: int
+    first: int
+    count: int
+    offsets: Sequence[int] | None
+    left: int
+    deadline_ns: int
+    attempt: int
+    priority: int
+    entry: Entry | None
+    record_bytes: float
+    marked: bool = False
+    suspect: bool = False
+    keys: Sequence[bytes] | None = None
+    longer: list[tuple[int, int, int]] = field(default_factory=list)
+    append_ms: int = 0
+
+    def offset_of(self, index: int) -> int:
+        return self.first + index if self.offsets is None else self.offsets[index]
+
+    def indices(self, bits: int) -> Iterator[int]:
+        """Positions of the set bits, ascending."""
+        while bits:
+            low = bits & -bits
+            yield low.bit_length() - 1
+            bits ^= low
+
+    def runs(self, bits: int) -> Iterator[tuple[int, int]]:
+        """(offset, count) of the records of ``bits``, joined where they follow each other."""
+        if self.offsets is None:
+            while bits:
+                begin = (bits & -bits).bit_length() - 1
+                rest = ~(bits >> begin)
+                width = (rest & -rest).bit_length() - 1
+                yield self.first + begin, width
+                bits &= ~(((1 << width) - 1) << begin)
+            return
+        start = end = -1
+        for index in self.indices(bits):
+            offset = self.offsets[index]
+            if offset != end:
+                if end > start:
+                    yield start, end - start
+                start = offset
+            end = offset + 1
+        if end > start:
+            yield start, end - start
+
+    def deadline_of(self, index: int) -> int:
+        """When the record at ``index`` is taken back."""
+        for first, count, deadline in reversed(self.longer):
+            if first <= index < first + count:
+                return deadline
+        return self.deadline_ns

@@ -1,0 +1,131 @@
+"""Order by key: who gets which record, so that each key of a stream stays in order.
+
+Data: a KeyState for each key of which something is in a member's hands, failed, or held back.
+
+Rules:
+1. Records of a key that are in flight are with one member, handed to it in order.
+2. A key of which a record failed hands out nothing until that record is due, and it first.
+3. What cannot be handed out for its key's sake is held: by its offset only, its bytes stay in the
+   log. A held record is released when nothing of its key is in flight or has failed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import insort
+from dataclasses import dataclass, field
+
+from meshmq.core.hand_out import Member
+
+RELEASE_MAX = 256  # held records of one key that are fetched together
+
+
+@dataclass(slots=True, eq=False)
+class KeyState:
+    """One key of one stream.
+
+    Attributes:
+        member: who has what is in flight.
+        out: records in flight.
+        failed: offsets of those that failed, ascending.
+        held: offsets held back, ascending.
+        released: held ones that are being fetched.
+    """
+
+    member: Member | None = None
+    out: int = 0
+    failed: list[int] = field(default_factory=list)
+    held: array[int] = field(default_factory=lambda: array("Q"))
+    released: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.out or self.failed or self.held or self.released)
+
+
+class KeyOrder:
+    """See the module's header.
+
+    Attributes:
+        held: records held back, of all keys.
+    """
+
+    def __init__(self) -> None:
+        self.keys: dict[tuple[int, bytes], KeyState] = {}
+        self.held = 0
+
+    def state(self, stream: int, key: bytes) -> KeyState:
+        found = self.keys.get((stream, key))
+        if found is None:
+            found = self.keys[stream, key] = KeyState()
+        return found
+
+    def hold(self, state: KeyState, offset: int) -> None:
+        """Keep a record back; its order among the held ones is by offset."""
+        if state.held and state.held[-1] > offset:
+            insort(state.held, offset)
+        else:
+            state.held.append(offset)
+        self.held += 1
+
+    def fail(self, stream: int, key: bytes, offset: int) -> None:
+        """A record of the key failed, and waits."""
+        state = self.state(stream, key)
+        if offset not in state.failed:
+            insort(state.failed, offset)
+
+    def unfail(self, stream: int, key: bytes, offset: int) -> None:
+        """It waits no longer: it was handed out, or is gone."""
+        state = self.keys.get((stream, key))
+        if state is not None and offset in state.failed:
+            state.failed.remove(offset)
+
+    def given(self, state: KeyState, member: Member) -> None:
+        state.member = member
+        state.out += 1
+
+    def taken(self, stream: int, key: bytes) -> None:
+        """One record of the key left a member's hands."""
+        state = self.keys.get((stream, key))
+        if state is not None and state.out:
+            state.out -= 1
+            if not state.out:
+                state.member = None
+
+    def release(self, stream: int, key: bytes) -> list[int]:
+        """What of the key may be fetched now; forgets keys of which nothing is left."""
+        state = self.keys.get((stream, key))
+        if state is None:
+            return []
+        if state.is_idle:
+            del self.keys[stream, key]
+            return []
+        if state.out or state.failed or state.released or not state.held:
+            return []
+        free = list(state.held[:RELEASE_MAX])
+        del state.held[:RELEASE_MAX]
+        self.held -= len(free)
+        state.released = len(free)
+        return free
+
+    def longest(self) -> str:
+        """The key that holds back most, in words."""
+        if not self.keys:
+            return ""
+        (_, key), state = max(self.keys.items(), key=lambda item: len(item[1].held))
+        return f"key {key.decode('utf-8', 'replace')!r} holds back {len(state.held)} records"
+
+    def forget_offsets(self, stream: int, before: int) -> int:
+        """Held records before an offset are gone; return how many were."""
+        gone = 0
+        for (at, _), state in self.keys.items():
+            if at == stream and state.held and state.held[0] < before:
+                kept = array("Q", [offset for offset in state.held if offset >= before])
+                gone += len(state.held) - len(kept)
+                state.held = kept
+        self.held -= gone
+        return gone
+
+    def clear(self) -> None:
+        self.keys.clear()
+        self.held = 0

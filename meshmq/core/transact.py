@@ -1,0 +1,96 @@
+"""Transactions of one node: records published and others acked, in one commit or not at all.
+
+All of it is judged before anything changes. A program numbers its transactions and says one again
+when its answer was lost; the journal knows the last one of each program.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from meshmq import limits
+from meshmq.core.admission import Admission
+from meshmq.core.batches import BatchTools
+from meshmq.core.group import Group
+from meshmq.core.groups import Groups
+from meshmq.core.hand_out import HandOut
+from meshmq.core.topics import Topics
+from meshmq.errors import BadFrame, MeshError, TransactionFailed
+from meshmq.frames import Transact, Transacted
+from meshmq.names import check_topic, queue_of
+
+FAILED = TransactionFailed.code
+
+
+def transact(
+    link: bytes, instance: bytes, frame: Transact, groups: Groups, topics: Topics,
+    admission: Admission, tools: BatchTools,
+) -> Transacted:  # fmt: skip
+    """Carry it out, or say why not. The answer waits for the sync of this turn's entries."""
+    known = groups.transactions.get(instance)
+    if known is not None and known[0] >= frame.id:
+        return Transacted(frame.id, offsets=known[1] if known[0] == frame.id else ())
+    try:
+        acks = _judge_acks(link, frame, groups)
+        parts = _judge_batches(link, frame, groups, topics, admission, tools)
+    except MeshError as error:
+        return Transacted(frame.id, FAILED, str(error))
+    offsets = []
+    for topic, count, data in parts:
+        offsets.append(groups.append_own(topic, data, count))
+        groups.accepted(topics.by_name[topic], offsets[-1], 0, data)
+    for group, h, bits in acks:
+        group.ack(h, bits)
+        group.wake()
+    groups.note_transaction(instance, frame.id, tuple(offsets))
+    return Transacted(frame.id, offsets=tuple(offsets))
+
+
+def _judge_acks(link: bytes, frame: Transact, groups: Groups) -> list[tuple[Group, HandOut, int]]:
+    wanted: dict[int, tuple[Group, HandOut, int]] = {}
+    for ack in frame.acks:
+        found = groups.held_by(link, ack.consumer, ack.number)
+        bits = ((1 << min(ack.count, limits.BATCH_RECORDS_MAX)) - 1) << min(
+            ack.first, limits.BATCH_RECORDS_MAX
+        )
+        if found is None or found[1].left & bits != bits or not bits:
+            raise TransactionFailed(
+                "a message that the transaction acks is no longer this consumer's: it was settled, "
+                "or taken back after its time"
+            )
+        group, h = found
+        had = wanted.get(h.number)
+        wanted[h.number] = (group, h, bits | (had[2] if had is not None else 0))
+    return list(wanted.values())
+
+
+def _judge_batches(
+    link: bytes, frame: Transact, groups: Groups, topics: Topics, admission: Admission,
+    tools: BatchTools,
+) -> list[tuple[str, int, bytes]]:  # fmt: skip
+    code, message = admission.judge(link, len(frame.payload))
+    if code:
+        raise TransactionFailed(message)
+    found: list[tuple[str, int, bytes]] = []
+    at = 0
+    for batch in frame.batches:
+        data = frame.payload[at : at + batch.length]
+        at += batch.length
+        if zlib.crc32(data) != batch.checksum:
+            raise BadFrame(f"the batch for topic {batch.topic!r} does not match its checksum")
+        tools.check(data, batch.count)
+        if not queue_of(batch.topic):
+            check_topic(batch.topic)
+        if not topics.is_durable(batch.topic):
+            raise TransactionFailed(
+                f"topic {batch.topic!r} is transient: a transaction is stored or not done, and "
+                f"what is transient is never stored"
+            )
+        verdict = groups.judge(batch.topic, batch.count, data)
+        if verdict is not None and verdict.code:
+            raise TransactionFailed(verdict.message)
+        if verdict is None or verdict.offset is None:  # else the queue has the job already
+            found.append((batch.topic, batch.count, data))
+    if len(topics.by_name) + len(found) > limits.TOPICS_MAX:
+        raise TransactionFailed(f"the node has {limits.TOPICS_MAX} topics, its limit")
+    return found
