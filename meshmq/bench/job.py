@@ -7,19 +7,23 @@ ahead of its slowest receiver without a message of its own through what is being
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 VALUE_COUNT = 1000  # values a publisher goes round; a multiple of every chunk size
 VALUES_BYTES = 32 * 1024 * 1024
 CHUNK_BYTES = 512 * 1024  # a sixth of the smallest window: larger steps would make it stutter
+NUMBER = struct.Struct("<Q")  # first in the values of a shared job
 STAMP = struct.Struct("<qQ")  # monotonic ns at sending, number
 QUIET_NS = 2_000_000_000  # after the last send a receiver that hears nothing so long has lost some
 BOARD_BYTES = 4096
@@ -39,6 +43,7 @@ class Job:
         window: records a publisher may be ahead of its slowest receiver; 0: no limit.
         index: this receiver's slot on the board, from 0.
         receivers: receivers that a publisher looks at.
+        shared: receivers are workers that share the records; each record carries its number.
         board: path of the board, "" without one.
         options: whatever else a role needs.
     """
@@ -52,6 +57,7 @@ class Job:
     window: int = 0
     index: int = 0
     receivers: int = 0
+    shared: bool = False
     board: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -68,6 +74,17 @@ class Job:
         count = min(VALUE_COUNT, max(1, VALUES_BYTES // self.size))
         distinct = [(struct.pack("<Q", i) + filler)[: self.size] for i in range(count)]
         return (distinct * (VALUE_COUNT // count + 1))[:VALUE_COUNT]
+
+    def chunks(self, size: int) -> Iterator[list[bytes]]:
+        """What to publish, ``size`` values at a time and without end."""
+        values = self.values()
+        chunks = itertools.cycle([values[i : i + size] for i in range(0, VALUE_COUNT, size)])
+        if not self.shared:
+            yield from chunks  # has no end
+        pack, first = NUMBER.pack, 0
+        for chunk in chunks:
+            yield [pack(n) + value[8:] for n, value in enumerate(chunk, first)]
+            first += size
 
     def chunk(self, most: int) -> int:
         """Up to ``most`` values that together stay under CHUNK_BYTES; divides VALUE_COUNT."""
@@ -108,6 +125,14 @@ class Board:
         """Records that the slowest of ``receivers`` has."""
         return min(self._slots[1 : receivers + 1])
 
+    def total(self, receivers: int) -> int:
+        """Records that ``receivers`` have together."""
+        return sum(self._slots[1 : receivers + 1])
+
+    def taken(self, job: Job) -> int:
+        """Records that no longer count as ahead of the receivers of ``job``."""
+        return self.total(job.receivers) if job.shared else self.least(job.receivers)
+
     def set_flag(self, index: int) -> None:
         self._slots[256 + index] = 1
 
@@ -139,20 +164,17 @@ def send_chunks(
 
     ``send`` gets ``chunk`` values at a time; the count is rounded up to whole chunks.
     """
-    values = job.values()
-    chunks = [values[i : i + chunk] for i in range(0, VALUE_COUNT, chunk)]
-    board = Board(job.board) if job.window else None
-    sent, turn, clock = 0, 0, time.monotonic
+    chunks, board = job.chunks(chunk), Board(job.board) if job.window else None
+    sent, clock = 0, time.monotonic
     start_ns = time.monotonic_ns()
     end = clock() + job.seconds
     while sent < job.count if job.count else clock() < end:
-        if board is not None and sent + chunk - board.least(job.receivers) > job.window:
+        if board is not None and sent + chunk - board.taken(job) > job.window:
             if job.count and clock() > end + 60:
                 raise TimeoutError("the slowest receiver does not keep up")
             idle(0.0001)
             continue
-        send(chunks[turn])
-        turn = (turn + 1) % len(chunks)
+        send(next(chunks))
         sent += chunk
     return Sent(sent, start_ns, time.monotonic_ns())
 
@@ -217,6 +239,63 @@ class Tally:
             "last_ns": self.last_ns,
             **more,
         }
+
+
+class WorkTally(Tally):
+    """What one worker of a queue took; each record is told from all others by its number.
+
+    The publisher of such a job waits for every worker's flag (see ``result``) before it asks what
+    was left. A record that is handed out twice ends the workers early: then as many count as lost.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.workers = job.receivers
+        self.path = _numbers_path(job.board, job.index)
+        self.numbers = array("Q")
+
+    def add(self, value: bytes) -> None:
+        self.numbers.append(NUMBER.unpack_from(value)[0])
+        super().add(value)
+
+    def is_finished(self) -> bool:
+        """Whether all workers together have what was sent, or the rest has long been missing."""
+        target = self.board.target
+        if target is not None and self.board.total(self.workers) >= target:
+            return True
+        return super().is_finished()
+
+    def result(self, **more: Any) -> dict[str, Any]:
+        """To be called once every acknowledgement has left: the publisher may then ask."""
+        self.path.write_bytes(self.numbers.tobytes())
+        self.board.set_flag(self.index)
+        return super().result(**more)
+
+
+def _numbers_path(board: str, index: int) -> Path:
+    return Path(f"{board}.{index}")
+
+
+def worked(board: str, got: list[dict[str, Any]], sent: dict[str, Any]) -> dict[str, float]:
+    """Records a second from the first publish to the last acknowledgement, and what went wrong.
+
+    ``lost``: no worker got it. ``doubled``: handed out once more than needed. ``unacked``: what
+    the server still kept at the end, as the publisher says. IndexError: nobody sent that record.
+    """
+    span = (max(one["last_ns"] for one in got) - sent["start_ns"]) / 1e9
+    seen, count = bytearray(sent["count"]), 0
+    for index in range(len(got)):
+        numbers = array("Q", _numbers_path(board, index).read_bytes())
+        count += len(numbers)
+        for number in numbers:
+            seen[number] = 1
+    distinct = seen.count(1)
+    return {
+        "rate": distinct / span,
+        "lost": float(len(seen) - distinct),
+        "doubled": float(count - distinct),
+        "unacked": float(sent["unacked"]),
+    }
 
 
 def spread(samples_ns: list[int]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from meshmq.errors import BadFrame
 from meshmq.names import dead_letters_of, queue_of, retries_of
 
 if TYPE_CHECKING:
-    from meshmq.core.group import Group
+    from meshmq.core.group_waiting import Waiting
 
 ERROR, REASON, ATTEMPTS, FIRST, LAST = "$error", "$reason", "$attempts", "$first-time", "$last-time"
 TOPIC, STREAM, OFFSET, GROUP, REPLAYS = "$topic", "$stream", "$offset", "$group", "$replays"
@@ -48,7 +48,7 @@ class Undertaker(Reader):
 
     __slots__ = ("_heap", "_owner", "_waiting", "_wanted", "moves")
 
-    def __init__(self, owner: Group) -> None:
+    def __init__(self, owner: Waiting) -> None:
         super().__init__("", 1 << 62, 1 << 62, is_live=True)
         self._owner = owner
         self._waiting: dict[tuple[int, int], bool] = {}  # whether it is to be put back

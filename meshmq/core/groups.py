@@ -24,7 +24,8 @@ from meshmq.core import group_settings
 from meshmq.core.batches import BatchTools
 from meshmq.core.effects import SurveyLog
 from meshmq.core.feed import Feed
-from meshmq.core.group import Group, Shared
+from meshmq.core.group import Group
+from meshmq.core.group_waiting import Shared
 from meshmq.core.hand_out import HandOut, Member
 from meshmq.core.journal import (
     QUEUE,
@@ -242,6 +243,7 @@ class Groups:
         group.close()
         del self.by_name[name], self._by_id[group.settings.id]
         self.shared.woken.discard(group)
+        self.shared.changed.discard(group)
         for lane in [lane for lane, g in self.lanes.items() if g is group]:
             del self.lanes[lane]
         for link, members in self._by_link.items():
@@ -597,6 +599,7 @@ class Groups:
             shared.woken.clear()
             for group in woken:
                 group.pump(now_ns)
+                group.may_be_told(group.prefetch_records)
                 self._send_hand_outs(group)
                 due = group.next_deadline_ns(now_ns)
                 if due is not None and (not group.due_ns or due < group.due_ns):
@@ -625,14 +628,14 @@ class Groups:
     def entries(self, entries: list[Entry]) -> None:
         """Add what this turn changed: records moved, and the journal's record of it all."""
         records: list[JournalRecord] = [*self._deleted, *self._records]
-        for group in self.by_name.values():
+        for group in sorted(self.shared.changed, key=lambda g: g.settings.id):
             for move in group.undertaker.moves:
                 self.append_own(move.topic, move.payload, move.count)
             group.undertaker.moves.clear()
-            prefetch = sum([m.prefetch_records for m in group.members.values()])
-            delta = group.take_delta(prefetch)
+            delta = group.take_delta(group.prefetch_records)
             if delta is not None:
                 records.append(delta)
+        self.shared.changed.clear()
         self._deleted, self._records = [], []
         if records:
             journal = self._topic(JOURNAL)

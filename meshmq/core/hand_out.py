@@ -13,7 +13,7 @@ from meshmq.core.log import StoredBatch
 from meshmq.frames import HandOutRow
 
 if TYPE_CHECKING:
-    from meshmq.core.group import Group
+    from meshmq.core.group_waiting import Waiting
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +41,7 @@ class Source(Reader):
         suspect_records: ... and so many records further at most.
     """
 
-    owner: Group
+    owner: Waiting
     index: int
     trail: dict[tuple[int, int], Entry] = field(default_factory=dict)
     seen: dict[int, int] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from meshmq.core.batches import BatchTools
 from meshmq.core.effects import (
     Append,
     CloseLink,
@@ -16,7 +17,6 @@ from meshmq.core.effects import (
     Send,
     SurveyLog,
 )
-from meshmq.core.batches import BatchTools
 from meshmq.core.events import Committed, NodeEvent, RetentionPlanned, TimerFired, WallClock
 from meshmq.core.node import Node
 from meshmq.frames import Envelope

@@ -75,7 +75,8 @@ def _goal_text(goal: Goal, row: Row, medians: Medians) -> str:
     bound = goal.bound(medians)
     words = "at least" if goal.at_least else "at most"
     name = "" if goal.figure == "rate" else f"{goal.figure} "
-    label = next(entry.label for entry in row.entries if entry.key == goal.entry)
+    labels = {entry.key: entry.label for entry in row.entries}
+    label = labels.get(goal.entry, goal.entry)
     if bound is None:
         return f"{label}: {name}{words} {goal.text}"
     text = f"{label}: {name}{words} {number(bound)}"

@@ -263,6 +263,53 @@ def _fanout_row() -> Row:
     )
 
 
+QUEUE = (
+    Entry("redis-always", "Redis Streams group, always", redis_server.work_queue_always, SYNCED),
+    Entry(
+        "redis-everysec",
+        "Redis Streams group, everysec",
+        redis_server.work_queue_everysec,
+        NOT_SYNCED,
+    ),
+    Entry("jetstream", "NATS JetStream work queue", nats_server.work_queue, NOT_SYNCED),
+    Entry("rabbit-classic", "RabbitMQ classic queue", rabbit_server.work_queue_classic, SYNCED),
+    Entry("rabbit-quorum", "RabbitMQ quorum queue", rabbit_server.work_queue_quorum, SYNCED),
+    Entry("pyzmq", "pyzmq PUSH/PULL, acks, one a send", zmq_raw.work_queue_one_a_send),
+    Entry("pyzmq-batch", "pyzmq PUSH/PULL, acks, 100 a send", zmq_raw.work_queue_batches),
+)
+QUEUE_SYNCED = ("redis-always", "rabbit-classic", "rabbit-quorum")
+
+
+def _queue_rows() -> tuple[Row, Row]:
+    def row(size: int, text: str, *goals: Goal) -> Row:
+        return Row(
+            f"queue-{size}",
+            f"work queue: one producer, two workers, an ack for each record, {text}",
+            "rate",
+            "msg/s",
+            QUEUE,
+            (*goals, most("meshmq", "lost", 0), most("meshmq", "doubled", 0)),
+            others=(("lost", "records"), ("doubled", "records"), ("unacked", "records")),
+            size=size,
+        )
+
+    fastest = ("redis-everysec", "jetstream", *QUEUE_SYNCED)
+    return (
+        row(
+            100,
+            "100 B",
+            least("meshmq", 250_000),
+            times("meshmq", 4, *QUEUE_SYNCED, text="4 x the fastest peer that syncs"),
+        ),
+        row(
+            1024,
+            "1 KiB",
+            least("meshmq", 80_000),
+            times("meshmq", 1.5, *fastest, text="1.5 x the fastest peer"),
+        ),
+    )
+
+
 def _lone_rows() -> tuple[Row, Row]:
     latency = Row(
         "latency",
@@ -361,6 +408,7 @@ ROWS: dict[str, Row] = {
         _transient_row(),
         _replay_row(),
         _fanout_row(),
+        *_queue_rows(),
         *_lone_rows(),
         *_footprint_rows(),
     )

@@ -5,14 +5,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from meshmq.bench.job import CHUNK_BYTES, VALUE_COUNT, Board, Job, Tally, send_chunks, spread
+from meshmq.bench.job import (
+    CHUNK_BYTES,
+    NUMBER,
+    VALUE_COUNT,
+    Board,
+    Job,
+    Tally,
+    WorkTally,
+    send_chunks,
+    spread,
+    worked,
+)
 from meshmq.bench.procs import BenchError, Team
-from meshmq.bench.works import WORKS
+from meshmq.bench.works import WORKS, Settings
 from meshmq.cli import bench
+from tests.bench import report
+from tests.bench.peers import zmq_raw
+from tests.bench.rows import ROWS
 
 
 @pytest.mark.parametrize("size", [16, 100, 1024, 65_536, 1 << 20])
@@ -51,6 +66,76 @@ def test_the_window_holds_a_publisher_back_until_the_slowest_receiver_moves(tmp_
     send_chunks(job, send, 100, idle=lambda _: board.note(1, sent))
     assert sent == 500
     assert max(ahead) == 200
+
+
+def test_shared_records_carry_their_numbers() -> None:
+    got: list[bytes] = []
+    send_chunks(Job("", size=100, count=2100, shared=True), got.extend, 100)
+    assert [NUMBER.unpack_from(value)[0] for value in got] == list(range(2100))
+    assert {len(value) for value in got} == {100}
+
+
+def test_the_window_of_shared_records_counts_what_the_workers_have_together(tmp_path: Path) -> None:
+    board = Board(Board.create(str(tmp_path / "board")))
+    path = str(tmp_path / "board")
+    job = Job("", count=500, window=200, receivers=2, shared=True, board=path)
+    sent, ahead = 0, list[int]()
+
+    def send(values: object) -> None:
+        nonlocal sent
+        sent += 100
+        ahead.append(sent - board.total(2))
+        board.note(0, sent // 2)
+
+    send_chunks(job, send, 100, idle=lambda _: board.note(1, sent // 2))
+    assert sent == 500
+    assert max(ahead) == 200
+
+
+@pytest.mark.parametrize(
+    ("shares", "lost", "doubled"),
+    [
+        (([0, 2, 4], [1, 3]), 0, 0),
+        (([0, 2, 4], [1]), 1, 0),
+        (([0, 2, 4], [1, 2, 3]), 0, 1),
+        (([0, 2, 2], [1, 3]), 1, 1),
+        (([], [0, 1, 2, 3, 4]), 0, 0),
+    ],
+)
+def test_what_workers_got_is_compared_with_what_was_sent(
+    tmp_path: Path, shares: tuple[list[int], ...], lost: int, doubled: int
+) -> None:
+    path = Board.create(str(tmp_path / "board"))
+    tallies = [WorkTally(Job("", index=i, receivers=2, shared=True, board=path)) for i in (0, 1)]
+    for tally, numbers in zip(tallies, shares, strict=True):
+        for number in numbers:
+            tally.add(NUMBER.pack(number) + b"value")
+        tally.stamp()
+    assert not any(tally.is_finished() for tally in tallies)
+    Board(path).finish(5)
+    assert all(tally.is_finished() for tally in tallies) == (sum(map(len, shares)) >= 5)
+    got = [tally.result() for tally in tallies]
+    Board(path).wait_flags(2, timeout=0)
+    sent = {"count": 5, "start_ns": got[0]["last_ns"] - 10**9, "unacked": 3}
+    found = worked(path, got, sent)
+    assert (found["lost"], found["doubled"], found["unacked"]) == (lost, doubled, 3)
+    assert found["rate"] == pytest.approx(5 - lost, rel=0.1)
+
+
+@pytest.mark.parametrize("run", [zmq_raw.work_queue_one_a_send, zmq_raw.work_queue_batches])
+def test_two_workers_share_what_one_producer_sends(
+    tmp_path: Path, run: Callable[[Settings], dict[str, float]]
+) -> None:
+    found = run(Settings(count=20_000, directory=tmp_path))
+    assert found.pop("rate") > 0
+    assert found == {"lost": 0, "doubled": 0, "unacked": 0}
+    assert not list(tmp_path.iterdir())
+
+
+def test_goals_are_told_without_our_entry_too() -> None:
+    lines = list(report.goal_lines({"rows": {key: {} for key in ROWS}}))
+    assert len(lines) == sum(len(row.goals) for row in ROWS.values())
+    assert {line[3] for line in lines} == {"not measured"}
 
 
 def test_a_receiver_is_finished_when_it_has_what_was_sent(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from meshmq.bench.job import VALUE_COUNT, Board, Job
-from meshmq.bench.procs import READY_SECONDS, Process, Team
-from meshmq.bench.works import Figures, Settings
+from meshmq.bench.job import Board, Job, worked
+from meshmq.bench.procs import READY_SECONDS, RESULT_SECONDS, Process, Team
+from meshmq.bench.works import QUEUE_WORKERS, Figures, Settings
 
 CHUNK = 100  # messages in one pipeline, one batch, one look at the window
 Result = dict[str, Any]
-WINDOW = {"one": 16_384, "batch": 65_536, "fanout": 4096}
+WINDOW = {"one": 16_384, "batch": 65_536, "fanout": 4096, "queue": 16_384}
+SETTLED_SECONDS = 5.0  # a server may still be busy with the last acknowledgements
 
 
 class Skipped(Exception):
@@ -102,6 +103,41 @@ def fan(
     return received(*team.run(module, readers, ("pub", writer)))
 
 
+def queue(
+    team: Team,
+    module: str,
+    settings: Settings,
+    address: str,
+    options: dict[str, Any] | None = None,
+    workers: int = QUEUE_WORKERS,
+) -> Figures:
+    """One ``put`` and ``workers`` times ``work`` of ``module``, an acknowledgement a record."""
+    board = team.board()
+
+    def job(index: int) -> Job:
+        shared = {"board": board, "window": WINDOW["queue"], "receivers": workers, "shared": True}
+        return job_for(settings, address, index=index, options=options or {}, **shared)
+
+    takers = [("work", job(i)) for i in range(workers)]
+    return worked(board, *team.run(module, takers, ("put", job(0))))
+
+
+def wait_workers(job: Job) -> None:
+    """Return once every worker of ``job`` has finished."""
+    Board(job.board).wait_flags(job.receivers, RESULT_SECONDS)
+
+
+async def unacked_async(job: Job, ask: Callable[[], Awaitable[int]]) -> int:
+    """What ``ask`` says the server still keeps after the workers, once that no longer changes."""
+    await asyncio.to_thread(wait_workers, job)
+    until = time.monotonic() + SETTLED_SECONDS
+    left = await ask()
+    while left and time.monotonic() < until:
+        await asyncio.sleep(0.05)
+        left = await ask()
+    return left
+
+
 def lone(
     team: Team,
     module: str,
@@ -149,15 +185,13 @@ async def send_chunks_async(
     job: Job, send: Callable[[Sequence[bytes]], Awaitable[None]], chunk: int
 ) -> Result:
     """As meshmq.bench.job.send_chunks, awaited."""
-    values, board = job.values(), Board(job.board) if job.window else None
-    chunks = [values[i : i + chunk] for i in range(0, VALUE_COUNT, chunk)]
-    sent, turn, start_ns, end = 0, 0, time.monotonic_ns(), time.monotonic() + job.seconds
+    chunks, board = job.chunks(chunk), Board(job.board) if job.window else None
+    sent, start_ns, end = 0, time.monotonic_ns(), time.monotonic() + job.seconds
     while sent < job.count if job.count else time.monotonic() < end:
-        if board is not None and sent + chunk - board.least(job.receivers) > job.window:
+        if board is not None and sent + chunk - board.taken(job) > job.window:
             await asyncio.sleep(0.0001)
             continue
-        await send(chunks[turn])
-        turn = (turn + 1) % len(chunks)
+        await send(next(chunks))
         sent += chunk
     return sent_result(sent, start_ns, time.monotonic_ns())
 

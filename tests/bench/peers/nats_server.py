@@ -2,8 +2,8 @@
 JetStream with a file store for what is durable.
 
 As its users get the most out of it: 4,000 outstanding publish_async, an ordered push consumer for
-replay, raised pending limits. A JetStream confirmation does not follow a sync: it writes to the
-page cache and syncs every two minutes.
+replay, raised pending limits; a work queue's workers pull 200 and acknowledge each. A JetStream
+confirmation does not follow a sync: it writes to the page cache and syncs every two minutes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from meshmq.bench.job import (
     Board,
     Job,
     Tally,
+    WorkTally,
     ready,
     ready_then_go,
     spread,
@@ -43,15 +44,20 @@ from tests.bench.peers.common import (
     need_module,
     need_program,
     on_a_loop,
+    queue,
     received,
     send_chunks_async,
     send_paced_async,
+    unacked_async,
     wait_port,
 )
 
 MODULE = __name__
 OUTSTANDING = 4000
 CHUNK = 50
+FETCH = 200
+FETCH_SECONDS = 0.1  # how long a fetch that is not full may wait for more
+ACKS_PENDING = 20_000
 PENDING = {"pending_msgs_limit": 5_000_000, "pending_bytes_limit": 4 << 30}
 STREAM_SEQUENCE = 5  # token of a JetStream reply subject that holds what others call offset
 
@@ -122,17 +128,18 @@ async def _sub_delays(job: Job, link: Any) -> Result:
     return tally.result(**spread(samples[1:]))
 
 
-async def _stream(link: Any) -> Any:
-    from nats.js.api import StorageType, StreamConfig
+async def _stream(job: Job, link: Any) -> Any:
+    from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 
     stream = link.jetstream(publish_async_max_pending=OUTSTANDING)
-    config = StreamConfig(name="S", subjects=["s.>"], storage=StorageType.FILE)
+    retention = RetentionPolicy.WORK_QUEUE if job.shared else RetentionPolicy.LIMITS
+    config = StreamConfig(name="S", subjects=["s.>"], storage=StorageType.FILE, retention=retention)
     await stream.add_stream(config)
     return stream
 
 
 async def _js_pub(job: Job, link: Any) -> Result:
-    stream = await _stream(link)
+    stream = await _stream(job, link)
     subjects = [f"s.{i}" for i in range(job.options.get("topics", 0))] or ["s.x"]
     turn, failed = 0, list[BaseException]()
 
@@ -172,7 +179,7 @@ def _js_reader(tally: Tally, seen: asyncio.Event, count: int) -> Callable[[Any],
 
 async def _js_live(job: Job, link: Any) -> Result:
     tally = Tally(job)
-    stream = await _stream(link)
+    stream = await _stream(job, link)
     on = _js_reader(tally, asyncio.Event(), 0)
     await stream.subscribe("s.>", cb=on, ordered_consumer=True, **PENDING)
     ready()
@@ -193,6 +200,41 @@ async def _js_replay(job: Job, link: Any) -> Result:
     return tally.result(seconds=(tally.last_ns - start_ns) / 1e9)
 
 
+async def _put(job: Job, link: Any) -> Result:
+    sent = await _js_pub(job, link)
+    stream = link.jetstream()
+
+    async def ask() -> int:
+        # What is acknowledged, such a stream does not keep.
+        messages: int = (await stream.stream_info("S")).state.messages
+        return messages
+
+    return {**sent, "unacked": await unacked_async(job, ask)}
+
+
+async def _work(job: Job, link: Any) -> Result:
+    from nats.js.api import AckPolicy, ConsumerConfig
+
+    tally, stream = WorkTally(job), await _stream(job, link)
+    config = ConsumerConfig(
+        durable_name="w", ack_policy=AckPolicy.EXPLICIT, max_ack_pending=ACKS_PENDING
+    )
+    await stream.add_consumer("S", config)
+    consumer = await stream.pull_subscribe_bind("w", "S", **PENDING)
+    ready()
+    while not tally.is_finished():
+        try:
+            messages = await consumer.fetch(FETCH, timeout=FETCH_SECONDS)
+        except TimeoutError:
+            continue
+        for message in messages:
+            tally.add(message.data)
+            await message.ack()
+        tally.stamp()
+    await link.flush(10)
+    return tally.result()
+
+
 ROLES = {
     "pub": _run(_pub),
     "sub": _run(_sub),
@@ -201,6 +243,8 @@ ROLES = {
     "js_pub": _run(_js_pub),
     "js_live": _run(_js_live),
     "js_replay": _run(_js_replay),
+    "put": _run(_put),
+    "work": _run(_work),
 }
 
 _CONFIG = """\
@@ -251,6 +295,11 @@ def replay(settings: Settings) -> Figures:
         team.run(MODULE, [], ("js_pub", job))
         _, read = team.run(MODULE, [], ("js_replay", job))
         return {"rate": read["count"] / read["seconds"]}
+
+
+def work_queue(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        return queue(team, MODULE, settings, address)
 
 
 def transient(settings: Settings) -> Figures:

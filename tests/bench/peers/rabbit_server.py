@@ -1,8 +1,9 @@
-"""RabbitMQ: streams from rstream, quorum queues and a fanout exchange from pika.
+"""RabbitMQ: streams from rstream, queues and a fanout exchange from pika.
 
 As its users get the most out of it: batches of 200 with 8,000 unconfirmed to a stream, 1,000
-unconfirmed to a quorum queue, automatic acknowledgement for what is transient. A quorum queue of
-one node confirms after its write-ahead log is synced; a stream confirms from the page cache.
+unconfirmed to a queue, a prefetch of 300 and a basic.ack a message for workers, automatic
+acknowledgement for what is transient. A quorum queue of one node confirms after its write-ahead log
+is synced; a stream confirms from the page cache.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from meshmq.bench.job import STAMP, Board, Job, Tally, ready, ready_then_go, spread
+from meshmq.bench.job import STAMP, Board, Job, Tally, WorkTally, ready, ready_then_go, spread
 from meshmq.bench.procs import Team
 from meshmq.bench.works import LONE_RATE, Figures, Settings
 from tests.bench.peers.common import (
@@ -30,24 +31,28 @@ from tests.bench.peers.common import (
     need_module,
     need_program,
     on_a_loop,
+    queue,
     received,
     send_chunks_async,
     send_paced_async,
+    unacked_async,
     wait_port,
 )
 
 MODULE = __name__
 STREAM_BATCH, STREAM_OUTSTANDING = 200, 8000
 QUEUE_BATCH, QUEUE_OUTSTANDING = 50, 1000
+PREFETCH = 300
+QUORUM, CLASSIC = {"type": "quorum"}, {"type": "classic"}  # a queue job's options
 PUBLISH_BATCH = 100
 WRITE_BUFFER = 4 << 20  # pika's: beyond it a publisher lets the loop write
 START_SECONDS = 60.0
 LOGIN = {"username": "guest", "password": "guest"}
 
 
-async def _until(is_so: Callable[[], bool]) -> None:
+async def _until(is_so: Callable[[], bool], pause: float = 0.0002) -> None:
     while not is_so():  # noqa: ASYNC110 (the clients have callbacks, the write buffer not even that)
-        await asyncio.sleep(0.0002)
+        await asyncio.sleep(pause)
 
 
 # -- streams -----------------------------------------------------------------------------------
@@ -160,11 +165,18 @@ async def _called(method: Callable[..., Any], *arguments: Any, **named: Any) -> 
     return await answered
 
 
-async def quorum_pub(job: Job) -> Result:
+async def _queue(job: Job) -> tuple[Any, int]:
+    """A channel on which the job's queue is declared, and how many messages wait there."""
+    channel, kind = await _channel(job), {"x-queue-type": job.options["type"]}
+    frame = await _called(channel.queue_declare, "q", durable=True, arguments=kind)
+    return channel, frame.method.message_count
+
+
+async def queue_pub(job: Job) -> Result:
     import pika
 
-    channel, lasting = await _channel(job), pika.BasicProperties(delivery_mode=2)
-    await _called(channel.queue_declare, "q", durable=True, arguments={"x-queue-type": "quorum"})
+    channel, _ = await _queue(job)
+    lasting = pika.BasicProperties(delivery_mode=2)
     unconfirmed: set[int] = set()
     tag = least = 0
 
@@ -194,7 +206,38 @@ async def quorum_pub(job: Job) -> Result:
     sent = await send_chunks_async(job, send, QUEUE_BATCH)
     await _until(lambda: not unconfirmed)
     sent["stop_ns"] = time.monotonic_ns()
+    if job.board:
+        Board(job.board).finish(sent["count"])
     return sent
+
+
+async def put(job: Job) -> Result:
+    sent = await queue_pub(job)
+
+    async def ask() -> int:
+        # What was unacknowledged when its worker's connection ended waits again.
+        return (await _queue(job))[1]
+
+    return {**sent, "unacked": await unacked_async(job, ask)}
+
+
+async def work(job: Job) -> Result:
+    tally, (channel, _) = WorkTally(job), await _queue(job)
+
+    def on(_channel: Any, method: Any, _properties: Any, value: bytes) -> None:
+        tally.add(value)
+        channel.basic_ack(method.delivery_tag)
+        tally.stamp()
+
+    await _called(channel.basic_qos, prefetch_count=PREFETCH)
+    await _called(channel.basic_consume, "q", on)
+    ready()
+    await _until(tally.is_finished, 0.02)
+    closed = asyncio.Event()
+    channel.add_on_close_callback(lambda *_: closed.set())
+    channel.close()
+    await closed.wait()
+    return tally.result()
 
 
 async def _fanout(job: Job) -> Any:
@@ -273,7 +316,7 @@ ROLES = {
     main.__name__: on_a_loop(main)
     for main in (
         *(stream_pub, stream_live, stream_all),
-        *(quorum_pub, pub, pub_paced, sub, sub_delays),
+        *(queue_pub, put, work, pub, pub_paced, sub, sub_delays),
     )
 }
 
@@ -296,7 +339,8 @@ def _server(settings: Settings, module: str) -> Iterator[tuple[Team, str]]:
     need_module(module)
     # Debian's wrapper in sbin changes the user; the script itself runs as anyone.
     program = need_program("rabbitmq-server", "/usr/lib/rabbitmq/bin")
-    port, stream_port = free_port(), free_port()
+    mapper = need_program("epmd")
+    port, stream_port, mapper_port = free_port(), free_port(), free_port()
     with Team(settings.directory) as team:
         folder = data_folder(team)
         config, plugins = folder / "rabbitmq.conf", folder / "enabled_plugins"
@@ -312,9 +356,12 @@ def _server(settings: Settings, module: str) -> Iterator[tuple[Team, str]]:
             "RABBITMQ_PID_FILE": folder / "pid",
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_DIST_PORT": free_port(),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
-            " -start_epmd false -erl_epmd_port " + str(free_port()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": mapper_port,
         }
+        # Without one, RabbitMQ leaves a daemon of its own behind that listens on every address.
+        argv = [mapper, "-port", str(mapper_port), "-address", "127.0.0.1"]
+        wait_port(team.server(argv, "epmd"), mapper_port)
         argv = ["env", *(f"{name}={value}" for name, value in environment.items()), program]
         server = team.server(argv, "rabbitmq")
         wait_port(server, port, START_SECONDS)
@@ -329,7 +376,8 @@ def publish_stream(settings: Settings) -> Figures:
 
 def publish_quorum(settings: Settings) -> Figures:
     with _server(settings, "pika") as (team, address):
-        return confirmed(team.run(MODULE, [], ("quorum_pub", job_for(settings, address)))[1])
+        job = job_for(settings, address, options=QUORUM)
+        return confirmed(team.run(MODULE, [], ("queue_pub", job))[1])
 
 
 def end_to_end_stream(settings: Settings) -> Figures:
@@ -346,6 +394,19 @@ def replay_stream(settings: Settings) -> Figures:
         team.run(MODULE, [], ("stream_pub", job))
         _, read = team.run(MODULE, [], ("stream_all", job))
         return {"rate": read["count"] / read["seconds"]}
+
+
+def _work_queue(settings: Settings, kind: dict[str, Any]) -> Figures:
+    with _server(settings, "pika") as (team, address):
+        return queue(team, MODULE, settings, address, kind)
+
+
+def work_queue_classic(settings: Settings) -> Figures:
+    return _work_queue(settings, CLASSIC)
+
+
+def work_queue_quorum(settings: Settings) -> Figures:
+    return _work_queue(settings, QUORUM)
 
 
 def transient(settings: Settings) -> Figures:

@@ -1,7 +1,8 @@
 """Redis from redis-py with hiredis: Streams for what is durable, PUBLISH for what is not.
 
 As its users get the most out of it: a blocking client, pipelines without transaction (500 XADD,
-100 PUBLISH), XREAD 1,000 at a time, no rewrite of the append-only file meanwhile.
+100 PUBLISH), XREAD 1,000 at a time, no rewrite of the append-only file meanwhile. Workers of a
+queue XREADGROUP 100 at a time and acknowledge them by a pipeline of 100 XACK.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from meshmq.bench.job import (
     Board,
     Job,
     Tally,
+    WorkTally,
     ready,
     ready_then_go,
     send_chunks,
@@ -41,14 +43,18 @@ from tests.bench.peers.common import (
     lone,
     need_module,
     need_program,
+    queue,
     received,
     sent_result,
     wait_port,
+    wait_workers,
 )
 
 MODULE = __name__
 PIPELINE = 500
 READ = 1000
+WORK = 100
+GROUP = "g"
 
 
 def _client(job: Job) -> Any:
@@ -105,6 +111,31 @@ def xread_all(job: Job) -> dict[str, Any]:
                 last = entry
             count += len(entries)
     return {"count": count, "bytes": size, "seconds": (time.monotonic_ns() - start_ns) / 1e9}
+
+
+def put(job: Job) -> dict[str, Any]:
+    sent = xadd(job)
+    wait_workers(job)
+    group = _client(job).xinfo_groups("s")[0]
+    return {**sent, "unacked": group["pending"] + group["lag"]}
+
+
+def work(job: Job) -> dict[str, Any]:
+    import redis
+
+    client, tally = _client(job), WorkTally(job)
+    with contextlib.suppress(redis.ResponseError):  # another worker was first
+        client.xgroup_create("s", GROUP, id="0", mkstream=True)
+    ready()
+    while not tally.is_finished():
+        for _, entries in client.xreadgroup(GROUP, job.index, {"s": ">"}, count=WORK, block=100):
+            acks = client.pipeline(transaction=False)
+            for entry, fields in entries:
+                tally.add(fields[b"d"])
+                acks.xack("s", GROUP, entry)
+            acks.execute()
+            tally.stamp()
+    return tally.result()
 
 
 def pub(job: Job) -> dict[str, Any]:
@@ -169,6 +200,8 @@ ROLES = {
     "xadd": xadd,
     "xread_live": xread_live,
     "xread_all": xread_all,
+    "put": put,
+    "work": work,
     "pub": pub,
     "sub": sub,
     "pub_paced": pub_paced,
@@ -225,6 +258,19 @@ def replay(settings: Settings) -> Figures:
         team.run(MODULE, [], ("xadd", job))
         _, read = team.run(MODULE, [], ("xread_all", job))
         return {"rate": read["count"] / read["seconds"]}
+
+
+def _work_queue(settings: Settings, fsync: str) -> Figures:
+    with _server(settings, fsync) as (team, address):
+        return queue(team, MODULE, settings, address)
+
+
+def work_queue_always(settings: Settings) -> Figures:
+    return _work_queue(settings, "always")
+
+
+def work_queue_everysec(settings: Settings) -> Figures:
+    return _work_queue(settings, "everysec")
 
 
 def transient(settings: Settings) -> Figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from meshmq.bench.job import (
     Board,
     Job,
     Tally,
+    WorkTally,
     ready,
     ready_then_go,
     send_chunks,
@@ -29,12 +31,16 @@ from tests.bench.peers.common import (
     free_port,
     job_for,
     lone,
+    queue,
     sent_result,
 )
 
 MODULE = __name__
 HIGH_WATER = 100_000  # messages; above any window used here, so that PUB drops nothing
 LENGTH = struct.Struct("<I")
+NUMBER_BYTES = 8  # of a queue's record, and of its acknowledgement
+CREDIT = {"one": 4096, "batch": 16_384}  # records that may be without acknowledgement
+ACK_SECONDS = 30
 SETTLE_SECONDS = 0.5  # a SUB's subscription reaches its PUB some time after connect
 
 
@@ -78,31 +84,94 @@ def pub(job: Job) -> dict[str, Any]:
     return sent_result(sent.count, sent.start_ns, sent.stop_ns)
 
 
+def _split(data: bytes) -> list[bytes]:
+    values, at, end = [], 0, len(data)
+    while at < end:
+        size: int = LENGTH.unpack_from(data, at)[0]
+        values.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return values
+
+
+def _receive(socket: zmq.Socket[bytes], tally: Tally, on: Callable[[bytes], object]) -> None:
+    """Every frame to ``on`` until ``tally`` is finished."""
+    socket.rcvtimeo, receive = 100, socket.recv
+    while not tally.is_finished():
+        try:
+            while True:
+                on(receive())
+        except zmq.Again:
+            # No new stamp: the last one must stay within `step` messages of the last message.
+            tally.board.note(tally.index, tally.count)
+
+
 def sub(job: Job) -> dict[str, Any]:
     socket = _socket(zmq.SUB if job.options["kind"] == "pub" else zmq.PULL)
     if job.options["kind"] == "pub":
         socket.subscribe(b"")
     socket.connect(job.address)
-    socket.rcvtimeo = 100
     tally = Tally(job)
+
+    def on_batch(data: bytes) -> None:
+        for value in _split(data):
+            tally.add(value)
+        tally.stamp()
+
     ready()
-    receive, add, batched = socket.recv, tally.add, job.options["batch"]
-    while not tally.is_finished():
-        try:
-            while True:
-                data = receive()
-                if not batched:
-                    add(data)
-                    continue
-                at, end = 0, len(data)
-                while at < end:
-                    size: int = LENGTH.unpack_from(data, at)[0]
-                    add(data[at + 4 : at + 4 + size])
-                    at += 4 + size
-                tally.stamp()
-        except zmq.Again:
-            # No new stamp: the last one must stay within `step` messages of the last message.
-            tally.board.note(tally.index, tally.count)
+    _receive(socket, tally, on_batch if job.options["batch"] else tally.add)
+    return tally.result()
+
+
+def put(job: Job) -> dict[str, Any]:
+    """Push as far as the acknowledgements allow: at most a credit ahead of them."""
+    records, acks = _socket(zmq.PUSH), _socket(zmq.PULL)
+    records.bind(job.address)
+    acks.bind(job.options["acks"])
+    acks.rcvtimeo = ACK_SECONDS * 1000
+    batched = job.options["batch"]
+    send, credit = (_batches if batched else _one_by_one)(records), job.options["credit"]
+    unacked = 0
+
+    def settle(most: int) -> None:
+        """Take acknowledgements: all that are here, and until no more than ``most`` are missing."""
+        nonlocal unacked
+        while unacked > most or acks.poll(0):
+            unacked -= len(acks.recv()) // NUMBER_BYTES
+
+    def push(values: Sequence[bytes]) -> None:
+        nonlocal unacked
+        settle(credit - len(values))
+        send(values)
+        unacked += len(values)
+
+    time.sleep(SETTLE_SECONDS)
+    ready_then_go()
+    sent = send_chunks(job, push, CHUNK)
+    Board(job.board).finish(sent.count)
+    with contextlib.suppress(zmq.Again):  # lost; the workers' counts tell it too
+        settle(0)
+    return {**sent_result(sent.count, sent.start_ns, sent.stop_ns), "unacked": unacked}
+
+
+def work(job: Job) -> dict[str, Any]:
+    records, acks, tally = _socket(zmq.PULL), _socket(zmq.PUSH), WorkTally(job)
+    records.connect(job.address)
+    acks.connect(job.options["acks"])
+    acknowledge = acks.send
+
+    def on_one(value: bytes) -> None:
+        tally.add(value)
+        acknowledge(value[:NUMBER_BYTES])
+
+    def on_batch(data: bytes) -> None:
+        values = _split(data)
+        for value in values:
+            tally.add(value)
+        acknowledge(b"".join([value[:NUMBER_BYTES] for value in values]))
+        tally.stamp()
+
+    ready()
+    _receive(records, tally, on_batch if job.options["batch"] else on_one)
     return tally.result()
 
 
@@ -174,6 +243,8 @@ def round_trips(job: Job) -> dict[str, Any]:
 ROLES = {
     "pub": pub,
     "sub": sub,
+    "put": put,
+    "work": work,
     "forward": forward,
     "echo": echo,
     "pub_paced": pub_paced,
@@ -216,6 +287,20 @@ def fanout_one_a_send(settings: Settings) -> Figures:
 
 def fanout_batches(settings: Settings) -> Figures:
     return _fan(settings, "pub", True, FANOUT_RECEIVERS)
+
+
+def _work_queue(settings: Settings, kind: str) -> Figures:
+    options = {"batch": kind == "batch", "credit": CREDIT[kind], "acks": _address()}
+    with Team(settings.directory) as team:
+        return queue(team, MODULE, settings, _address(), options)
+
+
+def work_queue_one_a_send(settings: Settings) -> Figures:
+    return _work_queue(settings, "one")
+
+
+def work_queue_batches(settings: Settings) -> Figures:
+    return _work_queue(settings, "batch")
 
 
 def forwarder(settings: Settings) -> Figures:

@@ -1,0 +1,511 @@
+"""What members of a group have in their hands, and what becomes of it.
+
+Rules:
+1. Only what is synced is handed out, within a member's prefetch, the group's rate, and what the
+   journal has room for (core/group_journal.py).
+2. A hand-out's number is good for the member it was made for until its records are settled, taken
+   back (time, lost session, seek) or handed to another; later words about it are refused.
+"""
+
+from __future__ import annotations
+
+import heapq
+import zlib
+from collections.abc import Sequence
+
+from meshmq import limits
+from meshmq.core.group_waiting import AGAIN_MAX, Waiting
+from meshmq.core.hand_out import HandOut, Member, Ready
+from meshmq.core.journal import REJECTED, SUSPECT, Mark
+from meshmq.core.key_order import KeyOrder, KeyState
+from meshmq.errors import BadFrame
+from meshmq.frames import BACKOFF, HandOutRow, SettleRow
+
+WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
+
+
+class Hands(Waiting):
+    """See the module's header."""
+
+    def next_deadline_ns(self, now_ns: int) -> int | None:
+        """When ``tick`` has something to do."""
+        due: list[int] = []
+        if self._deadlines:
+            due.append(self._deadlines[0][0])
+        at_ms = self.schedule.next_ms()
+        if at_ms is not None and len(self._again) < AGAIN_MAX:
+            due.append(max(now_ns, at_ms * limits.MS - self.shared.wall_offset_ns))
+        if self.grace_until_ns > now_ns and self.members:
+            due.append(self.grace_until_ns)
+        if self.settings.rate and self._tokens < 1 and self.members and self._has_work:
+            due.append(self._tokens_at_ns + int((1 - self._tokens) * 1e9 / self.settings.rate) + 1)
+        return min(due) if due else None
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._again) or any(self.ready.values())
+
+    def tick(self, now_ns: int) -> None:
+        """Take back what is over its time; what is due can be handed out."""
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= now_ns:
+            _, number = heapq.heappop(deadlines)
+            hand_out = self.hand_outs.get(number)
+            if hand_out is not None:
+                self._expire(hand_out, now_ns)
+        self.wake()
+
+    def pump(self, now_ns: int) -> None:
+        """Hand out what can be, within the members' room."""
+        self._take_due(now_ns)
+        self.undertaker.pump()
+        members = self._takers()
+        if not members:
+            self.feed_sources()
+            return
+        while any(m.in_flight < m.prefetch_records for m in members):
+            if self._again:
+                self._fetch_again()
+            ready = self._next_ready(now_ns)
+            if ready is None:
+                break
+            most = self._allowed(now_ns)
+            if most <= 0:
+                break
+            if self.by_key is not None:
+                handed = self._hand_out_by_key(ready, members, most, now_ns)
+            else:
+                handed = self._hand_out_any(ready, members, most, now_ns)
+            if not ready.runs:
+                self._used_up(ready)
+            elif not handed:
+                break
+        self.feed_sources()
+
+    @property
+    def prefetch_records(self) -> int:
+        """Of all members."""
+        return sum([m.prefetch_records for m in self.members.values()])
+
+    def _takers(self) -> list[Member]:
+        """Members that may be given something now."""
+        if self.settings.paused:
+            return []
+        may_send_to = self.feed.may_send_to
+        return [m for m in self.members.values() if m.is_active and may_send_to(m.link)]
+
+    def _next_ready(self, now_ns: int) -> Ready | None:
+        """What is to be handed out next, the highest priority first."""
+        for priority in sorted(self.ready, reverse=True):
+            queue = self.ready[priority]
+            while queue:
+                ready = queue[0]
+                if ready.version != self._version:
+                    self._look_again(ready)
+                if not ready.runs:
+                    self._used_up(ready)
+                    continue
+                if ready.suspect and now_ns < self.grace_until_ns:
+                    break  # their member may come back for them
+                return ready
+            if not queue:
+                del self.ready[priority]
+        return None
+
+    def _allowed(self, now_ns: int) -> int:
+        """Records that may go out now: the group's rate, and what the journal has room for."""
+        most = self.go_ahead_records
+        rate = self.settings.rate
+        if not rate:
+            return most
+        burst = max(1.0, rate / 10)
+        passed = max(0, now_ns - self._tokens_at_ns)
+        self._tokens = min(burst, self._tokens + passed * rate / 1e9)
+        self._tokens_at_ns = now_ns
+        return min(most, int(self._tokens))
+
+    def _hand_out_any(self, ready: Ready, members: Sequence[Member], most: int, now_ns: int) -> int:
+        """Give the front of ``ready`` to whoever has most room; return how many records."""
+        b = ready.batch
+        record_bytes = len(b.payload) / b.count
+        member, room = None, 0
+        for m in members:
+            fits = m.room(record_bytes)
+            if fits > room:
+                member, room = m, fits
+        if member is None:
+            return 0
+        index, count = ready.runs[0]
+        n = min(count, room, most)
+        if n == count:
+            ready.runs.popleft()
+        else:
+            ready.runs[0] = (index + n, count - n)
+        self._give(ready, member, range(index, index + n), None, now_ns)
+        return n
+
+    def _hand_out_by_key(
+        self, ready: Ready, members: Sequence[Member], most: int, now_ns: int
+    ) -> int:
+        """Walk the front of ``ready``: each record goes where its key is, or to whoever has most
+        room, or is held back. Returns how many records left ``ready``."""
+        order = self.by_key
+        assert order is not None
+        b = ready.batch
+        if ready.records is None:
+            try:
+                ready.records = self.tools.decode(b.payload, b.count)
+            except BadFrame:
+                ready.runs.clear()
+                return 0
+        keys = ready.records.keys
+        if keys is None:
+            return self._hand_out_any(ready, members, most, now_ns)
+        record_bytes = len(b.payload) / b.count
+        rooms = {id(m): m.room(record_bytes) for m in members}
+        target = max(members, key=lambda m: rooms[id(m)])
+        given: dict[int, tuple[Member, list[int]]] = {}
+        walked = handed = 0
+        states, stream, base = order.keys, b.stream, b.base_offset
+        again = ready.source is None
+        while ready.runs and handed < most:
+            index, count = ready.runs[0]
+            done = 0
+            for i in range(index, index + count):
+                key = keys[i]
+                state = states.get((stream, key)) if key else None
+                member = target
+                if state is not None:
+                    if again and not self._may_go(order, state, base + i, ready.marked):
+                        done += 1
+                        continue
+                    if not again and (state.failed or state.held or state.released):
+                        order.hold(state, base + i)
+                        done += 1
+                        continue
+                    if state.out:
+                        member = state.member or target
+                        if rooms.get(id(member), 0) <= 0:
+                            order.hold(state, base + i)
+                            done += 1
+                            continue
+                if rooms[id(member)] <= 0:
+                    target = max(members, key=lambda m: rooms[id(m)])
+                    if member is not target:
+                        member = target
+                    if rooms[id(member)] <= 0:
+                        break
+                if handed >= most:
+                    break
+                if key:
+                    if state is None:
+                        state = states[stream, key] = KeyState()
+                    order.given(state, member)
+                    if again and ready.marked:
+                        state.failed.remove(base + i)
+                rooms[id(member)] -= 1
+                handed += 1
+                done += 1
+                found = given.get(id(member))
+                if found is None:
+                    found = given[id(member)] = (member, [])
+                found[1].append(i)
+            walked += done
+            if done < count:
+                ready.runs[0] = (index + done, count - done)
+                break
+            ready.runs.popleft()
+        for member, indices in given.values():
+            self._give(ready, member, indices, keys, now_ns)
+        return walked
+
+    def _may_go(self, order: KeyOrder, state: KeyState, offset: int, marked: bool) -> bool:
+        """Whether a record fetched by its offset goes out now; else it waits for its turn."""
+        if marked:
+            if state.out or state.failed[:1] != [offset]:
+                self._blocked.add((self._fetcher.wanted[0], offset))
+                return False
+            return True
+        if state.released:
+            state.released -= 1
+        if state.failed or (state.out and state.member is None):
+            order.hold(state, offset)
+            return False
+        return True
+
+    def _give(
+        self, ready: Ready, member: Member, indices: Sequence[int],
+        keys: Sequence[bytes] | None, now_ns: int,
+    ) -> None:  # fmt: skip
+        """Put records of one batch into a member's hands."""
+        b = ready.batch
+        n, first, base = len(indices), indices[0], b.base_offset
+        contiguous = indices[-1] - first == n - 1
+        record_bytes = len(b.payload) / b.count
+        if contiguous and n * WHOLE_SHARE >= b.count:
+            payload, checksum, skip, held = b.payload, b.checksum, first, b.count
+        else:
+            if ready.records is None:
+                ready.records = self.tools.decode(b.payload, b.count)
+            payload, skip, held = self.tools.pick(ready.records, indices), 0, n
+            checksum = zlib.crc32(payload)
+        offsets = None if contiguous else [base + i for i in indices]
+        h = HandOut(
+            self.shared.number(), member, b.stream, base + first, n, offsets, (1 << n) - 1,
+            now_ns + member.ack_timeout_ns, ready.attempt, ready.priority, ready.entry,
+            record_bytes, ready.marked, ready.suspect,
+            None if keys is None else [keys[i] for i in indices],
+            append_ms=b.append_time_ns // limits.MS,
+        )  # fmt: skip
+        self._hold(h)
+        row = HandOutRow(
+            ready.topic, h.number, h.first, n, skip, held, len(payload), checksum,
+            b.append_time_ns, b.lsn, b.slot, ready.attempt, ready.suspect,
+            () if offsets is None else tuple(offsets),
+        )  # fmt: skip
+        member.rows.append((row, payload))
+        self.touched[id(member)] = member
+        self.handed_total += n
+        if ready.attempt > 1 or ready.suspect:
+            self.redelivered += n
+        if self.settings.rate:
+            self._tokens -= n
+        if ready.source is not None:
+            self.reached(ready.source, b.lsn, b.slot)
+
+    def _hold(self, h: HandOut) -> None:
+        member = h.member
+        self.hand_outs[h.number] = h
+        member.hand_outs[h.number] = h
+        n = h.left.bit_count()
+        member.in_flight += n
+        member.in_flight_bytes += n * h.record_bytes
+        self.in_flight += n
+        heapq.heappush(self._deadlines, (h.deadline_ns, h.number))
+
+    def _let_go(self, h: HandOut, bits: int) -> None:
+        """These records are no longer in the member's hands."""
+        n = bits.bit_count()
+        member = h.member
+        h.left &= ~bits
+        member.in_flight -= n
+        member.in_flight_bytes -= n * h.record_bytes
+        self.in_flight -= n
+        self.wake()
+        if not h.left:
+            del self.hand_outs[h.number]
+            del member.hand_outs[h.number]
+            if not member.hand_outs:
+                member.in_flight_bytes = 0.0
+        if self.adopted:
+            for first, count in h.runs(bits):
+                self.adopted.difference_update((h.stream, o) for o in range(first, first + count))
+
+    def ack(self, h: HandOut, bits: int) -> None:
+        """Done."""
+        n = bits.bit_count()
+        self.acked += n
+        for first, count in h.runs(bits):
+            self.settle_run(h.stream, first, count, h.marked)
+        if h.entry is not None and not h.marked:
+            self.lift(h.entry, n)
+        self._let_go(h, bits)
+        if h.keys is not None:
+            self._keys_taken(h, bits)
+
+    def nack(self, h: HandOut, bits: int, delay_ns: int, reason: str, now_ns: int) -> None:
+        """Again, after a delay; too often, and it goes to the dead letters."""
+        self.nacked += bits.bit_count()
+        self._fail(h, bits, delay_ns, reason, 0, now_ns)
+
+    def reject(self, h: HandOut, bits: int, reason: str, now_ns: int) -> None:
+        """Never again: to the dead letters."""
+        self.rejected += bits.bit_count()
+        self._fail(h, bits, 0, reason, REJECTED, now_ns)
+
+    def give_back(self, h: HandOut, bits: int, suspect: bool) -> None:
+        """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out."""
+        self._let_go(h, bits)
+        for index in h.indices(bits):
+            offset = h.offset_of(index)
+            if suspect or h.suspect:
+                self._suspects.add((h.stream, offset))
+            key = h.keys[index] if h.keys is not None else b""
+            if self.by_key is not None and key:
+                self.by_key.taken(h.stream, key)
+                if h.marked:
+                    self.by_key.fail(h.stream, key, offset)
+                else:
+                    self.by_key.hold(self.by_key.state(h.stream, key), offset)
+                    continue
+            self._push_again(h.stream, offset, h.priority)
+        if h.keys is not None:
+            self._release_keys(h.stream, {h.keys[i] for i in h.indices(bits)})
+
+    def _fail(
+        self, h: HandOut, bits: int, delay_ns: int, reason: str, flags: int, now_ns: int
+    ) -> None:
+        now_ms = self.wall_ms(now_ns)
+        most = self.settings.max_deliveries
+        self._let_go(h, bits)
+        if not h.marked and h.entry is not None:
+            self.lift(h.entry, bits.bit_count())
+        for index in h.indices(bits):
+            offset = h.offset_of(index)
+            key = h.keys[index] if h.keys is not None else b""
+            old = self.state.marks.get((h.stream, offset))
+            dies = flags & REJECTED or h.attempt >= most
+            wait_ms = (
+                self._backoff_ms(h.attempt) if delay_ns == BACKOFF else -(-delay_ns // limits.MS)
+            )
+            mark = Mark(
+                h.attempt, now_ms if dies else now_ms + wait_ms,
+                flags | (SUSPECT if (h.stream, offset) in self._suspects else 0),
+                old.first_ms if old and old.first_ms else now_ms, now_ms, h.priority, key, reason,
+            )  # fmt: skip
+            self.set_mark(h.stream, offset, mark)
+            if key and self.by_key is not None:
+                self.by_key.taken(h.stream, key)
+                self.by_key.fail(h.stream, key, offset)
+                self._revoke_later(h.stream, key, offset)
+            if dies:
+                self.undertaker.bury(h.stream, offset)
+            else:
+                self.retrying += 1
+                self.schedule.add(mark.due_ms, h.stream, offset, h.priority)
+
+    def _backoff_ms(self, attempt: int) -> int:
+        s = self.settings
+        delay = min(s.backoff_ns << min(attempt - 1, 40), s.backoff_max_ns)
+        return int(delay * (0.8 + 0.4 * self.shared.entropy.random())) // limits.MS
+
+    def _expire(self, h: HandOut, now_ns: int) -> None:
+        """Take back what was not settled in time."""
+        bits, later = 0, 0
+        if h.longer:
+            for index in h.indices(h.left):
+                deadline = h.deadline_of(index)
+                if deadline <= now_ns:
+                    bits |= 1 << index
+                else:
+                    later = min(later, deadline) if later else deadline
+        else:
+            bits = h.left
+        if later:
+            heapq.heappush(self._deadlines, (later, h.number))
+        if not bits:
+            return
+        self.expired += bits.bit_count()
+        self.take_back(h, bits, "no answer within the ack timeout", self.by_key is None, now_ns)
+
+    def take_back(self, h: HandOut, bits: int, reason: str, all_begun: bool, now_ns: int) -> None:
+        """The member did not answer. What it had begun counts as a failure: what kills a worker
+        must not go round for ever. Of a lost session that is the oldest record of the hand-out,
+        the others did not get so far; members extend what they have not begun, so of a time-out
+        it is all, except that a key's later records wait for the first one anyway."""
+        self.revoke(h, bits)
+        begun = bits if all_begun else bits & -bits
+        for index in h.indices(begun):
+            self._suspects.add((h.stream, h.offset_of(index)))
+        self._fail(h, begun, 0, reason, 0, now_ns)
+        rest = bits & ~begun
+        if rest:
+            self.give_back(h, rest, True)
+
+    def revoke(self, h: HandOut, bits: int) -> None:
+        """Tell the member what is no longer its own."""
+        rows = []
+        while bits:
+            begin = (bits & -bits).bit_length() - 1
+            rest = ~(bits >> begin)
+            width = (rest & -rest).bit_length() - 1
+            rows.append(SettleRow(h.number, begin, width, 0))
+            bits &= ~(((1 << width) - 1) << begin)
+        self.shared.revoked.append((h.member, tuple(rows)))
+
+    def extend(self, h: HandOut, first: int, count: int, deadline_ns: int) -> None:
+        """These records have until then."""
+        if first == 0 and count >= h.count:
+            h.longer.clear()
+            h.deadline_ns = deadline_ns
+        else:
+            h.longer = [x for x in h.longer if not first <= x[0] < x[0] + x[1] <= first + count]
+            h.longer.append((first, count, deadline_ns))
+        heapq.heappush(self._deadlines, (deadline_ns, h.number))
+
+    def _keys_taken(self, h: HandOut, bits: int) -> None:
+        order, keys = self.by_key, h.keys
+        assert order is not None
+        assert keys is not None
+        for index in h.indices(bits):
+            key = keys[index]
+            if not key:
+                continue
+            state = order.keys.get((h.stream, key))
+            if state is None:
+                continue
+            state.out -= 1
+            if state.out <= 0:
+                state.out = 0
+                state.member = None
+                if state.failed or state.held or state.released:
+                    self._release_keys(h.stream, (key,))
+                else:
+                    del order.keys[h.stream, key]
+
+    def _revoke_later(self, stream: int, key: bytes, offset: int) -> None:
+        """A record of the key failed: what follows it and is in a member's hands comes back."""
+        order = self.by_key
+        state = order.keys.get((stream, key)) if order is not None else None
+        if state is None or not state.out or state.member is None:
+            return
+        for h in list(state.member.hand_outs.values()):
+            if h.stream != stream or h.keys is None:
+                continue
+            bits = 0
+            for index in h.indices(h.left):
+                if h.keys[index] == key and h.offset_of(index) > offset:
+                    bits |= 1 << index
+            if bits:
+                self.revoke(h, bits)
+                self.give_back(h, bits, False)
+
+    def adopt(self, member: Member, h: HandOut) -> None:
+        """A member that comes back goes on with what it holds."""
+        for index in h.indices(h.left):
+            offset = h.offset_of(index)
+            self.adopted.add((h.stream, offset))
+            self._again_set.discard((h.stream, offset))
+            self._suspects.discard((h.stream, offset))
+        self._version += 1
+        self._hold(h)
+
+    def move(self, h: HandOut, member: Member, now_ns: int) -> None:
+        """A member came back in another session: its hand-out goes on."""
+        n, old = h.left.bit_count(), h.member
+        old.hand_outs.pop(h.number, None)
+        h.member = member
+        h.deadline_ns = now_ns + member.ack_timeout_ns
+        h.longer.clear()
+        member.hand_outs[h.number] = h
+        member.in_flight += n
+        member.in_flight_bytes += n * h.record_bytes
+        heapq.heappush(self._deadlines, (h.deadline_ns, h.number))
+        if h.keys is not None and self.by_key is not None:
+            for index in h.indices(h.left):
+                state = self.by_key.keys.get((h.stream, h.keys[index]))
+                if state is not None and state.member is old:
+                    state.member = member
+
+    def may_adopt(self, stream: int, offset: int, attempt: int) -> bool:
+        """Whether a record can still be that of a hand-out of an earlier session."""
+        if (stream, offset) in self.adopted:
+            return False
+        mark = self.state.marks.get((stream, offset))
+        if mark is not None:
+            return mark.attempts == attempt - 1 and not mark.flags & REJECTED
+        return offset not in self.state.settled(stream) and not any(
+            h.stream == stream and o == offset
+            for h in self.hand_outs.values()
+            for o in map(h.offset_of, h.indices(h.left))
+        )

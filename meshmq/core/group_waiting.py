@@ -1,0 +1,443 @@
+"""What waits in a group: what its sources read next, what is due again, what is held back.
+
+Data: ``sources`` read the log; what they bring waits in ``ready``; ``schedule`` holds what waits
+for its time; ``_again`` are records that are handed out by their offset: what failed and is due,
+what was given back, what a key held back. Their batches are fetched from the log, one read at a
+time.
+
+Waiting costs no memory but for one batch a source (up to GROUP_READY_BYTES_MAX while members wait),
+and a few bytes for each record that failed, was given back or is held.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshmq import limits
+from meshmq.core.batches import BatchTools
+from meshmq.core.dead_letters import Undertaker
+from meshmq.core.feed import Feed, Reader
+from meshmq.core.group_journal import Journaling
+from meshmq.core.hand_out import Entry, HandOut, Member, Ready, Source
+from meshmq.core.journal import KEY, QUEUE, REJECTED, SUSPECT, GroupState, Mark
+from meshmq.core.key_order import KeyOrder
+from meshmq.core.log import StoredBatch
+from meshmq.core.schedule import Schedule
+from meshmq.core.topics import Topics
+from meshmq.frames import SettleRow
+from meshmq.names import lane_of, retries_of
+
+if TYPE_CHECKING:
+    from meshmq.core.group import Group
+
+DELAYED, RETRY = 10, 11
+AGAIN_MAX = 50_000  # records to be handed out by their offset; what is due beyond waits on
+FETCH_NEAR = 4096  # offsets: what is due within so many is fetched in one read
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all groups of a node have in common.
+
+    Attributes:
+        number: gives the next hand-out's number.
+        woken, changed: groups that have something to do, or to tell the journal.
+        revoked: (member, rows) to tell.
+        wall_offset_ns: unix time minus the machines' time.
+        now_ns: time of the event at hand.
+    """
+
+    origin: bytes
+    entropy: random.Random
+    number: Callable[[], int]
+    woken: set[Group] = field(default_factory=set)
+    changed: set[Group] = field(default_factory=set)
+    revoked: list[tuple[Member, tuple[SettleRow, ...]]] = field(default_factory=list)
+    wall_offset_ns: int = 0
+    now_ns: int = 0
+
+    @property
+    def wall_now_ms(self) -> int:
+        return (self.now_ns + self.wall_offset_ns) // limits.MS
+
+
+class _Fetcher(Reader):
+    """Brings the batches of records that are handed out by their offset."""
+
+    __slots__ = ("owner", "wanted")
+
+    def __init__(self, owner: Waiting) -> None:
+        super().__init__("", 1 << 62, 1 << 62, is_live=True)
+        self.owner = owner
+        self.wanted = (0, 0)
+
+    def take(self, batches: list[StoredBatch]) -> None:
+        self.owner.on_fetched(batches)
+
+
+class Waiting(Journaling):
+    """See the module's header.
+
+    Args:
+        state: the group's own copy of what the journal says.
+        shared: what all groups of a node have in common.
+    """
+
+    def __init__(
+        self,
+        state: GroupState,
+        topics: Topics,
+        feed: Feed,
+        tools: BatchTools,
+        shared: Shared,
+    ) -> None:
+        super().__init__(state, shared.woken, shared.changed)
+        self.topics = topics
+        self.feed = feed
+        self.tools = tools
+        self.shared = shared
+        self.origin = shared.origin
+        self.started_lsn = feed.committed_lsn
+        self.due_ns = 0  # when ``tick`` is due, as the owner knows it
+        self.members: dict[tuple[bytes, int], Member] = {}
+        self.hand_outs: dict[int, HandOut] = {}
+        self.ready: dict[int, deque[Ready]] = {}
+        self.by_key = KeyOrder() if self.settings.order == KEY else None
+        self.schedule = Schedule()
+        self.undertaker = Undertaker(self)
+        self.adopted: set[tuple[int, int]] = set()
+        self.grace_until_ns = 0
+        self._again: list[tuple[int, int, int]] = []  # (-priority, stream, offset)
+        self._again_set: set[tuple[int, int]] = set()
+        self._suspects: set[tuple[int, int]] = set()
+        self._blocked: set[tuple[int, int]] = set()  # failed and due, but their key is in flight
+        self._fetcher = _Fetcher(self)
+        self._deadlines: list[tuple[int, int]] = []
+        self._version = 0
+        self._tokens = 0.0
+        self._tokens_at_ns = 0
+        self.in_flight = 0
+        self.delayed = 0
+        self.retrying = 0
+        self.sources = self._make_sources()
+        self._resume()
+
+    def _make_sources(self) -> list[Source]:
+        name = self.settings.name
+        lanes = [(0, self.settings.pattern), (RETRY, retries_of(name))]
+        if self.settings.kind == QUEUE:
+            lanes += [(p, lane_of(name, p)) for p in range(1, limits.PRIORITY_MAX + 1)]
+            lanes.append((DELAYED, lane_of(name, delayed=True)))
+        sources = []
+        for index, pattern in lanes:
+            source = Source(pattern, 1, 1 << 62, owner=self, index=index)
+            source.lsn, source.slot = self.state.cursors.get(index, (1, 0))
+            if index == DELAYED:
+                source.lsn = 1
+            source.suspect_until = self.state.reached.get(index, (0, 0))
+            source.suspect_records = self.state.ahead
+            sources.append(source)
+        return sources
+
+    def _resume(self) -> None:
+        """What the marks say waits."""
+        for (stream, offset), mark in self.state.marks.items():
+            if mark.flags & REJECTED or mark.attempts >= self.settings.max_deliveries:
+                self.undertaker.bury(stream, offset)
+                continue
+            self.retrying += 1
+            if mark.flags & SUSPECT:
+                self._suspects.add((stream, offset))
+            self.schedule.add(mark.due_ms, stream, offset, mark.priority)
+            if self.by_key is not None and mark.key:
+                self.by_key.fail(stream, mark.key, offset)
+
+    def open(self) -> None:
+        """Begin to read."""
+        for source in self.sources:
+            self.feed.add_reader(source)
+        self.feed_sources()
+
+    def close(self) -> None:
+        """Read no more."""
+        for reader in (*self.sources, self._fetcher, self.undertaker):
+            self.feed.remove_reader(reader)
+
+    def wall_ms(self, now_ns: int) -> int:
+        return (now_ns + self.shared.wall_offset_ns) // limits.MS
+
+    def _take_due(self, now_ns: int) -> None:
+        """What waited for its time joins what is to be handed out, bounded."""
+        most = AGAIN_MAX - len(self._again)
+        if most > 0:
+            for row in self.schedule.pop_due(self.wall_ms(now_ns), most):
+                self._on_due(*row)
+
+    def _on_due(self, due_ms: int, stream: int, offset: int, priority: int) -> None:
+        mark = self.state.marks.get((stream, offset))
+        if mark is not None:
+            if mark.due_ms != due_ms or mark.flags & REJECTED or (stream, offset) in self.adopted:
+                return
+            self.retrying -= 1
+        elif offset in self.state.settled(stream):
+            return  # cancelled, or moved to another time
+        else:
+            self.delayed -= 1
+        self._push_again(stream, offset, priority)
+
+    def feed_sources(self) -> None:
+        """Read where there is room: one batch ahead, or more while members wait for it."""
+        ahead = limits.GROUP_READY_BYTES_MAX if self.members else 1
+        if self.is_stopped:
+            return
+        for source in self.sources:
+            room = 1 << 40 if source.index == DELAYED else ahead - source.ready_bytes
+            if room > 0:
+                source.credit_bytes = room
+                self.feed.feed(source)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether so much is held back by keys that reading waits."""
+        return self.by_key is not None and self.by_key.held >= self.settings.max_held
+
+    def on_fresh(self, source: Source, batches: list[StoredBatch]) -> None:
+        """Batches that one source read next."""
+        for batch in batches:
+            self._fresh(source, batch)
+        self.wake()
+
+    def _fresh(self, source: Source, b: StoredBatch) -> None:
+        stream, base, count = b.stream, b.base_offset, b.count
+        settled = self.state.settled(stream)
+        expected = source.seen.get(stream, settled.floor)
+        source.seen[stream] = base + count
+        if base > expected:
+            self.pass_over(stream, expected, base - expected)
+        runs = settled.missing(base, count)
+        if self.adopted and runs:
+            runs = self._without_adopted(stream, runs)
+        total = sum([n for _, n in settled.missing(base, count)]) if self.adopted else _sum(runs)
+        if not total:
+            return
+        options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
+        if b.damaged or (options and 0 < options.expires_ms <= self.shared.wall_now_ms):
+            for first, n in runs:
+                self.settle_run(stream, first, n)
+            if b.damaged:
+                self.damaged += _sum(runs)
+            else:
+                self.expired_jobs += _sum(runs)
+            return
+        priority = options.priority if options else 0
+        if options and source.index == DELAYED:
+            for first, n in runs:
+                for offset in range(first, first + n):
+                    self.schedule.add(options.due_ms, stream, offset, priority)
+            self.delayed += _sum(runs)
+            return
+        priority = max(priority, source.index if source.index < DELAYED else 0)
+        entry = source.trail[stream, base] = Entry(b.lsn, b.slot, total)
+        if not runs:
+            return
+        ready = Ready(
+            b, self.topics.by_stream[stream].entry.name,
+            deque([(first - base, n) for first, n in runs]), priority, entry, source,
+            suspect=self._is_suspect(source, b, _sum(runs)), version=self._version,
+        )  # fmt: skip
+        source.ready_bytes += len(b.payload)
+        source.credit_bytes -= len(b.payload)
+        self._queue(ready)
+
+    def _is_suspect(self, source: Source, b: StoredBatch, records: int) -> bool:
+        """Whether an earlier life of the node may have handed these out."""
+        if (b.lsn, b.slot) < source.suspect_until:
+            return True
+        if source.suspect_records <= 0:
+            return False
+        source.suspect_records -= records
+        return b.lsn <= self.started_lsn
+
+    def _without_adopted(
+        self, stream: int, runs: Iterable[tuple[int, int]]
+    ) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        for first, n in runs:
+            for offset in range(first, first + n):
+                if (stream, offset) in self.adopted:
+                    continue
+                if found and _end(found[-1]) == offset:
+                    found[-1] = (found[-1][0], found[-1][1] + 1)
+                else:
+                    found.append((offset, 1))
+        return found
+
+    def _queue(self, ready: Ready) -> None:
+        queue = self.ready.get(ready.priority)
+        if queue is None:
+            queue = self.ready[ready.priority] = deque()
+        if ready.source is None:
+            queue.appendleft(ready)  # it has waited longer than what is read now
+        else:
+            queue.append(ready)
+
+    def _look_again(self, ready: Ready) -> None:
+        """Drop what was cancelled or adopted since it was read."""
+        b = ready.batch
+        ready.version = self._version
+        kept: deque[tuple[int, int]] = deque()
+        for index, n in ready.runs:
+            first = b.base_offset + index
+            if ready.marked:
+                runs = [
+                    (o, 1) for o in range(first, first + n) if (b.stream, o) in self.state.marks
+                ]
+            else:
+                runs = self.state.settled(b.stream).missing(first, n)
+            kept += [(o - b.base_offset, c) for o, c in self._without_adopted(b.stream, runs)]
+        ready.runs = kept
+
+    def _used_up(self, ready: Ready) -> None:
+        queue = self.ready[ready.priority]
+        assert queue[0] is ready
+        queue.popleft()
+        if ready.source is not None:
+            ready.source.ready_bytes -= len(ready.batch.payload)
+            self.feed_soon = True
+
+    def _push_again(self, stream: int, offset: int, priority: int) -> None:
+        if (stream, offset) not in self._again_set:
+            self._again_set.add((stream, offset))
+            heapq.heappush(self._again, (-priority, stream, offset))
+            self.wake()
+
+    def _fetch_again(self) -> None:
+        """Read the batch of the first record that is to be handed out by its offset."""
+        again = self._again
+        while again and (again[0][1], again[0][2]) not in self._again_set:
+            heapq.heappop(again)
+        if not again or self._fetcher.reading:
+            return
+        _, stream, offset = again[0]
+        topic = self.topics.by_stream.get(stream)
+        if topic is None or offset < topic.first_offset:
+            heapq.heappop(again)
+            self._again_set.discard((stream, offset))
+            self.forget(stream, offset)
+            self._fetch_again()
+            return
+        near = heapq.nsmallest(2, again)[-1] if len(again) < 64 else again[1]
+        dense = near[1] == stream and near[2] - offset < FETCH_NEAR
+        self._fetcher.wanted = (stream, offset)
+        self.feed.fetch(self._fetcher, stream, offset, limits.GROUP_READ_BYTES_MAX if dense else 1)
+
+    def on_fetched(self, batches: list[StoredBatch]) -> None:
+        """What ``_fetch_again`` asked for; it may hold more of what is wanted."""
+        stream, offset = self._fetcher.wanted
+        self.wake()
+        is_gone = not batches or batches[0].base_offset > offset
+        if is_gone and (stream, offset) in self._again_set:
+            self._again_set.discard((stream, offset))
+            self.forget(stream, offset)
+        for b in batches:
+            wanted = self._take_wanted(b)
+            if not wanted:
+                continue
+            if b.damaged:
+                for at in wanted:
+                    self.forget(stream, at)
+                    self.damaged += 1
+                continue
+            self._queue_again(b, wanted)
+
+    def _take_wanted(self, b: StoredBatch) -> list[int]:
+        """Offsets of ``b`` to be handed out, taken off the heap; one priority at a time."""
+        found: list[int] = []
+        again, end = self._again, b.base_offset + b.count
+        while again:
+            _, stream, offset = again[0]
+            known = (stream, offset) in self._again_set
+            if known and (stream != b.stream or offset >= end or offset < b.base_offset):
+                break
+            heapq.heappop(again)
+            if known:
+                self._again_set.discard((stream, offset))
+                found.append(offset)
+        return found
+
+    def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
+        """Make them ready, together where they are alike."""
+        name = self.topics.by_stream[b.stream].entry.name
+        alike: dict[tuple[int, bool, bool, int], list[int]] = {}
+        for offset in offsets:
+            key = (b.stream, offset)
+            if key in self.adopted:
+                continue
+            mark = self.state.marks.get(key)
+            if mark is None and offset in self.state.settled(b.stream):
+                continue
+            attempt = 1 + (mark.attempts if mark else 0)
+            suspect = key in self._suspects
+            self._suspects.discard(key)
+            priority = mark.priority if mark else self._priority_of(b)
+            alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
+        entry = self._entry_of(b.stream, b.base_offset)
+        for (attempt, marked, suspect, priority), some in alike.items():
+            runs: deque[tuple[int, int]] = deque()
+            for offset in some:
+                index = offset - b.base_offset
+                if runs and sum(runs[-1]) == index:
+                    runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+                else:
+                    runs.append((index, 1))
+            ready = Ready(
+                b, name, runs, priority, None if marked else entry, None, attempt, marked, suspect,
+                self._version,
+            )  # fmt: skip
+            self._queue(ready)
+
+    def _priority_of(self, b: StoredBatch) -> int:
+        options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
+        return options.priority if options else 0
+
+    def _entry_of(self, stream: int, base: int) -> Entry | None:
+        for source in self.sources:
+            entry = source.trail.get((stream, base))
+            if entry is not None:
+                return entry
+        return None
+
+    def _release_keys(self, stream: int, keys: Iterable[bytes]) -> None:
+        """Nothing of these keys may be in flight any more: what waited for that can go."""
+        order = self.by_key
+        if order is None:
+            return
+        for key in keys:
+            state = order.keys.get((stream, key))
+            if state is None:
+                continue
+            if state.failed and not state.out and (stream, state.failed[0]) in self._blocked:
+                self._blocked.discard((stream, state.failed[0]))
+                mark = self.state.marks.get((stream, state.failed[0]))
+                self._push_again(stream, state.failed[0], mark.priority if mark else 0)
+            for offset in order.release(stream, key):
+                self._push_again(stream, offset, 0)
+
+    def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
+        """A marked record is settled for good: its key goes on."""
+        if self.by_key is not None and mark is not None and mark.key:
+            self.by_key.unfail(stream, mark.key, offset)
+            self._release_keys(stream, (mark.key,))
+
+
+def _sum(runs: Iterable[tuple[int, int]]) -> int:
+    return sum([n for _, n in runs])
+
+
+def _end(run: tuple[int, int]) -> int:
+    return run[0] + run[1]
