@@ -16,12 +16,14 @@ from meshmq.client.dead_letters import (
     Ranges,
     Search,
     after,
+    check_limit,
     pace_of,
     portions,
     ranges_of,
 )
-from meshmq.client.group_settings import group_of, queue_of, settings_of, start_of
+from meshmq.client.group_settings import group_of, named_settings, queue_of, start_of
 from meshmq.client.opening import Opening
+from meshmq.names import check_group
 
 if TYPE_CHECKING:
     from meshmq.aio import Mesh
@@ -63,7 +65,7 @@ class Groups(_Asking):
         Raises:
             GroupMismatch: it is there with another pattern or order.
         """
-        wanted = group_of(group, pattern, order, start, settings_of(**settings))
+        wanted = group_of(group, pattern, order, start, named_settings(settings))
         return await self._shown(ask("group.create", **wanted))
 
     async def list(self) -> builtins.list[dict[str, Any]]:
@@ -120,7 +122,7 @@ class Queues(_Asking):
         Raises:
             GroupMismatch: it is there with another order.
         """
-        wanted = queue_of(queue, order, settings_of(**settings))
+        wanted = queue_of(queue, order, named_settings(settings))
         return await self._shown(ask("group.create", **wanted))
 
     async def list(self) -> builtins.list[dict[str, Any]]:
@@ -141,7 +143,9 @@ class Queues(_Asking):
 
     async def purge(self, queue: str) -> int:
         """Remove the jobs that wait, due or not; return how many. What is out stays out."""
-        purged: int = await self._run(ask_group("queue.purge", queue, "purged"))
+        purged: int = await self._run(
+            ask("queue.purge", "purged", queue=check_group(queue, "queue"))
+        )
         return purged
 
     async def pause(self, queue: str) -> dict[str, Any]:
@@ -162,6 +166,7 @@ class DeadLetters(_Asking):
 
     async def list(self, group: str, limit: int = 100) -> builtins.list[DeadLetter]:
         """The oldest dead letters, at most ``limit`` (from 1) of them."""
+        check_limit(limit)
         search = Search(group, (await self.show(group))["ranges"], limit)
         while not search.is_over:
             async with Opening(lambda: self._mesh._open(search.wish())) as sub:

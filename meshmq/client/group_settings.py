@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from datetime import datetime
 from typing import Any
@@ -78,6 +79,17 @@ def settings_of(
         if value is not None:
             found[name] = _count(name[:-3], duration_ns(value), 0, limits.DELAY_NS_MAX)
     return found
+
+
+NAMES = sorted(inspect.signature(settings_of).parameters)
+
+
+def named_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """``settings_of`` for what came by name; raises InvalidArgument for a name there is not."""
+    for name in settings:
+        if name not in NAMES:
+            raise InvalidArgument(f"there is no setting {name!r}; there are {', '.join(NAMES)}")
+    return settings_of(**settings)
 
 
 def _count(name: str, value: object, least: int, most: int) -> int:

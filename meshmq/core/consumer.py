@@ -551,6 +551,8 @@ class Member:
         if self._renew_at is None or now_ns < self._renew_at or not self.is_active:
             return
         third = self._timeout_ns // 3
+        # So that one that is begun just before it is renewed again has all its time.
+        longer = min(self._timeout_ns + third, limits.ACK_TIMEOUT_NS_MAX)
         oldest: int | None = None
         with self.guard:
             for held in self.held.values():
@@ -561,7 +563,7 @@ class Member:
                 if now_ns - held.fresh_ns >= third // 2:
                     held.fresh_ns = now_ns
                     for first, count in runs_of(waiting):
-                        self._extends.append(Told(held, first, count, EXTEND, self._timeout_ns))
+                        self._extends.append(Told(held, first, count, EXTEND, longer))
                 oldest = held.fresh_ns if oldest is None else min(oldest, held.fresh_ns)
         self._renew_at = None if oldest is None else oldest + third
 

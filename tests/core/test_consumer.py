@@ -31,6 +31,7 @@ from meshmq.frames import (
 from tests.core.helpers import ORIGIN, SECOND, decode, packed
 
 PREFETCH, TIMEOUT = 100, 30 * SECOND
+LONGER = 40 * SECOND  # what a renewal asks for
 
 
 class Program:
@@ -477,7 +478,7 @@ def test_what_is_not_begun_is_renewed_before_a_third_of_its_timeout():
     assert p.member.next_deadline_ns() == 11 * SECOND
     assert renewed(p, 10 * SECOND) == []
     assert renewed(p, 12 * SECOND) == [
-        SettleRow(1, 1, 2, EXTEND, TIMEOUT), SettleRow(2, 0, 1, EXTEND, TIMEOUT),
+        SettleRow(1, 1, 2, EXTEND, LONGER), SettleRow(2, 0, 1, EXTEND, LONGER),
     ]  # fmt: skip
     assert p.member.next_deadline_ns() == 20 * SECOND
     p.begin_all()
@@ -493,9 +494,9 @@ def test_what_a_worker_has_put_aside_is_renewed_until_it_begins():
     p.begin_all()
     p.member.park(held, 1)
     p.member.park(held, 2)
-    assert renewed(p, 10 * SECOND) == [SettleRow(1, 1, 2, EXTEND, TIMEOUT)]
+    assert renewed(p, 10 * SECOND) == [SettleRow(1, 1, 2, EXTEND, LONGER)]
     assert p.member.unpark(held, 1)
-    assert renewed(p, 20 * SECOND) == [SettleRow(1, 2, 1, EXTEND, TIMEOUT)]
+    assert renewed(p, 20 * SECOND) == [SettleRow(1, 2, 1, EXTEND, LONGER)]
     p.member.on_revoke(Revoke(3, (SettleRow(1, 2, 1, 0),)))
     assert not p.member.unpark(held, 2)
     assert renewed(p, 30 * SECOND) == []
@@ -504,7 +505,7 @@ def test_what_a_worker_has_put_aside_is_renewed_until_it_begins():
 def test_a_refused_renewal_takes_the_records_back():
     p = Program()
     p.hand_out(1, *values(3))
-    assert renewed(p, 10 * SECOND) == [SettleRow(1, 0, 3, EXTEND, TIMEOUT)]
+    assert renewed(p, 10 * SECOND) == [SettleRow(1, 0, 3, EXTEND, LONGER)]
     p.answer(1, SettleRow(1, 1, 1, EXTEND, 0, "expired"))
     assert p.member.stale == 0
     p.begin_all()
