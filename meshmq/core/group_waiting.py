@@ -79,6 +79,9 @@ class _Fetcher(Reader):
     def take(self, batches: list[StoredBatch]) -> None:
         self.owner.on_fetched(batches)
 
+    def read_done(self) -> None:
+        self.owner.on_fetch_done()
+
 
 class Waiting(Journaling):
     """See the module's header.
@@ -338,37 +341,27 @@ class Waiting(Journaling):
 
     def on_fetched(self, batches: list[StoredBatch]) -> None:
         """What ``_fetch_again`` asked for; it may hold more of what is wanted."""
-        stream, offset = self._fetcher.wanted
-        self.wake()
-        is_gone = not batches or batches[0].base_offset > offset
-        if is_gone and (stream, offset) in self._again_set:
-            self._again_set.discard((stream, offset))
-            self.forget(stream, offset)
+        again = self._again_set
         for b in batches:
-            wanted = self._take_wanted(b)
-            if not wanted:
-                continue
+            stream = b.stream
+            end = b.base_offset + b.count
+            wanted = [o for o in range(b.base_offset, end) if (stream, o) in again]
+            again.difference_update([(stream, o) for o in wanted])
             if b.damaged:
-                for at in wanted:
-                    self.forget(stream, at)
+                for offset in wanted:
+                    self.forget(stream, offset)
                     self.damaged += 1
-                continue
-            self._queue_again(b, wanted)
+            elif wanted:
+                self._queue_again(b, wanted)
+        self.wake()
 
-    def _take_wanted(self, b: StoredBatch) -> list[int]:
-        """Offsets of ``b`` to be handed out, taken off the heap; one priority at a time."""
-        found: list[int] = []
-        again, end = self._again, b.base_offset + b.count
-        while again:
-            _, stream, offset = again[0]
-            known = (stream, offset) in self._again_set
-            if known and (stream != b.stream or offset >= end or offset < b.base_offset):
-                break
-            heapq.heappop(again)
-            if known:
-                self._again_set.discard((stream, offset))
-                found.append(offset)
-        return found
+    def on_fetch_done(self) -> None:
+        """What was asked for and did not come is no longer in the log."""
+        key = self._fetcher.wanted
+        if key in self._again_set:
+            self._again_set.discard(key)
+            self.forget(*key)
+        self.wake()
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
         """Make them ready, together where they are alike."""
