@@ -367,13 +367,15 @@ class Work:
         """
         if not self._workers:
             raise InvalidArgument("there is nothing to run: make a worker with @mesh.worker(...)")
-        for worker in self._workers:
-            worker.start()
         awaited = Awaited()
         self._awaited.append(awaited)
         try:
-            if not all(worker.stopped for worker in self._workers):
-                awaited.wait()
+            # From before they start: a signal that comes then is no reason to fall over.
+            with awaited:
+                for worker in self._workers:
+                    worker.start()
+                if not all(worker.stopped for worker in self._workers):
+                    awaited.wait()
         finally:
             self._awaited.remove(awaited)
             self._stop_workers(timeout)

@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from meshmq.client.job import AnyJob, Job
 from meshmq.errors import InvalidArgument, MeshError
@@ -260,6 +260,7 @@ class Awaited:
 
     def __init__(self) -> None:
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._previous: dict[signal.Signals, Any] = {}
 
     def end(self) -> None:
         """It is over."""
@@ -269,16 +270,19 @@ class Awaited:
         self._news.put(None)
 
     def wait(self) -> None:
-        """Block; in the main thread the two signals are taken meanwhile."""
-        previous: dict[signal.Signals, Any] = {}
-        try:
-            if threading.current_thread() is threading.main_thread():
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    previous[number] = signal.signal(number, self._on_signal)
-            self._news.get()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        """Block."""
+        self._news.get()
+
+    def __enter__(self) -> Self:
+        # Other threads than the main one can take no signals: there it is somebody else's.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
 
 def first_error(workers: Iterable[Any]) -> BaseException | None:

@@ -199,7 +199,6 @@ class Member:
                 self._extends.append(Told(held, index, 1, kind, delay_ns))
                 return True
             held.marks[index] = SETTLED
-            held.parked.discard(index)
             self._waiting += 1
             if kind == ACK:
                 held.runs.append((index, index + 1))

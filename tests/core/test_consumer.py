@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshmq import limits
+from meshmq.core import consumer
 from meshmq.core.consumer import ORDER_KEY, URGENT_FRAMES_IN_FLIGHT, Member
+from meshmq.core.held import Held
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     ACK,
@@ -327,6 +329,46 @@ def test_a_record_settled_by_a_transaction_is_closed_and_passed_over():
     p.ack(1, 2)
     assert p.take() == [[(1, 0, 1, ACK), (1, 2, 1, ACK)]]
     assert not p.settle(1, 1, ACK)
+
+
+def test_an_ack_in_the_middle_of_gathering_is_gathered_or_tells(monkeypatch):
+    """Who gathers has read ``next`` when another thread acks: the ack must ask for its turn."""
+
+    class Racing(Held):
+        __slots__ = ("race",)
+        slot = Held.next
+
+        @property
+        def next(self):
+            value = Racing.slot.__get__(self)
+            race, self.race = getattr(self, "race", None), None
+            if race is not None:
+                race()
+            return value
+
+        @next.setter
+        def next(self, value):
+            Racing.slot.__set__(self, value)
+
+    monkeypatch.setattr(consumer, "Held", Racing)
+    p = Program()
+    held = p.hand_out(1, *values(3))
+    p.begin_all()
+    p.ack(1, 0)
+    held.race = lambda: p.ack(1, 1)
+    p.take()
+    assert p.member.has_work
+    assert p.take() == [[(1, 1, 1, ACK)]]
+
+
+def test_an_ack_on_its_way_while_the_member_leaves_is_counted():
+    p = Program()
+    held = p.hand_out(1, *values(3))
+    p.begin_all()
+    p.member.leave()
+    held.next = 1
+    assert not p.member.touch(held)
+    assert p.member.stale == 1
 
 
 # -- taken back --------------------------------------------------------------------------------

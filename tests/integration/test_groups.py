@@ -294,7 +294,7 @@ def test_settling_with_wait_and_errors_in_asyncio(node):
 def test_cancelling_takes_and_loses_nothing(node):
     async def main():
         async with aio.connect(node.url) as mesh:
-            consumer = await mesh.consume("a", "g")
+            consumer = await mesh.consume("a", "g", max_deliveries=1000)
             for i in range(40):
                 waiting = asyncio.create_task(consumer.fetch(1, timeout=None))
                 await asyncio.sleep(0.001 * (i % 4))
