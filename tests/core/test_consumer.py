@@ -336,29 +336,24 @@ def test_an_ack_in_the_middle_of_gathering_is_gathered_or_tells(monkeypatch):
 
     class Racing(Held):
         __slots__ = ("race",)
-        slot = Held.next
 
-        @property
-        def next(self):
-            value = Racing.slot.__get__(self)
-            race, self.race = getattr(self, "race", None), None
-            if race is not None:
-                race()
-            return value
+    slot = Held.next
 
-        @next.setter
-        def next(self, value):
-            Racing.slot.__set__(self, value)
+    def look(held):
+        value = slot.__get__(held)
+        race, held.race = getattr(held, "race", None), None
+        if race is not None:
+            race()
+        return value
 
+    Racing.next = property(look, slot.__set__)
     monkeypatch.setattr(consumer, "Held", Racing)
     p = Program()
     held = p.hand_out(1, *values(3))
     p.begin_all()
     p.ack(1, 0)
     held.race = lambda: p.ack(1, 1)
-    p.take()
-    assert p.member.has_work
-    assert p.take() == [[(1, 1, 1, ACK)]]
+    assert p.take() == [[(1, 0, 1, ACK)], [(1, 1, 1, ACK)]]
 
 
 def test_an_ack_on_its_way_while_the_member_leaves_is_counted():
