@@ -36,8 +36,8 @@ from meshmq.core.publisher import WAITING, Batch
 from meshmq.names import Position, check_topic
 
 __all__ = [
-    "Consumer", "Job", "Mesh", "Opening", "Receipt", "Receipts", "Subscription", "Transaction", "Worker",
-    "connect",
+    "Consumer", "Job", "Mesh", "Opening", "Receipt", "Receipts", "Subscription", "Transaction",
+    "Worker", "connect",
 ]  # fmt: skip
 
 

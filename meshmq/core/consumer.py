@@ -49,6 +49,12 @@ from meshmq.frames import (
 )
 
 ORDER_ANY, ORDER_KEY = 0, 1
+CLAIM_BYTES_MAX = limits.FRAME_HEADER_BYTES_MAX - 2 * limits.COMMAND_BYTES_MAX
+"""What is held beyond so many bytes of claims in a Consume frame is not claimed; by default all
+is, it takes tens of thousands of hand-outs of one record."""
+
+_HOLDING_BYTES = 96  # a claim without its topic and offsets
+
 URGENT_FRAMES_IN_FLIGHT = 8
 """Settle frames in flight while a quarter of the prefetch waits to be settled."""
 
@@ -368,9 +374,14 @@ class Member:
             self._is_held_up = False
             for block in self._blocks.values():
                 block.frame = min(block.frame, 0)
-            holdings = []
-            for held in self.held.values():
+            holdings: list[Holding] = []
+            room = CLAIM_BYTES_MAX
+            for held in list(self.held.values()):
                 claimed = [i for i, mark in enumerate(held.marks) if mark != CLOSED]
+                room -= _HOLDING_BYTES + len(held.row.topic.encode()) + 8 * len(claimed)
+                if room < 0:
+                    self._lose(held)
+                    continue
                 held.claimed = claimed
                 row = held.row
                 offsets = tuple([held.offset(i) for i in claimed])

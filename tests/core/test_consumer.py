@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshmq import limits
+from meshmq import codec, limits
 from meshmq.core import consumer
 from meshmq.core.consumer import ORDER_KEY, URGENT_FRAMES_IN_FLIGHT, Member
 from meshmq.core.held import Held
@@ -23,6 +23,7 @@ from meshmq.frames import (
     RETURN,
     Consume,
     Consumed,
+    Envelope,
     HandOut,
     HandOutRow,
     Holding,
@@ -427,6 +428,22 @@ def test_what_is_unanswered_is_claimed_and_told_again():
     assert p.take() == [[(1, 0, 2, ACK), (1, 2, 1, ACK)]]
     p.answer(1)
     assert set(p.member.held) == {1, 2}
+
+
+def test_claims_fit_a_frame_and_what_does_not_is_given_up():
+    p = Program(prefetch=limits.PREFETCH_RECORDS_MAX)
+    for number in range(1, 20_001):
+        p.hand_out(number, b"x")
+    p.begin_all()
+    p.ack(20_000, 0)
+    p.member.on_session_lost()
+    frame = p.member.consume()
+    parts = codec.encode(Envelope(1, 1, 0, frame))
+    assert limits.FRAME_HEADER_BYTES_MAX // 2 < len(parts[0]) <= limits.FRAME_HEADER_BYTES_MAX
+    assert codec.decode(parts).body == frame
+    assert set(p.member.held) == {h.number for h in frame.holdings}
+    assert p.by_number[20_000].is_closed(0)
+    assert p.member.stale == 1
 
 
 def test_after_a_claim_the_node_counts_in_what_was_claimed():
