@@ -201,7 +201,7 @@ class Job(AnyJob):
         timeout: float | None = None,
     ) -> None:
         """It failed: hand it out again later; after the group's ``max_deliveries`` it goes to the
-        dead letters.
+        dead letters. In order of keys what follows of its key is taken back: it comes after it.
 
         Args:
             delay: seconds, or ``"5m"``, up to 365 days; 0: at once; None: the group's back-off.

@@ -16,7 +16,8 @@ Rules:
 4. Before a third of the ack timeout has passed, the timeout of what is not begun is renewed: it is
    there for the program's work, not for the time in its buffer.
 5. In a group in order of keys a record that fails takes what follows it of its key along: what is
-   here is dropped (the node takes it back), and what comes before the node has heard of it waits.
+   here is taken back (the node does the same), and what comes before the node has heard of it
+   waits.
 6. ``ack``'s common case, the next record of its hand-out, moves a number and takes no lock: see
    Held. Settling may come from any thread, ``begin`` from one at a time; the rest belongs to the
    client's owner. They meet under ``guard``.
@@ -334,12 +335,16 @@ class Member:
         key = held.keys[index] if held.keys is not None else b""
         if not key:
             return  # records without a key have no order
-        topic = held.row.topic
+        topic, offset = held.row.topic, held.offset(index)
         self._blocks[topic, key] = _Block(self._serial)
         for other in list(self.held.values()):
             keys = other.keys
             if keys is not None and other.row.topic == topic and key in keys:
-                self._take_back(other, [i for i in other.unbegun() if keys[i] == key])
+                later = [
+                    i for i, k in enumerate(keys)
+                    if k == key and other.offset(i) > offset and not other.is_settled(i)
+                ]  # fmt: skip
+                self._take_back(other, later, "an earlier record of its key failed")
 
     def _is_blocked(self, held: Held) -> bool:
         """Drop what is blocked of a hand-out; True if it must wait until the node has heard."""

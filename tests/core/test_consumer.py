@@ -601,6 +601,18 @@ def test_a_failed_record_takes_what_follows_of_its_key_along():
     assert not p.member.held
 
 
+def test_what_follows_a_failed_record_and_was_begun_counts_for_nothing():
+    p = Program(order=ORDER_KEY)
+    held = p.hand_out(1, b"k=1", b"k=2", b"l=1", b"k=3", b"k=4")
+    p.begin_all()
+    p.ack(1, 0, 3)
+    p.settle(1, 1, NACK)
+    assert held.is_settled(4)
+    assert not p.settle(1, 4, ACK)
+    p.ack(1, 2)
+    assert p.take() == [[(1, 0, 1, ACK), (1, 2, 2, ACK), (1, 1, 1, NACK)]]
+
+
 def test_what_comes_of_a_failed_key_waits_until_the_node_has_heard():
     p = Program(order=ORDER_KEY)
     p.hand_out(1, b"k=1")

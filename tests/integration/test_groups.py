@@ -85,7 +85,7 @@ def test_a_nacked_record_comes_again_after_its_delay_and_counts(node):
             first.nack(0.3, "not now", wait=True)
             (again,) = drain(consumer, 1)
             assert time.monotonic() - begun >= 0.3
-            assert (again.offset, again.attempt, again.maybe_duplicate) == (0, 2, True)
+            assert (again.offset, again.attempt) == (0, 2)
             again.nack(0, "never", wait=True)
             assert consumer.fetch(1, timeout=0.2) == []
         (letter,) = mesh.admin.dlq.list("g")
@@ -93,18 +93,20 @@ def test_a_nacked_record_comes_again_after_its_delay_and_counts(node):
         assert (letter.topic, letter.offset) == ("a", 0)
 
 
-def test_after_its_ack_timeout_a_record_is_anothers_and_its_ack_is_stale(node):
+def test_after_its_ack_timeout_a_record_comes_again_and_its_first_ack_is_stale(node):
     with node.connect() as mesh, node.connect() as other:
         published(mesh, "a", 1)
         slow = mesh.consume("a", "g", ack_timeout=0.4, backoff=0)
         (job,) = drain(slow, 1)
-        quick = other.consume("a", "g", backoff=0)
-        (again,) = drain(quick, 1)
-        assert (again.attempt, again.maybe_duplicate) == (2, True)
+        quick = other.consume("a", "g", ack_timeout=0.4, backoff=0)
+        again = []
+        while not again:
+            again = slow.fetch(1, timeout=0.1) + quick.fetch(1, timeout=0.1)
+        assert (again[0].attempt, again[0].maybe_duplicate) == (2, True)
         with pytest.raises(meshmq.StaleDelivery):
             job.ack(wait=True)
         assert slow.stale == 1
-        again.ack(wait=True)
+        again[0].ack(wait=True)
 
 
 def test_what_waits_in_the_members_buffer_does_not_time_out(node):
