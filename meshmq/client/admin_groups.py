@@ -163,7 +163,7 @@ class Queues(_Asking):
 
     def purge(self, queue: str) -> int:
         """Remove the jobs that wait, due or not; return how many. What is out stays out."""
-        purged: int = self._run(ask_group("queue.purge", queue, "purged"))
+        purged: int = self._run(ask("queue.purge", "purged", queue=check_group(queue, "queue")))
         return purged
 
     def pause(self, queue: str) -> dict[str, Any]:
