@@ -6,99 +6,32 @@ the publisher's start to the last confirmation or the last receiver's last recor
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import meshmq
-from meshmq.bench.job import Job, cpu_seconds, rss_mib
-from meshmq.bench.procs import BenchError, Node, Team
+from meshmq.bench import queue_works
+from meshmq.bench.job import cpu_seconds, rss_mib
+from meshmq.bench.procs import BenchError
+from meshmq.bench.queue_works import QUEUE_WORKERS
+from meshmq.bench.site import Figures, Settings, Site, a_job, a_site
 
 ROLES = "meshmq.bench.roles"
 ROUND_ROBIN_TOPICS = 1000
 MEMORY_TOPICS = 200
 FANOUT_RECEIVERS = 10
-QUEUE_WORKERS = 2
 LONE_RATE = 1000
 STEADY_RATE = 50_000
 IDLE_SECONDS = 4.0
-Figures = dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all works share.
-
-    Attributes:
-        size: value size in bytes, 16 or more.
-        seconds: how long to publish, where no count is given.
-        count: records to publish instead, 0 for none.
-        records: records stored for replay and memory.
-        url: a running node to use; "" starts one per run.
-        directory: where nodes keep their data; None is the system's temporary folder.
-    """
-
-    size: int = 100
-    seconds: float = 3.0
-    count: int = 0
-    records: int = 5_000_000
-    url: str = ""
-    directory: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """The node a work runs against. ``pid`` is 0 if it is not ours."""
-
-    team: Team
-    url: str
-    topic: str
-    pid: int
-    start_seconds: float
-
-
-@contextlib.contextmanager
-def _site(settings: Settings, own: bool = False) -> Iterator[Site]:
-    """A node (ours, or the one at ``settings.url``) and an unused topic name on it."""
-    topic = f"bench.{secrets.token_hex(4)}"
-    if settings.url and own:
-        raise BenchError("this work measures the node's process: leave out --url")
-    with Team(settings.directory) as team:
-        if not settings.url:
-            node = Node(team)
-            yield Site(team, node.url, topic, node.pid, node.start_seconds)
-            return
-        try:
-            yield Site(team, settings.url, topic, 0, 0.0)
-        finally:
-            _forget(settings.url, topic)
-
-
-def _forget(url: str, topic: str) -> None:
-    """Delete what a work left on a node that is not ours."""
-    with contextlib.suppress(meshmq.MeshError), meshmq.connect(url) as mesh:
-        for found in mesh.admin.topics.list():
-            name = found["topic"]
-            if name == topic or name.startswith(topic + "."):
-                mesh.admin.topics.delete(name)
 
 
 def _transient(site: Site) -> None:
     with meshmq.connect(site.url) as mesh:
         mesh.admin.topics.create(site.topic, durability="transient")
-
-
-def _job(settings: Settings, site: Site, **more: Any) -> Job:
-    job = Job(site.url, site.topic, settings.size, settings.seconds, settings.count)
-    for name, value in more.items():
-        setattr(job, name, value)
-    return job
 
 
 def _confirmed(sent: dict[str, Any]) -> float:
@@ -116,8 +49,8 @@ def _received(got: list[dict[str, Any]], sent: dict[str, Any]) -> Figures:
 
 
 def _durable_publish(settings: Settings, many: bool) -> Figures:
-    with _site(settings) as site:
-        job = _job(settings, site, options={"many": many})
+    with a_site(settings) as site:
+        job = a_job(settings, site, options={"many": many})
         _, sent = site.team.run(ROLES, [], ("publish", job))
         return {"rate": _confirmed(sent)}
 
@@ -131,48 +64,48 @@ def durable_publish_many(settings: Settings) -> Figures:
 
 
 def durable_publish_aio(settings: Settings) -> Figures:
-    with _site(settings) as site:
-        _, sent = site.team.run(ROLES, [], ("publish_aio", _job(settings, site)))
+    with a_site(settings) as site:
+        _, sent = site.team.run(ROLES, [], ("publish_aio", a_job(settings, site)))
         return {"rate": _confirmed(sent)}
 
 
 def durable_e2e(settings: Settings) -> Figures:
     """One publisher in a flood, one live subscriber; until the last record is read."""
-    with _site(settings) as site:
+    with a_site(settings) as site:
         board = site.team.board()
-        reader = _job(settings, site, board=board)
-        writer = _job(settings, site, board=board)
+        reader = a_job(settings, site, board=board)
+        writer = a_job(settings, site, board=board)
         got, sent = site.team.run(ROLES, [("subscribe", reader)], ("publish", writer))
         return {**_received(got, sent), "confirmed": _confirmed(sent)}
 
 
 def topics_publish(settings: Settings) -> Figures:
-    with _site(settings) as site:
-        job = _job(settings, site, options={"topics": ROUND_ROBIN_TOPICS})
+    with a_site(settings) as site:
+        job = a_job(settings, site, options={"topics": ROUND_ROBIN_TOPICS})
         _, sent = site.team.run(ROLES, [], ("publish", job))
         return {"rate": _confirmed(sent)}
 
 
 def topics_replay(settings: Settings) -> Figures:
     """Publish round robin over the topics, then read them all back by one pattern."""
-    with _site(settings) as site:
-        job = _job(settings, site, options={"topics": ROUND_ROBIN_TOPICS})
+    with a_site(settings) as site:
+        job = a_job(settings, site, options={"topics": ROUND_ROBIN_TOPICS})
         _, sent = site.team.run(ROLES, [], ("publish", job))
-        again = _job(settings, site, topic=site.topic + ".>", count=sent["count"] + 1)
+        again = a_job(settings, site, topic=site.topic + ".>", count=sent["count"] + 1)
         _, read = site.team.run(ROLES, [], ("replay", again))
         return {"rate": read["count"] / read["seconds"], "publish": _confirmed(sent)}
 
 
 def _transient_publish(settings: Settings, many: bool, receivers: int, window: int) -> Figures:
-    with _site(settings) as site:
+    with a_site(settings) as site:
         _transient(site)
         board = site.team.board()
         readers = [
-            ("subscribe", _job(settings, site, board=board, window=window, index=i))
+            ("subscribe", a_job(settings, site, board=board, window=window, index=i))
             for i in range(receivers)
         ]
         options = {"many": many}
-        writer = _job(
+        writer = a_job(
             settings, site, board=board, window=window, receivers=receivers, options=options
         )
         got, sent = site.team.run(ROLES, readers, ("publish", writer))
@@ -197,8 +130,8 @@ def fanout(settings: Settings) -> Figures:
 
 
 def _replay(settings: Settings, role: str) -> Figures:
-    with _site(settings) as site:
-        fill = _job(settings, site, count=settings.records)
+    with a_site(settings) as site:
+        fill = a_job(settings, site, count=settings.records)
         site.team.run(ROLES, [], ("load", fill))
         _, read = site.team.run(ROLES, [], (role, fill))
         return {"rate": read["count"] / read["seconds"]}
@@ -214,26 +147,26 @@ def replay_aio(settings: Settings) -> Figures:
 
 def latency(settings: Settings) -> Figures:
     """Lone transient messages at LONE_RATE a second, publish to receive."""
-    with _site(settings) as site:
+    with a_site(settings) as site:
         _transient(site)
         board = site.team.board()
-        reader = _job(settings, site, board=board)
-        writer = _job(settings, site, board=board, rate=LONE_RATE)
+        reader = a_job(settings, site, board=board)
+        writer = a_job(settings, site, board=board, rate=LONE_RATE)
         got, _ = site.team.run(ROLES, [("delays", reader)], ("paced", writer))
         return {key: got[0][key] for key in ("p50", "p99", "p999")}
 
 
 def confirm_latency(settings: Settings) -> Figures:
-    with _site(settings) as site:
-        _, found = site.team.run(ROLES, [], ("confirm", _job(settings, site)))
+    with a_site(settings) as site:
+        _, found = site.team.run(ROLES, [], ("confirm", a_job(settings, site)))
         if found["durability"] != "synced":
             raise BenchError(f"confirmed as {found['durability']!r}, not as synced")
         return {key: found[key] for key in ("p50", "p99", "p999")}
 
 
 def steady(settings: Settings) -> Figures:
-    with _site(settings, own=True) as site:
-        job = _job(settings, site, rate=STEADY_RATE, options={"node_pid": site.pid})
+    with a_site(settings, own=True) as site:
+        job = a_job(settings, site, rate=STEADY_RATE, options={"node_pid": site.pid})
         _, found = site.team.run(ROLES, [], ("steady", job))
         return {key: found[key] for key in ("node_cpu", "client_cpu", "rate")}
 
@@ -246,7 +179,7 @@ def idle(settings: Settings) -> Figures:
         argv = [sys.executable, "-m", "meshmq", "--help"]
         subprocess.run(argv, check=True, capture_output=True, timeout=30)
         helps.append(time.monotonic() - start)
-    with _site(settings, own=True) as site:
+    with a_site(settings, own=True) as site:
         before, start = cpu_seconds(site.pid), time.monotonic()
         time.sleep(IDLE_SECONDS)
         cpu = (cpu_seconds(site.pid) - before) / (time.monotonic() - start)
@@ -260,9 +193,9 @@ def idle(settings: Settings) -> Figures:
 
 def memory(settings: Settings) -> Figures:
     """Records over MEMORY_TOPICS topics, a subscriber that never reads; the node's memory."""
-    with _site(settings, own=True) as site:
-        site.team.role(ROLES, "stall", _job(settings, site, topic=site.topic + ".>")).wait_ready()
-        fill = _job(settings, site, count=settings.records, options={"topics": MEMORY_TOPICS})
+    with a_site(settings, own=True) as site:
+        site.team.role(ROLES, "stall", a_job(settings, site, topic=site.topic + ".>")).wait_ready()
+        fill = a_job(settings, site, count=settings.records, options={"topics": MEMORY_TOPICS})
         site.team.run(ROLES, [], ("load", fill))
         return {"rss": rss_mib(site.pid), "peak": rss_mib(site.pid, peak=True)}
 
@@ -342,5 +275,41 @@ WORKS: dict[str, Work] = {
         memory,
         f"node with stored records, {MEMORY_TOPICS} topics, a stalled subscriber",
         {"rss": "MiB", "peak": "MiB"},
+    ),
+    "queue": Work(
+        queue_works.work_queue,
+        f"work queue, {QUEUE_WORKERS} worker processes, an ack each, put to last ack",
+        {"rate": "msg/s", "lost": "records", "doubled": "records"},
+    ),
+    "queue-any": Work(
+        queue_works.queue_any,
+        f"the same with keys and {queue_works.KEY_WORKERS} workers, in any order",
+        {"rate": "msg/s", "lost": "records", "doubled": "records"},
+    ),
+    "queue-key": Work(
+        queue_works.queue_key,
+        f"the same in order of {queue_works.KEYS:,} keys",
+        {"rate": "msg/s", "lost": "records", "doubled": "records"},
+    ),
+    "queue-backlog": Work(
+        queue_works.backlog,
+        f"hand-out of what waits: {queue_works.BACKLOG:,} jobs, {queue_works.DELAYED:,} of them "
+        "nacked with a delay, against a queue without any",
+        {"ratio": "", "rate": "msg/s", "empty": "msg/s", "peak": "MiB"},
+    ),
+    "queue-groups": Work(
+        queue_works.groups,
+        f"cost of a group: node's CPU with {queue_works.GROUPS} groups on a topic against one",
+        {"ratio": "", "one": "us/msg", "each": "us/msg"},
+    ),
+    "queue-killed": Work(
+        queue_works.killed,
+        "a worker is killed: until its records are with another",
+        {"seconds": "s"},
+    ),
+    "queue-schedule": Work(
+        queue_works.schedule,
+        "scheduled jobs: how late they come",
+        {"p50": "us", "p99": "us", "max": "us", "early": "jobs"},
     ),
 }

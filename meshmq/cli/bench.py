@@ -83,7 +83,8 @@ def bench(
 
     from meshmq import limits
     from meshmq.bench.procs import ended_by_signals
-    from meshmq.bench.works import WORKS, Settings
+    from meshmq.bench.site import Settings
+    from meshmq.bench.works import WORKS
     from meshmq.errors import MeshError
 
     names = work or list(WORKS)

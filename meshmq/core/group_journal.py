@@ -28,16 +28,18 @@ class Journaling:
     """See the module's header.
 
     Attributes:
-        woken: groups that have something to do, shared by all groups of a node.
+        woken, changed: groups that have something to do, or to tell the journal; shared by all
+            groups of a node.
         touched: members that get a frame with this turn.
         handed_total: records handed out so far.
     """
 
     sources: list[Source]
 
-    def __init__(self, state: GroupState, woken: set[Group]) -> None:
+    def __init__(self, state: GroupState, woken: set[Group], changed: set[Group]) -> None:
         self.state = state
         self.woken = woken
+        self.changed = changed
         self.touched: dict[int, Member] = {}
         self.backlog = 0
         self.backlog_bytes = 0.0
@@ -68,11 +70,16 @@ class Journaling:
         """Have ``pump`` called at the turn's end."""
         self.woken.add(self)  # type: ignore[arg-type]  # always a Group
 
+    def change(self) -> None:
+        """Have ``take_delta`` called at the turn's end."""
+        self._has_changed = True
+        self.changed.add(self)  # type: ignore[arg-type]  # as above
+
     # -- changes ----------------------------------------------------------------------------
 
     def settle_run(self, stream: int, first: int, count: int, marked: bool = False) -> None:
         """These records are done, for whatever reason."""
-        self._has_changed = True
+        self.change()
         if marked:
             n = 0
             for offset in range(first, first + count):
@@ -87,7 +94,7 @@ class Journaling:
 
     def settle_own(self, stream: int, first: int, count: int) -> None:
         """These dead letters are no longer there."""
-        self._has_changed = True
+        self.change()
         self.state.settled(stream).add(first, count)
         self._note_run(stream, first, count)
 
@@ -111,7 +118,7 @@ class Journaling:
 
     def set_mark(self, stream: int, offset: int, mark: Mark) -> None:
         """From now on this record is known by its mark."""
-        self._has_changed = True
+        self.change()
         self.state.settled(stream).add(offset, 1)
         self.state.marks[stream, offset] = mark
         self._marks[stream, offset] = mark
@@ -119,7 +126,7 @@ class Journaling:
 
     def pass_over(self, stream: int, first: int, count: int) -> None:
         """Records that the log no longer has: nobody will get them."""
-        self._has_changed = True
+        self.change()
         settled = self.state.settled(stream)
         if first <= settled.floor:
             n = settled.raise_floor(first + count)
@@ -132,7 +139,7 @@ class Journaling:
 
     def set_floor(self, stream: int, offset: int) -> None:
         """The group begins here."""
-        self._has_changed = True
+        self.change()
         self.state.settled(stream).raise_floor(offset)
         self._floors[stream] = max(self._floors.get(stream, 0), offset)
 
@@ -149,13 +156,14 @@ class Journaling:
 
     def note_dedup(self, dedup: bytes, stream: int, offset: int, now_ms: int) -> None:
         """A job with this id was accepted."""
-        self._has_changed = True
+        self.change()
         self.state.dedups[dedup] = (stream, offset, now_ms)
         self._dedups.append((dedup, stream, offset, now_ms))
 
     def set_settings(self, settings: Settings) -> None:
         self.state.settings = settings
-        self._is_new = self._has_changed = True
+        self._is_new = True
+        self.change()
 
     def reset(self) -> None:
         """Forget what the journal says of records (a seek)."""
@@ -167,7 +175,8 @@ class Journaling:
         self._marks.clear()
         self._unmarked.clear()
         self._reached.clear()
-        self._resets = self._has_changed = True
+        self._resets = True
+        self.change()
 
     def lift(self, entry: Entry, n: int) -> None:
         """So many records of a batch that was read need not be found by reading again."""
@@ -184,19 +193,24 @@ class Journaling:
     def joins(self, member: Member) -> None:
         """A member gets something once the next delta is synced."""
         self._joining.append(member)
-        self._has_changed = True
+        self.change()
 
     @property
     def go_ahead_records(self) -> int:
         """Records that may be handed out before the next delta is synced."""
         return self._synced_handed + self._synced_ahead - self.handed_total
 
+    def may_be_told(self, prefetch_records: int) -> None:
+        """Hand-outs went on: tell the journal in time."""
+        ahead = max(2 * prefetch_records, AHEAD_MIN)
+        if (self.handed_total - self._told_handed) * 2 >= ahead:
+            self.change()
+
     def take_delta(self, prefetch_records: int) -> Delta | None:
         """What has changed since the last time; None if nothing has that must be kept."""
-        handed = self.handed_total - self._told_handed
-        ahead = max(2 * prefetch_records, AHEAD_MIN)
-        if not self._has_changed and handed * 2 < ahead:
+        if not self._has_changed:
             return None
+        ahead = max(2 * prefetch_records, AHEAD_MIN)
         settings = self.settings if self._is_new else None
         cursors = self._take_cursors()
         self.state.reached.update(self._reached)

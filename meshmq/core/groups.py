@@ -124,8 +124,9 @@ class Groups:
         self._next_number += 1
         return self._next_number
 
-    def _open(self, state: GroupState) -> Group:
+    def _open(self, state: GroupState, is_new: bool = False) -> Group:
         group = Group(state, self._topics, self._feed, self._tools, self.shared)
+        group.is_placed = not is_new
         name = state.settings.name
         self.by_name[name] = group
         self._by_id[state.settings.id] = group
@@ -177,7 +178,7 @@ class Groups:
         self._next_id += 1
         if settings.kind == QUEUE:
             self._keep_all(settings.name)
-        group = self._open(GroupState(settings))
+        group = self._open(GroupState(settings), True)
         group.set_settings(settings)
         if self._is_started:
             group.grace_until_ns = 0
@@ -219,6 +220,7 @@ class Groups:
             if floor:
                 group.set_floor(stream, floor)
         self._feed.move_reader(group.sources[0], lsn, at)
+        group.is_placed = True
         group.recount()
         self._survey(group, None)
         group.wake()
@@ -227,6 +229,7 @@ class Groups:
         """Go on somewhere else: everything known of records is forgotten."""
         group.clear()
         group.reset()
+        group.is_placed = False
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
         for own in (dead_letters_of(group.settings.name), retries_of(group.settings.name)):
@@ -243,6 +246,7 @@ class Groups:
         group.close()
         del self.by_name[name], self._by_id[group.settings.id]
         self.shared.woken.discard(group)
+        self.shared.changed.discard(group)
         for lane in [lane for lane, g in self.lanes.items() if g is group]:
             del self.lanes[lane]
         for link, members in self._by_link.items():
@@ -408,6 +412,7 @@ class Groups:
             return
         group, member = found
         del group.members[link, consumer]
+        group.drop_pending(member)
         for h in list(member.hand_outs.values()):
             group.give_back(h, h.left, False)
         group.wake()
@@ -416,6 +421,7 @@ class Groups:
         """A session ended: its members may come back in another one."""
         for consumer, (group, member) in self._by_link.pop(link, {}).items():
             del group.members[link, consumer]
+            group.drop_pending(member)
             self._settled.pop((link, consumer), None)
             if member.hand_outs:
                 until = now_ns + limits.ORPHANED_NS
@@ -598,6 +604,7 @@ class Groups:
             shared.woken.clear()
             for group in woken:
                 group.pump(now_ns)
+                group.may_be_told(group.prefetch_records)
                 self._send_hand_outs(group)
                 due = group.next_deadline_ns(now_ns)
                 if due is not None and (not group.due_ns or due < group.due_ns):
@@ -626,14 +633,14 @@ class Groups:
     def entries(self, entries: list[Entry]) -> None:
         """Add what this turn changed: records moved, and the journal's record of it all."""
         records: list[JournalRecord] = [*self._deleted, *self._records]
-        for group in self.by_name.values():
+        for group in sorted(self.shared.changed, key=lambda g: g.settings.id):
             for move in group.undertaker.moves:
                 self.append_own(move.topic, move.payload, move.count)
             group.undertaker.moves.clear()
-            prefetch = sum([m.prefetch_records for m in group.members.values()])
-            delta = group.take_delta(prefetch)
+            delta = group.take_delta(group.prefetch_records)
             if delta is not None:
                 records.append(delta)
+        self.shared.changed.clear()
         self._deleted, self._records = [], []
         if records:
             journal = self._topic(JOURNAL)

@@ -4,6 +4,7 @@ Data: a KeyState for each key of which something is in a member's hands, failed,
 
 Rules:
 1. Records of a key that are in flight are with one member, handed to it in order.
+   What its member has no room for is queued for that member, up to its prefetch.
 2. A key of which a record failed hands out nothing until that record is due, and it first.
 3. What cannot be handed out for its key's sake is held: by its offset only, its bytes stay in the
    log. A held record is released when nothing of its key is in flight or has failed.
@@ -27,6 +28,7 @@ class KeyState:
     Attributes:
         member: who has what is in flight.
         out: records in flight.
+        queued: records that wait for room at the member.
         failed: offsets of those that failed, ascending.
         held: offsets held back, ascending.
         released: held ones that are being fetched.
@@ -34,13 +36,19 @@ class KeyState:
 
     member: Member | None = None
     out: int = 0
+    queued: int = 0
     failed: list[int] = field(default_factory=list)
     held: array[int] = field(default_factory=lambda: array("Q"))
     released: int = 0
 
     @property
     def is_idle(self) -> bool:
-        return not (self.out or self.failed or self.held or self.released)
+        return not (self.out or self.queued or self.failed or self.held or self.released)
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a record that comes now must wait behind others of the key."""
+        return bool(self.failed or self.held or self.released)
 
 
 class KeyOrder:
@@ -89,7 +97,7 @@ class KeyOrder:
         state = self.keys.get((stream, key))
         if state is not None and state.out:
             state.out -= 1
-            if not state.out:
+            if not state.out and not state.queued:
                 state.member = None
 
     def release(self, stream: int, key: bytes) -> list[int]:
@@ -100,7 +108,7 @@ class KeyOrder:
         if state.is_idle:
             del self.keys[stream, key]
             return []
-        if state.out or state.failed or state.released or not state.held:
+        if state.out or state.queued or state.failed or state.released or not state.held:
             return []
         free = list(state.held[:RELEASE_MAX])
         del state.held[:RELEASE_MAX]
