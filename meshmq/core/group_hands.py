@@ -430,11 +430,10 @@ class Hands(Waiting):
         order, keys = self.by_key, h.keys
         assert order is not None
         assert keys is not None
-        for index in h.indices(bits):
-            key = keys[index]
-            if not key:
-                continue
-            state = order.keys.get((h.stream, key))
+        states, stream = order.keys, h.stream
+        whole = bits == (1 << h.count) - 1
+        for key in keys if whole else [keys[i] for i in h.indices(bits)]:
+            state = states.get((stream, key)) if key else None
             if state is None:
                 continue
             state.out -= 1
@@ -442,9 +441,9 @@ class Hands(Waiting):
                 state.out = 0
                 state.member = None
                 if state.is_held_up:
-                    self._release_keys(h.stream, (key,))
+                    self._release_keys(stream, (key,))
                 else:
-                    del order.keys[h.stream, key]
+                    del states[stream, key]
 
     def _revoke_later(self, stream: int, key: bytes, offset: int) -> None:
         """A record of the key failed: what follows it and is in a member's hands comes back."""
@@ -533,13 +532,15 @@ class _Walk:
     def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
         """Walk; return how many records left ``ready``."""
         runs = self._ready.runs
-        step = self._again if self._ready.is_fetched else self._fresh
         walked = 0
         while runs:
             index, count = runs[0]
-            done = 0
-            while done < count and step(index + done, may_go):
-                done += 1
+            if self._ready.is_fetched:
+                done = 0
+                while done < count and self._again(index + done, may_go):
+                    done += 1
+            else:
+                done = self._run_fresh(index, count)
             walked += done
             if done < count:
                 runs[0] = (index + done, count - done)
@@ -547,7 +548,40 @@ class _Walk:
             runs.popleft()
         return walked
 
-    def _fresh(self, i: int, may_go: object) -> bool:
+    def _run_fresh(self, index: int, count: int) -> int:
+        """Walk a run of what the log has; return how many records left it. The common case,
+        whose calls would cost as much as it does itself, stands here."""
+        states, rooms = self._order.keys, self._rooms
+        stream, given = self._ready.batch.stream, self.given
+        keys = self._keys
+        for i in range(index, index + count):
+            key = keys[i]
+            if key and self._most > 0:
+                place = (stream, key)
+                state = states.get(place)
+                member: Member | None = None
+                if state is None:
+                    if rooms[id(self._target)] > 0:
+                        member = self._target
+                        states[place] = KeyState(member, 1)
+                elif state.member is not None and not state.queued and not state.is_held_up:
+                    if rooms.get(id(state.member), 0) > 0:
+                        member = state.member
+                        state.out += 1
+                if member is not None:
+                    known = id(member)
+                    rooms[known] -= 1
+                    self._most -= 1
+                    found = given.get(known)
+                    if found is None:
+                        found = given[known] = (member, [])
+                    found[1].append(i)
+                    continue
+            if not self._fresh(i):
+                return i - index
+        return count
+
+    def _fresh(self, i: int) -> bool:
         """One record as the log has it; False if it must wait where it is."""
         key = self._keys[i]
         if not key:
@@ -607,7 +641,7 @@ class _Walk:
             self.held.append(key)
             return True
         if ready.marked:
-            state.failed.remove(offset)
+            state.failed = [o for o in state.failed if o != offset]
         if member is not None:
             self._to(member, i, state)
             return True
