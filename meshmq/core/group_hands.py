@@ -564,10 +564,14 @@ class _Walk:
                     if rooms[id(self._target)] > 0:
                         member = self._target
                         states[place] = KeyState(member, 1)
-                elif state.member is not None and not state.queued and not state.is_held_up:
-                    if rooms.get(id(state.member), 0) > 0:
-                        member = state.member
-                        state.out += 1
+                elif (
+                    state.member is not None
+                    and not state.queued
+                    and not state.is_held_up
+                    and rooms.get(id(state.member), 0) > 0
+                ):
+                    member = state.member
+                    state.out += 1
                 if member is not None:
                     known = id(member)
                     rooms[known] -= 1
