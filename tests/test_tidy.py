@@ -24,10 +24,11 @@ ONLY_IN = {
     "zmq": {"meshmq/shell/sockets.py"},
     "sqlite3": {"meshmq/shell/segment.py", "meshmq/shell/store.py", "meshmq/shell/store_disk.py",
                 "meshmq/shell/store_read.py", "meshmq/shell/store_segments.py",
-                "meshmq/shell/store_rewrite.py", "meshmq/shell/store_repair.py"},
+                "meshmq/shell/store_rewrite.py", "meshmq/shell/store_repair.py",
+                "meshmq/shell/store_background.py"},
     "diskcache": {"meshmq/shell/segment.py", "meshmq/shell/store.py",
                   "meshmq/shell/store_disk.py", "meshmq/shell/store_read.py",
-                  "meshmq/shell/store_segments.py"},
+                  "meshmq/shell/store_segments.py", "meshmq/shell/store_background.py"},
     "pickle": set(),
 }  # fmt: skip
 FOR_PROGRAMS = {"local", "simulated", "plugin"}  # of meshmq.testing: they bring the client along

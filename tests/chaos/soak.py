@@ -1,8 +1,10 @@
 """A long run at half of the maximum rate: ``python -m tests.chaos.soak --minutes 60``.
 
-First it measures how fast this machine publishes; then one process publishes at half of that to a
-topic with 1 GB of retention, another reads everything. Every record must come once and in order;
-after a tenth of the time, rate, memory, open files and disk use of the node must be flat.
+First it measures how fast this machine publishes; then one process publishes at half of that (or
+another ``--share``) to a topic with 1 GB of retention, another reads everything. Every record must
+come once and in order; after a tenth of the time, rate, memory, open files and disk use of the node
+must be flat. Before and after, the same bytes a second go to plain files with write and
+``fdatasync``: what the disk alone makes of that rate stands beside the confirmations.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ from typing import Any
 
 import meshmq
 from tests.bench import about
+from tests.chaos import pauses
 from tests.chaos.power import Node
 
 VALUE = bytes(92)
 BATCH = 500
 RETENTION = "1GB"
+RETENTION_BYTES = 10**9
 SLACK = 1.05  # what is flat grows by less
+RECORD_BYTES = 104  # on disk, of values of 100 bytes
+RAW_SECONDS_MAX = 60.0  # of each of the two turns of the disk alone
 
 WRITER = """
 import sys, time, meshmq
@@ -114,7 +120,16 @@ def look(pid: int, data: Path) -> dict[str, float]:
     }
 
 
-def soak(minutes: float) -> dict[str, Any]:
+def alone(rate: float, seconds: float) -> tuple[list[float], list[float]]:
+    """The disk without us at ``rate`` records a second, as ``pauses.raw``."""
+    pauses.settle()
+    with tempfile.TemporaryDirectory() as folder:
+        found = pauses.raw(Path(folder), rate * RECORD_BYTES, seconds, RETENTION_BYTES)
+    pauses.settle()
+    return found
+
+
+def soak(minutes: float, share: float) -> dict[str, Any]:
     """Run it; what was measured."""
     with tempfile.TemporaryDirectory() as temporary:
         node = Node(Path(temporary) / "data")
@@ -127,7 +142,10 @@ def soak(minutes: float) -> dict[str, Any]:
             count, took, *_ = written(start(node.url, "soak.max", 0, 5)[0])
             most = count / took
             seconds = minutes * 60
-            writer, reader = start(node.url, "soak", most / 2, seconds)
+            rate = most * share
+            raw_seconds = min(RAW_SECONDS_MAX, seconds / 8)
+            took_alone, late_alone = alone(rate, raw_seconds)
+            writer, reader = start(node.url, "soak", rate, seconds)
             looks: list[dict[str, float]] = []
             every = max(1.0, seconds / 60)
             while writer.poll() is None:
@@ -136,11 +154,19 @@ def soak(minutes: float) -> dict[str, Any]:
             sent, took, p50, p99, p999 = written(writer)
             (seen,) = written(reader)
             assert seen == sent, f"{seen} of {sent} came"
+            for one, other in zip((took_alone, late_alone), alone(rate, raw_seconds), strict=True):
+                one += other
         finally:
             node.stop()
     result: dict[str, Any] = {
-        "minutes": minutes, "maximum_rate": round(most), "rate": round(sent / took),
-        "records": int(sent), "confirm_ms": {"p50": p50, "p99": p99, "p99.9": p999},
+        "minutes": minutes, "maximum_rate": round(most), "share": share,
+        "rate": round(sent / took), "records": int(sent),
+        "confirm_ms": {"p50": p50, "p99": p99, "p99.9": p999},
+        "disk_alone": {
+            "mb_a_second": round(rate * RECORD_BYTES / 1e6, 1), "seconds": 2 * raw_seconds,
+            "write_and_sync_ms": pauses.spread(took_alone),
+            "delay_ms": pauses.spread(late_alone),
+        },
         "looks": looks,
     }  # fmt: skip
     result["flat"] = flat(looks)
@@ -161,9 +187,10 @@ def flat(looks: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="A long run at half of the maximum rate.")
     parser.add_argument("--minutes", type=float, default=3)
+    parser.add_argument("--share", type=float, default=0.5, help="of the maximum rate")
     parser.add_argument("--out", type=Path, help="directory for the result as JSON")
     options = parser.parse_args()
-    found = soak(options.minutes)
+    found = soak(options.minutes, options.share)
     result = {"what": "soak", "commit": about.commit(), "date": about.date(), **found}
     text = json.dumps(result)
     print(json.dumps({**result, "looks": len(found["looks"])}, indent=1))
