@@ -138,8 +138,11 @@ def soak(minutes: float, share: float) -> dict[str, Any]:
         try:
             with meshmq.connect(node.url) as mesh:
                 mesh.admin.topics.create("soak", retention_bytes=RETENTION)
-                mesh.admin.topics.create("soak.max", retention_bytes="1MB")
-            count, took, *_ = written(start(node.url, "soak.max", 0, 5)[0])
+                mesh.admin.topics.create("soak.max")
+                writer, reader = start(node.url, "soak.max", 0, 5)
+                count, took, *_ = written(writer)
+                assert written(reader) == [count]
+                mesh.admin.topics.delete("soak.max")
             most = count / took
             seconds = minutes * 60
             rate = most * share
