@@ -129,6 +129,16 @@ def alone(rate: float, seconds: float) -> tuple[list[float], list[float]]:
     return found
 
 
+def cpu(pid: int) -> tuple[float, float]:
+    """Seconds of CPU so far: of the whole machine, and of us, the node and ended children."""
+    tick = os.sysconf("SC_CLK_TCK")
+    lines = Path("/proc/stat").read_text().splitlines()
+    user, nice, system, _, _, irq, softirq, *_ = map(int, lines[0].split()[1:])
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    node = (int(fields[11]) + int(fields[12])) / tick
+    return (user + nice + system + irq + softirq) / tick, sum(os.times()[:4]) + node
+
+
 def soak(minutes: float, share: float) -> dict[str, Any]:
     """Run it; what was measured."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -148,6 +158,8 @@ def soak(minutes: float, share: float) -> dict[str, Any]:
             rate = most * share
             raw_seconds = min(RAW_SECONDS_MAX, seconds / 8)
             took_alone, late_alone = alone(rate, raw_seconds)
+            everyone, ours = cpu(node.process.pid)
+            begin = time.monotonic()
             writer, reader = start(node.url, "soak", rate, seconds)
             looks: list[dict[str, float]] = []
             every = max(1.0, seconds / 60)
@@ -157,6 +169,10 @@ def soak(minutes: float, share: float) -> dict[str, Any]:
             sent, took, p50, p99, p999 = written(writer)
             (seen,) = written(reader)
             assert seen == sent, f"{seen} of {sent} came"
+            now = cpu(node.process.pid)
+            lasted = time.monotonic() - begin
+            used = (now[1] - ours) / lasted
+            others = (now[0] - everyone) / lasted - used
             for one, other in zip((took_alone, late_alone), alone(rate, raw_seconds), strict=True):
                 one += other
         finally:
@@ -170,6 +186,7 @@ def soak(minutes: float, share: float) -> dict[str, Any]:
             "write_and_sync_ms": pauses.spread(took_alone),
             "delay_ms": pauses.spread(late_alone),
         },
+        "cores": {"ours": round(used, 2), "others": round(others, 2)},
         "looks": looks,
     }  # fmt: skip
     result["flat"] = flat(looks)
