@@ -37,6 +37,8 @@ def prepare(directory: Path) -> Path:
     Raises ConfigError if it cannot be made, is open to other users, or is on a file system that
     does not promise what a log needs.
     """
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"data directory {directory} cannot be used: it is not one")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _close_to_others(directory)
@@ -57,9 +59,12 @@ def _check_format(directory: Path) -> None:
     """Refuse a log that another version of meshmq writes; mark one that is new."""
     path = directory / FORMAT
     if not path.exists():
-        path.write_text(f"meshmq log {FORMAT_VERSION}\n")
-        path.chmod(0o600)
-        sync_file(path)
+        # Under another name first: a power cut leaves none, or a whole one.
+        making = path.with_name(FORMAT + NEW)
+        making.write_text(f"meshmq log {FORMAT_VERSION}\n")
+        making.chmod(0o600)
+        sync_file(making)
+        making.rename(path)
         return
     words = path.read_text(errors="replace").split()
     if len(words) != 3 or words[:2] != ["meshmq", "log"] or not words[2].isdecimal():
