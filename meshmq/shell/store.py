@@ -47,6 +47,7 @@ _WRITE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError)
 _LATENCY_BUCKETS = 32  # powers of two of a microsecond: the last is over half an hour
 _SPARE_SHARE = 4  # the next segment is made when the active one is full to one part in so many
 _SETTLE_SECONDS = 3.0  # what loses no more records for so long is worth rewriting, not before
+_PLAN_SECONDS = 0.01  # commits wait for so long at most; some 2,000 streams
 _PLAN_SHARE = 50  # retention may take one part in so many of the disk thread's time
 
 
@@ -99,6 +100,7 @@ class LogStore:
         self._times_full = 0
         self._rewriter: Rewriter | None = None
         self._not_rewritten: set[int] = set()
+        self._to_plan: list[int] = []
         self._dying: dict[int, tuple[int, float]] = {}
         self._rewritten = 0
         self._background = Background(background)
@@ -277,8 +279,8 @@ class LogStore:
         """Return (stream, new first offset) of what is over its age or bytes.
 
         The caller makes them durable with TrimEntry. Segments of which nothing is kept are
-        unlinked here, and an active one whose age bound comes near is closed. Returns nothing when
-        it is called more often than its cost allows.
+        unlinked here, and an active one whose age bound comes near is closed. Of many streams a
+        part is looked at by each call; none when it is called more often than its cost allows.
         """
         self._claim()
         if self._failed:
@@ -383,8 +385,15 @@ class LogStore:
         return room.free_bytes < 2 * room.reserve_bytes
 
     def _plan(self, now_ns: int) -> tuple[tuple[int, int], ...]:
+        """Of as many streams as there is time for; the next call goes on with the rest."""
         trims = []
-        for alias, stream in self.state.streams.items():
+        until = time.perf_counter() + _PLAN_SECONDS
+        self._to_plan = self._to_plan or [*reversed(self.state.streams)]
+        while self._to_plan and time.perf_counter() < until:
+            alias = self._to_plan.pop()
+            stream = self.state.streams.get(alias)
+            if stream is None:
+                continue
             topic = stream.topic
             if topic.retention_ns <= 0 and topic.retention_bytes <= 0:
                 continue
