@@ -34,7 +34,7 @@ from tests.bench import about
 
 TICK_SECONDS = 0.005
 BATCH_BYTES = 64 * limits.KIB
-RETENTION_BYTES = 1_000_000_000
+RETENTION_BYTES = 400_000_000
 STAYING_SHARE = 20  # one batch in so many is kept, where segments are to be rewritten
 GOAL_MS = 50
 TURNED = ("roll", "rewrite", "unlink")
