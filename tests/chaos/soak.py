@@ -61,7 +61,7 @@ print(json.dumps({"count": n, "took": took, "delays": delays}))
 """
 
 READER = """
-import sys, time, meshmq
+import json, sys, time, meshmq
 url, topic, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 with meshmq.connect(url, timeout=60) as mesh, mesh.subscribe(topic) as sub:
     print("ready", flush=True)
