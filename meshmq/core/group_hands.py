@@ -20,6 +20,9 @@ from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_order import KeyOrder, KeyState
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 
+PATIENCE_NS = 200 * limits.MS
+"""How long a member may let its keys' records wait before they are held back, so that those of
+others go on: fetching them again costs ten times what waiting does."""
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
 
 
@@ -160,13 +163,13 @@ class Hands(Waiting):
         keys = ready.records.keys
         if keys is None:
             return self._hand_out_any(ready, members, most, now_ns)
-        walk = _Walk(order, ready, members, keys, most)
+        walk = _Walk(order, ready, members, keys, most, now_ns)
         walked = walk.run(self._may_go)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
         self._release_keys(b.stream, walk.held)
         for member, indices in walk.queued.values():
-            member.pending.append((ready, indices))
+            member.pending.append((ready, indices, now_ns))
             member.pending_count += len(indices)
             ready.pins += 1
         return walked
@@ -176,7 +179,7 @@ class Hands(Waiting):
         order = self.by_key
         assert order is not None
         while member.pending and most > 0:
-            ready, indices = member.pending[0]
+            ready, indices, since = member.pending[0]
             b = ready.batch
             room = min(most, member.room(len(b.payload) / b.count))
             if room <= 0:
@@ -199,7 +202,7 @@ class Hands(Waiting):
                     kept.append(i)
             member.pending_count -= len(part)
             if rest:
-                member.pending[0] = (ready, rest)
+                member.pending[0] = (ready, rest, since)
             else:
                 member.pending.popleft()
             if kept:
@@ -427,11 +430,10 @@ class Hands(Waiting):
         order, keys = self.by_key, h.keys
         assert order is not None
         assert keys is not None
-        for index in h.indices(bits):
-            key = keys[index]
-            if not key:
-                continue
-            state = order.keys.get((h.stream, key))
+        states, stream = order.keys, h.stream
+        whole = bits == (1 << h.count) - 1
+        for key in keys if whole else [keys[i] for i in h.indices(bits)]:
+            state = states.get((stream, key)) if key else None
             if state is None:
                 continue
             state.out -= 1
@@ -439,9 +441,9 @@ class Hands(Waiting):
                 state.out = 0
                 state.member = None
                 if state.is_held_up:
-                    self._release_keys(h.stream, (key,))
+                    self._release_keys(stream, (key,))
                 else:
-                    del order.keys[h.stream, key]
+                    del states[stream, key]
 
     def _revoke_later(self, stream: int, key: bytes, offset: int) -> None:
         """A record of the key failed: what follows it and is in a member's hands comes back."""
@@ -511,8 +513,9 @@ class _Walk:
 
     def __init__(
         self, order: KeyOrder, ready: Ready, members: Sequence[Member], keys: Sequence[bytes],
-        most: int,
+        most: int, now_ns: int,
     ) -> None:  # fmt: skip
+        self._patient_until = now_ns - PATIENCE_NS
         self._order = order
         self._ready = ready
         self._members = members
@@ -529,13 +532,15 @@ class _Walk:
     def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
         """Walk; return how many records left ``ready``."""
         runs = self._ready.runs
-        step = self._again if self._ready.is_fetched else self._fresh
         walked = 0
         while runs:
             index, count = runs[0]
-            done = 0
-            while done < count and step(index + done, may_go):
-                done += 1
+            if self._ready.is_fetched:
+                done = 0
+                while done < count and self._again(index + done, may_go):
+                    done += 1
+            else:
+                done = self._run_fresh(index, count)
             walked += done
             if done < count:
                 runs[0] = (index + done, count - done)
@@ -543,7 +548,44 @@ class _Walk:
             runs.popleft()
         return walked
 
-    def _fresh(self, i: int, may_go: object) -> bool:
+    def _run_fresh(self, index: int, count: int) -> int:
+        """Walk a run of what the log has; return how many records left it. The common case,
+        whose calls would cost as much as it does itself, stands here."""
+        states, rooms = self._order.keys, self._rooms
+        stream, given = self._ready.batch.stream, self.given
+        keys = self._keys
+        for i in range(index, index + count):
+            key = keys[i]
+            if key and self._most > 0:
+                place = (stream, key)
+                state = states.get(place)
+                member: Member | None = None
+                if state is None:
+                    if rooms[id(self._target)] > 0:
+                        member = self._target
+                        states[place] = KeyState(member, 1)
+                elif (
+                    state.member is not None
+                    and not state.queued
+                    and not state.is_held_up
+                    and rooms.get(id(state.member), 0) > 0
+                ):
+                    member = state.member
+                    state.out += 1
+                if member is not None:
+                    known = id(member)
+                    rooms[known] -= 1
+                    self._most -= 1
+                    found = given.get(known)
+                    if found is None:
+                        found = given[known] = (member, [])
+                    found[1].append(i)
+                    continue
+            if not self._fresh(i):
+                return i - index
+        return count
+
+    def _fresh(self, i: int) -> bool:
         """One record as the log has it; False if it must wait where it is."""
         key = self._keys[i]
         if not key:
@@ -568,7 +610,12 @@ class _Walk:
         if state.queued or self._rooms.get(known, 0) <= 0 or self._most <= 0:
             mine = self.queued.get(known)
             waiting = member.pending_count + (len(mine[1]) if mine is not None else 0)
-            if known not in self._rooms or waiting >= member.prefetch_records:
+            if known not in self._rooms:
+                order.hold(state, offset)
+                return True
+            if waiting >= member.prefetch_records:
+                if not member.pending or member.pending[0][2] > self._patient_until:
+                    return False
                 order.hold(state, offset)
                 return True
             if mine is None:
@@ -598,7 +645,7 @@ class _Walk:
             self.held.append(key)
             return True
         if ready.marked:
-            state.failed.remove(offset)
+            state.failed = [o for o in state.failed if o != offset]
         if member is not None:
             self._to(member, i, state)
             return True

@@ -329,7 +329,7 @@ class Waiting(Journaling):
         if order is None:
             return
         freed: dict[tuple[int, bytes], None] = {}
-        for ready, indices in member.pending:
+        for ready, indices, _ in member.pending:
             b = ready.batch
             assert ready.records is not None
             assert ready.records.keys is not None

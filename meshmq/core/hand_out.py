@@ -91,7 +91,7 @@ class Member:
         is_active: its joining is stored; only then it is given something.
         in_flight, in_flight_bytes: what it holds.
         rows: what goes out with this turn, with the bytes.
-        pending: records that its keys bind to it and it has no room for: (ready, indices).
+        pending: records that its keys bind to it and it has no room for: (ready, indices, since).
     """
 
     link: bytes
@@ -106,7 +106,7 @@ class Member:
     in_flight_bytes: float = 0.0
     hand_outs: dict[int, HandOut] = field(default_factory=dict)
     rows: list[tuple[HandOutRow, bytes]] = field(default_factory=list)
-    pending: deque[tuple[Ready, list[int]]] = field(default_factory=deque)
+    pending: deque[tuple[Ready, list[int], int]] = field(default_factory=deque)
     pending_count: int = 0
 
     def room(self, record_bytes: float) -> int:
