@@ -12,63 +12,33 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Self
 
 from meshmq import limits
 from meshmq.client import mesh as blocking
 from meshmq.client.admin import Ask, ask, ask_create
+from meshmq.client.aio_admin import DeadLetters, Groups, Queues
+from meshmq.client.aio_consumer import Consumer, Job, Worker
+from meshmq.client.aio_work import Transaction, Work
 from meshmq.client.bell import ROOM, Bell
 from meshmq.client.channel import Answer
 from meshmq.client.connection import Connection
 from meshmq.client.mesh import StateChange
 from meshmq.client.message import Message
+from meshmq.client.opening import Opening
 from meshmq.client.receipt import Promise, Promises
 from meshmq.client.subscription import Inbox, Wish
 from meshmq.core.publisher import WAITING, Batch
 from meshmq.names import Position, check_topic
 
-__all__ = ["Mesh", "Receipt", "Receipts", "Subscription", "connect"]
-
-
-class _Closable(Protocol):
-    async def __aenter__(self) -> Any: ...
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-
-T = TypeVar("T", bound=_Closable)
-
-
-class Opening(Generic[T]):
-    """What ``connect`` and ``subscribe`` return: await it, or use it in ``async with``."""
-
-    def __init__(self, opening: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._opening = opening
-        self._opened: T | None = None
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return self._opening().__await__()
-
-    async def __aenter__(self) -> T:
-        self._opened = await self._opening()
-        return self._opened
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._opened is not None:
-            await self._opened.__aexit__(kind, error, trace)
+__all__ = [
+    "Consumer", "Job", "Mesh", "Opening", "Receipt", "Receipts", "Subscription", "Transaction",
+    "Worker", "connect",
+]  # fmt: skip
 
 
 async def _wait_for(connection: Any, batch: Batch, timeout: float | None) -> bool:
@@ -174,7 +144,7 @@ class _Records(blocking.Mesh):
         self._connection.check()
 
 
-class Mesh:
+class Mesh(Work):
     """A connection to the mesh, for the tasks of one event loop."""
 
     def __init__(
@@ -196,6 +166,7 @@ class Mesh:
         self._records = _Records(connection, timeout, max_buffer, False, False)
         self._add: Callable[..., Receipt] = self._records.publish  # type: ignore[assignment]
         self.admin = Admin(self)
+        self._begin_work()
 
     @property
     def state(self) -> str:
@@ -265,6 +236,9 @@ class Mesh:
         if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
             await self._make_room()
         batches = self._records._publish_many(topic, values, keys, headers, timestamps, durability)
+        return self._receipts(batches)
+
+    def _receipts(self, batches: list[tuple[int, Batch]]) -> Receipts:
         return Receipts(self._connection, batches, Receipt)
 
     async def last_sequence(self, topic: str) -> int:
@@ -347,11 +321,14 @@ class Mesh:
     async def close(self, timeout: float = 5.0) -> None:
         """Wait up to ``timeout`` seconds for confirmations, then end; safe to call twice.
 
+        Workers and consumers are closed first: what they hold unsettled goes to others.
+
         Raises:
             MeshError: what was published could not all be confirmed.
         """
         try:
             if self._connection.dead is None:
+                await self._close_consumers(timeout)
                 await self.flush(timeout)
         finally:
             await self._end()
@@ -373,7 +350,10 @@ class Mesh:
         if kind is None:
             await self.close()
         else:
-            await self._end()
+            try:
+                await self._close_consumers(1.0)
+            finally:
+                await self._end()
 
     def __repr__(self) -> str:
         return f"aio.Mesh({self._connection.url!r}, {self.state})"
@@ -476,6 +456,9 @@ class Admin:
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
         self.topics = Topics(mesh)
+        self.groups = Groups(mesh)
+        self.queues = Queues(mesh)
+        self.dlq = DeadLetters(mesh)
 
     async def status(self) -> dict[str, Any]:
         """Every counter of the node."""

@@ -90,10 +90,8 @@ def _cost(settings: Settings, groups: int) -> float:
             before = cpu_seconds(site.pid)
             for i in range(groups):
                 with mesh.consume(site.topic, f"group.{i}") as consumer:
-                    taken = 0
-                    for message in consumer:
+                    for taken, message in enumerate(consumer, 1):
                         message.ack()
-                        taken += 1
                         if taken >= GROUP_RECORDS:
                             break
         return (cpu_seconds(site.pid) - before) / (groups * GROUP_RECORDS) * 1e6

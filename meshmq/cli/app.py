@@ -6,7 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from meshmq.cli import bench, demo, log, node, pub, status, sub, topic
+from meshmq.cli import (
+    bench,
+    consume,
+    demo,
+    dlq,
+    group,
+    log,
+    node,
+    pub,
+    queue,
+    status,
+    sub,
+    topic,
+)  # fmt: skip
 from meshmq.cli.output import emit, say
 
 app = typer.Typer(
@@ -20,6 +33,10 @@ app = typer.Typer(
 app.command("node")(node.node)
 app.command("pub")(pub.pub)
 app.command("sub")(sub.sub)
+app.command("consume")(consume.consume)
+app.add_typer(queue.app, name="queue")
+app.add_typer(group.app, name="group")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(topic.app, name="topic")
 app.add_typer(log.app, name="log")
 app.command("status")(status.status)

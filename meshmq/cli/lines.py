@@ -21,11 +21,13 @@ _FIELD = re.compile(r"\{(\d{1,3})\}")
 
 
 class Run(NamedTuple):
-    """Lines of one topic, in order. ``keys`` is None where no line has one."""
+    """Lines of one topic, in order. ``keys`` is None where no line has one; a job that has a
+    ``dedup_id`` is a run of its own."""
 
     topic: str
     values: list[bytes]
     keys: list[bytes | None] | None
+    dedup_id: str | None = None
 
     def pieces(self, count: int) -> Iterator[Run]:
         """The same lines in runs of at most ``count``."""

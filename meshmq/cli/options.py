@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from meshmq.cli.output import emit, note
-from meshmq.errors import InvalidName, MeshError
-from meshmq.names import check_mesh, check_pattern, check_topic
+from meshmq.errors import InvalidArgument, InvalidName, MeshError
+from meshmq.names import check_group, check_mesh, check_pattern, check_topic, is_literal
 
 if TYPE_CHECKING:
     from meshmq import Mesh
@@ -107,3 +108,61 @@ def topic_argument(text: str) -> str:
 def pattern_argument(text: str) -> str:
     """A pattern from the command line, or wrong usage."""
     return as_usage(check_pattern, text, "PATTERN")
+
+
+def group_argument(text: str) -> str:
+    """A group's name from the command line, or wrong usage."""
+    return as_usage(check_group, text, "GROUP")
+
+
+def queue_argument(text: str) -> str:
+    """A queue's name from the command line, or wrong usage."""
+    return as_usage(lambda name: check_group(name, "queue"), text, "QUEUE")
+
+
+def parse_place(text: str, pattern: str, hint: str, more: str = "") -> str | int | datetime:
+    """Where to begin to read ``pattern``: new, earliest, an offset or a time; or wrong usage.
+
+    ``more`` names what else the option ``hint`` takes.
+    """
+    if text in ("new", "earliest"):
+        return text
+    if text.isascii() and text.isdigit():
+        if not is_literal(pattern):
+            raise typer.BadParameter(
+                f"an offset belongs to one topic, and {pattern!r} can match several: "
+                f"use a time{' or a position' if more else ''}",
+                param_hint=hint,
+            )
+        return int(text)
+    try:
+        return parse_time(text, hint)
+    except typer.BadParameter:
+        raise typer.BadParameter(
+            f"{text!r} is none of: new, earliest, an offset, a time as 2024-05-01T12:00:00Z"
+            f"{', ' + more if more else ''}",
+            param_hint=hint,
+        ) from None
+
+
+def parse_time(text: str, hint: str) -> datetime:
+    """A time from the command line, or wrong usage."""
+    try:
+        # A time without a zone is this machine's, as a user would read it off the wall.
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is not a time, write it like 2024-05-01T12:00:00Z", param_hint=hint
+        ) from None
+
+
+def parse_seconds(text: str, hint: str) -> float:
+    """A duration as 500ms, 30s, 5m, 2h or 7d, or bare seconds; or wrong usage."""
+    from meshmq.client.admin import parse_duration
+
+    try:
+        if text.replace(".", "", 1).isdigit() and text.isascii():
+            return float(text)
+        return parse_duration(text) / 1e9
+    except InvalidArgument as error:
+        raise typer.BadParameter(str(error), param_hint=hint) from None

@@ -43,6 +43,11 @@ def printable(data: bytes) -> str:
     return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
+def plural(count: int, name: str) -> str:
+    """``1 job``, ``2,000 jobs``."""
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
 def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a table, left-aligned; numbers right-aligned. Never cut to a terminal's width."""
     table = [[_cell(value) for value in row] for row in rows]

@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -28,6 +29,9 @@ from meshmq.cli.output import emit, note, say
 from meshmq.cli.progress import LineProgress
 from meshmq.cli.window import Window
 from meshmq.errors import MeshError
+
+if TYPE_CHECKING:
+    from meshmq import Mesh
 
 RATE_SLICES_A_SECOND = 100  # a paced publisher sends at most so many bursts a second
 
@@ -85,7 +89,7 @@ def pub(
         raise typer.BadParameter("give either a VALUE or --lines FILE", param_hint="VALUE")
     if key is not None and key_column is not None:
         raise typer.BadParameter("give either --key or --key-column", param_hint="--key-column")
-    headers = _headers(header or [])
+    headers = headers_option(header or [])
     target = Target(url, mesh, insecure, json, min(timeout, 5.0))
     if value is not None:
         if key_column is not None or skip or rate is not None:
@@ -105,7 +109,8 @@ def pub(
     _publish_lines(target, router, lines or "-", skip, headers, rate, timeout)
 
 
-def _headers(pairs: list[str]) -> dict[str, str] | None:
+def headers_option(pairs: list[str]) -> dict[str, str] | None:
+    """What ``--header`` means, or wrong usage."""
     headers = {}
     for pair in pairs:
         name, found, value = pair.partition("=")
@@ -155,20 +160,20 @@ def _publish_lines(
     timeout: float,
 ) -> None:
     """Stream a file; at the end, however it comes, say what was published and confirmed."""
-    with _opened(name) as (stream, size), connected(target, on_state=StateTeller()) as mesh:
-        window = Window(mesh, headers, timeout)
+    with opened(name) as (stream, size), connected(target, on_state=StateTeller()) as mesh:
+        window = Window(mesh, partial(_publish_run, mesh, headers), timeout)
         start = time.monotonic()
         try:
             with LineProgress(size) as progress:
-                for run in _paced_runs(router, stream, skip, rate, progress):
+                for run in paced_runs(router, stream, skip, rate, progress):
                     window.publish(run)
                     progress.show(window.confirmed_count)
                 window.settle()
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted: {_counts(window, start)}") from None
+            raise Interrupted(f"interrupted: {counts(window, start)}") from None
         except (MeshError, CommandError):
-            _settle_rest(window)
-            note(_counts(window, start))
+            settle_rest(window)
+            note(counts(window, start))
             raise
         seconds = max(time.monotonic() - start, 1e-9)
     if target.json:
@@ -181,10 +186,17 @@ def _publish_lines(
             }
         )
     else:
-        note(_counts(window, start))
+        note(counts(window, start))
 
 
-def _settle_rest(window: Window) -> None:
+def _publish_run(mesh: Mesh, headers: dict[str, str] | None, run: Run) -> Any:
+    if len(run.values) == 1:
+        key = run.keys[0] if run.keys else None
+        return mesh.publish(run.topic, run.values[0], key=key, headers=headers)
+    return mesh.publish_many(run.topic, run.values, keys=run.keys, headers=headers)
+
+
+def settle_rest(window: Window) -> None:
     """After an error: what went before may still be confirmed; the first error is told."""
     try:
         window.settle(within=2.0)
@@ -192,15 +204,16 @@ def _settle_rest(window: Window) -> None:
         pass
 
 
-def _counts(window: Window, start: float) -> str:
+def counts(window: Window, start: float, verb: str = "published") -> str:
+    """How far a window came since ``start``, in words."""
     seconds = max(time.monotonic() - start, 1e-9)
     return (
-        f"published {window.published_count:,}, confirmed {window.confirmed_count:,} "
+        f"{verb} {window.published_count:,}, confirmed {window.confirmed_count:,} "
         f"in {seconds:.2f} s ({window.confirmed_count / seconds:,.0f} a second)"
     )
 
 
-def _paced_runs(
+def paced_runs(
     router: LineRouter, stream: BinaryIO, skip: int, rate: float | None, progress: LineProgress
 ) -> Iterator[Run]:
     """Runs of lines, slowed down to ``rate`` records a second if it is given."""
@@ -221,7 +234,7 @@ def _paced_runs(
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
+def opened(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
     """The input and, where it is a file, its size in bytes."""
     if name == "-":
         yield sys.stdin.buffer, None

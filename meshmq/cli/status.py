@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from meshmq.cli.group_options import summary
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -30,4 +31,7 @@ def status(
     if json:
         emit(report)
     else:
+        groups = report.pop("groups", [])
+        for kind in ("group", "queue"):
+            report[f"{kind}s"] = [summary(g, kind) for g in groups if g["kind"] == kind]
         say("\n".join(fields(report)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meshmq.cli.boundary import Interrupted
+from meshmq.cli.messages import Format, renderer
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -18,24 +18,18 @@ from meshmq.cli.options import (
     Target,
     UrlOption,
     connected,
+    parse_place,
     pattern_argument,
 )
-from meshmq.cli.output import json_bytes, note, printable
+from meshmq.cli.output import note
 from meshmq.errors import InvalidArgument
-from meshmq.names import Position, is_literal, matches
+from meshmq.names import Position, matches
 
 if TYPE_CHECKING:
     from meshmq import Mesh, Message
 
 FETCH_RECORDS_MAX = 1000  # one write to stdout for so many at most
 FETCH_WAIT_S = 1.0  # so that a stopped terminal or a signal is noticed in time
-
-
-class Format(StrEnum):
-    """How a message looks on stdout."""
-
-    text = "text"
-    raw = "raw"
 
 
 def sub(
@@ -68,7 +62,7 @@ def sub(
     """Show messages as they come, or from an earlier place on, until Ctrl-C."""
     pattern = pattern_argument(pattern)
     begin = parse_start(start, pattern)
-    render = _render_json if json else _render_raw if output is Format.raw else _render_text
+    render = renderer(output, json)
     target = Target(url, mesh, insecure, json, timeout)
     shown, last = 0, None
     try:
@@ -76,7 +70,7 @@ def sub(
             connected(target, on_state=StateTeller()) as connection,
             connection.subscribe(pattern, start=begin, on_missed=_tell_missed) as subscription,
         ):
-            _tell_waiting(connection, pattern)
+            tell_waiting(connection, pattern)
             while count is None or shown < count:
                 room = FETCH_RECORDS_MAX if count is None else count - shown
                 batch = subscription.fetch(min(room, FETCH_RECORDS_MAX), timeout=FETCH_WAIT_S)
@@ -91,30 +85,15 @@ def sub(
 
 def parse_start(text: str, pattern: str) -> str | int | datetime | Position:
     """What ``--from`` means: new, earliest, an offset, a position or a time; or wrong usage."""
-    if text in ("new", "earliest"):
-        return text
-    if text.isascii() and text.isdigit():
-        if not is_literal(pattern):
-            raise typer.BadParameter(
-                f"an offset belongs to one topic, and {pattern!r} can match several: "
-                "use a time or a position",
-                param_hint="--from",
-            )
-        return int(text)
-    try:
-        if text.startswith("p1-"):
+    if text.startswith("p1-"):
+        try:
             return Position.parse(text)
-        # A time without a zone is this machine's, as a user would read it off the wall.
-        return datetime.fromisoformat(text).astimezone()
-    except (InvalidArgument, ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text!r} is none of: new, earliest, an offset, a time as 2024-05-01T12:00:00Z, "
-            "a position that sub printed",
-            param_hint="--from",
-        ) from None
+        except InvalidArgument as error:
+            raise typer.BadParameter(str(error), param_hint="--from") from None
+    return parse_place(text, pattern, "--from", "a position that sub printed")
 
 
-def _tell_waiting(connection: Mesh, pattern: str) -> None:
+def tell_waiting(connection: Mesh, pattern: str) -> None:
     """A misspelt topic looks like silence; say that nothing matches yet."""
     names = [str(row["topic"]) for row in connection.admin.topics.list()]
     if not any(matches(pattern, name) for name in names):
@@ -130,28 +109,3 @@ def _stopped_sentence(shown: int, last: Message | None) -> str:
         return "interrupted, no messages received"
     place = f"; go on with --from {last.position}" if last.offset is not None else ""
     return f"interrupted after {shown:,} messages{place}"
-
-
-def _render_text(message: Message) -> bytes:
-    offset = "" if message.offset is None else f" #{message.offset}"
-    key = "" if message.key is None else f" [{printable(message.key)}]"
-    return f"{message.topic}{offset}{key} {printable(message.value)}\n".encode()
-
-
-def _render_raw(message: Message) -> bytes:
-    return bytes(message.value) + b"\n"
-
-
-def _render_json(message: Message) -> bytes:
-    import json
-
-    item: dict[str, Any] = {
-        "topic": message.topic,
-        "offset": message.offset,
-        "key": json_bytes(message.key),
-        "value": json_bytes(message.value),
-        "headers": message.headers,
-        "timestamp": message.timestamp.isoformat(),
-        "position": str(message.position) if message.offset is not None else None,
-    }
-    return json.dumps(item, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from meshmq import limits
@@ -24,15 +25,16 @@ RECORD_BYTES = 2 * limits.RECORD_OVERHEAD_BYTES  # what one record costs besides
 class Window:
     """Publishes runs of lines and counts what was confirmed.
 
+    ``send`` publishes one run and returns its receipt, or receipts where it has several lines.
     ``timeout`` is how long, in seconds, the oldest unconfirmed record may take; then
     DeadlineExceeded is raised.
     """
 
-    def __init__(self, mesh: Mesh, headers: dict[str, str] | None, timeout: float) -> None:
+    def __init__(self, mesh: Mesh, send: Callable[[Run], Any], timeout: float) -> None:
         self.published_count = 0
         self.confirmed_count = 0
         self._mesh = mesh
-        self._headers = headers
+        self._send = send
         self._timeout = timeout
         self._waiting: deque[tuple[Any, int, int]] = deque()  # receipt(s), records, bytes
         self._waiting_bytes = 0
@@ -45,14 +47,7 @@ class Window:
         while self._waiting and self._waiting_bytes + size > WINDOW_BYTES_MAX:
             self._wait_oldest(self._timeout)
             self._take_done()
-        receipt: Any
-        if count == 1:
-            key = run.keys[0] if run.keys else None
-            receipt = self._mesh.publish(run.topic, run.values[0], key=key, headers=self._headers)
-        else:
-            receipt = self._mesh.publish_many(
-                run.topic, run.values, keys=run.keys, headers=self._headers
-            )
+        receipt = self._send(run)
         self.published_count += count
         self._waiting.append((receipt, count, size))
         self._waiting_bytes += size

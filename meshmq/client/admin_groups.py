@@ -15,11 +15,12 @@ from meshmq.client.dead_letters import (
     Ranges,
     Search,
     after,
+    check_limit,
     pace_of,
     portions,
     ranges_of,
 )
-from meshmq.client.group_settings import group_of, queue_of, settings_of, start_of
+from meshmq.client.group_settings import group_of, named_settings, queue_of, start_of
 from meshmq.client.subscription import Subscription
 from meshmq.errors import GroupMismatch, InvalidArgument
 from meshmq.names import check_group
@@ -32,7 +33,7 @@ def ask_group(verb: str, group: str, part: str = "", **arguments: Any) -> Ask:
 
 def ask_set(group: str, settings: dict[str, Any]) -> Ask:
     """``groups.set``."""
-    found = settings_of(**settings)
+    found = named_settings(settings)
     if not found:
         raise InvalidArgument("set needs a setting, like rate=100 or max_deliveries=10")
     return ask_group("group.set", group, **found)
@@ -87,7 +88,7 @@ class Groups(_Asking):
         Raises:
             GroupMismatch: it is there with another pattern or order.
         """
-        wanted = group_of(group, pattern, order, start, settings_of(**settings))
+        wanted = group_of(group, pattern, order, start, named_settings(settings))
         return self._shown(ask("group.create", **wanted))
 
     def list(self) -> builtins.list[dict[str, Any]]:
@@ -142,7 +143,7 @@ class Queues(_Asking):
         Raises:
             GroupMismatch: it is there with another order.
         """
-        wanted = queue_of(queue, order, settings_of(**settings))
+        wanted = queue_of(queue, order, named_settings(settings))
         return self._shown(ask("group.create", **wanted))
 
     def list(self) -> builtins.list[dict[str, Any]]:
@@ -163,7 +164,7 @@ class Queues(_Asking):
 
     def purge(self, queue: str) -> int:
         """Remove the jobs that wait, due or not; return how many. What is out stays out."""
-        purged: int = self._run(ask_group("queue.purge", queue, "purged"))
+        purged: int = self._run(ask("queue.purge", "purged", queue=check_group(queue, "queue")))
         return purged
 
     def pause(self, queue: str) -> dict[str, Any]:
@@ -184,6 +185,7 @@ class DeadLetters(_Asking):
 
     def list(self, group: str, limit: int = 100) -> builtins.list[DeadLetter]:
         """The oldest dead letters, at most ``limit`` (from 1) of them."""
+        check_limit(limit)
         search = Search(group, self.show(group)["ranges"], limit)
         while not search.is_over:
             with Subscription(self._connection, search.wish(), self._timeout) as sub:

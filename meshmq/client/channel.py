@@ -32,9 +32,10 @@ from meshmq.core.effects import (
     TransactionAnswered,
 )
 from meshmq.core.events import ClientEvent
+from meshmq.core.held import Held
 from meshmq.core.publisher import FAILED, WAITING, Batch
 from meshmq.errors import DeadlineExceeded, MeshError, from_code
-from meshmq.frames import Consume, Envelope, PublishBatch, TransactAck
+from meshmq.frames import Consume, Envelope, PublishBatch
 from meshmq.shell import clock
 
 logger = logging.getLogger("meshmq")
@@ -361,7 +362,7 @@ class Channel(ABC):
         self.client.leave(number, now_ns)
 
     def transact(
-        self, acks: tuple[TransactAck, ...], batches: tuple[PublishBatch, ...], payload: bytes
+        self, acks: Sequence[tuple[Held, int]], batches: tuple[PublishBatch, ...], payload: bytes
     ) -> Answer:
         """Send a transaction; the answer is the offsets of its records."""
         answer = Answer()

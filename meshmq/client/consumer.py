@@ -205,6 +205,18 @@ class Consumer(Intake[Job]):
                 return False
         return True
 
+    def take(self, until: Callable[[], bool]) -> Job | None:
+        """The next job; None when it is closed, or once ``until`` is true and ``look`` called."""
+        while True:
+            for job in self._current:
+                return job
+            if not self._next_batch(None, until):
+                return None
+
+    def look(self) -> None:
+        """Have a thread that waits in ``take`` look at its ``until``."""
+        self._channel.run(lambda now_ns: None)
+
     def wait_closed(self, held: Held, index: int, timeout: float | None) -> None:
         """Wait until the node has answered a settle; raises DeadlineExceeded."""
         if not self._channel.wait_until(lambda: held.is_closed(index), timeout):

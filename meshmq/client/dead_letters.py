@@ -102,8 +102,6 @@ class Search:
     """
 
     def __init__(self, group: str, ranges: Iterable[Sequence[int]], limit: int) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InvalidArgument(f"limit is at least 1, not {limit!r}")
         self.found: list[DeadLetter] = []
         self._topic = dead_letters_of(group)
         self._limit = limit
@@ -139,6 +137,12 @@ class Search:
     def give_up(self) -> None:
         """There is nothing more to read: what is still wanted was removed meanwhile."""
         self._wanted.clear()
+
+
+def check_limit(limit: object) -> None:
+    """Raise InvalidArgument for what is no number of dead letters."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InvalidArgument(f"limit is at least 1, not {limit!r}")
 
 
 def ranges_of(wanted: Iterable[Any]) -> Ranges:

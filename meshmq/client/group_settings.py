@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from datetime import datetime
 from typing import Any
@@ -53,7 +54,7 @@ def settings_of(
     backoff: float | str | None = None,
     backoff_max: float | str | None = None,
     max_held: int | None = None,
-    rate: float | None = None,
+    rate: int | None = None,
     max_records: int | None = None,
     max_bytes: int | str | None = None,
     dedup_window: float | str | None = None,
@@ -65,21 +66,30 @@ def settings_of(
             "max_deliveries", max_deliveries, 1, limits.MAX_DELIVERIES_MAX
         )
     if max_held is not None:
-        found["max_held"] = _count("max_held", max_held, 1, limits.MAX_HELD_DEFAULT * 100)
+        found["max_held"] = _count("max_held", max_held, 1, limits.MAX_HELD_DEFAULT * 10)
     if max_records is not None:
-        found["max_records"] = _count("max_records", max_records, 0, 1 << 60)
+        found["max_records"] = _count("max_records", max_records, 0, 1 << 53)
     if max_bytes is not None:
-        found["max_bytes"] = _count("max_bytes", parse_size(max_bytes), 0, 1 << 60)
+        found["max_bytes"] = _count("max_bytes", parse_size(max_bytes), 0, 1 << 53)
     if rate is not None:
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1e9:
-            raise InvalidArgument(f"rate is records a second, 0 for no limit, not {rate!r}")
-        found["rate"] = rate
+        found["rate"] = _count("rate", rate, 0, 1_000_000_000)
     for name, value in (
         ("backoff_ns", backoff), ("backoff_max_ns", backoff_max), ("dedup_ns", dedup_window),
     ):  # fmt: skip
         if value is not None:
             found[name] = _count(name[:-3], duration_ns(value), 0, limits.DELAY_NS_MAX)
     return found
+
+
+NAMES = sorted(inspect.signature(settings_of).parameters)
+
+
+def named_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """``settings_of`` for what came by name; raises InvalidArgument for a name there is not."""
+    for name in settings:
+        if name not in NAMES:
+            raise InvalidArgument(f"there is no setting {name!r}; there are {', '.join(NAMES)}")
+    return settings_of(**settings)
 
 
 def _count(name: str, value: object, least: int, most: int) -> int:

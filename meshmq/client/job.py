@@ -153,10 +153,6 @@ class AnyJob(Message):
             self._settle(NACK, BACKOFF, reason_of(error))
         return True
 
-    def _succeeded(self) -> None:
-        if not self.is_settled:
-            self._settle(ACK)
-
     def __repr__(self) -> str:
         value = self.value if len(self.value) <= 40 else self.value[:37] + b"..."
         return (
@@ -205,7 +201,7 @@ class Job(AnyJob):
         timeout: float | None = None,
     ) -> None:
         """It failed: hand it out again later; after the group's ``max_deliveries`` it goes to the
-        dead letters.
+        dead letters. In order of keys what follows of its key is taken back: it comes after it.
 
         Args:
             delay: seconds, or ``"5m"``, up to 365 days; 0: at once; None: the group's back-off.
@@ -264,7 +260,14 @@ class Process(Generic[J]):
         trace: TracebackType | None,
     ) -> bool:
         if error is None:
-            self._job._succeeded()
+            job = self._job
+            held, index = job[4], job[3]
+            if held.next == index:
+                held.next = index + 1  # as ``ack`` does
+                if held.is_quiet:
+                    held.owner.touched(held)
+            elif not held.is_settled(index):
+                job._settle(ACK)
             return False
         return self._job._failed(error)
 

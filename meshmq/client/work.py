@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from meshmq import codec, limits
 from meshmq.client.admin import Ask, ask
-from meshmq.client.channel import Channel
+from meshmq.client.channel import Answer, Channel
 from meshmq.client.consumer import Consumer
 from meshmq.client.group_settings import group_of, queue_of, settings_of, to_consume
+from meshmq.client.job import Job
 from meshmq.client.job_options import JobWish, due_of, wish_of
 from meshmq.client.receipt import Receipt, Receipts
+from meshmq.client.transaction import Transaction
 from meshmq.client.values import check_key, check_value
+from meshmq.client.worker import Awaited, Worker, check_concurrency, first_error
 from meshmq.core.publisher import TOPIC_DEFAULT, Batch, Lane, Publisher
-from meshmq.errors import InvalidArgument
+from meshmq.errors import DeadlineExceeded, InvalidArgument
 from meshmq.frames import Consume
 from meshmq.names import JobId, check_group
 
@@ -94,6 +99,10 @@ class Work:
     def _begin_work(self) -> None:
         self._queues: set[str] = set()
         self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
+        self._workers: list[Worker] = []
+        self._awaited: list[Awaited] = []
+        self._transacting = threading.Lock()
+        self._transaction: Answer | None = None  # the last one sent
 
     # -- groups -------------------------------------------------------------------------------
 
@@ -111,7 +120,7 @@ class Work:
         backoff: float | str | None = None,
         backoff_max: float | str | None = None,
         max_held: int | None = None,
-        rate: float | None = None,
+        rate: int | None = None,
     ) -> Consumer:
         """Join a group that reads the topics matching ``pattern``: its members share the records.
 
@@ -133,7 +142,7 @@ class Work:
             backoff, backoff_max: delay of the first retry and of all; doubled from one to the
                 next. None: 1 s and 5 minutes.
             max_held: records behind keys that wait, at most; None: 1 million.
-            rate: records a second for all members together; None: no limit.
+            rate: records a second for all members together; 0: no limit, as None.
 
         Raises:
             InvalidName, InvalidArgument: nothing was asked of the node.
@@ -159,7 +168,7 @@ class Work:
         backoff: float | str | None = None,
         backoff_max: float | str | None = None,
         max_held: int | None = None,
-        rate: float | None = None,
+        rate: int | None = None,
     ) -> Consumer:
         """Take jobs of a queue; it is made on first use.
 
@@ -211,8 +220,7 @@ class Work:
         ``receipt.wait()`` raises QueueFull if the queue has no room; ``receipt.job_id`` names the
         job for ``cancel`` and ``reschedule``.
         """
-        if queue not in self._queues:
-            self._learn_queue(queue)
+        self.learn_queue(queue)
         if delay is None and at is None and not priority and ttl is None and dedup_id is None:
             return self._mesh.publish(queue, value, key=key, headers=headers)
         wish = wish_of(
@@ -255,8 +263,7 @@ class Work:
         shared by all. Limits and errors are those of ``enqueue``; if one job is invalid nothing
         is published.
         """
-        if queue not in self._queues:
-            self._learn_queue(queue)
+        self.learn_queue(queue)
         wish = wish_of(queue, delay, at, priority, ttl, None, self._connection.wall_ns())
         batches = self._enqueue_many(wish, values, keys, headers)
         return Receipts(self._connection, batches, Receipt)
@@ -294,6 +301,116 @@ class Work:
         """
         self._do(ask_reschedule(queue, job_id, delay, at, self._connection.wall_ns()))
 
+    # -- workers ------------------------------------------------------------------------------
+
+    def worker(
+        self,
+        queue: str,
+        *,
+        concurrency: int = 1,
+        prefetch: int | None = None,
+        start: bool = True,
+        group: str | None = None,
+        **options: Any,
+    ) -> Callable[[Callable[[Job], Any]], Worker]:
+        """``@mesh.worker("thumbnails", concurrency=8)``: run the function for each job.
+
+        When it returns the job is acked. An Exception nacks the job with the group's back-off and
+        is logged once, with the job's id. In order of keys a key's jobs never run at the same time
+        or out of order.
+
+        Args:
+            queue: a queue, or with ``group`` a pattern of topics that this group reads.
+            concurrency: threads that run it, 1 to 1024.
+            prefetch: unsettled jobs it may hold; None: two for each thread.
+            start: begin at once. Jobs may then run before the lines below the function: False
+                leaves it to ``run`` or to ``worker.start()``.
+            group: see ``queue``.
+            options: as for ``work``, or for ``consume`` with ``group``.
+
+        Returns:
+            A decorator that returns a Worker: ``stop(timeout)`` it, or close the mesh, or ``run``.
+        """
+        check_concurrency(concurrency)
+        held = 2 * concurrency if prefetch is None else prefetch
+
+        def join() -> Consumer:
+            if group is None:
+                return self.work(queue, prefetch=held, **options)
+            return self.consume(queue, group, prefetch=held, **options)
+
+        def decorate(function: Callable[[Job], Any]) -> Worker:
+            if inspect.iscoroutinefunction(function):
+                raise InvalidArgument("a coroutine function needs meshmq.aio.connect()")
+            worker = Worker(function, join, group or queue, concurrency, self._on_worker_ended)
+            if start:
+                worker.start()
+            self._workers.append(worker)
+            return worker
+
+        return decorate
+
+    def _on_worker_ended(self) -> None:
+        if all(worker.stopped for worker in self._workers):
+            for awaited in list(self._awaited):
+                awaited.end()
+
+    def run(self, timeout: float = 30.0) -> None:
+        """Let the workers work until SIGINT or SIGTERM comes, or all have ended; then stop them.
+
+        Args:
+            timeout: seconds to let what runs come to its end; a second Ctrl-C does not wait.
+
+        Raises:
+            MeshError: a worker ended by itself: its group was deleted, the connection closed.
+            InvalidArgument: there is no worker.
+        """
+        if not self._workers:
+            raise InvalidArgument("there is nothing to run: make a worker with @mesh.worker(...)")
+        awaited = Awaited()
+        self._awaited.append(awaited)
+        try:
+            # From before they start: a signal that comes then is no reason to fall over.
+            with awaited:
+                for worker in self._workers:
+                    worker.start()
+                if not all(worker.stopped for worker in self._workers):
+                    awaited.wait()
+        finally:
+            self._awaited.remove(awaited)
+            self._stop_workers(timeout)
+        error = first_error(self._workers)
+        if error is not None:
+            raise error
+
+    def _stop_workers(self, timeout: float) -> None:
+        deadline = self._connection.deadline(timeout)
+        for worker in self._workers:
+            worker.announce_stop()
+        for worker in self._workers:
+            worker.stop(self._connection.left(deadline) or 0.0)
+
+    # -- transactions -------------------------------------------------------------------------
+
+    def transaction(self, timeout: float | None = None) -> Transaction:
+        """``with mesh.transaction() as tx``: publish, enqueue and ack as one.
+
+        All of it is synced when the ``with`` ends, or nothing of it was done. All jobs it acks are
+        of one node, the one connected to. At most 1,024 records and acks, 1 MiB together.
+
+        Args:
+            timeout: seconds to wait for the answer; None: as given to ``connect``.
+        """
+        return Transaction(self._mesh, self._timeout if timeout is None else timeout)
+
+    def _await_transaction(self, timeout: float) -> None:
+        """The last one must be answered before another is sent."""
+        last = self._transaction
+        if last is not None and not self._connection.wait_until(lambda: last.is_set, timeout):
+            raise self._connection.dead or DeadlineExceeded(
+                f"an earlier transaction has no answer yet, after {timeout} s more"
+            )
+
     # -- inside -------------------------------------------------------------------------------
 
     @property
@@ -303,9 +420,11 @@ class Work:
     def _do(self, asked: Ask) -> Any:
         return asked.read(self._connection.command(asked.verb, asked.arguments, self._timeout))
 
-    def _learn_queue(self, queue: str) -> None:
-        self._do(ask_queue(queue))
-        self._queues.add(queue)
+    def learn_queue(self, queue: str) -> None:
+        """Make a queue on its first use by this connection."""
+        if queue not in self._queues:
+            self._do(ask_queue(queue))
+            self._queues.add(queue)
 
     def _learn_lane(self, topic: str) -> None:
         """As ``_learn`` for a topic of the mesh's own."""
@@ -318,7 +437,8 @@ class Work:
             self._mesh._know(topic, last)
 
     def _close_consumers(self, timeout: float) -> None:
-        """What every consumer has settled reaches the node; the rest goes back."""
+        """Workers stop, what every consumer has settled reaches the node, the rest goes back."""
         deadline = self._connection.deadline(timeout)
+        self._stop_workers(timeout)
         for consumer in list(self._consumers):
             consumer.close(self._connection.left(deadline) or 0.0)

@@ -12,9 +12,10 @@ Rules:
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core.consumer import Member
@@ -39,12 +40,13 @@ from meshmq.core.events import (
     LinkOpened,
     TimerFired,
 )
-from meshmq.core.held import Held
+from meshmq.core.held import Held, Told, runs_of, say
 from meshmq.core.publisher import EncodeBatch, EncodeJobs, Publisher
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
 from meshmq.errors import LinkLost, MeshError, from_code
 from meshmq.frames import (
+    ACK,
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     Body,
@@ -83,6 +85,33 @@ class ClientIdentity:
     software: str = ""
 
 
+class _Transaction(NamedTuple):
+    """A transaction on its way: acks are by hand-out and index, what the node calls them may be
+    another thing in each session."""
+
+    id: int
+    acks: tuple[tuple[Held, int], ...]
+    batches: tuple[PublishBatch, ...]
+    payload: bytes
+
+    def frame(self) -> Transact:
+        """As this session says it."""
+        found: dict[int, list[int]] = {}
+        held_by = {}
+        for held, index in self.acks:
+            found.setdefault(held.row.number, []).append(index)
+            held_by[held.row.number] = held
+        acks = []
+        for number, indices in found.items():
+            held = held_by[number]
+            for first, count in runs_of(sorted(indices)):
+                row = say(Told(held, first, count, ACK))
+                # What is no longer claimed makes it fail, unless the node has done it before.
+                at = row.first if row.count == count else limits.BATCH_RECORDS_MAX
+                acks.append(TransactAck(held.member.id, number, at, count))
+        return Transact(self.id, tuple(acks), self.batches, self.payload)
+
+
 class Client:
     """The machine behind ``meshmq.connect``.
 
@@ -118,7 +147,7 @@ class Client:
         self._link = b""
         self._session: Session | None = None
         self._commands: dict[int, Command] = {}
-        self._transactions: dict[int, Transact] = {}
+        self._transactions: dict[int, _Transaction] = {}
         self._last_transaction = 0
         self._last_id = 0
         self._attempt = 0
@@ -196,17 +225,21 @@ class Client:
 
     def transact(
         self,
-        acks: tuple[TransactAck, ...],
+        acks: Sequence[tuple[Held, int]],
         batches: tuple[PublishBatch, ...],
         payload: bytes,
         now_ns: int,
     ) -> int:
-        """Send a transaction; the answer comes as TransactionAnswered. Returns its number."""
+        """Publish batches and ack records (hand-out and index), all or nothing.
+
+        The answer comes as TransactionAnswered. It must come before the next one is sent: a node
+        remembers a program's last one only. Returns its number.
+        """
         self._last_transaction += 1
-        transact = Transact(self._last_transaction, acks, batches, payload)
-        self._transactions[transact.id] = transact
-        self._send(transact, now_ns)
-        return transact.id
+        transaction = _Transaction(self._last_transaction, tuple(acks), batches, payload)
+        self._transactions[transaction.id] = transaction
+        self._send(transaction.frame(), now_ns)
+        return transaction.id
 
     def close(self, now_ns: int) -> None:
         """Say goodbye; everything unanswered fails with ClosedError's cousin, LinkLost."""
@@ -310,9 +343,8 @@ class Client:
             case Result(number, code, message, result):
                 if self._commands.pop(number, None) is not None:
                     self._effects.append(CommandAnswered(number, code, message, result))
-            case Transacted(number, code, message, offsets):
-                if self._transactions.pop(number, None) is not None:
-                    self._effects.append(TransactionAnswered(number, code, message, offsets))
+            case Transacted():
+                self._on_transacted(body)
             case _:
                 pass  # Refuse has closed the session; anything else is not for a client.
 
@@ -337,8 +369,8 @@ class Client:
                 member.on_other_log()
             self._send(member.consume(), now_ns)
         # Behind the consumers: a transaction's acks are of what they have claimed.
-        for transact in self._transactions.values():
-            self._send(transact, now_ns)
+        for transaction in self._transactions.values():
+            self._send(transaction.frame(), now_ns)
         for command in self._commands.values():
             self._send(command, now_ns)
 
@@ -377,6 +409,17 @@ class Client:
             self._effects.append(SettlesAnswered(number, closed))
         if member.is_ready:
             self._effects.append(HandedOut(number))
+
+    def _on_transacted(self, answer: Transacted) -> None:
+        transaction = self._transactions.pop(answer.id, None)
+        if transaction is None:
+            return
+        if not answer.code:
+            for held, index in transaction.acks:
+                held.member.close(held, index)
+        self._effects.append(
+            TransactionAnswered(answer.id, answer.code, answer.message, answer.offsets)
+        )
 
     def _on_subscribed(self, frame: Subscribed, now_ns: int) -> None:
         sub = self.subscribers.get(frame.subscription)

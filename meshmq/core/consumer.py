@@ -9,13 +9,15 @@ Rules:
    So a lone ack is not delayed and a flood travels in few rows, with no timer. Only when a quarter
    of the prefetch is settled do they leave all the same, or the flow of records would stop.
 2. What was told and not answered is told again in the next session, after what is still held was
-   claimed. Records that the node gave away meanwhile are dropped, or refused if they were begun.
+   claimed. Records of which the node gave some away meanwhile are dropped unless they were begun;
+   of those the node judges what is said.
 3. A record is dropped without trace only while the program has not begun it. One that was begun
    and taken back makes its settle stale: counted, and told to who waits.
 4. Before a third of the ack timeout has passed, the timeout of what is not begun is renewed: it is
    there for the program's work, not for the time in its buffer.
 5. In a group in order of keys a record that fails takes what follows it of its key along: what is
-   here is dropped (the node takes it back), and what comes before the node has heard of it waits.
+   here is taken back (the node does the same), and what comes before the node has heard of it
+   waits.
 6. ``ack``'s common case, the next record of its hand-out, moves a number and takes no lock: see
    Held. Settling may come from any thread, ``begin`` from one at a time; the rest belongs to the
    client's owner. They meet under ``guard``.
@@ -36,6 +38,7 @@ from meshmq.frames import (
     EXTEND,
     NACK,
     REJECT,
+    RETURN,
     Consume,
     Consumed,
     HandOut,
@@ -47,6 +50,12 @@ from meshmq.frames import (
 )
 
 ORDER_ANY, ORDER_KEY = 0, 1
+CLAIM_BYTES_MAX = limits.FRAME_HEADER_BYTES_MAX - 2 * limits.COMMAND_BYTES_MAX
+"""What is held beyond so many bytes of claims in a Consume frame is not claimed; by default all
+is, it takes tens of thousands of hand-outs of one record."""
+
+_HOLDING_BYTES = 96  # a claim without its topic and offsets
+
 URGENT_FRAMES_IN_FLIGHT = 8
 """Settle frames in flight while a quarter of the prefetch waits to be settled."""
 
@@ -197,7 +206,6 @@ class Member:
                 self._extends.append(Told(held, index, 1, kind, delay_ns))
                 return True
             held.marks[index] = SETTLED
-            held.parked.discard(index)
             self._waiting += 1
             if kind == ACK:
                 held.runs.append((index, index + 1))
@@ -312,6 +320,14 @@ class Member:
             rows.extend(kept)
         self._take_back(held, range(held.row.count))
 
+    def _disown(self, held: Held) -> None:
+        """Something of a hand-out went to others while there was no session, nobody says what:
+        what is not begun goes back in case it did not; of the rest the node will judge."""
+        waiting = held.unbegun()
+        for first, count in runs_of(waiting):
+            self._add_row(Told(held, first, count, RETURN))
+        self._take_back(held, list(waiting))
+
     # -- keys in order: under the guard ---------------------------------------------------------
 
     def _block(self, held: Held, index: int) -> None:
@@ -319,12 +335,16 @@ class Member:
         key = held.keys[index] if held.keys is not None else b""
         if not key:
             return  # records without a key have no order
-        topic = held.row.topic
+        topic, offset = held.row.topic, held.offset(index)
         self._blocks[topic, key] = _Block(self._serial)
         for other in list(self.held.values()):
             keys = other.keys
             if keys is not None and other.row.topic == topic and key in keys:
-                self._take_back(other, [i for i in other.unbegun() if keys[i] == key])
+                later = [
+                    i for i, k in enumerate(keys)
+                    if k == key and other.offset(i) > offset and not other.is_settled(i)
+                ]  # fmt: skip
+                self._take_back(other, later, "an earlier record of its key failed")
 
     def _is_blocked(self, held: Held) -> bool:
         """Drop what is blocked of a hand-out; True if it must wait until the node has heard."""
@@ -359,9 +379,14 @@ class Member:
             self._is_held_up = False
             for block in self._blocks.values():
                 block.frame = min(block.frame, 0)
-            holdings = []
-            for held in self.held.values():
+            holdings: list[Holding] = []
+            room = CLAIM_BYTES_MAX
+            for held in list(self.held.values()):
                 claimed = [i for i, mark in enumerate(held.marks) if mark != CLOSED]
+                room -= _HOLDING_BYTES + len(held.row.topic.encode()) + 8 * len(claimed)
+                if room < 0:
+                    self._lose(held)
+                    continue
                 held.claimed = claimed
                 row = held.row
                 offsets = tuple([held.offset(i) for i in claimed])
@@ -394,7 +419,7 @@ class Member:
             self.order = frame.order
             found = [self.held[n] for n in frame.lost if n in self.held]
             for held in found:
-                self._lose(held)
+                self._disown(held)
             if self.held:
                 self._renew_at = now_ns
                 for held in self.held.values():
@@ -439,7 +464,7 @@ class Member:
 
     def _on_stale(self, row: SettleRow) -> None:
         held = self.held.get(row.number)
-        if row.kind != EXTEND:
+        if row.kind not in (EXTEND, RETURN):
             self.stale += row.count
         if held is not None:
             indices = heard(held, row)
@@ -541,6 +566,8 @@ class Member:
         if self._renew_at is None or now_ns < self._renew_at or not self.is_active:
             return
         third = self._timeout_ns // 3
+        # So that one that is begun just before it is renewed again has all its time.
+        longer = min(self._timeout_ns + third, limits.ACK_TIMEOUT_NS_MAX)
         oldest: int | None = None
         with self.guard:
             for held in self.held.values():
@@ -551,7 +578,7 @@ class Member:
                 if now_ns - held.fresh_ns >= third // 2:
                     held.fresh_ns = now_ns
                     for first, count in runs_of(waiting):
-                        self._extends.append(Told(held, first, count, EXTEND, self._timeout_ns))
+                        self._extends.append(Told(held, first, count, EXTEND, longer))
                 oldest = held.fresh_ns if oldest is None else min(oldest, held.fresh_ns)
         self._renew_at = None if oldest is None else oldest + third
 

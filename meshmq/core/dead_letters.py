@@ -111,22 +111,23 @@ class Undertaker(Reader):
 
     def take(self, batches: list[StoredBatch]) -> None:
         """Move what of these batches waits for that."""
-        if self._wanted in self._waiting and (
-            not batches or batches[0].base_offset > self._wanted[1]
-        ):
-            self._lose(*self._wanted)
+        waiting = self._waiting
         for b in batches:
             dead: list[int] = []
             back: list[int] = []
-            heap, end = self._heap, b.base_offset + b.count
-            while heap and heap[0][0] == b.stream and heap[0][1] < end:
-                key = heapq.heappop(heap)
-                if key in self._waiting and key[1] >= b.base_offset:
-                    (back if self._waiting.pop(key) else dead).append(key[1])
+            for offset in range(b.base_offset, b.base_offset + b.count):
+                is_back = waiting.pop((b.stream, offset), None)
+                if is_back is not None:
+                    (back if is_back else dead).append(offset)
             if dead:
                 self._bury(b, dead)
             if back:
                 self._put_back(b, back)
+
+    def read_done(self) -> None:
+        """What was asked for and did not come is no longer in the log."""
+        if self._wanted in self._waiting:
+            self._lose(*self._wanted)
         self._owner.wake()
 
     def _bury(self, b: StoredBatch, offsets: Sequence[int]) -> None:

@@ -57,6 +57,9 @@ class Reader:
         """These are next, in log order."""
         raise AssertionError("a reader says what it does with batches")
 
+    def read_done(self) -> None:
+        """All that one read of the log brought was taken; it may have been nothing."""
+
 
 class Feed:
     """See the module's header. Reads gather in ``reads``.
@@ -155,6 +158,7 @@ class Feed:
             size += len(b.payload)
         if found:
             self._give(reader, found)
+        reader.read_done()
         self.feed(reader)
 
     # -- what goes out ----------------------------------------------------------------------

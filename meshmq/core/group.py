@@ -15,8 +15,6 @@ It knows nothing of frames' order or links' ends: core/groups.py brings what mem
 
 from __future__ import annotations
 
-from array import array
-
 from meshmq import limits
 from meshmq.core.group_hands import Hands
 from meshmq.core.group_waiting import DELAYED
@@ -38,7 +36,7 @@ class Group(Hands):
             self.delayed -= 1
         else:
             self._lift_at(stream, offset)
-        self._again_set.discard((stream, offset))
+        self._again_set.pop((stream, offset), None)
         self.settle_run(stream, offset, 1, mark is not None)
         self._version += 1
         self.gone(stream, offset, mark)
@@ -55,7 +53,7 @@ class Group(Hands):
             self.delayed -= 1
         else:
             self._lift_at(stream, offset)
-        self._again_set.discard((stream, offset))
+        self._again_set.pop((stream, offset), None)
         priority = old.priority if old else 0
         mark = (old or Mark(0, 0))._replace(due_ms=due_ms, flags=MOVED, priority=priority)
         self.set_mark(stream, offset, mark)
@@ -107,6 +105,7 @@ class Group(Hands):
 
     def forget_stream(self, stream: int) -> None:
         """A topic was deleted."""
+        self._drop_all_pending()
         for h in [h for h in self.hand_outs.values() if h.stream == stream]:
             self.revoke(h, h.left)
             self._let_go(h, h.left)
@@ -116,7 +115,8 @@ class Group(Hands):
             else:
                 self.retrying -= key not in self._again_set
             del self.state.marks[key]
-        self._again_set = {k for k in self._again_set if k[0] != stream}
+        for key in [k for k in self._again_set if k[0] == stream]:
+            del self._again_set[key]
         for source in self.sources:
             for place in [p for p in source.trail if p[0] == stream]:
                 del source.trail[place]
@@ -127,6 +127,10 @@ class Group(Hands):
         self._version += 1
         self.recount()
         self.wake()
+
+    def _drop_all_pending(self) -> None:
+        for member in self.members.values():
+            self.drop_pending(member)
 
     def recount(self) -> None:
         """Count what is not settled, from the state and the topics."""
@@ -156,7 +160,7 @@ class Group(Hands):
         for key in [k for k in self.state.marks if k[0] == stream and k[1] < before]:
             if not self.undertaker.has(*key):
                 self.retrying -= key not in self._again_set
-                self._again_set.discard(key)
+                self._again_set.pop(key, None)
                 self.forget(*key)
         if self.by_key is not None:
             self.by_key.forget_offsets(stream, before)
@@ -169,6 +173,7 @@ class Group(Hands):
             for offset in map(h.offset_of, h.indices(h.left))
         }
         before = self.backlog
+        self._drop_all_pending()
         for key in [k for k in self.state.marks if k not in held]:
             self.settle_run(*key, 1, True)
         for source in self.sources:
@@ -192,8 +197,8 @@ class Group(Hands):
         self.delayed = self.retrying = 0
         if self.by_key is not None:
             for state in self.by_key.keys.values():
-                state.held = array("Q")
-                state.failed.clear()
+                state.held = None
+                state.failed = []
                 state.released = 0
             self.by_key.held = 0
         self._version += 1
@@ -202,6 +207,7 @@ class Group(Hands):
 
     def clear(self) -> None:
         """Forget what was read and what waits, for a seek or a purge; hand-outs are taken back."""
+        self._drop_all_pending()
         for h in list(self.hand_outs.values()):
             self.revoke(h, h.left)
             self._let_go(h, h.left)

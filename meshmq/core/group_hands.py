@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import heapq
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from meshmq import limits
 from meshmq.core.group_waiting import AGAIN_MAX, Waiting
 from meshmq.core.hand_out import HandOut, Member, Ready
 from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_order import KeyOrder, KeyState
-from meshmq.errors import BadFrame
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 
+PATIENCE_NS = 200 * limits.MS
+"""How long a member may let its keys' records wait before they are held back, so that those of
+others go on: fetching them again costs ten times what waiting does."""
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
 
 
@@ -63,6 +65,10 @@ class Hands(Waiting):
         if not members:
             self.feed_sources()
             return
+        if self.by_key is not None:
+            for member in members:
+                if member.pending:
+                    self._hand_out_pending(member, self._allowed(now_ns), now_ns)
         while any(m.in_flight < m.prefetch_records for m in members):
             if self._again:
                 self._fetch_again()
@@ -96,8 +102,8 @@ class Hands(Waiting):
 
     def _next_ready(self, now_ns: int) -> Ready | None:
         """What is to be handed out next, the highest priority first."""
-        for priority in sorted(self.ready, reverse=True):
-            queue = self.ready[priority]
+        for place in sorted(self.ready):
+            queue = self.ready[place]
             while queue:
                 ready = queue[0]
                 if ready.version != self._version:
@@ -109,7 +115,7 @@ class Hands(Waiting):
                     break  # their member may come back for them
                 return ready
             if not queue:
-                del self.ready[priority]
+                del self.ready[place]
         return None
 
     def _allowed(self, now_ns: int) -> int:
@@ -148,76 +154,63 @@ class Hands(Waiting):
         self, ready: Ready, members: Sequence[Member], most: int, now_ns: int
     ) -> int:
         """Walk the front of ``ready``: each record goes where its key is, or to whoever has most
-        room, or is held back. Returns how many records left ``ready``."""
+        room, or waits for its member or its key. Returns how many records left ``ready``."""
         order = self.by_key
         assert order is not None
         b = ready.batch
         if ready.records is None:
-            try:
-                ready.records = self.tools.decode(b.payload, b.count)
-            except BadFrame:
-                ready.runs.clear()
-                return 0
+            ready.records = self.tools.decode(b.payload, b.count)
         keys = ready.records.keys
         if keys is None:
             return self._hand_out_any(ready, members, most, now_ns)
-        record_bytes = len(b.payload) / b.count
-        rooms = {id(m): m.room(record_bytes) for m in members}
-        target = max(members, key=lambda m: rooms[id(m)])
-        given: dict[int, tuple[Member, list[int]]] = {}
-        walked = handed = 0
-        states, stream, base = order.keys, b.stream, b.base_offset
-        again = ready.source is None
-        while ready.runs and handed < most:
-            index, count = ready.runs[0]
-            done = 0
-            for i in range(index, index + count):
-                key = keys[i]
-                state = states.get((stream, key)) if key else None
-                member = target
-                if state is not None:
-                    if again and not self._may_go(order, state, base + i, ready.marked):
-                        done += 1
-                        continue
-                    if not again and (state.failed or state.held or state.released):
-                        order.hold(state, base + i)
-                        done += 1
-                        continue
-                    if state.out:
-                        member = state.member or target
-                        if rooms.get(id(member), 0) <= 0:
-                            order.hold(state, base + i)
-                            done += 1
-                            continue
-                if rooms[id(member)] <= 0:
-                    target = max(members, key=lambda m: rooms[id(m)])
-                    if member is not target:
-                        member = target
-                    if rooms[id(member)] <= 0:
-                        break
-                if handed >= most:
-                    break
-                if key:
-                    if state is None:
-                        state = states[stream, key] = KeyState()
-                    order.given(state, member)
-                    if again and ready.marked:
-                        state.failed.remove(base + i)
-                rooms[id(member)] -= 1
-                handed += 1
-                done += 1
-                found = given.get(id(member))
-                if found is None:
-                    found = given[id(member)] = (member, [])
-                found[1].append(i)
-            walked += done
-            if done < count:
-                ready.runs[0] = (index + done, count - done)
-                break
-            ready.runs.popleft()
-        for member, indices in given.values():
+        walk = _Walk(order, ready, members, keys, most, now_ns)
+        walked = walk.run(self._may_go)
+        for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
+        self._release_keys(b.stream, walk.held)
+        for member, indices in walk.queued.values():
+            member.pending.append((ready, indices, now_ns))
+            member.pending_count += len(indices)
+            ready.pins += 1
         return walked
+
+    def _hand_out_pending(self, member: Member, most: int, now_ns: int) -> None:
+        """Give a member what its keys bind to it, as far as it has room now."""
+        order = self.by_key
+        assert order is not None
+        while member.pending and most > 0:
+            ready, indices, since = member.pending[0]
+            b = ready.batch
+            room = min(most, member.room(len(b.payload) / b.count))
+            if room <= 0:
+                return
+            part, rest = indices[:room], indices[room:]
+            assert ready.records is not None
+            keys = ready.records.keys
+            assert keys is not None
+            kept = []
+            freed = []
+            for i in part:
+                key = keys[i]
+                state = order.keys[b.stream, key]
+                state.queued -= 1
+                if state.is_held_up:
+                    order.hold(state, b.base_offset + i)
+                    freed.append(key)
+                else:
+                    order.given(state, member)
+                    kept.append(i)
+            member.pending_count -= len(part)
+            if rest:
+                member.pending[0] = (ready, rest, since)
+            else:
+                member.pending.popleft()
+            if kept:
+                self._give(ready, member, kept, keys, now_ns)
+                most -= len(kept)
+            if not rest:
+                self._unpin(ready, 1)
+            self._release_keys(b.stream, freed)
 
     def _may_go(self, order: KeyOrder, state: KeyState, offset: int, marked: bool) -> bool:
         """Whether a record fetched by its offset goes out now; else it waits for its turn."""
@@ -228,7 +221,7 @@ class Hands(Waiting):
             return True
         if state.released:
             state.released -= 1
-        if state.failed or (state.out and state.member is None):
+        if state.failed or state.queued or (state.held and state.held[0] < offset):
             order.hold(state, offset)
             return False
         return True
@@ -437,21 +430,20 @@ class Hands(Waiting):
         order, keys = self.by_key, h.keys
         assert order is not None
         assert keys is not None
-        for index in h.indices(bits):
-            key = keys[index]
-            if not key:
-                continue
-            state = order.keys.get((h.stream, key))
+        states, stream = order.keys, h.stream
+        whole = bits == (1 << h.count) - 1
+        for key in keys if whole else [keys[i] for i in h.indices(bits)]:
+            state = states.get((stream, key)) if key else None
             if state is None:
                 continue
             state.out -= 1
-            if state.out <= 0:
+            if state.out <= 0 and not state.queued:
                 state.out = 0
                 state.member = None
-                if state.failed or state.held or state.released:
-                    self._release_keys(h.stream, (key,))
+                if state.is_held_up:
+                    self._release_keys(stream, (key,))
                 else:
-                    del order.keys[h.stream, key]
+                    del states[stream, key]
 
     def _revoke_later(self, stream: int, key: bytes, offset: int) -> None:
         """A record of the key failed: what follows it and is in a member's hands comes back."""
@@ -475,7 +467,7 @@ class Hands(Waiting):
         for index in h.indices(h.left):
             offset = h.offset_of(index)
             self.adopted.add((h.stream, offset))
-            self._again_set.discard((h.stream, offset))
+            self._again_set.pop((h.stream, offset), None)
             self._suspects.discard((h.stream, offset))
         self._version += 1
         self._hold(h)
@@ -509,3 +501,172 @@ class Hands(Waiting):
             for h in self.hand_outs.values()
             for o in map(h.offset_of, h.indices(h.left))
         )
+
+
+class _Walk:
+    """One walk over the front of a batch in a group in order of keys.
+
+    Attributes:
+        given, queued: by member: the indices it gets now, and those it gets when it has room.
+        held: keys of fetched records that were held back again.
+    """
+
+    def __init__(
+        self, order: KeyOrder, ready: Ready, members: Sequence[Member], keys: Sequence[bytes],
+        most: int, now_ns: int,
+    ) -> None:  # fmt: skip
+        self._patient_until = now_ns - PATIENCE_NS
+        self._order = order
+        self._ready = ready
+        self._members = members
+        self._keys = keys
+        self._most = most
+        b = ready.batch
+        record_bytes = len(b.payload) / b.count
+        self._rooms = {id(m): m.room(record_bytes) for m in members}
+        self._target = max(members, key=lambda m: self._rooms[id(m)])
+        self.given: dict[int, tuple[Member, list[int]]] = {}
+        self.queued: dict[int, tuple[Member, list[int]]] = {}
+        self.held: list[bytes] = []
+
+    def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
+        """Walk; return how many records left ``ready``."""
+        runs = self._ready.runs
+        walked = 0
+        while runs:
+            index, count = runs[0]
+            if self._ready.is_fetched:
+                done = 0
+                while done < count and self._again(index + done, may_go):
+                    done += 1
+            else:
+                done = self._run_fresh(index, count)
+            walked += done
+            if done < count:
+                runs[0] = (index + done, count - done)
+                break
+            runs.popleft()
+        return walked
+
+    def _run_fresh(self, index: int, count: int) -> int:
+        """Walk a run of what the log has; return how many records left it. The common case,
+        whose calls would cost as much as it does itself, stands here."""
+        states, rooms = self._order.keys, self._rooms
+        stream, given = self._ready.batch.stream, self.given
+        keys = self._keys
+        for i in range(index, index + count):
+            key = keys[i]
+            if key and self._most > 0:
+                place = (stream, key)
+                state = states.get(place)
+                member: Member | None = None
+                if state is None:
+                    if rooms[id(self._target)] > 0:
+                        member = self._target
+                        states[place] = KeyState(member, 1)
+                elif (
+                    state.member is not None
+                    and not state.queued
+                    and not state.is_held_up
+                    and rooms.get(id(state.member), 0) > 0
+                ):
+                    member = state.member
+                    state.out += 1
+                if member is not None:
+                    known = id(member)
+                    rooms[known] -= 1
+                    self._most -= 1
+                    found = given.get(known)
+                    if found is None:
+                        found = given[known] = (member, [])
+                    found[1].append(i)
+                    continue
+            if not self._fresh(i):
+                return i - index
+        return count
+
+    def _fresh(self, i: int) -> bool:
+        """One record as the log has it; False if it must wait where it is."""
+        key = self._keys[i]
+        if not key:
+            return self._to_target(i, None)
+        ready, order = self._ready, self._order
+        place = (ready.batch.stream, key)
+        state = order.keys.get(place)
+        if state is None:
+            state = KeyState()
+            if not self._to_target(i, state):
+                return False
+            order.keys[place] = state
+            return True
+        offset = ready.batch.base_offset + i
+        if state.failed or state.held or state.released:
+            order.hold(state, offset)
+            return True
+        member = state.member
+        if member is None:
+            return self._to_target(i, state)
+        known = id(member)
+        if state.queued or self._rooms.get(known, 0) <= 0 or self._most <= 0:
+            mine = self.queued.get(known)
+            waiting = member.pending_count + (len(mine[1]) if mine is not None else 0)
+            if known not in self._rooms:
+                order.hold(state, offset)
+                return True
+            if waiting >= member.prefetch_records:
+                if not member.pending or member.pending[0][2] > self._patient_until:
+                    return False
+                order.hold(state, offset)
+                return True
+            if mine is None:
+                mine = self.queued[known] = (member, [])
+            mine[1].append(i)
+            state.queued += 1
+            return True
+        self._to(member, i, state)
+        return True
+
+    def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:
+        """One record that was fetched by its offset."""
+        key = self._keys[i]
+        ready = self._ready
+        state = self._order.keys.get((ready.batch.stream, key)) if key else None
+        if state is None:
+            return self._to_target(i, None)
+        if self._most <= 0 or max(self._rooms.values()) <= 0:
+            return False
+        offset = ready.batch.base_offset + i
+        if not may_go(self._order, state, offset, ready.marked):
+            self.held.append(key)
+            return True
+        member = state.member
+        if member is not None and self._rooms.get(id(member), 0) <= 0:
+            self._order.hold(state, offset)
+            self.held.append(key)
+            return True
+        if ready.marked:
+            state.failed = [o for o in state.failed if o != offset]
+        if member is not None:
+            self._to(member, i, state)
+            return True
+        return self._to_target(i, state)
+
+    def _to_target(self, i: int, state: KeyState | None) -> bool:
+        rooms = self._rooms
+        if rooms[id(self._target)] <= 0:
+            self._target = max(self._members, key=lambda m: rooms[id(m)])
+        if rooms[id(self._target)] <= 0 or self._most <= 0:
+            return False
+        self._to(self._target, i, state)
+        return True
+
+    def _to(self, member: Member, i: int, state: KeyState | None) -> None:
+        if state is not None:
+            state.member = member
+            state.out += 1
+        self._rooms[id(member)] -= 1
+        self._most -= 1
+        found = self.given.get(id(member))
+        if found is None:
+            found = self.given[id(member)] = (member, [])
+        found[1].append(i)

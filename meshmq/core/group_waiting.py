@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 DELAYED, RETRY = 10, 11
 AGAIN_MAX = 50_000  # records to be handed out by their offset; what is due beyond waits on
+KEY_READY_SHARE = 4  # so many times more is read ahead where keys bind records to members
 FETCH_NEAR = 4096  # offsets: what is due within so many is fetched in one read
 
 
@@ -69,15 +70,19 @@ class Shared:
 class _Fetcher(Reader):
     """Brings the batches of records that are handed out by their offset."""
 
-    __slots__ = ("owner", "wanted")
+    __slots__ = ("owner", "pushes", "wanted")
 
     def __init__(self, owner: Waiting) -> None:
         super().__init__("", 1 << 62, 1 << 62, is_live=True)
         self.owner = owner
         self.wanted = (0, 0)
+        self.pushes = 0
 
     def take(self, batches: list[StoredBatch]) -> None:
         self.owner.on_fetched(batches)
+
+    def read_done(self) -> None:
+        self.owner.on_fetch_done()
 
 
 class Waiting(Journaling):
@@ -103,17 +108,19 @@ class Waiting(Journaling):
         self.shared = shared
         self.origin = shared.origin
         self.started_lsn = feed.committed_lsn
+        self.is_placed = True  # whether it is known where to read
         self.due_ns = 0  # when ``tick`` is due, as the owner knows it
         self.members: dict[tuple[bytes, int], Member] = {}
         self.hand_outs: dict[int, HandOut] = {}
-        self.ready: dict[int, deque[Ready]] = {}
+        self.ready: dict[tuple[int, bool], deque[Ready]] = {}  # by -priority, whether it is fresh
         self.by_key = KeyOrder() if self.settings.order == KEY else None
         self.schedule = Schedule()
         self.undertaker = Undertaker(self)
         self.adopted: set[tuple[int, int]] = set()
         self.grace_until_ns = 0
         self._again: list[tuple[int, int, int]] = []  # (-priority, stream, offset)
-        self._again_set: set[tuple[int, int]] = set()
+        self._again_set: dict[tuple[int, int], int] = {}  # with the number of the push
+        self._pushes = 0
         self._suspects: set[tuple[int, int]] = set()
         self._blocked: set[tuple[int, int]] = set()  # failed and due, but their key is in flight
         self._fetcher = _Fetcher(self)
@@ -193,7 +200,9 @@ class Waiting(Journaling):
     def feed_sources(self) -> None:
         """Read where there is room: one batch ahead, or more while members wait for it."""
         ahead = limits.GROUP_READY_BYTES_MAX if self.members else 1
-        if self.is_stopped:
+        if self.by_key is not None and self.members:
+            ahead *= KEY_READY_SHARE
+        if self.is_stopped or not self.is_placed:
             return
         for source in self.sources:
             room = 1 << 40 if source.index == DELAYED else ahead - source.ready_bytes
@@ -278,13 +287,12 @@ class Waiting(Journaling):
         return found
 
     def _queue(self, ready: Ready) -> None:
-        queue = self.ready.get(ready.priority)
+        # What was fetched goes before what is read now: it has waited longer.
+        place = (-ready.priority, not ready.is_fetched)
+        queue = self.ready.get(place)
         if queue is None:
-            queue = self.ready[ready.priority] = deque()
-        if ready.source is None:
-            queue.appendleft(ready)  # it has waited longer than what is read now
-        else:
-            queue.append(ready)
+            queue = self.ready[place] = deque()
+        queue.append(ready)
 
     def _look_again(self, ready: Ready) -> None:
         """Drop what was cancelled or adopted since it was read."""
@@ -303,16 +311,45 @@ class Waiting(Journaling):
         ready.runs = kept
 
     def _used_up(self, ready: Ready) -> None:
-        queue = self.ready[ready.priority]
+        queue = self.ready[-ready.priority, not ready.is_fetched]
         assert queue[0] is ready
         queue.popleft()
-        if ready.source is not None:
+        self._unpin(ready, 0)
+
+    def _unpin(self, ready: Ready, pins: int) -> None:
+        """One member less has some of it pending (or none had): nobody may need its bytes now."""
+        ready.pins -= pins
+        if ready.source is not None and not ready.pins and not ready.runs:
             ready.source.ready_bytes -= len(ready.batch.payload)
-            self.feed_soon = True
+            ready.source = None
+
+    def drop_pending(self, member: Member) -> None:
+        """What waited for room at a member is held back by its keys again."""
+        order = self.by_key
+        if order is None:
+            return
+        freed: dict[tuple[int, bytes], None] = {}
+        for ready, indices, _ in member.pending:
+            b = ready.batch
+            assert ready.records is not None
+            assert ready.records.keys is not None
+            for i in indices:
+                key = ready.records.keys[i]
+                state = order.keys[b.stream, key]
+                state.queued -= 1
+                order.hold(state, b.base_offset + i)
+                freed[b.stream, key] = None
+            self._unpin(ready, 1)
+        member.pending.clear()
+        member.pending_count = 0
+        for stream, key in freed:
+            self._release_keys(stream, (key,))
+        self.wake()
 
     def _push_again(self, stream: int, offset: int, priority: int) -> None:
         if (stream, offset) not in self._again_set:
-            self._again_set.add((stream, offset))
+            self._pushes += 1
+            self._again_set[stream, offset] = self._pushes
             heapq.heappush(self._again, (-priority, stream, offset))
             self.wake()
 
@@ -327,48 +364,44 @@ class Waiting(Journaling):
         topic = self.topics.by_stream.get(stream)
         if topic is None or offset < topic.first_offset:
             heapq.heappop(again)
-            self._again_set.discard((stream, offset))
+            self._again_set.pop((stream, offset), None)
             self.forget(stream, offset)
             self._fetch_again()
             return
         near = heapq.nsmallest(2, again)[-1] if len(again) < 64 else again[1]
         dense = near[1] == stream and near[2] - offset < FETCH_NEAR
         self._fetcher.wanted = (stream, offset)
+        self._fetcher.pushes = self._pushes
         self.feed.fetch(self._fetcher, stream, offset, limits.GROUP_READ_BYTES_MAX if dense else 1)
 
     def on_fetched(self, batches: list[StoredBatch]) -> None:
         """What ``_fetch_again`` asked for; it may hold more of what is wanted."""
-        stream, offset = self._fetcher.wanted
-        self.wake()
-        is_gone = not batches or batches[0].base_offset > offset
-        if is_gone and (stream, offset) in self._again_set:
-            self._again_set.discard((stream, offset))
-            self.forget(stream, offset)
+        again = self._again_set
+        # What was pushed since the read was ordered may come after others of its key.
+        most = self._fetcher.pushes
         for b in batches:
-            wanted = self._take_wanted(b)
-            if not wanted:
-                continue
+            stream = b.stream
+            end = b.base_offset + b.count
+            wanted = [
+                o for o in range(b.base_offset, end) if again.get((stream, o), most + 1) <= most
+            ]
+            for offset in wanted:
+                del again[stream, offset]
             if b.damaged:
-                for at in wanted:
-                    self.forget(stream, at)
+                for offset in wanted:
+                    self.forget(stream, offset)
                     self.damaged += 1
-                continue
-            self._queue_again(b, wanted)
+            elif wanted:
+                self._queue_again(b, wanted)
+        self.wake()
 
-    def _take_wanted(self, b: StoredBatch) -> list[int]:
-        """Offsets of ``b`` to be handed out, taken off the heap; one priority at a time."""
-        found: list[int] = []
-        again, end = self._again, b.base_offset + b.count
-        while again:
-            _, stream, offset = again[0]
-            known = (stream, offset) in self._again_set
-            if known and (stream != b.stream or offset >= end or offset < b.base_offset):
-                break
-            heapq.heappop(again)
-            if known:
-                self._again_set.discard((stream, offset))
-                found.append(offset)
-        return found
+    def on_fetch_done(self) -> None:
+        """What was asked for and did not come is no longer in the log."""
+        key = self._fetcher.wanted
+        if key in self._again_set:
+            self._again_set.pop(key, None)
+            self.forget(*key)
+        self.wake()
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
         """Make them ready, together where they are alike."""
@@ -397,7 +430,7 @@ class Waiting(Journaling):
                     runs.append((index, 1))
             ready = Ready(
                 b, name, runs, priority, None if marked else entry, None, attempt, marked, suspect,
-                self._version,
+                self._version, is_fetched=True,
             )  # fmt: skip
             self._queue(ready)
 

@@ -124,8 +124,9 @@ class Groups:
         self._next_number += 1
         return self._next_number
 
-    def _open(self, state: GroupState) -> Group:
+    def _open(self, state: GroupState, is_new: bool = False) -> Group:
         group = Group(state, self._topics, self._feed, self._tools, self.shared)
+        group.is_placed = not is_new
         name = state.settings.name
         self.by_name[name] = group
         self._by_id[state.settings.id] = group
@@ -177,7 +178,7 @@ class Groups:
         self._next_id += 1
         if settings.kind == QUEUE:
             self._keep_all(settings.name)
-        group = self._open(GroupState(settings))
+        group = self._open(GroupState(settings), True)
         group.set_settings(settings)
         if self._is_started:
             group.grace_until_ns = 0
@@ -219,6 +220,7 @@ class Groups:
             if floor:
                 group.set_floor(stream, floor)
         self._feed.move_reader(group.sources[0], lsn, at)
+        group.is_placed = True
         group.recount()
         self._survey(group, None)
         group.wake()
@@ -227,6 +229,7 @@ class Groups:
         """Go on somewhere else: everything known of records is forgotten."""
         group.clear()
         group.reset()
+        group.is_placed = False
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
         for own in (dead_letters_of(group.settings.name), retries_of(group.settings.name)):
@@ -409,6 +412,7 @@ class Groups:
             return
         group, member = found
         del group.members[link, consumer]
+        group.drop_pending(member)
         for h in list(member.hand_outs.values()):
             group.give_back(h, h.left, False)
         group.wake()
@@ -417,6 +421,7 @@ class Groups:
         """A session ended: its members may come back in another one."""
         for consumer, (group, member) in self._by_link.pop(link, {}).items():
             del group.members[link, consumer]
+            group.drop_pending(member)
             self._settled.pop((link, consumer), None)
             if member.hand_outs:
                 until = now_ns + limits.ORPHANED_NS

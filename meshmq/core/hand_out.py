@@ -64,6 +64,8 @@ class Ready:
         marked: they are known by marks.
         suspect: somebody may have worked on them.
         source: to give its room back, None for what was fetched.
+        pins: members that have some of it pending.
+        is_fetched: it was asked for by its offset.
     """
 
     batch: StoredBatch
@@ -77,6 +79,8 @@ class Ready:
     suspect: bool = False
     version: int = 0
     records: Records | None = None
+    pins: int = 0
+    is_fetched: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +91,7 @@ class Member:
         is_active: its joining is stored; only then it is given something.
         in_flight, in_flight_bytes: what it holds.
         rows: what goes out with this turn, with the bytes.
+        pending: records that its keys bind to it and it has no room for: (ready, indices, since).
     """
 
     link: bytes
@@ -101,6 +106,8 @@ class Member:
     in_flight_bytes: float = 0.0
     hand_outs: dict[int, HandOut] = field(default_factory=dict)
     rows: list[tuple[HandOutRow, bytes]] = field(default_factory=list)
+    pending: deque[tuple[Ready, list[int], int]] = field(default_factory=deque)
+    pending_count: int = 0
 
     def room(self, record_bytes: float) -> int:
         """How many records of this size it can take; a large one alone."""

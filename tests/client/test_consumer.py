@@ -101,7 +101,7 @@ def test_a_group_begins_where_it_is_told(mesh, node, start, told):
         {"ack_timeout": None}, {"ack_timeout": float("nan")}, {"ack_timeout": float("inf")},
         {"prefetch": 0}, {"prefetch": 100_001}, {"prefetch": 1.5}, {"prefetch_bytes": 0},
         {"prefetch_bytes": "65MiB"}, {"max_deliveries": 0}, {"max_deliveries": 1001},
-        {"max_deliveries": True}, {"backoff": -1}, {"rate": -1}, {"rate": "fast"},
+        {"max_deliveries": True}, {"backoff": -1}, {"rate": -1}, {"rate": "fast"}, {"rate": 1.5},
         {"group": "$g"}, {"group": ""}, {"group": "a" * 250}, {"pattern": "a..b"},
     ],
 )  # fmt: skip
@@ -350,13 +350,17 @@ def test_what_was_lost_with_the_link_is_stale(mesh, node, channel):
     worker = working(mesh, b"a", b"b")
     (job,) = worker.fetch(1)
     node.on[Consume] = lambda b: [Consumed(b.consumer, lost=(1,))]
+    node.on[Settle] = lambda b: [
+        Settled(b.consumer, b.number, tuple(row._replace(reason="gone") for row in b.rows))
+    ]
     channel.lose()
     channel.play()
     assert worker.fetch(1, timeout=0) == []
-    with pytest.raises(errors.StaleDelivery):
+    with pytest.raises(errors.StaleDelivery, match="gone"):
         job.ack(wait=True)
     job.ack()
     assert worker.stale == 2
+    assert node.settled() == [(1, 1, 1, RETURN), (1, 0, 1, ACK)]
 
 
 def test_waiting_records_are_renewed(mesh, node, channel):

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshmq import limits
+from meshmq import codec, limits
+from meshmq.core import consumer
 from meshmq.core.consumer import ORDER_KEY, URGENT_FRAMES_IN_FLIGHT, Member
+from meshmq.core.held import Held
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     ACK,
@@ -21,6 +23,7 @@ from meshmq.frames import (
     RETURN,
     Consume,
     Consumed,
+    Envelope,
     HandOut,
     HandOutRow,
     Holding,
@@ -31,6 +34,7 @@ from meshmq.frames import (
 from tests.core.helpers import ORIGIN, SECOND, decode, packed
 
 PREFETCH, TIMEOUT = 100, 30 * SECOND
+LONGER = 40 * SECOND  # what a renewal asks for
 
 
 class Program:
@@ -328,6 +332,41 @@ def test_a_record_settled_by_a_transaction_is_closed_and_passed_over():
     assert not p.settle(1, 1, ACK)
 
 
+def test_an_ack_in_the_middle_of_gathering_is_gathered_or_tells(monkeypatch):
+    """Who gathers has read ``next`` when another thread acks: the ack must ask for its turn."""
+
+    class Racing(Held):
+        __slots__ = ("race",)
+
+    slot = Held.next
+
+    def look(held):
+        value = slot.__get__(held)
+        race, held.race = getattr(held, "race", None), None
+        if race is not None:
+            race()
+        return value
+
+    Racing.next = property(look, slot.__set__)
+    monkeypatch.setattr(consumer, "Held", Racing)
+    p = Program()
+    held = p.hand_out(1, *values(3))
+    p.begin_all()
+    p.ack(1, 0)
+    held.race = lambda: p.ack(1, 1)
+    assert p.take() == [[(1, 0, 1, ACK)], [(1, 1, 1, ACK)]]
+
+
+def test_an_ack_on_its_way_while_the_member_leaves_is_counted():
+    p = Program()
+    held = p.hand_out(1, *values(3))
+    p.begin_all()
+    p.member.leave()
+    held.next = 1
+    assert not p.member.touch(held)
+    assert p.member.stale == 1
+
+
 # -- taken back --------------------------------------------------------------------------------
 
 
@@ -391,6 +430,22 @@ def test_what_is_unanswered_is_claimed_and_told_again():
     assert set(p.member.held) == {1, 2}
 
 
+def test_claims_fit_a_frame_and_what_does_not_is_given_up():
+    p = Program(prefetch=limits.PREFETCH_RECORDS_MAX)
+    for number in range(1, 20_001):
+        p.hand_out(number, b"x")
+    p.begin_all()
+    p.ack(20_000, 0)
+    p.member.on_session_lost()
+    frame = p.member.consume()
+    parts = codec.encode(Envelope(1, 1, 0, frame))
+    assert limits.FRAME_HEADER_BYTES_MAX // 2 < len(parts[0]) <= limits.FRAME_HEADER_BYTES_MAX
+    assert codec.decode(parts).body == frame
+    assert set(p.member.held) == {h.number for h in frame.holdings}
+    assert p.by_number[20_000].is_closed(0)
+    assert p.member.stale == 1
+
+
 def test_after_a_claim_the_node_counts_in_what_was_claimed():
     p = Program()
     held = p.hand_out(1, *values(6), first=50)
@@ -409,25 +464,28 @@ def test_after_a_claim_the_node_counts_in_what_was_claimed():
     assert not p.member.held
 
 
-def test_what_was_given_away_meanwhile_is_dropped_or_refused():
+def test_what_was_given_away_meanwhile_is_dropped_or_left_to_the_node():
     p = Program()
-    lost, kept = p.hand_out(1, *values(5)), p.hand_out(2, *values(2))
+    lost = p.hand_out(1, *values(5))
+    p.hand_out(2, *values(2))
     for _ in range(3):
         p.begin()
     p.ack(1, 0)
     p.take()
     p.ack(1, 1)
     p.reconnect(lost=[1])
-    assert p.member.stale == 2
     p.begin_all()
     assert p.seen == [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
-    assert lost.is_closed(0)
-    assert 0 in lost.refused
     p.ack(1, 2)
-    assert p.member.stale == 3
     p.ack(2, 0)
-    assert p.take() == [[(2, 0, 1, ACK)]]
-    assert p.member.held == {2: kept}
+    assert p.take() == [
+        [(1, 0, 1, ACK), (1, 1, 2, ACK), (2, 0, 1, ACK), (1, 3, 2, RETURN)],
+    ]  # fmt: skip
+    assert p.member.stale == 0
+    p.answer(1, SettleRow(1, 0, 2, ACK, 0, "not yours"), SettleRow(1, 3, 2, RETURN, 0, "nor this"))
+    assert p.member.stale == 2
+    assert lost.refused[0] == "not yours"
+    assert set(p.member.held) == {2}
 
 
 def test_another_log_knows_nothing_of_what_is_held():
@@ -474,7 +532,7 @@ def test_what_is_not_begun_is_renewed_before_a_third_of_its_timeout():
     assert p.member.next_deadline_ns() == 11 * SECOND
     assert renewed(p, 10 * SECOND) == []
     assert renewed(p, 12 * SECOND) == [
-        SettleRow(1, 1, 2, EXTEND, TIMEOUT), SettleRow(2, 0, 1, EXTEND, TIMEOUT),
+        SettleRow(1, 1, 2, EXTEND, LONGER), SettleRow(2, 0, 1, EXTEND, LONGER),
     ]  # fmt: skip
     assert p.member.next_deadline_ns() == 20 * SECOND
     p.begin_all()
@@ -490,9 +548,9 @@ def test_what_a_worker_has_put_aside_is_renewed_until_it_begins():
     p.begin_all()
     p.member.park(held, 1)
     p.member.park(held, 2)
-    assert renewed(p, 10 * SECOND) == [SettleRow(1, 1, 2, EXTEND, TIMEOUT)]
+    assert renewed(p, 10 * SECOND) == [SettleRow(1, 1, 2, EXTEND, LONGER)]
     assert p.member.unpark(held, 1)
-    assert renewed(p, 20 * SECOND) == [SettleRow(1, 2, 1, EXTEND, TIMEOUT)]
+    assert renewed(p, 20 * SECOND) == [SettleRow(1, 2, 1, EXTEND, LONGER)]
     p.member.on_revoke(Revoke(3, (SettleRow(1, 2, 1, 0),)))
     assert not p.member.unpark(held, 2)
     assert renewed(p, 30 * SECOND) == []
@@ -501,7 +559,7 @@ def test_what_a_worker_has_put_aside_is_renewed_until_it_begins():
 def test_a_refused_renewal_takes_the_records_back():
     p = Program()
     p.hand_out(1, *values(3))
-    assert renewed(p, 10 * SECOND) == [SettleRow(1, 0, 3, EXTEND, TIMEOUT)]
+    assert renewed(p, 10 * SECOND) == [SettleRow(1, 0, 3, EXTEND, LONGER)]
     p.answer(1, SettleRow(1, 1, 1, EXTEND, 0, "expired"))
     assert p.member.stale == 0
     p.begin_all()
@@ -543,6 +601,18 @@ def test_a_failed_record_takes_what_follows_of_its_key_along():
     assert not p.member.held
 
 
+def test_what_follows_a_failed_record_and_was_begun_counts_for_nothing():
+    p = Program(order=ORDER_KEY)
+    held = p.hand_out(1, b"k=1", b"k=2", b"l=1", b"k=3", b"k=4")
+    p.begin_all()
+    p.ack(1, 0, 3)
+    p.settle(1, 1, NACK)
+    assert held.is_settled(4)
+    assert not p.settle(1, 4, ACK)
+    p.ack(1, 2)
+    assert p.take() == [[(1, 0, 1, ACK), (1, 2, 2, ACK), (1, 1, 1, NACK)]]
+
+
 def test_what_comes_of_a_failed_key_waits_until_the_node_has_heard():
     p = Program(order=ORDER_KEY)
     p.hand_out(1, b"k=1")
@@ -580,12 +650,15 @@ def test_without_a_key_or_an_order_nothing_follows(order):
     assert [value for _, _, value in p.begin_all()] == [b"y"]
 
 
-def test_a_failed_key_is_told_when_its_hand_out_is_lost():
+def test_a_failed_key_is_no_longer_held_up_when_its_hand_out_is_lost():
     p = Program(order=ORDER_KEY)
     p.hand_out(1, b"k=1")
     p.begin()
     p.settle(1, 0, NACK)
-    p.reconnect(lost=[1])
+    p.member.on_session_lost()
+    p.member.on_other_log()
+    p.member.consume()
+    p.member.on_consumed(Consumed(3, order=ORDER_KEY), 0)
     p.hand_out(2, b"k=1")
     assert p.begin() is not None
 

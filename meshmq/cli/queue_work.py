@@ -1,0 +1,92 @@
+"""``meshmq queue work``: take jobs; show them, or run a command for each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from meshmq.cli.group_options import AckTimeoutOption, QueueArgument
+from meshmq.cli.messages import Format, job_object, renderer
+from meshmq.cli.options import (
+    InsecureOption,
+    JsonOption,
+    MeshOption,
+    StateTeller,
+    Target,
+    UrlOption,
+    connected,
+    parse_seconds,
+    queue_argument,
+)
+from meshmq.cli.taking import show_and_ack
+from meshmq.limits import PREFETCH_RECORDS_MAX
+
+SHOW_PREFETCH = 1000  # without a command a job is done in a moment
+
+
+def work(
+    name: QueueArgument,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--exec",
+            metavar="CMD",
+            help="Run CMD by the shell for each job, its value on standard input. Exit code 0 is "
+            "done; any other is a failure, with the end of what it wrote to stderr as reason.",
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N jobs, done or failed.")
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1000, metavar="N", help="With --exec: so many at a time.")
+    ] = 1,
+    prefetch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=PREFETCH_RECORDS_MAX,
+            metavar="N",
+            help="Hold at most N jobs; with --exec as many as run at a time.",
+        ),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="With --exec: a command that takes longer has failed."),
+    ] = None,
+    output: Annotated[
+        Format,
+        typer.Option("--format", help="text: a line to read. raw: the value and a newline."),
+    ] = Format.text,
+    ack_timeout: AckTimeoutOption = "30s",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the node.", min=0.1)] = 5.0,
+    url: UrlOption = None,
+    mesh: MeshOption = "local",
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Take jobs of a queue: show each and ack it, or run a command for each, until Ctrl-C.
+
+    The command finds MESHMQ_QUEUE, MESHMQ_JOB, MESHMQ_KEY and MESHMQ_ATTEMPT in its environment.
+    It may take any time: the job stays this worker's while the command runs. Ctrl-C and SIGTERM
+    finish what runs and return the rest; a second one ends what runs and returns that as well.
+    """  # fmt: skip
+    name = queue_argument(name)
+    if command is None and (concurrency != 1 or max_time is not None):
+        raise typer.BadParameter("--concurrency and --max-time go with --exec", param_hint="--exec")
+    seconds = parse_seconds(ack_timeout, "--ack-timeout")
+    limit = None if max_time is None else parse_seconds(max_time, "--max-time")
+    most = prefetch or (SHOW_PREFETCH if command is None else concurrency)
+    if count is not None:
+        most = min(most, count)
+    with (
+        connected(Target(url, mesh, insecure, json, timeout), on_state=StateTeller()) as connection,
+        connection.work(name, ack_timeout=seconds, prefetch=most) as consumer,
+    ):
+        if command is None:
+            show_and_ack(consumer, renderer(output, json, job_object), count, timeout)
+            return
+        from meshmq.cli.running import Runner
+
+        Runner(consumer, command, count, concurrency, limit, json, url).run(timeout)

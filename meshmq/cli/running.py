@@ -1,0 +1,292 @@
+"""Runs a command for each job of a queue: threads that take, run, settle."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshmq.cli.output import emit, json_bytes, note, plural
+from meshmq.cli.stopping import Stopping
+from meshmq.cli.taking import FETCH_WAIT_S, tell_stale
+from meshmq.errors import MeshError
+from meshmq.limits import REASON_BYTES_MAX
+
+if TYPE_CHECKING:
+    from meshmq import Consumer, Job
+
+KILL_GRACE_S = 5.0  # from SIGTERM to SIGKILL, for a command that took too long or is to end
+READ_BYTES = 64 * 1024
+READS_AFTER_END = 64
+
+
+class Ended(NamedTuple):
+    """How a command ended.
+
+    Attributes:
+        code: its exit code; minus the number of the signal that ended it.
+        stderr: the end of what it wrote there.
+        is_late: it was ended because it took too long.
+    """
+
+    code: int
+    stderr: bytes
+    is_late: bool
+
+
+class Running:
+    """One command that runs, in a process group of its own: a Ctrl-C is for us, not for it."""
+
+    def __init__(self, command: str, value: bytes, more: dict[bytes, bytes], stdout: int) -> None:
+        given = os.memfd_create("job")  # no pipe: nobody has to feed it, any size fits
+        try:
+            os.write(given, value)
+            os.lseek(given, 0, os.SEEK_SET)
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", command], stdin=given, stdout=stdout, stderr=subprocess.PIPE,
+                env={**os.environb, **more}, process_group=0,
+            )  # fmt: skip
+        finally:
+            os.close(given)
+        self._late = False
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """Tell it and what it has started to end."""
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def wait(self, limit: float | None, every: float, alive: Callable[[], None]) -> Ended:
+        """Wait for its end; ``alive`` is called every so many seconds. What it writes to stderr
+        appears on ours."""
+        assert self._process.stderr is not None
+        began = time.monotonic()
+        deadline = None if limit is None else began + limit
+        beat, tail, reads_left = began + every, b"", READS_AFTER_END
+        with self._process, _opened_pid(self._process.pid) as pid:
+            pipe = self._process.stderr.fileno()
+            poll = select.poll()
+            poll.register(pid, select.POLLIN)
+            poll.register(pipe, select.POLLIN)
+            while True:
+                now = time.monotonic()
+                if now >= beat:
+                    alive()
+                    beat = now + every
+                if deadline is not None and now >= deadline:
+                    self.end(signal.SIGKILL if self._late else signal.SIGTERM)
+                    self._late, deadline = True, now + KILL_GRACE_S
+                until = beat if deadline is None else min(beat, deadline)
+                found = [fd for fd, _ in poll.poll(max(0.0, until - now) * 1000 + 1)]
+                if pipe in found:
+                    data = os.read(pipe, READ_BYTES)
+                    if not data:
+                        poll.unregister(pipe)
+                    tail = _seen(tail, data)
+                if pid in found:
+                    # What it wrote last; what it has left running may write on for ever.
+                    reads_left -= 1
+                    if pipe not in found or not reads_left:
+                        return Ended(self._process.wait(), tail, self._late)
+
+
+class _opened_pid:
+    """A file descriptor that is readable once the process has ended."""
+
+    def __init__(self, pid: int) -> None:
+        self._fd = os.pidfd_open(pid)
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._fd)
+
+
+def _seen(tail: bytes, data: bytes) -> bytes:
+    """Pass on what a command wrote, keep the end."""
+    if data:
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
+    return (tail + data)[-2 * REASON_BYTES_MAX :]
+
+
+def why_of(ended: Ended) -> str:
+    """Why a command failed, in a few words."""
+    if ended.is_late:
+        return "took too long"
+    return f"ended by {_signal_name(-ended.code)}" if ended.code < 0 else f"exit code {ended.code}"
+
+
+def reason_of(ended: Ended) -> str:
+    """Why a command failed, in at most what a nack carries: the end of its stderr counts."""
+    why = why_of(ended)
+    text = ended.stderr.decode("utf-8", "replace").strip()
+    if not text:
+        return why
+    room = REASON_BYTES_MAX - len(why) - 2
+    return f"{why}: {text.encode()[-room:].decode('utf-8', 'ignore')}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class Runner:
+    """Takes jobs of a consumer and runs a command for each, several at a time."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        command: str,
+        count: int | None,
+        concurrency: int,
+        limit: float | None,
+        json: bool,
+        url: str | None,
+    ) -> None:
+        self._consumer = consumer
+        self._command = command
+        self._left = count
+        self._limit = limit
+        self._json = json
+        self._url = url
+        self._taking = threading.Lock()  # one at a time reads a consumer
+        self._guard = threading.Lock()
+        self._running: dict[Running, bool] = {}
+        self._done = self._failed = self._returned = 0
+        self._error: BaseException | None = None
+        self._ending = False  # what runs is to end, its jobs go back
+        self._stopping = Stopping(self._end_all)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"worker-{n}") for n in range(concurrency)
+        ]
+
+    def run(self, timeout: float) -> None:
+        """Work until the count is reached or a signal comes; say what was done."""
+        with self._stopping:
+            for thread in self._threads:
+                thread.start()
+            for thread in self._threads:
+                thread.join()
+        if self._error is not None:
+            raise self._error
+        self._consumer.close(timeout)
+        tell_stale(self._consumer)
+        counts = f"{plural(self._done, 'job')} done, {self._failed:,} failed"
+        if self._returned:
+            counts += f", {self._returned:,} returned"
+        self._stopping.end(counts)
+        if not self._stopping.is_asked and not self._json:
+            note(counts)
+
+    # -- one thread's work ------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while (job := self._take()) is not None:
+                self._do(job)
+        except BaseException as error:
+            self._error = self._error or error
+
+    def _take(self) -> Job | None:
+        """The next job; None when it is time to end."""
+        while True:
+            with self._taking:
+                if self._stopping.is_asked or self._error is not None or self._left == 0:
+                    return None
+                found = self._consumer.fetch(1, timeout=FETCH_WAIT_S)
+                if found:
+                    if self._left is not None:
+                        self._left -= 1
+                    return found[0]
+            if self._consumer.closed:
+                return None
+
+    def _do(self, job: Job) -> None:
+        began = time.monotonic()
+        running = Running(self._command, job.value, self._environment(job), self._stdout)
+        with self._guard:
+            self._running[running] = True
+            is_late = self._ending
+        if is_late:
+            running.end()
+        seconds = self._consumer.ack_timeout
+        try:
+            ended = running.wait(self._limit, seconds / 3, lambda: _extend(job, seconds))
+        finally:
+            with self._guard:
+                del self._running[running]
+        self._settle(job, ended, time.monotonic() - began)
+
+    def _settle(self, job: Job, ended: Ended, seconds: float) -> None:
+        reason = ""
+        if ended.code == 0:
+            job.ack()
+            settled = "acked"
+        elif self._ending:
+            settled = "returned"  # by leaving
+        else:
+            reason = reason_of(ended)
+            job.nack(reason=reason)
+            settled = "nacked"
+        with self._guard:
+            self._done += settled == "acked"
+            self._failed += settled == "nacked"
+            self._returned += settled == "returned"
+        if self._json:
+            emit(
+                {
+                    "queue": job.topic,
+                    "job": job.job_id,
+                    "key": json_bytes(job.key),
+                    "attempt": job.attempt,
+                    "exit_code": ended.code,
+                    "seconds": round(seconds, 3),
+                    "settled": settled,
+                    "reason": reason or None,
+                }
+            )
+        elif reason:
+            note(f"job {job.job_id}, attempt {job.attempt}: {why_of(ended)}")
+
+    def _environment(self, job: Job) -> dict[bytes, bytes]:
+        found = {
+            b"MESHMQ_QUEUE": job.topic.encode(),
+            b"MESHMQ_JOB": job.job_id.encode(),
+            b"MESHMQ_KEY": (job.key or b"").replace(b"\0", b""),  # an environment takes no NUL
+            b"MESHMQ_ATTEMPT": b"%d" % job.attempt,
+        }
+        if self._url is not None:
+            found[b"MESHMQ_URL"] = self._url.encode()
+        return found
+
+    @property
+    def _stdout(self) -> int:
+        """Where a command's output goes: ours, unless that is for objects."""
+        return 2 if self._json else 1
+
+    def _end_all(self) -> None:
+        """The second signal: commands end, at the third by force."""
+        number = signal.SIGKILL if self._ending else signal.SIGTERM
+        self._ending = True
+        for running in list(self._running):
+            running.end(number)
+
+
+def _extend(job: Job, seconds: float) -> None:
+    """Keep a job while its command runs; that the node is away is no reason to stop it."""
+    try:
+        job.extend(seconds)
+    except MeshError:
+        pass

@@ -1,0 +1,83 @@
+"""Acks from many threads, without a lock in the common case: none is lost, none is told twice."""
+
+from __future__ import annotations
+
+import queue
+import random
+import sys
+import threading
+
+import pytest
+
+from meshmq.client.job import Job, decode, feed
+from meshmq.core.consumer import Member
+from meshmq.frames import ACK, NACK, Consume, Consumed, HandOut, Settled
+from tests.client.fake_node import ORIGIN, FakeNode
+
+
+class Owner:
+    def touched(self, held):
+        held.member.touch(held)
+
+    def settle(self, held, index, kind, delay_ns, reason):
+        return held.member.settle(held, index, kind, delay_ns, reason)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_acks_of_many_threads_are_each_told_once(mixed):
+    """Threads take jobs from a queue and settle them as they please, one gathers and answers."""
+    node = FakeNode()
+    member = Member(Consume(1, "g", "a", b"", 100_000, 1 << 26, 10**12), threading.Lock(), Owner())
+    member.consume()
+    member.on_consumed(Consumed(1), 0)
+    jobs, wanted, told = queue.SimpleQueue(), {}, {}
+    for _ in range(200):
+        row, data = node.row(*[b"x"] * 100)
+        member.on_hand_out(HandOut(1, (row,), data), ORIGIN, 0)
+    while (held := member.begin(decode)) is not None:
+        for job in feed(held, Job):
+            jobs.put(job)
+        member.finished(held)
+    is_over = threading.Event()
+
+    def work(seed):
+        rng, mine = random.Random(seed), {}
+        while True:
+            try:
+                job = jobs.get_nowait()
+            except queue.Empty:
+                break
+            kind = NACK if mixed and rng.random() < 0.1 else ACK
+            mine[job[4].row.number, job[3]] = kind
+            if kind == NACK:
+                job.nack(0)
+            else:
+                job.ack()
+        wanted.update(mine)
+
+    def gather():
+        while not (is_over.is_set() and member.is_idle):
+            for frame in member.take():
+                for row in frame.rows:
+                    for i in range(row.first, row.first + row.count):
+                        assert (row.number, i) not in told
+                        told[row.number, i] = row.kind
+                member.on_settled(Settled(1, frame.number))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        gatherer = threading.Thread(target=gather)
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+        for thread in (gatherer, *threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        is_over.set()
+        gatherer.join(20)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(wanted) == 20_000
+    assert told == wanted
+    assert member.stale == 0
+    assert not member.held
