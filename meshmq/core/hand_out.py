@@ -130,6 +130,7 @@ class HandOut:
         keys: of each, where order goes by key.
         longer: (first, count, deadline) of extensions, oldest first.
         append_ms: when the records were appended (unix ms).
+        check_ns: when its deadlines are looked at next.
     """
 
     number: int
@@ -149,6 +150,7 @@ class HandOut:
     keys: Sequence[bytes] | None = None
     longer: list[tuple[int, int, int]] = field(default_factory=list)
     append_ms: int = 0
+    check_ns: int = 0
 
     def offset_of(self, index: int) -> int:
         return self.first + index if self.offsets is None else self.offsets[index]
