@@ -37,6 +37,7 @@ class Group(Hands):
         else:
             self._lift_at(stream, offset)
         self._again_set.pop((stream, offset), None)
+        self._suspects.discard((stream, offset))
         self.settle_run(stream, offset, 1, mark is not None)
         self._version += 1
         self.gone(stream, offset, mark)
@@ -162,6 +163,7 @@ class Group(Hands):
                 self.retrying -= key not in self._again_set
                 self._again_set.pop(key, None)
                 self.forget(*key)
+        self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
         if self.by_key is not None:
             self.by_key.forget_offsets(stream, before)
 
@@ -192,6 +194,7 @@ class Group(Hands):
                 h.entry.left += h.left.bit_count()
         self.schedule.clear()
         self._again_set.clear()
+        self._suspects.clear()
         self._blocked.clear()
         self.undertaker.clear()
         self.delayed = self.retrying = 0

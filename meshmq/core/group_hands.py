@@ -367,6 +367,7 @@ class Hands(Waiting):
                 self.by_key.fail(h.stream, key, offset)
                 self._revoke_later(h.stream, key, offset)
             if dies:
+                self._suspects.discard((h.stream, offset))
                 self.undertaker.bury(h.stream, offset)
             else:
                 self.retrying += 1
