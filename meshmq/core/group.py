@@ -15,10 +15,8 @@ It knows nothing of frames' order or links' ends: core/groups.py brings what mem
 
 from __future__ import annotations
 
-from meshmq import limits
 from meshmq.core.group_hands import Hands
 from meshmq.core.group_waiting import DELAYED
-from meshmq.core.hand_out import Source
 from meshmq.core.journal import MOVED, REJECTED, Mark
 
 
@@ -34,11 +32,10 @@ class Group(Hands):
             self.retrying -= (stream, offset) not in self._again_set
         elif self._is_delayed(stream, offset):
             self.delayed -= 1
-        else:
-            self._lift_at(stream, offset)
         self._again_set.pop((stream, offset), None)
         self._suspects.discard((stream, offset))
         self.settle_run(stream, offset, 1, mark is not None)
+        self.recount_trail(stream)
         self._version += 1
         self.gone(stream, offset, mark)
         return True
@@ -52,12 +49,11 @@ class Group(Hands):
             self.retrying -= (stream, offset) not in self._again_set
         elif self._is_delayed(stream, offset):
             self.delayed -= 1
-        else:
-            self._lift_at(stream, offset)
         self._again_set.pop((stream, offset), None)
         priority = old.priority if old else 0
         mark = (old or Mark(0, 0))._replace(due_ms=due_ms, flags=MOVED, priority=priority)
         self.set_mark(stream, offset, mark)
+        self.recount_trail(stream)
         self.retrying += 1
         self.schedule.add(due_ms, stream, offset, priority)
         self._version += 1
@@ -85,24 +81,6 @@ class Group(Hands):
             and stream in delayed.streams
             and (stream, offset) not in self._again_set
         )
-
-    def _lift_at(self, stream: int, offset: int) -> None:
-        """A record leaves the trail of its source, if it was read."""
-        for source in self.sources:
-            for (s, base), entry in source.trail.items():
-                near = s == stream and base <= offset < base + limits.BATCH_RECORDS_MAX
-                if (
-                    near
-                    and offset < source.seen.get(stream, 0)
-                    and self._holds(source, s, base, offset)
-                ):
-                    self.lift(entry, 1)
-                    return
-
-    @staticmethod
-    def _holds(source: Source, stream: int, base: int, offset: int) -> bool:
-        """Whether no later batch of the trail begins at or before ``offset``."""
-        return not any(s == stream and base < b <= offset for s, b in source.trail)
 
     def forget_stream(self, stream: int) -> None:
         """A topic was deleted."""
@@ -157,6 +135,7 @@ class Group(Hands):
         settled = self.state.settled(stream)
         if settled.floor < before:
             self.pass_over(stream, settled.floor, before - settled.floor)
+            self.recount_trail(stream)
             self._version += 1
         for key in [k for k in self.state.marks if k[0] == stream and k[1] < before]:
             if not self.undertaker.has(*key):
@@ -187,11 +166,7 @@ class Group(Hands):
                     if offset > begin:
                         self.settle_run(stream, begin, offset - begin)
                     begin = offset + 1
-            for entry in source.trail.values():
-                entry.left = 0
-        for h in self.hand_outs.values():
-            if h.entry is not None and not h.marked:
-                h.entry.left += h.left.bit_count()
+                self.recount_trail(stream)
         self.schedule.clear()
         self._again_set.clear()
         self._suspects.clear()

@@ -473,6 +473,11 @@ class Hands(Waiting):
             self.adopted.add((h.stream, offset))
             self._again_set.pop((h.stream, offset), None)
             self._suspects.discard((h.stream, offset))
+        if not h.marked:
+            for source in self.sources:
+                for (stream, base), entry in source.trail.items():
+                    if self._is_of(h, stream, base, entry.count):
+                        h.entry = entry
         self._version += 1
         self._hold(h)
 

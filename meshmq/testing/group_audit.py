@@ -47,6 +47,11 @@ def _sums(group: Group) -> Iterator[str]:
     if min(group.in_flight, group.delayed, group.retrying, held) < 0:
         yield f"below zero: {numbers}"
     yield from _waiting(group)
+    for source in group.sources:
+        for (stream, base), entry in source.trail.items():
+            runs = group.state.settled(stream).missing(base, entry.count)
+            if entry.left != sum(n for _, n in runs):
+                yield f"the trail says {entry.left} of {stream} {base} are left, not {runs}"
 
 
 def _waiting(group: Group) -> Iterator[str]:
