@@ -40,8 +40,8 @@ def _sums(group: Group) -> Iterator[str]:
         kept = sum(len(s.held or ()) for s in group.by_key.keys.values())
         if held != kept:
             yield f"held says {held}, keys hold {kept}"
-    away = group.in_flight + group.delayed + group.retrying + held + len(group.undertaker)
-    numbers = f"{group.in_flight} {group.delayed} {group.retrying} {held} {len(group.undertaker)}"
+    away = group.in_flight + group.delayed + group.retrying + held + group.undertaker.dying
+    numbers = f"{group.in_flight} {group.delayed} {group.retrying} {held} {group.undertaker.dying}"
     if away > backlog:
         yield f"away are {numbers}, more than the {backlog} there are"
     if min(group.in_flight, group.delayed, group.retrying, held) < 0:
