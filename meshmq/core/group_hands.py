@@ -39,13 +39,9 @@ class Hands(Waiting):
             due.append(max(now_ns, at_ms * limits.MS - self.shared.wall_offset_ns))
         if self.grace_until_ns > now_ns and self.members:
             due.append(self.grace_until_ns)
-        if self.settings.rate and self._tokens < 1 and self.members and self._has_work:
+        if self._is_short:
             due.append(self._tokens_at_ns + int((1 - self._tokens) * 1e9 / self.settings.rate) + 1)
         return min(due) if due else None
-
-    @property
-    def _has_work(self) -> bool:
-        return bool(self._again) or any(self.ready.values())
 
     def tick(self, now_ns: int) -> None:
         """Take back what is over its time; what is due can be handed out."""
@@ -61,6 +57,7 @@ class Hands(Waiting):
         """Hand out what can be, within the members' room."""
         self._take_due(now_ns)
         self.undertaker.pump()
+        self._is_short = False
         members = self._takers()
         if not members:
             self.feed_sources()
@@ -128,6 +125,7 @@ class Hands(Waiting):
         passed = max(0, now_ns - self._tokens_at_ns)
         self._tokens = min(burst, self._tokens + passed * rate / 1e9)
         self._tokens_at_ns = now_ns
+        self._is_short = self._tokens < 1
         return min(most, int(self._tokens))
 
     def _hand_out_any(self, ready: Ready, members: Sequence[Member], most: int, now_ns: int) -> int:

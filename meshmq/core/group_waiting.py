@@ -128,6 +128,7 @@ class Waiting(Journaling):
         self._version = 0
         self._tokens = 0.0
         self._tokens_at_ns = 0
+        self._is_short = False  # records wait for nothing but the group's rate
         self.in_flight = 0
         self.delayed = 0
         self.retrying = 0
