@@ -15,9 +15,13 @@ It knows nothing of frames' order or links' ends: core/groups.py brings what mem
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from meshmq.core.group_hands import Hands
 from meshmq.core.group_waiting import DELAYED
+from meshmq.core.hand_out import Ready
 from meshmq.core.journal import MOVED, REJECTED, Mark
+from meshmq.core.log import StoredBatch
 
 
 class Group(Hands):
@@ -29,7 +33,7 @@ class Group(Hands):
             return False
         mark = self.state.marks.get((stream, offset))
         if mark is not None:
-            self.retrying -= (stream, offset) not in self._again_set
+            self.retrying -= not self._is_due(stream, offset)
         elif self._is_delayed(stream, offset):
             self.delayed -= 1
         self._again_set.pop((stream, offset), None)
@@ -46,7 +50,7 @@ class Group(Hands):
             return False
         old = self.state.marks.get((stream, offset))
         if old is not None:
-            self.retrying -= (stream, offset) not in self._again_set
+            self.retrying -= not self._is_due(stream, offset)
         elif self._is_delayed(stream, offset):
             self.delayed -= 1
         self._again_set.pop((stream, offset), None)
@@ -74,6 +78,24 @@ class Group(Hands):
             for o in map(h.offset_of, h.indices(h.left))
         )
 
+    def _is_due(self, stream: int, offset: int) -> bool:
+        """Whether a marked record has left the schedule: it is looked for, ready or in hands."""
+        if (stream, offset) in self._again_set or (stream, offset) in self._blocked:
+            return True
+        found = ((b.base_offset, ready.runs) for ready, b in self._marked_ready(stream))
+        if any(base + i <= offset < base + i + n for base, runs in found for i, n in runs):
+            return True
+        return any(
+            h.stream == stream and h.marked and offset in map(h.offset_of, h.indices(h.left))
+            for h in self.hand_outs.values()
+        )
+
+    def _marked_ready(self, stream: int) -> Iterator[tuple[Ready, StoredBatch]]:
+        for queue in self.ready.values():
+            for ready in queue:
+                if ready.marked and ready.batch.stream == stream:
+                    yield ready, ready.batch
+
     def _is_delayed(self, stream: int, offset: int) -> bool:
         delayed = next((s for s in self.sources if s.index == DELAYED), None)
         return (
@@ -92,7 +114,7 @@ class Group(Hands):
             if self.undertaker.has(*key):
                 self.undertaker.drop(*key)
             else:
-                self.retrying -= key not in self._again_set
+                self.retrying -= not self._is_due(*key)
             del self.state.marks[key]
         for key in [k for k in self._again_set if k[0] == stream]:
             del self._again_set[key]
@@ -139,7 +161,7 @@ class Group(Hands):
             self._version += 1
         for key in [k for k in self.state.marks if k[0] == stream and k[1] < before]:
             if not self.undertaker.has(*key):
-                self.retrying -= key not in self._again_set
+                self.retrying -= not self._is_due(*key)
                 self._again_set.pop(key, None)
                 self.forget(*key)
         self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
