@@ -165,6 +165,8 @@ class Hands(Waiting):
         walked = walk.run(self._may_go)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
+        if ready.suspect:
+            self._suspects.update((b.stream, offset) for offset in walk.put_off)
         self._release_keys(b.stream, walk.held)
         for member, indices in walk.queued.values():
             member.pending.append((ready, indices, now_ns))
@@ -194,6 +196,8 @@ class Hands(Waiting):
                 state.queued -= 1
                 if state.is_held_up:
                     order.hold(state, b.base_offset + i)
+                    if ready.suspect:
+                        self._suspects.add((b.stream, b.base_offset + i))
                     freed.append(key)
                 else:
                     order.given(state, member)
@@ -256,6 +260,8 @@ class Hands(Waiting):
         )  # fmt: skip
         member.rows.append((row, payload))
         self.touched[id(member)] = member
+        if self._suspects:
+            self._suspects.difference_update((b.stream, base + i) for i in indices)
         self.handed_total += n
         if ready.attempt > 1 or ready.suspect:
             self.redelivered += n
@@ -516,6 +522,7 @@ class _Walk:
     Attributes:
         given, queued: by member: the indices it gets now, and those it gets when it has room.
         held: keys of fetched records that were held back again.
+        put_off: offsets that wait for their key.
     """
 
     def __init__(
@@ -535,6 +542,7 @@ class _Walk:
         self.given: dict[int, tuple[Member, list[int]]] = {}
         self.queued: dict[int, tuple[Member, list[int]]] = {}
         self.held: list[bytes] = []
+        self.put_off: list[int] = []
 
     def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
         """Walk; return how many records left ``ready``."""
@@ -608,7 +616,7 @@ class _Walk:
             return True
         offset = ready.batch.base_offset + i
         if state.failed or state.held or state.released:
-            order.hold(state, offset)
+            self._hold(state, offset)
             return True
         member = state.member
         if member is None:
@@ -618,12 +626,12 @@ class _Walk:
             mine = self.queued.get(known)
             waiting = member.pending_count + (len(mine[1]) if mine is not None else 0)
             if known not in self._rooms:
-                order.hold(state, offset)
+                self._hold(state, offset)
                 return True
             if waiting >= member.prefetch_records:
                 if not member.pending or member.pending[0][2] > self._patient_until:
                     return False
-                order.hold(state, offset)
+                self._hold(state, offset)
                 return True
             if mine is None:
                 mine = self.queued[known] = (member, [])
@@ -644,11 +652,12 @@ class _Walk:
             return False
         offset = ready.batch.base_offset + i
         if not may_go(self._order, state, offset, ready.marked):
+            self.put_off.append(offset)
             self.held.append(key)
             return True
         member = state.member
         if member is not None and self._rooms.get(id(member), 0) <= 0:
-            self._order.hold(state, offset)
+            self._hold(state, offset)
             self.held.append(key)
             return True
         if ready.marked:
@@ -657,6 +666,10 @@ class _Walk:
             self._to(member, i, state)
             return True
         return self._to_target(i, state)
+
+    def _hold(self, state: KeyState, offset: int) -> None:
+        self._order.hold(state, offset)
+        self.put_off.append(offset)
 
     def _to_target(self, i: int, state: KeyState | None) -> bool:
         rooms = self._rooms

@@ -343,6 +343,8 @@ class Waiting(Journaling):
                 state = order.keys[b.stream, key]
                 state.queued -= 1
                 order.hold(state, b.base_offset + i)
+                if ready.suspect:
+                    self._suspects.add((b.stream, b.base_offset + i))
                 freed[b.stream, key] = None
             self._unpin(ready, 1)
         member.pending.clear()
@@ -421,7 +423,6 @@ class Waiting(Journaling):
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects
-            self._suspects.discard(key)
             priority = mark.priority if mark else self._priority_of(b)
             alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
