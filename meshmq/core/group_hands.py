@@ -645,9 +645,16 @@ class _Walk:
         """One record that was fetched by its offset."""
         key = self._keys[i]
         ready = self._ready
-        state = self._order.keys.get((ready.batch.stream, key)) if key else None
-        if state is None:
+        if not key:
             return self._to_target(i, None)
+        place = (ready.batch.stream, key)
+        state = self._order.keys.get(place)
+        if state is None:
+            state = KeyState()
+            if not self._to_target(i, state):
+                return False
+            self._order.keys[place] = state
+            return True
         if self._most <= 0 or max(self._rooms.values()) <= 0:
             return False
         offset = ready.batch.base_offset + i
