@@ -468,7 +468,7 @@ class Hands(Waiting):
                     bits |= 1 << index
             if bits:
                 self.revoke(h, bits)
-                self.give_back(h, bits, False)
+                self.give_back(h, bits, True)  # nobody knows which of them are begun
 
     def adopt(self, member: Member, h: HandOut) -> None:
         """A member that comes back goes on with what it holds."""
