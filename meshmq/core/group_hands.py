@@ -177,7 +177,7 @@ class Hands(Waiting):
         keys = ready.records.keys
         if keys is None:
             return self._hand_out_any(ready, members, most, now_ns)
-        walk = _Walk(order, ready, members, keys, most, now_ns)
+        walk = _Walk(order, ready, members, keys, most, self.settings.max_held, now_ns)
         walked = walk.run(self._may_go)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
@@ -535,8 +535,9 @@ class _Walk:
 
     def __init__(
         self, order: KeyOrder, ready: Ready, members: Sequence[Member], keys: Sequence[bytes],
-        most: int, now_ns: int,
+        most: int, max_held: int, now_ns: int,
     ) -> None:  # fmt: skip
+        self._max_held = max_held
         self._patient_until = now_ns - PATIENCE_NS
         self._order = order
         self._ready = ready
@@ -622,9 +623,8 @@ class _Walk:
             order.keys[place] = state
             return True
         offset = ready.batch.base_offset + i
-        if state.failed or state.held or state.released:
-            order.hold(state, offset)
-            return True
+        if state.is_held_up:
+            return self._hold(state, offset)
         member = state.member
         if member is None:
             return self._to_target(i, state)
@@ -633,19 +633,24 @@ class _Walk:
             mine = self.queued.get(known)
             waiting = member.pending_count + (len(mine[1]) if mine is not None else 0)
             if known not in self._rooms:
-                order.hold(state, offset)
-                return True
+                return self._hold(state, offset)
             if waiting >= member.prefetch_records:
                 if not member.pending or member.pending[0][2] > self._patient_until:
                     return False
-                order.hold(state, offset)
-                return True
+                return self._hold(state, offset)
             if mine is None:
                 mine = self.queued[known] = (member, [])
             mine[1].append(i)
             state.queued += 1
             return True
         self._to(member, i, state)
+        return True
+
+    def _hold(self, state: KeyState, offset: int) -> bool:
+        """Hold a record back, unless as many are as may be."""
+        if self._order.held >= self._max_held:
+            return False
+        self._order.hold(state, offset)
         return True
 
     def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:
