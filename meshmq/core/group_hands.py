@@ -51,9 +51,9 @@ class Hands(Waiting):
         """Take back what is over its time; what is due can be handed out."""
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now_ns:
-            _, number = heapq.heappop(deadlines)
+            when, number = heapq.heappop(deadlines)
             hand_out = self.hand_outs.get(number)
-            if hand_out is not None:
+            if hand_out is not None and hand_out.check_ns == when:
                 self._expire(hand_out, now_ns)
         self.wake()
 
@@ -288,7 +288,12 @@ class Hands(Waiting):
         member.in_flight += n
         member.in_flight_bytes += n * h.record_bytes
         self.in_flight += n
-        heapq.heappush(self._deadlines, (h.deadline_ns, h.number))
+        self._check_at(h, h.deadline_ns)
+
+    def _check_at(self, h: HandOut, when_ns: int) -> None:
+        """Look at its deadlines then; of all that were asked for only this one counts."""
+        h.check_ns = when_ns
+        heapq.heappush(self._deadlines, (when_ns, h.number))
 
     def _let_go(self, h: HandOut, bits: int) -> None:
         """These records are no longer in the member's hands."""
@@ -389,17 +394,14 @@ class Hands(Waiting):
     def _expire(self, h: HandOut, now_ns: int) -> None:
         """Take back what was not settled in time."""
         bits, later = 0, 0
-        if h.longer:
-            for index in h.indices(h.left):
-                deadline = h.deadline_of(index)
-                if deadline <= now_ns:
-                    bits |= 1 << index
-                else:
-                    later = min(later, deadline) if later else deadline
-        elif h.deadline_ns <= now_ns:
-            bits = h.left
+        for index in h.indices(h.left):
+            deadline = h.deadline_of(index)
+            if deadline <= now_ns:
+                bits |= 1 << index
+            elif not later or deadline < later:
+                later = deadline
         if later:
-            heapq.heappush(self._deadlines, (later, h.number))
+            self._check_at(h, later)
         if not bits:
             return
         self.expired += bits.bit_count()
@@ -438,7 +440,8 @@ class Hands(Waiting):
         else:
             h.longer = [x for x in h.longer if not first <= x[0] < x[0] + x[1] <= first + count]
             h.longer.append((first, count, deadline_ns))
-        heapq.heappush(self._deadlines, (deadline_ns, h.number))
+        if deadline_ns < h.check_ns:
+            self._check_at(h, deadline_ns)
 
     def _keys_taken(self, h: HandOut, bits: int) -> None:
         order, keys = self.by_key, h.keys
@@ -504,7 +507,7 @@ class Hands(Waiting):
         member.hand_outs[h.number] = h
         member.in_flight += n
         member.in_flight_bytes += n * h.record_bytes
-        heapq.heappush(self._deadlines, (h.deadline_ns, h.number))
+        self._check_at(h, h.deadline_ns)
         if h.keys is not None and self.by_key is not None:
             for index in h.indices(h.left):
                 state = self.by_key.keys.get((h.stream, h.keys[index]))

@@ -385,6 +385,10 @@ class Groups:
         shared.now_ns = now_ns
         if not self._is_started:
             self.start(now_ns)
+        # Before what is handed out: nobody is told of a record twice, or of more than it asked for.
+        for member, rows in shared.revoked:
+            self.sends.append((member.link, Revoke(member.consumer, rows)))
+        shared.revoked.clear()
         for _ in range(3):  # reads from memory may bring more at once
             if not shared.woken:
                 break
@@ -398,9 +402,6 @@ class Groups:
                 if due is not None and (not group.due_ns or due < group.due_ns):
                     group.due_ns = due
                     heapq.heappush(self._due, (due, group.settings.id))
-        for member, rows in shared.revoked:
-            self.sends.append((member.link, Revoke(member.consumer, rows)))
-        shared.revoked.clear()
 
     def _send_hand_outs(self, group: Group) -> None:
         for member in group.touched.values():
