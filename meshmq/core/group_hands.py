@@ -75,6 +75,9 @@ class Hands(Waiting):
             ready = self._next_ready(now_ns)
             if ready is None:
                 break
+            if 0 < ready.expires_ms <= self.shared.wall_now_ms:
+                self._expire_jobs(ready)
+                continue
             most = self._allowed(now_ns)
             if most <= 0:
                 break
@@ -117,6 +120,17 @@ class Hands(Waiting):
             if not queue:
                 del self.ready[place]
         return None
+
+    def _expire_jobs(self, ready: Ready) -> None:
+        """Their time to live is over: nobody gets them."""
+        base, stream = ready.batch.base_offset, ready.batch.stream
+        while ready.runs:
+            index, count = ready.runs.popleft()
+            self.settle_run(stream, base + index, count, ready.marked)
+            self.expired_jobs += count
+            if ready.entry is not None:
+                self.lift(ready.entry, count)
+        self._used_up(ready)
 
     def _allowed(self, now_ns: int) -> int:
         """Records that may go out now: the group's rate, and what the journal has room for."""
@@ -382,7 +396,7 @@ class Hands(Waiting):
                     bits |= 1 << index
                 else:
                     later = min(later, deadline) if later else deadline
-        else:
+        elif h.deadline_ns <= now_ns:
             bits = h.left
         if later:
             heapq.heappush(self._deadlines, (later, h.number))
@@ -401,7 +415,7 @@ class Hands(Waiting):
         for index in h.indices(begun):
             self._suspects.add((h.stream, h.offset_of(index)))
         self._fail(h, begun, 0, reason, 0, now_ns)
-        rest = bits & ~begun
+        rest = bits & ~begun & h.left  # a key's later records went back with its failed one
         if rest:
             self.give_back(h, rest, True)
 
@@ -472,13 +486,21 @@ class Hands(Waiting):
         self._version += 1
         self._hold(h)
 
-    def move(self, h: HandOut, member: Member, now_ns: int) -> None:
-        """A member came back in another session: its hand-out goes on."""
-        n, old = h.left.bit_count(), h.member
+    def move(
+        self, h: HandOut, member: Member, offsets: Sequence[int], places: int, now_ns: int
+    ) -> None:
+        """A member came back in another session: its hand-out goes on. From now on it counts
+        what it claimed: ``offsets``, of which those at ``places`` are still its own."""
+        old = h.member
         old.hand_outs.pop(h.number, None)
+        if h.keys is not None:
+            known = {h.offset_of(index): key for index, key in enumerate(h.keys)}
+            h.keys = [known.get(offset, b"") for offset in offsets]
         h.member = member
+        h.offsets, h.first, h.count, h.left = offsets, offsets[0], len(offsets), places
         h.deadline_ns = now_ns + member.ack_timeout_ns
         h.longer.clear()
+        n = places.bit_count()
         member.hand_outs[h.number] = h
         member.in_flight += n
         member.in_flight_bytes += n * h.record_bytes
