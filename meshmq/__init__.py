@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from meshmq.client.message import Message
     from meshmq.client.receipt import Receipt
     from meshmq.client.subscription import Subscription
+    from meshmq.client.transaction import Transaction
+    from meshmq.client.worker import Worker
 
 __version__ = "0.1.0"
 
@@ -33,12 +35,14 @@ _LAZY = {
     "Receipt": "meshmq.client.receipt",
     "StateChange": "meshmq.client.mesh",
     "Subscription": "meshmq.client.subscription",
+    "Transaction": "meshmq.client.transaction",
+    "Worker": "meshmq.client.worker",
     "connect": "meshmq.client.mesh",
 }
 
 __all__ = [
     "Consumer", "DeadLetter", "Job", "Mesh", "MeshError", "Message", "Position", "Receipt",
-    "StateChange", "Stream", "Subscription", "connect",
+    "StateChange", "Stream", "Subscription", "Transaction", "Worker", "connect",
 ]  # fmt: skip
 
 

@@ -24,10 +24,11 @@ ONLY_IN = {
     "zmq": {"meshmq/shell/sockets.py"},
     "sqlite3": {"meshmq/shell/segment.py", "meshmq/shell/store.py", "meshmq/shell/store_disk.py",
                 "meshmq/shell/store_read.py", "meshmq/shell/store_segments.py",
-                "meshmq/shell/store_rewrite.py", "meshmq/shell/store_repair.py"},
+                "meshmq/shell/store_rewrite.py", "meshmq/shell/store_repair.py",
+                "meshmq/shell/store_background.py"},
     "diskcache": {"meshmq/shell/segment.py", "meshmq/shell/store.py",
                   "meshmq/shell/store_disk.py", "meshmq/shell/store_read.py",
-                  "meshmq/shell/store_segments.py"},
+                  "meshmq/shell/store_segments.py", "meshmq/shell/store_background.py"},
     "pickle": set(),
 }  # fmt: skip
 FOR_PROGRAMS = {"local", "simulated", "plugin"}  # of meshmq.testing: they bring the client along
@@ -199,6 +200,68 @@ def test_every_test_that_the_guarantees_name_exists():
         for group in re.findall(r"planted bugs? ((?:`\w+`,? ?)+)", row):
             for name in re.findall(r"`(\w+)`", group):
                 assert f"def {name}(" in planted, name
+
+
+PROMISES = (ROOT / "docs" / "guarantees.md").read_text().split("## The promises")[1]
+ROWS = PROMISES.split("##")[0].strip().splitlines()[2:]
+
+
+def named_after(word, text):
+    groups = re.findall(rf"{word}s? ((?:`\w+`(?:,| and)? ?)+)", text)
+    return [name for group in groups for name in re.findall(r"`(\w+)`", group)]
+
+
+def assertions(tree):
+    """What can fail in a piece of a test: assertions, expected errors, a command's verdict."""
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert)
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) in ("pytest.raises", "sys.exit"))
+    ]
+
+
+def judging(tree, name):
+    """The function ``name`` of a file and the functions of that file which it calls, by name."""
+    functions = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    found, rest = {}, [name]
+    while rest:
+        one = rest.pop()
+        if one in found or one not in functions:
+            continue
+        found[one] = functions[one]
+        rest += [n.id for n in ast.walk(functions[one]) if isinstance(n, ast.Name)]
+    return list(found.values())
+
+
+def test_what_cannot_fail_is_noticed():
+    source = "def helper():\n    assert x\ndef test_a():\n    helper()\ndef test_b():\n    f()\n"
+    tree = ast.parse(source)
+    assert any(assertions(part) for part in judging(tree, "test_a"))
+    assert not any(assertions(part) for part in judging(tree, "test_b"))
+    assert judging(tree, "test_c") == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip()[:50])
+def test_the_proofs_of_a_guarantee_can_fail(row):
+    """Each is a checker that a planted bug is known to make fail by itself, a planted bug, or a
+    test with something in it that can fail."""
+    planted = (ROOT / "tests" / "simulation" / "test_planted.py").read_text()
+    shown = planted.split("SHOWN_BY = {")[1].split("}")[0]
+    proof = row.strip("|").split("|")[-1]
+    tests, checkers = named_tests(proof), named_after("checker", proof)
+    bugs = named_after("planted bug", proof)
+    assert len(tests) + len(checkers) + len(bugs) == len(re.findall(r"`[^`]+`", proof)), proof
+    for name in checkers:
+        assert f'"{name}": ' in shown, f"no planted bug is named that {name} notices"
+    for name in bugs:
+        assert re.search(rf"^@planted\(.*\)\ndef {name}\(", planted, re.MULTILINE), name
+    for file, test in tests:
+        tree = ast.parse((ROOT / file).read_text())
+        if not test:
+            assert assertions(tree), file
+        else:
+            assert any(assertions(part) for part in judging(tree, test)), f"{file}::{test}"
 
 
 def test_every_guarantee_has_a_proof():

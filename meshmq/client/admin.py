@@ -24,8 +24,8 @@ def parse_duration(text: str | float | None) -> int:
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", text)
         if not found:
             raise InvalidArgument(f"{text!r} is not a duration: write it like 7d, 12h, 30m or 90s")
-        return int(float(found[1]) * _UNITS_NS[found[2]])
-    return int(text * 10**9)
+        return _bounded(float(found[1]) * _UNITS_NS[found[2]], text)
+    return _bounded(text * 10**9, text)
 
 
 def parse_size(text: str | int | None) -> int:
@@ -36,8 +36,15 @@ def parse_size(text: str | int | None) -> int:
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)\s*", text.lower())
         if not found or found[2] == "ib":
             raise InvalidArgument(f"{text!r} is not a size: write it like 10GB or 64MiB")
-        return int(float(found[1]) * _UNITS_BYTES[found[2]])
-    return int(text)
+        return _bounded(float(found[1]) * _UNITS_BYTES[found[2]], text)
+    return _bounded(text, text)
+
+
+def _bounded(value: float, given: object) -> int:
+    """``value`` as what a node takes for an age or a size."""
+    if not 0 <= value < 1 << 62:  # false for what is not a number, too
+        raise InvalidArgument(f"{given!r} is not between 0 and what a node can count (2**62)")
+    return int(value)
 
 
 class Ask(NamedTuple):

@@ -457,12 +457,19 @@ def last_of(topic: str) -> bytes:
     return json.dumps({"topic": topic}).encode()
 
 
+_INT64_END = 1 << 63  # what frames have room for
+
+
 def _to_ns(time: datetime | int) -> int:
     if isinstance(time, datetime):
         if time.tzinfo is None:
             raise InvalidArgument("a time needs a time zone: datetime.now(timezone.utc)")
-        return int(time.timestamp() * 1_000_000) * 1000
-    return int(time)
+        found = int(time.timestamp() * 1_000_000) * 1000
+    else:
+        found = int(time)
+    if not -_INT64_END <= found < _INT64_END:
+        raise InvalidArgument(f"a time is in the years 1678 to 2261 (unix ns), not {time}")
+    return found
 
 
 def _durability(name: str) -> int:
@@ -503,6 +510,8 @@ def _to_start(start: object) -> Start:
     if isinstance(start, datetime):
         return Start(START_TIME, _to_ns(start))
     if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+        if start >= _INT64_END:
+            raise InvalidArgument(f"offset {start} is larger than any there can be")
         return Start(START_OFFSET, start)
     raise InvalidArgument(
         f"start is 'new', 'earliest', an aware datetime, a position or an offset, not {start!r}"

@@ -75,7 +75,7 @@ def _text(arguments: dict[str, Any], name: str) -> str:
 def _number(arguments: dict[str, Any], name: str) -> int:
     value = arguments.get(name, 0)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
-        raise CommandFailed(f"{name!r} is a number that is not negative")
+        raise CommandFailed(f"{name!r} is a whole number from 0, less than 2**62")
     return value
 
 

@@ -15,8 +15,6 @@ It knows nothing of frames' order or links' ends: core/groups.py brings what mem
 
 from __future__ import annotations
 
-from array import array
-
 from meshmq import limits
 from meshmq.core.group_hands import Hands
 from meshmq.core.group_waiting import DELAYED
@@ -199,8 +197,8 @@ class Group(Hands):
         self.delayed = self.retrying = 0
         if self.by_key is not None:
             for state in self.by_key.keys.values():
-                state.held = array("Q")
-                state.failed.clear()
+                state.held = None
+                state.failed = []
                 state.released = 0
             self.by_key.held = 0
         self._version += 1

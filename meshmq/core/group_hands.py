@@ -75,6 +75,9 @@ class Hands(Waiting):
             ready = self._next_ready(now_ns)
             if ready is None:
                 break
+            if 0 < ready.expires_ms <= self.shared.wall_now_ms:
+                self._expire_jobs(ready)
+                continue
             most = self._allowed(now_ns)
             if most <= 0:
                 break
@@ -117,6 +120,17 @@ class Hands(Waiting):
             if not queue:
                 del self.ready[place]
         return None
+
+    def _expire_jobs(self, ready: Ready) -> None:
+        """Their time to live is over: nobody gets them."""
+        base, stream = ready.batch.base_offset, ready.batch.stream
+        while ready.runs:
+            index, count = ready.runs.popleft()
+            self.settle_run(stream, base + index, count, ready.marked)
+            self.expired_jobs += count
+            if ready.entry is not None:
+                self.lift(ready.entry, count)
+        self._used_up(ready)
 
     def _allowed(self, now_ns: int) -> int:
         """Records that may go out now: the group's rate, and what the journal has room for."""
@@ -382,7 +396,7 @@ class Hands(Waiting):
                     bits |= 1 << index
                 else:
                     later = min(later, deadline) if later else deadline
-        else:
+        elif h.deadline_ns <= now_ns:
             bits = h.left
         if later:
             heapq.heappush(self._deadlines, (later, h.number))
@@ -401,7 +415,7 @@ class Hands(Waiting):
         for index in h.indices(begun):
             self._suspects.add((h.stream, h.offset_of(index)))
         self._fail(h, begun, 0, reason, 0, now_ns)
-        rest = bits & ~begun
+        rest = bits & ~begun & h.left  # a key's later records went back with its failed one
         if rest:
             self.give_back(h, rest, True)
 
@@ -430,11 +444,10 @@ class Hands(Waiting):
         order, keys = self.by_key, h.keys
         assert order is not None
         assert keys is not None
-        for index in h.indices(bits):
-            key = keys[index]
-            if not key:
-                continue
-            state = order.keys.get((h.stream, key))
+        states, stream = order.keys, h.stream
+        whole = bits == (1 << h.count) - 1
+        for key in keys if whole else [keys[i] for i in h.indices(bits)]:
+            state = states.get((stream, key)) if key else None
             if state is None:
                 continue
             state.out -= 1
@@ -442,9 +455,9 @@ class Hands(Waiting):
                 state.out = 0
                 state.member = None
                 if state.is_held_up:
-                    self._release_keys(h.stream, (key,))
+                    self._release_keys(stream, (key,))
                 else:
-                    del order.keys[h.stream, key]
+                    del states[stream, key]
 
     def _revoke_later(self, stream: int, key: bytes, offset: int) -> None:
         """A record of the key failed: what follows it and is in a member's hands comes back."""
@@ -473,13 +486,21 @@ class Hands(Waiting):
         self._version += 1
         self._hold(h)
 
-    def move(self, h: HandOut, member: Member, now_ns: int) -> None:
-        """A member came back in another session: its hand-out goes on."""
-        n, old = h.left.bit_count(), h.member
+    def move(
+        self, h: HandOut, member: Member, offsets: Sequence[int], places: int, now_ns: int
+    ) -> None:
+        """A member came back in another session: its hand-out goes on. From now on it counts
+        what it claimed: ``offsets``, of which those at ``places`` are still its own."""
+        old = h.member
         old.hand_outs.pop(h.number, None)
+        if h.keys is not None:
+            known = {h.offset_of(index): key for index, key in enumerate(h.keys)}
+            h.keys = [known.get(offset, b"") for offset in offsets]
         h.member = member
+        h.offsets, h.first, h.count, h.left = offsets, offsets[0], len(offsets), places
         h.deadline_ns = now_ns + member.ack_timeout_ns
         h.longer.clear()
+        n = places.bit_count()
         member.hand_outs[h.number] = h
         member.in_flight += n
         member.in_flight_bytes += n * h.record_bytes
@@ -533,13 +554,15 @@ class _Walk:
     def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
         """Walk; return how many records left ``ready``."""
         runs = self._ready.runs
-        step = self._again if self._ready.is_fetched else self._fresh
         walked = 0
         while runs:
             index, count = runs[0]
-            done = 0
-            while done < count and step(index + done, may_go):
-                done += 1
+            if self._ready.is_fetched:
+                done = 0
+                while done < count and self._again(index + done, may_go):
+                    done += 1
+            else:
+                done = self._run_fresh(index, count)
             walked += done
             if done < count:
                 runs[0] = (index + done, count - done)
@@ -547,7 +570,44 @@ class _Walk:
             runs.popleft()
         return walked
 
-    def _fresh(self, i: int, may_go: object) -> bool:
+    def _run_fresh(self, index: int, count: int) -> int:
+        """Walk a run of what the log has; return how many records left it. The common case,
+        whose calls would cost as much as it does itself, stands here."""
+        states, rooms = self._order.keys, self._rooms
+        stream, given = self._ready.batch.stream, self.given
+        keys = self._keys
+        for i in range(index, index + count):
+            key = keys[i]
+            if key and self._most > 0:
+                place = (stream, key)
+                state = states.get(place)
+                member: Member | None = None
+                if state is None:
+                    if rooms[id(self._target)] > 0:
+                        member = self._target
+                        states[place] = KeyState(member, 1)
+                elif (
+                    state.member is not None
+                    and not state.queued
+                    and not state.is_held_up
+                    and rooms.get(id(state.member), 0) > 0
+                ):
+                    member = state.member
+                    state.out += 1
+                if member is not None:
+                    known = id(member)
+                    rooms[known] -= 1
+                    self._most -= 1
+                    found = given.get(known)
+                    if found is None:
+                        found = given[known] = (member, [])
+                    found[1].append(i)
+                    continue
+            if not self._fresh(i):
+                return i - index
+        return count
+
+    def _fresh(self, i: int) -> bool:
         """One record as the log has it; False if it must wait where it is."""
         key = self._keys[i]
         if not key:
@@ -607,7 +667,7 @@ class _Walk:
             self.held.append(key)
             return True
         if ready.marked:
-            state.failed.remove(offset)
+            state.failed = [o for o in state.failed if o != offset]
         if member is not None:
             self._to(member, i, state)
             return True

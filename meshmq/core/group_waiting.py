@@ -235,13 +235,10 @@ class Waiting(Journaling):
         if not total:
             return
         options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
-        if b.damaged or (options and 0 < options.expires_ms <= self.shared.wall_now_ms):
+        if b.damaged:
             for first, n in runs:
                 self.settle_run(stream, first, n)
-            if b.damaged:
-                self.damaged += _sum(runs)
-            else:
-                self.expired_jobs += _sum(runs)
+            self.damaged += _sum(runs)
             return
         priority = options.priority if options else 0
         if options and source.index == DELAYED:
@@ -258,6 +255,7 @@ class Waiting(Journaling):
             b, self.topics.by_stream[stream].entry.name,
             deque([(first - base, n) for first, n in runs]), priority, entry, source,
             suspect=self._is_suspect(source, b, _sum(runs)), version=self._version,
+            expires_ms=options.expires_ms if options else 0,
         )  # fmt: skip
         source.ready_bytes += len(b.payload)
         source.credit_bytes -= len(b.payload)
@@ -405,6 +403,8 @@ class Waiting(Journaling):
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
         """Make them ready, together where they are alike."""
+        options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
+        expires_ms = options.expires_ms if options else 0
         name = self.topics.by_stream[b.stream].entry.name
         alike: dict[tuple[int, bool, bool, int], list[int]] = {}
         for offset in offsets:
@@ -417,7 +417,7 @@ class Waiting(Journaling):
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects
             self._suspects.discard(key)
-            priority = mark.priority if mark else self._priority_of(b)
+            priority = mark.priority if mark else options.priority if options else 0
             alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
         for (attempt, marked, suspect, priority), some in alike.items():
@@ -430,13 +430,9 @@ class Waiting(Journaling):
                     runs.append((index, 1))
             ready = Ready(
                 b, name, runs, priority, None if marked else entry, None, attempt, marked, suspect,
-                self._version, is_fetched=True,
+                self._version, is_fetched=True, expires_ms=expires_ms,
             )  # fmt: skip
             self._queue(ready)
-
-    def _priority_of(self, b: StoredBatch) -> int:
-        options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
-        return options.priority if options else 0
 
     def _entry_of(self, stream: int, base: int) -> Entry | None:
         for source in self.sources:

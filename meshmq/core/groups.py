@@ -169,7 +169,7 @@ class Groups:
         wanted = group_settings.wanted(arguments)
         found = self.by_name.get(wanted.name)
         if found is not None:
-            group_settings.check_same(found.settings, wanted)
+            group_settings.check_same(found.settings, wanted, arguments)
             return found, False
         if len(self.by_name) >= limits.GROUPS_MAX:
             raise LimitReached(f"the node has {limits.GROUPS_MAX} groups and queues, its limit")
@@ -361,18 +361,19 @@ class Groups:
                 if not self._adopt(group, member, holding, now_ns):
                     lost.append(holding.number)
                 continue
-            kept = 0
-            wanted = set(holding.offsets)
+            claimed = {offset: i for i, offset in enumerate(holding.offsets)}
+            kept = places = 0
             for index in h.indices(h.left):
-                if h.offset_of(index) in wanted:
+                place = claimed.get(h.offset_of(index))
+                if place is not None:
                     kept |= 1 << index
-                    wanted.discard(h.offset_of(index))
-            if wanted:
+                    places |= 1 << place
+            if places != (1 << len(holding.offsets)) - 1:
                 lost.append(holding.number)
             if h.left & ~kept:
                 group.give_back(h, h.left & ~kept, False)
             if kept:
-                group.move(h, member, now_ns)
+                group.move(h, member, holding.offsets, places, now_ns)
         for h in left.values():
             group.give_back(h, h.left, False)  # it never arrived
         return lost
@@ -519,8 +520,7 @@ class Groups:
             return
         for batch in commit.batches:
             for group in self._interested(batch.stream):
-                group.backlog += batch.count
-                group.backlog_bytes += len(batch.payload)
+                group.appended(batch.stream, batch.base_offset, batch.count, len(batch.payload))
                 if batch.producer != self.shared.origin:
                     group.unsynced = max(0, group.unsynced - batch.count)
         for trim in commit.trims:

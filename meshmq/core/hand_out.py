@@ -66,6 +66,7 @@ class Ready:
         source: to give its room back, None for what was fetched.
         pins: members that have some of it pending.
         is_fetched: it was asked for by its offset.
+        expires_ms: unix ms after which these jobs are not handed out; 0: never.
     """
 
     batch: StoredBatch
@@ -81,6 +82,7 @@ class Ready:
     records: Records | None = None
     pins: int = 0
     is_fetched: bool = False
+    expires_ms: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from dataclasses import dataclass, field
 
 from meshmq.core.hand_out import Member
 
 RELEASE_MAX = 256  # held records of one key that are fetched together
 
 
-@dataclass(slots=True, eq=False)
+_NONE: list[int] = []  # what a key has that never failed; replaced, never changed
+
+
 class KeyState:
     """One key of one stream.
 
@@ -30,16 +31,20 @@ class KeyState:
         out: records in flight.
         queued: records that wait for room at the member.
         failed: offsets of those that failed, ascending.
-        held: offsets held back, ascending.
+        held: offsets held back, ascending; None while there are none.
         released: held ones that are being fetched.
     """
 
-    member: Member | None = None
-    out: int = 0
-    queued: int = 0
-    failed: list[int] = field(default_factory=list)
-    held: array[int] = field(default_factory=lambda: array("Q"))
-    released: int = 0
+    # One is made for nearly every record of a wide range of keys: it costs little at first.
+    __slots__ = ("failed", "held", "member", "out", "queued", "released")
+
+    def __init__(self, member: Member | None = None, out: int = 0) -> None:
+        self.member = member
+        self.out = out
+        self.queued = 0
+        self.failed = _NONE
+        self.held: array[int] | None = None
+        self.released = 0
 
     @property
     def is_idle(self) -> bool:
@@ -70,23 +75,26 @@ class KeyOrder:
 
     def hold(self, state: KeyState, offset: int) -> None:
         """Keep a record back; its order among the held ones is by offset."""
-        if state.held and state.held[-1] > offset:
-            insort(state.held, offset)
+        held = state.held
+        if held is None:
+            state.held = array("Q", (offset,))
+        elif held[-1] > offset:
+            insort(held, offset)
         else:
-            state.held.append(offset)
+            held.append(offset)
         self.held += 1
 
     def fail(self, stream: int, key: bytes, offset: int) -> None:
         """A record of the key failed, and waits."""
         state = self.state(stream, key)
         if offset not in state.failed:
-            insort(state.failed, offset)
+            state.failed = sorted([*state.failed, offset])
 
     def unfail(self, stream: int, key: bytes, offset: int) -> None:
         """It waits no longer: it was handed out, or is gone."""
         state = self.keys.get((stream, key))
         if state is not None and offset in state.failed:
-            state.failed.remove(offset)
+            state.failed = [failed for failed in state.failed if failed != offset]
 
     def given(self, state: KeyState, member: Member) -> None:
         state.member = member
@@ -111,7 +119,7 @@ class KeyOrder:
         if state.out or state.queued or state.failed or state.released or not state.held:
             return []
         free = list(state.held[:RELEASE_MAX])
-        del state.held[:RELEASE_MAX]
+        state.held = state.held[RELEASE_MAX:] or None
         self.held -= len(free)
         state.released = len(free)
         return free
@@ -120,8 +128,8 @@ class KeyOrder:
         """The key that holds back most, in words."""
         if not self.keys:
             return ""
-        (_, key), state = max(self.keys.items(), key=lambda item: len(item[1].held))
-        return f"key {key.decode('utf-8', 'replace')!r} holds back {len(state.held)} records"
+        (_, key), state = max(self.keys.items(), key=lambda item: len(item[1].held or ()))
+        return f"key {key.decode('utf-8', 'replace')!r} holds back {len(state.held or ())} records"
 
     def forget_offsets(self, stream: int, before: int) -> int:
         """Held records before an offset are gone; return how many were."""
@@ -130,7 +138,7 @@ class KeyOrder:
             if at == stream and state.held and state.held[0] < before:
                 kept = array("Q", [offset for offset in state.held if offset >= before])
                 gone += len(state.held) - len(kept)
-                state.held = kept
+                state.held = kept or None
         self.held -= gone
         return gone
 

@@ -71,7 +71,7 @@ class DiskThread:
 
     def _run(self) -> None:
         try:
-            store = LogStore.open(self._directory)
+            store = LogStore.open(self._directory, background=True)
         except BaseException as error:  # handed to the thread that opens, which raises it
             self._opened.put(error)
             return

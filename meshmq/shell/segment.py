@@ -127,13 +127,21 @@ class Segment:
         self.connect()
 
     @classmethod
-    def create(cls, log: Path, number: int, snapshot: bytes, first_lsn: int) -> Segment:
-        """Make a segment that opens with ``snapshot``; it is durable when this returns."""
+    def create(
+        cls, log: Path, number: int, snapshot: bytes, first_lsn: int, spare: Segment | None = None
+    ) -> Segment:
+        """Make a segment that opens with ``snapshot``; it is durable when this returns.
+
+        Out of ``spare``, which ``prepare`` made, this takes two syncs, else four.
+        """
         path = store_files.segment_path(log, number)
-        making = path.with_name(path.name + store_files.NEW)
         try:
-            segment = cls._make(making, path, snapshot)
-            making.rename(path)
+            if spare is None:
+                segment = cls._make(path.with_name(path.name + store_files.NEW), snapshot)
+            else:
+                segment = spare
+                segment._write_snapshot(snapshot)
+            segment._rename(path)
             store_files.sync_directory(log)
             segment.number = number
             segment.index = SegmentIndex(first_lsn)
@@ -144,7 +152,12 @@ class Segment:
         return segment
 
     @classmethod
-    def _make(cls, making: Path, path: Path, snapshot: bytes) -> Segment:
+    def prepare(cls, log: Path) -> Segment:
+        """Make what ``create`` needs, without a snapshot; any thread may, one at a time."""
+        return cls._make(log / store_files.SPARE, None)
+
+    @classmethod
+    def _make(cls, making: Path, snapshot: bytes | None) -> Segment:
         if making.exists():
             shutil.rmtree(making)  # an earlier try met a full disk, or was given up
         making.mkdir(mode=0o700)
@@ -160,24 +173,37 @@ class Segment:
             str(making), timeout=5, disk=SegmentDisk, **{**SETTINGS, "sqlite_synchronous": 0}
         )
         cache.reset("sqlite_synchronous", SETTINGS["sqlite_synchronous"])
-        cache.set(SNAPSHOT, seal(snapshot))
+        if snapshot is not None:
+            cache.set(SNAPSHOT, seal(snapshot))
         cache.close()
-        store_files.sync_file(making / DATABASE)
-        store_files.sync_file(making / VALUES)
-        store_files.sync_directory(making)
-        # The connection is closed; the next one is made under the directory's final name.
-        cache._directory = str(path)
-        cache.disk.move(path)
-        segment.path = path
+        _sync_all(making)
+        segment.path = making
         segment._cache = cache
         segment.disk = cache.disk
         return segment
+
+    def _write_snapshot(self, snapshot: bytes) -> None:
+        """As in ``_make``: synced once, when the connection is closed."""
+        self._cache._sql("PRAGMA synchronous = 0")
+        self._cache.set(SNAPSHOT, seal(snapshot))
+        self._cache.close()
+        if (self.path / f"{DATABASE}-wal").exists():
+            _sync_all(self.path)  # closing could not empty it, and does not say so
+        else:
+            store_files.sync_file(self.path / DATABASE)
+
+    def _rename(self, path: Path) -> None:
+        """Give the directory its final name; the next connection is made under that."""
+        self.path.rename(path)
+        self._cache._directory = str(path)
+        self.disk.move(path)
+        self.path = path
 
     @classmethod
     def begin_copy(cls, making: Path, snapshot: bytes) -> Segment:
         """A segment in the directory ``making``, to be filled by ``append_copies``."""
         try:
-            segment = cls._make(making, making, snapshot)
+            segment = cls._make(making, snapshot)
             segment.connect()
         except (OSError, sqlite3.Error) as error:
             raise StoreFailed(f"segment {making} could not be made: {error}") from error
@@ -198,9 +224,7 @@ class Segment:
         self._cache.set(REWRITTEN, b"1")
         self._cache.close()
         self.disk.close()
-        store_files.sync_file(self.path / DATABASE)
-        store_files.sync_file(self.path / VALUES)
-        store_files.sync_directory(self.path)
+        _sync_all(self.path)
 
     def connect(self) -> None:
         """Open this thread's connection and refuse it unless SQLite uses what was asked for."""
@@ -348,6 +372,13 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
+def _sync_all(path: Path) -> None:
+    """Make the segment at ``path``, which nobody has open, durable."""
+    for file in path.iterdir():
+        store_files.sync_file(file)
+    store_files.sync_directory(path)
 
 
 def disk_bytes(path: Path) -> int:

@@ -34,6 +34,7 @@ from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files
 from meshmq.shell.segment import DATABASE, Segment, damage, decode_row, is_disk_full
+from meshmq.shell.store_background import Background, Spare
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_journal import replayed
 from meshmq.shell.store_read import LogReader, ReadResult
@@ -45,6 +46,9 @@ __all__ = ["LogStore", "ReadResult"]
 
 _WRITE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError)
 _LATENCY_BUCKETS = 32  # powers of two of a microsecond: the last is over half an hour
+_SPARE_SHARE = 4  # the next segment is made when the active one is full to one part in so many
+_SETTLE_SECONDS = 3.0  # what loses no more records for so long is worth rewriting, not before
+_PLAN_SECONDS = 0.01  # commits wait for so long at most; some 2,000 streams
 _PLAN_SHARE = 50  # retention may take one part in so many of the disk thread's time
 
 
@@ -73,6 +77,7 @@ class LogStore:
         state: LogState,
         clock: Callable[[], int],
         monotonic: Callable[[], int] | None,
+        background: bool,
     ) -> None:
         self.state = state
         self._directory = directory
@@ -96,7 +101,11 @@ class LogStore:
         self._times_full = 0
         self._rewriter: Rewriter | None = None
         self._not_rewritten: set[int] = set()
+        self._to_plan: list[int] = []
+        self._dying: dict[int, tuple[int, float]] = {}
         self._rewritten = 0
+        self._background = Background(background)
+        self._spare = Spare(self._background, self._log)
 
     @classmethod
     def open(
@@ -105,11 +114,13 @@ class LogStore:
         *,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], int] | None = None,
+        background: bool = False,
     ) -> LogStore:
         """Open the log in ``directory``, made if it is not there.
 
         ``clock`` gives append times, ``monotonic`` tells when it jumps; given the first alone, it
-        is taken not to.
+        is taken not to. With ``background``, a thread of the store's own removes files and makes
+        the next segment ahead.
 
         Raises StoreBusy if another process has it, ConfigError if the directory will not do,
         StoreDamaged if what is confirmed cannot be read back, StoreFailed on any other I/O error.
@@ -127,7 +138,7 @@ class LogStore:
             raise
         if monotonic is None and clock is time.time_ns:
             monotonic = time.monotonic_ns
-        return cls(directory, lock, segments, state, clock, monotonic)
+        return cls(directory, lock, segments, state, clock, monotonic, background)
 
     def close(self) -> None:
         """Close all files and let others have the directory."""
@@ -136,6 +147,7 @@ class LogStore:
         self._closed = True
         if self._rewriter is not None:
             self._rewriter.abandon()
+        self._background.close()
         self._segments.close()
         self._lock.release()
 
@@ -199,6 +211,12 @@ class LogStore:
         if not index.times:
             return False
         size = sum(len(batch.payload) for batch in commit.batches)
+        if (
+            index.bytes * _SPARE_SHARE > limits.SEGMENT_BYTES_MAX
+            or len(index.times) * _SPARE_SHARE > limits.SEGMENT_COMMITS_MAX
+            or index.batches * _SPARE_SHARE > limits.SEGMENT_BATCHES_MAX
+        ):
+            self._spare.ask()
         return (
             index.bytes + size > limits.SEGMENT_BYTES_MAX
             or len(index.times) >= limits.SEGMENT_COMMITS_MAX
@@ -222,7 +240,8 @@ class LogStore:
         info = old.index.info(old.number)
         older = [_living(found, state) for found in (*segments.closed.values(), info)]
         snapshot = codec_log.encode_snapshot(state, older)
-        active = Segment.create(self._log, old.number + 1, snapshot, state.next_lsn)
+        spare = self._spare.take()
+        active = Segment.create(self._log, old.number + 1, snapshot, state.next_lsn, spare)
         segments.rolled(info, active)
         self._rolls += 1
 
@@ -270,8 +289,8 @@ class LogStore:
         """Return (stream, new first offset) of what is over its age or bytes.
 
         The caller makes them durable with TrimEntry. Segments of which nothing is kept are
-        unlinked here, and an active one whose age bound comes near is closed. Returns nothing when
-        it is called more often than its cost allows.
+        unlinked here, and an active one whose age bound comes near is closed. Of many streams a
+        part is looked at by each call; none when it is called more often than its cost allows.
         """
         self._claim()
         if self._failed:
@@ -294,7 +313,10 @@ class LogStore:
         return trims
 
     def _remove_dead(self) -> None:
-        self._removed += self._segments.remove_dead(self.state)
+        error = self._background.failure
+        if error is not None:
+            raise self._fail(error)
+        self._removed += self._segments.remove_dead(self.state, self._background.remove)
         rewriter = self._rewriter
         if rewriter is not None and rewriter.number not in self._segments.closed:
             rewriter.abandon()
@@ -335,19 +357,33 @@ class LogStore:
     def _plan_rewriting(self, kept: dict[int, int], is_short: bool) -> None:
         if self._rewriter is not None:
             return
-        for number, info in self._segments.closed.items():
+        closed = self._segments.closed
+        self._dying = {number: seen for number, seen in self._dying.items() if number in closed}
+        for number, info in closed.items():
             if number in self._not_rewritten:
                 continue
             living = retention.living_bytes(info, kept)
             # What was rewritten before the last start is still known with its old bytes.
             held = min(retention.held_bytes(info), self._segments.size_of(number))
-            if retention.worth_rewriting(held, living, is_short):
+            if not retention.worth_rewriting(held, living, is_short):
+                continue
+            if is_short or self._has_settled(number, living):
                 segment = self._segments.get(number)
                 if segment is None:
                     self._not_rewritten.add(number)
                     continue
-                self._rewriter = Rewriter(self._log, segment, info, self._is_live)
+                self._rewriter = Rewriter(
+                    self._log, segment, info, self._is_live, self._background.remove
+                )
                 return
+
+    def _has_settled(self, number: int, living: int) -> bool:
+        """Whether a segment has lost no record lately: one that loses them soon dies by itself."""
+        now = time.monotonic()
+        before, since = self._dying.get(number, (living + 1, now))
+        if living < before:
+            self._dying[number], since = (living, now), now
+        return now - since >= _SETTLE_SECONDS
 
     def _is_live(self, alias: int, end: int) -> bool:
         stream = self.state.streams.get(alias)
@@ -359,8 +395,15 @@ class LogStore:
         return room.free_bytes < 2 * room.reserve_bytes
 
     def _plan(self, now_ns: int) -> tuple[tuple[int, int], ...]:
+        """Of as many streams as there is time for; the next call goes on with the rest."""
         trims = []
-        for alias, stream in self.state.streams.items():
+        until = time.perf_counter() + _PLAN_SECONDS
+        self._to_plan = self._to_plan or [*reversed(self.state.streams)]
+        while self._to_plan and time.perf_counter() < until:
+            alias = self._to_plan.pop()
+            stream = self.state.streams.get(alias)
+            if stream is None:
+                continue
             topic = stream.topic
             if topic.retention_ns <= 0 and topic.retention_bytes <= 0:
                 continue

@@ -4,6 +4,7 @@ DATA/LOCK                        held with flock while a store is open
 DATA/FORMAT                      "meshmq log 1": what the log is written in
 DATA/log/<20 digits>/            one segment: cache.db (diskcache), values.bin
 DATA/log/<20 digits>.new         a segment being made; removed at start
+DATA/log/spare.new               made ahead, for the next segment; removed at start
 DATA/log/<20 digits>.rewritten   takes the place of the segment of that number, at start at last
 DATA/log/<20 digits>.removing    a segment being unlinked; removed at start
 DATA/ballast                     see store_space
@@ -23,6 +24,7 @@ LOG = "log"
 FORMAT = "FORMAT"
 FORMAT_VERSION = 1
 NEW = ".new"
+SPARE = "spare.new"
 REMOVING = ".removing"
 REWRITTEN = ".rewritten"
 _DIGITS = 20
@@ -35,6 +37,8 @@ def prepare(directory: Path) -> Path:
     Raises ConfigError if it cannot be made, is open to other users, or is on a file system that
     does not promise what a log needs.
     """
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"data directory {directory} cannot be used: it is not one")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _close_to_others(directory)
@@ -55,9 +59,12 @@ def _check_format(directory: Path) -> None:
     """Refuse a log that another version of meshmq writes; mark one that is new."""
     path = directory / FORMAT
     if not path.exists():
-        path.write_text(f"meshmq log {FORMAT_VERSION}\n")
-        path.chmod(0o600)
-        sync_file(path)
+        # Under another name first: a power cut leaves none, or a whole one.
+        making = path.with_name(FORMAT + NEW)
+        making.write_text(f"meshmq log {FORMAT_VERSION}\n")
+        making.chmod(0o600)
+        sync_file(making)
+        making.rename(path)
         return
     words = path.read_text(errors="replace").split()
     if len(words) != 3 or words[:2] != ["meshmq", "log"] or not words[2].isdecimal():
@@ -186,29 +193,40 @@ def new_path(log: Path, number: int) -> Path:
     return path.with_name(path.name + NEW)
 
 
-def exchange(log: Path, number: int) -> None:
+def exchange(log: Path, number: int) -> Path | None:
     """Put a segment that was made anew in the place of the old one; a start ends what a crash
-    left half done, for nothing with the suffix REWRITTEN is ever incomplete."""
+    left half done, for nothing with the suffix REWRITTEN is ever incomplete.
+
+    Returns where the old one lies now, to be removed.
+    """
     path = segment_path(log, number)
     rewritten = path.with_name(path.name + REWRITTEN)
     made = new_path(log, number)
     if not rewritten.exists():
         made.rename(rewritten)
         sync_directory(log)
-    going = path.with_name(path.name + REMOVING)
-    if path.exists():
-        path.rename(going)
+    going = set_aside(path) if path.exists() else None
     rewritten.rename(path)
     sync_directory(log)
-    shutil.rmtree(going, ignore_errors=True)
+    return going
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is to be removed to a name that the next start removes; not synced yet."""
+    going = path.with_name(path.name + REMOVING)
+    number = 1
+    while going.exists():  # one of this name is still being removed
+        number += 1
+        going = path.with_name(f"{path.name}.{number}{REMOVING}")
+    path.rename(going)
+    return going
 
 
 def remove_segment(log: Path, number: int) -> None:
     """Unlink one segment; a crash half way leaves a name that the next start removes."""
     path = segment_path(log, number)
-    going = path.with_name(path.name + REMOVING)
     try:
-        path.rename(going)
+        going = set_aside(path)
         sync_directory(log)
         shutil.rmtree(going)
     except OSError as error:

@@ -10,7 +10,7 @@ store_files). A segment in which a row is damaged is left as it is: a hole must 
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable
@@ -40,12 +40,20 @@ class Rewriter:
         number: of the segment.
     """
 
-    def __init__(self, log: Path, segment: Segment, info: SegmentInfo, is_live: IsLive) -> None:
+    def __init__(
+        self,
+        log: Path,
+        segment: Segment,
+        info: SegmentInfo,
+        is_live: IsLive,
+        remove: Callable[[Path], None],
+    ) -> None:
         self.number = segment.number
         self._log = log
         self._old = segment
         self._info = info
         self._is_live = is_live
+        self._remove = remove
         self._next_lsn = info.first_lsn
         self._index = SegmentIndex(info.first_lsn)
         self._index.times = segment.index.times[:]
@@ -112,13 +120,16 @@ class Rewriter:
         self._new.index = self._index
         self._new.end_copy()
         self._old.close()
-        store_files.exchange(self._log, self.number)
+        old = store_files.exchange(self._log, self.number)
+        if old is not None:
+            self._remove(old)
         return Segment(self._log, self.number), self._index.info(self.number)
 
     def abandon(self) -> None:
         """Leave the old segment as it is."""
         self._new.close()
-        shutil.rmtree(self._making, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._remove(store_files.set_aside(self._making))
 
 
 class DamagedRow(Exception):

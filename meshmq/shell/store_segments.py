@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from meshmq.core.log import LogState
 from meshmq.core.retention import Portion, SegmentInfo, is_dead
-from meshmq.errors import ConfigError, StoreDamaged
+from meshmq.errors import ConfigError, StoreDamaged, StoreFailed
 from meshmq.shell import store_files
 from meshmq.shell.segment import Segment, disk_bytes
 
@@ -51,15 +52,20 @@ class SegmentSet:
         self._add(info)
         self.active = active
 
-    def remove_dead(self, state: LogState) -> int:
-        """Unlink closed segments of which nothing is kept; return how many."""
+    def remove_dead(self, state: LogState, remove: Callable[[Path], None]) -> int:
+        """Drop closed segments of which nothing is kept, their files by ``remove``; return how
+        many."""
         kept_from = state.first_offsets()
         dead = [info for info in self.closed.values() if is_dead(info, kept_from)]
         for info in dead:
             held = self._open.pop(info.number, None)
             if held is not None:
                 held.close()
-            store_files.remove_segment(self._log, info.number)
+            path = store_files.segment_path(self._log, info.number)
+            try:
+                remove(store_files.set_aside(path))
+            except OSError as error:
+                raise StoreFailed(f"segment {path} could not be removed: {error}") from error
             del self.closed[info.number]
             self._sizes.pop(info.number, None)
             for stream, portion in info.portions.items():

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from meshmq.core.events import LinkClosed, StorageMeasured
 from meshmq.limits import MS, SECOND
-
-if TYPE_CHECKING:
-    from meshmq.testing.world import World
+from meshmq.testing.scene import Scene
 
 FAULTS_NS = 4 * SECOND
 HOUR_NS = 3_600 * SECOND
@@ -18,9 +16,9 @@ RESERVE = 100
 
 
 class Faults:
-    """Breaks a World."""
+    """Breaks a world."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Scene[Any]) -> None:
         self.world = world
 
     def plan(self) -> None:

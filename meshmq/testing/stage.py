@@ -18,6 +18,7 @@ from meshmq.core.effects import (
     SurveyLog,
 )
 from meshmq.core.events import Committed, NodeEvent, RetentionPlanned, TimerFired, WallClock
+from meshmq.core.log import Commit
 from meshmq.core.node import Node
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
@@ -109,6 +110,15 @@ class Stage(ABC):
     def on_node_started(self) -> None:  # noqa: B027 (as above)
         """Before the node's first event."""
 
+    def on_synced(self, commit: Commit) -> None:  # noqa: B027 (as above)
+        """The disk has one more commit."""
+
+    def on_link_dropped(self, link: bytes) -> None:  # noqa: B027 (as above)
+        """The node gave up the session over ``link``."""
+
+    def on_turn_ended(self) -> None:  # noqa: B027 (as above)
+        """The node's machines are at rest for a moment."""
+
     def plan_trims(self) -> list[tuple[int, int]]:
         """What retention takes, when the node asks."""
         return []
@@ -132,6 +142,7 @@ class Stage(ABC):
     def _end_turn(self, epoch: int = 0) -> None:
         if self.node is not None and epoch in (0, self.epoch):
             self._perform_node(self.node.end_turn(self.now_ns))
+            self.on_turn_ended()
             self._node_timer()
 
     def _node_timer(self) -> None:
@@ -166,8 +177,8 @@ class Stage(ABC):
                     self._retain()
                 case SurveyLog():
                     self._survey(effect)
-                case CloseLink():
-                    pass
+                case CloseLink(link):
+                    self.on_link_dropped(link)
 
     def _sync(self) -> None:
         """Group commit: what waits when a sync begins goes together; the rest waits."""
@@ -186,6 +197,7 @@ class Stage(ABC):
             entries = [entry for append in group for entry in append.entries]
             commit = self.disk.commit(entries, self.wall_ns + self.now_ns, self.records)
             self.note("synced", commit.lsn)
+            self.on_synced(commit)
             if epoch == self.epoch:
                 self.syncing = False
                 self.node_event(Committed(group[-1].ticket, (commit,)))

@@ -11,7 +11,6 @@ happened is in ``History``; judging it is the checkers' business.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import partial
 
 from meshmq import codec, limits
@@ -20,16 +19,8 @@ from meshmq.core.effects import (
     Arrival,
     Arrived,
     ClientEffect,
-    CloseLink,
-    CommandAnswered,
-    Send,
     StateChanged,
     SubscriptionAnswered,
-)
-from meshmq.core.events import (
-    FrameReceived,
-    LinkOpened,
-    TimerFired,
 )
 from meshmq.core.log import Entry, RuleEntry
 from meshmq.core.publisher import TOPIC_DEFAULT
@@ -39,14 +30,13 @@ from meshmq.frames import (
     START_NEW,
     START_OFFSET,
     START_TIME,
-    Envelope,
-    Hello,
 )
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
 from meshmq.testing.faults import FAULTS_NS, Faults
 from meshmq.testing.history import History, Published, Reader, Seen, check_batch, decode, encode
-from meshmq.testing.stage import WALL_NS, Stage
+from meshmq.testing.scene import Program, Scene
+from meshmq.testing.stage import WALL_NS
 
 DURABLE = ("d.a", "d.b", "d.c.x")
 TRANSIENT = ("t.a", "t.b")
@@ -63,13 +53,10 @@ def is_durable(topic: str) -> bool:
 HEALED_NS = 40 * SECOND
 
 
-class _Program:
+class _Program(Program):
     """A client with its program: publishes, subscribes, consumes."""
 
     def __init__(self, world: World, name: str, run: int) -> None:
-        self.name = name
-        self.world = world
-        self.run = run
         # c0 keeps its producer name over restarts and numbers its records; the others are new.
         producer = name if name == NAMED else f"{name}/{run}"
         identity = ClientIdentity(
@@ -78,31 +65,20 @@ class _Program:
             hashlib.sha256(producer.encode()).digest()[:16],
             name,
         )
-        self.client = Client(identity, encode, world.rng)
-        self.link = b""
-        self.links = 0
-        self.alive = True
-        self.deaf = False  # frames to it are lost
-        self.mute = False  # frames from it are lost
+        super().__init__(name, run, Client(identity, encode, world.rng))
         self.readers: dict[int, Reader] = {}
         self.counters: dict[str, int] = {}
-        self.due_ns: int | None = None
 
 
-class World(Stage):
+class World(Scene[_Program]):
     """One history, from one seed. ``run`` plays it."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed, codec.TOOLS._replace(check=check_batch), decode)
-        self.seed = seed
-        self.kills = 0
         self.trims = False
         self.published: list[Published] = []
         self.readers: list[Reader] = []
-        self.programs: dict[str, _Program] = {}
         self._digest = hashlib.sha256()
-        self.healed = False
-        self._fifo_ns = 0
         rng = self.rng
         self.loss = rng.choice([0.0, 0.0, 0.01, 0.1])
         self.repeat = rng.choice([0.0, 0.02, 0.1])
@@ -122,7 +98,6 @@ class World(Stage):
         self.many = MANY if rng.random() < 0.01 else 0  # topics
         if self.many:
             self.budget_bytes = 1 << 30  # else they take longer than a history has
-        self.is_full = False
         self.faults = Faults(self)
 
     def run(self) -> History:
@@ -150,13 +125,7 @@ class World(Stage):
     # -- faults -------------------------------------------------------------------------------
 
     def _heal(self) -> None:
-        self.note("heal")
-        self.healed = True
-        self.loss = self.repeat = self.late = self.stall = 0.0
-        for program in self.programs.values():
-            program.deaf = program.mute = False
-        if self.node is None:
-            self.start_node()
+        self.heal_links()
         self.faults.make_room()
         for reader in self.readers:
             if not reader.consumes:
@@ -189,57 +158,15 @@ class World(Stage):
                     self.trims = True
         return trims
 
-    # -- the network --------------------------------------------------------------------------
-
-    def _travel(self, arrive: Callable[[], None]) -> None:
-        rng = self.rng
-        if self.healed:
-            # As TCP does: in order. (Not at one and the same instant, which would be shuffled.)
-            self._fifo_ns = max(self.now_ns + 100_000, self._fifo_ns + 1)
-            self.after(self._fifo_ns - self.now_ns, arrive)
-            return
-        if rng.random() < self.loss:
-            return
-        delay = 50_000 + int(rng.random() * 200_000)
-        if rng.random() < self.late:
-            delay += int(rng.random() * 300 * MS)
-        self.after(delay, arrive)
-        if rng.random() < self.repeat:
-            self.after(delay + int(rng.random() * 100 * MS), arrive)
-
-    def to_client(self, link: bytes, envelope: Envelope) -> None:
-        name = link.decode().split("/")[0]
-        program = self.programs.get(name)
-        if program is None or program.link != link or program.deaf:
-            return
-        self._travel(lambda: self.client_event(program, FrameReceived(link, envelope)))
-
-    def _to_node(self, program: _Program, envelope: Envelope) -> None:
-        link = program.link
-
-        def arrive() -> None:
-            # The newest hello has a producer's name: a late one of a program that is dead by then
-            # would fence the living, as with any system that goes by arrival.
-            if program.alive or not isinstance(envelope.body, Hello):
-                self.node_event(FrameReceived(link, envelope))
-
-        if not program.mute:
-            self._travel(arrive)
-
     # -- programs -----------------------------------------------------------------------------
 
     def _start_program(self, name: str, run: int) -> None:
         program = self.programs[name] = _Program(self, name, run)
-        self._open_link(program)
+        self.open_link(program)
         rng = self.rng
         for _ in range(rng.randrange(1, 4)):
             self.after(int(rng.random() * 2 * SECOND), lambda: self._subscribe(program))
         self._publish_later(program)
-
-    def _open_link(self, program: _Program) -> None:
-        program.links += 1
-        program.link = f"{program.name}/{program.run}/{program.links}".encode()
-        self.client_event(program, LinkOpened(program.link))
 
     def restart(self, name: str) -> None:
         """The program dies with everything it had in memory and starts again."""
@@ -252,43 +179,22 @@ class World(Stage):
             reader.ended = True
         self._start_program(name, old.run + 1)
 
-    def client_event(self, program: _Program, event: object) -> None:
-        if not program.alive:
-            return
-        if getattr(event, "link", program.link) != program.link:
-            return
-        self.note(program.name, type(event).__name__)
-        self._perform_client(program, program.client.handle(event, self.now_ns))  # type: ignore[arg-type]
-        self._settle(program)
+    def on_effect(self, program: _Program, effect: ClientEffect) -> None:
+        match effect:
+            case Arrived(number, arrivals, missed):
+                self._arrived(program, number, arrivals, missed)
+            case SubscriptionAnswered(number, code, _, _):
+                reader = program.readers[number]
+                reader.refused = code
+                reader.answered_ns = reader.answered_ns or self.now_ns
+            case StateChanged(state, _, _):
+                for reader in program.readers.values():
+                    reader.sessions_lost += state == "reconnecting"
+                    if state == "connected" and self.rng.random() < 0.5:
+                        # Consume while the subscription is being opened again.
+                        self.after(int(self.rng.random() * MS), partial(self._take, reader))
 
-    def _settle(self, program: _Program) -> None:
-        """After a call of the program: send what it brought about."""
-        program.client.pump(self.now_ns)
-        self._perform_client(program, program.client.take_effects(self.now_ns))
-
-    def _perform_client(self, program: _Program, effects: list[ClientEffect]) -> None:
-        for effect in effects:
-            match effect:
-                case Send(link, envelope):
-                    if link == program.link:
-                        self._to_node(program, envelope)
-                case CloseLink(_, after):
-                    if after >= 0:
-                        self.after(after + 1, lambda: self._reopen(program))
-                case Arrived(number, arrivals, missed):
-                    self._arrived(program, number, arrivals, missed)
-                case SubscriptionAnswered(number, code, _, _):
-                    reader = program.readers[number]
-                    reader.refused = code
-                    reader.answered_ns = reader.answered_ns or self.now_ns
-                case StateChanged(state, _, _):
-                    for reader in program.readers.values():
-                        reader.sessions_lost += state == "reconnecting"
-                        if state == "connected" and self.rng.random() < 0.5:
-                            # Consume while the subscription is being opened again.
-                            self.after(int(self.rng.random() * MS), partial(self._take, reader))
-                case CommandAnswered():
-                    pass
+    def on_handled(self, program: _Program) -> None:
         for batch in program.client.publisher.take_finished():
             code = batch.error.code if batch.error is not None else ""
             if program.name == NAMED and code in ("storage-full", "sequence-gap"):
@@ -296,26 +202,6 @@ class World(Stage):
                 counters = program.counters
                 topic = batch.lane.topic
                 counters[topic] = min(counters[topic], batch.first - 1)
-        self._client_timer(program)
-
-    def _reopen(self, program: _Program) -> None:
-        if program.alive and program.client.next_deadline_ns() is None:
-            self._open_link(program)
-
-    def _client_timer(self, program: _Program) -> None:
-        due = program.client.next_deadline_ns()
-        if due is None:
-            return
-        due = max(due, self.now_ns + 1)
-        if program.due_ns is None or due < program.due_ns or program.due_ns <= self.now_ns:
-            program.due_ns = due
-
-            def fire() -> None:
-                if program.due_ns == due:
-                    program.due_ns = None
-                    self.client_event(program, TimerFired())
-
-            self.after(due - self.now_ns, fire)
 
     def _publish_later(self, program: _Program) -> None:
         self.after(int(self.rng.random() ** 2 * 300 * MS), lambda: self._publish(program))
@@ -335,7 +221,7 @@ class World(Stage):
             self._publish_one(program, topic, explicit)
         if topic in DURABLE and not explicit and rng.random() < 0.03:
             program.client.publisher.add(topic, b"malformed", None, None, None, lambda: 0, 0, None)
-        self._settle(program)
+        self.settle(program)
         self._publish_later(program)
 
     def _publish_one(self, program: _Program, topic: str, explicit: bool) -> None:
@@ -368,7 +254,7 @@ class World(Stage):
         reader.consumes = rng.random() < 0.8
         program.readers[number] = reader
         self.readers.append(reader)
-        self._settle(program)
+        self.settle(program)
         self._consume_later(reader)
         if rng.random() < 0.15:
             self.after(int(rng.random() * 2 * SECOND), lambda: self._unsubscribe(program, reader))
@@ -388,7 +274,7 @@ class World(Stage):
         if program.alive and not self.healed:
             reader.ended = True
             program.client.unsubscribe(reader.number, self.now_ns)
-            self._settle(program)
+            self.settle(program)
 
     def _arrived(
         self, program: _Program, number: int, arrivals: tuple[Arrival, ...], missed: int
@@ -431,7 +317,7 @@ class World(Stage):
             size = sum(len(a.payload) for a in taken)
             records = sum(a.count for a in taken)
             program.client.consumed(reader.number, size, records, self.now_ns)
-            self._settle(program)
+            self.settle(program)
 
     # -- rest ---------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ import contextlib
 import itertools
 import json
 import random
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -213,8 +215,24 @@ def _one_connection(url: str, rng: random.Random, messages: list[list[bytes]]) -
     return sent
 
 
-def attack_codec(runs: int, seed: int) -> None:
-    """Hand over to atheris; it ends the process."""
+def attack_codec(runs: int, seed: int) -> dict[str, Any]:
+    """Let atheris do it in a process of its own, which it ends; what it said at the end."""
+    argv = ["-m", "tests.chaos.fuzz", "atheris", "--runs", str(runs), "--seed", str(seed)]
+    child = subprocess.Popen([sys.executable, *argv], stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    done, features = None, 0
+    for line in child.stderr:
+        sys.stderr.write(line)
+        done = re.search(r"Done (\d+) runs in (\d+) second", line) or done
+        found = re.search(r"\bft: (\d+)", line)
+        features = int(found[1]) if found else features
+    if child.wait() != 0 or done is None:
+        sys.exit(f"fuzz: atheris ended with {child.returncode}: see above")
+    return {"runs": int(done[1]), "seconds": int(done[2]), "features": features, "failures": 0}
+
+
+def hand_to_atheris(runs: int, seed: int) -> None:
+    """It ends the process."""
     import atheris
 
     atheris.instrument_all()
@@ -243,22 +261,25 @@ def attack_codec(runs: int, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Hostile bytes for a node and for the codec.")
-    parser.add_argument("what", choices=["node", "codec"])
+    parser.add_argument("what", choices=["node", "codec", "atheris"])
     parser.add_argument("--seconds", type=float, default=60, help="node: for how long")
     parser.add_argument("--runs", type=int, default=100_000, help="codec: executions")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--out", type=Path, help="directory for the result as JSON")
     options = parser.parse_args()
-    if options.what == "codec":
-        attack_codec(options.runs, options.seed)
+    if options.what == "atheris":
+        hand_to_atheris(options.runs, options.seed)
         return
-    found = attack_node(options.seconds, options.seed, breaker=True)
-    result = {"what": "fuzz of a node", "commit": about.commit(), "date": about.date(),
+    if options.what == "codec":
+        found = attack_codec(options.runs, options.seed)
+    else:
+        found = attack_node(options.seconds, options.seed, breaker=True)
+    result = {"what": f"fuzz of the {options.what}", "commit": about.commit(), "date": about.date(),
               "seed": options.seed, **found}  # fmt: skip
     text = json.dumps(result, indent=1)
     print(text)
     if options.out:
-        (options.out / f"fuzz-{about.stamp()}.json").write_text(text + "\n")
+        (options.out / f"fuzz-{options.what}-{about.stamp()}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from meshmq.core.log import BatchEntry, TopicEntry, TrimEntry
 from meshmq.shell.store import LogStore
 
 limits.SEGMENT_COMMITS_MAX = 40
-store = LogStore.open(Path(sys.argv[1]))
+store = LogStore.open(Path(sys.argv[1]), background=True)
 rng = random.Random(int(sys.argv[2]))
 if not store.state.streams:
     entries = [TopicEntry(i, bytes([i]) * 16, f"t{i}", True, 0, 0) for i in (1, 2)]

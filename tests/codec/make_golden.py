@@ -22,26 +22,42 @@ from meshmq.core.log import (
 )
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.frames import (
+    ACK,
+    BACKOFF,
+    NACK,
     START_POSITION,
     SYNCED,
     Bye,
     Command,
     Confirm,
     Confirmation,
+    Consume,
+    Consumed,
     Credit,
     Deliver,
     DeliverBatch,
     Envelope,
     Gap,
+    HandOut,
+    HandOutRow,
     Hello,
+    Holding,
+    Leave,
     Nothing,
     Ping,
     Publish,
     PublishBatch,
     Refuse,
     Result,
+    Revoke,
+    Settle,
+    Settled,
+    SettleRow,
     Subscribe,
     Subscribed,
+    Transact,
+    TransactAck,
+    Transacted,
     Unsubscribe,
     Welcome,
     Window,
@@ -80,6 +96,15 @@ _deliveries = (
     DeliverBatch("orders.us", 5, 2, 0, 77, TIME_NS, 9, 4, True),
     DeliverBatch("t", 0, 3, len(_three), codec.checksum(_three), 0, 0, 0),
 )  # fmt: skip
+_handed = (
+    HandOutRow(
+        "orders.eu", 77, 2**40, 2, 1, 3, len(_three), codec.checksum(_three), TIME_NS, 9, 3
+    ),
+    HandOutRow(
+        "orders.eu", 78, 2**40, 1, 0, 1, len(_one), codec.checksum(_one), TIME_NS, 9, 4, 2, True,
+        (2**40,),
+    ),
+)  # fmt: skip
 _done = Confirmation(
     "orders.eu", 7, 3, "", "", 2**40, TIME_NS, TOPIC_ID, SYNCED, 9, False, True
 )  # fmt: skip
@@ -113,6 +138,38 @@ FRAMES = {
         ("deliver_three", 42, Deliver(3, _deliveries, 6, _one + _three)),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),
         ("result", 42, Result(5, "", "", b'{"records":3}')),
+        (
+            "consume",
+            42,
+            Consume(
+                6,
+                "billing",
+                "orders.>",
+                b'{"order":"key"}',
+                4096,
+                8 << 20,
+                30 * 10**9,
+                (Holding(2**62, "orders.eu", (2**40, 2**40 + 5), 2),),
+            ),
+        ),
+        ("consumed", 42, Consumed(6, "", "", 1, (2**62,))),
+        ("consumed_no", 42, Consumed(6, "group-mismatch", "another pattern")),
+        ("hand_out", 42, HandOut(6, _handed, _three + _one)),
+        (
+            "settle",
+            42,
+            Settle(
+                6,
+                9,
+                (SettleRow(77, 0, 1000, ACK), SettleRow(78, 3, 1, NACK, BACKOFF, "größe")),
+            ),
+        ),
+        ("settled", 42, Settled(6, 9)),
+        ("settled_stale", 42, Settled(6, 9, (SettleRow(78, 3, 1, NACK, 0, "taken back"),))),
+        ("revoke", 42, Revoke(6, (SettleRow(78, 3, 2, 0),))),
+        ("leave", 42, Leave(6)),
+        ("transact", 42, Transact(4, (TransactAck(6, 77, 2, 3),), _rows, _one + _three)),
+        ("transacted", 42, Transacted(4, "", "", (2**40, 5))),
         ("result_no", 42, Result(5, "topic-not-found", "there is no topic 'a'", b"{}")),
     )
 }

@@ -66,6 +66,37 @@ def delivers(draw):
     return frames.Deliver(draw(u32), tuple(rows), draw(u64), payload)
 
 
+@st.composite
+def hand_outs(draw):
+    rows, payload = [], b""
+    for data in draw(st.lists(blobs, max_size=5)):
+        count, skip, more = draw(st.integers(0, 9)), draw(st.integers(0, 9)), draw(u8)
+        offsets = draw(st.just(()) | st.lists(u64, min_size=count, max_size=count).map(tuple))
+        rows.append(
+            frames.HandOutRow(
+                draw(texts), draw(u64), draw(u64), count, skip, skip + count + more, len(data),
+                draw(u32), draw(i64), draw(u64), draw(u32), draw(u16), draw(flags), offsets,
+            )
+        )  # fmt: skip
+        payload += data
+    return frames.HandOut(draw(u32), tuple(rows), payload)
+
+
+@st.composite
+def transacts(draw):
+    publish = draw(publishes())
+    acks = st.builds(frames.TransactAck, u32, u64, u32, u32)
+    return frames.Transact(
+        draw(u64), tuple(draw(st.lists(acks, max_size=4))), publish.batches, publish.payload
+    )
+
+
+settle_rows = st.builds(
+    frames.SettleRow, u64, u32, st.integers(1, 2**32 - 1), st.integers(0, 4), i64, texts
+)
+holdings = st.builds(frames.Holding, u64, texts, st.lists(u64, max_size=4).map(tuple), u16)
+
+
 def _confirmation(topic, first, count, told, *rest):
     return frames.Confirmation(topic, first, count, *told, *rest)
 
@@ -97,6 +128,26 @@ BODIES = {
     frames.Deliver: delivers(),
     frames.Command: st.builds(frames.Command, u64, texts, blobs),
     frames.Result: st.builds(frames.Result, u64, texts, texts, blobs),
+    frames.Consume: st.builds(
+        frames.Consume, u32, texts, texts, blobs, u32, u64, u64,
+        st.lists(holdings, max_size=4).map(tuple),
+    ),
+    frames.Consumed: st.builds(
+        frames.Consumed, u32, texts, texts, u8, st.lists(u64, max_size=4).map(tuple)
+    ),
+    frames.HandOut: hand_outs(),
+    frames.Settle: st.builds(
+        frames.Settle, u32, u64, st.lists(settle_rows, max_size=5).map(tuple)
+    ),
+    frames.Settled: st.builds(
+        frames.Settled, u32, u64, st.lists(settle_rows, max_size=5).map(tuple)
+    ),
+    frames.Revoke: st.builds(frames.Revoke, u32, st.lists(settle_rows, max_size=5).map(tuple)),
+    frames.Leave: st.builds(frames.Leave, u32),
+    frames.Transact: transacts(),
+    frames.Transacted: st.builds(
+        frames.Transacted, u64, texts, texts, st.lists(u64, max_size=4).map(tuple)
+    ),
 }  # fmt: skip
 
 
@@ -124,7 +175,7 @@ def test_a_frame_reads_back_as_it_was(kind, data):
     envelope = frames.Envelope(data.draw(u64), data.draw(u64), data.draw(u64), body)
     parts = codec.encode(envelope)
     assert all(type(part) is bytes for part in parts)
-    assert len(parts) == (2 if kind in (frames.Publish, frames.Deliver) else 1)
+    assert len(parts) == (2 if kind in frames.WITH_PAYLOAD else 1)
     found = codec.decode(parts)
     assert found == envelope
     assert same_types(found, envelope)
@@ -328,11 +379,11 @@ def some(entries, most=4, least=0):
 
 nothing = st.just(())
 plain_commits = st.builds(
-    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing
+    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing, nothing
 )
 commits = plain_commits | st.builds(
     Commit, u64, i64, some(batch_entries), some(topic_entries), some(rule_entries),
-    some(trim_entries),
+    some(trim_entries), nothing,
 )  # fmt: skip
 
 

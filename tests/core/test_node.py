@@ -8,6 +8,7 @@ from meshmq import limits
 from meshmq.core.events import BadFrameReceived, FrameReceived, RetentionPlanned
 from meshmq.core.log import TrimEntry
 from meshmq.frames import (
+    PROTOCOL_MINOR,
     START_EARLIEST,
     SYNCED,
     Bye,
@@ -51,15 +52,15 @@ def confirmations(bench, link=LINK):
 def test_the_welcome_says_who_the_node_is(bench):
     welcome = bench.connect()
     assert welcome == Welcome(
-        1, 1, ORIGIN, "node-1", "meshmq test", limits.PRODUCER_IN_FLIGHT_BYTES_MAX
+        1, PROTOCOL_MINOR, ORIGIN, "node-1", "meshmq test", limits.PRODUCER_IN_FLIGHT_BYTES_MAX
     )
 
 
 def test_another_protocol_is_refused_and_both_versions_are_named(bench):
     refusal = bench.connect(greeting=hello(major=2))
     assert refusal.code == "version-mismatch"
-    assert "1.1" in refusal.message
-    assert "2.1" in refusal.message
+    assert f"1.{PROTOCOL_MINOR}" in refusal.message
+    assert f"2.{PROTOCOL_MINOR}" in refusal.message
     assert bench.node.peers == {}
 
 

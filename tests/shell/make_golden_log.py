@@ -29,6 +29,7 @@ def make(directory: Path) -> None:
     limits.SEGMENT_COMMITS_MAX = 8
     retention.REWRITE_BYTES_MIN = 100
     store_module._PLAN_SHARE = 0
+    store_module._SETTLE_SECONDS = 0
     store = LogStore.open(directory, clock=lambda: next(times))
     names = {1: "orders.eu", 2: "orders.us", 3: "gone"}
     topics = {

@@ -343,3 +343,12 @@ def test_closed_store_refuses(tmp_path: Path):
     store.close()  # closing twice is harmless
     with pytest.raises(StoreFailed, match="closed"):
         store.append([])
+
+
+def test_format_cut_off_by_a_power_cut_is_written_again(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "FORMAT.new").write_text("mesh")
+    LogStore.open(data).close()
+    assert (data / "FORMAT").read_text() == "meshmq log 1\n"
+    assert not (data / "FORMAT.new").exists()

@@ -186,3 +186,27 @@ def test_planning_that_takes_long_is_paced(tmp_path, monkeypatch, writer_of):
     assert store.plan_retention() == ((1, 1),)
     monkeypatch.undo()
     store.close()
+
+
+def test_many_streams_are_planned_in_parts(opened, writer_of, monkeypatch):
+    writer = writer_of(opened())
+    store = writer.store
+    store.append([writer.topic(i, retention_bytes=10) for i in range(1, 41)])
+    for _ in range(2):
+        writer.append([writer.batch(i) for i in range(1, 41)])
+    now = 0.0
+
+    def tick():
+        nonlocal now
+        now += 0.001
+        return now
+
+    monkeypatch.setattr("meshmq.shell.store.time.perf_counter", tick)
+    monkeypatch.setattr("meshmq.shell.store._PLAN_SECONDS", 0.0105)
+    found = []
+    for _ in range(4):
+        trims = retain(store)
+        assert len(trims) == 10
+        found += [stream for stream, _ in trims]
+    assert found == list(range(1, 41))
+    assert retain(store) == ()

@@ -17,10 +17,11 @@ pytestmark = pytest.mark.usefixtures("small_segments")
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch):
-    """Small segments are worth it, planning is never put off, a slice is one commit."""
+    """Small segments are worth it, nothing is ever put off, a slice is one commit."""
     monkeypatch.setattr("meshmq.core.retention.REWRITE_BYTES_MIN", 1000)
     monkeypatch.setattr("meshmq.shell.store_rewrite.SLICE_SECONDS", 0)
     monkeypatch.setattr(store_module, "_PLAN_SHARE", 0)
+    monkeypatch.setattr(store_module, "_SETTLE_SECONDS", 0)
 
 
 def filled(opened, writer_of, commits=35):
@@ -176,3 +177,24 @@ def test_an_active_segment_of_the_dead_is_closed(opened, writer_of, monkeypatch)
     kill_most(writer)
     assert rewrite_all(store) == 1
     assert store.stats()["segments"] == 2
+
+
+def test_a_segment_that_still_loses_records_is_left_to_die(opened, writer_of, monkeypatch):
+    monkeypatch.setattr(store_module, "_SETTLE_SECONDS", 5)
+    now = 100.0
+    monkeypatch.setattr("meshmq.shell.store.time.monotonic", lambda: now)
+    writer = filled(opened, writer_of, commits=15)
+    kill_most(writer)
+    store = writer.store
+    store.plan_retention()
+    assert not store.is_rewriting
+    now += 4
+    first = store.state.streams[3].first_offset
+    store.append([TrimEntry(3, first + 2)])
+    store.plan_retention()
+    now += 4
+    store.plan_retention()
+    assert not store.is_rewriting  # its last record went 4 s ago
+    now += 2
+    store.plan_retention()
+    assert store.is_rewriting

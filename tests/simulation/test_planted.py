@@ -7,7 +7,7 @@ with a sentence that says so.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from meshmq.core.streams import Streams
 from meshmq.core.subscriber import Start, Subscriber
 from meshmq.core.topics import Topics
 from meshmq.frames import START_POSITION, SYNCED, Confirmation, Subscribed
-from meshmq.testing import play
+from meshmq.testing import History, World, play
+from meshmq.testing.checkers import CHECKERS
 from meshmq.testing.disk import Disk
 
 SEEDS_MAX = 1500
@@ -316,6 +317,33 @@ def hand_out_damaged_bytes(real: Any, self: Any, reader: int, batches: Any, lsn:
 def let_time_go_back(real: Any, self: Any, entries: Any, wall_ns: int, records: Any) -> Any:
     self.state.append_time_ns = 0
     return real(self, entries, wall_ns, records)
+
+
+SHOWN_BY = {
+    "rest": "never_return_credit",
+    "times": "let_time_go_back",
+    "offsets": "reuse_an_offset",
+    "streams": "forget_producers_at_restart",
+    "receipts": "confirm_before_sync",
+    "deliveries": "resume_one_batch_early",
+    "beginnings": "put_the_cursor_ahead_of_the_data",
+    "transient": "drop_without_counting",
+}
+"""For each checker a planted bug that it notices itself, whatever the others say."""
+
+
+def test_each_checker_is_shown_to_fail() -> None:
+    assert set(SHOWN_BY) == {checker.__name__ for checker in CHECKERS}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("checker", CHECKERS, ids=lambda checker: checker.__name__)
+def test_checker_fails_by_itself(checker: Callable[[History], Iterator[str]]) -> None:
+    with PLANTED[SHOWN_BY[checker.__name__]]():
+        seeds = (*ONCE_FAILED, *range(200))
+        caught = next((seed for seed in seeds if any(checker(World(seed).run()))), None)
+    assert caught is not None, f"{checker.__name__} did not notice"
+    assert not any(checker(World(caught).run()))  # it is the bug that it noticed
 
 
 def test_there_are_at_least_twenty() -> None:

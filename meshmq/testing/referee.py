@@ -1,0 +1,806 @@
+"""Watches what passes between a node and the members of its groups, and says what is not allowed.
+
+It stands at the node's border: it is told of every frame that the node's sessions accept and every
+one they send, in order, of lost sessions, commits and restarts. From these alone it knows who holds
+which record, what a member was told, and what the node may do next. ``faults`` are sentences.
+
+Where a kill leaves open what was stored, it looks at the disk's journal, which is what a restart
+goes by as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from meshmq import limits
+from meshmq.core.journal import REJECTED
+from meshmq.core.log import Commit
+from meshmq.frames import (
+    ACK,
+    BACKOFF,
+    EXTEND,
+    NACK,
+    REJECT,
+    RETURN,
+    Body,
+    Command,
+    Consume,
+    Consumed,
+    HandOut,
+    HandOutRow,
+    Leave,
+    Result,
+    Revoke,
+    Settle,
+    Settled,
+    SettleRow,
+    Transact,
+    Transacted,
+)
+from meshmq.names import JobId
+
+if TYPE_CHECKING:
+    from meshmq.core.journal import GroupState
+    from meshmq.testing.group_world import GroupWorld
+
+Place = tuple[str, int]  # topic, offset
+Pair = tuple[str, str]  # group, topic
+OPEN, ACKED, DEAD, CANCELLED, PURGED = "open", "acked", "dead", "cancelled", "purged"
+
+
+class Stored(NamedTuple):
+    """One record of the log."""
+
+    value: bytes
+    key: bytes
+    headers: dict[str, str]
+    due_ms: int
+    expires_ms: int
+    priority: int
+    dedup: bytes
+    append_ns: int
+    lsn: int
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """One hand-out in a member's hands."""
+
+    group: str
+    number: int
+    link: bytes
+    consumer: int
+    instance: bytes
+    topic: str
+    offsets: list[int]
+    attempt: int
+    timeout_ns: int
+    deadlines: dict[int, int]  # by offset, of what is left
+    orphan_until: int | None = None
+    is_claimed: bool = False  # it came back, and the node has not answered
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """What the referee knows of one record in one group.
+
+    Attributes:
+        is_sure: what ``status`` says was confirmed, or is on disk.
+        begun: a program has begun it in a delivery that did not end as "not begun".
+        fails, fails_max: deliveries that failed for certain; that may have.
+        wait_ms: not before; ``wait_sure`` whether that survives a kill.
+        loose: it failed with an earlier record of its key.
+        acks: accepted, over its life. ``ends``: why deliveries ended.
+    """
+
+    status: str = OPEN
+    is_sure: bool = False
+    hold: Hold | None = None
+    begun: bool = False
+    fails: int = 0
+    fails_max: int = 0
+    wait_ms: int = 0
+    wait_sure: bool = True
+    loose: bool = False
+    lapsed: bool = False
+    excuse: str = ""
+    may_die: bool = False
+    acks_plain: int = 0
+    given: int = 0
+
+
+class Pending(NamedTuple):
+    """One row of a Settle frame that was accepted, by record."""
+
+    row: SettleRow
+    place: int
+    offset: int
+    case: Case | None  # None: not the member's
+    hold: Hold | None
+    lapsed: bool
+    in_transaction: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Membership:
+    group: str
+    instance: bytes
+    timeout_ns: int
+    prefetch: int
+    claims: dict[int, tuple[str, list[int], int]] = field(default_factory=dict)
+    given_away: set[int] = field(default_factory=set)
+    frames: list[tuple[int, list[Pending]]] = field(default_factory=list)
+
+
+class Referee:
+    """See the module's header."""
+
+    def __init__(self, world: GroupWorld) -> None:
+        self.world = world
+        self.faults: list[str] = []
+        self.log: dict[Place, Stored] = {}
+        self.by_key: dict[tuple[str, bytes], list[int]] = {}
+        self.ends: dict[str, int] = {}  # by topic, behind the last record stored
+        self.trimmed: dict[str, int] = {}
+        self.cases: dict[str, dict[Place, Case]] = {}
+        self.floors: dict[Pair, int] = {}  # (group, topic): it begins there
+        self.seeks: Counter[str] = Counter()
+        self.loose_seek: set[str] = set()
+        self.replayed: dict[str, set[int]] = {}
+        self.dropped: dict[str, set[int]] = {}
+        self.members: dict[tuple[bytes, int], Membership] = {}
+        self.holds: dict[tuple[str, int], Hold] = {}
+        self._commands: dict[tuple[bytes, int], tuple[str, dict[str, Any]]] = {}
+        self._transactions: dict[tuple[bytes, int], list[Pending]] = {}
+        self._said: set[str] = set()
+        self.streams: dict[int, str] = {}
+        self.outputs: Counter[bytes] = Counter()
+
+    # -- words ------------------------------------------------------------------------------
+
+    @property
+    def _now(self) -> int:
+        return self.world.now_ns
+
+    @property
+    def _wall_ms(self) -> int:
+        return (self.world.now_ns + self.world.wall_ns) // limits.MS
+
+    def fault(self, group: str, place: Place, what: str) -> None:
+        """Note what was not allowed, once."""
+        text = f"{group}: {place[0]} {place[1]} {what}"
+        if text not in self._said:
+            self._said.add(text)
+            self.faults.append(f"{text} (at {self._now / 1e9:.4f} s)")
+
+    def case(self, group: str, place: Place) -> Case:
+        return self.cases.setdefault(group, {}).setdefault(place, Case())
+
+    def _is_keyed(self, group: str) -> bool:
+        return bool(self.world.wishes[group].get("order") == "key")
+
+    def _lapsed(self, case: Case, place: Place, group: str) -> bool:
+        """Whether the node may take the record from who has it, as far as anybody can tell."""
+        hold = case.hold
+        assert hold is not None
+        if case.loose or case.lapsed:
+            return True
+        if hold.deadlines.get(place[1], 0) <= self._now:
+            return True
+        if hold.orphan_until is not None and hold.orphan_until <= self._now:
+            return True
+        return self._is_keyed(group) and any(
+            c.hold is not None
+            and c.hold.link == hold.link
+            and (c.hold.deadlines.get(offset, 0) <= self._now)
+            for offset, c in self._earlier(group, place)
+        )
+
+    def _earlier(self, group: str, place: Place) -> Iterator[tuple[int, Case]]:
+        """Records of the same key before this one, as far as the group may have to do with."""
+        topic, offset = place
+        stored = self.log.get(place)
+        if stored is None or not stored.key:
+            return
+        floor = max(self.floors.get((group, topic), 0), self.trimmed.get(topic, 0))
+        for other in self.by_key.get((topic, stored.key), ()):
+            if other >= offset:
+                return
+            if other >= floor:
+                yield other, self.case(group, (topic, other))
+
+    def _later(self, group: str, place: Place) -> Iterator[Case]:
+        topic, offset = place
+        stored = self.log.get(place)
+        if stored is None or not stored.key or not self._is_keyed(group):
+            return
+        cases = self.cases.get(group, {})
+        for other in self.by_key.get((topic, stored.key), ()):
+            if other > offset and (topic, other) in cases:
+                yield cases[topic, other]
+
+    # -- the log ----------------------------------------------------------------------------
+
+    def synced(self, commit: Commit) -> None:
+        """A commit is on disk."""
+        for topic in commit.topics:
+            self.streams[topic.stream] = topic.name
+        tools = self.world.tools
+        for batch in commit.batches:
+            name = self.streams[batch.stream]
+            if name == "$journal":
+                continue
+            records = tools.decode(batch.payload, batch.count)
+            options: Any = tools.options(batch.payload)
+            for i in range(batch.count):
+                headers = tools.decode_headers(records.headers[i]) if records.headers else {}
+                key = bytes(records.keys[i]) if records.keys else b""
+                place = (name, batch.base_offset + i)
+                value = bytes(records.values[i])
+                self.log[place] = Stored(
+                    value, key, headers,
+                    options.due_ms if options else 0, options.expires_ms if options else 0,
+                    options.priority if options else 0, options.dedup if options else b"",
+                    commit.append_time_ns, commit.lsn,
+                )  # fmt: skip
+                if key:
+                    self.by_key.setdefault((name, key), []).append(place[1])
+                if value.startswith(b"out|"):
+                    self.outputs[value.strip()] += 1
+            self.ends[name] = batch.base_offset + batch.count
+        for trim in commit.trims:
+            name = self.streams[trim.stream]
+            self.trimmed[name] = max(self.trimmed.get(name, 0), trim.first_offset)
+
+    # -- what the node's sessions accept ------------------------------------------------------
+
+    def accepted(self, link: bytes, instance: bytes, body: Body) -> None:
+        """The node is about to act on a frame."""
+        match body:
+            case Consume():
+                self._on_consume(link, instance, body)
+            case Settle():
+                self._on_settle(link, body)
+            case Leave(consumer):
+                if self.members.pop((link, consumer), None) is not None:
+                    for hold in self._holds_of(link, consumer):
+                        self._end_hold(hold, list(hold.deadlines), begun=False)
+            case Transact():
+                self._on_transact(link, body)
+            case Command():
+                self._on_command(link, body)
+            case _:
+                pass
+
+    def _holds_of(self, link: bytes, consumer: int) -> list[Hold]:
+        return [h for h in self.holds.values() if h.link == link and h.consumer == consumer]
+
+    def _end_hold(self, hold: Hold, offsets: Sequence[int], begun: bool = True) -> None:
+        """These records are no longer in the member's hands."""
+        for offset in offsets:
+            if hold.deadlines.pop(offset, None) is None:
+                continue
+            case = self.case(hold.group, (hold.topic, offset))
+            if case.hold is hold:
+                case.hold = None
+                case.loose = case.lapsed = False
+                case.begun = case.begun and begun
+        if not hold.deadlines:
+            self.holds.pop((hold.group, hold.number), None)
+
+    def note_group(self, name: str, arguments: dict[str, Any]) -> None:
+        """A group is asked for: where it is made now, it may begin behind what is there."""
+        node = self.world.node
+        assert node is not None
+        if name in node.groups.by_name:
+            return
+        if arguments.get("start") == "new":
+            for topic, t in node.topics.by_name.items():
+                self.floors[name, topic] = t.next_offset
+
+    def _on_consume(self, link: bytes, instance: bytes, body: Consume) -> None:
+        group = body.group
+        self.note_group(group, json.loads(body.create) if body.create else {})
+        member = Membership(
+            group, instance, max(limits.ACK_TIMEOUT_NS_MIN, body.ack_timeout_ns),
+            body.prefetch_records,
+        )  # fmt: skip
+        self.members[link, body.consumer] = member
+        for holding in body.holdings:
+            member.claims[holding.number] = (
+                holding.topic, list(holding.offsets), holding.attempt,
+            )  # fmt: skip
+        mine = [
+            h
+            for h in self.holds.values()
+            if h.instance == instance and h.consumer == body.consumer and h.group == group
+        ]
+        for hold in mine:
+            claim = member.claims.get(hold.number)
+            wanted = set(claim[1]) if claim else set()
+            self._end_hold(hold, [o for o in hold.deadlines if o not in wanted])
+            if not hold.deadlines:
+                continue
+            hold.is_claimed = True
+            hold.link = link
+            if hold.orphan_until is not None and hold.orphan_until <= self._now:
+                for offset in hold.deadlines:
+                    self.case(group, (hold.topic, offset)).lapsed = True
+            hold.orphan_until = None
+            if claim is not None:
+                hold.offsets = claim[1]
+            for offset in hold.deadlines:
+                hold.deadlines[offset] = self._now + member.timeout_ns
+
+    def _resolve(self, link: bytes, consumer: int, number: int) -> tuple[str, list[int]]:
+        """Topic and offsets of what a member calls by this number; its claims count."""
+        member = self.members.get((link, consumer))
+        if member is None:
+            return "", []
+        claim = member.claims.get(number)
+        if claim is not None:
+            return claim[0], claim[1]
+        hold = self.holds.get((member.group, number))
+        return (hold.topic, hold.offsets) if hold is not None else ("", [])
+
+    def _pending(self, link: bytes, consumer: int, row: SettleRow) -> list[Pending]:
+        member = self.members.get((link, consumer))
+        found: list[Pending] = []
+        topic, offsets = self._resolve(link, consumer, row.number)
+        for index in range(row.first, row.first + row.count):
+            offset = offsets[index] if index < len(offsets) else -1
+            hold = self.holds.get((member.group, row.number)) if member else None
+            case = None
+            if hold is not None and (hold.link, hold.consumer) == (link, consumer):
+                if offset in hold.deadlines:
+                    case = self.case(hold.group, (topic, offset))
+                    if case.hold is not hold:
+                        case = None
+            lapsed = case is not None and self._lapsed(case, (topic, offset), hold.group)  # type: ignore[union-attr]
+            found.append(Pending(row, index, offset, case, hold, lapsed))
+        return found
+
+    def _on_settle(self, link: bytes, body: Settle) -> None:
+        member = self.members.get((link, body.consumer))
+        if member is None:
+            return
+        pending: list[Pending] = []
+        for row in body.rows:
+            some = self._pending(link, body.consumer, row)
+            pending += some
+            for p in some:
+                if p.case is not None and p.hold is not None:
+                    self._apply(p, p.hold, p.case)
+        member.frames.append((body.number, pending))
+
+    def _apply(self, p: Pending, hold: Hold, case: Case) -> None:
+        """What a member says of a record that is its own, taken at its word."""
+        row, place = p.row, (hold.topic, p.offset)
+        if row.kind == EXTEND:
+            hold.deadlines[p.offset] = self._now + max(0, row.delay_ns)
+            return
+        self._end_hold(hold, [p.offset], begun=row.kind != RETURN)
+        case.excuse = "late" if p.lapsed else ""
+        if row.kind == ACK:
+            case.status, case.is_sure = ACKED, False
+            case.acks_plain += not p.in_transaction
+        elif row.kind in (NACK, REJECT):
+            case.fails_max += 1
+            for later in self._later(hold.group, place):
+                later.loose = later.hold is not None
+            most = self.world.wishes[hold.group]["max_deliveries"]
+            if row.kind == REJECT or hold.attempt >= most:
+                case.status, case.is_sure = DEAD, False
+                case.may_die = True
+            else:
+                delay = row.delay_ns
+                if delay == BACKOFF:
+                    wish = self.world.wishes[hold.group]
+                    delay = int(0.8 * min(wish["backoff_ns"] << (hold.attempt - 1),
+                                          wish["backoff_max_ns"])) - limits.MS  # fmt: skip
+                case.wait_ms, case.wait_sure = self._wall_ms + delay // limits.MS, False
+
+    def _on_transact(self, link: bytes, body: Transact) -> None:
+        pending: list[Pending] = []
+        if (link, body.id) in self._transactions:
+            return
+        for ack in body.acks:
+            row = SettleRow(ack.number, ack.first, ack.count, ACK)
+            some = self._pending(link, ack.consumer, row)
+            pending += [p._replace(in_transaction=True) for p in some]
+        if all(p.case is not None for p in pending):
+            for p in pending:
+                assert p.case is not None
+                assert p.hold is not None
+                self._apply(p, p.hold, p.case)
+        self._transactions[link, body.id] = pending
+
+    def _on_command(self, link: bytes, body: Command) -> None:
+        arguments = json.loads(body.arguments)
+        self._commands[link, body.id] = body.verb, arguments
+        name = arguments.get("group") or arguments.get("queue") or ""
+        match body.verb:
+            case "group.create":
+                self.note_group(name, arguments)
+            case "group.seek":
+                self._seek(name, arguments.get("start"))
+            case "queue.purge":
+                for place in self._places(name):
+                    case = self.case(name, place)
+                    if case.status == OPEN and case.hold is None:
+                        case.excuse = PURGED
+            case "dlq.purge":
+                offsets = {o for first, n in arguments["ranges"] for o in range(first, first + n)}
+                self.dropped.setdefault(name, set()).update(offsets)
+            case "queue.reschedule":
+                job = JobId.parse(arguments["job"])
+                self.case(name, (job.topic(name), job.offset)).wait_ms = 0
+                self.world.moved.add((job.topic(name), job.offset))
+            case _:
+                pass
+
+    def _places(self, group: str) -> list[Place]:
+        """Records of a group that are on disk."""
+        wanted = self.world.sources_of(group)
+        return [place for place in self.log if wanted(place[0])]
+
+    def _seek(self, group: str, start: Any) -> None:
+        node = self.world.node
+        assert node is not None
+        self.seeks[group] += 1
+        self.loose_seek.add(group)
+        for hold in [h for h in self.holds.values() if h.group == group]:
+            self.holds.pop((group, hold.number))
+        self.cases[group] = {}
+        for name, topic in [k for k in self.floors if k[0] == group]:
+            del self.floors[name, topic]
+        for topic, t in node.topics.by_name.items():
+            if start == "new" or topic.startswith("$retry."):
+                self.floors[group, topic] = t.next_offset
+            elif isinstance(start, dict):
+                self.floors[group, topic] = t.next_offset  # nobody says how far exactly
+
+    # -- what the node's sessions send ---------------------------------------------------------
+
+    def sent(self, link: bytes, body: Body) -> None:
+        """The node sends a frame for the first time."""
+        match body:
+            case HandOut(consumer, rows, _):
+                for row in rows:
+                    self._on_hand_out(link, consumer, row)
+            case Settled():
+                self._on_settled(link, body)
+            case Revoke(consumer, rows):
+                self._on_revoke(link, consumer, rows)
+            case Consumed():
+                self._on_consumed(link, body)
+            case Transacted():
+                self._on_transacted(link, body)
+            case Result():
+                self._on_result(link, body)
+            case _:
+                pass
+
+    def _on_hand_out(self, link: bytes, consumer: int, row: HandOutRow) -> None:
+        member = self.members.get((link, consumer))
+        offsets = list(row.offsets) or list(range(row.first, row.first + row.count))
+        if member is None:
+            return  # it left while this was on its way
+        group = member.group
+        hold = Hold(
+            group, row.number, link, consumer, member.instance, row.topic, offsets, row.attempt,
+            member.timeout_ns, {},
+        )  # fmt: skip
+        for offset in offsets:
+            place = (row.topic, offset)
+            case = self.case(group, place)
+            self._judge_hand_out(group, place, case, row, link, consumer)
+            old = case.hold
+            if old is not None:
+                if old.is_claimed:
+                    claimer = self.members.get((old.link, old.consumer))
+                    if claimer is not None:
+                        claimer.given_away.add(old.number)
+                # A Revoke may be on its way to who had it.
+                case.fails_max += 1
+                self._end_hold(old, [offset])
+            if case.status != OPEN:
+                case.status = OPEN
+            case.hold = hold
+            case.given += 1
+            case.wait_ms = 0
+            hold.deadlines[offset] = self._now + member.timeout_ns
+        self.holds[group, row.number] = hold
+        mine = sum(len(h.deadlines) for h in self._holds_of(link, consumer))
+        if mine > member.prefetch:
+            self.fault(
+                group, (row.topic, row.first), f"over the prefetch {member.prefetch}: {mine}"
+            )
+
+    def _judge_hand_out(
+        self, group: str, place: Place, case: Case, row: HandOutRow, link: bytes, consumer: int
+    ) -> None:
+        def fault(what: str) -> None:
+            self.fault(group, place, f"(attempt {row.attempt}) {what}")
+
+        stored = self.log.get(place)
+        if stored is None:
+            fault("is handed out and not on disk")
+            return
+        if not self.world.sources_of(group)(place[0]):
+            fault("is handed out and none of the group's")
+        if place[1] < self.floors.get((group, place[0]), 0) and group not in self.loose_seek:
+            fault("is handed out and lies before the group's beginning")
+        if case.hold is not None and not self._lapsed(case, place, group):
+            if not case.hold.is_claimed:
+                fault(f"is handed out and in {case.hold.link!r}'s hands")
+        if case.status != OPEN and (case.is_sure or not case.excuse):
+            sure = "confirmed" if case.is_sure else "accepted"
+            fault(f"is handed out again and its end was {sure}: {case.status}")
+        wall = self._wall_ms
+        if stored.due_ms > wall and place not in self.world.moved:
+            fault(f"is handed out {stored.due_ms - wall} ms before it is due")
+        if case.wait_ms > wall:
+            fault(f"is handed out {case.wait_ms - wall} ms before its retry is due")
+        if case.begun and row.attempt == 1 and not row.maybe_duplicate:
+            fault("may be a duplicate and does not say so")
+        low, high = 1 + case.fails, 1 + case.fails_max
+        if not low <= row.attempt <= high:
+            fault(f"has attempt {row.attempt}, not {low} to {high}")
+        if row.attempt > self.world.wishes[group]["max_deliveries"]:
+            fault("has more attempts than the group allows")
+        if self._is_keyed(group):
+            for offset, other in self._earlier(group, place):
+                held_by = other.hold
+                if other.status != OPEN or other.excuse == PURGED:
+                    continue
+                if held_by is None:
+                    if self._is_over(group, (place[0], offset)):
+                        continue
+                    fault(f"overtakes {offset} of its key, which waits")
+                elif (held_by.link, held_by.consumer) != (link, consumer):
+                    fault(f"overtakes {offset} of its key, which {held_by.link!r} has")
+
+    def _is_over(self, group: str, place: Place) -> bool:
+        """Whether a record that nobody has is none that the group will hand out."""
+        stored = self.log.get(place)
+        return stored is None or 0 < stored.expires_ms <= self._wall_ms
+
+    def _on_revoke(self, link: bytes, consumer: int, rows: Sequence[SettleRow]) -> None:
+        member = self.members.get((link, consumer))
+        if member is None:
+            return
+        for row in rows:
+            hold = self.holds.get((member.group, row.number))
+            if hold is None or (hold.link, hold.consumer) != (link, consumer):
+                continue
+            for index in range(row.first, row.first + row.count):
+                if index >= len(hold.offsets):
+                    place = (hold.topic, hold.offsets[0])
+                    self.fault(member.group, place, f"Revoke names record {index} of its hand-out")
+                    continue
+                offset = hold.offsets[index]
+                place = (hold.topic, offset)
+                case = self.case(member.group, place)
+                if case.hold is not hold:
+                    continue
+                if not self._lapsed(case, place, member.group):
+                    self.fault(member.group, place, "is taken back without a cause")
+                self._failed_maybe(hold, place, case)
+                self._end_hold(hold, [offset])
+
+    def _failed_maybe(self, hold: Hold, place: Place, case: Case) -> None:
+        """Its delivery ended by time or with its session: perhaps that counts as a failure."""
+        case.fails_max += 1
+        if hold.attempt >= self.world.wishes[hold.group]["max_deliveries"]:
+            case.may_die = True
+        for later in self._later(hold.group, place):
+            later.loose = later.hold is not None
+
+    def _on_settled(self, link: bytes, body: Settled) -> None:
+        member = self.members.get((link, body.consumer))
+        if member is None:
+            return
+        stale: Counter[tuple[int, int, int]] = Counter()
+        for row in body.stale:
+            for index in range(row.first, row.first + row.count):
+                stale[row.number, index, row.kind] += 1
+        while member.frames and member.frames[0][0] <= body.number:
+            for p in member.frames.pop(0)[1]:
+                key = (p.row.number, p.place, p.row.kind)
+                if p.case is None:
+                    if stale[key] > 0:
+                        stale[key] -= 1
+                    else:
+                        place = self._resolve(link, body.consumer, p.row.number)[0] or "?", p.offset
+                        self.fault(member.group, place, "was settled by who had it no longer")
+                    continue
+                if stale[key] > 0 and (p.lapsed or not self._more(member, p, key, body.number)):
+                    stale[key] -= 1
+                    self._refused(member, p)
+                else:
+                    self._confirmed(member, p)
+
+    def _more(self, member: Membership, p: Pending, key: tuple[int, int, int], number: int) -> bool:
+        """Whether a later row of the same kind was refused, rather than this one."""
+        later = [q for n, rows in member.frames if n <= number for q in rows]
+        return any(q is not p and (q.row.number, q.place, q.row.kind) == key for q in later)
+
+    def _refused(self, member: Membership, p: Pending) -> None:
+        assert p.case is not None
+        assert p.hold is not None
+        if not p.lapsed:
+            place = (p.hold.topic, p.offset)
+            self.fault(member.group, place, f"kind {p.row.kind} was refused to who had it")
+        if p.row.kind == ACK:
+            p.case.acks_plain -= 1
+        if p.case.hold is None and p.case.status in (ACKED, DEAD) and not p.case.is_sure:
+            p.case.status = OPEN
+            p.case.begun = True
+
+    def _confirmed(self, member: Membership, p: Pending) -> None:
+        case, hold = p.case, p.hold
+        assert case is not None
+        assert hold is not None
+        place = (hold.topic, p.offset)
+        if p.row.kind in (ACK, REJECT) and case.hold is not None:
+            self.fault(member.group, place, "was handed out and then its end confirmed")
+        if p.row.kind == ACK:
+            case.status, case.is_sure = ACKED, True
+            if not self._is_settled(member.group, place):
+                self.fault(member.group, place, "was told to be acked, and the disk knows nothing")
+        elif p.row.kind == REJECT:
+            case.status, case.is_sure = DEAD, True
+        elif p.row.kind == NACK:
+            case.fails += 1
+            case.wait_sure = True
+            if case.status == DEAD:
+                case.is_sure = True
+
+    def _state(self, group: str) -> GroupState | None:
+        for state in self.world.disk.state.journal.groups.values():
+            if state.settings.name == group:
+                return state
+        return None
+
+    def _is_settled(self, group: str, place: Place) -> bool:
+        state = self._state(group)
+        topic = self.world.disk.state.topics.get(place[0])
+        if state is None or topic is None:
+            return False
+        stream = topic.topic.stream
+        return place[1] in state.settled(stream) and (stream, place[1]) not in state.marks
+
+    def _on_consumed(self, link: bytes, body: Consumed) -> None:
+        member = self.members.get((link, body.consumer))
+        if member is None:
+            return
+        if body.code:
+            del self.members[link, body.consumer]
+            return
+        for number, (topic, offsets, attempt) in member.claims.items():
+            hold = self.holds.get((member.group, number))
+            if number in body.lost:
+                if hold is not None and (hold.link, hold.consumer) == (link, body.consumer):
+                    for offset in hold.deadlines:
+                        self.case(member.group, (topic, offset)).fails_max += 1
+                    self._end_hold(hold, list(hold.deadlines))
+                continue
+            if hold is None:
+                hold = Hold(
+                    member.group, number, link, body.consumer, member.instance, topic, offsets,
+                    attempt, member.timeout_ns, {},
+                )  # fmt: skip
+                self.holds[member.group, number] = hold
+            hold.is_claimed = False
+            for offset in offsets:
+                place = (topic, offset)
+                case = self.case(member.group, place)
+                if case.hold is not None and case.hold is not hold:
+                    self.fault(member.group, place, "was left to who claimed it, another has it")
+                elif case.status != OPEN and (case.is_sure or not case.excuse):
+                    self.fault(member.group, place, f"was left to who claimed it: {case.status}")
+                elif number in member.given_away and offset not in hold.deadlines:
+                    self.fault(member.group, place, "was left to who claimed it, and given away")
+                else:
+                    case.hold = hold
+                    hold.deadlines.setdefault(offset, self._now + member.timeout_ns)
+        for number in body.lost:
+            member.claims.pop(number, None)
+
+    def _on_transacted(self, link: bytes, body: Transacted) -> None:
+        for p in self._transactions.pop((link, body.id), ()):
+            if p.case is None or p.hold is None:
+                continue  # a repeat: it was done before
+            if body.code:
+                self._take_back(p, p.hold, p.case)
+            elif p.case.status == ACKED:
+                p.case.is_sure = True
+
+    def _take_back(self, p: Pending, hold: Hold, case: Case) -> None:
+        """A transaction was refused: its record is still in the member's hands, or was not."""
+        if case.status == ACKED and not case.is_sure and case.hold is None:
+            case.status = OPEN
+            case.hold = hold
+            case.lapsed = True
+            hold.deadlines[p.offset] = self._now + hold.timeout_ns
+            self.holds[hold.group, hold.number] = hold
+
+    def _on_result(self, link: bytes, body: Result) -> None:
+        verb, arguments = self._commands.pop((link, body.id), ("", {}))
+        if body.code or not verb:
+            return
+        name = arguments.get("group") or arguments.get("queue") or ""
+        if verb in ("queue.cancel", "queue.reschedule"):
+            job = JobId.parse(arguments["job"])
+            case = self.case(name, (job.topic(name), job.offset))
+            if verb == "queue.cancel":
+                case.status, case.is_sure = CANCELLED, True
+            else:
+                case.wait_ms, case.wait_sure = arguments["due_ms"], True
+        elif verb == "queue.purge":
+            for case in self.cases.get(name, {}).values():
+                if case.excuse == PURGED and case.status == OPEN and case.hold is None:
+                    case.status, case.is_sure = PURGED, True
+        elif verb == "group.seek":
+            self.loose_seek.discard(name)
+
+    # -- lost sessions, kills, programs -------------------------------------------------------
+
+    def dropped_link(self, link: bytes) -> None:
+        """The node gave a session up."""
+        for key in [k for k in self.members if k[0] == link]:
+            del self.members[key]
+        for hold in self.holds.values():
+            if hold.link == link and hold.orphan_until is None:
+                hold.orphan_until = self._now + limits.ORPHANED_NS
+                hold.is_claimed = False
+                if hold.attempt >= self.world.wishes[hold.group]["max_deliveries"]:
+                    for offset in hold.deadlines:
+                        self.case(hold.group, (hold.topic, offset)).may_die = True
+
+    def restarted(self) -> None:
+        """A new life of the node begins, with what the disk has."""
+        self.members.clear()
+        self._commands.clear()
+        self._transactions.clear()
+        for hold in list(self.holds.values()):
+            for offset in hold.deadlines:
+                self.case(hold.group, (hold.topic, offset)).fails_max += 1
+            self._end_hold(hold, list(hold.deadlines))
+        self.holds.clear()
+        for group, cases in self.cases.items():
+            for place, case in cases.items():
+                self._recover(group, place, case)
+
+    def _recover(self, group: str, place: Place, case: Case) -> None:
+        if not case.wait_sure:
+            case.wait_ms, case.wait_sure = 0, True
+        if case.is_sure:
+            return
+        if case.status == ACKED:
+            if self._is_settled(group, place):
+                case.is_sure = True
+            else:
+                case.status = OPEN
+        elif case.status == DEAD:
+            state = self._state(group)
+            topic = self.world.disk.state.topics.get(place[0])
+            mark = None
+            if state is not None and topic is not None:
+                mark = state.marks.get((topic.topic.stream, place[1]))
+            most = self.world.wishes[group]["max_deliveries"]
+            if (
+                mark is not None and (mark.flags & REJECTED or mark.attempts >= most)
+            ) or self._is_settled(group, place):
+                case.is_sure = True
+            else:
+                case.status = OPEN
+
+    def begun(self, group: str, place: Place) -> None:
+        """A program begins to work on a record."""
+        self.case(group, place).begun = True

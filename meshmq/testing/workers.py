@@ -1,0 +1,308 @@
+"""A program of the groups' world: it publishes, works in groups and queues, and misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from meshmq import codec
+from meshmq.core.client import Client, ClientIdentity
+from meshmq.core.consumer import Member
+from meshmq.core.held import Held, Told
+from meshmq.core.publisher import TOPIC_DEFAULT, Batch
+from meshmq.frames import (
+    ACK,
+    BACKOFF,
+    EXTEND,
+    NACK,
+    REJECT,
+    RETURN,
+    Consume,
+    PublishBatch,
+    TransactAck,
+)
+from meshmq.limits import MS, SECOND
+from meshmq.names import lane_of
+from meshmq.testing.scene import Program
+
+if TYPE_CHECKING:
+    from meshmq.testing.group_world import GroupWorld
+
+KEYS = [b"k0", b"k1", b"k2", b"k3", b"k4"]
+
+
+def decode(held: Held) -> None:
+    """Hang the records of a hand-out on it, as the clients do."""
+    row = held.row
+    records = codec.decode_batch(held.data, row.held)
+    part = slice(row.skip, row.skip + row.count)
+    held.records = [bytes(value) for value in records.values[part]]
+    held.keys = None if records.keys is None else [bytes(key) for key in records.keys[part]]
+
+
+class Worker:
+    """One member of one group, and the records its program works on."""
+
+    def __init__(self, program: GroupProgram, group: str, member: Member, concurrency: int) -> None:
+        self.program = program
+        self.group = group
+        self.member = member
+        self.concurrency = concurrency
+        self.busy = 0
+        self.current: tuple[Held, Iterator[tuple[bytes, int]]] | None = None
+        self.done: list[tuple[Held, int]] = []  # settled lately, to be said again
+        self.ended = False
+
+    def next(self) -> tuple[Held, int] | None:
+        """The next record to begin."""
+        while True:
+            if self.current is not None:
+                held, rest = self.current
+                for _, index in rest:
+                    return held, index
+                self.current = None
+                self.member.finished(held)
+            begun = self.member.begin(decode)
+            if begun is None:
+                return None
+            values = [begun.records[i] for i in begun.picks]
+            begun.feed = values
+            self.current = begun, zip(values, begun.cursor, strict=False)
+
+
+class GroupProgram(Program):
+    """See the module's header.
+
+    Attributes:
+        published: (topic, value, batch, index, dedup id) of all it sent.
+    """
+
+    def __init__(self, world: GroupWorld, name: str, run: int) -> None:
+        identity = ClientIdentity(
+            "local",
+            hashlib.sha256(f"{name}/{run}".encode()).digest()[:16],
+            hashlib.sha256(f"{name}/{run}".encode()).digest()[:16],
+            name,
+        )
+        client = Client(
+            identity, codec.encode_batch, world.rng, encode_jobs=codec.encode_jobs  # type: ignore[arg-type]
+        )  # fmt: skip
+        super().__init__(name, run, client)
+        self.world = world
+        self.workers: dict[int, Worker] = {}
+        self.numbers = 0
+        self.commands: dict[int, tuple[str, dict[str, Any]]] = {}
+        self.transaction: tuple[int, Worker, Held, int] | None = None
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def publish(self) -> None:
+        """A few records to one topic, or jobs to one queue."""
+        world, rng = self.world, self.world.rng
+        if world.healed or not self.alive:
+            return
+        topic = rng.choice(world.topics)
+        options: codec.JobOptions | None = None
+        if topic in world.queues:
+            options = self._options(topic)
+            if options is not None:
+                topic = lane_of(topic, options.priority, bool(options.due_ms))
+        single = options is not None and bool(options.dedup)
+        for _ in range(1 if single else rng.choice([1, 1, 2, 5, 20])):
+            self.numbers += 1
+            value = f"{self.name}.{self.run}|{self.numbers}|".encode()
+            value = value.ljust(rng.choice([20, 20, 20, 300]))
+            key = rng.choice(KEYS) if rng.random() < world.keyed else None
+            batch, index = self.client.publisher.add(
+                topic, value, key, None, None, lambda: world.wall_ns + world.now_ns,
+                TOPIC_DEFAULT, None, options, single,
+            )  # fmt: skip
+            dedup = options.dedup if options else b""
+            world.published.append((topic, value, batch, index, dedup))
+        world.settle(self)
+        world.after(int(rng.random() ** 2 * world.pace_ns), self.publish)
+
+    def _options(self, queue: str) -> codec.JobOptions | None:
+        world, rng = self.world, self.world.rng
+        if rng.random() < 0.4:
+            return None
+        wall_ms = (world.wall_ns + world.now_ns) // MS
+        keyed = world.wishes[queue].get("order") == "key"
+        return codec.JobOptions(
+            due_ms=wall_ms + rng.randrange(1, 3000) if rng.random() < 0.4 else 0,
+            expires_ms=wall_ms + rng.randrange(200, 4000) if rng.random() < 0.1 else 0,
+            priority=rng.choice([0, 0, 3, 9]) if not keyed else 0,
+            dedup=bytes([rng.randrange(6)]) * 16 if rng.random() < 0.2 else b"",
+        )
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def tell(self, verb: str, arguments: dict[str, Any]) -> None:
+        """Give the node a command."""
+        if self.alive:
+            data = json.dumps(arguments).encode()
+            number = self.client.command(verb, data, self.world.now_ns)
+            self.commands[number] = verb, arguments
+            self.world.settle(self)
+
+    def on_answer(self, number: int, code: str, body: dict[str, Any]) -> None:
+        """A command was answered."""
+        verb, arguments = self.commands.pop(number)
+        if code:
+            self.world.refused[verb, code] += 1
+        elif verb == "dlq.show" and body["ranges"]:
+            rng = self.world.rng
+            ranges = rng.sample(body["ranges"], rng.randint(1, len(body["ranges"])))
+            verb = "dlq.replay" if rng.random() < 0.8 else "dlq.purge"
+            wanted = {"group": arguments["group"], "ranges": ranges}
+            self.world.after(1, partial(self.tell, verb, wanted))
+
+    # -- working ------------------------------------------------------------------------------
+
+    def join(self, group: str) -> None:
+        """One more member."""
+        world, rng = self.world, self.world.rng
+        if not self.alive:
+            return
+        wish = world.wishes[group]
+        pattern = group if wish["kind"] == "queue" else wish["pattern"]
+        create = {k: v for k, v in wish.items() if k != "group"}
+        frame = Consume(
+            0, group, pattern, json.dumps(create).encode(), rng.choice([1, 2, 5, 40]),
+            rng.choice([100, 2_000, 1 << 20]), rng.choice([200 * MS, 500 * MS, 2 * SECOND]),
+        )  # fmt: skip
+        member = self.client.consume(frame, None, world.now_ns)
+        self.workers[member.id] = Worker(self, group, member, rng.choice([1, 1, 3]))
+        world.settle(self)
+
+    def leave(self, worker: Worker) -> None:
+        """A member goes in order."""
+        if self.alive and not worker.ended:
+            worker.ended = True
+            self.client.leave(worker.member.id, self.world.now_ns)
+            self.world.settle(self)
+            self.world.after(SECOND, partial(self.join, worker.group))
+
+    def work(self, worker: Worker) -> None:
+        """Begin what can be begun."""
+        world = self.world
+        while self.alive and not worker.ended and worker.busy < worker.concurrency:
+            found = worker.next()
+            if found is None:
+                break
+            held, index = found
+            worker.busy += 1
+            world.referee.begun(worker.group, (held.row.topic, held.offset(index)))
+            self._work_on(worker, held, index)
+        world.settle(self)
+
+    def _work_on(self, worker: Worker, held: Held, index: int) -> None:
+        """Decide what becomes of one record, and when."""
+        world, rng = self.world, self.world.rng
+        timeout = held.member.consume().ack_timeout_ns if False else worker.member._timeout_ns
+        if world.healed:
+            world.after(MS, partial(self._finish, worker, held, index, ACK))
+            return
+        luck = rng.random() / world.trouble
+        delay = int(rng.random() ** 2 * 50 * MS)
+        kind = ACK
+        if luck < 0.08:
+            kind = NACK
+        elif luck < 0.11:
+            kind = REJECT
+        elif luck < 0.13:
+            kind = RETURN
+        elif luck < 0.16:
+            delay = timeout + int(rng.random() * timeout)  # late
+        elif luck < 0.18:
+            delay = -1  # forgotten
+        elif luck < 0.21:
+            world.after(timeout // 2, partial(self._extend, worker, held, index, timeout))
+            delay = timeout + timeout // 4
+        elif luck < 0.26 and self.transaction is None:
+            world.after(delay, partial(self._transact, worker, held, index))
+            return
+        if delay < 0:
+            world.after(timeout, partial(self._finish, worker, held, index, -1))
+        else:
+            world.after(delay, partial(self._finish, worker, held, index, kind))
+
+    def _extend(self, worker: Worker, held: Held, index: int, timeout: int) -> None:
+        if self.alive and not worker.ended:
+            worker.member.settle(held, index, EXTEND, timeout)
+            self.world.settle(self)
+
+    def _finish(self, worker: Worker, held: Held, index: int, kind: int) -> None:
+        world, rng = self.world, self.world.rng
+        if not self.alive or worker.ended:
+            return
+        worker.busy -= 1
+        if kind == ACK and rng.random() < 0.5 and held.next == index and not held.is_settled(index):
+            held.next = index + 1  # as a program's thread does
+            if held.is_quiet:
+                worker.member.touch(held)
+        elif kind == ACK:
+            worker.member.settle(held, index, ACK)
+        elif kind == NACK:
+            delay = rng.choice([BACKOFF, BACKOFF, 0, int(rng.random() * SECOND)])
+            worker.member.settle(held, index, NACK, delay, "it failed")
+        elif kind in (REJECT, RETURN):
+            worker.member.settle(held, index, kind, 0, "it is bad")
+        if rng.random() < 0.05 and not world.healed:
+            worker.done.append((held, index))
+        if worker.done and rng.random() < 0.2:
+            self._say_again(worker)
+        self.work(worker)
+
+    def _say_again(self, worker: Worker) -> None:
+        """A program with a mistake: it says once more what it has settled long ago."""
+        held, index = worker.done.pop()
+        if held.is_closed(index):
+            kind = self.world.rng.choice([ACK, NACK, RETURN])
+            worker.member._ready.append(Told(held, index, 1, kind))
+
+    # -- transactions -------------------------------------------------------------------------
+
+    def _transact(self, worker: Worker, held: Held, index: int) -> None:
+        world = self.world
+        if not self.alive or worker.ended:
+            return
+        if self.transaction is not None or held.is_settled(index):
+            self._finish(worker, held, index, ACK)
+            return
+        claimed = held.claimed
+        place = index if claimed is None else claimed.index(index)
+        output = b"out|%s|%s|%d" % (
+            worker.group.encode(), held.row.topic.encode(), held.offset(index),
+        )  # fmt: skip
+        data = codec.encode_batch([output], None, None, None, 0)
+        batch = PublishBatch("out.x", 1, 0, 1, len(data), zlib.crc32(data))
+        ack = TransactAck(worker.member.id, held.row.number, place, 1)
+        number = self.client.transact((ack,), (batch,), data, world.now_ns)
+        self.transaction = number, worker, held, index
+        world.transactions.append((worker.group, held.row.topic, held.offset(index), output))
+        world.settle(self)
+
+    def transacted(self, code: str) -> None:
+        """The node has answered."""
+        assert self.transaction is not None
+        _, worker, held, index = self.transaction
+        self.transaction = None
+        if worker.ended:
+            return
+        if code:
+            self.world.after(MS, partial(self._finish, worker, held, index, NACK))
+            return
+        self.world.outputs_told[
+            b"out|%s|%s|%d" % (worker.group.encode(), held.row.topic.encode(), held.offset(index))
+        ] += 1
+        worker.busy -= 1
+        worker.member.close(held, index)
+        self.world.after(1, partial(self.work, worker))
+
+
+Published = tuple[str, bytes, Batch, int, bytes]
