@@ -35,11 +35,9 @@ def main() -> None:
     broken = {line for _, line in flights[::100]}  # these never work
     flaky = {line for _, line in flights[50::100]}  # these work when they are tried again
     with meshmq.connect() as mesh:
-        begin = mesh.publish_many(TOPIC, [v for _, v in flights], keys=[k for k, _ in flights])
-        begin.wait(timeout=10)
-        group = (
-            f"examples-board-{begin[0].offset}"  # a new one each time, so that it can be run again
-        )
+        receipts = mesh.publish_many(TOPIC, [v for _, v in flights], keys=[k for k, _ in flights])
+        first = receipts.wait(timeout=10)[0].offset
+        group = f"examples-board-{first}"  # a new one, so that it can be run again
         seen: dict[bytes, list[bytes]] = defaultdict(list)
         lock = threading.Lock()
 
