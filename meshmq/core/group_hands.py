@@ -100,8 +100,11 @@ class Hands(Waiting):
         """Members that may be given something now."""
         if self.settings.paused:
             return []
-        may_send_to = self.feed.may_send_to
-        return [m for m in self.members.values() if m.is_active and may_send_to(m.link)]
+        active = [m for m in self.members.values() if m.is_active]
+        takers = [m for m in active if self.feed.may_send_to(m.link)]
+        if len(takers) < len(active):
+            self.shared.denied.add(self)  # type: ignore[arg-type]  # always a Group
+        return takers
 
     def _next_ready(self, now_ns: int) -> Ready | None:
         """What is to be handed out next, the highest priority first."""
