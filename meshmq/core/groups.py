@@ -45,11 +45,12 @@ JOURNAL_BYTES = 64 * limits.MIB  # a copy that is further behind begins with a s
 
 
 class Verdict(NamedTuple):
-    """What a queue says to a batch of jobs: a refusal, or that it has the job already."""
+    """What a queue says to a batch of jobs: a refusal, or where it has the job already."""
 
     code: str = ""
     message: str = ""
     offset: int | None = None
+    stream: int = 0
 
 
 class Groups:
@@ -270,7 +271,7 @@ class Groups:
         forget_dedups(dedups, settings.dedup_ns, self.shared.wall_now_ms)
         found = dedups.get(options.dedup)
         if found is not None:
-            return Verdict(offset=found[1])
+            return Verdict(offset=found[1], stream=found[0])
         if len(dedups) >= limits.DEDUP_IDS_MAX:
             return Verdict("limit", f"the queue remembers {limits.DEDUP_IDS_MAX} ids, its limit")
         return None
