@@ -93,6 +93,7 @@ class Member:
         is_active: its joining is stored; only then it is given something.
         in_flight, in_flight_bytes: what it holds.
         rows: what goes out with this turn, with the bytes.
+        said: by hand-out of an earlier session: a bit for each record it has acked already.
         pending: records that its keys bind to it and it has no room for: (ready, indices, since).
     """
 
@@ -110,6 +111,7 @@ class Member:
     rows: list[tuple[HandOutRow, bytes]] = field(default_factory=list)
     pending: deque[tuple[Ready, list[int], int]] = field(default_factory=deque)
     pending_count: int = 0
+    said: dict[int, int] = field(default_factory=dict)
 
     def room(self, record_bytes: float) -> int:
         """How many records of this size it can take; a large one alone."""
@@ -132,6 +134,8 @@ class HandOut:
         keys: of each, where order goes by key.
         longer: (first, count, deadline) of extensions, oldest first.
         append_ms: when the records were appended (unix ms).
+        acked: runs (offset, count) of those its member has acked.
+        check_ns: when its deadlines are looked at next.
     """
 
     number: int
@@ -151,6 +155,8 @@ class HandOut:
     keys: Sequence[bytes] | None = None
     longer: list[tuple[int, int, int]] = field(default_factory=list)
     append_ms: int = 0
+    acked: list[tuple[int, int]] = field(default_factory=list)
+    check_ns: int = 0
 
     def offset_of(self, index: int) -> int:
         return self.first + index if self.offsets is None else self.offsets[index]

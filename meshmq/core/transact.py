@@ -52,7 +52,7 @@ def transact(
 def _judge_acks(link: bytes, frame: Transact, groups: Groups) -> list[tuple[Group, HandOut, int]]:
     wanted: dict[int, tuple[Group, HandOut, int]] = {}
     for ack in frame.acks:
-        found = groups.held_by(link, ack.consumer, ack.number)
+        found = groups.members.held_by(link, ack.consumer, ack.number)
         bits = ((1 << min(ack.count, limits.BATCH_RECORDS_MAX)) - 1) << min(
             ack.first, limits.BATCH_RECORDS_MAX
         )

@@ -181,7 +181,6 @@ def test_queue_steering(node):
     assert done("queue", "list", url=node.url) == "no queues\n"
 
 
-@pytest.mark.xfail(strict=False, reason="the node takes no order as order any")
 def test_jobs_of_a_queue_ordered_by_key(node):
     done("queue", "create", "q", "--order", "key", url=node.url)
     done("queue", "put", "q", "v", "--key", "k", url=node.url)
@@ -222,7 +221,6 @@ def test_a_command_for_each_job(node, tmp_path):
     assert "no dead letters" in done("dlq", "list", "jobs", url=node.url)
 
 
-@pytest.mark.xfail(strict=False, reason="the node ends extended hand-outs at their first timeout")
 def test_a_command_may_take_longer_than_the_ack_timeout_and_any_value(node):
     value = os.urandom(500_000).hex().encode()
     with meshmq.connect(node.url) as mesh:
@@ -337,7 +335,6 @@ MISTAKES = [
     (("queue", "put", "jobs", "x", "--delay", "400d"), 1, "within 365 days"),
     (("queue", "put", "jobs", "x", "--at", "then"), 2, "is not a time"),
     (("queue", "put", "jobs", "x", "--priority", "10"), 2, "less than or equal to 9"),
-    (("queue", "put", "keyed", "x", "--priority", "1"), 1, "key"),
     (("queue", "put", "jobs", "--lines", "-", "--id", "same"), 2, "made of the line's fields"),
     (("queue", "put", "a b", "x"), 2, "not valid"),
     (("queue", "cancel", "jobs", "17"), 1, "'17' is not a job id"),
@@ -355,7 +352,6 @@ def steady(tmp_path_factory):
         with running.connect() as mesh:
             mesh.admin.groups.create("g", "a.>")
             mesh.admin.queues.create("jobs")
-            mesh.admin.queues.create("keyed", order="key")
         yield running
 
 
