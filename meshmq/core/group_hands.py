@@ -51,9 +51,9 @@ class Hands(Waiting):
         """Take back what is over its time; what is due can be handed out."""
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] <= now_ns:
-            _, number = heapq.heappop(deadlines)
+            when, number = heapq.heappop(deadlines)
             hand_out = self.hand_outs.get(number)
-            if hand_out is not None:
+            if hand_out is not None and hand_out.check_ns == when:
                 self._expire(hand_out, now_ns)
         self.wake()
 
@@ -100,8 +100,11 @@ class Hands(Waiting):
         """Members that may be given something now."""
         if self.settings.paused:
             return []
-        may_send_to = self.feed.may_send_to
-        return [m for m in self.members.values() if m.is_active and may_send_to(m.link)]
+        active = [m for m in self.members.values() if m.is_active]
+        takers = [m for m in active if self.feed.may_send_to(m.link)]
+        if len(takers) < len(active):
+            self.shared.denied.add(self)  # type: ignore[arg-type]  # always a Group
+        return takers
 
     def _next_ready(self, now_ns: int) -> Ready | None:
         """What is to be handed out next, the highest priority first."""
@@ -177,7 +180,7 @@ class Hands(Waiting):
         keys = ready.records.keys
         if keys is None:
             return self._hand_out_any(ready, members, most, now_ns)
-        walk = _Walk(order, ready, members, keys, most, now_ns)
+        walk = _Walk(order, ready, members, keys, most, self.settings.max_held, now_ns)
         walked = walk.run(self._may_go)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
@@ -288,7 +291,12 @@ class Hands(Waiting):
         member.in_flight += n
         member.in_flight_bytes += n * h.record_bytes
         self.in_flight += n
-        heapq.heappush(self._deadlines, (h.deadline_ns, h.number))
+        self._check_at(h, h.deadline_ns)
+
+    def _check_at(self, h: HandOut, when_ns: int) -> None:
+        """Look at its deadlines then; of all that were asked for only this one counts."""
+        h.check_ns = when_ns
+        heapq.heappush(self._deadlines, (when_ns, h.number))
 
     def _let_go(self, h: HandOut, bits: int) -> None:
         """These records are no longer in the member's hands."""
@@ -389,17 +397,14 @@ class Hands(Waiting):
     def _expire(self, h: HandOut, now_ns: int) -> None:
         """Take back what was not settled in time."""
         bits, later = 0, 0
-        if h.longer:
-            for index in h.indices(h.left):
-                deadline = h.deadline_of(index)
-                if deadline <= now_ns:
-                    bits |= 1 << index
-                else:
-                    later = min(later, deadline) if later else deadline
-        elif h.deadline_ns <= now_ns:
-            bits = h.left
+        for index in h.indices(h.left):
+            deadline = h.deadline_of(index)
+            if deadline <= now_ns:
+                bits |= 1 << index
+            elif not later or deadline < later:
+                later = deadline
         if later:
-            heapq.heappush(self._deadlines, (later, h.number))
+            self._check_at(h, later)
         if not bits:
             return
         self.expired += bits.bit_count()
@@ -438,7 +443,8 @@ class Hands(Waiting):
         else:
             h.longer = [x for x in h.longer if not first <= x[0] < x[0] + x[1] <= first + count]
             h.longer.append((first, count, deadline_ns))
-        heapq.heappush(self._deadlines, (deadline_ns, h.number))
+        if deadline_ns < h.check_ns:
+            self._check_at(h, deadline_ns)
 
     def _keys_taken(self, h: HandOut, bits: int) -> None:
         order, keys = self.by_key, h.keys
@@ -504,7 +510,7 @@ class Hands(Waiting):
         member.hand_outs[h.number] = h
         member.in_flight += n
         member.in_flight_bytes += n * h.record_bytes
-        heapq.heappush(self._deadlines, (h.deadline_ns, h.number))
+        self._check_at(h, h.deadline_ns)
         if h.keys is not None and self.by_key is not None:
             for index in h.indices(h.left):
                 state = self.by_key.keys.get((h.stream, h.keys[index]))
@@ -535,8 +541,9 @@ class _Walk:
 
     def __init__(
         self, order: KeyOrder, ready: Ready, members: Sequence[Member], keys: Sequence[bytes],
-        most: int, now_ns: int,
+        most: int, max_held: int, now_ns: int,
     ) -> None:  # fmt: skip
+        self._max_held = max_held
         self._patient_until = now_ns - PATIENCE_NS
         self._order = order
         self._ready = ready
@@ -622,9 +629,8 @@ class _Walk:
             order.keys[place] = state
             return True
         offset = ready.batch.base_offset + i
-        if state.failed or state.held or state.released:
-            order.hold(state, offset)
-            return True
+        if state.is_held_up:
+            return self._hold(state, offset)
         member = state.member
         if member is None:
             return self._to_target(i, state)
@@ -633,19 +639,24 @@ class _Walk:
             mine = self.queued.get(known)
             waiting = member.pending_count + (len(mine[1]) if mine is not None else 0)
             if known not in self._rooms:
-                order.hold(state, offset)
-                return True
+                return self._hold(state, offset)
             if waiting >= member.prefetch_records:
                 if not member.pending or member.pending[0][2] > self._patient_until:
                     return False
-                order.hold(state, offset)
-                return True
+                return self._hold(state, offset)
             if mine is None:
                 mine = self.queued[known] = (member, [])
             mine[1].append(i)
             state.queued += 1
             return True
         self._to(member, i, state)
+        return True
+
+    def _hold(self, state: KeyState, offset: int) -> bool:
+        """Hold a record back, unless as many are as may be."""
+        if self._order.held >= self._max_held:
+            return False
+        self._order.hold(state, offset)
         return True
 
     def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:

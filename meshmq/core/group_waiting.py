@@ -48,6 +48,7 @@ class Shared:
     Attributes:
         number: gives the next hand-out's number.
         woken, changed: groups that have something to do, or to tell the journal.
+        denied: groups of which a member's link may not be sent more for now.
         revoked: (member, rows) to tell.
         wall_offset_ns: unix time minus the machines' time.
         now_ns: time of the event at hand.
@@ -58,6 +59,7 @@ class Shared:
     number: Callable[[], int]
     woken: set[Group] = field(default_factory=set)
     changed: set[Group] = field(default_factory=set)
+    denied: set[Group] = field(default_factory=set)
     revoked: list[tuple[Member, tuple[SettleRow, ...]]] = field(default_factory=list)
     wall_offset_ns: int = 0
     now_ns: int = 0

@@ -121,8 +121,17 @@ class Groups:
 
     def set_wall(self, wall_ns: int, now_ns: int) -> None:
         """What time it is."""
-        self.shared.wall_offset_ns = wall_ns - now_ns
-        self.shared.woken.update(self.by_name.values())
+        offset_ns = wall_ns - now_ns
+        moved = abs(offset_ns - self.shared.wall_offset_ns)
+        self.shared.wall_offset_ns = offset_ns
+        if moved > limits.MS:  # somebody set the clock: other jobs are due now
+            self.shared.woken.update(self.by_name.values())
+
+    def feed_denied(self) -> None:
+        """Some link may be sent more now: look again at groups that were held back by that."""
+        if self.shared.denied:
+            self.shared.woken |= self.shared.denied
+            self.shared.denied.clear()
 
     # -- groups -----------------------------------------------------------------------------
 
@@ -221,6 +230,7 @@ class Groups:
         del self.by_name[name], self._by_id[group.settings.id]
         self.shared.woken.discard(group)
         self.shared.changed.discard(group)
+        self.shared.denied.discard(group)
         for lane in [lane for lane, g in self.lanes.items() if g is group]:
             del self.lanes[lane]
         self.members.forget(group)
@@ -280,7 +290,9 @@ class Groups:
     # -- time -------------------------------------------------------------------------------
 
     def next_deadline_ns(self) -> int | None:
-        """When ``tick`` is due."""
+        """When ``tick`` is due; 0: ``pump`` has more to do."""
+        if self.shared.woken:
+            return 0
         due = self._due[0][0] if self._due else None
         until = self.members.next_deadline_ns()
         return until if due is None else due if until is None else min(due, until)
@@ -385,6 +397,10 @@ class Groups:
         shared.now_ns = now_ns
         if not self._is_started:
             self.start(now_ns)
+        # Before what is handed out: nobody is told of a record twice, or of more than it asked for.
+        for member, rows in shared.revoked:
+            self.sends.append((member.link, Revoke(member.consumer, rows)))
+        shared.revoked.clear()
         for _ in range(3):  # reads from memory may bring more at once
             if not shared.woken:
                 break
@@ -398,9 +414,6 @@ class Groups:
                 if due is not None and (not group.due_ns or due < group.due_ns):
                     group.due_ns = due
                     heapq.heappush(self._due, (due, group.settings.id))
-        for member, rows in shared.revoked:
-            self.sends.append((member.link, Revoke(member.consumer, rows)))
-        shared.revoked.clear()
 
     def _send_hand_outs(self, group: Group) -> None:
         for member in group.touched.values():

@@ -135,6 +135,7 @@ class HandOut:
         longer: (first, count, deadline) of extensions, oldest first.
         append_ms: when the records were appended (unix ms).
         acked: runs (offset, count) of those its member has acked.
+        check_ns: when its deadlines are looked at next.
     """
 
     number: int
@@ -155,6 +156,7 @@ class HandOut:
     longer: list[tuple[int, int, int]] = field(default_factory=list)
     append_ms: int = 0
     acked: list[tuple[int, int]] = field(default_factory=list)
+    check_ns: int = 0
 
     def offset_of(self, index: int) -> int:
         return self.first + index if self.offsets is None else self.offsets[index]

@@ -378,6 +378,7 @@ class Node:
             self._dirty = {}
         delivery = self.delivery
         delivery.feed_denied()
+        self.groups.feed_denied()
         if delivery.sends:
             for link, frame in delivery.sends:
                 self._send(link, frame, now_ns)

@@ -37,7 +37,7 @@ def _sums(group: Group) -> Iterator[str]:
         yield f"backlog says {backlog}, the state has {truth}"
     held = group.by_key.held if group.by_key is not None else 0
     if group.by_key is not None:
-        kept = sum(len(s.held) for s in group.by_key.keys.values())
+        kept = sum(len(s.held or ()) for s in group.by_key.keys.values())
         if held != kept:
             yield f"held says {held}, keys hold {kept}"
     away = group.in_flight + group.delayed + group.retrying + held + len(group.undertaker)

@@ -55,7 +55,7 @@ class GroupWorld(Scene[GroupProgram]):
         self.recent_bytes = rng.choice([0, 2_000, 1 << 24])
         self.trouble = rng.choice([0.2, 1.0, 1.0, 3.0])
         self.keyed = rng.choice([0.0, 0.5, 0.9])
-        self.pace_ns = rng.choice([60, 200, 500]) * MS
+        self.pace_ns = rng.choice([100, 400, 800]) * MS
         self.retention = rng.random() < 0.15
         self.seeking = rng.random() < 0.2
         self.wishes: dict[str, dict[str, Any]] = {}

@@ -250,7 +250,7 @@ class Referee:
                 if key:
                     self.by_key.setdefault((name, key), []).append(place[1])
                 if value.startswith(b"out|"):
-                    self.outputs[value.strip()] += 1
+                    self.outputs[value] += 1
             self.ends[name] = batch.base_offset + batch.count
         for trim in commit.trims:
             name = self.streams[trim.stream]

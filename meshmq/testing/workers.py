@@ -23,7 +23,6 @@ from meshmq.frames import (
     RETURN,
     Consume,
     PublishBatch,
-    TransactAck,
 )
 from meshmq.limits import MS, SECOND
 from meshmq.names import lane_of
@@ -32,6 +31,7 @@ from meshmq.testing.scene import Program
 if TYPE_CHECKING:
     from meshmq.testing.group_world import GroupWorld
 
+RECORDS_MAX = 400
 KEYS = [b"k0", b"k1", b"k2", b"k3", b"k4"]
 
 
@@ -47,11 +47,14 @@ def decode(held: Held) -> None:
 class Worker:
     """One member of one group, and the records its program works on."""
 
-    def __init__(self, program: GroupProgram, group: str, member: Member, concurrency: int) -> None:
+    def __init__(
+        self, program: GroupProgram, group: str, member: Member, concurrency: int, timeout_ns: int
+    ) -> None:
         self.program = program
         self.group = group
         self.member = member
         self.concurrency = concurrency
+        self.timeout_ns = timeout_ns
         self.busy = 0
         self.current: tuple[Held, Iterator[tuple[bytes, int]]] | None = None
         self.done: list[tuple[Held, int]] = []  # settled lately, to be said again
@@ -103,7 +106,7 @@ class GroupProgram(Program):
     def publish(self) -> None:
         """A few records to one topic, or jobs to one queue."""
         world, rng = self.world, self.world.rng
-        if world.healed or not self.alive:
+        if world.healed or not self.alive or len(world.published) > RECORDS_MAX:
             return
         topic = rng.choice(world.topics)
         options: codec.JobOptions | None = None
@@ -112,10 +115,10 @@ class GroupProgram(Program):
             if options is not None:
                 topic = lane_of(topic, options.priority, bool(options.due_ms))
         single = options is not None and bool(options.dedup)
-        for _ in range(1 if single else rng.choice([1, 1, 2, 5, 20])):
+        for _ in range(1 if single else rng.choice([1, 1, 2, 5, 12])):
             self.numbers += 1
             value = f"{self.name}.{self.run}|{self.numbers}|".encode()
-            value = value.ljust(rng.choice([20, 20, 20, 300]))
+            value = value.ljust(rng.choice([20, 20, 20, 300]), b".")
             key = rng.choice(KEYS) if rng.random() < world.keyed else None
             batch, index = self.client.publisher.add(
                 topic, value, key, None, None, lambda: world.wall_ns + world.now_ns,
@@ -176,7 +179,9 @@ class GroupProgram(Program):
             rng.choice([100, 2_000, 1 << 20]), rng.choice([200 * MS, 500 * MS, 2 * SECOND]),
         )  # fmt: skip
         member = self.client.consume(frame, None, world.now_ns)
-        self.workers[member.id] = Worker(self, group, member, rng.choice([1, 1, 3]))
+        self.workers[member.id] = Worker(
+            self, group, member, rng.choice([1, 1, 3]), frame.ack_timeout_ns
+        )
         world.settle(self)
 
     def leave(self, worker: Worker) -> None:
@@ -203,7 +208,7 @@ class GroupProgram(Program):
     def _work_on(self, worker: Worker, held: Held, index: int) -> None:
         """Decide what becomes of one record, and when."""
         world, rng = self.world, self.world.rng
-        timeout = held.member.consume().ack_timeout_ns if False else worker.member._timeout_ns
+        timeout = worker.timeout_ns
         if world.healed:
             world.after(MS, partial(self._finish, worker, held, index, ACK))
             return
@@ -274,15 +279,12 @@ class GroupProgram(Program):
         if self.transaction is not None or held.is_settled(index):
             self._finish(worker, held, index, ACK)
             return
-        claimed = held.claimed
-        place = index if claimed is None else claimed.index(index)
         output = b"out|%s|%s|%d" % (
             worker.group.encode(), held.row.topic.encode(), held.offset(index),
         )  # fmt: skip
         data = codec.encode_batch([output], None, None, None, 0)
         batch = PublishBatch("out.x", 1, 0, 1, len(data), zlib.crc32(data))
-        ack = TransactAck(worker.member.id, held.row.number, place, 1)
-        number = self.client.transact((ack,), (batch,), data, world.now_ns)
+        number = self.client.transact(((held, index),), (batch,), data, world.now_ns)
         self.transaction = number, worker, held, index
         world.transactions.append((worker.group, held.row.topic, held.offset(index), output))
         world.settle(self)
@@ -301,7 +303,6 @@ class GroupProgram(Program):
             b"out|%s|%s|%d" % (worker.group.encode(), held.row.topic.encode(), held.offset(index))
         ] += 1
         worker.busy -= 1
-        worker.member.close(held, index)
         self.world.after(1, partial(self.work, worker))
 
 
