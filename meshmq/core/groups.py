@@ -265,6 +265,11 @@ class Groups:
                 f"queue {settings.name!r} has {settings.max_bytes} bytes of jobs, its limit",
             )
         options = self._tools.options(data)
+        if group.by_key is not None and options is not None and options.priority:
+            return Verdict(
+                "invalid-argument",
+                f"queue {settings.name!r} keeps its jobs in order of keys: they have no priorities",
+            )
         if options is None or not options.dedup:
             return None
         dedups = group.state.dedups
