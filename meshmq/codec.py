@@ -17,7 +17,8 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meshmq import codec_lone, frames, limits, schema
+from meshmq import codec_groups, codec_lone, frames, limits, schema
+from meshmq.codec_checks import adds_up, bounded, short
 from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 
@@ -336,7 +337,7 @@ def _decode_hello(r: Any, _: bytes | None) -> frames.Hello:
     if len(instance) != 16 or len(producer) != 16:
         raise BadFrame("hello: instance and producer are 16 bytes each")
     return frames.Hello(
-        h.major, h.minor, _short(h.mesh), instance, producer, _short(h.name), _short(h.software)
+        h.major, h.minor, short(h.mesh), instance, producer, short(h.name), short(h.software)
     )
 
 
@@ -352,7 +353,7 @@ def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
     if len(origin) != 16:
         raise BadFrame("welcome: the origin is 16 bytes")
     return frames.Welcome(
-        w.major, w.minor, origin, _short(w.name), _short(w.software), w.inFlightBytes
+        w.major, w.minor, origin, short(w.name), short(w.software), w.inFlightBytes
     )
 
 
@@ -362,7 +363,7 @@ def _encode_refuse(m: Any, b: frames.Refuse) -> None:
 
 
 def _decode_refuse(r: Any, _: bytes | None) -> frames.Refuse:
-    return frames.Refuse(_short(r.refuse.code), r.refuse.message[:4096])
+    return frames.Refuse(short(r.refuse.code), r.refuse.message[:4096])
 
 
 def _encode_publish(m: Any, b: frames.Publish) -> None:
@@ -373,13 +374,13 @@ def _encode_publish(m: Any, b: frames.Publish) -> None:
 
 def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
     rows = r.publish.batches
-    _bounded(rows, "publish")
+    bounded(rows, "publish")
     new = frames.PublishBatch
     batches = tuple(
         [new(x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent) for x in rows]
     )
     body = payload or b""
-    _adds_up(batches, body)
+    adds_up(batches, body)
     for batch in batches:
         if not 1 <= batch.count <= limits.BATCH_RECORDS_MAX:
             raise BadFrame(f"batch of {batch.count} records (1..{limits.BATCH_RECORDS_MAX})")
@@ -401,7 +402,7 @@ def _encode_confirm(m: Any, b: frames.Confirm) -> None:
 
 def _decode_confirm(r: Any, _: bytes | None) -> frames.Confirm:
     rows = r.confirm.confirmations
-    _bounded(rows, "confirm")
+    bounded(rows, "confirm")
     new = frames.Confirmation
     return frames.Confirm(
         tuple(
@@ -475,7 +476,7 @@ def _encode_deliver(m: Any, b: frames.Deliver) -> None:
 def _decode_deliver(r: Any, payload: bytes | None) -> frames.Deliver:
     d = r.deliver
     rows = d.batches
-    _bounded(rows, "deliver")
+    bounded(rows, "deliver")
     new = frames.DeliverBatch
     batches = tuple(
         [
@@ -487,7 +488,7 @@ def _decode_deliver(r: Any, payload: bytes | None) -> frames.Deliver:
         ]
     )  # fmt: skip
     body = payload or b""
-    _adds_up(batches, body)
+    adds_up(batches, body)
     return frames.Deliver(d.subscription, batches, d.missed, body)
 
 
@@ -501,7 +502,7 @@ def _decode_command(r: Any, _: bytes | None) -> frames.Command:
     arguments = c.arguments
     if len(arguments) > limits.COMMAND_BYTES_MAX:
         raise BadFrame(f"command of {len(arguments)} bytes exceeds {limits.COMMAND_BYTES_MAX}")
-    return frames.Command(c.id, _short(c.verb), arguments)
+    return frames.Command(c.id, short(c.verb), arguments)
 
 
 def _encode_result(m: Any, b: frames.Result) -> None:
@@ -514,12 +515,6 @@ def _decode_result(r: Any, _: bytes | None) -> frames.Result:
     return frames.Result(x.id, x.code, x.message, x.body)
 
 
-def _short(text: str) -> str:
-    if len(text) > 255:
-        raise BadFrame(f"name of {len(text)} characters in a frame, the limit is 255")
-    return text
-
-
 def _encode_window(m: Any, b: frames.Window) -> None:
     w = m.init("window")
     w.inFlightBytes, w.pause = b.in_flight_bytes, b.pause_ns
@@ -528,204 +523,6 @@ def _encode_window(m: Any, b: frames.Window) -> None:
 def _decode_window(r: Any, _: bytes | None) -> frames.Window:
     w = r.window
     return frames.Window(w.inFlightBytes, w.pause)
-
-
-def _bounded(rows: Any, kind: str) -> None:
-    if len(rows) > limits.FRAME_BATCHES_MAX:
-        raise BadFrame(
-            f"{kind} frame of {len(rows)} batches, the limit is {limits.FRAME_BATCHES_MAX}"
-        )
-
-
-def _adds_up(batches: Sequence[Any], payload: bytes) -> None:
-    total = sum([batch.length for batch in batches])
-    if total != len(payload):
-        raise BadFrame(f"batches of {total} bytes in a payload of {len(payload)}")
-
-
-def _encode_consume(m: Any, b: frames.Consume) -> None:
-    c = m.init("consume")
-    c.consumer, c.group, c.pattern, c.create = b.consumer, b.group, b.pattern, b.create
-    c.prefetchRecords, c.prefetchBytes = b.prefetch_records, b.prefetch_bytes
-    c.ackTimeout = b.ack_timeout_ns
-    rows = c.init("holdings", len(b.holdings))
-    for row, holding in zip(rows, b.holdings, strict=True):
-        row.number, row.topic, row.offsets, row.attempt = holding
-
-
-def _decode_consume(r: Any, _: bytes | None) -> frames.Consume:
-    c = r.consume
-    create = c.create
-    if len(create) > limits.COMMAND_BYTES_MAX:
-        raise BadFrame(f"group settings of {len(create)} bytes")
-    holdings = tuple(
-        [frames.Holding(x.number, _short(x.topic), tuple(x.offsets), x.attempt) for x in c.holdings]
-    )
-    return frames.Consume(
-        c.consumer, _short(c.group), _short(c.pattern), create, c.prefetchRecords,
-        c.prefetchBytes, c.ackTimeout, holdings,
-    )  # fmt: skip
-
-
-def _encode_consumed(m: Any, b: frames.Consumed) -> None:
-    c = m.init("consumed")
-    c.consumer, c.code, c.message, c.order, c.lost = (
-        b.consumer, b.code, b.message, b.order, b.lost,
-    )  # fmt: skip
-
-
-def _decode_consumed(r: Any, _: bytes | None) -> frames.Consumed:
-    c = r.consumed
-    return frames.Consumed(c.consumer, _short(c.code), c.message, c.order, tuple(c.lost))
-
-
-def _encode_hand_out(m: Any, b: frames.HandOut) -> None:
-    d = m.init("handOut")
-    d.consumer = b.consumer
-    rows = d.init("rows", len(b.rows))
-    for row, x in zip(rows, b.rows, strict=True):
-        row.topic, row.number, row.first, row.count, row.skip, row.held = x[:6]
-        row.length, row.checksum, row.appendTime, row.lsn, row.slot, row.attempt = x[6:12]
-        if x.maybe_duplicate:
-            row.maybeDuplicate = True
-        if x.offsets:
-            row.offsets = _pack_u64(x.offsets)
-
-
-def _decode_hand_out(r: Any, payload: bytes | None) -> frames.HandOut:
-    d = r.handOut
-    rows = d.rows
-    _bounded(rows, "handOut")
-    new = frames.HandOutRow
-    found = tuple(
-        [
-            new(
-                x.topic, x.number, x.first, x.count, x.skip, x.held, x.length, x.checksum,
-                x.appendTime, x.lsn, x.slot, x.attempt, x.maybeDuplicate, _unpack_u64(x.offsets),
-            )
-            for x in rows
-        ]
-    )  # fmt: skip
-    body = payload or b""
-    _adds_up(found, body)
-    for row in found:
-        if row.skip + row.count > row.held or (row.offsets and len(row.offsets) != row.count):
-            raise BadFrame(f"hand-out of {row.count} records of a batch of {row.held}")
-    return frames.HandOut(d.consumer, found, body)
-
-
-def _pack_u64(numbers: Sequence[int]) -> bytes:
-    packed = array("Q", numbers)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
-
-
-def _unpack_u64(data: bytes) -> tuple[int, ...]:
-    if not data:
-        return ()
-    packed = array("Q")
-    packed.frombytes(data)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return tuple(packed)
-
-
-def _fill_settle_rows(rows: Any, found: Sequence[frames.SettleRow]) -> None:
-    for row, x in zip(rows, found, strict=True):
-        row.number, row.first, row.count, row.kind = x.number, x.first, x.count, x.kind
-        if x.delay_ns:
-            row.delay = x.delay_ns
-        if x.reason:
-            row.reason = x.reason
-
-
-def _settle_rows(rows: Any) -> tuple[frames.SettleRow, ...]:
-    _bounded(rows, "settle")
-    new = frames.SettleRow
-    return tuple([new(x.number, x.first, x.count, x.kind, x.delay, x.reason) for x in rows])
-
-
-def _encode_settle(m: Any, b: frames.Settle) -> None:
-    s = m.init("settle")
-    s.consumer, s.number = b.consumer, b.number
-    _fill_settle_rows(s.init("rows", len(b.rows)), b.rows)
-
-
-def _decode_settle(r: Any, _: bytes | None) -> frames.Settle:
-    s = r.settle
-    rows = _settle_rows(s.rows)
-    for row in rows:
-        if row.kind > frames.RETURN or not row.count:
-            raise BadFrame(f"settle row of kind {row.kind} and {row.count} records")
-    return frames.Settle(s.consumer, s.number, rows)
-
-
-def _encode_settled(m: Any, b: frames.Settled) -> None:
-    s = m.init("settled")
-    s.consumer, s.number = b.consumer, b.number
-    if b.stale:
-        _fill_settle_rows(s.init("stale", len(b.stale)), b.stale)
-
-
-def _decode_settled(r: Any, _: bytes | None) -> frames.Settled:
-    s = r.settled
-    return frames.Settled(s.consumer, s.number, _settle_rows(s.stale))
-
-
-def _encode_revoke(m: Any, b: frames.Revoke) -> None:
-    s = m.init("revoke")
-    s.consumer = b.consumer
-    _fill_settle_rows(s.init("rows", len(b.rows)), b.rows)
-
-
-def _decode_revoke(r: Any, _: bytes | None) -> frames.Revoke:
-    s = r.revoke
-    return frames.Revoke(s.consumer, _settle_rows(s.rows))
-
-
-def _encode_leave(m: Any, b: frames.Leave) -> None:
-    m.init("leave").consumer = b.consumer
-
-
-def _decode_leave(r: Any, _: bytes | None) -> frames.Leave:
-    return frames.Leave(r.leave.consumer)
-
-
-def _encode_transact(m: Any, b: frames.Transact) -> None:
-    t = m.init("transact")
-    t.id = b.id
-    for row, ack in zip(t.init("acks", len(b.acks)), b.acks, strict=True):
-        row.consumer, row.number, row.first, row.count = ack
-    for row, batch in zip(t.init("batches", len(b.batches)), b.batches, strict=True):
-        row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent = batch
-
-
-def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
-    t = r.transact
-    acks, rows = t.acks, t.batches
-    _bounded(acks, "transact")
-    _bounded(rows, "transact")
-    batches = tuple(
-        [
-            frames.PublishBatch(x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent)
-            for x in rows
-        ]
-    )
-    body = payload or b""
-    _adds_up(batches, body)
-    found = tuple([frames.TransactAck(x.consumer, x.number, x.first, x.count) for x in acks])
-    return frames.Transact(t.id, found, batches, body)
-
-
-def _encode_transacted(m: Any, b: frames.Transacted) -> None:
-    t = m.init("transacted")
-    t.id, t.code, t.message, t.offsets = b.id, b.code, b.message, b.offsets
-
-
-def _decode_transacted(r: Any, _: bytes | None) -> frames.Transacted:
-    t = r.transacted
-    return frames.Transacted(t.id, _short(t.code), t.message, tuple(t.offsets))
 
 
 def _void(name: str, body: type) -> tuple[Callable[..., None], Callable[..., Any]]:
@@ -753,16 +550,8 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     frames.Command: _encode_command,
     frames.Result: _encode_result,
     frames.Window: _encode_window,
-    frames.Consume: _encode_consume,
-    frames.Consumed: _encode_consumed,
-    frames.HandOut: _encode_hand_out,
-    frames.Settle: _encode_settle,
-    frames.Settled: _encode_settled,
-    frames.Revoke: _encode_revoke,
-    frames.Leave: _encode_leave,
-    frames.Transact: _encode_transact,
-    frames.Transacted: _encode_transacted,
     **{body: _void(name, body)[0] for name, body in _VOID.items()},
+    **codec_groups.ENCODERS,
 }
 
 _DECODERS: dict[str, Callable[..., Any]] = {
@@ -779,15 +568,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "command": _decode_command,
     "result": _decode_result,
     "window": _decode_window,
-    "consume": _decode_consume,
-    "consumed": _decode_consumed,
-    "handOut": _decode_hand_out,
-    "settle": _decode_settle,
-    "settled": _decode_settled,
-    "revoke": _decode_revoke,
-    "leave": _decode_leave,
-    "transact": _decode_transact,
-    "transacted": _decode_transacted,
     **{name: _void(name, body)[1] for name, body in _VOID.items()},
+    **codec_groups.DECODERS,
 }
-_WITH_PAYLOAD = frozenset({_decode_publish, _decode_deliver, _decode_hand_out, _decode_transact})
+_WITH_PAYLOAD = frozenset({_decode_publish, _decode_deliver}) | codec_groups.WITH_PAYLOAD

@@ -105,6 +105,7 @@ REASON_BYTES_MAX = 1 * KIB  # of a nack or reject: error text, the end of a job'
 GROUP_READ_BYTES_MAX = 256 * KIB  # records that are due again are fetched in reads of this
 GROUP_READY_BYTES_MAX = 1 * MIB  # read ahead of the members' credit
 SETTLE_ROWS_MAX = 1024
+HAND_OUTS_REMEMBERED_MAX = 4096  # finished ones whose acks may be said again after a lost link
 SETTLE_FRAMES_IN_FLIGHT = 2  # acks gather while so many frames of them are unconfirmed
 MARK_MEMORY_BYTES = 512  # about what a record that failed or waits for its retry costs
 TRANSACTION_RECORDS_MAX = 1024

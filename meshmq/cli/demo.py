@@ -1,4 +1,4 @@
-"""``meshmq demo``: real flights through a real node that is killed on the way."""
+"""``meshmq demo``: real flights through a real node that is killed on the way, and a work queue."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshmq.cli.boundary import CommandError
+from meshmq.cli.demo_jobs import show_jobs
 from meshmq.cli.output import say
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Flight(NamedTuple):
 
 
 def demo() -> None:
-    """Show it all in a few seconds: real flights, a live subscriber, a killed node, a replay.
+    """Show it all in a few seconds: real flights, a killed node, a replay, a job that fails.
 
     It needs nothing running: the node is started on a free port of this machine, with its log in
     a temporary folder that is removed at the end. Exit code 1 if anything is lost or doubled.
@@ -156,7 +157,8 @@ def _run(node: DemoNode) -> None:
         replayed = _replay(mesh, len(flights))
         replay_seconds = time.perf_counter() - began
         live.subscription.close()
-    _report(flights, receipts, replayed, live, seconds, replay_seconds)
+        jobs = show_jobs(mesh, first_step=5)
+    _report(flights, receipts, replayed, live, seconds, replay_seconds, jobs)
 
 
 def _publish(mesh: Mesh, node: DemoNode, live: LiveReader, flights: list[Flight]) -> list[Any]:
@@ -193,6 +195,7 @@ def _report(
     live: LiveReader,
     seconds: float,
     replay_seconds: float,
+    jobs: list[tuple[str, str]],
 ) -> None:
     confirmed = sum(1 for receipt in receipts if receipt.durability == "synced")
     want = Counter(flights)
@@ -210,6 +213,7 @@ def _report(
         ("duplicated", f"{doubled:,}"),
         ("messages a second", f"{len(flights) / seconds:,.0f} (the kill included)"),
         ("replayed a second", f"{len(replayed) / replay_seconds:,.0f}"),
+        *jobs,
     ]
     say("")
     for name, figure in rows:

@@ -46,6 +46,22 @@ class JobOptions(NamedTuple):
     ttl: float | None
 
 
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        metavar="S", min=0.1, help="Give up when nothing is confirmed for so many seconds."
+    ),
+]
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option("--header", metavar="NAME=VALUE", help="Header of the jobs; repeatable."),
+]
+TtlOption = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Drop it if it is not begun so long after it was due."),
+]
+
+
 def put(
     name: QueueArgument,
     value: Annotated[str | None, typer.Argument(help="The value, as text.")] = None,
@@ -72,26 +88,15 @@ def put(
     priority: Annotated[
         int, typer.Option(min=0, max=PRIORITY_MAX, metavar="N", help="0 to 9, the highest first.")
     ] = 0,
-    ttl: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Drop it if it is not begun so long after it was due."),
-    ] = None,
-    header: Annotated[
-        list[str] | None,
-        typer.Option("--header", metavar="NAME=VALUE", help="Header of the jobs; repeatable."),
-    ] = None,
+    ttl: TtlOption = None,
+    header: HeaderOption = None,
     separator: Annotated[
         str, typer.Option(help="With --lines: what separates fields; '\\t' is a tab.")
     ] = ",",
     skip: Annotated[
         int, typer.Option(metavar="N", min=0, help="With --lines: leave out the first N lines.")
     ] = 0,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="S", min=0.1, help="Give up when nothing is confirmed for so many seconds."
-        ),
-    ] = 60.0,
+    timeout: TimeoutOption = 60.0,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,

@@ -16,7 +16,6 @@ from meshmq.cli.output import emit, json_bytes, note, plural
 from meshmq.cli.stopping import Stopping
 from meshmq.cli.taking import FETCH_WAIT_S, tell_stale
 from meshmq.errors import MeshError
-from meshmq.limits import REASON_BYTES_MAX
 
 if TYPE_CHECKING:
     from meshmq import Consumer, Job
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 KILL_GRACE_S = 5.0  # from SIGTERM to SIGKILL, for a command that took too long or is to end
 READ_BYTES = 64 * 1024
 READS_AFTER_END = 64
+REASON_BYTES = 500  # a dead letter keeps 512 characters, and the end of stderr is what counts
 
 
 class Ended(NamedTuple):
@@ -115,7 +115,7 @@ def _seen(tail: bytes, data: bytes) -> bytes:
     if data:
         sys.stderr.buffer.write(data)
         sys.stderr.buffer.flush()
-    return (tail + data)[-2 * REASON_BYTES_MAX :]
+    return (tail + data)[-2 * REASON_BYTES :]
 
 
 def why_of(ended: Ended) -> str:
@@ -131,7 +131,7 @@ def reason_of(ended: Ended) -> str:
     text = ended.stderr.decode("utf-8", "replace").strip()
     if not text:
         return why
-    room = REASON_BYTES_MAX - len(why) - 2
+    room = REASON_BYTES - len(why) - 2
     return f"{why}: {text.encode()[-room:].decode('utf-8', 'ignore')}"
 
 

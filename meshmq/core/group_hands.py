@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import heapq
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from meshmq import limits
 from meshmq.core.group_waiting import AGAIN_MAX, Waiting
 from meshmq.core.hand_out import HandOut, Member, Ready
 from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_order import KeyOrder, KeyState
+from meshmq.core.key_walk import Walk
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 
-PATIENCE_NS = 200 * limits.MS
-"""How long a member may let its keys' records wait before they are held back, so that those of
-others go on: fetching them again costs ten times what waiting does."""
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
 
 
@@ -72,6 +70,9 @@ class Hands(Waiting):
             ready = self._next_ready(now_ns)
             if ready is None:
                 break
+            if 0 < ready.expires_ms <= self.shared.wall_now_ms:
+                self._expire_jobs(ready)
+                continue
             most = self._allowed(now_ns)
             if most <= 0:
                 break
@@ -94,8 +95,11 @@ class Hands(Waiting):
         """Members that may be given something now."""
         if self.settings.paused:
             return []
-        may_send_to = self.feed.may_send_to
-        return [m for m in self.members.values() if m.is_active and may_send_to(m.link)]
+        active = [m for m in self.members.values() if m.is_active]
+        takers = [m for m in active if self.feed.may_send_to(m.link)]
+        if len(takers) < len(active):
+            self.shared.denied.add(self)  # type: ignore[arg-type]  # always a Group
+        return takers
 
     def _next_ready(self, now_ns: int) -> Ready | None:
         """What is to be handed out next, the highest priority first."""
@@ -114,6 +118,17 @@ class Hands(Waiting):
             if not queue:
                 del self.ready[place]
         return None
+
+    def _expire_jobs(self, ready: Ready) -> None:
+        """Their time to live is over: nobody gets them."""
+        base, stream = ready.batch.base_offset, ready.batch.stream
+        while ready.runs:
+            index, count = ready.runs.popleft()
+            self.settle_run(stream, base + index, count, ready.marked)
+            self.expired_jobs += count
+            if ready.entry is not None:
+                self.lift(ready.entry, count)
+        self._used_up(ready)
 
     def _allowed(self, now_ns: int) -> int:
         """Records that may go out now: the group's rate, and what the journal has room for."""
@@ -161,7 +176,7 @@ class Hands(Waiting):
         keys = ready.records.keys
         if keys is None:
             return self._hand_out_any(ready, members, most, now_ns)
-        walk = _Walk(order, ready, members, keys, most, now_ns)
+        walk = Walk(order, ready, members, keys, most, self.settings.max_held, now_ns)
         walked = walk.run(self._may_go)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
@@ -193,8 +208,9 @@ class Hands(Waiting):
             for i in part:
                 key = keys[i]
                 state = order.keys[b.stream, key]
-                state.queued -= 1
-                if state.is_held_up:
+                order.unqueue(state)
+                # A record that failed before it may be with another member by now.
+                if state.is_held_up or state.member not in (None, member):
                     order.hold(state, b.base_offset + i)
                     if ready.suspect:
                         self._suspects.add((b.stream, b.base_offset + i))
@@ -408,7 +424,7 @@ class Hands(Waiting):
         for index in h.indices(begun):
             self._suspects.add((h.stream, h.offset_of(index)))
         self._fail(h, begun, 0, reason, 0, now_ns)
-        rest = bits & ~begun & h.left  # a failed key has taken its later records already
+        rest = bits & ~begun & h.left  # a key's later records went back with its failed one
         if rest:
             self.give_back(h, rest, True)
 
@@ -485,13 +501,21 @@ class Hands(Waiting):
         self._version += 1
         self._hold(h)
 
-    def move(self, h: HandOut, member: Member, now_ns: int) -> None:
-        """A member came back in another session: its hand-out goes on."""
-        n, old = h.left.bit_count(), h.member
+    def move(
+        self, h: HandOut, member: Member, offsets: Sequence[int], places: int, now_ns: int
+    ) -> None:
+        """A member came back in another session: its hand-out goes on. From now on it counts
+        what it claimed: ``offsets``, of which those at ``places`` are still its own."""
+        old = h.member
         old.hand_outs.pop(h.number, None)
+        if h.keys is not None:
+            known = {h.offset_of(index): key for index, key in enumerate(h.keys)}
+            h.keys = [known.get(offset, b"") for offset in offsets]
         h.member = member
+        h.offsets, h.first, h.count, h.left = offsets, offsets[0], len(offsets), places
         h.deadline_ns = now_ns + member.ack_timeout_ns
         h.longer.clear()
+        n = places.bit_count()
         member.hand_outs[h.number] = h
         member.in_flight += n
         member.in_flight_bytes += n * h.record_bytes
@@ -514,6 +538,7 @@ class Hands(Waiting):
             for h in self.hand_outs.values()
             for o in map(h.offset_of, h.indices(h.left))
         )
+<<<<<<< HEAD
 
 
 class _Walk:
@@ -662,7 +687,8 @@ class _Walk:
             self.put_off.append(offset)
             self.held.append(key)
             return True
-        member = state.member
+        # One that failed goes to anybody: nothing of its key is in flight.
+        member = None if ready.marked else state.member
         if member is not None and self._rooms.get(id(member), 0) <= 0:
             self._hold(state, offset)
             self.held.append(key)
@@ -697,3 +723,5 @@ class _Walk:
         if found is None:
             found = self.given[id(member)] = (member, [])
         found[1].append(i)
+=======
+>>>>>>> main

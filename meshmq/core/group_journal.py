@@ -107,6 +107,15 @@ class Journaling:
                 return
         rows.append((stream, first, count))
 
+    def appended(self, stream: int, base: int, count: int, size: int) -> None:
+        """A batch of a topic that the group takes is synced."""
+        settled = self.state.streams.get(stream)
+        open_records = count
+        if settled is not None and (base < settled.floor or settled.chunks):
+            open_records = sum([n for _, n in settled.missing(base, count)])
+        self.backlog += open_records
+        self.backlog_bytes += size * open_records / count
+
     def _count_down(self, n: int) -> None:
         if not n:
             return

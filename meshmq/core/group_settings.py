@@ -72,8 +72,9 @@ def wanted(arguments: dict[str, Any]) -> Settings:
     return Settings(0, name, kind, pattern, order)._replace(**numbers(arguments))  # type: ignore[arg-type]
 
 
-def check_same(found: Settings, asked: Settings) -> None:
-    """Raise GroupMismatch where a group is not what somebody takes it for."""
+def check_same(found: Settings, asked: Settings, arguments: dict[str, Any]) -> None:
+    """Raise GroupMismatch where a group is not what somebody takes it for; who does not say an
+    order takes the one there is."""
     if found.kind != asked.kind:
         raise GroupMismatch(
             f"{found.name!r} is a {found.kind}, not a {asked.kind}: choose another name"
@@ -83,7 +84,7 @@ def check_same(found: Settings, asked: Settings) -> None:
             f"group {found.name!r} takes {found.pattern!r}, not {asked.pattern!r}: a group has one "
             f"pattern; choose another name, or delete the group first"
         )
-    if found.order != asked.order:
+    if "order" in arguments and found.order != asked.order:
         raise GroupMismatch(
             f"{found.kind} {found.name!r} has order {found.order!r}, not {asked.order!r}: choose "
             f"another name, or delete it first"

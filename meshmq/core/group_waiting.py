@@ -48,6 +48,7 @@ class Shared:
     Attributes:
         number: gives the next hand-out's number.
         woken, changed: groups that have something to do, or to tell the journal.
+        denied: groups of which a member's link may not be sent more for now.
         revoked: (member, rows) to tell.
         wall_offset_ns: unix time minus the machines' time.
         now_ns: time of the event at hand.
@@ -58,6 +59,7 @@ class Shared:
     number: Callable[[], int]
     woken: set[Group] = field(default_factory=set)
     changed: set[Group] = field(default_factory=set)
+    denied: set[Group] = field(default_factory=set)
     revoked: list[tuple[Member, tuple[SettleRow, ...]]] = field(default_factory=list)
     wall_offset_ns: int = 0
     now_ns: int = 0
@@ -236,13 +238,10 @@ class Waiting(Journaling):
         if not total:
             return
         options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
-        if b.damaged or (options and 0 < options.expires_ms <= self.shared.wall_now_ms):
+        if b.damaged:
             for first, n in runs:
                 self.settle_run(stream, first, n)
-            if b.damaged:
-                self.damaged += _sum(runs)
-            else:
-                self.expired_jobs += _sum(runs)
+            self.damaged += _sum(runs)
             return
         priority = options.priority if options else 0
         if options and source.index == DELAYED:
@@ -263,6 +262,7 @@ class Waiting(Journaling):
             b, self.topics.by_stream[stream].entry.name,
             deque([(first - base, n) for first, n in runs]), priority, entry, source,
             suspect=self._is_suspect(source, b, _sum(runs)), version=self._version,
+            expires_ms=options.expires_ms if options else 0,
         )  # fmt: skip
         source.ready_bytes += len(b.payload)
         source.credit_bytes -= len(b.payload)
@@ -341,7 +341,7 @@ class Waiting(Journaling):
             for i in indices:
                 key = ready.records.keys[i]
                 state = order.keys[b.stream, key]
-                state.queued -= 1
+                order.unqueue(state)
                 order.hold(state, b.base_offset + i)
                 if ready.suspect:
                     self._suspects.add((b.stream, b.base_offset + i))
@@ -412,6 +412,8 @@ class Waiting(Journaling):
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
         """Make them ready, together where they are alike."""
+        options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
+        expires_ms = options.expires_ms if options else 0
         name = self.topics.by_stream[b.stream].entry.name
         alike: dict[tuple[int, bool, bool, int], list[int]] = {}
         for offset in offsets:
@@ -423,7 +425,12 @@ class Waiting(Journaling):
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects
+<<<<<<< HEAD
             priority = mark.priority if mark else self._priority_of(b)
+=======
+            self._suspects.discard(key)
+            priority = mark.priority if mark else options.priority if options else 0
+>>>>>>> main
             alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
         for (attempt, marked, suspect, priority), some in alike.items():
@@ -436,13 +443,9 @@ class Waiting(Journaling):
                     runs.append((index, 1))
             ready = Ready(
                 b, name, runs, priority, None if marked else entry, None, attempt, marked, suspect,
-                self._version, is_fetched=True,
+                self._version, is_fetched=True, expires_ms=expires_ms,
             )  # fmt: skip
             self._queue(ready)
-
-    def _priority_of(self, b: StoredBatch) -> int:
-        options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
-        return options.priority if options else 0
 
     def _entry_of(self, stream: int, base: int) -> Entry | None:
         for source in self.sources:

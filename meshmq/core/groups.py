@@ -1,14 +1,11 @@
-"""All groups and queues of one node: who joins and leaves, what members say, what is journaled.
+"""All groups and queues of one node: made and deleted, fed by the log, journaled turn by turn.
 
-Data: a Group by name; members by link; ``_orphans`` are members whose session ended, whose
-hand-outs wait a moment for them to come back.
+Data: a Group by name; ``members`` knows who is in which (core/members.py).
 
 Rules:
 1. A turn's changes of all groups, their moves of records and a transaction's records are entries
    of one append, so they are stored together.
 2. What a member is told about its words follows their sync.
-3. A member that comes back within ORPHANED_NS (or STARTED_NS after the node's start) goes on with
-   what it holds; after that its records are others'.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ from meshmq.core.effects import SurveyLog
 from meshmq.core.feed import Feed
 from meshmq.core.group import Group
 from meshmq.core.group_waiting import Shared
-from meshmq.core.hand_out import HandOut, Member
+from meshmq.core.hand_out import Member
 from meshmq.core.journal import (
     QUEUE,
     Delta,
@@ -38,34 +35,13 @@ from meshmq.core.journal import (
     pack_deltas,
 )
 from meshmq.core.log import BatchEntry, Commit, Entry, JournalEntry, LogState, RuleEntry, TrimEntry
+from meshmq.core.members import Members
 from meshmq.core.topics import Topic, Topics
-from meshmq.errors import GroupNotFound, LimitReached, MeshError
-from meshmq.frames import (
-    ACK,
-    EXTEND,
-    NACK,
-    REJECT,
-    Body,
-    Consume,
-    Consumed,
-    Hello,
-    Holding,
-    Leave,
-    Revoke,
-    Settle,
-    Settled,
-    SettleRow,
-)
-from meshmq.frames import HandOut as HandOutFrame
+from meshmq.errors import GroupNotFound, LimitReached
+from meshmq.frames import Body, HandOut, Revoke
 from meshmq.names import JOURNAL, dead_letters_of, lane_of, queue_of, retries_of
 
 JOURNAL_BYTES = 64 * limits.MIB  # a copy that is further behind begins with a snapshot
-
-
-class _Orphan(NamedTuple):
-    group: Group
-    member: Member
-    until_ns: int
 
 
 class Verdict(NamedTuple):
@@ -104,10 +80,8 @@ class Groups:
         self.by_name: dict[str, Group] = {}
         self._by_id: dict[int, Group] = {}
         self.lanes: dict[str, Group] = {}
-        self._by_link: dict[bytes, dict[int, tuple[Group, Member]]] = {}
-        self._orphans: dict[tuple[bytes, int, int], _Orphan] = {}
+        self.members = Members(self, topics)
         self._due: list[tuple[int, int]] = []  # (when, group id)
-        self._settled: dict[tuple[bytes, int], Settled] = {}
         self._surveys: dict[int, tuple[Group, int | None]] = {}
         self._last_survey = 0
         self._records: list[JournalRecord] = []
@@ -148,8 +122,17 @@ class Groups:
 
     def set_wall(self, wall_ns: int, now_ns: int) -> None:
         """What time it is."""
-        self.shared.wall_offset_ns = wall_ns - now_ns
-        self.shared.woken.update(self.by_name.values())
+        offset_ns = wall_ns - now_ns
+        moved = abs(offset_ns - self.shared.wall_offset_ns)
+        self.shared.wall_offset_ns = offset_ns
+        if moved > limits.MS:  # somebody set the clock: other jobs are due now
+            self.shared.woken.update(self.by_name.values())
+
+    def feed_denied(self) -> None:
+        """Some link may be sent more now: look again at groups that were held back by that."""
+        if self.shared.denied:
+            self.shared.woken |= self.shared.denied
+            self.shared.denied.clear()
 
     # -- groups -----------------------------------------------------------------------------
 
@@ -170,7 +153,7 @@ class Groups:
         wanted = group_settings.wanted(arguments)
         found = self.by_name.get(wanted.name)
         if found is not None:
-            group_settings.check_same(found.settings, wanted)
+            group_settings.check_same(found.settings, wanted, arguments)
             return found, False
         if len(self.by_name) >= limits.GROUPS_MAX:
             raise LimitReached(f"the node has {limits.GROUPS_MAX} groups and queues, its limit")
@@ -248,14 +231,10 @@ class Groups:
         del self.by_name[name], self._by_id[group.settings.id]
         self.shared.woken.discard(group)
         self.shared.changed.discard(group)
+        self.shared.denied.discard(group)
         for lane in [lane for lane, g in self.lanes.items() if g is group]:
             del self.lanes[lane]
-        for link, members in self._by_link.items():
-            for number in [n for n, (g, _) in members.items() if g is group]:
-                del members[number]
-                gone = Consumed(number, "group-not-found", f"{name!r} was deleted")
-                self.sends.append((link, gone))
-        self._orphans = {k: o for k, o in self._orphans.items() if o.group is not group}
+        self.members.forget(group)
         topics = [dead_letters_of(name), retries_of(name)]
         if group.settings.kind == QUEUE:
             topics += lanes_of(name)
@@ -286,6 +265,11 @@ class Groups:
                 f"queue {settings.name!r} has {settings.max_bytes} bytes of jobs, its limit",
             )
         options = self._tools.options(data)
+        if group.by_key is not None and options is not None and options.priority:
+            return Verdict(
+                "invalid-argument",
+                f"queue {settings.name!r} keeps its jobs in order of keys: they have no priorities",
+            )
         if options is None or not options.dedup:
             return None
         dedups = group.state.dedups
@@ -309,197 +293,19 @@ class Groups:
             group.note_dedup(options.dedup, topic.entry.stream, base, now_ms)
             group.wake()
 
-    # -- members ----------------------------------------------------------------------------
-
-    def consume(self, link: bytes, hello: Hello, frame: Consume, now_ns: int) -> None:
-        """A member joins, or comes back."""
-        try:
-            answer = self._join(link, hello, frame, now_ns)
-        except MeshError as error:
-            self.sends.append((link, Consumed(frame.consumer, error.code, str(error))))
-            return
-        # Others' words come first: nothing is handed out before this is known.
-        self.answers.append((link, answer))
-
-    def _join(self, link: bytes, hello: Hello, frame: Consume, now_ns: int) -> Consumed:
-        arguments = group_settings.parse(frame.create) if frame.create else {}
-        if arguments:
-            group, _ = self.create({**arguments, "group": frame.group})
-        else:
-            group = self.get(frame.group)
-        mine = self._by_link.setdefault(link, {})
-        self._leave(link, frame.consumer)
-        if len(mine) >= limits.MEMBERS_PER_SESSION_MAX:
-            raise LimitReached(
-                f"{len(mine)} consumers on one connection, the limit is "
-                f"{limits.MEMBERS_PER_SESSION_MAX}"
-            )
-        member = Member(
-            link, frame.consumer, hello.instance, hello.name,
-            max(1, min(frame.prefetch_records, limits.PREFETCH_RECORDS_MAX)),
-            max(1, min(frame.prefetch_bytes, limits.PREFETCH_BYTES_MAX)),
-            max(limits.ACK_TIMEOUT_NS_MIN, min(frame.ack_timeout_ns, limits.ACK_TIMEOUT_NS_MAX)),
-        )  # fmt: skip
-        mine[frame.consumer] = group, member
-        group.members[link, frame.consumer] = member
-        lost = self._take_over(group, member, frame.holdings, now_ns)
-        group.joins(member)
-        group.wake()
-        order = 1 if group.by_key is not None else 0
-        return Consumed(frame.consumer, order=order, lost=tuple(lost))
-
-    def _take_over(
-        self, group: Group, member: Member, holdings: Iterable[Holding], now_ns: int
-    ) -> list[int]:
-        """Give a member back what it holds; return the hand-outs of which it lost something."""
-        key = (member.instance, member.consumer, group.settings.id)
-        orphan = self._orphans.pop(key, None)
-        left = dict(orphan.member.hand_outs) if orphan is not None else {}
-        lost: list[int] = []
-        for holding in holdings:
-            h = left.pop(holding.number, None)
-            if h is None:
-                if not self._adopt(group, member, holding, now_ns):
-                    lost.append(holding.number)
-                continue
-            kept = 0
-            wanted = set(holding.offsets)
-            for index in h.indices(h.left):
-                if h.offset_of(index) in wanted:
-                    kept |= 1 << index
-                    wanted.discard(h.offset_of(index))
-            if wanted:
-                lost.append(holding.number)
-            if h.left & ~kept:
-                group.give_back(h, h.left & ~kept, False)
-            if kept:
-                group.move(h, member, now_ns)
-        for h in left.values():
-            group.give_back(h, h.left, False)  # it never arrived
-        return lost
-
-    def _adopt(self, group: Group, member: Member, holding: Holding, now_ns: int) -> bool:
-        """A hand-out of an earlier life of this node goes on; whether all of it can."""
-        topic = self._topics.by_name.get(holding.topic)
-        offsets = holding.offsets
-        if topic is None or not offsets or len(offsets) > limits.BATCH_RECORDS_MAX:
-            return False
-        stream = topic.entry.stream
-        if now_ns >= group.grace_until_ns or holding.number in group.hand_outs:
-            return False
-        if not all(group.may_adopt(stream, o, holding.attempt) for o in offsets):
-            return False
-        # By key, what the key's other records wait for is not known here: they go round again.
-        if group.by_key is not None:
-            return False
-        marked = (stream, offsets[0]) in group.state.marks
-        if any(((stream, o) in group.state.marks) != marked for o in offsets):
-            return False
-        h = HandOut(
-            holding.number, member, stream, offsets[0], len(offsets), offsets,
-            (1 << len(offsets)) - 1, now_ns + member.ack_timeout_ns, holding.attempt, 0, None,
-            0.0, marked, True,
-        )  # fmt: skip
-        group.adopt(member, h)
-        return True
-
-    def leave(self, link: bytes, frame: Leave) -> None:
-        """A member goes in order: what it holds is anybody's."""
-        self._leave(link, frame.consumer)
-
-    def _leave(self, link: bytes, consumer: int) -> None:
-        found = self._by_link.get(link, {}).pop(consumer, None)
-        if found is None:
-            return
-        group, member = found
-        del group.members[link, consumer]
-        group.drop_pending(member)
-        for h in list(member.hand_outs.values()):
-            group.give_back(h, h.left, False)
-        group.wake()
-
-    def drop_link(self, link: bytes, now_ns: int) -> None:
-        """A session ended: its members may come back in another one."""
-        for consumer, (group, member) in self._by_link.pop(link, {}).items():
-            del group.members[link, consumer]
-            group.drop_pending(member)
-            self._settled.pop((link, consumer), None)
-            if member.hand_outs:
-                until = now_ns + limits.ORPHANED_NS
-                key = (member.instance, consumer, group.settings.id)
-                self._orphans[key] = _Orphan(group, member, until)
-
-    def _end_orphans(self, now_ns: int) -> None:
-        for key in [k for k, o in self._orphans.items() if o.until_ns <= now_ns]:
-            group, member, _ = self._orphans.pop(key)
-            for h in list(member.hand_outs.values()):
-                group.take_back(h, h.left, "the session of its consumer was lost", False, now_ns)
-
-    # -- what members say -------------------------------------------------------------------
-
-    def settle(self, link: bytes, frame: Settle, now_ns: int) -> None:
-        """A member settles records."""
-        found = self._by_link.get(link, {}).get(frame.consumer)
-        stale: list[SettleRow] = []
-        if found is None:
-            stale += [row._replace(reason="no such consumer") for row in frame.rows]
-        else:
-            group, member = found
-            for row in frame.rows:
-                self._settle_row(group, member, row, stale, now_ns)
-            group.wake()
-        key = (link, frame.consumer)
-        had = self._settled.get(key)
-        self._settled[key] = Settled(
-            frame.consumer, frame.number, (*(had.stale if had else ()), *stale)
-        )
-
-    def _settle_row(
-        self, group: Group, member: Member, row: SettleRow, stale: list[SettleRow], now_ns: int
-    ) -> None:
-        h = member.hand_outs.get(row.number)
-        if h is None or row.first + row.count > h.count:
-            stale.append(row._replace(delay_ns=0, reason=_stale(group, row.number)))
-            return
-        wanted = ((1 << row.count) - 1) << row.first
-        bits = h.left & wanted
-        if bits != wanted:
-            for first, count in _bit_runs(wanted & ~bits):
-                stale.append(SettleRow(row.number, first, count, row.kind, 0, _stale(group, 0)))
-            if not bits:
-                return
-        if row.kind == ACK:
-            group.ack(h, bits)
-        elif row.kind == NACK:
-            delay = min(row.delay_ns, limits.DELAY_NS_MAX)
-            group.nack(h, bits, delay, row.reason, now_ns)
-        elif row.kind == REJECT:
-            group.reject(h, bits, row.reason, now_ns)
-        elif row.kind == EXTEND:
-            longer = max(0, min(row.delay_ns, limits.ACK_TIMEOUT_NS_MAX))
-            group.extend(h, row.first, row.count, now_ns + longer)
-        else:
-            group.give_back(h, bits, False)
-
-    def held_by(self, link: bytes, consumer: int, number: int) -> tuple[Group, HandOut] | None:
-        """A hand-out that a member of this link has."""
-        found = self._by_link.get(link, {}).get(consumer)
-        h = found[1].hand_outs.get(number) if found is not None else None
-        return (found[0], h) if found is not None and h is not None else None
-
     # -- time -------------------------------------------------------------------------------
 
     def next_deadline_ns(self) -> int | None:
-        """When ``tick`` is due."""
+        """When ``tick`` is due; 0: ``pump`` has more to do."""
+        if self.shared.woken:
+            return 0
         due = self._due[0][0] if self._due else None
-        for orphan in self._orphans.values():
-            due = orphan.until_ns if due is None else min(due, orphan.until_ns)
-        return due
+        until = self.members.next_deadline_ns()
+        return until if due is None else due if until is None else min(due, until)
 
     def tick(self, now_ns: int) -> None:
         """Do what is due."""
-        if self._orphans:
-            self._end_orphans(now_ns)
+        self.members.tick(now_ns)
         while self._due and self._due[0][0] <= now_ns:
             when, number = heapq.heappop(self._due)
             group = self._by_id.get(number)
@@ -520,8 +326,7 @@ class Groups:
             return
         for batch in commit.batches:
             for group in self._interested(batch.stream):
-                group.backlog += batch.count
-                group.backlog_bytes += len(batch.payload)
+                group.appended(batch.stream, batch.base_offset, batch.count, len(batch.payload))
                 if batch.producer != self.shared.origin:
                     group.unsynced = max(0, group.unsynced - batch.count)
         for trim in commit.trims:
@@ -651,8 +456,7 @@ class Groups:
             self._own.append(JournalEntry(batch, tuple(records)))
         entries += self._own
         self._own = []
-        self.answers += [(link, settled) for (link, _), settled in self._settled.items()]
-        self._settled = {}
+        self.answers += self.members.take_settled()
 
     def append_own(self, topic_name: str, payload: bytes, count: int) -> int:
         """Append records of the node's own making; return their base offset."""
@@ -703,26 +507,9 @@ def lanes_of(queue: str) -> list[str]:
     ]
 
 
-def _frame(member: Member, rows: list[tuple[Any, bytes]]) -> HandOutFrame:
+def _frame(member: Member, rows: list[tuple[Any, bytes]]) -> HandOut:
     payload = rows[0][1] if len(rows) == 1 else b"".join([payload for _, payload in rows])
-    return HandOutFrame(member.consumer, tuple([row for row, _ in rows]), payload)
-
-
-def _stale(group: Group, number: int) -> str:
-    if number in group.hand_outs:
-        return "it is in another consumer's hands"
-    return "it was settled, or taken back after its time"
-
-
-def _bit_runs(bits: int) -> list[tuple[int, int]]:
-    found = []
-    while bits:
-        begin = (bits & -bits).bit_length() - 1
-        rest = ~(bits >> begin)
-        width = (rest & -rest).bit_length() - 1
-        found.append((begin, width))
-        bits &= ~(((1 << width) - 1) << begin)
-    return found
+    return HandOut(member.consumer, tuple([row for row, _ in rows]), payload)
 
 
 def describe(settings: Settings) -> dict[str, Any]:

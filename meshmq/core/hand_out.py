@@ -67,6 +67,7 @@ class Ready:
         source: to give its room back, None for what was fetched.
         pins: members that have some of it pending.
         is_fetched: it was asked for by its offset.
+        expires_ms: unix ms after which these jobs are not handed out; 0: never.
     """
 
     batch: StoredBatch
@@ -82,6 +83,7 @@ class Ready:
     records: Records | None = None
     pins: int = 0
     is_fetched: bool = False
+    expires_ms: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -92,6 +94,7 @@ class Member:
         is_active: its joining is stored; only then it is given something.
         in_flight, in_flight_bytes: what it holds.
         rows: what goes out with this turn, with the bytes.
+        said: by hand-out of an earlier session: a bit for each record it has acked already.
         pending: records that its keys bind to it and it has no room for: (ready, indices, since).
     """
 
@@ -109,6 +112,7 @@ class Member:
     rows: list[tuple[HandOutRow, bytes]] = field(default_factory=list)
     pending: deque[tuple[Ready, list[int], int]] = field(default_factory=deque)
     pending_count: int = 0
+    said: dict[int, int] = field(default_factory=dict)
 
     def room(self, record_bytes: float) -> int:
         """How many records of this size it can take; a large one alone."""
@@ -131,6 +135,7 @@ class HandOut:
         keys: of each, where order goes by key.
         longer: (first, count, deadline) of extensions, oldest first.
         append_ms: when the records were appended (unix ms).
+        acked: runs (offset, count) of those its member has acked.
         check_ns: when its deadlines are looked at next.
     """
 
@@ -151,6 +156,7 @@ class HandOut:
     keys: Sequence[bytes] | None = None
     longer: list[tuple[int, int, int]] = field(default_factory=list)
     append_ms: int = 0
+    acked: list[tuple[int, int]] = field(default_factory=list)
     check_ns: int = 0
 
     def offset_of(self, index: int) -> int:

@@ -108,6 +108,12 @@ class KeyOrder:
             if not state.out and not state.queued:
                 state.member = None
 
+    def unqueue(self, state: KeyState) -> None:
+        """One record of the key no longer waits for room at its member."""
+        state.queued -= 1
+        if not state.out and not state.queued:
+            state.member = None
+
     def release(self, stream: int, key: bytes) -> list[int]:
         """What of the key may be fetched now; forgets keys of which nothing is left."""
         state = self.keys.get((stream, key))

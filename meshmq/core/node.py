@@ -266,11 +266,11 @@ class Node:
             case Unsubscribe(number):
                 self.delivery.unsubscribe(link, number)
             case Settle():
-                self.groups.settle(link, body, now_ns)
+                self.groups.members.settle(link, body, now_ns)
             case Consume():
-                self.groups.consume(link, peer.hello, body, now_ns)
+                self.groups.members.consume(link, peer.hello, body, now_ns)
             case Leave():
-                self.groups.leave(link, body)
+                self.groups.members.leave(link, body)
             case Transact():
                 done = transact(
                     link, peer.hello.instance, body, self.groups, self.topics, self.admission,
@@ -365,7 +365,7 @@ class Node:
             if self._producers.get(peer.hello.producer) == link:
                 del self._producers[peer.hello.producer]
             self.delivery.drop_link(link)
-            self.groups.drop_link(link, now_ns)
+            self.groups.members.drop_link(link, now_ns)
             self._effects.append(CloseLink(link))
 
     # -- after each event, and after each turn ------------------------------------------------
@@ -378,6 +378,7 @@ class Node:
             self._dirty = {}
         delivery = self.delivery
         delivery.feed_denied()
+        self.groups.feed_denied()
         if delivery.sends:
             for link, frame in delivery.sends:
                 self._send(link, frame, now_ns)

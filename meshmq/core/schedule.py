@@ -1,4 +1,4 @@
-"""What is due when, for any number of records: 25 bytes each until a second before its time.
+"""What is due when, for any number of records: 21 bytes each until a second before its time.
 
 Data: ``_buckets`` holds packed rows by the second they fall into; those of the seconds that have
 come are in ``_near``, a heap.

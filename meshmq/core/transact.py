@@ -36,9 +36,12 @@ def transact(
     except MeshError as error:
         return Transacted(frame.id, FAILED, str(error))
     offsets = []
-    for topic, count, data in parts:
-        offsets.append(groups.append_own(topic, data, count))
-        groups.accepted(topics.by_name[topic], offsets[-1], 0, data)
+    for topic, count, data, had in parts:
+        if had is None:
+            offsets.append(groups.append_own(topic, data, count))
+            groups.accepted(topics.by_name[topic], offsets[-1], 0, data)
+        else:
+            offsets.append(had)
     for group, h, bits in acks:
         group.ack(h, bits)
         group.wake()
@@ -49,7 +52,7 @@ def transact(
 def _judge_acks(link: bytes, frame: Transact, groups: Groups) -> list[tuple[Group, HandOut, int]]:
     wanted: dict[int, tuple[Group, HandOut, int]] = {}
     for ack in frame.acks:
-        found = groups.held_by(link, ack.consumer, ack.number)
+        found = groups.members.held_by(link, ack.consumer, ack.number)
         bits = ((1 << min(ack.count, limits.BATCH_RECORDS_MAX)) - 1) << min(
             ack.first, limits.BATCH_RECORDS_MAX
         )
@@ -67,11 +70,12 @@ def _judge_acks(link: bytes, frame: Transact, groups: Groups) -> list[tuple[Grou
 def _judge_batches(
     link: bytes, frame: Transact, groups: Groups, topics: Topics, admission: Admission,
     tools: BatchTools,
-) -> list[tuple[str, int, bytes]]:  # fmt: skip
+) -> list[tuple[str, int, bytes, int | None]]:  # fmt: skip
+    """(topic, records, bytes, the offset of a job that its queue has already) of each batch."""
     code, message = admission.judge(link, len(frame.payload))
     if code:
         raise TransactionFailed(message)
-    found: list[tuple[str, int, bytes]] = []
+    found: list[tuple[str, int, bytes, int | None]] = []
     at = 0
     for batch in frame.batches:
         data = frame.payload[at : at + batch.length]
@@ -89,8 +93,7 @@ def _judge_batches(
         verdict = groups.judge(batch.topic, batch.count, data)
         if verdict is not None and verdict.code:
             raise TransactionFailed(verdict.message)
-        if verdict is None or verdict.offset is None:  # else the queue has the job already
-            found.append((batch.topic, batch.count, data))
+        found.append((batch.topic, batch.count, data, verdict.offset if verdict else None))
     if len(topics.by_name) + len(found) > limits.TOPICS_MAX:
         raise TransactionFailed(f"the node has {limits.TOPICS_MAX} topics, its limit")
     return found

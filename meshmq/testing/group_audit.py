@@ -100,6 +100,6 @@ def leftovers(node: Node) -> list[str]:
         for source in group.sources:
             if source.ready_bytes:
                 found.append(f"{name}: source {source.index} has {source.ready_bytes} ready bytes")
-    if node.groups._orphans:
+    if node.groups.members._orphans:
         found.append("orphans at rest")
     return found

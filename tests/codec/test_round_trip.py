@@ -175,7 +175,7 @@ def test_a_frame_reads_back_as_it_was(kind, data):
     envelope = frames.Envelope(data.draw(u64), data.draw(u64), data.draw(u64), body)
     parts = codec.encode(envelope)
     assert all(type(part) is bytes for part in parts)
-    assert len(parts) == (2 if kind in (frames.Publish, frames.Deliver) else 1)
+    assert len(parts) == (2 if kind in frames.WITH_PAYLOAD else 1)
     found = codec.decode(parts)
     assert found == envelope
     assert same_types(found, envelope)
@@ -379,11 +379,11 @@ def some(entries, most=4, least=0):
 
 nothing = st.just(())
 plain_commits = st.builds(
-    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing
+    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing, nothing
 )
 commits = plain_commits | st.builds(
     Commit, u64, i64, some(batch_entries), some(topic_entries), some(rule_entries),
-    some(trim_entries),
+    some(trim_entries), nothing,
 )  # fmt: skip
 
 

@@ -30,6 +30,8 @@ def test_the_demo_loses_and_doubles_nothing(tmp_path):
     assert table["published"] == table["confirmed"] == table["replayed"]
     assert int(table["published"].replace(",", "")) > 10_000
     assert "connected -> reconnecting -> connected" in out
+    assert "failed 3 times" in out
+    assert (table["jobs done"], table["jobs left dead"]) == ("200", "0")
     assert list(tmp_path.iterdir()) == []
 
 

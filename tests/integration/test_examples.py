@@ -59,6 +59,30 @@ def test_csv_pipeline(node):
     assert all("mean departure delay" in line for line in means)
 
 
+def test_worker_pool_also_the_second_time(node):
+    for count in (100, 30):
+        assert lines("worker_pool.py", node.url, count) == [
+            f"made {count} thumbnails",
+            "dead: notes.txt after 3 attempts (ValueError: notes.txt is no picture)",
+        ]
+
+
+def test_ordered_by_key_also_the_second_time(node):
+    for _ in range(2):
+        first, order, dead = lines("ordered_by_key.py", node.url)
+        assert first.endswith("aircraft by 6 workers")
+        assert order == "each aircraft's in order: yes"
+        assert dead == "dead letters: 20, each tried 3 times"
+
+
+def test_transaction_also_the_second_time(node):
+    for _ in range(2):
+        *crashes, counts, each = lines("transaction.py", node.url)
+        assert len(crashes) == 3
+        assert counts == "10 orders, 3 crashes, 10 invoices"
+        assert each == "each order has one: yes"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name)
 def test_without_a_node_it_says_what_to_do(path, tmp_path):

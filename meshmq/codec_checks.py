@@ -1,0 +1,31 @@
+"""What every decoder of frames checks; see codec.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from meshmq import limits
+from meshmq.errors import BadFrame
+
+
+def short(text: str) -> str:
+    """A name, at most 255 characters."""
+    if len(text) > 255:
+        raise BadFrame(f"name of {len(text)} characters in a frame, the limit is 255")
+    return text
+
+
+def bounded(rows: Any, kind: str) -> None:
+    """Rows of a frame, at most FRAME_BATCHES_MAX."""
+    if len(rows) > limits.FRAME_BATCHES_MAX:
+        raise BadFrame(
+            f"{kind} frame of {len(rows)} batches, the limit is {limits.FRAME_BATCHES_MAX}"
+        )
+
+
+def adds_up(batches: Sequence[Any], payload: bytes) -> None:
+    """The lengths of batches must be that of the payload."""
+    total = sum([batch.length for batch in batches])
+    if total != len(payload):
+        raise BadFrame(f"batches of {total} bytes in a payload of {len(payload)}")

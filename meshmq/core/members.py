@@ -1,0 +1,309 @@
+"""Who is in which group of a node, and what members say.
+
+Data: members by link and number; ``_orphans`` are members whose session ended, whose hand-outs wait
+a moment for them to come back.
+
+Rules:
+1. A member that comes back within ORPHANED_NS (or STARTED_NS after the node's start) goes on with
+   what it holds; after that its records are others'.
+2. What it says about records that are no longer its own changes nothing, and it is told so. An ack
+   that is said again because its answer was lost is no such word.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshmq import limits
+from meshmq.core import group_settings
+from meshmq.core.group import Group
+from meshmq.core.hand_out import HandOut, Member
+from meshmq.core.topics import Topics
+from meshmq.errors import LimitReached, MeshError
+from meshmq.frames import (
+    ACK,
+    EXTEND,
+    NACK,
+    REJECT,
+    Body,
+    Consume,
+    Consumed,
+    Hello,
+    Holding,
+    Leave,
+    Settle,
+    Settled,
+    SettleRow,
+)
+
+if TYPE_CHECKING:
+    from meshmq.core.groups import Groups
+
+
+class _Orphan(NamedTuple):
+    group: Group
+    member: Member
+    until_ns: int
+
+
+class Members:
+    """See the module's header."""
+
+    def __init__(self, groups: Groups, topics: Topics) -> None:
+        self._groups = groups
+        self._topics = topics
+        self._by_link: dict[bytes, dict[int, tuple[Group, Member]]] = {}
+        self._orphans: dict[tuple[bytes, int, int], _Orphan] = {}
+        self._settled: dict[tuple[bytes, int], Settled] = {}
+        self._done: OrderedDict[int, list[tuple[int, int]]] = OrderedDict()  # runs that were acked
+
+    # -- members ----------------------------------------------------------------------------
+
+    def consume(self, link: bytes, hello: Hello, frame: Consume, now_ns: int) -> None:
+        """A member joins, or comes back."""
+        try:
+            answer = self._join(link, hello, frame, now_ns)
+        except MeshError as error:
+            self._groups.sends.append((link, Consumed(frame.consumer, error.code, str(error))))
+            return
+        # Others' words come first: nothing is handed out before this is known.
+        self._groups.answers.append((link, answer))
+
+    def _join(self, link: bytes, hello: Hello, frame: Consume, now_ns: int) -> Consumed:
+        arguments = group_settings.parse(frame.create) if frame.create else {}
+        if arguments:
+            group, _ = self._groups.create({**arguments, "group": frame.group})
+        else:
+            group = self._groups.get(frame.group)
+        mine = self._by_link.setdefault(link, {})
+        self._leave(link, frame.consumer)
+        if len(mine) >= limits.MEMBERS_PER_SESSION_MAX:
+            raise LimitReached(
+                f"{len(mine)} consumers on one connection, the limit is "
+                f"{limits.MEMBERS_PER_SESSION_MAX}"
+            )
+        member = Member(
+            link, frame.consumer, hello.instance, hello.name,
+            max(1, min(frame.prefetch_records, limits.PREFETCH_RECORDS_MAX)),
+            max(1, min(frame.prefetch_bytes, limits.PREFETCH_BYTES_MAX)),
+            max(limits.ACK_TIMEOUT_NS_MIN, min(frame.ack_timeout_ns, limits.ACK_TIMEOUT_NS_MAX)),
+        )  # fmt: skip
+        mine[frame.consumer] = group, member
+        group.members[link, frame.consumer] = member
+        lost = self._take_over(group, member, frame.holdings, now_ns)
+        group.joins(member)
+        group.wake()
+        order = 1 if group.by_key is not None else 0
+        return Consumed(frame.consumer, order=order, lost=tuple(lost))
+
+    def _take_over(
+        self, group: Group, member: Member, holdings: Iterable[Holding], now_ns: int
+    ) -> list[int]:
+        """Give a member back what it holds; return the hand-outs of which it lost something."""
+        key = (member.instance, member.consumer, group.settings.id)
+        orphan = self._orphans.pop(key, None)
+        left = dict(orphan.member.hand_outs) if orphan is not None else {}
+        lost: list[int] = []
+        for holding in holdings:
+            h = left.pop(holding.number, None)
+            said = self._said(holding, h.acked if h is not None else self._done.get(holding.number))
+            if said:
+                member.said[holding.number] = said
+            if h is None:
+                everything = (1 << len(holding.offsets)) - 1
+                if said != everything and not self._adopt(group, member, holding, now_ns):
+                    lost.append(holding.number)
+                continue
+            claimed = {offset: i for i, offset in enumerate(holding.offsets)}
+            kept = places = 0
+            for index in h.indices(h.left):
+                place = claimed.get(h.offset_of(index))
+                if place is not None:
+                    kept |= 1 << index
+                    places |= 1 << place
+            if places | said != (1 << len(holding.offsets)) - 1:
+                lost.append(holding.number)
+            if h.left & ~kept:
+                group.give_back(h, h.left & ~kept, False)
+            if kept:
+                group.move(h, member, holding.offsets, places, now_ns)
+        for h in left.values():
+            group.give_back(h, h.left, False)  # it never arrived
+        return lost
+
+    @staticmethod
+    def _said(holding: Holding, acked: list[tuple[int, int]] | None) -> int:
+        """Which of the claimed records their member has acked already, a bit each."""
+        said = 0
+        for first, count in acked or ():
+            for place, offset in enumerate(holding.offsets):
+                if first <= offset < first + count:
+                    said |= 1 << place
+        return said
+
+    def _adopt(self, group: Group, member: Member, holding: Holding, now_ns: int) -> bool:
+        """A hand-out of an earlier life of this node goes on; whether all of it can."""
+        topic = self._topics.by_name.get(holding.topic)
+        offsets = holding.offsets
+        if topic is None or not offsets or len(offsets) > limits.BATCH_RECORDS_MAX:
+            return False
+        stream = topic.entry.stream
+        if now_ns >= group.grace_until_ns or holding.number in group.hand_outs:
+            return False
+        if not all(group.may_adopt(stream, o, holding.attempt) for o in offsets):
+            return False
+        # By key, what the key's other records wait for is not known here: they go round again.
+        if group.by_key is not None:
+            return False
+        marked = (stream, offsets[0]) in group.state.marks
+        if any(((stream, o) in group.state.marks) != marked for o in offsets):
+            return False
+        h = HandOut(
+            holding.number, member, stream, offsets[0], len(offsets), offsets,
+            (1 << len(offsets)) - 1, now_ns + member.ack_timeout_ns, holding.attempt, 0, None,
+            0.0, marked, True,
+        )  # fmt: skip
+        group.adopt(member, h)
+        return True
+
+    def leave(self, link: bytes, frame: Leave) -> None:
+        """A member goes in order: what it holds is anybody's."""
+        self._leave(link, frame.consumer)
+
+    def _leave(self, link: bytes, consumer: int) -> None:
+        found = self._by_link.get(link, {}).pop(consumer, None)
+        if found is None:
+            return
+        group, member = found
+        del group.members[link, consumer]
+        group.drop_pending(member)
+        for h in list(member.hand_outs.values()):
+            group.give_back(h, h.left, False)
+        group.wake()
+
+    def drop_link(self, link: bytes, now_ns: int) -> None:
+        """A session ended: its members may come back in another one."""
+        for consumer, (group, member) in self._by_link.pop(link, {}).items():
+            del group.members[link, consumer]
+            group.drop_pending(member)
+            self._settled.pop((link, consumer), None)
+            if member.hand_outs:
+                until = now_ns + limits.ORPHANED_NS
+                key = (member.instance, consumer, group.settings.id)
+                self._orphans[key] = _Orphan(group, member, until)
+
+    def _end_orphans(self, now_ns: int) -> None:
+        for key in [k for k, o in self._orphans.items() if o.until_ns <= now_ns]:
+            group, member, _ = self._orphans.pop(key)
+            for h in list(member.hand_outs.values()):
+                group.take_back(h, h.left, "the session of its consumer was lost", False, now_ns)
+
+    # -- what members say -------------------------------------------------------------------
+
+    def settle(self, link: bytes, frame: Settle, now_ns: int) -> None:
+        """A member settles records."""
+        found = self._by_link.get(link, {}).get(frame.consumer)
+        stale: list[SettleRow] = []
+        if found is None:
+            stale += [row._replace(reason="no such consumer") for row in frame.rows]
+        else:
+            group, member = found
+            for row in frame.rows:
+                self._settle_row(group, member, row, stale, now_ns)
+            group.wake()
+        key = (link, frame.consumer)
+        had = self._settled.get(key)
+        self._settled[key] = Settled(
+            frame.consumer, frame.number, (*(had.stale if had else ()), *stale)
+        )
+
+    def _settle_row(
+        self, group: Group, member: Member, row: SettleRow, stale: list[SettleRow], now_ns: int
+    ) -> None:
+        h = member.hand_outs.get(row.number)
+        if row.first + row.count > (h.count if h is not None else limits.BATCH_RECORDS_MAX):
+            stale.append(row._replace(delay_ns=0, reason=_stale(group, row.number)))
+            return
+        wanted = ((1 << row.count) - 1) << row.first
+        if row.kind == ACK and member.said:
+            wanted &= ~member.said.get(row.number, 0)
+            if not wanted:
+                return
+        if h is None:
+            stale.append(row._replace(delay_ns=0, reason=_stale(group, row.number)))
+            return
+        bits = h.left & wanted
+        if bits != wanted:
+            for first, count in _bit_runs(wanted & ~bits):
+                stale.append(SettleRow(row.number, first, count, row.kind, 0, _stale(group, 0)))
+            if not bits:
+                return
+        if row.kind == ACK:
+            h.acked += h.runs(bits)
+            group.ack(h, bits)
+            if not h.left:
+                self._done[h.number] = h.acked
+                if len(self._done) > limits.HAND_OUTS_REMEMBERED_MAX:
+                    self._done.popitem(last=False)
+        elif row.kind == NACK:
+            delay = min(row.delay_ns, limits.DELAY_NS_MAX)
+            group.nack(h, bits, delay, row.reason, now_ns)
+        elif row.kind == REJECT:
+            group.reject(h, bits, row.reason, now_ns)
+        elif row.kind == EXTEND:
+            longer = max(0, min(row.delay_ns, limits.ACK_TIMEOUT_NS_MAX))
+            group.extend(h, row.first, row.count, now_ns + longer)
+        else:
+            group.give_back(h, bits, False)
+
+    def held_by(self, link: bytes, consumer: int, number: int) -> tuple[Group, HandOut] | None:
+        """A hand-out that a member of this link has."""
+        found = self._by_link.get(link, {}).get(consumer)
+        h = found[1].hand_outs.get(number) if found is not None else None
+        return (found[0], h) if found is not None and h is not None else None
+
+    def forget(self, group: Group) -> None:
+        """A group was deleted."""
+        name = group.settings.name
+        for link, members in self._by_link.items():
+            for number in [n for n, (g, _) in members.items() if g is group]:
+                del members[number]
+                gone = Consumed(number, "group-not-found", f"{name!r} was deleted")
+                self._groups.sends.append((link, gone))
+        self._orphans = {k: o for k, o in self._orphans.items() if o.group is not group}
+
+    # -- time -------------------------------------------------------------------------------
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` is due."""
+        return min([orphan.until_ns for orphan in self._orphans.values()], default=None)
+
+    def tick(self, now_ns: int) -> None:
+        """Members that have not come back in time are gone."""
+        if self._orphans:
+            self._end_orphans(now_ns)
+
+    def take_settled(self) -> list[tuple[bytes, Body]]:
+        """The answers to what members said in this turn, for when it is synced."""
+        found: list[tuple[bytes, Body]] = [(link, s) for (link, _), s in self._settled.items()]
+        self._settled = {}
+        return found
+
+
+def _stale(group: Group, number: int) -> str:
+    if number in group.hand_outs:
+        return "it is in another consumer's hands"
+    return "it was settled, or taken back after its time"
+
+
+def _bit_runs(bits: int) -> list[tuple[int, int]]:
+    found = []
+    while bits:
+        begin = (bits & -bits).bit_length() - 1
+        rest = ~(bits >> begin)
+        width = (rest & -rest).bit_length() - 1
+        found.append((begin, width))
+        bits &= ~(((1 << width) - 1) << begin)
+    return found
