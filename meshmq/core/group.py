@@ -15,13 +15,9 @@ It knows nothing of frames' order or links' ends: core/groups.py brings what mem
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from meshmq.core.group_hands import Hands
 from meshmq.core.group_waiting import DELAYED
-from meshmq.core.hand_out import Ready
 from meshmq.core.journal import MOVED, REJECTED, Mark
-from meshmq.core.log import StoredBatch
 
 
 class Group(Hands):
@@ -79,29 +75,29 @@ class Group(Hands):
         )
 
     def _is_due(self, stream: int, offset: int) -> bool:
-        """Whether a marked record has left the schedule: it is looked for, ready or in hands."""
+        """Whether a record has left the schedule: it is looked for, ready, held or in hands."""
         if (stream, offset) in self._again_set or (stream, offset) in self._blocked:
             return True
-        found = ((b.base_offset, ready.runs) for ready, b in self._marked_ready(stream))
-        if any(base + i <= offset < base + i + n for base, runs in found for i, n in runs):
-            return True
-        return any(
-            h.stream == stream and h.marked and offset in map(h.offset_of, h.indices(h.left))
-            for h in self.hand_outs.values()
-        )
-
-    def _marked_ready(self, stream: int) -> Iterator[tuple[Ready, StoredBatch]]:
         for queue in self.ready.values():
             for ready in queue:
-                if ready.marked and ready.batch.stream == stream:
-                    yield ready, ready.batch
+                if ready.is_fetched and ready.batch.stream == stream:
+                    index = offset - ready.batch.base_offset
+                    if any(i <= index < i + n for i, n in ready.runs):
+                        return True
+        if self.by_key is not None and self.by_key.holds(stream, offset):
+            return True
+        return any(
+            h.stream == stream and offset in map(h.offset_of, h.indices(h.left))
+            for h in self.hand_outs.values()
+        )
 
     def _is_delayed(self, stream: int, offset: int) -> bool:
         delayed = next((s for s in self.sources if s.index == DELAYED), None)
         return (
             delayed is not None
             and stream in delayed.streams
-            and (stream, offset) not in self._again_set
+            and offset < delayed.seen.get(stream, 0)
+            and not self._is_due(stream, offset)
         )
 
     def forget_stream(self, stream: int) -> None:

@@ -425,12 +425,7 @@ class Waiting(Journaling):
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects
-<<<<<<< HEAD
-            priority = mark.priority if mark else self._priority_of(b)
-=======
-            self._suspects.discard(key)
             priority = mark.priority if mark else options.priority if options else 0
->>>>>>> main
             alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
         for (attempt, marked, suspect, priority), some in alike.items():

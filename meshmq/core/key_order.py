@@ -130,6 +130,13 @@ class KeyOrder:
         state.released = len(free)
         return free
 
+    def holds(self, stream: int, offset: int) -> bool:
+        """Whether a record is held back."""
+        return any(
+            at == stream and state.held is not None and offset in state.held
+            for (at, _), state in self.keys.items()
+        )
+
     def longest(self) -> str:
         """The key that holds back most, in words."""
         if not self.keys:

@@ -15,6 +15,9 @@ PATIENCE_NS = 200 * limits.MS
 """How long a member may let its keys' records wait before they are held back, so that those of
 others go on: fetching them again costs ten times what waiting does."""
 
+MayGo = Callable[[KeyOrder, KeyState, tuple[int, int], bool], bool]
+"""Whether a record that was fetched by its place goes out now."""
+
 
 class Walk:
     """One walk over the front of a batch in a group in order of keys.
@@ -22,6 +25,7 @@ class Walk:
     Attributes:
         given, queued: by member: the indices it gets now, and those it gets when it has room.
         held: keys of fetched records that were held back again.
+        put_off: offsets that wait for their key.
     """
 
     def __init__(
@@ -42,8 +46,9 @@ class Walk:
         self.given: dict[int, tuple[Member, list[int]]] = {}
         self.queued: dict[int, tuple[Member, list[int]]] = {}
         self.held: list[bytes] = []
+        self.put_off: list[int] = []
 
-    def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
+    def run(self, may_go: MayGo) -> int:
         """Walk; return how many records left ``ready``."""
         runs = self._ready.runs
         walked = 0
@@ -142,24 +147,35 @@ class Walk:
         if self._order.held >= self._max_held:
             return False
         self._order.hold(state, offset)
+        self.put_off.append(offset)
         return True
 
-    def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:
+    def _again(self, i: int, may_go: MayGo) -> bool:
         """One record that was fetched by its offset."""
         key = self._keys[i]
         ready = self._ready
-        state = self._order.keys.get((ready.batch.stream, key)) if key else None
-        if state is None:
+        if not key:
             return self._to_target(i, None)
+        place = (ready.batch.stream, key)
+        state = self._order.keys.get(place)
+        if state is None:
+            state = KeyState()
+            if not self._to_target(i, state):
+                return False
+            self._order.keys[place] = state
+            return True
         if self._most <= 0 or max(self._rooms.values()) <= 0:
             return False
         offset = ready.batch.base_offset + i
-        if not may_go(self._order, state, offset, ready.marked):
+        if not may_go(self._order, state, (place[0], offset), ready.marked):
+            self.put_off.append(offset)
             self.held.append(key)
             return True
-        member = state.member
+        # One that failed goes to anybody: nothing of its key is in flight.
+        member = None if ready.marked else state.member
         if member is not None and self._rooms.get(id(member), 0) <= 0:
             self._order.hold(state, offset)
+            self.put_off.append(offset)
             self.held.append(key)
             return True
         if ready.marked:

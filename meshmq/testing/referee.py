@@ -623,7 +623,7 @@ class Referee:
                 if p.case is None:
                     if stale[key] > 0:
                         stale[key] -= 1
-                    else:
+                    elif not self._said_before(member, p):
                         place = self._resolve(link, body.consumer, p.row.number)[0] or "?", p.offset
                         self.fault(member.group, place, "was settled by who had it no longer")
                     continue
@@ -637,6 +637,13 @@ class Referee:
         """Whether a later row of the same kind was refused, rather than this one."""
         later = [q for n, rows in member.frames if n <= number for q in rows]
         return any(q is not p and (q.row.number, q.place, q.row.kind) == key for q in later)
+
+    def _said_before(self, member: Membership, p: Pending) -> bool:
+        """Whether it is the ack of a claimed record again, whose answer was lost."""
+        claim = member.claims.get(p.row.number)
+        if p.row.kind != ACK or claim is None:
+            return False
+        return self.case(member.group, (claim[0], p.offset)).status == ACKED
 
     def _refused(self, member: Membership, p: Pending) -> None:
         assert p.case is not None
@@ -710,6 +717,8 @@ class Referee:
                 case = self.case(member.group, place)
                 if case.hold is not None and case.hold is not hold:
                     self.fault(member.group, place, "was left to who claimed it, another has it")
+                elif case.status == ACKED:
+                    pass  # the node knows it as this member's ack
                 elif case.status != OPEN and (case.is_sure or not case.excuse):
                     self.fault(member.group, place, f"was left to who claimed it: {case.status}")
                 elif number in member.given_away and offset not in hold.deadlines:
