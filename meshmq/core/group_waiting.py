@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshmq import limits
-from meshmq.core.batches import BatchTools
+from meshmq.core.batches import BatchTools, Options
 from meshmq.core.dead_letters import Undertaker
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.group_journal import Journaling
@@ -110,6 +110,7 @@ class Waiting(Journaling):
         self.shared = shared
         self.origin = shared.origin
         self.started_lsn = feed.committed_lsn
+        self.started_ms = 0  # when the node was started (unix ms), if this is older
         self.is_placed = True  # whether it is known where to read
         self.due_ns = 0  # when ``tick`` is due, as the owner knows it
         self.members: dict[tuple[bytes, int], Member] = {}
@@ -424,7 +425,7 @@ class Waiting(Journaling):
             if mark is None and offset in self.state.settled(b.stream):
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
-            suspect = key in self._suspects
+            suspect = key in self._suspects or self._was_due(b, mark, options)
             priority = mark.priority if mark else options.priority if options else 0
             alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
@@ -441,6 +442,16 @@ class Waiting(Journaling):
                 self._version, is_fetched=True, expires_ms=expires_ms,
             )  # fmt: skip
             self._queue(ready)
+
+    def _was_due(self, b: StoredBatch, mark: Mark | None, options: Options | None) -> bool:
+        """Whether an earlier life of the node may have handed out what waited for its time."""
+        if mark is not None:
+            return mark.due_ms <= self.started_ms
+        return (
+            options is not None
+            and b.lsn <= self.started_lsn
+            and 0 < options.due_ms <= self.started_ms
+        )
 
     def _entry_of(self, stream: int, base: int) -> Entry | None:
         for source in self.sources:

@@ -118,6 +118,7 @@ class Groups:
         self._is_started = True
         for group in self.by_name.values():
             group.grace_until_ns = now_ns + limits.STARTED_NS
+            group.started_ms = self.shared.wall_now_ms
             self.shared.woken.add(group)
 
     def set_wall(self, wall_ns: int, now_ns: int) -> None:
