@@ -38,6 +38,7 @@ class Group(Hands):
         self.recount_trail(stream)
         self._version += 1
         self.gone(stream, offset, mark)
+        self.leave_key(stream, offset)
         return True
 
     def reschedule(self, stream: int, offset: int, due_ms: int) -> bool:
@@ -54,6 +55,7 @@ class Group(Hands):
         mark = (old or Mark(0, 0))._replace(due_ms=due_ms, flags=MOVED, priority=priority)
         self.set_mark(stream, offset, mark)
         self.recount_trail(stream)
+        self.leave_key(stream, offset)
         self.retrying += 1
         self.schedule.add(due_ms, stream, offset, priority)
         self._version += 1
@@ -163,6 +165,7 @@ class Group(Hands):
         self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
         if self.by_key is not None:
             self.by_key.forget_offsets(stream, before)
+            self._release_keys(stream, [k for s, k in self.by_key.keys if s == stream])
 
     def purge(self) -> int:
         """Settle everything that is not in a member's hands; return how many records."""
@@ -192,11 +195,7 @@ class Group(Hands):
         self.undertaker.clear()
         self.delayed = self.retrying = 0
         if self.by_key is not None:
-            for state in self.by_key.keys.values():
-                state.held = None
-                state.failed = []
-                state.released = 0
-            self.by_key.held = 0
+            self.by_key.purge()
         self._version += 1
         self.wake()
         return before - self.backlog

@@ -124,6 +124,10 @@ class Hands(Waiting):
         base, stream = ready.batch.base_offset, ready.batch.stream
         while ready.runs:
             index, count = ready.runs.popleft()
+            for offset in range(base + index, base + index + count) if ready.is_fetched else ():
+                mark = self.state.marks.get((stream, offset))
+                self.settle_run(stream, offset, 1, ready.marked)
+                self.gone(stream, offset, mark)
             self.settle_run(stream, base + index, count, ready.marked)
             self.expired_jobs += count
             if ready.entry is not None:
@@ -235,14 +239,16 @@ class Hands(Waiting):
     ) -> bool:
         """Whether a record fetched by its offset goes out now; else it waits for its turn."""
         offset = place[1]
+        before = state.held is not None and state.held[0] < offset
         if marked:
-            if state.out or state.failed[:1] != [offset]:
+            if offset not in state.failed:  # its time was changed by hand
+                state.failed = sorted([*state.failed, offset])
+            if state.out or state.released or before or state.failed[:1] != [offset]:
                 self._blocked.add(place)
                 return False
             return True
-        if state.released:
-            state.released -= 1
-        if state.failed or state.queued or (state.held and state.held[0] < offset):
+        order.arrived(*place)
+        if state.queued or before or (state.failed and state.failed[0] < offset):
             order.hold(state, offset)
             return False
         return True
@@ -344,8 +350,9 @@ class Hands(Waiting):
         self.rejected += bits.bit_count()
         self._fail(h, bits, 0, reason, REJECTED, now_ns)
 
-    def give_back(self, h: HandOut, bits: int, suspect: bool) -> None:
-        """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out."""
+    def give_back(self, h: HandOut, bits: int, suspect: bool, alone: bool = False) -> None:
+        """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out.
+        ``alone``: the member keeps others, and those that follow in their keys come back too."""
         self._let_go(h, bits)
         for index in h.indices(bits):
             offset = h.offset_of(index)
@@ -361,7 +368,10 @@ class Hands(Waiting):
                     continue
             self._push_again(h.stream, offset, h.priority)
         if h.keys is not None:
-            self._release_keys(h.stream, {h.keys[i] for i in h.indices(bits)})
+            if alone:
+                for index in h.indices(bits):
+                    self._revoke_later(h.stream, h.keys[index], h.offset_of(index))
+            self._release_keys(h.stream, {h.keys[i]: None for i in h.indices(bits)})
 
     def _fail(
         self, h: HandOut, bits: int, delay_ns: int, reason: str, flags: int, now_ns: int
@@ -442,7 +452,7 @@ class Hands(Waiting):
         self._fail(h, begun, 0, reason, 0, now_ns)
         rest = bits & ~begun & h.left  # a key's later records went back with its failed one
         if rest:
-            self.give_back(h, rest, True)
+            self.give_back(h, rest, True, alone=True)
 
     def revoke(self, h: HandOut, bits: int) -> None:
         """Tell the member what is no longer its own."""

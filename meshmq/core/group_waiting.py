@@ -308,11 +308,16 @@ class Waiting(Journaling):
         for index, n in ready.runs:
             first = b.base_offset + index
             if ready.marked:
-                runs = [
-                    (o, 1) for o in range(first, first + n) if (b.stream, o) in self.state.marks
-                ]
+                # One that was given another time meanwhile comes again by that.
+                now_ms, marks = self.shared.wall_now_ms, self.state.marks
+                found = [(o, marks.get((b.stream, o))) for o in range(first, first + n)]
+                runs = [(o, 1) for o, mark in found if mark is not None and mark.due_ms <= now_ms]
             else:
                 runs = self.state.settled(b.stream).missing(first, n)
+                if ready.is_fetched and _sum(runs) < n:
+                    for o in range(first, first + n):
+                        if o in self.state.settled(b.stream):
+                            self.leave_key(b.stream, o)
             kept += [(o - b.base_offset, c) for o, c in self._without_adopted(b.stream, runs)]
         ready.runs = kept
 
@@ -423,6 +428,7 @@ class Waiting(Journaling):
                 continue
             mark = self.state.marks.get(key)
             if mark is None and offset in self.state.settled(b.stream):
+                self.leave_key(b.stream, offset)
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects or self._was_due(b, mark, options)
@@ -482,18 +488,29 @@ class Waiting(Journaling):
             state = order.keys.get((stream, key))
             if state is None:
                 continue
-            if state.failed and not state.out and (stream, state.failed[0]) in self._blocked:
-                self._blocked.discard((stream, state.failed[0]))
-                mark = self.state.marks.get((stream, state.failed[0]))
-                self._push_again(stream, state.failed[0], mark.priority if mark else 0)
             for offset in order.release(stream, key):
                 self._push_again(stream, offset, 0)
+            if state.failed and not state.out and not state.released:
+                first = (stream, state.failed[0])
+                if first in self._blocked:
+                    self._blocked.discard(first)
+                    mark = self.state.marks.get(first)
+                    self._push_again(*first, mark.priority if mark else 0)
 
     def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
         """A marked record is settled for good: its key goes on."""
         if self.by_key is not None and mark is not None and mark.key:
             self.by_key.unfail(stream, mark.key, offset)
             self._release_keys(stream, (mark.key,))
+        key = self.by_key.arrived(stream, offset) if self.by_key is not None else b""
+        if key:
+            self._release_keys(stream, (key,))
+
+    def leave_key(self, stream: int, offset: int) -> None:
+        """A record is settled, or gets another time: what its key holds behind it can go."""
+        key = self.by_key.leave(stream, offset) if self.by_key is not None else b""
+        if key:
+            self._release_keys(stream, (key,))
 
 
 def _sum(runs: Iterable[tuple[int, int]]) -> int:

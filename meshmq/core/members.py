@@ -256,7 +256,7 @@ class Members:
             longer = max(0, min(row.delay_ns, limits.ACK_TIMEOUT_NS_MAX))
             group.extend(h, row.first, row.count, now_ns + longer)
         else:
-            group.give_back(h, bits, False)
+            group.give_back(h, bits, False, alone=True)
 
     def held_by(self, link: bytes, consumer: int, number: int) -> tuple[Group, HandOut] | None:
         """A hand-out that a member of this link has."""

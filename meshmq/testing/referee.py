@@ -338,6 +338,24 @@ class Referee:
                 hold.offsets = claim[1]
             for offset in hold.deadlines:
                 hold.deadlines[offset] = self._now + member.timeout_ns
+        self._claim(link, body.consumer, member)
+
+    def _claim(self, link: bytes, consumer: int, member: Membership) -> None:
+        """Of what an earlier life of the node handed out, what is claimed may be the member's."""
+        for number, (topic, offsets, attempt) in member.claims.items():
+            if (member.group, number) in self.holds:
+                continue
+            hold = Hold(
+                member.group, number, link, consumer, member.instance, topic, offsets, attempt,
+                member.timeout_ns, {}, is_claimed=True,
+            )  # fmt: skip
+            for offset in offsets:
+                case = self.case(member.group, (topic, offset))
+                if case.hold is None and case.status == OPEN:
+                    case.hold = hold
+                    hold.deadlines[offset] = self._now + member.timeout_ns
+            if hold.deadlines:
+                self.holds[member.group, number] = hold
 
     def _resolve(self, link: bytes, consumer: int, number: int) -> tuple[str, list[int]]:
         """Topic and offsets of what a member calls by this number; its claims count."""
@@ -391,10 +409,11 @@ class Referee:
         if row.kind == ACK:
             case.status, case.is_sure = ACKED, False
             case.acks_plain += not p.in_transaction
-        elif row.kind in (NACK, REJECT):
-            case.fails_max += 1
+        if row.kind in (NACK, REJECT, RETURN):
             for later in self._later(hold.group, place):
                 later.loose = later.hold is not None
+        if row.kind in (NACK, REJECT):
+            case.fails_max += 1
             most = self.world.wishes[hold.group]["max_deliveries"]
             if row.kind == REJECT or hold.attempt >= most:
                 case.status, case.is_sure = DEAD, False
@@ -726,8 +745,6 @@ class Referee:
                 else:
                     case.hold = hold
                     hold.deadlines.setdefault(offset, member.joined_ns + member.timeout_ns)
-        for number in body.lost:
-            member.claims.pop(number, None)
 
     def _on_transacted(self, link: bytes, body: Transacted) -> None:
         for p in self._transactions.pop((link, body.id), ()):
