@@ -524,6 +524,10 @@ class Hands(Waiting):
                 for (stream, base), entry in source.trail.items():
                     if self._is_of(h, stream, base, entry.count):
                         h.entry = entry
+        for queue in self.ready.values():
+            for ready in queue:
+                if self._is_of(h, ready.batch.stream, ready.batch.base_offset, ready.batch.count):
+                    self._look_again(ready)
         self._version += 1
         self._hold(h)
 
