@@ -385,6 +385,7 @@ class Hands(Waiting):
             key = h.keys[index] if h.keys is not None else b""
             old = self.state.marks.get((h.stream, offset))
             if not self._is_open(h, offset):
+                self._suspects.discard((h.stream, offset))
                 if key and self.by_key is not None:
                     self.by_key.taken(h.stream, key)
                     gone.append(key)
