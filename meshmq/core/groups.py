@@ -214,6 +214,7 @@ class Groups:
         """Go on somewhere else: everything known of records is forgotten."""
         group.clear()
         group.reset()
+        group.recount()  # until it is known where it begins: all there is
         group.is_placed = False
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
