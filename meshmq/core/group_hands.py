@@ -312,6 +312,8 @@ class Hands(Waiting):
 
     def _let_go(self, h: HandOut, bits: int) -> None:
         """These records are no longer in the member's hands."""
+        if not bits:
+            return  # a failed one of their key has taken them already
         n = bits.bit_count()
         member = h.member
         h.left &= ~bits
