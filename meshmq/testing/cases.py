@@ -48,6 +48,7 @@ class Hold:
     timeout_ns: int
     deadlines: dict[int, int]  # by offset, of what is left
     orphan_until: int | None = None
+    is_lost: bool = False
     is_claimed: bool = False  # it came back, and the node has not answered
 
 

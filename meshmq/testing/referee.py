@@ -529,6 +529,10 @@ class Referee(Cases):
         for number, (topic, offsets, attempt) in member.claims.items():
             hold = self.holds.get((member.group, number))
             if number in body.lost:
+                for pending in self._transactions.values():
+                    for p in pending:
+                        if p.hold is not None and p.hold.number == number:
+                            p.hold.is_lost = True
                 if hold is not None and (hold.link, hold.consumer) == (link, body.consumer):
                     for offset in hold.deadlines:
                         self.case(member.group, (topic, offset)).fails_max += 1
@@ -569,6 +573,8 @@ class Referee(Cases):
         """A transaction was refused: its record is still in the member's hands, or was not."""
         if case.status == ACKED and not case.is_sure and case.hold is None:
             case.status = OPEN
+            if hold.is_lost:
+                return
             case.hold = hold
             case.lapsed = True
             hold.deadlines[p.offset] = self._now + hold.timeout_ns
