@@ -114,6 +114,7 @@ class Group(Hands):
             else:
                 self.retrying -= not self._is_due(*key)
             del self.state.marks[key]
+        self._early.pop(stream, None)
         for key in [k for k in self._again_set if k[0] == stream]:
             del self._again_set[key]
         for source in self.sources:
@@ -189,6 +190,7 @@ class Group(Hands):
                     begin = offset + 1
                 self.recount_trail(stream)
         self.schedule.clear()
+        self._early.clear()
         self._again_set.clear()
         self._suspects.clear()
         self._blocked.clear()
@@ -212,6 +214,7 @@ class Group(Hands):
         self._suspects.clear()
         self._blocked.clear()
         self.schedule.clear()
+        self._early.clear()
         self.undertaker.clear()
         self.adopted.clear()
         self._deadlines.clear()

@@ -54,6 +54,8 @@ class Hands(Waiting):
     def pump(self, now_ns: int) -> None:
         """Hand out what can be, within the members' room."""
         self._take_due(now_ns)
+        if self._early:
+            self._push_early()
         self.undertaker.pump()
         self._is_short = False
         members = self._takers()
@@ -243,7 +245,10 @@ class Hands(Waiting):
         if marked:
             if offset not in state.failed:  # its time was changed by hand
                 state.failed = sorted([*state.failed, offset])
-            if state.out or state.released or before or state.failed[:1] != [offset]:
+            if (
+                state.out or state.queued or state.released or before
+                or state.failed[:1] != [offset]
+            ):  # fmt: skip
                 self._blocked.add(place)
                 return False
             return True

@@ -126,6 +126,8 @@ class Waiting(Journaling):
         self._pushes = 0
         self._suspects: set[tuple[int, int]] = set()
         self._blocked: set[tuple[int, int]] = set()  # failed and due, but their key is in flight
+        self._early: dict[int, list[int]] = {}
+        self._has_caught_up = False
         self._fetcher = _Fetcher(self)
         self._deadlines: list[tuple[int, int]] = []
         self._version = 0
@@ -194,12 +196,47 @@ class Waiting(Journaling):
         if mark is not None:
             if mark.due_ms != due_ms or mark.flags & REJECTED or (stream, offset) in self.adopted:
                 return
+            if mark.key and offset >= self._walked_to(stream):
+                heapq.heappush(self._early.setdefault(stream, []), offset)
+                return
             self.retrying -= 1
         elif offset in self.state.settled(stream):
             return  # cancelled, or moved to another time
         else:
             self.delayed -= 1
         self._push_again(stream, offset, priority)
+
+    def _walked_to(self, stream: int) -> int:
+        """In a group in order of keys, up to where the log was walked since the node's start:
+        beyond that, older records of a failed one's key may be found yet, which go before it."""
+        if self.by_key is None or self._has_caught_up:
+            return 1 << 62
+        start = self.started_lsn
+        fresh = [r for place, queue in self.ready.items() if place[1] for r in queue if r.runs]
+        read = all(s.is_live or s.lsn > start for s in self.sources if s.index != DELAYED)
+        self._has_caught_up = read and not any(r.batch.lsn <= start for r in fresh)
+        for ready in fresh:
+            if ready.batch.stream == stream:
+                return ready.batch.base_offset + ready.runs[0][0]
+        for source in self.sources:
+            if stream in source.streams and source.index != DELAYED and not read:
+                return source.seen.get(stream, 0)
+        return 1 << 62
+
+    def _push_early(self) -> None:
+        """Failed records that were due and waited until the log was walked so far."""
+        for stream in list(self._early):
+            # Where as much is held as may be nothing is walked: then it must not wait for that.
+            end = 1 << 62 if self.is_stopped else self._walked_to(stream)
+            heap = self._early[stream]
+            while heap and heap[0] < end:
+                offset = heapq.heappop(heap)
+                mark = self.state.marks.get((stream, offset))
+                if mark is not None and mark.due_ms <= self.shared.wall_now_ms:
+                    self.retrying -= (stream, offset) not in self._again_set
+                    self._push_again(stream, offset, mark.priority)
+            if not heap:
+                del self._early[stream]
 
     def feed_sources(self) -> None:
         """Read where there is room: one batch ahead, or more while members wait for it."""
@@ -491,7 +528,7 @@ class Waiting(Journaling):
                 continue
             for offset in order.release(stream, key):
                 self._push_again(stream, offset, 0)
-            if state.failed and not state.out and not state.released:
+            if state.failed and not (state.out or state.queued or state.released):
                 first = (stream, state.failed[0])
                 if first in self._blocked:
                     self._blocked.discard(first)
