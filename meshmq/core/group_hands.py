@@ -37,13 +37,9 @@ class Hands(Waiting):
             due.append(max(now_ns, at_ms * limits.MS - self.shared.wall_offset_ns))
         if self.grace_until_ns > now_ns and self.members:
             due.append(self.grace_until_ns)
-        if self.settings.rate and self._tokens < 1 and self.members and self._has_work:
+        if self._is_short:
             due.append(self._tokens_at_ns + int((1 - self._tokens) * 1e9 / self.settings.rate) + 1)
         return min(due) if due else None
-
-    @property
-    def _has_work(self) -> bool:
-        return bool(self._again) or any(self.ready.values())
 
     def tick(self, now_ns: int) -> None:
         """Take back what is over its time; what is due can be handed out."""
@@ -59,6 +55,7 @@ class Hands(Waiting):
         """Hand out what can be, within the members' room."""
         self._take_due(now_ns)
         self.undertaker.pump()
+        self._is_short = False
         members = self._takers()
         if not members:
             self.feed_sources()
@@ -143,6 +140,7 @@ class Hands(Waiting):
         passed = max(0, now_ns - self._tokens_at_ns)
         self._tokens = min(burst, self._tokens + passed * rate / 1e9)
         self._tokens_at_ns = now_ns
+        self._is_short = self._tokens < 1
         return min(most, int(self._tokens))
 
     def _hand_out_any(self, ready: Ready, members: Sequence[Member], most: int, now_ns: int) -> int:
@@ -182,6 +180,8 @@ class Hands(Waiting):
         walked = walk.run(self._may_go)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
+        if ready.suspect:
+            self._suspects.update((b.stream, offset) for offset in walk.put_off)
         self._release_keys(b.stream, walk.held)
         for member, indices in walk.queued.values():
             member.pending.append((ready, indices, now_ns))
@@ -211,6 +211,8 @@ class Hands(Waiting):
                 state.queued -= 1
                 if state.is_held_up:
                     order.hold(state, b.base_offset + i)
+                    if ready.suspect:
+                        self._suspects.add((b.stream, b.base_offset + i))
                     freed.append(key)
                 else:
                     order.given(state, member)
@@ -273,6 +275,8 @@ class Hands(Waiting):
         )  # fmt: skip
         member.rows.append((row, payload))
         self.touched[id(member)] = member
+        if self._suspects:
+            self._suspects.difference_update((b.stream, base + i) for i in indices)
         self.handed_total += n
         if ready.attempt > 1 or ready.suspect:
             self.redelivered += n
@@ -382,6 +386,7 @@ class Hands(Waiting):
                 self.by_key.fail(h.stream, key, offset)
                 self._revoke_later(h.stream, key, offset)
             if dies:
+                self._suspects.discard((h.stream, offset))
                 self.undertaker.bury(h.stream, offset)
             else:
                 self.retrying += 1
@@ -478,7 +483,7 @@ class Hands(Waiting):
                     bits |= 1 << index
             if bits:
                 self.revoke(h, bits)
-                self.give_back(h, bits, False)
+                self.give_back(h, bits, True)  # nobody knows which of them are begun
 
     def adopt(self, member: Member, h: HandOut) -> None:
         """A member that comes back goes on with what it holds."""
@@ -487,6 +492,11 @@ class Hands(Waiting):
             self.adopted.add((h.stream, offset))
             self._again_set.pop((h.stream, offset), None)
             self._suspects.discard((h.stream, offset))
+        if not h.marked:
+            for source in self.sources:
+                for (stream, base), entry in source.trail.items():
+                    if self._is_of(h, stream, base, entry.count):
+                        h.entry = entry
         self._version += 1
         self._hold(h)
 

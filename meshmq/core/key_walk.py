@@ -22,6 +22,7 @@ class Walk:
     Attributes:
         given, queued: by member: the indices it gets now, and those it gets when it has room.
         held: keys of fetched records that were held back again.
+        put_off: offsets that wait for their key.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Walk:
         self.given: dict[int, tuple[Member, list[int]]] = {}
         self.queued: dict[int, tuple[Member, list[int]]] = {}
         self.held: list[bytes] = []
+        self.put_off: list[int] = []
 
     def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
         """Walk; return how many records left ``ready``."""
@@ -137,29 +139,30 @@ class Walk:
         self._to(member, i, state)
         return True
 
-    def _hold(self, state: KeyState, offset: int) -> bool:
-        """Hold a record back, unless as many are as may be."""
-        if self._order.held >= self._max_held:
-            return False
-        self._order.hold(state, offset)
-        return True
-
     def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:
         """One record that was fetched by its offset."""
         key = self._keys[i]
         ready = self._ready
-        state = self._order.keys.get((ready.batch.stream, key)) if key else None
-        if state is None:
+        if not key:
             return self._to_target(i, None)
+        place = (ready.batch.stream, key)
+        state = self._order.keys.get(place)
+        if state is None:
+            state = KeyState()
+            if not self._to_target(i, state):
+                return False
+            self._order.keys[place] = state
+            return True
         if self._most <= 0 or max(self._rooms.values()) <= 0:
             return False
         offset = ready.batch.base_offset + i
         if not may_go(self._order, state, offset, ready.marked):
+            self.put_off.append(offset)
             self.held.append(key)
             return True
         member = state.member
         if member is not None and self._rooms.get(id(member), 0) <= 0:
-            self._order.hold(state, offset)
+            self._put_off(state, offset)
             self.held.append(key)
             return True
         if ready.marked:
@@ -168,6 +171,17 @@ class Walk:
             self._to(member, i, state)
             return True
         return self._to_target(i, state)
+
+    def _hold(self, state: KeyState, offset: int) -> bool:
+        """Hold a record back, unless as many are as may be."""
+        if self._order.held >= self._max_held:
+            return False
+        self._put_off(state, offset)
+        return True
+
+    def _put_off(self, state: KeyState, offset: int) -> None:
+        self._order.hold(state, offset)
+        self.put_off.append(offset)
 
     def _to_target(self, i: int, state: KeyState | None) -> bool:
         rooms = self._rooms

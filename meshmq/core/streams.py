@@ -41,7 +41,9 @@ CheckBatch = Callable[[bytes, int], None]
 class Gate(Protocol):
     """Who looks at jobs before they are accepted (core/groups.py)."""
 
-    def judge(self, topic: str, count: int, data: bytes) -> tuple[str, str, int | None, int] | None: ...
+    def judge(
+        self, topic: str, count: int, data: bytes
+    ) -> tuple[str, str, int | None, int] | None: ...
 
     def accepted(self, topic: Topic, base: int, count: int, data: bytes) -> None: ...
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -500,15 +500,15 @@ class Referee:
         for offset in offsets:
             place = (row.topic, offset)
             case = self.case(group, place)
-            self._judge_hand_out(group, place, case, row, link, consumer)
             old = case.hold
+            if old is not None and self._lapsed(case, place, group):
+                self._failed_maybe(old, place, case)  # its Revoke had nowhere to go
+            self._judge_hand_out(group, place, case, row, link, consumer)
             if old is not None:
                 if old.is_claimed:
                     claimer = self.members.get((old.link, old.consumer))
                     if claimer is not None:
                         claimer.given_away.add(old.number)
-                # A Revoke may be on its way to who had it.
-                case.fails_max += 1
                 self._end_hold(old, [offset])
             if case.status != OPEN:
                 case.status = OPEN
@@ -556,16 +556,22 @@ class Referee:
         if row.attempt > self.world.wishes[group]["max_deliveries"]:
             fault("has more attempts than the group allows")
         if self._is_keyed(group):
-            for offset, other in self._earlier(group, place):
-                held_by = other.hold
-                if other.status != OPEN or other.excuse == PURGED or other.may_die:
-                    continue
-                if held_by is None:
-                    if self._is_over(group, (place[0], offset)):
-                        continue
+            self._judge_order(group, place, (link, consumer), fault)
+
+    def _judge_order(
+        self, group: str, place: Place, who: tuple[bytes, int], fault: Callable[[str], None]
+    ) -> None:
+        for offset, other in self._earlier(group, place):
+            held_by = other.hold
+            if other.status != OPEN or other.excuse == PURGED or other.may_die:
+                continue
+            if held_by is None:
+                # Delayed jobs come when they are due.
+                is_late = place[0].startswith("$delayed.") or (place[0], offset) in self.world.moved
+                if not is_late and not self._is_over(group, (place[0], offset)):
                     fault(f"overtakes {offset} of its key, which waits")
-                elif (held_by.link, held_by.consumer) != (link, consumer):
-                    fault(f"overtakes {offset} of its key, which {held_by.link!r} has")
+            elif (held_by.link, held_by.consumer) != who:
+                fault(f"overtakes {offset} of its key, which {held_by.link!r} has")
 
     def _is_over(self, group: str, place: Place) -> bool:
         """Whether a record that nobody has is none that the group will hand out."""
