@@ -213,6 +213,7 @@ class Hands(Waiting):
                 state.queued -= 1
                 if state.is_held_up:
                     order.hold(state, b.base_offset + i)
+                    order.unbind(state)
                     freed.append(key)
                 else:
                     order.given(state, member)
@@ -232,7 +233,7 @@ class Hands(Waiting):
     def _may_go(self, order: KeyOrder, state: KeyState, offset: int, marked: bool) -> bool:
         """Whether a record fetched by its offset goes out now; else it waits for its turn."""
         if marked:
-            if state.out or state.failed[:1] != [offset]:
+            if state.out or state.queued or state.failed[:1] != [offset]:
                 self._blocked.add((self._fetcher.wanted[0], offset))
                 return False
             return True

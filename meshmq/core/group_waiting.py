@@ -338,6 +338,7 @@ class Waiting(Journaling):
                 state = order.keys[b.stream, key]
                 state.queued -= 1
                 order.hold(state, b.base_offset + i)
+                order.unbind(state)
                 freed[b.stream, key] = None
             self._unpin(ready, 1)
         member.pending.clear()
@@ -452,7 +453,8 @@ class Waiting(Journaling):
             state = order.keys.get((stream, key))
             if state is None:
                 continue
-            if state.failed and not state.out and (stream, state.failed[0]) in self._blocked:
+            is_free = not (state.out or state.queued)
+            if is_free and state.failed and (stream, state.failed[0]) in self._blocked:
                 self._blocked.discard((stream, state.failed[0]))
                 mark = self.state.marks.get((stream, state.failed[0]))
                 self._push_again(stream, state.failed[0], mark.priority if mark else 0)

@@ -338,6 +338,33 @@ def test_a_key_stays_with_its_member_while_something_of_it_is_in_flight(bench):
     assert (mine == []) != (theirs == [])
 
 
+@pytest.mark.parametrize("ending", ["ack", "leave"])
+def test_a_failed_record_is_due_while_its_key_waits_for_room_at_a_member(bench, ending):
+    others(bench)
+    bench.consume("g", "a", order="key", prefetch=2)
+    bench.put("a", b"k1", b"y1", b"y2", b"k2", keys=[b"k", b"y", b"y", b"k"])
+    k1, y1 = bench.got()
+    bench.consume("g", "a", order="key", prefetch=50, link=OTHER_LINK)
+    bench.nack(k1, delay_s=0.1)
+    (y2,) = bench.got()  # and so there is no room for k2 again
+    bench.wait(SECOND)
+    assert bench.got() == bench.got(OTHER_LINK) == []
+    if ending == "leave":
+        bench.leave()
+    else:
+        bench.ack(y1, y2)
+    seen = []
+    for _ in range(4):
+        bench.wait(MS)
+        for link in (LINK, OTHER_LINK):
+            got = bench.got(link)
+            seen += [v for v, *_ in got if v[:1] == b"k"]
+            if got:
+                bench.ack(*got, link=link)
+    assert seen == [b"k1", b"k2"]
+    assert bench.show("g")["records"] == 0
+
+
 def test_so_much_may_be_held_and_then_the_group_stops_and_says_why(bench):
     bench.consume("g", "a", order="key", max_held=3)
     bench.put("a", b"1", keys=[b"k"])
