@@ -117,7 +117,7 @@ class Hands(Waiting):
                 if not ready.runs:
                     self._used_up(ready)
                     continue
-                if ready.suspect and now_ns < self.grace_until_ns:
+                if ready.suspect and not ready.is_fetched and now_ns < self.grace_until_ns:
                     break  # their member may come back for them
                 return ready
             if not queue:
@@ -182,6 +182,8 @@ class Hands(Waiting):
             return self._hand_out_any(ready, members, most, now_ns)
         walk = _Walk(order, ready, members, keys, most, self.settings.max_held, now_ns)
         walked = walk.run(self._may_go)
+        if ready.suspect:
+            self._suspects.update((b.stream, offset) for offset in walk.kept)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
         self._release_keys(b.stream, walk.held)
@@ -213,6 +215,8 @@ class Hands(Waiting):
                 state.queued -= 1
                 if state.is_held_up:
                     order.hold(state, b.base_offset + i)
+                    if ready.suspect:
+                        self._suspects.add((b.stream, b.base_offset + i))
                     order.unbind(state)
                     freed.append(key)
                 else:
@@ -538,6 +542,7 @@ class _Walk:
     Attributes:
         given, queued: by member: the indices it gets now, and those it gets when it has room.
         held: keys of fetched records that were held back again.
+        kept: offsets of all that were held back.
     """
 
     def __init__(
@@ -558,6 +563,7 @@ class _Walk:
         self.given: dict[int, tuple[Member, list[int]]] = {}
         self.queued: dict[int, tuple[Member, list[int]]] = {}
         self.held: list[bytes] = []
+        self.kept: list[int] = []
 
     def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
         """Walk; return how many records left ``ready``."""
@@ -658,6 +664,7 @@ class _Walk:
         if self._order.held >= self._max_held:
             return False
         self._order.hold(state, offset)
+        self.kept.append(offset)
         return True
 
     def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:
@@ -672,11 +679,13 @@ class _Walk:
         offset = ready.batch.base_offset + i
         if not may_go(self._order, state, offset, ready.marked):
             self.held.append(key)
+            self.kept.append(offset)
             return True
         member = state.member
         if member is not None and self._rooms.get(id(member), 0) <= 0:
             self._order.hold(state, offset)
             self.held.append(key)
+            self.kept.append(offset)
             return True
         if ready.marked:
             state.failed = [o for o in state.failed if o != offset]

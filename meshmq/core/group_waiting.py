@@ -119,6 +119,7 @@ class Waiting(Journaling):
         self.schedule = Schedule()
         self.undertaker = Undertaker(self)
         self.adopted: set[tuple[int, int]] = set()
+        self.started_ns: int | None = None  # when the node was, if the group was there before
         self.grace_until_ns = 0
         self._again: list[tuple[int, int, int]] = []  # (-priority, stream, offset)
         self._again_set: dict[tuple[int, int], int] = {}  # with the number of the push
@@ -197,6 +198,9 @@ class Waiting(Journaling):
             return  # cancelled, or moved to another time
         else:
             self.delayed -= 1
+        if self.started_ns is not None and due_ms <= self.wall_ms(self.started_ns):
+            # An earlier life of the node may have handed it out, and not heard what became of it.
+            self._suspects.add((stream, offset))
         self._push_again(stream, offset, priority)
 
     def feed_sources(self) -> None:
@@ -338,6 +342,8 @@ class Waiting(Journaling):
                 state = order.keys[b.stream, key]
                 state.queued -= 1
                 order.hold(state, b.base_offset + i)
+                if ready.suspect:
+                    self._suspects.add((b.stream, b.base_offset + i))
                 order.unbind(state)
                 freed[b.stream, key] = None
             self._unpin(ready, 1)

@@ -8,6 +8,7 @@ from meshmq import limits
 from meshmq.core.journal import Delta
 from meshmq.frames import BACKOFF, NACK, HandOut, Holding, Settled, SettleRow
 from meshmq.limits import MS, SECOND
+from meshmq.names import JobId
 from tests.core.groups import GroupBench
 from tests.core.helpers import LINK, ORIGIN, OTHER_LINK
 from tests.core.nodes import WALL
@@ -385,11 +386,52 @@ def test_so_much_may_be_held_and_then_the_group_stops_and_says_why(bench):
     assert seen == [b"1", b"0", b"1", b"2", b"3", b"4"]
 
 
+def test_what_was_handed_out_before_a_kill_is_doubtful_though_its_key_held_it_back(bench):
+    bench.consume("g", "a", order="key")
+    bench.put("a", b"1", b"2", keys=[b"k", b"k"])
+    first, second = bench.got()
+    bench.ack(first, second, sync=False)
+    bench.crash()
+    bench.join()
+    bench.consume("g", "a", order="key", prefetch=1)
+    bench.wait(2 * SECOND)
+    (first,) = bench.got()
+    bench.nack(first)  # so the second one waits for its turn
+    seen = []
+    for _ in range(4):
+        bench.wait(MS)
+        seen += bench.got()
+        bench.ack(*seen[-1:])
+    assert [(v, row.attempt, row.maybe_duplicate) for v, _, _, row in seen[-2:]] == [
+        (b"1", 2, False), (b"2", 1, True),
+    ]  # fmt: skip
+
+
 # -- queues ----------------------------------------------------------------------------------------
 
 
 def queue(bench, **settings):
     bench.done("group.create", group="q", kind="queue", **settings)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_late_job_that_a_kill_may_have_undone_is_doubtful(bench, moved):
+    queue(bench)
+    bench.consume("q", kind="queue")
+    bench.put("$delayed.q", b"1", due_ms=wall_ms(bench, 60 if moved else 1))
+    bench.put("$delayed.q", b"2", due_ms=wall_ms(bench, 30))
+    if moved:
+        job = str(JobId.of("$delayed.q", ORIGIN.hex(), 0))
+        bench.done("queue.reschedule", queue="q", job=job, due_ms=wall_ms(bench, 1))
+    bench.wait(2 * SECOND)
+    (item,) = bench.got()
+    bench.ack(item, sync=False)
+    bench.crash()
+    bench.join()
+    bench.consume("q", kind="queue")
+    bench.wait(40 * SECOND)
+    seen = [(v, row.attempt, row.maybe_duplicate) for v, _, _, row in bench.got()]
+    assert seen[:2] == [(b"1", 1, True), (b"2", 1, False)]
 
 
 def test_jobs_come_by_priority_and_in_order_within_it(bench):
