@@ -276,3 +276,6 @@ VERBS: dict[str, Verb] = {
     "dlq.replay": Clerk.dead_replay,
     "dlq.purge": Clerk.dead_purge,
 }
+
+CHANGING = frozenset(VERBS) - {"group.list", "group.show", "dlq.show"}
+"""Those whose answer means that the change is kept."""
