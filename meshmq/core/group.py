@@ -223,7 +223,8 @@ class Group(Hands):
         self.delayed = self.retrying = 0
         if self.by_key is not None:
             self.by_key.clear()
-        self._fetcher.reading = 0
+        for fetcher in self._fetchers:
+            fetcher.reading = 0
         for source in self.sources:
             source.trail.clear()
             source.seen.clear()

@@ -112,7 +112,7 @@ class Hands(Waiting):
                 if not ready.runs:
                     self._used_up(ready)
                     continue
-                if ready.suspect and now_ns < self.grace_until_ns:
+                if ready.suspect and not ready.is_fetched and now_ns < self.grace_until_ns:
                     break  # their member may come back for them
                 return ready
             if not queue:
@@ -213,6 +213,7 @@ class Hands(Waiting):
                     order.hold(state, b.base_offset + i)
                     if ready.suspect:
                         self._suspects.add((b.stream, b.base_offset + i))
+                    order.unbind(state)
                     freed.append(key)
                 else:
                     order.given(state, member)
@@ -229,11 +230,13 @@ class Hands(Waiting):
                 self._unpin(ready, 1)
             self._release_keys(b.stream, freed)
 
-    def _may_go(self, order: KeyOrder, state: KeyState, offset: int, marked: bool) -> bool:
+    def _may_go(
+        self, order: KeyOrder, state: KeyState, stream: int, offset: int, marked: bool
+    ) -> bool:
         """Whether a record fetched by its offset goes out now; else it waits for its turn."""
         if marked:
-            if state.out or state.failed[:1] != [offset]:
-                self._blocked.add((self._fetcher.wanted[0], offset))
+            if state.out or state.queued or state.failed[:1] != [offset]:
+                self._blocked.add((stream, offset))
                 return False
             return True
         if state.released:

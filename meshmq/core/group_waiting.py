@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 DELAYED, RETRY = 10, 11
 AGAIN_MAX = 50_000  # records to be handed out by their offset; what is due beyond waits on
 KEY_READY_SHARE = 4  # so many times more is read ahead where keys bind records to members
+FETCHES = 8  # reads of such records at a time
 FETCH_NEAR = 4096  # offsets: what is due within so many is fetched in one read
 
 
@@ -81,10 +82,10 @@ class _Fetcher(Reader):
         self.pushes = 0
 
     def take(self, batches: list[StoredBatch]) -> None:
-        self.owner.on_fetched(batches)
+        self.owner.on_fetched(self, batches)
 
     def read_done(self) -> None:
-        self.owner.on_fetch_done()
+        self.owner.on_fetch_done(self)
 
 
 class Waiting(Journaling):
@@ -119,13 +120,15 @@ class Waiting(Journaling):
         self.schedule = Schedule()
         self.undertaker = Undertaker(self)
         self.adopted: set[tuple[int, int]] = set()
+        self.started_ns: int | None = None  # when the node was, if the group was there before
         self.grace_until_ns = 0
         self._again: list[tuple[int, int, int]] = []  # (-priority, stream, offset)
         self._again_set: dict[tuple[int, int], int] = {}  # with the number of the push
         self._pushes = 0
         self._suspects: set[tuple[int, int]] = set()
         self._blocked: set[tuple[int, int]] = set()  # failed and due, but their key is in flight
-        self._fetcher = _Fetcher(self)
+        count = 1 if self.by_key is not None else FETCHES
+        self._fetchers = [_Fetcher(self) for _ in range(count)]
         self._deadlines: list[tuple[int, int]] = []
         self._version = 0
         self._tokens = 0.0
@@ -175,7 +178,7 @@ class Waiting(Journaling):
 
     def close(self) -> None:
         """Read no more."""
-        for reader in (*self.sources, self._fetcher, self.undertaker):
+        for reader in (*self.sources, *self._fetchers, self.undertaker):
             self.feed.remove_reader(reader)
 
     def wall_ms(self, now_ns: int) -> int:
@@ -198,6 +201,9 @@ class Waiting(Journaling):
             return  # cancelled, or moved to another time
         else:
             self.delayed -= 1
+        if self.started_ns is not None and due_ms <= self.wall_ms(self.started_ns):
+            # An earlier life of the node may have handed it out, and not heard what became of it.
+            self._suspects.add((stream, offset))
         self._push_again(stream, offset, priority)
 
     def feed_sources(self) -> None:
@@ -345,6 +351,7 @@ class Waiting(Journaling):
                 order.hold(state, b.base_offset + i)
                 if ready.suspect:
                     self._suspects.add((b.stream, b.base_offset + i))
+                order.unbind(state)
                 freed[b.stream, key] = None
             self._unpin(ready, 1)
         member.pending.clear()
@@ -361,31 +368,38 @@ class Waiting(Journaling):
             self.wake()
 
     def _fetch_again(self) -> None:
-        """Read the batch of the first record that is to be handed out by its offset."""
-        again = self._again
-        while again and (again[0][1], again[0][2]) not in self._again_set:
-            heapq.heappop(again)
-        if not again or self._fetcher.reading:
-            return
-        _, stream, offset = again[0]
-        topic = self.topics.by_stream.get(stream)
-        if topic is None or offset < topic.first_offset:
-            heapq.heappop(again)
-            self._again_set.pop((stream, offset), None)
-            self.forget(stream, offset)
-            self._fetch_again()
-            return
-        near = heapq.nsmallest(2, again)[-1] if len(again) < 64 else again[1]
-        dense = near[1] == stream and near[2] - offset < FETCH_NEAR
-        self._fetcher.wanted = (stream, offset)
-        self._fetcher.pushes = self._pushes
-        self.feed.fetch(self._fetcher, stream, offset, limits.GROUP_READ_BYTES_MAX if dense else 1)
+        """Read batches of records that are to be handed out by their offset, the first ones
+        first; by key one read at a time, since each must see what the one before brought."""
+        for fetcher in self._fetchers:
+            if not fetcher.reading:
+                key = self._pop_again()
+                if key is None:
+                    return
+                fetcher.wanted = key
+                fetcher.pushes = self._pushes
+                near = self._again[0] if self._again else (0, 0, 0)
+                dense = near[1] == key[0] and near[2] - key[1] < FETCH_NEAR
+                self.feed.fetch(fetcher, *key, limits.GROUP_READ_BYTES_MAX if dense else 1)
 
-    def on_fetched(self, batches: list[StoredBatch]) -> None:
+    def _pop_again(self) -> tuple[int, int] | None:
+        """The first record that is still wanted, taken off the heap."""
+        again, wanted = self._again, self._again_set
+        while again:
+            _, stream, offset = heapq.heappop(again)
+            if (stream, offset) not in wanted:
+                continue
+            topic = self.topics.by_stream.get(stream)
+            if topic is not None and offset >= topic.first_offset:
+                return stream, offset
+            del wanted[stream, offset]
+            self.forget(stream, offset)
+        return None
+
+    def on_fetched(self, fetcher: _Fetcher, batches: list[StoredBatch]) -> None:
         """What ``_fetch_again`` asked for; it may hold more of what is wanted."""
         again = self._again_set
         # What was pushed since the read was ordered may come after others of its key.
-        most = self._fetcher.pushes
+        most = fetcher.pushes
         for b in batches:
             stream = b.stream
             end = b.base_offset + b.count
@@ -402,12 +416,12 @@ class Waiting(Journaling):
                 self._queue_again(b, wanted)
         self.wake()
 
-    def on_fetch_done(self) -> None:
+    def on_fetch_done(self, fetcher: _Fetcher) -> None:
         """What was asked for and did not come is no longer in the log."""
-        key = self._fetcher.wanted
-        if key in self._again_set:
-            self._again_set.pop(key, None)
-            self.forget(*key)
+        serial = self._again_set.get(fetcher.wanted)
+        if serial is not None and serial <= fetcher.pushes:
+            del self._again_set[fetcher.wanted]
+            self.forget(*fetcher.wanted)
         self.wake()
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
@@ -471,7 +485,8 @@ class Waiting(Journaling):
             state = order.keys.get((stream, key))
             if state is None:
                 continue
-            if state.failed and not state.out and (stream, state.failed[0]) in self._blocked:
+            is_free = not (state.out or state.queued)
+            if is_free and state.failed and (stream, state.failed[0]) in self._blocked:
                 self._blocked.discard((stream, state.failed[0]))
                 mark = self.state.marks.get((stream, state.failed[0]))
                 self._push_again(stream, state.failed[0], mark.priority if mark else 0)

@@ -117,6 +117,7 @@ class Groups:
         """The first event is at hand: members of before may come back for what they hold."""
         self._is_started = True
         for group in self.by_name.values():
+            group.started_ns = now_ns
             group.grace_until_ns = now_ns + limits.STARTED_NS
             self.shared.woken.add(group)
 

@@ -105,8 +105,13 @@ class KeyOrder:
         state = self.keys.get((stream, key))
         if state is not None and state.out:
             state.out -= 1
-            if not state.out and not state.queued:
-                state.member = None
+            self.unbind(state)
+
+    @staticmethod
+    def unbind(state: KeyState) -> None:
+        """With nothing of it at its member or on the way there a key is anybody's."""
+        if not state.out and not state.queued:
+            state.member = None
 
     def release(self, stream: int, key: bytes) -> list[int]:
         """What of the key may be fetched now; forgets keys of which nothing is left."""

@@ -16,6 +16,10 @@ PATIENCE_NS = 200 * limits.MS
 others go on: fetching them again costs ten times what waiting does."""
 
 
+MayGo = Callable[[KeyOrder, KeyState, int, int, bool], bool]
+"""Whether a fetched record may go now: its key's state, stream, offset, whether it is marked."""
+
+
 class Walk:
     """One walk over the front of a batch in a group in order of keys.
 
@@ -45,7 +49,7 @@ class Walk:
         self.held: list[bytes] = []
         self.put_off: list[int] = []
 
-    def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
+    def run(self, may_go: MayGo) -> int:
         """Walk; return how many records left ``ready``."""
         runs = self._ready.runs
         walked = 0
@@ -139,7 +143,7 @@ class Walk:
         self._to(member, i, state)
         return True
 
-    def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:
+    def _again(self, i: int, may_go: MayGo) -> bool:
         """One record that was fetched by its offset."""
         key = self._keys[i]
         ready = self._ready
@@ -156,7 +160,7 @@ class Walk:
         if self._most <= 0 or max(self._rooms.values()) <= 0:
             return False
         offset = ready.batch.base_offset + i
-        if not may_go(self._order, state, offset, ready.marked):
+        if not may_go(self._order, state, place[0], offset, ready.marked):
             self.put_off.append(offset)
             self.held.append(key)
             return True
