@@ -59,6 +59,11 @@ class Undertaker(Reader):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def dying(self) -> int:
+        """Records of the group on their way to the dead letters."""
+        return len(self._waiting) - sum(self._waiting.values())
+
     def has(self, stream: int, offset: int) -> bool:
         return (stream, offset) in self._waiting
 

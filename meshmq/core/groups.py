@@ -45,11 +45,12 @@ JOURNAL_BYTES = 64 * limits.MIB  # a copy that is further behind begins with a s
 
 
 class Verdict(NamedTuple):
-    """What a queue says to a batch of jobs: a refusal, or that it has the job already."""
+    """What a queue says to a batch of jobs: a refusal, or where it has the job already."""
 
     code: str = ""
     message: str = ""
     offset: int | None = None
+    stream: int = 0
 
 
 class Groups:
@@ -264,13 +265,18 @@ class Groups:
                 f"queue {settings.name!r} has {settings.max_bytes} bytes of jobs, its limit",
             )
         options = self._tools.options(data)
+        if group.by_key is not None and options is not None and options.priority:
+            return Verdict(
+                "invalid-argument",
+                f"queue {settings.name!r} keeps its jobs in order of keys: they have no priorities",
+            )
         if options is None or not options.dedup:
             return None
         dedups = group.state.dedups
         forget_dedups(dedups, settings.dedup_ns, self.shared.wall_now_ms)
         found = dedups.get(options.dedup)
         if found is not None:
-            return Verdict(offset=found[1])
+            return Verdict(offset=found[1], stream=found[0])
         if len(dedups) >= limits.DEDUP_IDS_MAX:
             return Verdict("limit", f"the queue remembers {limits.DEDUP_IDS_MAX} ids, its limit")
         return None
