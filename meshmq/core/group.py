@@ -71,11 +71,7 @@ class Group(Hands):
             return False
         if mark is None and offset in self.state.settled(stream):
             return False
-        return not any(
-            h.stream == stream and o == offset
-            for h in self.hand_outs.values()
-            for o in map(h.offset_of, h.indices(h.left))
-        )
+        return not any(h.has(stream, offset) for h in self.hand_outs.values())
 
     def _is_delayed(self, stream: int, offset: int) -> bool:
         delayed = next((s for s in self.sources if s.index == DELAYED), None)
@@ -167,11 +163,7 @@ class Group(Hands):
 
     def purge(self) -> int:
         """Settle everything that is not in a member's hands; return how many records."""
-        held = {
-            (h.stream, offset)
-            for h in self.hand_outs.values()
-            for offset in map(h.offset_of, h.indices(h.left))
-        }
+        held = self.held()
         before = self.backlog
         self._drop_all_pending()
         for key in [k for k in self.state.marks if k not in held]:
