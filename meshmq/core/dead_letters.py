@@ -12,6 +12,7 @@ the original topic do not get it twice.
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 ERROR, REASON, ATTEMPTS, FIRST, LAST = "$error", "$reason", "$attempts", "$first-time", "$last-time"
 TOPIC, STREAM, OFFSET, GROUP, REPLAYS = "$topic", "$stream", "$offset", "$group", "$replays"
 ERROR_CHARACTERS_MAX = 512
+_COUNT = re.compile("[0-9]{1,18}")  # a program may write anything into its headers
 
 
 Lineage = Callable[[int, Mapping[str, str]], dict[str, str]]
@@ -168,7 +170,7 @@ class Undertaker(Reader):
             kept = {k: v for k, v in had.items() if not k.startswith("$")}
             kept |= {k: had[k] for k in (TOPIC, STREAM, OFFSET, GROUP) if k in had}
             replays = had.get(REPLAYS, "0")
-            kept[REPLAYS] = str(int(replays) + 1 if replays.isdigit() else 1)
+            kept[REPLAYS] = str(int(replays) + 1 if _COUNT.fullmatch(replays) else 1)
             return kept
 
         self._move(retries_of(self._owner.settings.name), b, offsets, lineage)

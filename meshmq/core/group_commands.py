@@ -249,12 +249,20 @@ def _are_ranges(ranges: Any) -> bool:
 
 
 def _overlap(runs: list[tuple[int, int]], ranges: list[list[int]]) -> list[tuple[int, int]]:
-    found = []
-    for first, n in runs:
-        for begin, count in ranges:
-            low, high = max(first, begin), min(first + n, begin + count)
+    """What of ``runs``, which are in order, ``ranges`` name; each record once."""
+    found: list[tuple[int, int]] = []
+    at = end = 0
+    for begin, count in sorted(ranges):
+        begin, end = max(begin, end), max(begin + count, end)
+        while at < len(runs) and sum(runs[at]) <= begin:
+            at += 1
+        here = at
+        while here < len(runs) and runs[here][0] < end:
+            low, high = max(runs[here][0], begin), min(sum(runs[here]), end)
             if low < high:
                 found.append((low, high - low))
+            here += 1
+        at = max(at, here - 1)
     return found
 
 

@@ -41,6 +41,7 @@ from meshmq.errors import GroupNotFound, LimitReached
 from meshmq.frames import Body, HandOut, Revoke
 from meshmq.names import JOURNAL, dead_letters_of, lane_of, queue_of, retries_of
 
+NUMBERS_A_LIFE = 1 << 44
 JOURNAL_BYTES = 64 * limits.MIB  # a copy that is further behind begins with a snapshot
 
 
@@ -73,7 +74,7 @@ class Groups:
         self._topics = topics
         self._feed = feed
         self._tools = tools
-        self._next_number = entropy.getrandbits(48) << 14 | 1
+        self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
         self.shared = Shared(state.origin, entropy, self._number)
         self._next_id = state.journal.next_id
         self.transactions = dict(state.journal.transactions)
@@ -98,6 +99,10 @@ class Groups:
     def _number(self) -> int:
         self._next_number += 1
         return self._next_number
+
+    def is_of_this_life(self, number: int) -> bool:
+        """Whether a hand-out's number is, or will be, one of this life of the node."""
+        return 0 <= number - self._first_number < NUMBERS_A_LIFE
 
     def _open(self, state: GroupState, is_new: bool = False) -> Group:
         group = Group(state, self._topics, self._feed, self._tools, self.shared)
@@ -406,7 +411,9 @@ class Groups:
             self.start(now_ns)
         # Before what is handed out: nobody is told of a record twice, or of more than it asked for.
         for member, rows in shared.revoked:
-            self.sends.append((member.link, Revoke(member.consumer, rows)))
+            for i in range(0, len(rows), limits.FRAME_BATCHES_MAX):
+                part = rows[i : i + limits.FRAME_BATCHES_MAX]
+                self.sends.append((member.link, Revoke(member.consumer, part)))
         shared.revoked.clear()
         for _ in range(3):  # reads from memory may bring more at once
             if not shared.woken:

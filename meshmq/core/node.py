@@ -38,6 +38,7 @@ from meshmq.core.session import Session, SessionState
 from meshmq.core.streams import Streams
 from meshmq.core.topics import Topics
 from meshmq.core.transact import transact
+from meshmq.errors import BadFrame
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -266,7 +267,10 @@ class Node:
             case Unsubscribe(number):
                 self.delivery.unsubscribe(link, number)
             case Settle():
-                self.groups.members.settle(link, body, now_ns)
+                try:
+                    self.groups.members.settle(link, body, now_ns)
+                except BadFrame as error:
+                    self._on_bad_frame(link, str(error), now_ns)
             case Consume():
                 self.groups.members.consume(link, peer.hello, body, now_ns)
             case Leave():
