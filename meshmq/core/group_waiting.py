@@ -39,7 +39,8 @@ DELAYED, RETRY = 10, 11
 AGAIN_MAX = 50_000  # records to be handed out by their offset; what is due beyond waits on
 KEY_READY_SHARE = 4  # so many times more is read ahead where keys bind records to members
 FETCHES = 8  # reads of such records at a time
-FETCH_NEAR = 4096  # offsets: what is due within so many is fetched in one read
+RUN_MAX = 1024  # records fetched in one read ...
+RUN_GAP = 8  # ... of which each is at most so many offsets behind the one before
 
 
 @dataclass(slots=True)
@@ -73,12 +74,12 @@ class Shared:
 class _Fetcher(Reader):
     """Brings the batches of records that are handed out by their offset."""
 
-    __slots__ = ("owner", "pushes", "wanted")
+    __slots__ = ("owner", "pushes", "run")
 
     def __init__(self, owner: Waiting) -> None:
         super().__init__("", 1 << 62, 1 << 62, is_live=True)
         self.owner = owner
-        self.wanted = (0, 0)
+        self.run: list[tuple[int, int]] = []
         self.pushes = 0
 
     def take(self, batches: list[StoredBatch]) -> None:
@@ -372,28 +373,37 @@ class Waiting(Journaling):
         first; by key one read at a time, since each must see what the one before brought."""
         for fetcher in self._fetchers:
             if not fetcher.reading:
-                key = self._pop_again()
-                if key is None:
+                run = self._pop_run()
+                if not run:
                     return
-                fetcher.wanted = key
+                fetcher.run = run
                 fetcher.pushes = self._pushes
-                near = self._again[0] if self._again else (0, 0, 0)
-                dense = near[1] == key[0] and near[2] - key[1] < FETCH_NEAR
-                self.feed.fetch(fetcher, *key, limits.GROUP_READ_BYTES_MAX if dense else 1)
+                size = 1  # its own batch, however large
+                if len(run) > 1:
+                    span = run[-1][1] - run[0][1] + 1
+                    each = self.backlog_bytes / self.backlog if self.backlog else 0
+                    size = min(limits.GROUP_READ_BYTES_MAX, int(span * each) + 1)
+                self.feed.fetch(fetcher, *run[0], size)
 
-    def _pop_again(self) -> tuple[int, int] | None:
-        """The first record that is still wanted, taken off the heap."""
+    def _pop_run(self) -> list[tuple[int, int]]:
+        """The first records that are still wanted, taken off the heap: one, or as many as lie
+        close together in the log, for one read."""
+        run: list[tuple[int, int]] = []
         again, wanted = self._again, self._again_set
-        while again:
-            _, stream, offset = heapq.heappop(again)
+        while again and len(run) < RUN_MAX:
+            _, stream, offset = again[0]
+            if run and (stream != run[-1][0] or offset - run[-1][1] > RUN_GAP):
+                break
+            heapq.heappop(again)
             if (stream, offset) not in wanted:
                 continue
             topic = self.topics.by_stream.get(stream)
             if topic is not None and offset >= topic.first_offset:
-                return stream, offset
+                run.append((stream, offset))
+                continue
             del wanted[stream, offset]
             self.forget(stream, offset)
-        return None
+        return run
 
     def on_fetched(self, fetcher: _Fetcher, batches: list[StoredBatch]) -> None:
         """What ``_fetch_again`` asked for; it may hold more of what is wanted."""
@@ -417,11 +427,19 @@ class Waiting(Journaling):
         self.wake()
 
     def on_fetch_done(self, fetcher: _Fetcher) -> None:
-        """What was asked for and did not come is no longer in the log."""
-        serial = self._again_set.get(fetcher.wanted)
-        if serial is not None and serial <= fetcher.pushes:
-            del self._again_set[fetcher.wanted]
-            self.forget(*fetcher.wanted)
+        """The first record asked for is no longer in the log if it did not come; what else was
+        to come with it is asked for again."""
+        for i, key in enumerate(fetcher.run):
+            serial = self._again_set.get(key)
+            if serial is None or serial > fetcher.pushes:
+                continue
+            if i == 0:
+                del self._again_set[key]
+                self.forget(*key)
+            else:
+                mark = self.state.marks.get(key)
+                heapq.heappush(self._again, (-(mark.priority if mark else 0), *key))
+        fetcher.run = []
         self.wake()
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
