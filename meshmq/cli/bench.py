@@ -57,7 +57,8 @@ def _works_help() -> str:
     return (
         "durable-publish, durable-publish-many, durable-publish-aio, durable-e2e, "
         "topics-publish, topics-replay, transient-publish, transient-publish-many, replay, "
-        "replay-aio, fanout, latency, confirm-latency, steady, idle, memory; "
+        "replay-aio, fanout, latency, confirm-latency, steady, idle, memory, queue, queue-any, "
+        "queue-key, queue-backlog, queue-groups, queue-killed, queue-schedule; "
         "may be given more than once; all if left out"
     )
 

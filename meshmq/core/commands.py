@@ -192,7 +192,7 @@ def _status(
     return desk.status()
 
 
-AFTER_SYNC = frozenset({"producer.last"})
+AFTER_SYNC = frozenset({"producer.last"}) | group_commands.CHANGING
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
 
 VERBS: dict[str, Verb] = {

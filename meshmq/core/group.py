@@ -15,11 +15,13 @@ It knows nothing of frames' order or links' ends: core/groups.py brings what mem
 
 from __future__ import annotations
 
-from meshmq import limits
+from collections.abc import Iterator
+
 from meshmq.core.group_hands import Hands
 from meshmq.core.group_waiting import DELAYED
-from meshmq.core.hand_out import Source
+from meshmq.core.hand_out import Ready
 from meshmq.core.journal import MOVED, REJECTED, Mark
+from meshmq.core.log import StoredBatch
 
 
 class Group(Hands):
@@ -31,13 +33,13 @@ class Group(Hands):
             return False
         mark = self.state.marks.get((stream, offset))
         if mark is not None:
-            self.retrying -= (stream, offset) not in self._again_set
+            self.retrying -= not self._is_due(stream, offset)
         elif self._is_delayed(stream, offset):
             self.delayed -= 1
-        else:
-            self._lift_at(stream, offset)
         self._again_set.pop((stream, offset), None)
+        self._suspects.discard((stream, offset))
         self.settle_run(stream, offset, 1, mark is not None)
+        self.recount_trail(stream)
         self._version += 1
         self.gone(stream, offset, mark)
         return True
@@ -48,15 +50,14 @@ class Group(Hands):
             return False
         old = self.state.marks.get((stream, offset))
         if old is not None:
-            self.retrying -= (stream, offset) not in self._again_set
+            self.retrying -= not self._is_due(stream, offset)
         elif self._is_delayed(stream, offset):
             self.delayed -= 1
-        else:
-            self._lift_at(stream, offset)
         self._again_set.pop((stream, offset), None)
         priority = old.priority if old else 0
         mark = (old or Mark(0, 0))._replace(due_ms=due_ms, flags=MOVED, priority=priority)
         self.set_mark(stream, offset, mark)
+        self.recount_trail(stream)
         self.retrying += 1
         self.schedule.add(due_ms, stream, offset, priority)
         self._version += 1
@@ -73,6 +74,24 @@ class Group(Hands):
             return False
         return not any(h.has(stream, offset) for h in self.hand_outs.values())
 
+    def _is_due(self, stream: int, offset: int) -> bool:
+        """Whether a marked record has left the schedule: it is looked for, ready or in hands."""
+        if (stream, offset) in self._again_set or (stream, offset) in self._blocked:
+            return True
+        found = ((b.base_offset, ready.runs) for ready, b in self._marked_ready(stream))
+        if any(base + i <= offset < base + i + n for base, runs in found for i, n in runs):
+            return True
+        return any(
+            h.stream == stream and h.marked and offset in map(h.offset_of, h.indices(h.left))
+            for h in self.hand_outs.values()
+        )
+
+    def _marked_ready(self, stream: int) -> Iterator[tuple[Ready, StoredBatch]]:
+        for queue in self.ready.values():
+            for ready in queue:
+                if ready.marked and ready.batch.stream == stream:
+                    yield ready, ready.batch
+
     def _is_delayed(self, stream: int, offset: int) -> bool:
         delayed = next((s for s in self.sources if s.index == DELAYED), None)
         return (
@@ -80,24 +99,6 @@ class Group(Hands):
             and stream in delayed.streams
             and (stream, offset) not in self._again_set
         )
-
-    def _lift_at(self, stream: int, offset: int) -> None:
-        """A record leaves the trail of its source, if it was read."""
-        for source in self.sources:
-            for (s, base), entry in source.trail.items():
-                near = s == stream and base <= offset < base + limits.BATCH_RECORDS_MAX
-                if (
-                    near
-                    and offset < source.seen.get(stream, 0)
-                    and self._holds(source, s, base, offset)
-                ):
-                    self.lift(entry, 1)
-                    return
-
-    @staticmethod
-    def _holds(source: Source, stream: int, base: int, offset: int) -> bool:
-        """Whether no later batch of the trail begins at or before ``offset``."""
-        return not any(s == stream and base < b <= offset for s, b in source.trail)
 
     def forget_stream(self, stream: int) -> None:
         """A topic was deleted."""
@@ -109,7 +110,7 @@ class Group(Hands):
             if self.undertaker.has(*key):
                 self.undertaker.drop(*key)
             else:
-                self.retrying -= key not in self._again_set
+                self.retrying -= not self._is_due(*key)
             del self.state.marks[key]
         for key in [k for k in self._again_set if k[0] == stream]:
             del self._again_set[key]
@@ -152,12 +153,14 @@ class Group(Hands):
         settled = self.state.settled(stream)
         if settled.floor < before:
             self.pass_over(stream, settled.floor, before - settled.floor)
+            self.recount_trail(stream)
             self._version += 1
         for key in [k for k in self.state.marks if k[0] == stream and k[1] < before]:
             if not self.undertaker.has(*key):
-                self.retrying -= key not in self._again_set
+                self.retrying -= not self._is_due(*key)
                 self._again_set.pop(key, None)
                 self.forget(*key)
+        self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
         if self.by_key is not None:
             self.by_key.forget_offsets(stream, before)
 
@@ -177,13 +180,10 @@ class Group(Hands):
                     if offset > begin:
                         self.settle_run(stream, begin, offset - begin)
                     begin = offset + 1
-            for entry in source.trail.values():
-                entry.left = 0
-        for h in self.hand_outs.values():
-            if h.entry is not None and not h.marked:
-                h.entry.left += h.left.bit_count()
+                self.recount_trail(stream)
         self.schedule.clear()
         self._again_set.clear()
+        self._suspects.clear()
         self._blocked.clear()
         self.undertaker.clear()
         self.delayed = self.retrying = 0

@@ -23,7 +23,7 @@ def show(group: Group, topics: Topics, now_ms: int) -> dict[str, Any]:
     """One group as listings show it: records by where they are, ages in seconds."""
     settings = group.settings
     held = group.by_key.held if group.by_key is not None else 0
-    dying = len(group.undertaker)
+    dying = group.undertaker.dying
     stopped = group.is_stopped
     away = group.in_flight + group.delayed + group.retrying + held + dying
     oldest = oldest_ms(group)
@@ -284,3 +284,6 @@ VERBS: dict[str, Verb] = {
     "dlq.replay": Clerk.dead_replay,
     "dlq.purge": Clerk.dead_purge,
 }
+
+CHANGING = frozenset(VERBS) - {"group.list", "group.show", "dlq.show"}
+"""Those whose answer means that the change is kept."""

@@ -12,18 +12,16 @@ from __future__ import annotations
 import heapq
 import zlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from meshmq import limits
 from meshmq.core.group_waiting import AGAIN_MAX, Waiting
 from meshmq.core.hand_out import HandOut, Member, Ready
 from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_order import KeyOrder, KeyState
+from meshmq.core.key_walk import Walk
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 
-PATIENCE_NS = 200 * limits.MS
-"""How long a member may let its keys' records wait before they are held back, so that those of
-others go on: fetching them again costs ten times what waiting does."""
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
 
 
@@ -40,13 +38,9 @@ class Hands(Waiting):
             due.append(max(now_ns, at_ms * limits.MS - self.shared.wall_offset_ns))
         if self.grace_until_ns > now_ns and self.members:
             due.append(self.grace_until_ns)
-        if self.settings.rate and self._tokens < 1 and self.members and self._has_work:
+        if self._is_short:
             due.append(self._tokens_at_ns + int((1 - self._tokens) * 1e9 / self.settings.rate) + 1)
         return min(due) if due else None
-
-    @property
-    def _has_work(self) -> bool:
-        return bool(self._again) or any(self.ready.values())
 
     def tick(self, now_ns: int) -> None:
         """Take back what is over its time; what is due can be handed out."""
@@ -62,6 +56,7 @@ class Hands(Waiting):
         """Hand out what can be, within the members' room."""
         self._take_due(now_ns)
         self.undertaker.pump()
+        self._is_short = False
         members = self._takers()
         if not members:
             self.feed_sources()
@@ -146,6 +141,7 @@ class Hands(Waiting):
         passed = max(0, now_ns - self._tokens_at_ns)
         self._tokens = min(burst, self._tokens + passed * rate / 1e9)
         self._tokens_at_ns = now_ns
+        self._is_short = self._tokens < 1
         return min(most, int(self._tokens))
 
     def _hand_out_any(self, ready: Ready, members: Sequence[Member], most: int, now_ns: int) -> int:
@@ -181,10 +177,12 @@ class Hands(Waiting):
         keys = ready.records.keys
         if keys is None:
             return self._hand_out_any(ready, members, most, now_ns)
-        walk = _Walk(order, ready, members, keys, most, self.settings.max_held, now_ns)
+        walk = Walk(order, ready, members, keys, most, self.settings.max_held, now_ns)
         walked = walk.run(self._may_go)
         for member, indices in walk.given.values():
             self._give(ready, member, indices, keys, now_ns)
+        if ready.suspect:
+            self._suspects.update((b.stream, offset) for offset in walk.put_off)
         self._release_keys(b.stream, walk.held)
         for member, indices in walk.queued.values():
             member.pending.append((ready, indices, now_ns))
@@ -214,6 +212,8 @@ class Hands(Waiting):
                 state.queued -= 1
                 if state.is_held_up:
                     order.hold(state, b.base_offset + i)
+                    if ready.suspect:
+                        self._suspects.add((b.stream, b.base_offset + i))
                     freed.append(key)
                 else:
                     order.given(state, member)
@@ -276,6 +276,8 @@ class Hands(Waiting):
         )  # fmt: skip
         member.rows.append((row, payload))
         self.touched[id(member)] = member
+        if self._suspects:
+            self._suspects.difference_update((b.stream, base + i) for i in indices)
         self.handed_total += n
         if ready.attempt > 1 or ready.suspect:
             self.redelivered += n
@@ -388,6 +390,7 @@ class Hands(Waiting):
                 self.by_key.fail(h.stream, key, offset)
                 self._revoke_later(h.stream, key, offset)
             if dies:
+                self._suspects.discard((h.stream, offset))
                 self.undertaker.bury(h.stream, offset)
             else:
                 self.retrying += 1
@@ -485,7 +488,7 @@ class Hands(Waiting):
                     bits |= 1 << index
             if bits:
                 self.revoke(h, bits)
-                self.give_back(h, bits, False)
+                self.give_back(h, bits, True)  # nobody knows which of them are begun
 
     def adopt(self, member: Member, h: HandOut) -> None:
         """A member that comes back goes on with what it holds."""
@@ -494,6 +497,11 @@ class Hands(Waiting):
             self.adopted.add((h.stream, offset))
             self._again_set.pop((h.stream, offset), None)
             self._suspects.discard((h.stream, offset))
+        if not h.marked:
+            for source in self.sources:
+                for (stream, base), entry in source.trail.items():
+                    if self._is_of(h, stream, base, entry.count):
+                        h.entry = entry
         self._version += 1
         self._hold(h)
 
@@ -542,177 +550,3 @@ class Hands(Waiting):
     def reads(self, stream: int) -> bool:
         """Whether the group takes what is in a stream."""
         return any(stream in self.feed.streams_of(source) for source in self.sources)
-
-
-class _Walk:
-    """One walk over the front of a batch in a group in order of keys.
-
-    Attributes:
-        given, queued: by member: the indices it gets now, and those it gets when it has room.
-        held: keys of fetched records that were held back again.
-    """
-
-    def __init__(
-        self, order: KeyOrder, ready: Ready, members: Sequence[Member], keys: Sequence[bytes],
-        most: int, max_held: int, now_ns: int,
-    ) -> None:  # fmt: skip
-        self._max_held = max_held
-        self._patient_until = now_ns - PATIENCE_NS
-        self._order = order
-        self._ready = ready
-        self._members = members
-        self._keys = keys
-        self._most = most
-        b = ready.batch
-        record_bytes = len(b.payload) / b.count
-        self._rooms = {id(m): m.room(record_bytes) for m in members}
-        self._target = max(members, key=lambda m: self._rooms[id(m)])
-        self.given: dict[int, tuple[Member, list[int]]] = {}
-        self.queued: dict[int, tuple[Member, list[int]]] = {}
-        self.held: list[bytes] = []
-
-    def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
-        """Walk; return how many records left ``ready``."""
-        runs = self._ready.runs
-        walked = 0
-        while runs:
-            index, count = runs[0]
-            if self._ready.is_fetched:
-                done = 0
-                while done < count and self._again(index + done, may_go):
-                    done += 1
-            else:
-                done = self._run_fresh(index, count)
-            walked += done
-            if done < count:
-                runs[0] = (index + done, count - done)
-                break
-            runs.popleft()
-        return walked
-
-    def _run_fresh(self, index: int, count: int) -> int:
-        """Walk a run of what the log has; return how many records left it. The common case,
-        whose calls would cost as much as it does itself, stands here."""
-        states, rooms = self._order.keys, self._rooms
-        stream, given = self._ready.batch.stream, self.given
-        keys = self._keys
-        for i in range(index, index + count):
-            key = keys[i]
-            if key and self._most > 0:
-                place = (stream, key)
-                state = states.get(place)
-                member: Member | None = None
-                if state is None:
-                    if rooms[id(self._target)] > 0:
-                        member = self._target
-                        states[place] = KeyState(member, 1)
-                elif (
-                    state.member is not None
-                    and not state.queued
-                    and not state.is_held_up
-                    and rooms.get(id(state.member), 0) > 0
-                ):
-                    member = state.member
-                    state.out += 1
-                if member is not None:
-                    known = id(member)
-                    rooms[known] -= 1
-                    self._most -= 1
-                    found = given.get(known)
-                    if found is None:
-                        found = given[known] = (member, [])
-                    found[1].append(i)
-                    continue
-            if not self._fresh(i):
-                return i - index
-        return count
-
-    def _fresh(self, i: int) -> bool:
-        """One record as the log has it; False if it must wait where it is."""
-        key = self._keys[i]
-        if not key:
-            return self._to_target(i, None)
-        ready, order = self._ready, self._order
-        place = (ready.batch.stream, key)
-        state = order.keys.get(place)
-        if state is None:
-            state = KeyState()
-            if not self._to_target(i, state):
-                return False
-            order.keys[place] = state
-            return True
-        offset = ready.batch.base_offset + i
-        if state.is_held_up:
-            return self._hold(state, offset)
-        member = state.member
-        if member is None:
-            return self._to_target(i, state)
-        known = id(member)
-        if state.queued or self._rooms.get(known, 0) <= 0 or self._most <= 0:
-            mine = self.queued.get(known)
-            waiting = member.pending_count + (len(mine[1]) if mine is not None else 0)
-            if known not in self._rooms:
-                return self._hold(state, offset)
-            if waiting >= member.prefetch_records:
-                if not member.pending or member.pending[0][2] > self._patient_until:
-                    return False
-                return self._hold(state, offset)
-            if mine is None:
-                mine = self.queued[known] = (member, [])
-            mine[1].append(i)
-            state.queued += 1
-            return True
-        self._to(member, i, state)
-        return True
-
-    def _hold(self, state: KeyState, offset: int) -> bool:
-        """Hold a record back, unless as many are as may be."""
-        if self._order.held >= self._max_held:
-            return False
-        self._order.hold(state, offset)
-        return True
-
-    def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:
-        """One record that was fetched by its offset."""
-        key = self._keys[i]
-        ready = self._ready
-        state = self._order.keys.get((ready.batch.stream, key)) if key else None
-        if state is None:
-            return self._to_target(i, None)
-        if self._most <= 0 or max(self._rooms.values()) <= 0:
-            return False
-        offset = ready.batch.base_offset + i
-        if not may_go(self._order, state, offset, ready.marked):
-            self.held.append(key)
-            return True
-        member = state.member
-        if member is not None and self._rooms.get(id(member), 0) <= 0:
-            self._order.hold(state, offset)
-            self.held.append(key)
-            return True
-        if ready.marked:
-            state.failed = [o for o in state.failed if o != offset]
-        if member is not None:
-            self._to(member, i, state)
-            return True
-        return self._to_target(i, state)
-
-    def _to_target(self, i: int, state: KeyState | None) -> bool:
-        rooms = self._rooms
-        if rooms[id(self._target)] <= 0:
-            self._target = max(self._members, key=lambda m: rooms[id(m)])
-        if rooms[id(self._target)] <= 0 or self._most <= 0:
-            return False
-        self._to(self._target, i, state)
-        return True
-
-    def _to(self, member: Member, i: int, state: KeyState | None) -> None:
-        if state is not None:
-            state.member = member
-            state.out += 1
-        self._rooms[id(member)] -= 1
-        self._most -= 1
-        found = self.given.get(id(member))
-        if found is None:
-            found = self.given[id(member)] = (member, [])
-        found[1].append(i)

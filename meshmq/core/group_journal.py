@@ -158,7 +158,12 @@ class Journaling:
         before = self.backlog
         self.settle_run(stream, offset, 1, mark is not None)
         self.overtaken += before - self.backlog
+        if mark is None:
+            self.recount_trail(stream)
         self.gone(stream, offset, mark)
+
+    def recount_trail(self, stream: int) -> None:
+        """Records were settled that nobody lifted."""
 
     def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
         """A marked record is settled for good."""

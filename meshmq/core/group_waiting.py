@@ -130,6 +130,7 @@ class Waiting(Journaling):
         self._version = 0
         self._tokens = 0.0
         self._tokens_at_ns = 0
+        self._is_short = False  # records wait for nothing but the group's rate
         self.in_flight = 0
         self.delayed = 0
         self.retrying = 0
@@ -214,8 +215,9 @@ class Waiting(Journaling):
 
     @property
     def is_stopped(self) -> bool:
-        """Whether so much is held back by keys that reading waits."""
-        return self.by_key is not None and self.by_key.held >= self.settings.max_held
+        """Whether so much is held back by keys, or has failed and waits, that reading waits."""
+        held = self.by_key.held if self.by_key is not None else 0
+        return max(held, len(self.state.marks)) >= self.settings.max_held
 
     def on_fresh(self, source: Source, batches: list[StoredBatch]) -> None:
         """Batches that one source read next."""
@@ -250,7 +252,11 @@ class Waiting(Journaling):
             self.delayed += _sum(runs)
             return
         priority = max(priority, source.index if source.index < DELAYED else 0)
-        entry = source.trail[stream, base] = Entry(b.lsn, b.slot, total)
+        entry = source.trail[stream, base] = Entry(b.lsn, b.slot, total, count)
+        if self.adopted:
+            for h in self.hand_outs.values():
+                if h.entry is None and not h.marked and self._is_of(h, stream, base, count):
+                    h.entry = entry
         if not runs:
             return
         ready = Ready(
@@ -338,6 +344,8 @@ class Waiting(Journaling):
                 state = order.keys[b.stream, key]
                 state.queued -= 1
                 order.hold(state, b.base_offset + i)
+                if ready.suspect:
+                    self._suspects.add((b.stream, b.base_offset + i))
                 freed[b.stream, key] = None
             self._unpin(ready, 1)
         member.pending.clear()
@@ -418,7 +426,6 @@ class Waiting(Journaling):
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects
-            self._suspects.discard(key)
             priority = mark.priority if mark else options.priority if options else 0
             alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
@@ -442,6 +449,19 @@ class Waiting(Journaling):
             if entry is not None:
                 return entry
         return None
+
+    @staticmethod
+    def _is_of(h: HandOut, stream: int, base: int, count: int) -> bool:
+        """Whether a hand-out is of this batch."""
+        return h.stream == stream and base <= h.first < base + count
+
+    def recount_trail(self, stream: int) -> None:
+        """Records were settled that nobody lifted: count again what reading would find."""
+        settled = self.state.settled(stream)
+        for source in self.sources:
+            for (at, base), entry in source.trail.items():
+                if at == stream and entry.left:
+                    entry.left = _sum(settled.missing(base, entry.count))
 
     def _release_keys(self, stream: int, keys: Iterable[bytes]) -> None:
         """Nothing of these keys may be in flight any more: what waited for that can go."""

@@ -46,11 +46,12 @@ JOURNAL_BYTES = 64 * limits.MIB  # a copy that is further behind begins with a s
 
 
 class Verdict(NamedTuple):
-    """What a queue says to a batch of jobs: a refusal, or that it has the job already."""
+    """What a queue says to a batch of jobs: a refusal, or where it has the job already."""
 
     code: str = ""
     message: str = ""
     offset: int | None = None
+    stream: int = 0
 
 
 class Groups:
@@ -76,7 +77,7 @@ class Groups:
         self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
         self.shared = Shared(state.origin, entropy, self._number)
         self._next_id = state.journal.next_id
-        self.transactions = dict(state.journal.transactions)
+        self.transactions = state.journal.transactions.copy()
         self.by_name: dict[str, Group] = {}
         self._by_id: dict[int, Group] = {}
         self.lanes: dict[str, Group] = {}
@@ -269,16 +270,30 @@ class Groups:
                 f"queue {settings.name!r} has {settings.max_bytes} bytes of jobs, its limit",
             )
         options = self._tools.options(data)
+        if group.by_key is not None and options is not None and options.priority:
+            return Verdict(
+                "invalid-argument",
+                f"queue {settings.name!r} keeps its jobs in order of keys: they have no priorities",
+            )
         if options is None or not options.dedup:
             return None
         dedups = group.state.dedups
         forget_dedups(dedups, settings.dedup_ns, self.shared.wall_now_ms)
         found = dedups.get(options.dedup)
         if found is not None:
-            return Verdict(offset=found[1])
-        if len(dedups) >= limits.DEDUP_IDS_MAX:
-            return Verdict("limit", f"the queue remembers {limits.DEDUP_IDS_MAX} ids, its limit")
+            return Verdict(offset=found[1], stream=found[0])
+        if sum([len(g.state.dedups) for g in self.by_name.values()]) >= limits.DEDUP_IDS_MAX:
+            return Verdict("limit", f"the node remembers {limits.DEDUP_IDS_MAX} ids, its limit")
         return None
+
+    def had(self, topic: str, data: bytes) -> int | None:
+        """The offset of a job that its queue has already."""
+        group = self.lanes.get(topic)
+        options = self._tools.options(data) if group is not None else None
+        if group is None or options is None or not options.dedup:
+            return None
+        found = group.state.dedups.get(options.dedup)
+        return found[1] if found is not None else None
 
     def accepted(self, topic: Topic, base: int, count: int, data: bytes) -> None:
         """Jobs were accepted for a lane."""
@@ -468,9 +483,7 @@ class Groups:
 
     def note_transaction(self, instance: bytes, number: int, offsets: tuple[int, ...]) -> None:
         """A transaction is part of this turn's entries."""
-        self.transactions[instance] = (number, offsets)
-        if len(self.transactions) > limits.TRANSACTIONS_REMEMBERED_MAX:
-            del self.transactions[next(iter(self.transactions))]
+        self.transactions.note(instance, number, offsets)
         self._records.append(TransactionDelta(instance, number, offsets))
 
     def _topic(self, name: str) -> Topic:

@@ -27,6 +27,7 @@ class Entry:
     lsn: int
     slot: int
     left: int
+    count: int
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -41,7 +41,9 @@ CheckBatch = Callable[[bytes, int], None]
 class Gate(Protocol):
     """Who looks at jobs before they are accepted (core/groups.py)."""
 
-    def judge(self, topic: str, count: int, data: bytes) -> tuple[str, str, int | None] | None: ...
+    def judge(
+        self, topic: str, count: int, data: bytes
+    ) -> tuple[str, str, int | None, int] | None: ...
 
     def accepted(self, topic: Topic, base: int, count: int, data: bytes) -> None: ...
 
@@ -124,11 +126,11 @@ class Streams:
             code, message = self._judge(batch, last, known is not None)
         if not code:
             code, message = self._inspect(batch, data)
-        offset = None
+        offset, stream = None, 0
         if not code and self._gate is not None:
             verdict = self._gate.judge(batch.topic, batch.count, data)
             if verdict is not None:
-                code, message, offset = verdict
+                code, message, offset, stream = verdict
         if code:
             self.refused[code] = self.refused.get(code, 0) + 1
             return None, Confirmation(
@@ -137,7 +139,7 @@ class Streams:
         if topic is None:
             topic = self._topics.create(batch.topic, entries)
         if offset is not None:
-            return None, self._had(link, producer, topic, batch, offset)
+            return None, self._had(link, producer, topic, batch, (stream, offset))
         accepted = self._accept(link, producer, topic, batch, data, entries)
         if self._gate is not None:
             self._gate.accepted(topic, accepted[0].batch.base_offset, batch.count, data)
@@ -172,14 +174,20 @@ class Streams:
         )  # fmt: skip
 
     def _had(
-        self, link: bytes, producer: bytes, topic: Topic, batch: PublishBatch, offset: int
-    ) -> Confirmation | None:
-        """A job that its queue has already: it is confirmed by the first one's offset."""
+        self, link: bytes, producer: bytes, topic: Topic, batch: PublishBatch,
+        place: tuple[int, int],
+    ) -> Confirmation | None:  # fmt: skip
+        """A job that its queue has already: it is confirmed by the first one's offset, or without
+        one where that is in another lane."""
         state = topic.producers.get(producer)
         if state is None:
             state = topic.producers[producer] = ProducerState()
             self._bound_producers(topic)
-        state.add(batch.first, offset, batch.count, 0)
+        stream, offset = place
+        if stream == topic.entry.stream:
+            state.add(batch.first, offset, batch.count, 0)
+        else:
+            state.last = batch.first + batch.count - 1
         return self._repeat(link, topic, state, batch)
 
     def _bound_producers(self, topic: Topic) -> None:

@@ -40,13 +40,18 @@ def _sums(group: Group) -> Iterator[str]:
         kept = sum(len(s.held or ()) for s in group.by_key.keys.values())
         if held != kept:
             yield f"held says {held}, keys hold {kept}"
-    away = group.in_flight + group.delayed + group.retrying + held + len(group.undertaker)
-    numbers = f"{group.in_flight} {group.delayed} {group.retrying} {held} {len(group.undertaker)}"
+    away = group.in_flight + group.delayed + group.retrying + held + group.undertaker.dying
+    numbers = f"{group.in_flight} {group.delayed} {group.retrying} {held} {group.undertaker.dying}"
     if away > backlog:
         yield f"away are {numbers}, more than the {backlog} there are"
     if min(group.in_flight, group.delayed, group.retrying, held) < 0:
         yield f"below zero: {numbers}"
     yield from _waiting(group)
+    for source in group.sources:
+        for (stream, base), entry in source.trail.items():
+            runs = group.state.settled(stream).missing(base, entry.count)
+            if entry.left != sum(n for _, n in runs):
+                yield f"the trail says {entry.left} of {stream} {base} are left, not {runs}"
 
 
 def _waiting(group: Group) -> Iterator[str]:

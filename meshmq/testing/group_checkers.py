@@ -95,7 +95,8 @@ def _is_done(
     world: GroupWorld, group: str, place: Place, stored: Stored, case: Case | None,
     dead: Counter[tuple[bytes, int]],
 ) -> bool:  # fmt: skip
-    if place[1] < world.referee.floors.get((group, place[0]), 0):
+    pair = (group, place[0])
+    if place[1] < max(world.referee.floors.get(pair, 0), world.referee.excused.get(pair, 0)):
         return True
     if place[1] < world.referee.trimmed.get(place[0], 0) and place[0].startswith("w."):
         return True

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -131,6 +131,7 @@ class Membership:
     instance: bytes
     timeout_ns: int
     prefetch: int
+    joined_ns: int
     claims: dict[int, tuple[str, list[int], int]] = field(default_factory=dict)
     given_away: set[int] = field(default_factory=set)
     frames: list[tuple[int, list[Pending]]] = field(default_factory=list)
@@ -148,6 +149,7 @@ class Referee:
         self.trimmed: dict[str, int] = {}
         self.cases: dict[str, dict[Place, Case]] = {}
         self.floors: dict[Pair, int] = {}  # (group, topic): it begins there
+        self.excused: dict[Pair, int] = {}  # the same, but nobody knows it exactly
         self.seeks: Counter[str] = Counter()
         self.loose_seek: set[str] = set()
         self.replayed: dict[str, set[int]] = {}
@@ -206,7 +208,8 @@ class Referee:
         stored = self.log.get(place)
         if stored is None or not stored.key:
             return
-        floor = max(self.floors.get((group, topic), 0), self.trimmed.get(topic, 0))
+        pair = (group, topic)
+        floor = max(self.floors.get(pair, 0), self.excused.get(pair, 0), self.trimmed.get(topic, 0))
         for other in self.by_key.get((topic, stored.key), ()):
             if other >= offset:
                 return
@@ -307,7 +310,7 @@ class Referee:
         self.note_group(group, json.loads(body.create) if body.create else {})
         member = Membership(
             group, instance, max(limits.ACK_TIMEOUT_NS_MIN, body.ack_timeout_ns),
-            body.prefetch_records,
+            body.prefetch_records, self._now,
         )  # fmt: skip
         self.members[link, body.consumer] = member
         for holding in body.holdings:
@@ -456,13 +459,12 @@ class Referee:
         for hold in [h for h in self.holds.values() if h.group == group]:
             self.holds.pop((group, hold.number))
         self.cases[group] = {}
-        for name, topic in [k for k in self.floors if k[0] == group]:
-            del self.floors[name, topic]
+        for floors in (self.floors, self.excused):
+            for pair in [k for k in floors if k[0] == group]:
+                del floors[pair]
         for topic, t in node.topics.by_name.items():
-            if start == "new" or topic.startswith("$retry."):
-                self.floors[group, topic] = t.next_offset
-            elif isinstance(start, dict):
-                self.floors[group, topic] = t.next_offset  # nobody says how far exactly
+            if start != "earliest" or topic.startswith("$retry."):
+                self.excused[group, topic] = t.next_offset
 
     # -- what the node's sessions send ---------------------------------------------------------
 
@@ -498,15 +500,15 @@ class Referee:
         for offset in offsets:
             place = (row.topic, offset)
             case = self.case(group, place)
-            self._judge_hand_out(group, place, case, row, link, consumer)
             old = case.hold
+            if old is not None and self._lapsed(case, place, group):
+                self._failed_maybe(old, place, case)  # its Revoke had nowhere to go
+            self._judge_hand_out(group, place, case, row, link, consumer)
             if old is not None:
                 if old.is_claimed:
                     claimer = self.members.get((old.link, old.consumer))
                     if claimer is not None:
                         claimer.given_away.add(old.number)
-                # A Revoke may be on its way to who had it.
-                case.fails_max += 1
                 self._end_hold(old, [offset])
             if case.status != OPEN:
                 case.status = OPEN
@@ -554,16 +556,22 @@ class Referee:
         if row.attempt > self.world.wishes[group]["max_deliveries"]:
             fault("has more attempts than the group allows")
         if self._is_keyed(group):
-            for offset, other in self._earlier(group, place):
-                held_by = other.hold
-                if other.status != OPEN or other.excuse == PURGED:
-                    continue
-                if held_by is None:
-                    if self._is_over(group, (place[0], offset)):
-                        continue
+            self._judge_order(group, place, (link, consumer), fault)
+
+    def _judge_order(
+        self, group: str, place: Place, who: tuple[bytes, int], fault: Callable[[str], None]
+    ) -> None:
+        for offset, other in self._earlier(group, place):
+            held_by = other.hold
+            if other.status != OPEN or other.excuse == PURGED or other.may_die:
+                continue
+            if held_by is None:
+                # Delayed jobs come when they are due.
+                is_late = place[0].startswith("$delayed.") or (place[0], offset) in self.world.moved
+                if not is_late and not self._is_over(group, (place[0], offset)):
                     fault(f"overtakes {offset} of its key, which waits")
-                elif (held_by.link, held_by.consumer) != (link, consumer):
-                    fault(f"overtakes {offset} of its key, which {held_by.link!r} has")
+            elif (held_by.link, held_by.consumer) != who:
+                fault(f"overtakes {offset} of its key, which {held_by.link!r} has")
 
     def _is_over(self, group: str, place: Place) -> bool:
         """Whether a record that nobody has is none that the group will hand out."""
@@ -708,7 +716,7 @@ class Referee:
                     self.fault(member.group, place, "was left to who claimed it, and given away")
                 else:
                     case.hold = hold
-                    hold.deadlines.setdefault(offset, self._now + member.timeout_ns)
+                    hold.deadlines.setdefault(offset, member.joined_ns + member.timeout_ns)
         for number in body.lost:
             member.claims.pop(number, None)
 

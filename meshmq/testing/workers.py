@@ -98,6 +98,7 @@ class GroupProgram(Program):
         self.world = world
         self.workers: dict[int, Worker] = {}
         self.numbers = 0
+        self.queues: set[str] = set()
         self.commands: dict[int, tuple[str, dict[str, Any]]] = {}
         self.transaction: tuple[int, Worker, Held, int] | None = None
 
@@ -108,7 +109,8 @@ class GroupProgram(Program):
         world, rng = self.world, self.world.rng
         if world.healed or not self.alive or len(world.published) > RECORDS_MAX:
             return
-        topic = rng.choice(world.topics)
+        # As the clients do: nothing for a queue before the node has it.
+        topic = rng.choice([t for t in world.topics if t not in world.queues or t in self.queues])
         options: codec.JobOptions | None = None
         if topic in world.queues:
             options = self._options(topic)
@@ -157,6 +159,8 @@ class GroupProgram(Program):
         verb, arguments = self.commands.pop(number)
         if code:
             self.world.refused[verb, code] += 1
+        elif verb == "group.create":
+            self.queues.add(arguments["group"])
         elif verb == "dlq.show" and body["ranges"]:
             rng = self.world.rng
             ranges = rng.sample(body["ranges"], rng.randint(1, len(body["ranges"])))

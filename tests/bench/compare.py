@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meshmq.bench.procs import BenchError
-from meshmq.bench.works import Settings
+from meshmq.bench.site import Settings
 from tests.bench import about, report
 from tests.bench.peers.common import Skipped
 from tests.bench.rows import ROWS, Entry, Row

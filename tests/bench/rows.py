@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
-from meshmq.bench import works
-from meshmq.bench.works import Figures, Settings
+from meshmq.bench import queue_works, works
+from meshmq.bench.site import Figures, Settings
 from tests.bench.peers import (
     disk,
     mosquitto_server,
@@ -264,6 +264,7 @@ def _fanout_row() -> Row:
 
 
 QUEUE = (
+    Entry("meshmq", "meshmq enqueue, work", queue_works.work_queue, SYNCED),
     Entry("redis-always", "Redis Streams group, always", redis_server.work_queue_always, SYNCED),
     Entry(
         "redis-everysec",
@@ -308,6 +309,60 @@ def _queue_rows() -> tuple[Row, Row]:
             times("meshmq", 1.5, *fastest, text="1.5 x the fastest peer"),
         ),
     )
+
+
+def _group_rows() -> tuple[Row, ...]:
+    """What groups and queues do beside the flow; only ours, each against a run without it."""
+    faults = (most("meshmq-key", "lost", 0), most("meshmq-key", "doubled", 0))
+    order = Row(
+        "queue-key",
+        f"work queue with {queue_works.KEYS:,} keys, {queue_works.KEY_WORKERS} workers",
+        "rate",
+        "msg/s",
+        (
+            Entry("meshmq-key", "meshmq, order by key", queue_works.queue_key, SYNCED),
+            Entry("meshmq-any", "meshmq, any order", queue_works.queue_any, SYNCED),
+        ),
+        (times("meshmq-key", 0.7, "meshmq-any", text="70 % of any order"), *faults),
+    )
+    waiting = Row(
+        "queue-backlog",
+        f"hand-out of a queue of {queue_works.BACKLOG:,} of which {queue_works.DELAYED:,} were "
+        "nacked with a delay, against one without",
+        "ratio",
+        "",
+        (Entry("meshmq", "meshmq work", queue_works.backlog, SYNCED),),
+        (least("meshmq", 0.8, "ratio"), most("meshmq", "peak", 200)),
+        others=(("rate", "msg/s"), ("empty", "msg/s"), ("peak", "MiB")),
+    )
+    groups = Row(
+        "queue-groups",
+        f"a group's cost at the node with {queue_works.GROUPS} groups on a topic, against one",
+        "ratio",
+        "",
+        (Entry("meshmq", "meshmq consume", queue_works.groups, SYNCED),),
+        (most("meshmq", "ratio", 1.3),),
+        others=(("one", "us/msg"), ("each", "us/msg")),
+    )
+    killed = Row(
+        "queue-killed",
+        "a worker is killed: until its records are with another (a dead session is noticed "
+        "within a second, its records wait half of one)",
+        "seconds",
+        "s",
+        (Entry("meshmq", "meshmq work", queue_works.killed, SYNCED),),
+        (most("meshmq", "seconds", 2),),
+    )
+    schedule = Row(
+        "queue-schedule",
+        "scheduled jobs, how late they come",
+        "p50",
+        "us",
+        (Entry("meshmq", "meshmq enqueue(delay=)", queue_works.schedule, SYNCED),),
+        (most("meshmq", "max", 50_000), most("meshmq", "early", 0)),
+        others=(("p99", "us"), ("max", "us"), ("early", "jobs")),
+    )
+    return order, waiting, groups, killed, schedule
 
 
 def _lone_rows() -> tuple[Row, Row]:
@@ -409,6 +464,7 @@ ROWS: dict[str, Row] = {
         _replay_row(),
         _fanout_row(),
         *_queue_rows(),
+        *_group_rows(),
         *_lone_rows(),
         *_footprint_rows(),
     )

@@ -20,7 +20,6 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -350,13 +349,9 @@ class Director:
         self.begin = time.monotonic()
         limit = self.seconds + SETTLE_SECONDS
         strikes = deque(self.strikes())
-        with (
-            meshmq.connect(self.node.url, timeout=CONNECT_SECONDS) as mesh,
-            ThreadPoolExecutor(PRODUCERS) as pool,
-        ):
-            ended = [pool.submit(role.result, limit + SETTLE_SECONDS) for role in producers]
+        with meshmq.connect(self.node.url, timeout=CONNECT_SECONDS) as mesh:
             looked, backlog = 0.0, None
-            while strikes or backlog != 0 or not all(one.done() for one in ended):
+            while strikes or backlog != 0 or any(one.popen.poll() is None for one in producers):
                 now = time.monotonic() - self.begin
                 if now > limit:
                     self.faults.append(f"after {now:.0f} s {backlog} jobs are not done")
@@ -374,7 +369,7 @@ class Director:
             said = [role.result(SETTLE_SECONDS) for _, role in self.workers]
             shown = mesh.admin.queues.show(QUEUE)
             letters = self._letters(mesh)
-            made = [one.result() for one in ended]
+            made = [one.result(SETTLE_SECONDS) for one in producers]
         for name in ("records", "in_flight", "delayed", "retrying", "members"):
             if shown[name]:
                 self.faults.append(f"at the end {name} is {shown[name]}")

@@ -606,3 +606,9 @@ def test_a_deleted_group_is_told_to_its_members_and_leaves_nothing(bench):
     assert bench.disk.state.journal.groups == {}
     code, _, _ = bench.command("group.show", group="g")
     assert code == "group-not-found"
+
+
+def test_a_queue_in_order_of_keys_takes_no_priorities(bench):
+    queue(bench, order="key")
+    bench.put("$priority.3.q", b"1", priority=3)
+    assert [c.code for c in confirmations(bench) if c.code] == ["invalid-argument"]

@@ -290,6 +290,49 @@ def test_a_second_signal_ends_the_command_and_returns_its_job(node, tmp_path):
             assert job.attempt == 1
 
 
+def test_a_command_outlives_a_kill_of_the_node(process_node, tmp_path):
+    """Its ack counts afterwards; what fell due meanwhile comes at once."""
+    begun, url = tmp_path / "begun", process_node.url
+    done("queue", "put", "jobs", "late", "--delay", "1s", url=url)
+    done("queue", "put", "jobs", "now", url=url)
+    worker = start("queue", "work", "jobs", "--exec", f"touch {begun}; sleep 2; cat", "--count", 2,
+                   url=url)  # fmt: skip
+    wait_until(begun.exists)
+    process_node.kill()
+    time.sleep(1)
+    process_node.start()
+    out, said = worker.communicate(timeout=30)
+    assert (worker.returncode, out) == (0, "nowlate")
+    assert "connection lost" in said
+    assert said.endswith("meshmq: 2 jobs done, 0 failed\n")
+    (shown,) = objects("queue", "show", "jobs", url=url)
+    assert (shown["records"], shown["in_flight"]) == (0, 0)
+
+
+def test_the_job_of_a_killed_worker_goes_to_another(node, tmp_path):
+    begun = tmp_path / "begun"
+    done("queue", "put", "jobs", "v", url=node.url)
+    worker = start("queue", "work", "jobs", "--exec", f"touch {begun}; sleep 8", url=node.url)
+    wait_until(begun.exists)
+    worker.kill()
+    worker.communicate()
+    (told,) = objects("queue", "work", "jobs", "--exec", "true", "--count", 1, url=node.url)
+    assert (told["settled"], told["attempt"]) == ("acked", 2)
+
+
+def test_workers_of_a_deleted_queue_end_in_one_sentence(node, tmp_path):
+    done("queue", "create", "jobs", url=node.url)
+    workers = [start("queue", "work", "jobs", *more, url=node.url)
+               for more in ((), ("--exec", "cat", "--concurrency", 2))]  # fmt: skip
+    wait_until(lambda: len(objects("queue", "show", "jobs", url=node.url)[0]["members"]) == 2)
+    done("queue", "delete", "jobs", url=node.url)
+    for worker in workers:
+        out, said = worker.communicate(timeout=20)
+        assert (worker.returncode, out) == (1, "")
+        assert "was deleted" in said
+        assert said.count("\n") == 1
+
+
 def test_dead_letters_are_chosen_by_number(node):
     with meshmq.connect(node.url) as mesh, mesh.work("jobs") as consumer:
         for i in range(6):
