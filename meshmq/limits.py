@@ -111,6 +111,7 @@ SETTLE_FRAMES_IN_FLIGHT = 2  # acks gather while so many frames of them are unco
 MARK_MEMORY_BYTES = 512  # about what a record that failed or waits for its retry costs
 TRANSACTION_RECORDS_MAX = 1024
 TRANSACTIONS_REMEMBERED_MAX = 10_000  # programs whose last transaction is known
+TRANSACTION_OFFSETS_REMEMBERED_MAX = 262_144  # of all of those together, 40 bytes each
 TRIM_RECORDS_MIN = 10_000  # what is done of a queue is given back in steps of this
 
 # --- memory --------------------------------------------------------------------------------

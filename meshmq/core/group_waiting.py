@@ -222,8 +222,9 @@ class Waiting(Journaling):
 
     @property
     def is_stopped(self) -> bool:
-        """Whether so much is held back by keys that reading waits."""
-        return self.by_key is not None and self.by_key.held >= self.settings.max_held
+        """Whether so much is held back by keys, or has failed and waits, that reading waits."""
+        held = self.by_key.held if self.by_key is not None else 0
+        return max(held, len(self.state.marks)) >= self.settings.max_held
 
     def on_fresh(self, source: Source, batches: list[StoredBatch]) -> None:
         """Batches that one source read next."""

@@ -77,7 +77,7 @@ class Groups:
         self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
         self.shared = Shared(state.origin, entropy, self._number)
         self._next_id = state.journal.next_id
-        self.transactions = dict(state.journal.transactions)
+        self.transactions = state.journal.transactions.copy()
         self.by_name: dict[str, Group] = {}
         self._by_id: dict[int, Group] = {}
         self.lanes: dict[str, Group] = {}
@@ -283,9 +283,18 @@ class Groups:
         found = dedups.get(options.dedup)
         if found is not None:
             return Verdict(offset=found[1], stream=found[0])
-        if len(dedups) >= limits.DEDUP_IDS_MAX:
-            return Verdict("limit", f"the queue remembers {limits.DEDUP_IDS_MAX} ids, its limit")
+        if sum([len(g.state.dedups) for g in self.by_name.values()]) >= limits.DEDUP_IDS_MAX:
+            return Verdict("limit", f"the node remembers {limits.DEDUP_IDS_MAX} ids, its limit")
         return None
+
+    def had(self, topic: str, data: bytes) -> int | None:
+        """The offset of a job that its queue has already."""
+        group = self.lanes.get(topic)
+        options = self._tools.options(data) if group is not None else None
+        if group is None or options is None or not options.dedup:
+            return None
+        found = group.state.dedups.get(options.dedup)
+        return found[1] if found is not None else None
 
     def accepted(self, topic: Topic, base: int, count: int, data: bytes) -> None:
         """Jobs were accepted for a lane."""
@@ -475,9 +484,7 @@ class Groups:
 
     def note_transaction(self, instance: bytes, number: int, offsets: tuple[int, ...]) -> None:
         """A transaction is part of this turn's entries."""
-        self.transactions[instance] = (number, offsets)
-        if len(self.transactions) > limits.TRANSACTIONS_REMEMBERED_MAX:
-            del self.transactions[next(iter(self.transactions))]
+        self.transactions.note(instance, number, offsets)
         self._records.append(TransactionDelta(instance, number, offsets))
 
     def _topic(self, name: str) -> Topic:

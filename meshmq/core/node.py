@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +134,7 @@ class Node:
         self._ticket = 0
         self._committed = 0
         self._after: dict[int, list[tuple[bytes, Body]]] = {}
+        self._transacted: deque[tuple[int, bytes, int]] = deque()  # (ticket, link, bytes)
         self._confirms: dict[bytes, list[Confirmation]] = {}
         self._busy: set[bytes] = set()
         self._dirty: dict[int, Subscription] = {}
@@ -276,10 +278,13 @@ class Node:
             case Leave():
                 self.groups.members.leave(link, body)
             case Transact():
-                done = transact(
+                done, size = transact(
                     link, peer.hello.instance, body, self.groups, self.topics, self.admission,
                     self._tools,
                 )  # fmt: skip
+                if size:
+                    self.admission.accepted(link, size)
+                    self._transacted.append((self._ticket + 1, link, size))
                 self._answers.append((link, done))
             case Command():
                 entries: list[Entry] = []
@@ -321,6 +326,9 @@ class Node:
             self.groups.on_commit(commit)
             self.delivery.on_commit(commit)
         self._committed = ticket
+        while self._transacted and self._transacted[0][0] <= ticket:
+            _, link, size = self._transacted.popleft()
+            self.admission.synced(link, size)
         for done in [t for t in self._after if t <= ticket]:
             self._send_answers(self._after.pop(done), now_ns)
 

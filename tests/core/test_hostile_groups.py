@@ -8,12 +8,14 @@ import zlib
 import pytest
 
 from meshmq import codec, limits
+from meshmq.core.journal import Transactions
 from meshmq.frames import (
     ACK,
     BACKOFF,
     EXTEND,
     NACK,
     REJECT,
+    Confirm,
     Consume,
     Consumed,
     Holding,
@@ -24,6 +26,8 @@ from meshmq.frames import (
     Settle,
     Settled,
     SettleRow,
+    Transact,
+    Transacted,
 )
 from tests.core.groups import GroupBench
 from tests.core.helpers import LINK, OTHER_LINK, SECOND
@@ -114,6 +118,7 @@ def test_two_sessions_of_one_program_lost_at_once_lose_no_record(bench):
     bench.join(OTHER_LINK)
     bench.consume("g", "a", prefetch=1, timeout_s=86_400)
     bench.consume("g", "a", prefetch=1, timeout_s=86_400, link=OTHER_LINK)
+    assert len(bench.values() + bench.values(OTHER_LINK)) == 2
     bench.lose()
     bench.lose(OTHER_LINK)
     bench.sequences.clear()
@@ -249,3 +254,95 @@ def test_deep_json_is_refused(bench, field, depth):
     bench.settle_down()
     (answer,) = bench.take(LINK, Consumed)
     assert answer.code in ("command-failed", "invalid-name"), answer
+
+
+def test_dead_letters_with_what_they_say_of_themselves_fit_a_frame(bench):
+    bench.put("a", *[b"x"] * 4096)
+    bench.consume("g", "a", prefetch=4096)
+    number = bench.got()[0][1]
+    bench.settle(SettleRow(number, 0, 4096, REJECT, 0, "r" * 1000))
+    bench.settle_down()
+    topic = bench.node.topics.by_name["$dlq.g"]
+    assert topic.synced_offset == 4096
+    batches = [
+        b for c in bench.disk.commits for b in c.batches if b.stream == topic.entry.stream
+    ]  # fmt: skip
+    assert sum(b.count for b in batches) == 4096
+    assert max(len(b.payload) for b in batches) <= 2 * limits.BATCH_BYTES_TARGET
+
+
+def test_a_group_of_which_too_much_failed_reads_no_more_until_it_is_due(bench):
+    bench.consume("g", "a", prefetch=10, max_held=20, backoff_ns=60 * SECOND)
+    for _ in range(10):
+        bench.put("a", *[bytes(100_000)] * 10)
+    seen = 0
+    while got := bench.got():
+        seen += len(got)
+        bench.settle(*[SettleRow(n, i, 1, NACK, BACKOFF) for _, n, i, _ in got])
+    assert 20 <= seen <= 50  # what was read ahead goes out
+    assert bench.show("g")["state"] == "stopped"
+    bench.wait(80 * SECOND)
+    while got := bench.got():
+        bench.ack(*got)
+        bench.wait(SECOND)
+    assert bench.show("g")["records"] == 0
+
+
+# -- transactions ------------------------------------------------------------------------------
+
+
+def test_what_became_of_a_transaction_that_was_overtaken_is_not_made_up(bench):
+    assert bench.transact(2**64 - 1, [], [("t", b"1")]).offsets == (0,)
+    assert bench.transact(2**64 - 1, [], [("t", b"1")]).offsets == (0,)
+    assert bench.transact(5, [], [("t", b"2")]).code == "transaction-failed"
+    assert bench.node.topics.by_name["t"].synced_offset == 1
+
+
+def test_a_flood_of_transactions_waits_for_the_disk_within_bounds(bench):
+    data = codec.encode_batch([bytes(1 << 20)], None, None, None, 0)
+    row = PublishBatch("t", 1, 0, 1, len(data), zlib.crc32(data))
+    for number in range(1, 60):
+        bench.send(Transact(number, (), (row,), data))
+    assert bench.node.admission.waiting_bytes <= limits.PRODUCER_UNSYNCED_BYTES_MAX
+    bench.settle_down()
+    answers = bench.take(LINK, Transacted)
+    assert len(answers) == 59
+    assert {a.code for a in answers} == {"", "transaction-failed"}
+    assert sum(not a.code for a in answers) == bench.node.topics.by_name["t"].synced_offset
+    assert bench.node.admission.waiting_bytes == 0
+
+
+def test_a_transaction_that_has_a_job_twice_puts_it_once(bench):
+    bench.done("group.create", group="q", kind="queue")
+    data = codec.encode_jobs([b"v"], None, None, None, 0, codec.JobOptions(dedup=b"d" * 16))
+    row = PublishBatch("q", 1, 0, 1, len(data), zlib.crc32(data))
+    bench.send(Transact(1, (), (row, row), data + data))
+    bench.settle_down()
+    assert bench.take(LINK, Transacted)[0].offsets == (0, 0)
+    assert bench.show("q")["records"] == 1
+
+
+@pytest.mark.parametrize("topic", ["$journal", "$dlq.g", "$retry.g", "$delayed.none", "a b", "$x"])
+def test_nobody_writes_into_the_meshs_own_topics(bench, topic):
+    bench.put("a", b"x")
+    bench.consume("g", "a")
+    bench.reject(bench.got()[0])
+    bench.settle_down()
+    before = {n: t.next_offset for n, t in bench.node.topics.by_name.items()}
+    assert bench.transact(1, [], [(topic, b"1")]).code == "transaction-failed"
+    bench.put(topic, b"1")
+    assert bench.take(LINK, Confirm)[-1].confirmations[0].code in (
+        "invalid-name", "group-not-found",
+    )  # fmt: skip
+    assert {n: t.next_offset for n, t in bench.node.topics.by_name.items()} == before
+
+
+def test_offsets_of_transactions_are_remembered_within_a_bound(monkeypatch):
+    monkeypatch.setattr(limits, "TRANSACTION_OFFSETS_REMEMBERED_MAX", 10)
+    known = Transactions()
+    for i in range(5):
+        known.note(bytes([i]) * 16, 1, (1, 2, 3))
+    assert len(known) == 3
+    known.note(bytes([2]) * 16, 2, ())
+    known.note(b"x" * 16, 1, (1,) * 20)
+    assert [number for _, (number, _) in known.items()] == [1]
