@@ -99,6 +99,9 @@ class Hands(Waiting):
         takers = [m for m in active if self.feed.may_send_to(m.link)]
         if len(takers) < len(active):
             self.shared.denied.add(self)  # type: ignore[arg-type]  # always a Group
+        quick = [m for m in takers if not m.is_slow]
+        if len(quick) < len(takers) and any(m.in_flight < m.prefetch_records for m in quick):
+            return quick
         return takers
 
     def _next_ready(self, now_ns: int) -> Ready | None:

@@ -267,6 +267,8 @@ class Members:
         self, group: Group, member: Member, row: SettleRow, stale: list[SettleRow], now_ns: int
     ) -> None:
         h = member.hand_outs.get(row.number)
+        if row.kind in (ACK, NACK, REJECT):
+            member.is_slow = False
         if row.first + row.count > (h.count if h is not None else limits.BATCH_RECORDS_MAX):
             stale.append(row._replace(delay_ns=0, reason=_stale(group, row.number)))
             return
@@ -298,6 +300,9 @@ class Members:
             longer = max(0, min(row.delay_ns, limits.ACK_TIMEOUT_NS_MAX))
             group.extend(h, row.first, row.count, now_ns + longer)
         else:
+            # Its program does not come to them: others that have room are asked first.
+            member.is_slow = True
+            group.drop_pending(member)
             group.give_back(h, bits, False)
 
     def _remember(self, h: HandOut) -> None:

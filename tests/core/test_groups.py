@@ -308,6 +308,23 @@ def test_who_leaves_gives_back_what_it_has_not_settled(bench):
     assert [(v, row.attempt) for v, _, _, row in got] == [(b"1", 1), (b"2", 1)]
 
 
+def test_who_returned_records_gets_more_when_nobody_else_has_room(bench):
+    others(bench)
+    bench.consume("g", "a", prefetch=10)
+    bench.put("a", b"1")
+    bench.give_back(bench.got()[0])
+    assert bench.values() == [b"1"]  # there is nobody else
+    bench.consume("g", "a", prefetch=2, link=OTHER_LINK)
+    for value in (b"2", b"3", b"4"):
+        bench.put("a", value)
+    assert bench.values(OTHER_LINK) == [b"2", b"3"]
+    (item,) = bench.got()
+    assert item[0] == b"4"
+    bench.ack(item)  # it comes to them again
+    bench.put("a", b"5", b"6")
+    assert bench.values() == [b"5", b"6"]
+
+
 # -- order by key ----------------------------------------------------------------------------------
 
 
