@@ -127,6 +127,10 @@ class Hands(Waiting):
         base, stream = ready.batch.base_offset, ready.batch.stream
         while ready.runs:
             index, count = ready.runs.popleft()
+            for offset in range(base + index, base + index + count) if ready.is_fetched else ():
+                mark = self.state.marks.get((stream, offset))
+                self.settle_run(stream, offset, 1, ready.marked)
+                self.gone(stream, offset, mark)
             self.settle_run(stream, base + index, count, ready.marked)
             self.expired_jobs += count
             if ready.entry is not None:
@@ -211,8 +215,9 @@ class Hands(Waiting):
             for i in part:
                 key = keys[i]
                 state = order.keys[b.stream, key]
-                state.queued -= 1
-                if state.is_held_up:
+                order.unqueue(state)
+                # A record that failed before it may be with another member by now.
+                if state.is_held_up or state.member not in (None, member):
                     order.hold(state, b.base_offset + i)
                     if ready.suspect:
                         self._suspects.add((b.stream, b.base_offset + i))
@@ -234,17 +239,26 @@ class Hands(Waiting):
             self._release_keys(b.stream, freed)
 
     def _may_go(
-        self, order: KeyOrder, state: KeyState, stream: int, offset: int, marked: bool
+        self, order: KeyOrder, state: KeyState, place: tuple[int, int], marked: bool
     ) -> bool:
         """Whether a record fetched by its offset goes out now; else it waits for its turn."""
+        offset = place[1]
+        before = state.held is not None and state.held[0] < offset
         if marked:
-            if state.out or state.queued or state.failed[:1] != [offset]:
-                self._blocked.add((stream, offset))
+            if offset not in state.failed:  # its time was changed by hand
+                state.failed = sorted([*state.failed, offset])
+            if (
+                state.out
+                or state.queued
+                or state.released
+                or before
+                or state.failed[:1] != [offset]
+            ):
+                self._blocked.add(place)
                 return False
             return True
-        if state.released:
-            state.released -= 1
-        if state.failed or state.queued or (state.held and state.held[0] < offset):
+        order.arrived(*place)
+        if state.queued or before or (state.failed and state.failed[0] < offset):
             order.hold(state, offset)
             return False
         return True
@@ -329,10 +343,10 @@ class Hands(Waiting):
 
     def ack(self, h: HandOut, bits: int) -> None:
         """Done."""
-        n = bits.bit_count()
-        self.acked += n
+        self.acked += bits.bit_count()
+        n = 0
         for first, count in h.runs(bits):
-            self.settle_run(h.stream, first, count, h.marked)
+            n += self.settle_run(h.stream, first, count, h.marked)
         if h.entry is not None and not h.marked:
             self.lift(h.entry, n)
         self._let_go(h, bits)
@@ -349,8 +363,9 @@ class Hands(Waiting):
         self.rejected += bits.bit_count()
         self._fail(h, bits, 0, reason, REJECTED, now_ns)
 
-    def give_back(self, h: HandOut, bits: int, suspect: bool) -> None:
-        """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out."""
+    def give_back(self, h: HandOut, bits: int, suspect: bool, alone: bool = False) -> None:
+        """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out.
+        ``alone``: the member keeps others, and those that follow in their keys come back too."""
         self._let_go(h, bits)
         for index in h.indices(bits):
             offset = h.offset_of(index)
@@ -366,7 +381,10 @@ class Hands(Waiting):
                     continue
             self._push_again(h.stream, offset, h.priority)
         if h.keys is not None:
-            self._release_keys(h.stream, {h.keys[i] for i in h.indices(bits)})
+            if alone:
+                for index in h.indices(bits):
+                    self._revoke_later(h.stream, h.keys[index], h.offset_of(index))
+            self._release_keys(h.stream, {h.keys[i]: None for i in h.indices(bits)})
 
     def _fail(
         self, h: HandOut, bits: int, delay_ns: int, reason: str, flags: int, now_ns: int
@@ -374,12 +392,18 @@ class Hands(Waiting):
         now_ms = self.wall_ms(now_ns)
         most = self.settings.max_deliveries
         self._let_go(h, bits)
-        if not h.marked and h.entry is not None:
-            self.lift(h.entry, bits.bit_count())
+        gone = []
         for index in h.indices(bits):
             offset = h.offset_of(index)
             key = h.keys[index] if h.keys is not None else b""
             old = self.state.marks.get((h.stream, offset))
+            if not self._is_open(h, offset):
+                if key and self.by_key is not None:
+                    self.by_key.taken(h.stream, key)
+                    gone.append(key)
+                continue
+            if not h.marked and h.entry is not None:
+                self.lift(h.entry, 1)
             dies = flags & REJECTED or h.attempt >= most
             wait_ms = (
                 self._backoff_ms(h.attempt) if delay_ns == BACKOFF else -(-delay_ns // limits.MS)
@@ -400,6 +424,13 @@ class Hands(Waiting):
             else:
                 self.retrying += 1
                 self.schedule.add(mark.due_ms, h.stream, offset, h.priority)
+        self._release_keys(h.stream, gone)
+
+    def _is_open(self, h: HandOut, offset: int) -> bool:
+        """Whether a record in a member's hands is still in the log."""
+        if h.marked:
+            return (h.stream, offset) in self.state.marks
+        return offset not in self.state.settled(h.stream)
 
     def _backoff_ms(self, attempt: int) -> int:
         s = self.settings
@@ -434,7 +465,7 @@ class Hands(Waiting):
         self._fail(h, begun, 0, reason, 0, now_ns)
         rest = bits & ~begun & h.left  # a key's later records went back with its failed one
         if rest:
-            self.give_back(h, rest, True)
+            self.give_back(h, rest, True, alone=True)
 
     def revoke(self, h: HandOut, bits: int) -> None:
         """Tell the member what is no longer its own."""

@@ -77,8 +77,8 @@ class Journaling:
 
     # -- changes ----------------------------------------------------------------------------
 
-    def settle_run(self, stream: int, first: int, count: int, marked: bool = False) -> None:
-        """These records are done, for whatever reason."""
+    def settle_run(self, stream: int, first: int, count: int, marked: bool = False) -> int:
+        """These records are done, for whatever reason; return how many were not before."""
         self.change()
         if marked:
             n = 0
@@ -91,6 +91,7 @@ class Journaling:
             n = self.state.settled(stream).add(first, count)
             self._note_run(stream, first, count)
         self._count_down(n)
+        return n
 
     def settle_own(self, stream: int, first: int, count: int) -> None:
         """These dead letters are no longer there."""

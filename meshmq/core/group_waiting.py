@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshmq import limits
-from meshmq.core.batches import BatchTools
+from meshmq.core.batches import BatchTools, Options
 from meshmq.core.dead_letters import Undertaker
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.group_journal import Journaling
@@ -112,6 +112,7 @@ class Waiting(Journaling):
         self.shared = shared
         self.origin = shared.origin
         self.started_lsn = feed.committed_lsn
+        self.started_ms = 0  # when the node was started (unix ms), if this is older
         self.is_placed = True  # whether it is known where to read
         self.due_ns = 0  # when ``tick`` is due, as the owner knows it
         self.members: dict[tuple[bytes, int], Member] = {}
@@ -315,11 +316,16 @@ class Waiting(Journaling):
         for index, n in ready.runs:
             first = b.base_offset + index
             if ready.marked:
-                runs = [
-                    (o, 1) for o in range(first, first + n) if (b.stream, o) in self.state.marks
-                ]
+                # One that was given another time meanwhile comes again by that.
+                now_ms, marks = self.shared.wall_now_ms, self.state.marks
+                found = [(o, marks.get((b.stream, o))) for o in range(first, first + n)]
+                runs = [(o, 1) for o, mark in found if mark is not None and mark.due_ms <= now_ms]
             else:
                 runs = self.state.settled(b.stream).missing(first, n)
+                if ready.is_fetched and _sum(runs) < n:
+                    for o in range(first, first + n):
+                        if o in self.state.settled(b.stream):
+                            self.leave_key(b.stream, o)
             kept += [(o - b.base_offset, c) for o, c in self._without_adopted(b.stream, runs)]
         ready.runs = kept
 
@@ -349,7 +355,7 @@ class Waiting(Journaling):
             for i in indices:
                 key = ready.records.keys[i]
                 state = order.keys[b.stream, key]
-                state.queued -= 1
+                order.unqueue(state)
                 order.hold(state, b.base_offset + i)
                 if ready.suspect:
                     self._suspects.add((b.stream, b.base_offset + i))
@@ -455,9 +461,10 @@ class Waiting(Journaling):
                 continue
             mark = self.state.marks.get(key)
             if mark is None and offset in self.state.settled(b.stream):
+                self.leave_key(b.stream, offset)
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
-            suspect = key in self._suspects
+            suspect = key in self._suspects or self._was_due(b, mark, options)
             priority = mark.priority if mark else options.priority if options else 0
             alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
@@ -474,6 +481,16 @@ class Waiting(Journaling):
                 self._version, is_fetched=True, expires_ms=expires_ms,
             )  # fmt: skip
             self._queue(ready)
+
+    def _was_due(self, b: StoredBatch, mark: Mark | None, options: Options | None) -> bool:
+        """Whether an earlier life of the node may have handed out what waited for its time."""
+        if mark is not None:
+            return mark.due_ms <= self.started_ms
+        return (
+            options is not None
+            and b.lsn <= self.started_lsn
+            and 0 < options.due_ms <= self.started_ms
+        )
 
     def _entry_of(self, stream: int, base: int) -> Entry | None:
         for source in self.sources:
@@ -504,19 +521,29 @@ class Waiting(Journaling):
             state = order.keys.get((stream, key))
             if state is None:
                 continue
-            is_free = not (state.out or state.queued)
-            if is_free and state.failed and (stream, state.failed[0]) in self._blocked:
-                self._blocked.discard((stream, state.failed[0]))
-                mark = self.state.marks.get((stream, state.failed[0]))
-                self._push_again(stream, state.failed[0], mark.priority if mark else 0)
             for offset in order.release(stream, key):
                 self._push_again(stream, offset, 0)
+            if state.failed and not (state.out or state.queued or state.released):
+                first = (stream, state.failed[0])
+                if first in self._blocked:
+                    self._blocked.discard(first)
+                    mark = self.state.marks.get(first)
+                    self._push_again(*first, mark.priority if mark else 0)
 
     def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
         """A marked record is settled for good: its key goes on."""
         if self.by_key is not None and mark is not None and mark.key:
             self.by_key.unfail(stream, mark.key, offset)
             self._release_keys(stream, (mark.key,))
+        key = self.by_key.arrived(stream, offset) if self.by_key is not None else b""
+        if key:
+            self._release_keys(stream, (key,))
+
+    def leave_key(self, stream: int, offset: int) -> None:
+        """A record is settled, or gets another time: what its key holds behind it can go."""
+        key = self.by_key.leave(stream, offset) if self.by_key is not None else b""
+        if key:
+            self._release_keys(stream, (key,))
 
 
 def _sum(runs: Iterable[tuple[int, int]]) -> int:

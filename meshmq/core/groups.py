@@ -124,6 +124,7 @@ class Groups:
         for group in self.by_name.values():
             group.started_ns = now_ns
             group.grace_until_ns = now_ns + limits.STARTED_NS
+            group.started_ms = self.shared.wall_now_ms
             self.shared.woken.add(group)
 
     def set_wall(self, wall_ns: int, now_ns: int) -> None:

@@ -15,9 +15,8 @@ PATIENCE_NS = 200 * limits.MS
 """How long a member may let its keys' records wait before they are held back, so that those of
 others go on: fetching them again costs ten times what waiting does."""
 
-
-MayGo = Callable[[KeyOrder, KeyState, int, int, bool], bool]
-"""Whether a fetched record may go now: its key's state, stream, offset, whether it is marked."""
+MayGo = Callable[[KeyOrder, KeyState, tuple[int, int], bool], bool]
+"""Whether a record that was fetched by its place goes out now."""
 
 
 class Walk:
@@ -160,11 +159,12 @@ class Walk:
         if self._most <= 0 or max(self._rooms.values()) <= 0:
             return False
         offset = ready.batch.base_offset + i
-        if not may_go(self._order, state, place[0], offset, ready.marked):
+        if not may_go(self._order, state, (place[0], offset), ready.marked):
             self.put_off.append(offset)
             self.held.append(key)
             return True
-        member = state.member
+        # One that failed goes to anybody: nothing of its key is in flight.
+        member = None if ready.marked else state.member
         if member is not None and self._rooms.get(id(member), 0) <= 0:
             self._put_off(state, offset)
             self.held.append(key)

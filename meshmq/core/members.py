@@ -303,7 +303,7 @@ class Members:
             # Its program does not come to them: others that have room are asked first.
             member.is_slow = True
             group.drop_pending(member)
-            group.give_back(h, bits, False)
+            group.give_back(h, bits, False, alone=True)
 
     def _remember(self, h: HandOut) -> None:
         """All of it is settled; its acks may be said again. The oldest are forgotten."""
