@@ -221,6 +221,7 @@ class Groups:
         group.clear()
         group.reset()
         group.is_placed = False
+        group.recount()
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
         for own in (dead_letters_of(group.settings.name), retries_of(group.settings.name)):
