@@ -462,6 +462,7 @@ class Waiting(Journaling):
             mark = self.state.marks.get(key)
             if mark is None and offset in self.state.settled(b.stream):
                 self.leave_key(b.stream, offset)
+                self._suspects.discard(key)
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects or self._was_due(b, mark, options)
@@ -531,7 +532,8 @@ class Waiting(Journaling):
                     self._push_again(*first, mark.priority if mark else 0)
 
     def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
-        """A marked record is settled for good: its key goes on."""
+        """A record is settled for good: its key goes on."""
+        self._suspects.discard((stream, offset))
         if self.by_key is not None and mark is not None and mark.key:
             self.by_key.unfail(stream, mark.key, offset)
             self._release_keys(stream, (mark.key,))

@@ -217,9 +217,15 @@ class Groups:
         group.wake()
 
     def seek(self, group: Group, start: group_settings.Start) -> None:
-        """Go on somewhere else: everything known of records is forgotten."""
+        """Go on somewhere else: everything known of records is forgotten, but not which dead
+        letters were put back or purged."""
+        dead = self._topics.by_name.get(dead_letters_of(group.settings.name))
+        done = group.state.streams.get(dead.entry.stream) if dead is not None else None
         group.clear()
         group.reset()
+        if dead is not None and done is not None:
+            group.keep(dead.entry.stream, done, dead.next_offset)
+        group.recount()  # until it is known where it begins: all there is
         group.is_placed = False
         group.recount()
         for source in group.sources[1:]:
