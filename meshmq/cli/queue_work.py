@@ -85,7 +85,7 @@ def work(
         connection.work(name, ack_timeout=seconds, prefetch=most) as consumer,
     ):
         if command is None:
-            show_and_ack(consumer, renderer(output, json, job_object), count, timeout)
+            show_and_ack(consumer, renderer(output, json, job_object), count, timeout, "job")
             return
         from meshmq.cli.running import Runner
 
