@@ -86,8 +86,8 @@ def check_same(found: Settings, asked: Settings, arguments: dict[str, Any]) -> N
         )
     if "order" in arguments and found.order != asked.order:
         raise GroupMismatch(
-            f"{found.kind} {found.name!r} has order {found.order!r}, not {asked.order!r}: choose "
-            f"another name, or delete it first"
+            f"{found.kind} {found.name!r} has order {found.order!r}, not {asked.order!r}: join "
+            f"it in its order, choose another name, or delete it first"
         )
 
 
