@@ -35,7 +35,7 @@ class Durability(StrEnum):
 @app.command()
 def create(
     name: Annotated[
-        str, typer.Argument(help="A topic, or a pattern: a rule for topics made later.")
+        str, typer.Argument(help="A topic, or a pattern: a rule for the topics that match it.")
     ],
     durability: Annotated[
         Durability,
