@@ -65,6 +65,9 @@ def _works_help() -> str:
 
 @app.callback(invoke_without_command=True)
 def bench(
+    works: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORK]...", help="As --work.")
+    ] = None,
     work: Annotated[list[str] | None, typer.Option("--work", help=_works_help())] = None,
     size: Annotated[int, typer.Option(help="Value size in bytes, 16 to 1,048,576.")] = 100,
     seconds: Annotated[float, typer.Option(help="How long each run publishes, 0.1 to 60.")] = 3.0,
@@ -88,7 +91,7 @@ def bench(
     from meshmq.bench.works import WORKS
     from meshmq.errors import MeshError
 
-    names = work or list(WORKS)
+    names = [*(works or ()), *(work or ())] or list(WORKS)
     for name in names:
         if name not in WORKS:
             raise _fail(f"no work is called {name!r}; there are {', '.join(WORKS)}", 2)

@@ -73,6 +73,9 @@ def oldest_ms(group: Group) -> int:
     times += [mark.first_ms for mark in group.state.marks.values() if mark.first_ms]
     heads: list[Ready] = [queue[0] for queue in group.ready.values() if queue]
     times += [ready.batch.append_time_ns // limits.MS for ready in heads]
+    for source in group.sources:  # given back, or held by their keys
+        first = next((entry for entry in source.trail.values() if entry.left > 0), None)
+        times.append(first.append_ms if first is not None else 0)
     return min([t for t in times if t], default=0)
 
 

@@ -214,6 +214,8 @@ class Waiting(Journaling):
         if self.by_key is not None and self.members:
             ahead *= KEY_READY_SHARE
         if self.is_stopped or not self.is_placed:
+            for source in self.sources:
+                source.credit_bytes = 0
             return
         for source in self.sources:
             room = 1 << 40 if source.index == DELAYED else ahead - source.ready_bytes
@@ -260,7 +262,9 @@ class Waiting(Journaling):
             self.delayed += _sum(runs)
             return
         priority = max(priority, source.index if source.index < DELAYED else 0)
-        entry = source.trail[stream, base] = Entry(b.lsn, b.slot, total, count)
+        entry = source.trail[stream, base] = Entry(
+            b.lsn, b.slot, total, count, b.append_time_ns // limits.MS
+        )
         if self.adopted:
             for h in self.hand_outs.values():
                 if h.entry is None and not h.marked and self._is_of(h, stream, base, count):
