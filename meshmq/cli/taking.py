@@ -43,13 +43,11 @@ def show_and_ack(
                 except StaleDelivery:
                     pass  # counted
     consumer.close(timeout)
-    tell_stale(consumer)
+    tell_stale(consumer.stale)
     stopping.end(plural(shown, "record"))
 
 
-def tell_stale(consumer: Consumer) -> None:
+def tell_stale(count: int) -> None:
     """Say how many acks came too late to count."""
-    if consumer.stale:
-        note(
-            f"{consumer.stale:,} of them were handed out again meanwhile, their acks came too late"
-        )
+    if count:
+        note(f"{count:,} of them were handed out again meanwhile: their acks came too late")

@@ -15,13 +15,9 @@ It knows nothing of frames' order or links' ends: core/groups.py brings what mem
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from meshmq.core.group_hands import Hands
 from meshmq.core.group_waiting import DELAYED
-from meshmq.core.hand_out import Ready
 from meshmq.core.journal import MOVED, REJECTED, Mark
-from meshmq.core.log import StoredBatch
 
 
 class Group(Hands):
@@ -42,6 +38,7 @@ class Group(Hands):
         self.recount_trail(stream)
         self._version += 1
         self.gone(stream, offset, mark)
+        self.leave_key(stream, offset)
         return True
 
     def reschedule(self, stream: int, offset: int, due_ms: int) -> bool:
@@ -58,6 +55,7 @@ class Group(Hands):
         mark = (old or Mark(0, 0))._replace(due_ms=due_ms, flags=MOVED, priority=priority)
         self.set_mark(stream, offset, mark)
         self.recount_trail(stream)
+        self.leave_key(stream, offset)
         self.retrying += 1
         self.schedule.add(due_ms, stream, offset, priority)
         self._version += 1
@@ -75,29 +73,29 @@ class Group(Hands):
         return not any(h.has(stream, offset) for h in self.hand_outs.values())
 
     def _is_due(self, stream: int, offset: int) -> bool:
-        """Whether a marked record has left the schedule: it is looked for, ready or in hands."""
+        """Whether a record has left the schedule: it is looked for, ready, held or in hands."""
         if (stream, offset) in self._again_set or (stream, offset) in self._blocked:
             return True
-        found = ((b.base_offset, ready.runs) for ready, b in self._marked_ready(stream))
-        if any(base + i <= offset < base + i + n for base, runs in found for i, n in runs):
-            return True
-        return any(
-            h.stream == stream and h.marked and offset in map(h.offset_of, h.indices(h.left))
-            for h in self.hand_outs.values()
-        )
-
-    def _marked_ready(self, stream: int) -> Iterator[tuple[Ready, StoredBatch]]:
         for queue in self.ready.values():
             for ready in queue:
-                if ready.marked and ready.batch.stream == stream:
-                    yield ready, ready.batch
+                if ready.is_fetched and ready.batch.stream == stream:
+                    index = offset - ready.batch.base_offset
+                    if any(i <= index < i + n for i, n in ready.runs):
+                        return True
+        if self.by_key is not None and self.by_key.holds(stream, offset):
+            return True
+        return any(
+            h.stream == stream and offset in map(h.offset_of, h.indices(h.left))
+            for h in self.hand_outs.values()
+        )
 
     def _is_delayed(self, stream: int, offset: int) -> bool:
         delayed = next((s for s in self.sources if s.index == DELAYED), None)
         return (
             delayed is not None
             and stream in delayed.streams
-            and (stream, offset) not in self._again_set
+            and offset < delayed.seen.get(stream, 0)
+            and not self._is_due(stream, offset)
         )
 
     def forget_stream(self, stream: int) -> None:
@@ -163,6 +161,7 @@ class Group(Hands):
         self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
         if self.by_key is not None:
             self.by_key.forget_offsets(stream, before)
+            self._release_keys(stream, [k for s, k in self.by_key.keys if s == stream])
 
     def purge(self) -> int:
         """Settle everything that is not in a member's hands; return how many records."""
@@ -188,11 +187,7 @@ class Group(Hands):
         self.undertaker.clear()
         self.delayed = self.retrying = 0
         if self.by_key is not None:
-            for state in self.by_key.keys.values():
-                state.held = None
-                state.failed = []
-                state.released = 0
-            self.by_key.held = 0
+            self.by_key.purge()
         self._version += 1
         self.wake()
         return before - self.backlog
@@ -215,7 +210,8 @@ class Group(Hands):
         self.delayed = self.retrying = 0
         if self.by_key is not None:
             self.by_key.clear()
-        self._fetcher.reading = 0
+        for fetcher in self._fetchers:
+            fetcher.reading = 0
         for source in self.sources:
             source.trail.clear()
             source.seen.clear()

@@ -44,9 +44,8 @@ class Hands(Waiting):
 
     def tick(self, now_ns: int) -> None:
         """Take back what is over its time; what is due can be handed out."""
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][0] <= now_ns:
-            when, number = heapq.heappop(deadlines)
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            when, number = heapq.heappop(self._deadlines)
             hand_out = self.hand_outs.get(number)
             if hand_out is not None and hand_out.check_ns == when:
                 self._expire(hand_out, now_ns)
@@ -100,6 +99,9 @@ class Hands(Waiting):
         takers = [m for m in active if self.feed.may_send_to(m.link)]
         if len(takers) < len(active):
             self.shared.denied.add(self)  # type: ignore[arg-type]  # always a Group
+        quick = [m for m in takers if not m.is_slow]
+        if len(quick) < len(takers) and any(m.in_flight < m.prefetch_records for m in quick):
+            return quick
         return takers
 
     def _next_ready(self, now_ns: int) -> Ready | None:
@@ -113,7 +115,7 @@ class Hands(Waiting):
                 if not ready.runs:
                     self._used_up(ready)
                     continue
-                if ready.suspect and now_ns < self.grace_until_ns:
+                if ready.suspect and not ready.is_fetched and now_ns < self.grace_until_ns:
                     break  # their member may come back for them
                 return ready
             if not queue:
@@ -125,6 +127,10 @@ class Hands(Waiting):
         base, stream = ready.batch.base_offset, ready.batch.stream
         while ready.runs:
             index, count = ready.runs.popleft()
+            for offset in range(base + index, base + index + count) if ready.is_fetched else ():
+                mark = self.state.marks.get((stream, offset))
+                self.settle_run(stream, offset, 1, ready.marked)
+                self.gone(stream, offset, mark)
             self.settle_run(stream, base + index, count, ready.marked)
             self.expired_jobs += count
             if ready.entry is not None:
@@ -209,11 +215,13 @@ class Hands(Waiting):
             for i in part:
                 key = keys[i]
                 state = order.keys[b.stream, key]
-                state.queued -= 1
-                if state.is_held_up:
+                order.unqueue(state)
+                # A record that failed before it may be with another member by now.
+                if state.is_held_up or state.member not in (None, member):
                     order.hold(state, b.base_offset + i)
                     if ready.suspect:
                         self._suspects.add((b.stream, b.base_offset + i))
+                    order.unbind(state)
                     freed.append(key)
                 else:
                     order.given(state, member)
@@ -230,16 +238,27 @@ class Hands(Waiting):
                 self._unpin(ready, 1)
             self._release_keys(b.stream, freed)
 
-    def _may_go(self, order: KeyOrder, state: KeyState, offset: int, marked: bool) -> bool:
+    def _may_go(
+        self, order: KeyOrder, state: KeyState, place: tuple[int, int], marked: bool
+    ) -> bool:
         """Whether a record fetched by its offset goes out now; else it waits for its turn."""
+        offset = place[1]
+        before = state.held is not None and state.held[0] < offset
         if marked:
-            if state.out or state.failed[:1] != [offset]:
-                self._blocked.add((self._fetcher.wanted[0], offset))
+            if offset not in state.failed:  # its time was changed by hand
+                state.failed = sorted([*state.failed, offset])
+            if (
+                state.out
+                or state.queued
+                or state.released
+                or before
+                or state.failed[:1] != [offset]
+            ):
+                self._blocked.add(place)
                 return False
             return True
-        if state.released:
-            state.released -= 1
-        if state.failed or state.queued or (state.held and state.held[0] < offset):
+        order.arrived(*place)
+        if state.queued or before or (state.failed and state.failed[0] < offset):
             order.hold(state, offset)
             return False
         return True
@@ -306,6 +325,8 @@ class Hands(Waiting):
 
     def _let_go(self, h: HandOut, bits: int) -> None:
         """These records are no longer in the member's hands."""
+        if not bits:
+            return  # a failed one of their key has taken them already
         n = bits.bit_count()
         member = h.member
         h.left &= ~bits
@@ -324,10 +345,10 @@ class Hands(Waiting):
 
     def ack(self, h: HandOut, bits: int) -> None:
         """Done."""
-        n = bits.bit_count()
-        self.acked += n
+        self.acked += bits.bit_count()
+        n = 0
         for first, count in h.runs(bits):
-            self.settle_run(h.stream, first, count, h.marked)
+            n += self.settle_run(h.stream, first, count, h.marked)
         if h.entry is not None and not h.marked:
             self.lift(h.entry, n)
         self._let_go(h, bits)
@@ -344,8 +365,9 @@ class Hands(Waiting):
         self.rejected += bits.bit_count()
         self._fail(h, bits, 0, reason, REJECTED, now_ns)
 
-    def give_back(self, h: HandOut, bits: int, suspect: bool) -> None:
-        """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out."""
+    def give_back(self, h: HandOut, bits: int, suspect: bool, alone: bool = False) -> None:
+        """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out.
+        ``alone``: the member keeps others, and those that follow in their keys come back too."""
         self._let_go(h, bits)
         for index in h.indices(bits):
             offset = h.offset_of(index)
@@ -361,7 +383,10 @@ class Hands(Waiting):
                     continue
             self._push_again(h.stream, offset, h.priority)
         if h.keys is not None:
-            self._release_keys(h.stream, {h.keys[i] for i in h.indices(bits)})
+            if alone:
+                for index in h.indices(bits):
+                    self._revoke_later(h.stream, h.keys[index], h.offset_of(index))
+            self._release_keys(h.stream, {h.keys[i]: None for i in h.indices(bits)})
 
     def _fail(
         self, h: HandOut, bits: int, delay_ns: int, reason: str, flags: int, now_ns: int
@@ -369,12 +394,19 @@ class Hands(Waiting):
         now_ms = self.wall_ms(now_ns)
         most = self.settings.max_deliveries
         self._let_go(h, bits)
-        if not h.marked and h.entry is not None:
-            self.lift(h.entry, bits.bit_count())
+        gone = []
         for index in h.indices(bits):
             offset = h.offset_of(index)
             key = h.keys[index] if h.keys is not None else b""
             old = self.state.marks.get((h.stream, offset))
+            if not self._is_open(h, offset):
+                self._suspects.discard((h.stream, offset))
+                if key and self.by_key is not None:
+                    self.by_key.taken(h.stream, key)
+                    gone.append(key)
+                continue
+            if not h.marked and h.entry is not None:
+                self.lift(h.entry, 1)
             dies = flags & REJECTED or h.attempt >= most
             wait_ms = (
                 self._backoff_ms(h.attempt) if delay_ns == BACKOFF else -(-delay_ns // limits.MS)
@@ -395,6 +427,13 @@ class Hands(Waiting):
             else:
                 self.retrying += 1
                 self.schedule.add(mark.due_ms, h.stream, offset, h.priority)
+        self._release_keys(h.stream, gone)
+
+    def _is_open(self, h: HandOut, offset: int) -> bool:
+        """Whether a record in a member's hands is still in the log."""
+        if h.marked:
+            return (h.stream, offset) in self.state.marks
+        return offset not in self.state.settled(h.stream)
 
     def _backoff_ms(self, attempt: int) -> int:
         s = self.settings
@@ -429,7 +468,7 @@ class Hands(Waiting):
         self._fail(h, begun, 0, reason, 0, now_ns)
         rest = bits & ~begun & h.left  # a key's later records went back with its failed one
         if rest:
-            self.give_back(h, rest, True)
+            self.give_back(h, rest, True, alone=True)
 
     def revoke(self, h: HandOut, bits: int) -> None:
         """Tell the member what is no longer its own."""
@@ -502,6 +541,10 @@ class Hands(Waiting):
                 for (stream, base), entry in source.trail.items():
                     if self._is_of(h, stream, base, entry.count):
                         h.entry = entry
+        for queue in self.ready.values():
+            for ready in queue:
+                if self._is_of(h, ready.batch.stream, ready.batch.base_offset, ready.batch.count):
+                    self._look_again(ready)
         self._version += 1
         self._hold(h)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshmq import limits
-from meshmq.core.batches import BatchTools
+from meshmq.core.batches import BatchTools, Options
 from meshmq.core.dead_letters import Undertaker
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.group_journal import Journaling
@@ -39,7 +39,9 @@ DELAYED, RETRY = 10, 11
 DUE_A_TURN = 4096  # records that come due at once: others' turns come in between
 AGAIN_MAX = 50_000  # records to be handed out by their offset; what is due beyond waits on
 KEY_READY_SHARE = 4  # so many times more is read ahead where keys bind records to members
-FETCH_NEAR = 4096  # offsets: what is due within so many is fetched in one read
+FETCHES = 8  # reads of such records at a time
+RUN_MAX = 1024  # records fetched in one read ...
+RUN_GAP = 8  # ... of which each is at most so many offsets behind the one before
 
 
 @dataclass(slots=True)
@@ -73,19 +75,19 @@ class Shared:
 class _Fetcher(Reader):
     """Brings the batches of records that are handed out by their offset."""
 
-    __slots__ = ("owner", "pushes", "wanted")
+    __slots__ = ("owner", "pushes", "run")
 
     def __init__(self, owner: Waiting) -> None:
         super().__init__("", 1 << 62, 1 << 62, is_live=True)
         self.owner = owner
-        self.wanted = (0, 0)
+        self.run: list[tuple[int, int]] = []
         self.pushes = 0
 
     def take(self, batches: list[StoredBatch]) -> None:
-        self.owner.on_fetched(batches)
+        self.owner.on_fetched(self, batches)
 
     def read_done(self) -> None:
-        self.owner.on_fetch_done()
+        self.owner.on_fetch_done(self)
 
 
 class Waiting(Journaling):
@@ -111,6 +113,7 @@ class Waiting(Journaling):
         self.shared = shared
         self.origin = shared.origin
         self.started_lsn = feed.committed_lsn
+        self.started_ms = 0  # when the node was started (unix ms), if this is older
         self.is_placed = True  # whether it is known where to read
         self.due_ns = 0  # when ``tick`` is due, as the owner knows it
         self.members: dict[tuple[bytes, int], Member] = {}
@@ -120,13 +123,15 @@ class Waiting(Journaling):
         self.schedule = Schedule()
         self.undertaker = Undertaker(self)
         self.adopted: set[tuple[int, int]] = set()
+        self.started_ns: int | None = None  # when the node was, if the group was there before
         self.grace_until_ns = 0
         self._again: list[tuple[int, int, int]] = []  # (-priority, stream, offset)
         self._again_set: dict[tuple[int, int], int] = {}  # with the number of the push
         self._pushes = 0
         self._suspects: set[tuple[int, int]] = set()
         self._blocked: set[tuple[int, int]] = set()  # failed and due, but their key is in flight
-        self._fetcher = _Fetcher(self)
+        count = 1 if self.by_key is not None else FETCHES
+        self._fetchers = [_Fetcher(self) for _ in range(count)]
         self._deadlines: list[tuple[int, int]] = []
         self._version = 0
         self._tokens = 0.0
@@ -176,7 +181,7 @@ class Waiting(Journaling):
 
     def close(self) -> None:
         """Read no more."""
-        for reader in (*self.sources, self._fetcher, self.undertaker):
+        for reader in (*self.sources, *self._fetchers, self.undertaker):
             self.feed.remove_reader(reader)
 
     def wall_ms(self, now_ns: int) -> int:
@@ -199,6 +204,9 @@ class Waiting(Journaling):
             return  # cancelled, or moved to another time
         else:
             self.delayed -= 1
+        if self.started_ns is not None and due_ms <= self.wall_ms(self.started_ns):
+            # An earlier life of the node may have handed it out, and not heard what became of it.
+            self._suspects.add((stream, offset))
         self._push_again(stream, offset, priority)
 
     def feed_sources(self) -> None:
@@ -310,11 +318,16 @@ class Waiting(Journaling):
         for index, n in ready.runs:
             first = b.base_offset + index
             if ready.marked:
-                runs = [
-                    (o, 1) for o in range(first, first + n) if (b.stream, o) in self.state.marks
-                ]
+                # One that was given another time meanwhile comes again by that.
+                now_ms, marks = self.shared.wall_now_ms, self.state.marks
+                found = [(o, marks.get((b.stream, o))) for o in range(first, first + n)]
+                runs = [(o, 1) for o, mark in found if mark is not None and mark.due_ms <= now_ms]
             else:
                 runs = self.state.settled(b.stream).missing(first, n)
+                if ready.is_fetched and _sum(runs) < n:
+                    for o in range(first, first + n):
+                        if o in self.state.settled(b.stream):
+                            self.leave_key(b.stream, o)
             kept += [(o - b.base_offset, c) for o, c in self._without_adopted(b.stream, runs)]
         ready.runs = kept
 
@@ -344,10 +357,11 @@ class Waiting(Journaling):
             for i in indices:
                 key = ready.records.keys[i]
                 state = order.keys[b.stream, key]
-                state.queued -= 1
+                order.unqueue(state)
                 order.hold(state, b.base_offset + i)
                 if ready.suspect:
                     self._suspects.add((b.stream, b.base_offset + i))
+                order.unbind(state)
                 freed[b.stream, key] = None
             self._unpin(ready, 1)
         member.pending.clear()
@@ -364,31 +378,47 @@ class Waiting(Journaling):
             self.wake()
 
     def _fetch_again(self) -> None:
-        """Read the batch of the first record that is to be handed out by its offset."""
-        again = self._again
-        while again and (again[0][1], again[0][2]) not in self._again_set:
-            heapq.heappop(again)
-        if not again or self._fetcher.reading:
-            return
-        _, stream, offset = again[0]
-        topic = self.topics.by_stream.get(stream)
-        if topic is None or offset < topic.first_offset:
-            heapq.heappop(again)
-            self._again_set.pop((stream, offset), None)
-            self.forget(stream, offset)
-            self._fetch_again()
-            return
-        near = heapq.nsmallest(2, again)[-1] if len(again) < 64 else again[1]
-        dense = near[1] == stream and near[2] - offset < FETCH_NEAR
-        self._fetcher.wanted = (stream, offset)
-        self._fetcher.pushes = self._pushes
-        self.feed.fetch(self._fetcher, stream, offset, limits.GROUP_READ_BYTES_MAX if dense else 1)
+        """Read batches of records that are to be handed out by their offset, the first ones
+        first; by key one read at a time, since each must see what the one before brought."""
+        for fetcher in self._fetchers:
+            if not fetcher.reading:
+                run = self._pop_run()
+                if not run:
+                    return
+                fetcher.run = run
+                fetcher.pushes = self._pushes
+                size = 1  # its own batch, however large
+                if len(run) > 1:
+                    span = run[-1][1] - run[0][1] + 1
+                    each = self.backlog_bytes / self.backlog if self.backlog else 0
+                    size = min(limits.GROUP_READ_BYTES_MAX, int(span * each) + 1)
+                self.feed.fetch(fetcher, *run[0], size)
 
-    def on_fetched(self, batches: list[StoredBatch]) -> None:
+    def _pop_run(self) -> list[tuple[int, int]]:
+        """The first records that are still wanted, taken off the heap: one, or as many as lie
+        close together in the log, for one read."""
+        run: list[tuple[int, int]] = []
+        again, wanted = self._again, self._again_set
+        while again and len(run) < RUN_MAX:
+            _, stream, offset = again[0]
+            if run and (stream != run[-1][0] or offset - run[-1][1] > RUN_GAP):
+                break
+            heapq.heappop(again)
+            if (stream, offset) not in wanted:
+                continue
+            topic = self.topics.by_stream.get(stream)
+            if topic is not None and offset >= topic.first_offset:
+                run.append((stream, offset))
+                continue
+            del wanted[stream, offset]
+            self.forget(stream, offset)
+        return run
+
+    def on_fetched(self, fetcher: _Fetcher, batches: list[StoredBatch]) -> None:
         """What ``_fetch_again`` asked for; it may hold more of what is wanted."""
         again = self._again_set
         # What was pushed since the read was ordered may come after others of its key.
-        most = self._fetcher.pushes
+        most = fetcher.pushes
         for b in batches:
             stream = b.stream
             end = b.base_offset + b.count
@@ -405,12 +435,20 @@ class Waiting(Journaling):
                 self._queue_again(b, wanted)
         self.wake()
 
-    def on_fetch_done(self) -> None:
-        """What was asked for and did not come is no longer in the log."""
-        key = self._fetcher.wanted
-        if key in self._again_set:
-            self._again_set.pop(key, None)
-            self.forget(*key)
+    def on_fetch_done(self, fetcher: _Fetcher) -> None:
+        """The first record asked for is no longer in the log if it did not come; what else was
+        to come with it is asked for again."""
+        for i, key in enumerate(fetcher.run):
+            serial = self._again_set.get(key)
+            if serial is None or serial > fetcher.pushes:
+                continue
+            if i == 0:
+                del self._again_set[key]
+                self.forget(*key)
+            else:
+                mark = self.state.marks.get(key)
+                heapq.heappush(self._again, (-(mark.priority if mark else 0), *key))
+        fetcher.run = []
         self.wake()
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
@@ -425,9 +463,11 @@ class Waiting(Journaling):
                 continue
             mark = self.state.marks.get(key)
             if mark is None and offset in self.state.settled(b.stream):
+                self.leave_key(b.stream, offset)
+                self._suspects.discard(key)
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
-            suspect = key in self._suspects
+            suspect = key in self._suspects or self._was_due(b, mark, options)
             priority = mark.priority if mark else options.priority if options else 0
             alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
@@ -444,6 +484,16 @@ class Waiting(Journaling):
                 self._version, is_fetched=True, expires_ms=expires_ms,
             )  # fmt: skip
             self._queue(ready)
+
+    def _was_due(self, b: StoredBatch, mark: Mark | None, options: Options | None) -> bool:
+        """Whether an earlier life of the node may have handed out what waited for its time."""
+        if mark is not None:
+            return mark.due_ms <= self.started_ms
+        return (
+            options is not None
+            and b.lsn <= self.started_lsn
+            and 0 < options.due_ms <= self.started_ms
+        )
 
     def _entry_of(self, stream: int, base: int) -> Entry | None:
         for source in self.sources:
@@ -474,18 +524,30 @@ class Waiting(Journaling):
             state = order.keys.get((stream, key))
             if state is None:
                 continue
-            if state.failed and not state.out and (stream, state.failed[0]) in self._blocked:
-                self._blocked.discard((stream, state.failed[0]))
-                mark = self.state.marks.get((stream, state.failed[0]))
-                self._push_again(stream, state.failed[0], mark.priority if mark else 0)
             for offset in order.release(stream, key):
                 self._push_again(stream, offset, 0)
+            if state.failed and not (state.out or state.queued or state.released):
+                first = (stream, state.failed[0])
+                if first in self._blocked:
+                    self._blocked.discard(first)
+                    mark = self.state.marks.get(first)
+                    self._push_again(*first, mark.priority if mark else 0)
 
     def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
-        """A marked record is settled for good: its key goes on."""
+        """A record is settled for good: its key goes on."""
+        self._suspects.discard((stream, offset))
         if self.by_key is not None and mark is not None and mark.key:
             self.by_key.unfail(stream, mark.key, offset)
             self._release_keys(stream, (mark.key,))
+        key = self.by_key.arrived(stream, offset) if self.by_key is not None else b""
+        if key:
+            self._release_keys(stream, (key,))
+
+    def leave_key(self, stream: int, offset: int) -> None:
+        """A record is settled, or gets another time: what its key holds behind it can go."""
+        key = self.by_key.leave(stream, offset) if self.by_key is not None else b""
+        if key:
+            self._release_keys(stream, (key,))
 
 
 def _sum(runs: Iterable[tuple[int, int]]) -> int:

@@ -122,7 +122,9 @@ class Groups:
         """The first event is at hand: members of before may come back for what they hold."""
         self._is_started = True
         for group in self.by_name.values():
+            group.started_ns = now_ns
             group.grace_until_ns = now_ns + limits.STARTED_NS
+            group.started_ms = self.shared.wall_now_ms
             self.shared.woken.add(group)
 
     def set_wall(self, wall_ns: int, now_ns: int) -> None:
@@ -215,10 +217,17 @@ class Groups:
         group.wake()
 
     def seek(self, group: Group, start: group_settings.Start) -> None:
-        """Go on somewhere else: everything known of records is forgotten."""
+        """Go on somewhere else: everything known of records is forgotten, but not which dead
+        letters were put back or purged."""
+        dead = self._topics.by_name.get(dead_letters_of(group.settings.name))
+        done = group.state.streams.get(dead.entry.stream) if dead is not None else None
         group.clear()
         group.reset()
+        if dead is not None and done is not None:
+            group.keep(dead.entry.stream, done, dead.next_offset)
+        group.recount()  # until it is known where it begins: all there is
         group.is_placed = False
+        group.recount()
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
         for own in (dead_letters_of(group.settings.name), retries_of(group.settings.name)):

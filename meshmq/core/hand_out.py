@@ -93,6 +93,7 @@ class Member:
 
     Attributes:
         is_active: its joining is stored; only then it is given something.
+        is_slow: it has returned records and settled none since.
         in_flight, in_flight_bytes: what it holds.
         rows: what goes out with this turn, with the bytes.
         said: by hand-out of an earlier session: a bit for each record it has acked already.
@@ -107,6 +108,7 @@ class Member:
     prefetch_bytes: int
     ack_timeout_ns: int
     is_active: bool = False
+    is_slow: bool = False
     in_flight: int = 0
     in_flight_bytes: float = 0.0
     hand_outs: dict[int, HandOut] = field(default_factory=dict)

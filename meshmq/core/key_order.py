@@ -7,13 +7,13 @@ Rules:
    What its member has no room for is queued for that member, up to its prefetch.
 2. A key of which a record failed hands out nothing until that record is due, and it first.
 3. What cannot be handed out for its key's sake is held: by its offset only, its bytes stay in the
-   log. A held record is released when nothing of its key is in flight or has failed.
+   log. A held record is released when nothing of its key is in flight and none before it failed.
 """
 
 from __future__ import annotations
 
 from array import array
-from bisect import insort
+from bisect import bisect_left, insort
 
 from meshmq.core.hand_out import Member
 
@@ -61,10 +61,12 @@ class KeyOrder:
 
     Attributes:
         held: records held back, of all keys.
+        fetching: key of each held record that is being fetched, by its place.
     """
 
     def __init__(self) -> None:
         self.keys: dict[tuple[int, bytes], KeyState] = {}
+        self.fetching: dict[tuple[int, int], bytes] = {}
         self.held = 0
 
     def state(self, stream: int, key: bytes) -> KeyState:
@@ -105,8 +107,19 @@ class KeyOrder:
         state = self.keys.get((stream, key))
         if state is not None and state.out:
             state.out -= 1
-            if not state.out and not state.queued:
-                state.member = None
+            self.unbind(state)
+
+    @staticmethod
+    def unbind(state: KeyState) -> None:
+        """With nothing of it at its member or on the way there a key is anybody's."""
+        if not state.out and not state.queued:
+            state.member = None
+
+    def unqueue(self, state: KeyState) -> None:
+        """One record of the key no longer waits for room at its member."""
+        state.queued -= 1
+        if not state.out and not state.queued:
+            state.member = None
 
     def release(self, stream: int, key: bytes) -> list[int]:
         """What of the key may be fetched now; forgets keys of which nothing is left."""
@@ -116,13 +129,50 @@ class KeyOrder:
         if state.is_idle:
             del self.keys[stream, key]
             return []
-        if state.out or state.queued or state.failed or state.released or not state.held:
+        if state.out or state.queued or state.released or not state.held:
             return []
-        free = list(state.held[:RELEASE_MAX])
-        state.held = state.held[RELEASE_MAX:] or None
+        most = min(RELEASE_MAX, len(state.held))
+        if state.failed:  # what comes before it goes before it
+            most = min(most, bisect_left(state.held, state.failed[0]))
+        free = list(state.held[:most])
+        state.held = state.held[most:] or None
         self.held -= len(free)
         state.released = len(free)
+        self.fetching.update(((stream, offset), key) for offset in free)
         return free
+
+    def arrived(self, stream: int, offset: int) -> bytes:
+        """A record is no longer being fetched; return its key if it was."""
+        key = self.fetching.pop((stream, offset), b"")
+        state = self.keys.get((stream, key)) if key else None
+        if state is not None and state.released:
+            state.released -= 1
+        return key
+
+    def leave(self, stream: int, offset: int) -> bytes:
+        """A record waits no longer for its key; return the key if it did."""
+        key = self.arrived(stream, offset)
+        if key:
+            return key
+        for (at, found), state in self.keys.items():
+            if at != stream:
+                continue
+            if state.held is not None and offset in state.held:
+                state.held.remove(offset)
+                state.held = state.held or None
+                self.held -= 1
+                return found
+            if offset in state.failed:
+                self.unfail(stream, found, offset)
+                return found
+        return b""
+
+    def holds(self, stream: int, offset: int) -> bool:
+        """Whether a record is held back."""
+        return any(
+            at == stream and state.held is not None and offset in state.held
+            for (at, _), state in self.keys.items()
+        )
 
     def longest(self) -> str:
         """The key that holds back most, in words."""
@@ -140,8 +190,21 @@ class KeyOrder:
                 gone += len(state.held) - len(kept)
                 state.held = kept or None
         self.held -= gone
+        for place in [p for p in self.fetching if p[0] == stream and p[1] < before]:
+            self.arrived(*place)
         return gone
 
+    def purge(self) -> None:
+        """Nothing waits any more; what is in members' hands stays there."""
+        for state in self.keys.values():
+            state.held = None
+            state.failed = _NONE
+            state.released = 0
+        self.held = 0
+        self.fetching.clear()
+        self.keys = {place: state for place, state in self.keys.items() if not state.is_idle}
+
     def clear(self) -> None:
+        self.fetching.clear()
         self.keys.clear()
         self.held = 0

@@ -15,6 +15,9 @@ PATIENCE_NS = 200 * limits.MS
 """How long a member may let its keys' records wait before they are held back, so that those of
 others go on: fetching them again costs ten times what waiting does."""
 
+MayGo = Callable[[KeyOrder, KeyState, tuple[int, int], bool], bool]
+"""Whether a record that was fetched by its place goes out now."""
+
 
 class Walk:
     """One walk over the front of a batch in a group in order of keys.
@@ -45,7 +48,7 @@ class Walk:
         self.held: list[bytes] = []
         self.put_off: list[int] = []
 
-    def run(self, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> int:
+    def run(self, may_go: MayGo) -> int:
         """Walk; return how many records left ``ready``."""
         runs = self._ready.runs
         walked = 0
@@ -139,7 +142,7 @@ class Walk:
         self._to(member, i, state)
         return True
 
-    def _again(self, i: int, may_go: Callable[[KeyOrder, KeyState, int, bool], bool]) -> bool:
+    def _again(self, i: int, may_go: MayGo) -> bool:
         """One record that was fetched by its offset."""
         key = self._keys[i]
         ready = self._ready
@@ -156,11 +159,12 @@ class Walk:
         if self._most <= 0 or max(self._rooms.values()) <= 0:
             return False
         offset = ready.batch.base_offset + i
-        if not may_go(self._order, state, offset, ready.marked):
+        if not may_go(self._order, state, (place[0], offset), ready.marked):
             self.put_off.append(offset)
             self.held.append(key)
             return True
-        member = state.member
+        # One that failed goes to anybody: nothing of its key is in flight.
+        member = None if ready.marked else state.member
         if member is not None and self._rooms.get(id(member), 0) <= 0:
             self._put_off(state, offset)
             self.held.append(key)

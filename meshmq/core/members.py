@@ -145,7 +145,10 @@ class Members:
                     kept |= 1 << index
                     places |= 1 << place
             if places | said != (1 << len(holding.offsets)) - 1:
+                # It drops all of it: nothing of it waits for its ack timeout.
                 lost.append(holding.number)
+                group.give_back(h, h.left, True, alone=True)
+                continue
             if h.left & ~kept:
                 group.give_back(h, h.left & ~kept, False)
             if kept:
@@ -267,6 +270,8 @@ class Members:
         self, group: Group, member: Member, row: SettleRow, stale: list[SettleRow], now_ns: int
     ) -> None:
         h = member.hand_outs.get(row.number)
+        if row.kind in (ACK, NACK, REJECT):
+            member.is_slow = False
         if row.first + row.count > (h.count if h is not None else limits.BATCH_RECORDS_MAX):
             stale.append(row._replace(delay_ns=0, reason=_stale(group, row.number)))
             return
@@ -298,7 +303,10 @@ class Members:
             longer = max(0, min(row.delay_ns, limits.ACK_TIMEOUT_NS_MAX))
             group.extend(h, row.first, row.count, now_ns + longer)
         else:
-            group.give_back(h, bits, False)
+            # Its program does not come to them: others that have room are asked first.
+            member.is_slow = True
+            group.drop_pending(member)
+            group.give_back(h, bits, False, alone=True)
 
     def _remember(self, h: HandOut) -> None:
         """All of it is settled; its acks may be said again. The oldest are forgotten."""

@@ -26,8 +26,8 @@ def transact(
     link: bytes, instance: bytes, frame: Transact, groups: Groups, topics: Topics,
     admission: Admission, tools: BatchTools,
 ) -> tuple[Transacted, int]:  # fmt: skip
-    """Carry it out, or say why not. The answer waits for the sync of this turn's entries; with it
-    comes how many bytes they have."""
+    """Carry it out, or say why not: the answer, which waits for the sync of this turn's entries,
+    and how many bytes go with them."""
     known = groups.transactions.get(instance)
     if known is not None and known[0] == frame.id:
         return Transacted(frame.id, offsets=known[1]), 0

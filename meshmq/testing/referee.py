@@ -338,6 +338,24 @@ class Referee:
                 hold.offsets = claim[1]
             for offset in hold.deadlines:
                 hold.deadlines[offset] = self._now + member.timeout_ns
+        self._claim(link, body.consumer, member)
+
+    def _claim(self, link: bytes, consumer: int, member: Membership) -> None:
+        """Of what an earlier life of the node handed out, what is claimed may be the member's."""
+        for number, (topic, offsets, attempt) in member.claims.items():
+            if (member.group, number) in self.holds:
+                continue
+            hold = Hold(
+                member.group, number, link, consumer, member.instance, topic, offsets, attempt,
+                member.timeout_ns, {}, is_claimed=True,
+            )  # fmt: skip
+            for offset in offsets:
+                case = self.case(member.group, (topic, offset))
+                if case.hold is None and case.status == OPEN:
+                    case.hold = hold
+                    hold.deadlines[offset] = self._now + member.timeout_ns
+            if hold.deadlines:
+                self.holds[member.group, number] = hold
 
     def _resolve(self, link: bytes, consumer: int, number: int) -> tuple[str, list[int]]:
         """Topic and offsets of what a member calls by this number; its claims count."""
@@ -391,10 +409,11 @@ class Referee:
         if row.kind == ACK:
             case.status, case.is_sure = ACKED, False
             case.acks_plain += not p.in_transaction
-        elif row.kind in (NACK, REJECT):
-            case.fails_max += 1
+        if row.kind in (NACK, REJECT, RETURN):
             for later in self._later(hold.group, place):
                 later.loose = later.hold is not None
+        if row.kind in (NACK, REJECT):
+            case.fails_max += 1
             most = self.world.wishes[hold.group]["max_deliveries"]
             if row.kind == REJECT or hold.attempt >= most:
                 case.status, case.is_sure = DEAD, False
@@ -623,7 +642,7 @@ class Referee:
                 if p.case is None:
                     if stale[key] > 0:
                         stale[key] -= 1
-                    else:
+                    elif not self._said_before(member, p):
                         place = self._resolve(link, body.consumer, p.row.number)[0] or "?", p.offset
                         self.fault(member.group, place, "was settled by who had it no longer")
                     continue
@@ -637,6 +656,13 @@ class Referee:
         """Whether a later row of the same kind was refused, rather than this one."""
         later = [q for n, rows in member.frames if n <= number for q in rows]
         return any(q is not p and (q.row.number, q.place, q.row.kind) == key for q in later)
+
+    def _said_before(self, member: Membership, p: Pending) -> bool:
+        """Whether it is the ack of a claimed record again, whose answer was lost."""
+        claim = member.claims.get(p.row.number)
+        if p.row.kind != ACK or claim is None:
+            return False
+        return self.case(member.group, (claim[0], p.offset)).status == ACKED
 
     def _refused(self, member: Membership, p: Pending) -> None:
         assert p.case is not None
@@ -710,6 +736,8 @@ class Referee:
                 case = self.case(member.group, place)
                 if case.hold is not None and case.hold is not hold:
                     self.fault(member.group, place, "was left to who claimed it, another has it")
+                elif case.status == ACKED:
+                    pass  # the node knows it as this member's ack
                 elif case.status != OPEN and (case.is_sure or not case.excuse):
                     self.fault(member.group, place, f"was left to who claimed it: {case.status}")
                 elif number in member.given_away and offset not in hold.deadlines:
@@ -717,8 +745,6 @@ class Referee:
                 else:
                     case.hold = hold
                     hold.deadlines.setdefault(offset, member.joined_ns + member.timeout_ns)
-        for number in body.lost:
-            member.claims.pop(number, None)
 
     def _on_transacted(self, link: bytes, body: Transacted) -> None:
         for p in self._transactions.pop((link, body.id), ()):
@@ -810,5 +836,6 @@ class Referee:
                 case.status = OPEN
 
     def begun(self, group: str, place: Place) -> None:
-        """A program begins to work on a record."""
-        self.case(group, place).begun = True
+        """A program begins to work on a record; after a seek that may be one it has lost."""
+        case = self.case(group, place)
+        case.begun = case.begun or case.hold is not None
