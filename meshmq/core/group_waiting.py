@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meshmq.core.group import Group
 
 DELAYED, RETRY = 10, 11
+DUE_A_TURN = 4096  # records that come due at once: others' turns come in between
 AGAIN_MAX = 50_000  # records to be handed out by their offset; what is due beyond waits on
 KEY_READY_SHARE = 4  # so many times more is read ahead where keys bind records to members
 FETCHES = 8  # reads of such records at a time
@@ -188,7 +189,7 @@ class Waiting(Journaling):
 
     def _take_due(self, now_ns: int) -> None:
         """What waited for its time joins what is to be handed out, bounded."""
-        most = AGAIN_MAX - len(self._again)
+        most = min(DUE_A_TURN, AGAIN_MAX - len(self._again))
         if most > 0:
             for row in self.schedule.pop_due(self.wall_ms(now_ns), most):
                 self._on_due(*row)
@@ -218,7 +219,9 @@ class Waiting(Journaling):
                 source.credit_bytes = 0
             return
         for source in self.sources:
-            room = 1 << 40 if source.index == DELAYED else ahead - source.ready_bytes
+            room = ahead - source.ready_bytes
+            if source.index == DELAYED:  # all of it, a part at a time
+                room = limits.GROUP_READ_BYTES_MAX // 2
             if room > 0:
                 source.credit_bytes = room
                 self.feed.feed(source)
@@ -257,8 +260,7 @@ class Waiting(Journaling):
         priority = options.priority if options else 0
         if options and source.index == DELAYED:
             for first, n in runs:
-                for offset in range(first, first + n):
-                    self.schedule.add(options.due_ms, stream, offset, priority)
+                self.schedule.add_run(options.due_ms, stream, first, n, priority)
             self.delayed += _sum(runs)
             return
         priority = max(priority, source.index if source.index < DELAYED else 0)
