@@ -92,7 +92,7 @@ def work(
             for _ in range(concurrency)
         ]
         if command is None:
-            show_and_ack(consumers[0], renderer(output, json, job_object), count, timeout)
+            show_and_ack(consumers[0], renderer(output, json, job_object), count, timeout, "job")
             return
         from meshmq.cli.running import Runner
 

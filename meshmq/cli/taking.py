@@ -18,9 +18,14 @@ FETCH_WAIT_S = 0.5  # a signal is noticed so soon
 
 
 def show_and_ack(
-    consumer: Consumer, render: Callable[[Any], bytes], count: int | None, timeout: float
+    consumer: Consumer,
+    render: Callable[[Any], bytes],
+    count: int | None,
+    timeout: float,
+    named: str = "record",
 ) -> None:
-    """Show ``count`` records, or all until a signal; each is acked once it is written.
+    """Show ``count`` records, or all until a signal; each is acked once it is written. They are
+    ``named`` so where they are counted.
 
     Returns when every ack is on the node's disk.
     """
@@ -44,7 +49,7 @@ def show_and_ack(
                     pass  # counted
     consumer.close(timeout)
     tell_stale(consumer.stale)
-    stopping.end(plural(shown, "record"))
+    stopping.end(plural(shown, named))
 
 
 def tell_stale(count: int) -> None:

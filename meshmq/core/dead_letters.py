@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ERROR, REASON, ATTEMPTS, FIRST, LAST = "$error", "$reason", "$attempts", "$first-time", "$last-time"
 TOPIC, STREAM, OFFSET, GROUP, REPLAYS = "$topic", "$stream", "$offset", "$group", "$replays"
-ERROR_CHARACTERS_MAX = 512
+ERROR_CHARACTERS_MAX = limits.REASON_BYTES_MAX
 _COUNT = re.compile("[0-9]{1,18}")  # a program may write anything into its headers
 
 

@@ -325,6 +325,8 @@ class Hands(Waiting):
 
     def _let_go(self, h: HandOut, bits: int) -> None:
         """These records are no longer in the member's hands."""
+        if not bits:
+            return  # a failed one of their key has taken them already
         n = bits.bit_count()
         member = h.member
         h.left &= ~bits
@@ -398,6 +400,7 @@ class Hands(Waiting):
             key = h.keys[index] if h.keys is not None else b""
             old = self.state.marks.get((h.stream, offset))
             if not self._is_open(h, offset):
+                self._suspects.discard((h.stream, offset))
                 if key and self.by_key is not None:
                     self.by_key.taken(h.stream, key)
                     gone.append(key)
@@ -538,6 +541,10 @@ class Hands(Waiting):
                 for (stream, base), entry in source.trail.items():
                     if self._is_of(h, stream, base, entry.count):
                         h.entry = entry
+        for queue in self.ready.values():
+            for ready in queue:
+                if self._is_of(h, ready.batch.stream, ready.batch.base_offset, ready.batch.count):
+                    self._look_again(ready)
         self._version += 1
         self._hold(h)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from meshmq import limits
 from meshmq.core.hand_out import Entry, Member, Source
-from meshmq.core.journal import Delta, GroupState, Mark, Settings
+from meshmq.core.journal import Delta, GroupState, Mark, OffsetSet, Settings
 
 if TYPE_CHECKING:
     from meshmq.core.group import Group
@@ -98,6 +98,15 @@ class Journaling:
         self.change()
         self.state.settled(stream).add(first, count)
         self._note_run(stream, first, count)
+
+    def keep(self, stream: int, known: OffsetSet, end: int) -> None:
+        """What was known of this stream outlives a reset."""
+        self.set_floor(stream, known.floor)
+        at = known.floor
+        for first, count in (*known.missing(at, end - at), (end, 0)):
+            if first > at:
+                self.settle_own(stream, at, first - at)
+            at = first + count
 
     def _note_run(self, stream: int, first: int, count: int) -> None:
         rows = self._settled

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meshmq.core.group import Group
 
 DELAYED, RETRY = 10, 11
+DUE_A_TURN = 4096  # records that come due at once: others' turns come in between
 AGAIN_MAX = 50_000  # records to be handed out by their offset; what is due beyond waits on
 KEY_READY_SHARE = 4  # so many times more is read ahead where keys bind records to members
 FETCHES = 8  # reads of such records at a time
@@ -188,7 +189,7 @@ class Waiting(Journaling):
 
     def _take_due(self, now_ns: int) -> None:
         """What waited for its time joins what is to be handed out, bounded."""
-        most = AGAIN_MAX - len(self._again)
+        most = min(DUE_A_TURN, AGAIN_MAX - len(self._again))
         if most > 0:
             for row in self.schedule.pop_due(self.wall_ms(now_ns), most):
                 self._on_due(*row)
@@ -214,9 +215,13 @@ class Waiting(Journaling):
         if self.by_key is not None and self.members:
             ahead *= KEY_READY_SHARE
         if self.is_stopped or not self.is_placed:
+            for source in self.sources:
+                source.credit_bytes = 0
             return
         for source in self.sources:
-            room = 1 << 40 if source.index == DELAYED else ahead - source.ready_bytes
+            room = ahead - source.ready_bytes
+            if source.index == DELAYED:  # all of it, a part at a time
+                room = limits.GROUP_READ_BYTES_MAX // 2
             if room > 0:
                 source.credit_bytes = room
                 self.feed.feed(source)
@@ -255,12 +260,13 @@ class Waiting(Journaling):
         priority = options.priority if options else 0
         if options and source.index == DELAYED:
             for first, n in runs:
-                for offset in range(first, first + n):
-                    self.schedule.add(options.due_ms, stream, offset, priority)
+                self.schedule.add_run(options.due_ms, stream, first, n, priority)
             self.delayed += _sum(runs)
             return
         priority = max(priority, source.index if source.index < DELAYED else 0)
-        entry = source.trail[stream, base] = Entry(b.lsn, b.slot, total, count)
+        entry = source.trail[stream, base] = Entry(
+            b.lsn, b.slot, total, count, b.append_time_ns // limits.MS
+        )
         if self.adopted:
             for h in self.hand_outs.values():
                 if h.entry is None and not h.marked and self._is_of(h, stream, base, count):
@@ -462,6 +468,7 @@ class Waiting(Journaling):
             mark = self.state.marks.get(key)
             if mark is None and offset in self.state.settled(b.stream):
                 self.leave_key(b.stream, offset)
+                self._suspects.discard(key)
                 continue
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects or self._was_due(b, mark, options)
@@ -531,7 +538,8 @@ class Waiting(Journaling):
                     self._push_again(*first, mark.priority if mark else 0)
 
     def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
-        """A marked record is settled for good: its key goes on."""
+        """A record is settled for good: its key goes on."""
+        self._suspects.discard((stream, offset))
         if self.by_key is not None and mark is not None and mark.key:
             self.by_key.unfail(stream, mark.key, offset)
             self._release_keys(stream, (mark.key,))

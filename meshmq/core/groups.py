@@ -217,16 +217,19 @@ class Groups:
         group.wake()
 
     def seek(self, group: Group, start: group_settings.Start) -> None:
-        """Go on somewhere else: everything known of records is forgotten."""
+        """Go on somewhere else: everything known of records is forgotten, but not what became of
+        dead letters."""
+        name = group.settings.name
+        own = [self._topics.by_name.get(t) for t in (dead_letters_of(name), retries_of(name))]
+        kept = [(t, group.state.settled(t.entry.stream)) for t in own if t is not None]
         group.clear()
         group.reset()
+        for topic, settled in kept:
+            group.keep(topic.entry.stream, settled, topic.next_offset)
         group.is_placed = False
+        group.recount()
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
-        for own in (dead_letters_of(group.settings.name), retries_of(group.settings.name)):
-            topic = self._topics.by_name.get(own)
-            if topic is not None and own == retries_of(group.settings.name):
-                group.set_floor(topic.entry.stream, topic.next_offset)
         self._begin(group, start)
 
     def delete(self, name: str) -> None:

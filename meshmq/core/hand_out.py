@@ -28,6 +28,7 @@ class Entry:
     slot: int
     left: int
     count: int
+    append_ms: int = 0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -145,7 +145,10 @@ class Members:
                     kept |= 1 << index
                     places |= 1 << place
             if places | said != (1 << len(holding.offsets)) - 1:
+                # It drops all of it: nothing of it waits for its ack timeout.
                 lost.append(holding.number)
+                group.give_back(h, h.left, True, alone=True)
+                continue
             if h.left & ~kept:
                 group.give_back(h, h.left & ~kept, False)
             if kept:

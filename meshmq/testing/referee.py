@@ -836,5 +836,6 @@ class Referee:
                 case.status = OPEN
 
     def begun(self, group: str, place: Place) -> None:
-        """A program begins to work on a record."""
-        self.case(group, place).begun = True
+        """A program begins to work on a record; after a seek that may be one it has lost."""
+        case = self.case(group, place)
+        case.begun = case.begun or case.hold is not None

@@ -184,7 +184,7 @@ def test_queue_steering(node):
 def test_jobs_of_a_queue_ordered_by_key(node):
     done("queue", "create", "q", "--order", "key", url=node.url)
     done("queue", "put", "q", "v", "--key", "k", url=node.url)
-    assert done("queue", "work", "q", "--count", 1, url=node.url) == "q #0 [k] v\n"
+    assert done("queue", "work", "q", "--count", 1, url=node.url) == "q [k] v\n"
 
 
 def test_a_command_for_each_job(node, tmp_path):
@@ -401,6 +401,7 @@ MISTAKES = [
     (("queue", "put", "jobs"), 2, "give either a VALUE or --lines FILE"),
     (("queue", "put", "jobs", "x", "--delay", "1s", "--at", "2030-01-01"), 2, "--delay or --at"),
     (("queue", "put", "jobs", "x", "--delay", "400d"), 1, "within 365 days"),
+    (("queue", "put", "jobs", "x", "--at", "2999-01-01T00:00Z"), 1, "not 2999-01-01T00:00"),
     (("queue", "put", "jobs", "x", "--at", "then"), 2, "is not a time"),
     (("queue", "put", "jobs", "x", "--priority", "10"), 2, "less than or equal to 9"),
     (("queue", "put", "jobs", "--lines", "-", "--id", "same"), 2, "made of the line's fields"),
