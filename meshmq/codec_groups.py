@@ -30,6 +30,9 @@ def _decode_consume(r: Any, _: bytes | None) -> frames.Consume:
     holdings = tuple(
         [frames.Holding(x.number, short(x.topic), tuple(x.offsets), x.attempt) for x in c.holdings]
     )
+    for holding in holdings:
+        if len(holding.offsets) > limits.BATCH_RECORDS_MAX:
+            raise BadFrame(f"consume: {len(holding.offsets)} records of one hand-out")
     return frames.Consume(
         c.consumer, short(c.group), short(c.pattern), create, c.prefetchRecords,
         c.prefetchBytes, c.ackTimeout, holdings,

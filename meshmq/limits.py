@@ -106,10 +106,12 @@ GROUP_READ_BYTES_MAX = 256 * KIB  # records that are due again are fetched in re
 GROUP_READY_BYTES_MAX = 1 * MIB  # read ahead of the members' credit
 SETTLE_ROWS_MAX = 1024
 HAND_OUTS_REMEMBERED_MAX = 4096  # finished ones whose acks may be said again after a lost link
+ACKED_RUNS_REMEMBERED_MAX = 65_536  # of all of those together, some 130 bytes each
 SETTLE_FRAMES_IN_FLIGHT = 2  # acks gather while so many frames of them are unconfirmed
 MARK_MEMORY_BYTES = 512  # about what a record that failed or waits for its retry costs
 TRANSACTION_RECORDS_MAX = 1024
 TRANSACTIONS_REMEMBERED_MAX = 10_000  # programs whose last transaction is known
+TRANSACTION_OFFSETS_REMEMBERED_MAX = 262_144  # of all of those together, 40 bytes each
 TRIM_RECORDS_MIN = 10_000  # what is done of a queue is given back in steps of this
 
 # --- memory --------------------------------------------------------------------------------

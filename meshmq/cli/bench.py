@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 app = typer.Typer(
-    help="Measure meshmq on this machine.", add_completion=False, subcommand_metavar=""
+    help="Measure meshmq on this machine.",
+    add_completion=False,
+    subcommand_metavar="",
+    context_settings={"allow_interspersed_args": True},
 )
 
 SIZE_MIN = 16  # two numbers of 8 bytes travel in a value where its age is measured
@@ -65,6 +68,9 @@ def _works_help() -> str:
 
 @app.callback(invoke_without_command=True)
 def bench(
+    works: Annotated[
+        list[str] | None, typer.Argument(metavar="WORK", help="As --work.")
+    ] = None,
     work: Annotated[list[str] | None, typer.Option("--work", help=_works_help())] = None,
     size: Annotated[int, typer.Option(help="Value size in bytes, 16 to 1,048,576.")] = 100,
     seconds: Annotated[float, typer.Option(help="How long each run publishes, 0.1 to 60.")] = 3.0,
@@ -88,7 +94,7 @@ def bench(
     from meshmq.bench.works import WORKS
     from meshmq.errors import MeshError
 
-    names = work or list(WORKS)
+    names = [*(works or ()), *(work or ())] or list(WORKS)
     for name in names:
         if name not in WORKS:
             raise _fail(f"no work is called {name!r}; there are {', '.join(WORKS)}", 2)

@@ -34,7 +34,7 @@ LimitOption = Annotated[
 ]
 OffsetsOption = Annotated[
     str | None,
-    typer.Option(metavar="A-B,...", help="Only those of these numbers, as 3 or 0-99,120."),
+    typer.Option(metavar="A-B,...", help="Only those that `list` numbers so, as 3 or 0-99,120."),
 ]
 READ_WAIT_S = 5.0
 
@@ -61,7 +61,7 @@ def list_dead(
         if total > len(letters):
             say(f"{total:,} in all, the rest with --limit {total}")
     else:
-        say(f"{name} has no dead letters{' of these numbers' if wanted else ''}")
+        say(f"{name} has no dead letters{' that `meshmq dlq list` numbers so' if wanted else ''}")
 
 
 @app.command()
@@ -84,7 +84,7 @@ def show(
     elif letters:
         say("\n\n".join("\n".join(fields(_shown(letter))) for letter in letters))
     else:
-        say(f"{name} has no dead letters{' of these numbers' if wanted else ''}")
+        say(f"{name} has no dead letters{' that `meshmq dlq list` numbers so' if wanted else ''}")
 
 
 @app.command()

@@ -17,7 +17,7 @@ app = typer.Typer(
 NameOption = Annotated[str, typer.Option(help="Name of the node.")]
 DataOption = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Directory of its log. [default: as `meshmq node`]"),
+    typer.Option(metavar="DIR", help=r"Directory of its log. \[default: as `meshmq node`]"),
 ]
 
 

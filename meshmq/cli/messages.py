@@ -24,7 +24,9 @@ def renderer(output: Format, json: bool, of_message: Any = None) -> Callable[[An
     if json:
         describe = of_message or message_object
         return lambda message: _json_line(describe(message))
-    return _raw_line if output is Format.raw else _text_line
+    if output is Format.raw:
+        return _raw_line
+    return _job_line if of_message is job_object else _text_line
 
 
 def message_object(message: Message) -> dict[str, Any]:
@@ -68,6 +70,13 @@ def _text_line(message: Message) -> bytes:
     offset = "" if message.offset is None else f" #{message.offset}"
     key = "" if message.key is None else f" [{printable(message.key)}]"
     return f"{message.topic}{offset}{key} {printable(message.value)}\n".encode()
+
+
+def _job_line(job: Job) -> bytes:
+    """Without the offset: it counts in the job's lane, and says nothing of the order."""
+    key = "" if job.key is None else f" [{printable(job.key)}]"
+    again = "" if job.attempt == 1 else f" (attempt {job.attempt})"
+    return f"{job.topic}{key} {printable(job.value)}{again}\n".encode()
 
 
 def _raw_line(message: Message) -> bytes:

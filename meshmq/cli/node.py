@@ -33,22 +33,22 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 
 def node(
-    name: Annotated[str | None, typer.Option(help="Name of this node. [default: node-1]")] = None,
+    name: Annotated[str | None, typer.Option(help=r"Name of this node. \[default: node-1]")] = None,
     mesh: Annotated[
-        str | None, typer.Option(help="Name of the mesh it belongs to. [default: local]")
+        str | None, typer.Option(help=r"Name of the mesh it belongs to. \[default: local]")
     ] = None,
     listen: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help=f"Address to listen on; port 0 takes a free one. [default: {DEFAULT_URL}]",
+            help=rf"Address to listen on; port 0 takes a free one. \[default: {DEFAULT_URL}]",
         ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Directory of its log. [default: $XDG_DATA_HOME/meshmq/NAME, "
+            help=r"Directory of its log. \[default: $XDG_DATA_HOME/meshmq/NAME, "
             "or ~/.local/share/meshmq/NAME]",
         ),
     ] = None,

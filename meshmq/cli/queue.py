@@ -233,7 +233,8 @@ def reschedule(
         str | None, typer.Option(metavar="TIME", help="Due so long from now, as 10s; 0: at once.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Due then, as 2030-05-01T12:00:00Z.")
+        str | None,
+        typer.Option(metavar="TIME", help="Due then, within a year, as 2026-12-24T18:00:00Z."),
     ] = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",

@@ -83,7 +83,8 @@ def put(
         str | None, typer.Option(metavar="TIME", help="Due so long from now, as 10s or 7d.")
     ] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Due then, as 2030-05-01T12:00:00Z.")
+        str | None,
+        typer.Option(metavar="TIME", help="Due then, within a year, as 2026-12-24T18:00:00Z."),
     ] = None,
     priority: Annotated[
         int, typer.Option(min=0, max=PRIORITY_MAX, metavar="N", help="0 to 9, the highest first.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ from meshmq.cli.options import (
     queue_argument,
 )
 from meshmq.cli.taking import show_and_ack
-from meshmq.limits import PREFETCH_RECORDS_MAX
+from meshmq.limits import MEMBERS_PER_SESSION_MAX, PREFETCH_RECORDS_MAX
 
 SHOW_PREFETCH = 1000  # without a command a job is done in a moment
 
@@ -40,7 +41,10 @@ def work(
         int | None, typer.Option(min=1, metavar="N", help="Stop after N jobs, done or failed.")
     ] = None,
     concurrency: Annotated[
-        int, typer.Option(min=1, max=1000, metavar="N", help="With --exec: so many at a time.")
+        int,
+        typer.Option(
+            min=1, max=MEMBERS_PER_SESSION_MAX, metavar="N", help="With --exec: so many at a time."
+        ),
     ] = 1,
     prefetch: Annotated[
         int | None,
@@ -80,13 +84,16 @@ def work(
     most = prefetch or (SHOW_PREFETCH if command is None else concurrency)
     if count is not None:
         most = min(most, count)
-    with (
-        connected(Target(url, mesh, insecure, json, timeout), on_state=StateTeller()) as connection,
-        connection.work(name, ack_timeout=seconds, prefetch=most) as consumer,
-    ):
+    share = max(1, most // concurrency)
+    target = Target(url, mesh, insecure, json, timeout)
+    with connected(target, on_state=StateTeller()) as connection, ExitStack() as members:
+        consumers = [
+            members.enter_context(connection.work(name, ack_timeout=seconds, prefetch=share))
+            for _ in range(concurrency)
+        ]
         if command is None:
-            show_and_ack(consumer, renderer(output, json, job_object), count, timeout)
+            show_and_ack(consumers[0], renderer(output, json, job_object), count, timeout, "job")
             return
         from meshmq.cli.running import Runner
 
-        Runner(consumer, command, count, concurrency, limit, json, url).run(timeout)
+        Runner(consumers, command, count, limit, json, url, timeout).run()

@@ -1,4 +1,4 @@
-"""Runs a command for each job of a queue: threads that take, run, settle."""
+"""Runs a command for each job of a queue: threads that take, run and settle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshmq.cli.output import emit, json_bytes, note, plural
@@ -143,25 +143,29 @@ def _signal_name(number: int) -> str:
 
 
 class Runner:
-    """Takes jobs of a consumer and runs a command for each, several at a time."""
+    """Runs a command for each job of a queue: a thread for each of its consumers.
+
+    Each thread is a member of its own, so that the node sees to it that two jobs of one key never
+    run at the same time where the queue has an order.
+    """
 
     def __init__(
         self,
-        consumer: Consumer,
+        consumers: Sequence[Consumer],
         command: str,
         count: int | None,
-        concurrency: int,
         limit: float | None,
         json: bool,
         url: str | None,
+        timeout: float,
     ) -> None:
-        self._consumer = consumer
+        self._consumers = consumers
         self._command = command
         self._left = count
         self._limit = limit
         self._json = json
         self._url = url
-        self._taking = threading.Lock()  # one at a time reads a consumer
+        self._timeout = timeout
         self._guard = threading.Lock()
         self._running: dict[Running, bool] = {}
         self._done = self._failed = self._returned = 0
@@ -169,10 +173,11 @@ class Runner:
         self._ending = False  # what runs is to end, its jobs go back
         self._stopping = Stopping(self._end_all)
         self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{n}") for n in range(concurrency)
+            threading.Thread(target=self._work, args=[consumer], name=f"worker-{n}")
+            for n, consumer in enumerate(consumers)
         ]
 
-    def run(self, timeout: float) -> None:
+    def run(self) -> None:
         """Work until the count is reached or a signal comes; say what was done."""
         with self._stopping:
             for thread in self._threads:
@@ -181,8 +186,7 @@ class Runner:
                 thread.join()
         if self._error is not None:
             raise self._error
-        self._consumer.close(timeout)
-        tell_stale(self._consumer)
+        tell_stale(sum(consumer.stale for consumer in self._consumers))
         counts = f"{plural(self._done, 'job')} done, {self._failed:,} failed"
         if self._returned:
             counts += f", {self._returned:,} returned"
@@ -192,28 +196,41 @@ class Runner:
 
     # -- one thread's work ------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _work(self, consumer: Consumer) -> None:
         try:
-            while (job := self._take()) is not None:
-                self._do(job)
+            while (job := self._take(consumer)) is not None:
+                self._do(job, consumer.ack_timeout)
+            consumer.close(self._timeout)  # at once: what it holds may be what others wait for
         except BaseException as error:
             self._error = self._error or error
 
-    def _take(self) -> Job | None:
+    def _take(self, consumer: Consumer) -> Job | None:
         """The next job; None when it is time to end."""
-        while True:
-            with self._taking:
-                if self._stopping.is_asked or self._error is not None or self._left == 0:
-                    return None
-                found = self._consumer.fetch(1, timeout=FETCH_WAIT_S)
-                if found:
-                    if self._left is not None:
-                        self._left -= 1
-                    return found[0]
-            if self._consumer.closed:
+        while not (self._stopping.is_asked or self._error is not None or consumer.closed):
+            if not self._claim():
                 return None
+            found = consumer.fetch(1, timeout=FETCH_WAIT_S)
+            if found:
+                return found[0]
+            self._unclaim()
+        return None
 
-    def _do(self, job: Job) -> None:
+    def _claim(self) -> bool:
+        """Count a job that is going to be taken; False where it would be one too many."""
+        with self._guard:
+            if self._left == 0:
+                return False
+            if self._left is not None:
+                self._left -= 1
+            return True
+
+    def _unclaim(self) -> None:
+        """It was not taken after all."""
+        with self._guard:
+            if self._left is not None:
+                self._left += 1
+
+    def _do(self, job: Job, seconds: float) -> None:
         began = time.monotonic()
         running = Running(self._command, job.value, self._environment(job), self._stdout)
         with self._guard:
@@ -221,7 +238,6 @@ class Runner:
             is_late = self._ending
         if is_late:
             running.end()
-        seconds = self._consumer.ack_timeout
         try:
             ended = running.wait(self._limit, seconds / 3, lambda: _extend(job, seconds))
         finally:

@@ -18,9 +18,14 @@ FETCH_WAIT_S = 0.5  # a signal is noticed so soon
 
 
 def show_and_ack(
-    consumer: Consumer, render: Callable[[Any], bytes], count: int | None, timeout: float
+    consumer: Consumer,
+    render: Callable[[Any], bytes],
+    count: int | None,
+    timeout: float,
+    named: str = "record",
 ) -> None:
-    """Show ``count`` records, or all until a signal; each is acked once it is written.
+    """Show ``count`` records, or all until a signal; each is acked once it is written. They are
+    ``named`` so where they are counted.
 
     Returns when every ack is on the node's disk.
     """
@@ -43,13 +48,11 @@ def show_and_ack(
                 except StaleDelivery:
                     pass  # counted
     consumer.close(timeout)
-    tell_stale(consumer)
-    stopping.end(plural(shown, "record"))
+    tell_stale(consumer.stale)
+    stopping.end(plural(shown, named))
 
 
-def tell_stale(consumer: Consumer) -> None:
+def tell_stale(count: int) -> None:
     """Say how many acks came too late to count."""
-    if consumer.stale:
-        note(
-            f"{consumer.stale:,} of them were handed out again meanwhile, their acks came too late"
-        )
+    if count:
+        note(f"{count:,} of them were handed out again meanwhile: their acks came too late")

@@ -20,7 +20,7 @@ from meshmq.cli.options import (
     topic_argument,
 )
 from meshmq.cli.output import columns, emit, fields, say
-from meshmq.names import matches
+from meshmq.names import is_literal, matches
 
 app = typer.Typer(help="Create, list, show and delete topics.", no_args_is_help=False)
 
@@ -35,7 +35,7 @@ class Durability(StrEnum):
 @app.command()
 def create(
     name: Annotated[
-        str, typer.Argument(help="A topic, or a pattern: a rule for topics made later.")
+        str, typer.Argument(help="A topic, or a pattern: a rule for the topics that match it.")
     ],
     durability: Annotated[
         Durability,
@@ -64,7 +64,8 @@ def create(
     if json:
         emit(made if isinstance(made, dict) else {"name": name, "durability": durability.value})
     else:
-        say(f"created {durability.value} {name}")
+        kind = "topic" if is_literal(name) else "rule"
+        say(f"created {kind} {name}, {durability.value}")
 
 
 @app.command("list")
@@ -75,9 +76,10 @@ def list_topics(
     insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
-    """List the node's topics."""
+    """List the node's topics and the rules for others; --json: topics only."""
     pattern = pattern_argument(pattern)
     with connected(Target(url, mesh, insecure, json)) as connection:
+        rules = [] if json or pattern != ">" else connection.admin.topics.policies()
         topics = [row for row in connection.admin.topics.list() if _covers(pattern, row)]
     if json:
         for row in topics:
@@ -86,6 +88,10 @@ def list_topics(
         say("\n".join(columns(HEADS, [_cells(row) for row in topics])))
     else:
         say("no topics" if pattern == ">" else f"no topics match '{pattern}'")
+    if rules:
+        say("\nrules, the last that matches a topic counts:")
+        rows = [[rule["pattern"], rule["durability"], *_kept(rule)] for rule in rules]
+        say("\n".join(columns(["pattern", "durability", "kept for", "kept bytes"], rows)))
 
 
 @app.command()
@@ -103,7 +109,9 @@ def show(
     if json:
         emit(report)
     else:
-        say("\n".join(fields(report)))
+        kept_for, kept_bytes = _kept(report)
+        shown = {k: v for k, v in report.items() if k not in ("retention_ns", "retention_bytes")}
+        say("\n".join(fields(shown | {"kept for": kept_for, "kept bytes": kept_bytes})))
 
 
 @app.command()
@@ -139,6 +147,10 @@ HEADS = ["topic", "durability", "records", "first", "next", "kept for", "kept by
 def _cells(row: dict[str, Any]) -> list[Any]:
     """What ``list`` shows of a topic to people; ``--json`` has it all."""
     offsets = [row.get(name) for name in ("records", "first_offset", "next_offset")]
-    seconds, size = row["retention_ns"] // 10**9, row["retention_bytes"]
-    kept = str(timedelta(seconds=seconds)) if seconds else "ever"
-    return [row["topic"], row["durability"], *offsets, kept, size or "any"]
+    return [row["topic"], row["durability"], *offsets, *_kept(row)]
+
+
+def _kept(row: dict[str, Any]) -> tuple[str, Any]:
+    """For how long and how many bytes."""
+    seconds = row["retention_ns"] // 10**9
+    return str(timedelta(seconds=seconds)) if seconds else "ever", row["retention_bytes"] or "any"

@@ -289,6 +289,8 @@ class Work:
 
         As ``meshmq.Mesh.worker``, with tasks for threads; it joins in the background.
         """
+        if not isinstance(queue, str):
+            raise InvalidArgument(f'write it as @mesh.worker("queue"), not with {queue!r}')
         check_concurrency(concurrency)
         held = 2 * concurrency if prefetch is None else prefetch
 

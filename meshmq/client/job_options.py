@@ -74,7 +74,7 @@ def due_of(delay: float | str | None, at: datetime | None, now_ns: int) -> int:
     if due_ns - now_ns > limits.DELAY_NS_MAX:
         raise InvalidArgument(
             f"a job is due within {limits.DELAY_NS_MAX // limits.DAY} days, "
-            f"not {delay if at is None else at!r}"
+            f"not {repr(delay) if at is None else at.isoformat()}"
         )
     return _up_to_ms(due_ns)
 

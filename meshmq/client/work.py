@@ -331,6 +331,8 @@ class Work:
         Returns:
             A decorator that returns a Worker: ``stop(timeout)`` it, or close the mesh, or ``run``.
         """
+        if not isinstance(queue, str):
+            raise InvalidArgument(f'write it as @mesh.worker("queue"), not with {queue!r}')
         check_concurrency(concurrency)
         held = 2 * concurrency if prefetch is None else prefetch
 

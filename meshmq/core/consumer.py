@@ -14,7 +14,9 @@ Rules:
 3. A record is dropped without trace only while the program has not begun it. One that was begun
    and taken back makes its settle stale: counted, and told to who waits.
 4. Before a third of the ack timeout has passed, the timeout of what is not begun is renewed: it is
-   there for the program's work, not for the time in its buffer.
+   there for the program's work, not for the time in its buffer. But if the program has begun
+   nothing for a whole ack timeout, though something waited, what waits goes back: others may have
+   time for it.
 5. In a group in order of keys a record that fails takes what follows it of its key along: what is
    here is taken back (the node does the same), and what comes before the node has heard of it
    waits.
@@ -26,7 +28,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -114,6 +116,8 @@ class Member:
         self._blocks: dict[tuple[str, bytes], _Block] = {}
         self._is_held_up = False  # the queue's head waits for the node to hear of a failed key
         self._renew_at: int | None = None
+        self._waits = (0, 0)  # newest hand-out and how many records wait, as last looked at
+        self._waits_since = 0
 
     @property
     def is_ready(self) -> bool:
@@ -323,7 +327,10 @@ class Member:
     def _disown(self, held: Held) -> None:
         """Something of a hand-out went to others while there was no session, nobody says what:
         what is not begun goes back in case it did not; of the rest the node will judge."""
-        waiting = held.unbegun()
+        self._give_back(held, held.unbegun())
+
+    def _give_back(self, held: Held, waiting: Sequence[int]) -> None:
+        """Return records that the program has not begun."""
         for first, count in runs_of(waiting):
             self._add_row(Told(held, first, count, RETURN))
         self._take_back(held, list(waiting))
@@ -528,7 +535,7 @@ class Member:
                     if spoken.count:
                         told.append(row)
                         said.append(spoken)
-                    elif row.kind != EXTEND:
+                    elif row.kind not in (EXTEND, RETURN):
                         self.stale += row.count
                 if not told:
                     break
@@ -570,9 +577,16 @@ class Member:
         longer = min(self._timeout_ns + third, limits.ACK_TIMEOUT_NS_MAX)
         oldest: int | None = None
         with self.guard:
-            for held in self.held.values():
+            waits = (self._serial, sum([len(held.unbegun()) for held in self.held.values()]))
+            if waits != self._waits:
+                self._waits, self._waits_since = waits, now_ns
+            is_stuck = now_ns - self._waits_since >= self._timeout_ns
+            for held in list(self.held.values()):
                 waiting = held.unbegun()
                 if not waiting:
+                    continue
+                if is_stuck:
+                    self._give_back(held, waiting)
                     continue
                 # Not only what is due: many hand-outs share a frame.
                 if now_ns - held.fresh_ns >= third // 2:

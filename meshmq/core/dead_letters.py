@@ -12,6 +12,7 @@ the original topic do not get it twice.
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 ERROR, REASON, ATTEMPTS, FIRST, LAST = "$error", "$reason", "$attempts", "$first-time", "$last-time"
 TOPIC, STREAM, OFFSET, GROUP, REPLAYS = "$topic", "$stream", "$offset", "$group", "$replays"
-ERROR_CHARACTERS_MAX = 512
+ERROR_CHARACTERS_MAX = limits.REASON_BYTES_MAX
+_COUNT = re.compile("[0-9]{1,18}")  # a program may write anything into its headers
 
 
 Lineage = Callable[[int, Mapping[str, str]], dict[str, str]]
@@ -168,7 +170,7 @@ class Undertaker(Reader):
             kept = {k: v for k, v in had.items() if not k.startswith("$")}
             kept |= {k: had[k] for k in (TOPIC, STREAM, OFFSET, GROUP) if k in had}
             replays = had.get(REPLAYS, "0")
-            kept[REPLAYS] = str(int(replays) + 1 if replays.isdigit() else 1)
+            kept[REPLAYS] = str(int(replays) + 1 if _COUNT.fullmatch(replays) else 1)
             return kept
 
         self._move(retries_of(self._owner.settings.name), b, offsets, lineage)
@@ -183,7 +185,7 @@ class Undertaker(Reader):
             self._owner.damaged += len(offsets)
             return
         indices = [offset - b.base_offset for offset in offsets]
-        headers = []
+        headers: list[bytes] = []
         for i, index in enumerate(indices):
             had = {}
             if records.headers is not None:
@@ -195,8 +197,24 @@ class Undertaker(Reader):
         keys = None if records.keys is None else [records.keys[i] for i in indices]
         times = None if records.times is None else [records.times[i] for i in indices]
         values = [records.values[i] for i in indices]
-        payload = tools.encode(values, keys, headers, times, records.time_ns)
-        self.moves.append(Move(topic, payload, len(offsets)))
+        # What it says of itself makes each record longer: the batch may not fit a frame any more.
+        for part in _parts(values, headers):
+            payload = tools.encode(
+                values[part], keys and keys[part], headers[part], times and times[part],
+                records.time_ns,
+            )  # fmt: skip
+            self.moves.append(Move(topic, payload, len(values[part])))
+
+
+def _parts(values: Sequence[bytes], headers: Sequence[bytes]) -> list[slice]:
+    """Where to cut, so that batches stay near BATCH_BYTES_TARGET."""
+    cuts, size = [0], 0
+    for i, (value, head) in enumerate(zip(values, headers, strict=True)):
+        size += len(value) + len(head)
+        if size > limits.BATCH_BYTES_TARGET and i > cuts[-1]:
+            cuts.append(i)
+            size = len(value) + len(head)
+    return [slice(a, b) for a, b in zip(cuts, [*cuts[1:], len(values)], strict=True)]
 
 
 def _time(unix_ms: int) -> str:

@@ -70,11 +70,7 @@ class Group(Hands):
             return False
         if mark is None and offset in self.state.settled(stream):
             return False
-        return not any(
-            h.stream == stream and o == offset
-            for h in self.hand_outs.values()
-            for o in map(h.offset_of, h.indices(h.left))
-        )
+        return not any(h.has(stream, offset) for h in self.hand_outs.values())
 
     def _is_due(self, stream: int, offset: int) -> bool:
         """Whether a record has left the schedule: it is looked for, ready, held or in hands."""
@@ -170,11 +166,7 @@ class Group(Hands):
 
     def purge(self) -> int:
         """Settle everything that is not in a member's hands; return how many records."""
-        held = {
-            (h.stream, offset)
-            for h in self.hand_outs.values()
-            for offset in map(h.offset_of, h.indices(h.left))
-        }
+        held = self.held()
         before = self.backlog
         self._drop_all_pending()
         for key in [k for k in self.state.marks if k not in held]:
@@ -221,7 +213,8 @@ class Group(Hands):
         self.delayed = self.retrying = 0
         if self.by_key is not None:
             self.by_key.clear()
-        self._fetcher.reading = 0
+        for fetcher in self._fetchers:
+            fetcher.reading = 0
         for source in self.sources:
             source.trail.clear()
             source.seen.clear()

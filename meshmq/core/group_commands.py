@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from meshmq import limits
@@ -17,6 +18,7 @@ from meshmq.errors import CommandFailed, JobNotFound
 from meshmq.names import JobId, dead_letters_of
 
 RANGES_MAX = 10_000
+OLDEST_MARKS = 1000  # so many may have been moved by hand, which is no failure
 
 
 def show(group: Group, topics: Topics, now_ms: int) -> dict[str, Any]:
@@ -70,9 +72,14 @@ def show(group: Group, topics: Topics, now_ms: int) -> dict[str, Any]:
 def oldest_ms(group: Group) -> int:
     """Append time (unix ms) of the oldest record that is known and not settled; 0 if none is."""
     times = [h.append_ms for h in group.hand_outs.values()]
-    times += [mark.first_ms for mark in group.state.marks.values() if mark.first_ms]
+    # They are kept in the order of their first failure.
+    marks = islice(group.state.marks.values(), OLDEST_MARKS)
+    times += [mark.first_ms for mark in marks if mark.first_ms]
     heads: list[Ready] = [queue[0] for queue in group.ready.values() if queue]
     times += [ready.batch.append_time_ns // limits.MS for ready in heads]
+    for source in group.sources:  # given back, or held by their keys
+        first = next((entry for entry in source.trail.values() if entry.left > 0), None)
+        times.append(first.append_ms if first is not None else 0)
     return min([t for t in times if t], default=0)
 
 
@@ -249,12 +256,20 @@ def _are_ranges(ranges: Any) -> bool:
 
 
 def _overlap(runs: list[tuple[int, int]], ranges: list[list[int]]) -> list[tuple[int, int]]:
-    found = []
-    for first, n in runs:
-        for begin, count in ranges:
-            low, high = max(first, begin), min(first + n, begin + count)
+    """What of ``runs``, which are in order, ``ranges`` name; each record once."""
+    found: list[tuple[int, int]] = []
+    at = end = 0
+    for begin, count in sorted(ranges):
+        begin, end = max(begin, end), max(begin + count, end)
+        while at < len(runs) and sum(runs[at]) <= begin:
+            at += 1
+        here = at
+        while here < len(runs) and runs[here][0] < end:
+            low, high = max(runs[here][0], begin), min(sum(runs[here]), end)
             if low < high:
                 found.append((low, high - low))
+            here += 1
+        at = max(at, here - 1)
     return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import zlib
+from array import array
 from collections.abc import Sequence
 
 from meshmq import limits
@@ -43,9 +44,8 @@ class Hands(Waiting):
 
     def tick(self, now_ns: int) -> None:
         """Take back what is over its time; what is due can be handed out."""
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][0] <= now_ns:
-            when, number = heapq.heappop(deadlines)
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            when, number = heapq.heappop(self._deadlines)
             hand_out = self.hand_outs.get(number)
             if hand_out is not None and hand_out.check_ns == when:
                 self._expire(hand_out, now_ns)
@@ -101,6 +101,9 @@ class Hands(Waiting):
         takers = [m for m in active if self.feed.may_send_to(m.link)]
         if len(takers) < len(active):
             self.shared.denied.add(self)  # type: ignore[arg-type]  # always a Group
+        quick = [m for m in takers if not m.is_slow]
+        if len(quick) < len(takers) and any(m.in_flight < m.prefetch_records for m in quick):
+            return quick
         return takers
 
     def _next_ready(self, now_ns: int) -> Ready | None:
@@ -114,7 +117,7 @@ class Hands(Waiting):
                 if not ready.runs:
                     self._used_up(ready)
                     continue
-                if ready.suspect and now_ns < self.grace_until_ns:
+                if ready.suspect and not ready.is_fetched and now_ns < self.grace_until_ns:
                     break  # their member may come back for them
                 return ready
             if not queue:
@@ -220,6 +223,7 @@ class Hands(Waiting):
                     order.hold(state, b.base_offset + i)
                     if ready.suspect:
                         self._suspects.add((b.stream, b.base_offset + i))
+                    order.unbind(state)
                     freed.append(key)
                 else:
                     order.given(state, member)
@@ -246,9 +250,12 @@ class Hands(Waiting):
             if offset not in state.failed:  # its time was changed by hand
                 state.failed = sorted([*state.failed, offset])
             if (
-                state.out or state.queued or state.released or before
+                state.out
+                or state.queued
+                or state.released
+                or before
                 or state.failed[:1] != [offset]
-            ):  # fmt: skip
+            ):
                 self._blocked.add(place)
                 return False
             return True
@@ -314,6 +321,9 @@ class Hands(Waiting):
         """Look at its deadlines then; of all that were asked for only this one counts."""
         h.check_ns = when_ns
         heapq.heappush(self._deadlines, (when_ns, h.number))
+        if len(self._deadlines) > 2 * len(self.hand_outs) + 4096:  # most are of what is settled
+            self._deadlines = [(h.check_ns, number) for number, h in self.hand_outs.items()]
+            heapq.heapify(self._deadlines)
 
     def _let_go(self, h: HandOut, bits: int) -> None:
         """These records are no longer in the member's hands."""
@@ -476,11 +486,12 @@ class Hands(Waiting):
     def extend(self, h: HandOut, first: int, count: int, deadline_ns: int) -> None:
         """These records have until then."""
         if first == 0 and count >= h.count:
-            h.longer.clear()
+            h.longer = None
             h.deadline_ns = deadline_ns
         else:
-            h.longer = [x for x in h.longer if not first <= x[0] < x[0] + x[1] <= first + count]
-            h.longer.append((first, count, deadline_ns))
+            if h.longer is None:
+                h.longer = array("q", (h.deadline_ns,)) * h.count
+            h.longer[first : first + count] = array("q", (deadline_ns,)) * count
         if deadline_ns < h.check_ns:
             self._check_at(h, deadline_ns)
 
@@ -552,7 +563,7 @@ class Hands(Waiting):
         h.member = member
         h.offsets, h.first, h.count, h.left = offsets, offsets[0], len(offsets), places
         h.deadline_ns = now_ns + member.ack_timeout_ns
-        h.longer.clear()
+        h.longer = None
         n = places.bit_count()
         member.hand_outs[h.number] = h
         member.in_flight += n
@@ -565,14 +576,22 @@ class Hands(Waiting):
                     state.member = member
 
     def may_adopt(self, stream: int, offset: int, attempt: int) -> bool:
-        """Whether a record can still be that of a hand-out of an earlier session."""
+        """Whether a record that nobody has can be that of a hand-out of an earlier session."""
         if (stream, offset) in self.adopted:
             return False
         mark = self.state.marks.get((stream, offset))
         if mark is not None:
             return mark.attempts == attempt - 1 and not mark.flags & REJECTED
-        return offset not in self.state.settled(stream) and not any(
-            h.stream == stream and o == offset
+        return offset not in self.state.settled(stream)
+
+    def held(self) -> set[tuple[int, int]]:
+        """(stream, offset) of all that is in members' hands."""
+        return {
+            (h.stream, offset)
             for h in self.hand_outs.values()
-            for o in map(h.offset_of, h.indices(h.left))
-        )
+            for offset in map(h.offset_of, h.indices(h.left))
+        }
+
+    def reads(self, stream: int) -> bool:
+        """Whether the group takes what is in a stream."""
+        return any(stream in self.feed.streams_of(source) for source in self.sources)

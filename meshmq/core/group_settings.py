@@ -19,7 +19,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "rate": (0, 1_000_000_000),
     "max_records": (0, 1 << 53),
     "max_bytes": (0, 1 << 53),
-    "dedup_ns": (0, 7 * limits.DAY),
+    "dedup_ns": (0, limits.DELAY_NS_MAX),
 }
 """Settings that are numbers, and what they may be."""
 
@@ -86,8 +86,8 @@ def check_same(found: Settings, asked: Settings, arguments: dict[str, Any]) -> N
         )
     if "order" in arguments and found.order != asked.order:
         raise GroupMismatch(
-            f"{found.kind} {found.name!r} has order {found.order!r}, not {asked.order!r}: choose "
-            f"another name, or delete it first"
+            f"{found.kind} {found.name!r} has order {found.order!r}, not {asked.order!r}: join "
+            f"it in its order, choose another name, or delete it first"
         )
 
 

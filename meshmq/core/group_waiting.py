@@ -36,9 +36,12 @@ if TYPE_CHECKING:
     from meshmq.core.group import Group
 
 DELAYED, RETRY = 10, 11
+DUE_A_TURN = 4096  # records that come due at once: others' turns come in between
 AGAIN_MAX = 50_000  # records to be handed out by their offset; what is due beyond waits on
 KEY_READY_SHARE = 4  # so many times more is read ahead where keys bind records to members
-FETCH_NEAR = 4096  # offsets: what is due within so many is fetched in one read
+FETCHES = 8  # reads of such records at a time
+RUN_MAX = 1024  # records fetched in one read ...
+RUN_GAP = 8  # ... of which each is at most so many offsets behind the one before
 
 
 @dataclass(slots=True)
@@ -72,19 +75,19 @@ class Shared:
 class _Fetcher(Reader):
     """Brings the batches of records that are handed out by their offset."""
 
-    __slots__ = ("owner", "pushes", "wanted")
+    __slots__ = ("owner", "pushes", "run")
 
     def __init__(self, owner: Waiting) -> None:
         super().__init__("", 1 << 62, 1 << 62, is_live=True)
         self.owner = owner
-        self.wanted = (0, 0)
+        self.run: list[tuple[int, int]] = []
         self.pushes = 0
 
     def take(self, batches: list[StoredBatch]) -> None:
-        self.owner.on_fetched(batches)
+        self.owner.on_fetched(self, batches)
 
     def read_done(self) -> None:
-        self.owner.on_fetch_done()
+        self.owner.on_fetch_done(self)
 
 
 class Waiting(Journaling):
@@ -128,7 +131,8 @@ class Waiting(Journaling):
         self._blocked: set[tuple[int, int]] = set()  # failed and due, but their key is in flight
         self._early: dict[int, list[int]] = {}
         self._has_caught_up = False
-        self._fetcher = _Fetcher(self)
+        count = 1 if self.by_key is not None else FETCHES
+        self._fetchers = [_Fetcher(self) for _ in range(count)]
         self._deadlines: list[tuple[int, int]] = []
         self._version = 0
         self._tokens = 0.0
@@ -178,7 +182,7 @@ class Waiting(Journaling):
 
     def close(self) -> None:
         """Read no more."""
-        for reader in (*self.sources, self._fetcher, self.undertaker):
+        for reader in (*self.sources, *self._fetchers, self.undertaker):
             self.feed.remove_reader(reader)
 
     def wall_ms(self, now_ns: int) -> int:
@@ -186,7 +190,7 @@ class Waiting(Journaling):
 
     def _take_due(self, now_ns: int) -> None:
         """What waited for its time joins what is to be handed out, bounded."""
-        most = AGAIN_MAX - len(self._again)
+        most = min(DUE_A_TURN, AGAIN_MAX - len(self._again))
         if most > 0:
             for row in self.schedule.pop_due(self.wall_ms(now_ns), most):
                 self._on_due(*row)
@@ -244,17 +248,22 @@ class Waiting(Journaling):
         if self.by_key is not None and self.members:
             ahead *= KEY_READY_SHARE
         if self.is_stopped or not self.is_placed:
+            for source in self.sources:
+                source.credit_bytes = 0
             return
         for source in self.sources:
-            room = 1 << 40 if source.index == DELAYED else ahead - source.ready_bytes
+            room = ahead - source.ready_bytes
+            if source.index == DELAYED:  # all of it, a part at a time
+                room = limits.GROUP_READ_BYTES_MAX // 2
             if room > 0:
                 source.credit_bytes = room
                 self.feed.feed(source)
 
     @property
     def is_stopped(self) -> bool:
-        """Whether so much is held back by keys that reading waits."""
-        return self.by_key is not None and self.by_key.held >= self.settings.max_held
+        """Whether so much is held back by keys, or has failed and waits, that reading waits."""
+        held = self.by_key.held if self.by_key is not None else 0
+        return max(held, len(self.state.marks)) >= self.settings.max_held
 
     def on_fresh(self, source: Source, batches: list[StoredBatch]) -> None:
         """Batches that one source read next."""
@@ -284,12 +293,13 @@ class Waiting(Journaling):
         priority = options.priority if options else 0
         if options and source.index == DELAYED:
             for first, n in runs:
-                for offset in range(first, first + n):
-                    self.schedule.add(options.due_ms, stream, offset, priority)
+                self.schedule.add_run(options.due_ms, stream, first, n, priority)
             self.delayed += _sum(runs)
             return
         priority = max(priority, source.index if source.index < DELAYED else 0)
-        entry = source.trail[stream, base] = Entry(b.lsn, b.slot, total, count)
+        entry = source.trail[stream, base] = Entry(
+            b.lsn, b.slot, total, count, b.append_time_ns // limits.MS
+        )
         if self.adopted:
             for h in self.hand_outs.values():
                 if h.entry is None and not h.marked and self._is_of(h, stream, base, count):
@@ -388,6 +398,7 @@ class Waiting(Journaling):
                 order.hold(state, b.base_offset + i)
                 if ready.suspect:
                     self._suspects.add((b.stream, b.base_offset + i))
+                order.unbind(state)
                 freed[b.stream, key] = None
             self._unpin(ready, 1)
         member.pending.clear()
@@ -404,31 +415,47 @@ class Waiting(Journaling):
             self.wake()
 
     def _fetch_again(self) -> None:
-        """Read the batch of the first record that is to be handed out by its offset."""
-        again = self._again
-        while again and (again[0][1], again[0][2]) not in self._again_set:
-            heapq.heappop(again)
-        if not again or self._fetcher.reading:
-            return
-        _, stream, offset = again[0]
-        topic = self.topics.by_stream.get(stream)
-        if topic is None or offset < topic.first_offset:
-            heapq.heappop(again)
-            self._again_set.pop((stream, offset), None)
-            self.forget(stream, offset)
-            self._fetch_again()
-            return
-        near = heapq.nsmallest(2, again)[-1] if len(again) < 64 else again[1]
-        dense = near[1] == stream and near[2] - offset < FETCH_NEAR
-        self._fetcher.wanted = (stream, offset)
-        self._fetcher.pushes = self._pushes
-        self.feed.fetch(self._fetcher, stream, offset, limits.GROUP_READ_BYTES_MAX if dense else 1)
+        """Read batches of records that are to be handed out by their offset, the first ones
+        first; by key one read at a time, since each must see what the one before brought."""
+        for fetcher in self._fetchers:
+            if not fetcher.reading:
+                run = self._pop_run()
+                if not run:
+                    return
+                fetcher.run = run
+                fetcher.pushes = self._pushes
+                size = 1  # its own batch, however large
+                if len(run) > 1:
+                    span = run[-1][1] - run[0][1] + 1
+                    each = self.backlog_bytes / self.backlog if self.backlog else 0
+                    size = min(limits.GROUP_READ_BYTES_MAX, int(span * each) + 1)
+                self.feed.fetch(fetcher, *run[0], size)
 
-    def on_fetched(self, batches: list[StoredBatch]) -> None:
+    def _pop_run(self) -> list[tuple[int, int]]:
+        """The first records that are still wanted, taken off the heap: one, or as many as lie
+        close together in the log, for one read."""
+        run: list[tuple[int, int]] = []
+        again, wanted = self._again, self._again_set
+        while again and len(run) < RUN_MAX:
+            _, stream, offset = again[0]
+            if run and (stream != run[-1][0] or offset - run[-1][1] > RUN_GAP):
+                break
+            heapq.heappop(again)
+            if (stream, offset) not in wanted:
+                continue
+            topic = self.topics.by_stream.get(stream)
+            if topic is not None and offset >= topic.first_offset:
+                run.append((stream, offset))
+                continue
+            del wanted[stream, offset]
+            self.forget(stream, offset)
+        return run
+
+    def on_fetched(self, fetcher: _Fetcher, batches: list[StoredBatch]) -> None:
         """What ``_fetch_again`` asked for; it may hold more of what is wanted."""
         again = self._again_set
         # What was pushed since the read was ordered may come after others of its key.
-        most = self._fetcher.pushes
+        most = fetcher.pushes
         for b in batches:
             stream = b.stream
             end = b.base_offset + b.count
@@ -445,12 +472,20 @@ class Waiting(Journaling):
                 self._queue_again(b, wanted)
         self.wake()
 
-    def on_fetch_done(self) -> None:
-        """What was asked for and did not come is no longer in the log."""
-        key = self._fetcher.wanted
-        if key in self._again_set:
-            self._again_set.pop(key, None)
-            self.forget(*key)
+    def on_fetch_done(self, fetcher: _Fetcher) -> None:
+        """The first record asked for is no longer in the log if it did not come; what else was
+        to come with it is asked for again."""
+        for i, key in enumerate(fetcher.run):
+            serial = self._again_set.get(key)
+            if serial is None or serial > fetcher.pushes:
+                continue
+            if i == 0:
+                del self._again_set[key]
+                self.forget(*key)
+            else:
+                mark = self.state.marks.get(key)
+                heapq.heappush(self._again, (-(mark.priority if mark else 0), *key))
+        fetcher.run = []
         self.wake()
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:

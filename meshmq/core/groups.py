@@ -41,6 +41,7 @@ from meshmq.errors import GroupNotFound, LimitReached
 from meshmq.frames import Body, HandOut, Revoke
 from meshmq.names import JOURNAL, dead_letters_of, lane_of, queue_of, retries_of
 
+NUMBERS_A_LIFE = 1 << 44
 JOURNAL_BYTES = 64 * limits.MIB  # a copy that is further behind begins with a snapshot
 
 
@@ -73,10 +74,10 @@ class Groups:
         self._topics = topics
         self._feed = feed
         self._tools = tools
-        self._next_number = entropy.getrandbits(48) << 14 | 1
+        self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
         self.shared = Shared(state.origin, entropy, self._number)
         self._next_id = state.journal.next_id
-        self.transactions = dict(state.journal.transactions)
+        self.transactions = state.journal.transactions.copy()
         self.by_name: dict[str, Group] = {}
         self._by_id: dict[int, Group] = {}
         self.lanes: dict[str, Group] = {}
@@ -98,6 +99,10 @@ class Groups:
     def _number(self) -> int:
         self._next_number += 1
         return self._next_number
+
+    def is_of_this_life(self, number: int) -> bool:
+        """Whether a hand-out's number is, or will be, one of this life of the node."""
+        return 0 <= number - self._first_number < NUMBERS_A_LIFE
 
     def _open(self, state: GroupState, is_new: bool = False) -> Group:
         group = Group(state, self._topics, self._feed, self._tools, self.shared)
@@ -211,22 +216,19 @@ class Groups:
         group.wake()
 
     def seek(self, group: Group, start: group_settings.Start) -> None:
-        """Go on somewhere else: everything known of records is forgotten, but not which dead
-        letters were put back or purged."""
-        dead = self._topics.by_name.get(dead_letters_of(group.settings.name))
-        done = group.state.streams.get(dead.entry.stream) if dead is not None else None
+        """Go on somewhere else: everything known of records is forgotten, but not what became of
+        dead letters."""
+        name = group.settings.name
+        own = [self._topics.by_name.get(t) for t in (dead_letters_of(name), retries_of(name))]
+        kept = [(t, group.state.settled(t.entry.stream)) for t in own if t is not None]
         group.clear()
         group.reset()
-        if dead is not None and done is not None:
-            group.keep(dead.entry.stream, done, dead.next_offset)
-        group.recount()  # until it is known where it begins: all there is
+        for topic, settled in kept:
+            group.keep(topic.entry.stream, settled, topic.next_offset)
         group.is_placed = False
+        group.recount()
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
-        for own in (dead_letters_of(group.settings.name), retries_of(group.settings.name)):
-            topic = self._topics.by_name.get(own)
-            if topic is not None and own == retries_of(group.settings.name):
-                group.set_floor(topic.entry.stream, topic.next_offset)
         self._begin(group, start)
 
     def delete(self, name: str) -> None:
@@ -284,9 +286,18 @@ class Groups:
         found = dedups.get(options.dedup)
         if found is not None:
             return Verdict(offset=found[1], stream=found[0])
-        if len(dedups) >= limits.DEDUP_IDS_MAX:
-            return Verdict("limit", f"the queue remembers {limits.DEDUP_IDS_MAX} ids, its limit")
+        if sum([len(g.state.dedups) for g in self.by_name.values()]) >= limits.DEDUP_IDS_MAX:
+            return Verdict("limit", f"the node remembers {limits.DEDUP_IDS_MAX} ids, its limit")
         return None
+
+    def had(self, topic: str, data: bytes) -> int | None:
+        """The offset of a job that its queue has already."""
+        group = self.lanes.get(topic)
+        options = self._tools.options(data) if group is not None else None
+        if group is None or options is None or not options.dedup:
+            return None
+        found = group.state.dedups.get(options.dedup)
+        return found[1] if found is not None else None
 
     def accepted(self, topic: Topic, base: int, count: int, data: bytes) -> None:
         """Jobs were accepted for a lane."""
@@ -412,7 +423,9 @@ class Groups:
             self.start(now_ns)
         # Before what is handed out: nobody is told of a record twice, or of more than it asked for.
         for member, rows in shared.revoked:
-            self.sends.append((member.link, Revoke(member.consumer, rows)))
+            for i in range(0, len(rows), limits.FRAME_BATCHES_MAX):
+                part = rows[i : i + limits.FRAME_BATCHES_MAX]
+                self.sends.append((member.link, Revoke(member.consumer, part)))
         shared.revoked.clear()
         for _ in range(3):  # reads from memory may bring more at once
             if not shared.woken:
@@ -474,9 +487,7 @@ class Groups:
 
     def note_transaction(self, instance: bytes, number: int, offsets: tuple[int, ...]) -> None:
         """A transaction is part of this turn's entries."""
-        self.transactions[instance] = (number, offsets)
-        if len(self.transactions) > limits.TRANSACTIONS_REMEMBERED_MAX:
-            del self.transactions[next(iter(self.transactions))]
+        self.transactions.note(instance, number, offsets)
         self._records.append(TransactionDelta(instance, number, offsets))
 
     def _topic(self, name: str) -> Topic:

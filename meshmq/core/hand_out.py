@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Entry:
     slot: int
     left: int
     count: int
+    append_ms: int = 0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -92,6 +94,7 @@ class Member:
 
     Attributes:
         is_active: its joining is stored; only then it is given something.
+        is_slow: it has returned records and settled none since.
         in_flight, in_flight_bytes: what it holds.
         rows: what goes out with this turn, with the bytes.
         said: by hand-out of an earlier session: a bit for each record it has acked already.
@@ -106,6 +109,7 @@ class Member:
     prefetch_bytes: int
     ack_timeout_ns: int
     is_active: bool = False
+    is_slow: bool = False
     in_flight: int = 0
     in_flight_bytes: float = 0.0
     hand_outs: dict[int, HandOut] = field(default_factory=dict)
@@ -133,7 +137,7 @@ class HandOut:
         left: a bit for each record that is not settled.
         record_bytes: about how large each is.
         keys: of each, where order goes by key.
-        longer: (first, count, deadline) of extensions, oldest first.
+        longer: the deadline of each record, where some were extended.
         append_ms: when the records were appended (unix ms).
         acked: runs (offset, count) of those its member has acked.
         check_ns: when its deadlines are looked at next.
@@ -154,7 +158,7 @@ class HandOut:
     marked: bool = False
     suspect: bool = False
     keys: Sequence[bytes] | None = None
-    longer: list[tuple[int, int, int]] = field(default_factory=list)
+    longer: array[int] | None = None
     append_ms: int = 0
     acked: list[tuple[int, int]] = field(default_factory=list)
     check_ns: int = 0
@@ -192,7 +196,16 @@ class HandOut:
 
     def deadline_of(self, index: int) -> int:
         """When the record at ``index`` is taken back."""
-        for first, count, deadline in reversed(self.longer):
-            if first <= index < first + count:
-                return deadline
-        return self.deadline_ns
+        return self.deadline_ns if self.longer is None else self.longer[index]
+
+    def has(self, stream: int, offset: int) -> bool:
+        """Whether that record is among those that are not settled."""
+        if stream != self.stream:
+            return False
+        if self.offsets is None:
+            index = offset - self.first
+        elif offset in self.offsets:
+            index = self.offsets.index(offset)
+        else:
+            return False
+        return 0 <= index < self.count and bool(self.left >> index & 1)

@@ -338,29 +338,63 @@ class GroupState:
 
 
 @dataclass(slots=True)
+class Transactions:
+    """The last transaction of each program; who was heard of longest ago is forgotten."""
+
+    _by_instance: OrderedDict[bytes, tuple[int, tuple[int, ...]]] = field(
+        default_factory=OrderedDict
+    )
+    _offsets: int = 0
+
+    def __len__(self) -> int:
+        return len(self._by_instance)
+
+    def __contains__(self, instance: bytes) -> bool:
+        return instance in self._by_instance
+
+    def get(self, instance: bytes) -> tuple[int, tuple[int, ...]] | None:
+        """(id, offsets) of a program's last one."""
+        return self._by_instance.get(instance)
+
+    def items(self) -> Iterable[tuple[bytes, tuple[int, tuple[int, ...]]]]:
+        return self._by_instance.items()
+
+    def note(self, instance: bytes, number: int, offsets: tuple[int, ...]) -> None:
+        """This is a program's last one."""
+        known = self._by_instance
+        had = known.pop(instance, None)
+        self._offsets += len(offsets) - (len(had[1]) if had is not None else 0)
+        known[instance] = (number, offsets)
+        while len(known) > 1 and (
+            len(known) > limits.TRANSACTIONS_REMEMBERED_MAX
+            or self._offsets > limits.TRANSACTION_OFFSETS_REMEMBERED_MAX
+        ):
+            _, (_, forgotten) = known.popitem(last=False)
+            self._offsets -= len(forgotten)
+
+    def copy(self) -> Transactions:
+        return Transactions(self._by_instance.copy(), self._offsets)
+
+
+@dataclass(slots=True)
 class JournalState:
     """All groups of one log, and the last transaction of each program.
 
     Attributes:
         groups: by id.
         next_id: for the next group.
-        transactions: instance to (id, offsets), least recently used first.
+        transactions: what the programs' last ones were answered.
     """
 
     groups: dict[int, GroupState] = field(default_factory=dict)
     next_id: int = 1
-    transactions: OrderedDict[bytes, tuple[int, tuple[int, ...]]] = field(
-        default_factory=OrderedDict
-    )
+    transactions: Transactions = field(default_factory=Transactions)
 
     def apply(self, records: Iterable[JournalRecord], now_ms: int) -> None:
         """Add what one commit brought; ``now_ms`` is its append time."""
         for record in records:
             if isinstance(record, TransactionDelta):
-                self.transactions.pop(record.instance, None)
-                self.transactions[record.instance] = (record.id, record.offsets)
-                if len(self.transactions) > limits.TRANSACTIONS_REMEMBERED_MAX:
-                    self.transactions.popitem(last=False)
+                self.transactions.note(record.instance, record.id, record.offsets)
                 continue
             group = self.groups.get(record.group)
             made = record.settings
@@ -580,5 +614,5 @@ def unpack_state(data: bytes) -> JournalState:
             group.dedups[dedup] = (stream, offset, time_ms)
     for record in unpack_deltas(data[reader.at :]) if transactions else ():
         assert isinstance(record, TransactionDelta)
-        state.transactions[record.instance] = (record.id, record.offsets)
+        state.transactions.note(record.instance, record.id, record.offsets)
     return state

@@ -107,8 +107,13 @@ class KeyOrder:
         state = self.keys.get((stream, key))
         if state is not None and state.out:
             state.out -= 1
-            if not state.out and not state.queued:
-                state.member = None
+            self.unbind(state)
+
+    @staticmethod
+    def unbind(state: KeyState) -> None:
+        """With nothing of it at its member or on the way there a key is anybody's."""
+        if not state.out and not state.queued:
+            state.member = None
 
     def unqueue(self, state: KeyState) -> None:
         """One record of the key no longer waits for room at its member."""

@@ -142,14 +142,6 @@ class Walk:
         self._to(member, i, state)
         return True
 
-    def _hold(self, state: KeyState, offset: int) -> bool:
-        """Hold a record back, unless as many are as may be."""
-        if self._order.held >= self._max_held:
-            return False
-        self._order.hold(state, offset)
-        self.put_off.append(offset)
-        return True
-
     def _again(self, i: int, may_go: MayGo) -> bool:
         """One record that was fetched by its offset."""
         key = self._keys[i]
@@ -174,8 +166,7 @@ class Walk:
         # One that failed goes to anybody: nothing of its key is in flight.
         member = None if ready.marked else state.member
         if member is not None and self._rooms.get(id(member), 0) <= 0:
-            self._order.hold(state, offset)
-            self.put_off.append(offset)
+            self._put_off(state, offset)
             self.held.append(key)
             return True
         if ready.marked:
@@ -184,6 +175,17 @@ class Walk:
             self._to(member, i, state)
             return True
         return self._to_target(i, state)
+
+    def _hold(self, state: KeyState, offset: int) -> bool:
+        """Hold a record back, unless as many are as may be."""
+        if self._order.held >= self._max_held:
+            return False
+        self._put_off(state, offset)
+        return True
+
+    def _put_off(self, state: KeyState, offset: int) -> None:
+        self._order.hold(state, offset)
+        self.put_off.append(offset)
 
     def _to_target(self, i: int, state: KeyState | None) -> bool:
         rooms = self._rooms

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,9 +22,10 @@ from meshmq.core import group_settings
 from meshmq.core.group import Group
 from meshmq.core.hand_out import HandOut, Member
 from meshmq.core.topics import Topics
-from meshmq.errors import LimitReached, MeshError
+from meshmq.errors import BadFrame, CommandFailed, LimitReached, MeshError
 from meshmq.frames import (
     ACK,
+    BACKOFF,
     EXTEND,
     NACK,
     REJECT,
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from meshmq.core.groups import Groups
 
 
+STALE_ROWS_MAX = 4096  # of one frame: a member that takes care has few, but perhaps a row each
+
+
 class _Orphan(NamedTuple):
     group: Group
     member: Member
@@ -58,6 +63,7 @@ class Members:
         self._orphans: dict[tuple[bytes, int, int], _Orphan] = {}
         self._settled: dict[tuple[bytes, int], Settled] = {}
         self._done: OrderedDict[int, list[tuple[int, int]]] = OrderedDict()  # runs that were acked
+        self._done_runs = 0
 
     # -- members ----------------------------------------------------------------------------
 
@@ -65,11 +71,15 @@ class Members:
         """A member joins, or comes back."""
         try:
             answer = self._join(link, hello, frame, now_ns)
-        except MeshError as error:
-            self._groups.sends.append((link, Consumed(frame.consumer, error.code, str(error))))
+        except RecursionError:
+            error: MeshError = CommandFailed("the settings of a group are a plain JSON object")
+        except MeshError as refused:
+            error = refused
+        else:
+            # Others' words come first: nothing is handed out before this is known.
+            self._groups.answers.append((link, answer))
             return
-        # Others' words come first: nothing is handed out before this is known.
-        self._groups.answers.append((link, answer))
+        self._groups.sends.append((link, Consumed(frame.consumer, error.code, str(error))))
 
     def _join(self, link: bytes, hello: Hello, frame: Consume, now_ns: int) -> Consumed:
         arguments = group_settings.parse(frame.create) if frame.create else {}
@@ -106,14 +116,25 @@ class Members:
         orphan = self._orphans.pop(key, None)
         left = dict(orphan.member.hand_outs) if orphan is not None else {}
         lost: list[int] = []
+        held: set[tuple[int, int]] | None = None
         for holding in holdings:
             h = left.pop(holding.number, None)
+            if h is not None and len(holding.offsets) > h.count:  # more than it ever had
+                group.give_back(h, h.left, False)
+                lost.append(holding.number)
+                continue
+            if h is not None:
+                h.acked = joined(h.acked)
             said = self._said(holding, h.acked if h is not None else self._done.get(holding.number))
             if said:
                 member.said[holding.number] = said
             if h is None:
                 everything = (1 << len(holding.offsets)) - 1
-                if said != everything and not self._adopt(group, member, holding, now_ns):
+                if said == everything:
+                    continue
+                if held is None:
+                    held = group.held() if now_ns < group.grace_until_ns else set()
+                if not self._adopt(group, member, holding, held, now_ns):
                     lost.append(holding.number)
                 continue
             claimed = {offset: i for i, offset in enumerate(holding.offsets)}
@@ -138,24 +159,37 @@ class Members:
 
     @staticmethod
     def _said(holding: Holding, acked: list[tuple[int, int]] | None) -> int:
-        """Which of the claimed records their member has acked already, a bit each."""
+        """Which of the claimed records their member has acked already, a bit each; ``acked`` is in
+        order."""
         said = 0
-        for first, count in acked or ():
+        if acked:
             for place, offset in enumerate(holding.offsets):
-                if first <= offset < first + count:
+                at = bisect_right(acked, (offset, 1 << 64)) - 1
+                if at >= 0 and offset < sum(acked[at]):
                     said |= 1 << place
         return said
 
-    def _adopt(self, group: Group, member: Member, holding: Holding, now_ns: int) -> bool:
+    def _adopt(
+        self, group: Group, member: Member, holding: Holding, held: set[tuple[int, int]],
+        now_ns: int,
+    ) -> bool:  # fmt: skip
         """A hand-out of an earlier life of this node goes on; whether all of it can."""
         topic = self._topics.by_name.get(holding.topic)
         offsets = holding.offsets
-        if topic is None or not offsets or len(offsets) > limits.BATCH_RECORDS_MAX:
+        if topic is None or not offsets or not holding.attempt:
             return False
         stream = topic.entry.stream
         if now_ns >= group.grace_until_ns or holding.number in group.hand_outs:
             return False
-        if not all(group.may_adopt(stream, o, holding.attempt) for o in offsets):
+        if self._groups.is_of_this_life(holding.number) or not group.reads(stream):
+            return False
+        # It is a claim: only what the log has can have been handed out, and only once.
+        first, end = topic.first_offset, topic.synced_offset
+        if min(offsets) < first or max(offsets) >= end or len(set(offsets)) < len(offsets):
+            return False
+        if not all(
+            (stream, o) not in held and group.may_adopt(stream, o, holding.attempt) for o in offsets
+        ):
             return False
         # By key, what the key's other records wait for is not known here: they go round again.
         if group.by_key is not None:
@@ -195,27 +229,37 @@ class Members:
             if member.hand_outs:
                 until = now_ns + limits.ORPHANED_NS
                 key = (member.instance, consumer, group.settings.id)
+                # Two sessions of one program, both lost: which one comes back cannot be told.
+                self._end_orphan(key, now_ns)
                 self._orphans[key] = _Orphan(group, member, until)
 
     def _end_orphans(self, now_ns: int) -> None:
         for key in [k for k, o in self._orphans.items() if o.until_ns <= now_ns]:
-            group, member, _ = self._orphans.pop(key)
-            for h in list(member.hand_outs.values()):
+            self._end_orphan(key, now_ns)
+
+    def _end_orphan(self, key: tuple[bytes, int, int], now_ns: int) -> None:
+        orphan = self._orphans.pop(key, None)
+        if orphan is not None:
+            group = orphan.group
+            for h in list(orphan.member.hand_outs.values()):
                 group.take_back(h, h.left, "the session of its consumer was lost", False, now_ns)
 
     # -- what members say -------------------------------------------------------------------
 
     def settle(self, link: bytes, frame: Settle, now_ns: int) -> None:
-        """A member settles records."""
+        """A member settles records. Raises BadFrame where most of it is not its own."""
         found = self._by_link.get(link, {}).get(frame.consumer)
         stale: list[SettleRow] = []
         if found is None:
             stale += [row._replace(reason="no such consumer") for row in frame.rows]
         else:
             group, member = found
+            group.wake()
             for row in frame.rows:
                 self._settle_row(group, member, row, stale, now_ns)
-            group.wake()
+                if len(stale) > STALE_ROWS_MAX:
+                    raise BadFrame(f"a settle frame has over {STALE_ROWS_MAX} runs of records that "
+                                   f"are not its member's")  # fmt: skip
         key = (link, frame.consumer)
         had = self._settled.get(key)
         self._settled[key] = Settled(
@@ -226,6 +270,8 @@ class Members:
         self, group: Group, member: Member, row: SettleRow, stale: list[SettleRow], now_ns: int
     ) -> None:
         h = member.hand_outs.get(row.number)
+        if row.kind in (ACK, NACK, REJECT):
+            member.is_slow = False
         if row.first + row.count > (h.count if h is not None else limits.BATCH_RECORDS_MAX):
             stale.append(row._replace(delay_ns=0, reason=_stale(group, row.number)))
             return
@@ -247,19 +293,31 @@ class Members:
             h.acked += h.runs(bits)
             group.ack(h, bits)
             if not h.left:
-                self._done[h.number] = h.acked
-                if len(self._done) > limits.HAND_OUTS_REMEMBERED_MAX:
-                    self._done.popitem(last=False)
+                self._remember(h)
         elif row.kind == NACK:
-            delay = min(row.delay_ns, limits.DELAY_NS_MAX)
-            group.nack(h, bits, delay, row.reason, now_ns)
+            delay = max(BACKOFF, min(row.delay_ns, limits.DELAY_NS_MAX))
+            group.nack(h, bits, delay, row.reason[: limits.REASON_BYTES_MAX], now_ns)
         elif row.kind == REJECT:
-            group.reject(h, bits, row.reason, now_ns)
+            group.reject(h, bits, row.reason[: limits.REASON_BYTES_MAX], now_ns)
         elif row.kind == EXTEND:
             longer = max(0, min(row.delay_ns, limits.ACK_TIMEOUT_NS_MAX))
             group.extend(h, row.first, row.count, now_ns + longer)
         else:
+            # Its program does not come to them: others that have room are asked first.
+            member.is_slow = True
+            group.drop_pending(member)
             group.give_back(h, bits, False, alone=True)
+
+    def _remember(self, h: HandOut) -> None:
+        """All of it is settled; its acks may be said again. The oldest are forgotten."""
+        done = self._done[h.number] = joined(h.acked)
+        self._done_runs += len(done)
+        while (
+            len(self._done) > limits.HAND_OUTS_REMEMBERED_MAX
+            or self._done_runs > limits.ACKED_RUNS_REMEMBERED_MAX
+        ):
+            _, forgotten = self._done.popitem(last=False)
+            self._done_runs -= len(forgotten)
 
     def held_by(self, link: bytes, consumer: int, number: int) -> tuple[Group, HandOut] | None:
         """A hand-out that a member of this link has."""
@@ -290,9 +348,26 @@ class Members:
 
     def take_settled(self) -> list[tuple[bytes, Body]]:
         """The answers to what members said in this turn, for when it is synced."""
-        found: list[tuple[bytes, Body]] = [(link, s) for (link, _), s in self._settled.items()]
+        found: list[tuple[bytes, Body]] = []
+        for (link, _), settled in self._settled.items():
+            stale = settled.stale
+            while len(stale) > limits.FRAME_BATCHES_MAX:
+                part, stale = stale[: limits.FRAME_BATCHES_MAX], stale[limits.FRAME_BATCHES_MAX :]
+                found.append((link, Settled(settled.consumer, 0, part)))
+            found.append((link, Settled(settled.consumer, settled.number, stale)))
         self._settled = {}
         return found
+
+
+def joined(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs (first, count) in order, neighbours joined."""
+    found: list[tuple[int, int]] = []
+    for first, count in sorted(runs):
+        if found and sum(found[-1]) == first:
+            found[-1] = (found[-1][0], found[-1][1] + count)
+        else:
+            found.append((first, count))
+    return found
 
 
 def _stale(group: Group, number: int) -> str:

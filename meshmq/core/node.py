@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ from meshmq.core.session import Session, SessionState
 from meshmq.core.streams import Streams
 from meshmq.core.topics import Topics
 from meshmq.core.transact import transact
+from meshmq.errors import BadFrame
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -132,6 +134,7 @@ class Node:
         self._ticket = 0
         self._committed = 0
         self._after: dict[int, list[tuple[bytes, Body]]] = {}
+        self._transacted: deque[tuple[int, bytes, int]] = deque()  # (ticket, link, bytes)
         self._confirms: dict[bytes, list[Confirmation]] = {}
         self._busy: set[bytes] = set()
         self._dirty: dict[int, Subscription] = {}
@@ -266,16 +269,22 @@ class Node:
             case Unsubscribe(number):
                 self.delivery.unsubscribe(link, number)
             case Settle():
-                self.groups.members.settle(link, body, now_ns)
+                try:
+                    self.groups.members.settle(link, body, now_ns)
+                except BadFrame as error:
+                    self._on_bad_frame(link, str(error), now_ns)
             case Consume():
                 self.groups.members.consume(link, peer.hello, body, now_ns)
             case Leave():
                 self.groups.members.leave(link, body)
             case Transact():
-                done = transact(
+                done, size = transact(
                     link, peer.hello.instance, body, self.groups, self.topics, self.admission,
                     self._tools,
                 )  # fmt: skip
+                if size:
+                    self.admission.accepted(link, size)
+                    self._transacted.append((self._ticket + 1, link, size))
                 self._answers.append((link, done))
             case Command():
                 entries: list[Entry] = []
@@ -317,6 +326,9 @@ class Node:
             self.groups.on_commit(commit)
             self.delivery.on_commit(commit)
         self._committed = ticket
+        while self._transacted and self._transacted[0][0] <= ticket:
+            _, link, size = self._transacted.popleft()
+            self.admission.synced(link, size)
         for done in [t for t in self._after if t <= ticket]:
             self._send_answers(self._after.pop(done), now_ns)
 

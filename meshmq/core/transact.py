@@ -25,18 +25,27 @@ FAILED = TransactionFailed.code
 def transact(
     link: bytes, instance: bytes, frame: Transact, groups: Groups, topics: Topics,
     admission: Admission, tools: BatchTools,
-) -> Transacted:  # fmt: skip
-    """Carry it out, or say why not. The answer waits for the sync of this turn's entries."""
+) -> tuple[Transacted, int]:  # fmt: skip
+    """Carry it out, or say why not: the answer, which waits for the sync of this turn's entries,
+    and how many bytes go with them."""
     known = groups.transactions.get(instance)
-    if known is not None and known[0] >= frame.id:
-        return Transacted(frame.id, offsets=known[1] if known[0] == frame.id else ())
+    if known is not None and known[0] == frame.id:
+        return Transacted(frame.id, offsets=known[1]), 0
+    if known is not None and known[0] > frame.id:
+        return Transacted(
+            frame.id, FAILED,
+            f"transaction {frame.id} is said after {known[0]} of the same program: what became of "
+            f"it is not known, for only the last one is remembered",
+        ), 0  # fmt: skip
     try:
         acks = _judge_acks(link, frame, groups)
         parts = _judge_batches(link, frame, groups, topics, admission, tools)
     except MeshError as error:
-        return Transacted(frame.id, FAILED, str(error))
+        return Transacted(frame.id, FAILED, str(error)), 0
     offsets = []
     for topic, count, data, had in parts:
+        if had is None:  # but an earlier one of this transaction may have the same id
+            had = groups.had(topic, data)
         if had is None:
             offsets.append(groups.append_own(topic, data, count))
             groups.accepted(topics.by_name[topic], offsets[-1], 0, data)
@@ -46,7 +55,7 @@ def transact(
         group.ack(h, bits)
         group.wake()
     groups.note_transaction(instance, frame.id, tuple(offsets))
-    return Transacted(frame.id, offsets=tuple(offsets))
+    return Transacted(frame.id, offsets=tuple(offsets)), len(frame.payload)
 
 
 def _judge_acks(link: bytes, frame: Transact, groups: Groups) -> list[tuple[Group, HandOut, int]]:

@@ -27,6 +27,7 @@ from typing import Any
 import meshmq
 from meshmq import codec
 from meshmq import frames as f
+from meshmq.core import group_commands
 from tests.bench import about
 from tests.chaos import hostile
 from tests.chaos.power import Node
@@ -34,11 +35,12 @@ from tests.codec import mutate
 
 RESIDENT_MIB_MAX = 64  # more than at the start, after the breaker's work if any
 WHOLE = 2**64 - 1
+EDGES = [0, 1, 2, 2**16, 2**31, 2**32 - 1, 2**62, 2**63 - 1]
 
 
 def forged(rng: random.Random) -> f.Body:
     """A body of every kind, with values at their edges and beyond."""
-    edge = rng.choice([0, 1, 2, 2**16, 2**31, 2**32 - 1, 2**62, 2**63 - 1])
+    edge = rng.choice(EDGES)
     text = rng.choice(["a", "", ">", "*.>", "$x", "a..b", "x" * 300, "\0", "é" * 120, "t.1"])
     data = rng.randbytes(rng.choice([0, 1, 16, 17, 300]))
     checks: list[Callable[[], f.Body]] = [
@@ -61,15 +63,105 @@ def forged(rng: random.Random) -> f.Body:
         lambda: f.Command(edge, rng.choice([text, *VERBS]), _arguments(rng, text)),
         lambda: f.Result(edge, text, text, data),
         lambda: f.Window(edge, edge),
+        *_of_groups(rng, text, edge, data),
     ]
     return rng.choice(checks)()
 
 
+def _of_groups(
+    rng: random.Random, text: str, edge: int, data: bytes
+) -> list[Callable[[], f.Body]]:  # fmt: skip
+    name = rng.choice(["g", "q", "k", text])
+    number = rng.choice([1, 2, edge % 2**32])
+    hand_out = rng.choice([LEARNED, LEARNED + 1, 0, edge, WHOLE]) % 2**64
+    small = edge % 2**32
+    delay = rng.choice([0, -1, -2, -(2**63), 2**63 - 1, 10**9])
+
+    def row() -> f.SettleRow:
+        first, count = rng.choice([(0, 1), (0, small), (small, 1), (small, small), (1, 2)])
+        return f.SettleRow(hand_out, first, count, rng.randrange(6), delay, text)
+
+    def holding() -> f.Holding:
+        offsets = rng.choice([(0,), (), (edge,), (WHOLE,), (0, 0), tuple(range(5000))])
+        topic = rng.choice(["t.1", "$journal", "$dlq.g", "q", text])
+        return f.Holding(hand_out, topic, offsets, edge % 2**16)
+
+    rows = tuple(row() for _ in range(rng.choice([0, 1, 3, 1024])))
+    holdings = tuple(holding() for _ in range(rng.choice([0, 0, 1, 30])))
+    return [
+        lambda: f.Consume(
+            number, name, text, _settings(rng, text), small, edge, edge, holdings
+        ),
+        lambda: f.Consume(
+            rng.choice([1, 2]), name, "t.>", _settings(rng, text), 100, 1 << 20, 10**9, ()
+        ),
+        lambda: f.Consumed(number, text, text, small % 256, (edge,)),
+        lambda: f.HandOut(number, (), b""),
+        lambda: f.Settle(number, edge, rows),
+        lambda: f.Settle(1, edge, rows),
+        lambda: f.Settled(number, edge, rows),
+        lambda: f.Revoke(number, rows),
+        lambda: f.Leave(number),
+        lambda: _transact(rng, text, edge, number, hand_out),
+        lambda: f.Transacted(edge, text, text, (edge,)),
+        lambda: f.Command(edge, rng.choice(GROUP_VERBS), _group_arguments(rng, text, edge)),
+    ]  # fmt: skip
+
+
+LEARNED = 1  # no hand-out has such a number: who guesses one has to guess 62 bits
 VERBS = ("topic.create", "topic.list", "topic.show", "topic.delete", "producer.last", "status")
+GROUP_VERBS = tuple(group_commands.VERBS)
+
+
+def _transact(
+    rng: random.Random, topic: str, edge: int, consumer: int, hand_out: int
+) -> f.Transact:  # fmt: skip
+    acks = tuple(
+        f.TransactAck(consumer, hand_out, edge % 2**32, rng.choice([0, 1, 2**32 - 1]))
+        for _ in range(rng.choice([0, 0, 1, 100]))
+    )
+    published = _publish(rng, rng.choice([topic, *OWN_TOPICS]), edge)
+    return f.Transact(edge, acks, published.batches, published.payload)
+
+
+OWN_TOPICS = ("q", "$delayed.q", "$priority.3.q", "$journal", "$dlq.g", "$retry.g")
+
+
+def _settings(rng: random.Random, text: str) -> bytes:
+    return rng.choice(
+        [
+            b"", b"{", b"[]", b"null", b'{"start":' + b"[" * 990 + b"]" * 990 + b"}",
+            b'{"kind":"group","pattern":"t.>"}', b'{"kind":"queue"}',
+            b'{"kind":"group","pattern":"t.>","order":"key","max_held":1}',
+            json.dumps({"kind": rng.choice(["group", "queue", text]), "pattern": text,
+                        "rate": rng.choice([0, -1, 1e308, 2**70, "x"])}).encode(),
+        ]
+    )  # fmt: skip
+
+
+def _group_arguments(rng: random.Random, text: str, edge: int) -> bytes:
+    name = rng.choice(["g", "q", "k", text])
+    found = {
+        "group": name, "queue": name, "pattern": rng.choice(["t.>", text]), "job": text,
+        "kind": rng.choice(["group", "queue"]),
+        "start": rng.choice(["new", "earliest", {"offset": edge}, {"time_ns": edge}, [], text]),
+        "ranges": rng.choice([None, [[0, 2**61]] * 500, [[edge, edge]], [[1]], text]),
+        "due_ms": edge, "max_held": edge, "rate": rng.choice([0, 1, edge]), "dedup_ns": edge,
+    }  # fmt: skip
+    return json.dumps(found).encode()
 
 
 def _publish(rng: random.Random, topic: str, edge: int) -> f.Publish:
-    if rng.random() < 0.5:
+    if rng.random() < 0.25:
+        values = [b"job"] * rng.choice([1, 3])
+        low, high = -(2**63), 2**63 - 1
+        options = codec.JobOptions(
+            rng.choice([0, 1, low, high]), rng.choice([0, 1, low, high, 2**40]),
+            rng.choice([0, 9, 255]), rng.choice([b"", b"d" * 16, b"short"]),
+        )  # fmt: skip
+        data = codec.encode_jobs(values, None, None, None, 0, options)
+        topic = rng.choice([topic, *OWN_TOPICS])
+    elif rng.random() < 0.5:
         values = [rng.randbytes(rng.choice([0, 1, 100])) for _ in range(rng.choice([1, 3]))]
         data = codec.encode_batch(values, None, None, None, 0)
     else:
@@ -202,6 +294,14 @@ def _one_connection(url: str, rng: random.Random, messages: list[list[bytes]]) -
             hello = f.Envelope(7, 0, 0, hostile.hello(rng))
             sock.sendall(hostile.message(codec.encode(hello)))
         order = itertools.count(1)
+        if 0.1 <= how < 0.4:  # well-formed frames in order, of a member that lies
+            for _ in range(rng.choice([5, 50, 200])):
+                body = rng.choice(_of_groups(rng, "t.1", rng.choice(EDGES), b""))()
+                with contextlib.suppress(Exception):  # what cannot even be written is not sent
+                    parts = codec.encode(f.Envelope(7, next(order), 0, body))
+                    sock.sendall(hostile.message(parts))
+                    sent["lies"] += 1
+            return sent
         for _ in range(rng.choice([1, 5, 50])):
             kind, parts = parts_of(rng, messages, order)
             whole = hostile.message(parts or [b""])

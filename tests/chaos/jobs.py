@@ -164,11 +164,8 @@ def work(job: Job) -> dict[str, Any]:
     jobs = rounds = 0
     with (
         meshmq.connect(job.address, timeout=CONNECT_SECONDS) as mesh,
-        mesh.work(
-            QUEUE, prefetch=PREFETCH, ack_timeout=ACK_TIMEOUT, max_deliveries=MAX_DELIVERIES,
-            backoff=BACKOFF, backoff_max=BACKOFF_MAX,
-        ) as consumer,
-    ):  # fmt: skip
+        mesh.work(QUEUE, prefetch=PREFETCH, ack_timeout=ACK_TIMEOUT) as consumer,
+    ):
         ready()
         while not select.select([sys.stdin], [], [], 0)[0]:
             got = consumer.fetch(FETCH, timeout=0.2)
@@ -250,6 +247,11 @@ class Director:
         self.faults: list[str] = []
         self.kills = options.kills
         self.begin = time.monotonic()
+        with meshmq.connect(self.node.url, timeout=CONNECT_SECONDS) as mesh:
+            mesh.admin.queues.create(
+                QUEUE, max_deliveries=MAX_DELIVERIES, backoff=BACKOFF, backoff_max=BACKOFF_MAX,
+                dedup_window="1h",
+            )  # fmt: skip
         for _ in range(options.workers):
             self.start_worker()
 

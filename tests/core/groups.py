@@ -42,13 +42,15 @@ class GroupBench(NodeBench):
     """A NodeBench with real batches, members and a wall clock that goes with its time."""
 
     def __init__(self):
+        self.lives = 0
         self.nexts = {}  # producers go on where they were, whatever becomes of the node
         super().__init__()
 
     def start(self, **options):
+        self.lives += 1
         self.node = Node(
             self.disk.state, name="node-1", mesh="local", software="meshmq test",
-            tools=codec.TOOLS, entropy=random.Random(1), **options,
+            tools=codec.TOOLS, entropy=random.Random(self.lives), **options,
         )  # fmt: skip
         self.inbox, self.closed, self.plans, self.appends, self.sequences = {}, [], 0, [], {}
         self.frames, self.heard = {}, {}

@@ -556,6 +556,25 @@ def test_what_a_worker_has_put_aside_is_renewed_until_it_begins():
     assert renewed(p, 30 * SECOND) == []
 
 
+def test_what_waits_goes_back_when_the_program_has_begun_nothing_for_a_whole_timeout():
+    p = Program()
+    p.hand_out(1, *values(4))
+    p.begin()
+    for now in (10, 20, 30):
+        assert renewed(p, now * SECOND) == [SettleRow(1, 1, 3, EXTEND, LONGER)]
+        p.answer(p.member._frame)
+    p.begin()  # so it is only slow
+    for now in (40, 50, 60):
+        assert renewed(p, now * SECOND) == [SettleRow(1, 2, 2, EXTEND, LONGER)]
+        p.answer(p.member._frame)
+    p.member.tick(70 * SECOND)
+    (frame,) = p.member.take()
+    assert frame.rows == (SettleRow(1, 2, 2, RETURN),)
+    assert p.begin() is None
+    assert p.member.next_deadline_ns() is None
+    assert p.member.stale == 0
+
+
 def test_a_refused_renewal_takes_the_records_back():
     p = Program()
     p.hand_out(1, *values(3))

@@ -8,6 +8,7 @@ from meshmq import limits
 from meshmq.core.journal import Delta
 from meshmq.frames import BACKOFF, NACK, HandOut, Holding, Settled, SettleRow
 from meshmq.limits import MS, SECOND
+from meshmq.names import JobId
 from tests.core.groups import GroupBench
 from tests.core.helpers import LINK, ORIGIN, OTHER_LINK
 from tests.core.nodes import WALL
@@ -307,6 +308,23 @@ def test_who_leaves_gives_back_what_it_has_not_settled(bench):
     assert [(v, row.attempt) for v, _, _, row in got] == [(b"1", 1), (b"2", 1)]
 
 
+def test_who_returned_records_gets_more_when_nobody_else_has_room(bench):
+    others(bench)
+    bench.consume("g", "a", prefetch=10)
+    bench.put("a", b"1")
+    bench.give_back(bench.got()[0])
+    assert bench.values() == [b"1"]  # there is nobody else
+    bench.consume("g", "a", prefetch=2, link=OTHER_LINK)
+    for value in (b"2", b"3", b"4"):
+        bench.put("a", value)
+    assert bench.values(OTHER_LINK) == [b"2", b"3"]
+    (item,) = bench.got()
+    assert item[0] == b"4"
+    bench.ack(item)  # it comes to them again
+    bench.put("a", b"5", b"6")
+    assert bench.values() == [b"5", b"6"]
+
+
 # -- order by key ----------------------------------------------------------------------------------
 
 
@@ -338,6 +356,33 @@ def test_a_key_stays_with_its_member_while_something_of_it_is_in_flight(bench):
     assert (mine == []) != (theirs == [])
 
 
+@pytest.mark.parametrize("ending", ["ack", "leave"])
+def test_a_failed_record_is_due_while_its_key_waits_for_room_at_a_member(bench, ending):
+    others(bench)
+    bench.consume("g", "a", order="key", prefetch=2)
+    bench.put("a", b"k1", b"y1", b"y2", b"k2", keys=[b"k", b"y", b"y", b"k"])
+    k1, y1 = bench.got()
+    bench.consume("g", "a", order="key", prefetch=50, link=OTHER_LINK)
+    bench.nack(k1, delay_s=0.1)
+    (y2,) = bench.got()  # and so there is no room for k2 again
+    bench.wait(SECOND)
+    assert bench.got() == bench.got(OTHER_LINK) == []
+    if ending == "leave":
+        bench.leave()
+    else:
+        bench.ack(y1, y2)
+    seen = []
+    for _ in range(4):
+        bench.wait(MS)
+        for link in (LINK, OTHER_LINK):
+            got = bench.got(link)
+            seen += [v for v, *_ in got if v[:1] == b"k"]
+            if got:
+                bench.ack(*got, link=link)
+    assert seen == [b"k1", b"k2"]
+    assert bench.show("g")["records"] == 0
+
+
 def test_so_much_may_be_held_and_then_the_group_stops_and_says_why(bench):
     bench.consume("g", "a", order="key", max_held=3)
     bench.put("a", b"1", keys=[b"k"])
@@ -358,11 +403,52 @@ def test_so_much_may_be_held_and_then_the_group_stops_and_says_why(bench):
     assert seen == [b"1", b"0", b"1", b"2", b"3", b"4"]
 
 
+def test_what_was_handed_out_before_a_kill_is_doubtful_though_its_key_held_it_back(bench):
+    bench.consume("g", "a", order="key")
+    bench.put("a", b"1", b"2", keys=[b"k", b"k"])
+    first, second = bench.got()
+    bench.ack(first, second, sync=False)
+    bench.crash()
+    bench.join()
+    bench.consume("g", "a", order="key", prefetch=1)
+    bench.wait(2 * SECOND)
+    (first,) = bench.got()
+    bench.nack(first)  # so the second one waits for its turn
+    seen = []
+    for _ in range(4):
+        bench.wait(MS)
+        seen += bench.got()
+        bench.ack(*seen[-1:])
+    assert [(v, row.attempt, row.maybe_duplicate) for v, _, _, row in seen[-2:]] == [
+        (b"1", 2, False), (b"2", 1, True),
+    ]  # fmt: skip
+
+
 # -- queues ----------------------------------------------------------------------------------------
 
 
 def queue(bench, **settings):
     bench.done("group.create", group="q", kind="queue", **settings)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_late_job_that_a_kill_may_have_undone_is_doubtful(bench, moved):
+    queue(bench)
+    bench.consume("q", kind="queue")
+    bench.put("$delayed.q", b"1", due_ms=wall_ms(bench, 60 if moved else 1))
+    bench.put("$delayed.q", b"2", due_ms=wall_ms(bench, 30))
+    if moved:
+        job = str(JobId.of("$delayed.q", ORIGIN.hex(), 0))
+        bench.done("queue.reschedule", queue="q", job=job, due_ms=wall_ms(bench, 1))
+    bench.wait(2 * SECOND)
+    (item,) = bench.got()
+    bench.ack(item, sync=False)
+    bench.crash()
+    bench.join()
+    bench.consume("q", kind="queue")
+    bench.wait(40 * SECOND)
+    seen = [(v, row.attempt, row.maybe_duplicate) for v, _, _, row in bench.got()]
+    assert seen[:2] == [(b"1", 1, True), (b"2", 1, False)]
 
 
 def test_jobs_come_by_priority_and_in_order_within_it(bench):

@@ -184,7 +184,7 @@ def test_queue_steering(node):
 def test_jobs_of_a_queue_ordered_by_key(node):
     done("queue", "create", "q", "--order", "key", url=node.url)
     done("queue", "put", "q", "v", "--key", "k", url=node.url)
-    assert done("queue", "work", "q", "--count", 1, url=node.url) == "q #0 [k] v\n"
+    assert done("queue", "work", "q", "--count", 1, url=node.url) == "q [k] v\n"
 
 
 def test_a_command_for_each_job(node, tmp_path):
@@ -251,6 +251,31 @@ def test_commands_run_at_a_time(node):
                         "--count", 4, url=node.url)  # fmt: skip
     assert (code, said) == (0, "meshmq: 4 jobs done, 0 failed\n")
     assert time.monotonic() - began < 7
+
+
+def test_commands_for_one_key_run_one_after_the_other(node, tmp_path):
+    done("queue", "create", "jobs", "--order", "key", "--backoff", "100ms", url=node.url)
+    for i in range(8):
+        done("queue", "put", "jobs", str(i), "--key", "ab"[i % 2], url=node.url)
+    log = tmp_path / "log"
+    script = tmp_path / "job.sh"
+    script.write_text(
+        'read -r value\n'
+        f'echo "$MESHMQ_KEY begin $value" >> {log}; sleep 0.3\n'
+        '[ "$value$MESHMQ_ATTEMPT" = 21 ] && result=failed || result=end\n'
+        f'echo "$MESHMQ_KEY $result $value" >> {log}\n'
+        '[ $result = end ]\n'
+    )  # fmt: skip
+    code, _, said = run("queue", "work", "jobs", "--exec", f"sh {script}", "--concurrency", 4,
+                        "--count", 9, url=node.url)  # fmt: skip
+    assert code == 0
+    assert said.endswith("8 jobs done, 1 failed\n")
+    lines = log.read_text().splitlines()
+    for key, order in (("a", "0 2 2 4 6"), ("b", "1 3 5 7")):
+        own = [line.split()[1:] for line in lines if line.startswith(key)]
+        begins, ends = own[0::2], own[1::2]
+        assert {word for word, _ in begins} == {"begin"}
+        assert [v for _, v in begins] == [v for _, v in ends] == order.split()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
@@ -324,7 +349,7 @@ def test_workers_of_a_deleted_queue_end_in_one_sentence(node, tmp_path):
     done("queue", "create", "jobs", url=node.url)
     workers = [start("queue", "work", "jobs", *more, url=node.url)
                for more in ((), ("--exec", "cat", "--concurrency", 2))]  # fmt: skip
-    wait_until(lambda: len(objects("queue", "show", "jobs", url=node.url)[0]["members"]) == 2)
+    wait_until(lambda: len(objects("queue", "show", "jobs", url=node.url)[0]["members"]) == 3)
     done("queue", "delete", "jobs", url=node.url)
     for worker in workers:
         out, said = worker.communicate(timeout=20)
@@ -376,6 +401,7 @@ MISTAKES = [
     (("queue", "put", "jobs"), 2, "give either a VALUE or --lines FILE"),
     (("queue", "put", "jobs", "x", "--delay", "1s", "--at", "2030-01-01"), 2, "--delay or --at"),
     (("queue", "put", "jobs", "x", "--delay", "400d"), 1, "within 365 days"),
+    (("queue", "put", "jobs", "x", "--at", "2999-01-01T00:00Z"), 1, "not 2999-01-01T00:00"),
     (("queue", "put", "jobs", "x", "--at", "then"), 2, "is not a time"),
     (("queue", "put", "jobs", "x", "--priority", "10"), 2, "less than or equal to 9"),
     (("queue", "put", "jobs", "--lines", "-", "--id", "same"), 2, "made of the line's fields"),

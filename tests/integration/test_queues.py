@@ -535,3 +535,19 @@ def test_asyncio_transactions(node):
             assert (await mesh.admin.queues.show("in"))["acked"] == 1
 
     run(main())
+
+
+def test_a_worker_without_a_queue_is_refused(node):
+    """``@mesh.worker`` with neither parentheses nor a queue would drop the function unseen."""
+    with (
+        node.connect() as mesh,
+        pytest.raises(meshmq.InvalidArgument, match=r'@mesh.worker\("queue'),
+    ):
+        mesh.worker(print)
+
+    async def main():
+        async with aio.connect(node.url) as mesh:
+            with pytest.raises(meshmq.InvalidArgument, match=r'@mesh.worker\("queue'):
+                mesh.worker(print)
+
+    asyncio.run(main())

@@ -138,7 +138,8 @@ def hand_out_again_and_keep(
     real(self, h, bits, suspect, alone)
     for index in h.indices(bits):
         self._push_again(h.stream, h.offset_of(index), h.priority)
-        self._fetcher.pushes += 1
+    for fetcher in self._fetchers:
+        fetcher.pushes = self._pushes
 
 
 # -- when, in which order, how often -------------------------------------------------------------
