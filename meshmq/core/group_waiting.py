@@ -489,11 +489,12 @@ class Waiting(Journaling):
         self.wake()
 
     def _queue_again(self, b: StoredBatch, offsets: list[int]) -> None:
-        """Make them ready, together where they are alike."""
+        """Make them ready, together where they are alike; by key they stay in order."""
         options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
         expires_ms = options.expires_ms if options else 0
         name = self.topics.by_stream[b.stream].entry.name
-        alike: dict[tuple[int, bool, bool, int], list[int]] = {}
+        alike: dict[tuple[int, bool, bool, int, int], list[int]] = {}
+        last, parts = (0, False, False, 0), 0
         for offset in offsets:
             key = (b.stream, offset)
             if key in self.adopted:
@@ -506,9 +507,12 @@ class Waiting(Journaling):
             attempt = 1 + (mark.attempts if mark else 0)
             suspect = key in self._suspects or self._was_due(b, mark, options)
             priority = mark.priority if mark else options.priority if options else 0
-            alike.setdefault((attempt, mark is not None, suspect, priority), []).append(offset)
+            kind = (attempt, mark is not None, suspect, priority)
+            if self.by_key is not None and kind != last:
+                last, parts = kind, parts + 1
+            alike.setdefault((*kind, parts), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
-        for (attempt, marked, suspect, priority), some in alike.items():
+        for (attempt, marked, suspect, priority, _), some in alike.items():
             runs: deque[tuple[int, int]] = deque()
             for offset in some:
                 index = offset - b.base_offset

@@ -356,6 +356,26 @@ def test_a_key_stays_with_its_member_while_something_of_it_is_in_flight(bench):
     assert (mine == []) != (theirs == [])
 
 
+def test_what_was_taken_back_of_a_key_comes_before_what_nobody_had(bench):
+    bench.consume("g", "a", order="key", prefetch=2)
+    bench.put("a", b"j1", b"k1", keys=[b"j", b"k"])
+    j1, k1 = bench.got()
+    bench.nack(j1, delay_s=1)
+    bench.put("a", b"j2", b"k2", b"k3", keys=[b"j", b"k", b"k"])
+    assert bench.values() == [b"k2"]
+    bench.nack(k1, delay_s=1)
+    seen = []
+    bench.wait(2 * SECOND)
+    for _ in range(6):
+        got = bench.got()
+        seen += [v for v, *_ in got]
+        if got:
+            bench.ack(*got)
+        bench.wait(MS)
+    assert [v for v in seen if v[:1] == b"k"] == [b"k1", b"k2", b"k3"]
+    assert [v for v in seen if v[:1] == b"j"] == [b"j1", b"j2"]
+
+
 @pytest.mark.parametrize("ending", ["ack", "leave"])
 def test_a_failed_record_is_due_while_its_key_waits_for_room_at_a_member(bench, ending):
     others(bench)
