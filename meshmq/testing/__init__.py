@@ -6,8 +6,8 @@ time; pytest has them as the fixtures ``meshmq_node`` and ``meshmq_simulation``.
 The simulator plays real cores on virtual time, with faults from a seed.
 
 ``World(seed).run()`` plays a whole history and returns it; ``check(history)`` gives what is wrong
-with it, as sentences. The same seed gives the same history. ``python -m meshmq.testing`` does both
-from a shell.
+with it, as sentences; ``GroupWorld`` and ``check_groups`` are the same for groups and queues. The
+same seed gives the same history. ``python -m meshmq.testing`` does both from a shell.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshmq.testing.checkers import check
+from meshmq.testing.group_checkers import check_groups
+from meshmq.testing.group_world import GroupWorld
 from meshmq.testing.history import History
 from meshmq.testing.links import LinkWorld, check_link
 from meshmq.testing.world import World
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from meshmq.testing.simulated import Simulation
 
 __all__ = [
-    "History", "LinkWorld", "LocalNode", "Simulation", "World", "check", "check_link", "play",
+    "GroupWorld", "History", "LinkWorld", "LocalNode", "Simulation", "World", "check",
+    "check_groups", "check_link", "play", "play_groups",
 ]  # fmt: skip
 
 
@@ -43,5 +46,13 @@ def play(seed: int) -> list[str]:
     ends of a link. An exception of the core is wrong too."""
     try:
         return check(World(seed).run()) + check_link(LinkWorld(seed).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def play_groups(seed: int) -> list[str]:
+    """Everything that is wrong with the history of groups and queues of one seed."""
+    try:
+        return check_groups(GroupWorld(seed).run())
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]

@@ -103,9 +103,11 @@ def leftovers(node: Node) -> list[str]:
         for what, value in kept.items():
             if value:
                 found.append(f"{name}: {what} holds {str(value)[:200]} at rest")
-        for source in group.sources:
-            if source.ready_bytes:
-                found.append(f"{name}: source {source.index} has {source.ready_bytes} ready bytes")
+        found += [
+            f"{name}: source {source.index} has {source.ready_bytes} ready bytes"
+            for source in group.sources
+            if source.ready_bytes
+        ]
     if node.groups.members._orphans:
         found.append("orphans at rest")
     return found

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from meshmq.core.group_commands import dead_count
 from meshmq.core.publisher import DONE
 from meshmq.names import dead_letters_of, retries_of
+from meshmq.testing.cases import ACKED, CANCELLED, DEAD, PURGED, Case, Place, Stored
 from meshmq.testing.group_audit import leftovers
 from meshmq.testing.group_world import GroupWorld
-from meshmq.testing.referee import ACKED, CANCELLED, DEAD, PURGED, Case, Place, Stored
 
 
 def check_groups(world: GroupWorld) -> list[str]:
@@ -146,7 +146,10 @@ def _dead_count(world: GroupWorld, group: str, most: int) -> Iterator[str]:
     found = world.node.groups.by_name.get(group)
     if found is not None and not world.unrest and not world.referee.seeks[group]:
         dead = dead_count(found, world.node.topics.by_name.get(dead_letters_of(group)))
-        purged = len(world.referee.dropped.get(group, ()))
+        topic = dead_letters_of(group)
+        retries = _letters(world, retries_of(group))
+        letters = [world.referee.log[topic, o] for o in world.referee.dropped.get(group, ())]
+        purged = sum(not retries[s.value, int(s.headers.get("$replays", "0")) + 1] for s in letters)
         if dead != most - purged:
             yield f"{group}: {dead} dead letters are told, {most - purged} are there"
 
@@ -163,12 +166,12 @@ def transactions(world: GroupWorld) -> Iterator[str]:
             yield f"{output!r} was told to be done and is not there"
     for group, topic, offset, output in world.transactions:
         case = world.referee.cases.get(group, {}).get((topic, offset))
-        if case is not None and case.status == ACKED and not case.acks_plain:
-            if not outputs[output] and not world.referee.seeks[group]:
-                yield f"{output!r} is missing and its record acked"
-        if case is not None and case.status != ACKED and outputs[output]:
-            if not world.referee.seeks[group]:
-                yield f"{output!r} is there and its record is {case.status}"
+        if case is None or world.referee.seeks[group]:
+            continue
+        if case.status == ACKED and not case.acks_plain and not outputs[output]:
+            yield f"{output!r} is missing and its record acked"
+        if case.status != ACKED and outputs[output]:
+            yield f"{output!r} is there and its record is {case.status}"
 
 
 CHECKERS: tuple[Callable[[GroupWorld], Iterator[str]], ...] = (

@@ -273,7 +273,8 @@ class GroupWorld(Scene[GroupProgram]):
         if not places:
             return
         topic, offset = self.rng.choice(places)
-        arguments = {"queue": queue, "job": str(JobId.of(topic, ORIGIN.hex(), offset))}
+        job = str(JobId.of(topic, ORIGIN.hex(), offset))
+        arguments: dict[str, Any] = {"queue": queue, "job": job}
         if verb == "queue.reschedule":
             wall_ms = (self.wall_ns + self.now_ns) // MS
             arguments["due_ms"] = wall_ms + self.rng.randrange(2000)
@@ -293,9 +294,11 @@ class GroupWorld(Scene[GroupProgram]):
                 found.append(f"{program.name}: commands without an answer")
             if program.transaction is not None:
                 found.append(f"{program.name}: a transaction without an answer")
-            for worker in program.workers.values():
-                if not worker.ended and not worker.member.is_idle:
-                    found.append(f"{program.name}: settles in {worker.group} without an answer")
+            found += [
+                f"{program.name}: settles in {worker.group} without an answer"
+                for worker in program.workers.values()
+                if not worker.ended and not worker.member.is_idle
+            ]
         assert self.node is not None
         for name, group in self.node.groups.by_name.items():
             if group.backlog or group.in_flight or len(group.undertaker):

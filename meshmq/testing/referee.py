@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from meshmq import limits
 from meshmq.core.journal import REJECTED
-from meshmq.core.log import Commit
 from meshmq.frames import (
     ACK,
     BACKOFF,
@@ -42,222 +40,26 @@ from meshmq.frames import (
     Transacted,
 )
 from meshmq.names import JobId
+from meshmq.testing.cases import (
+    ACKED,
+    CANCELLED,
+    DEAD,
+    OPEN,
+    PURGED,
+    Case,
+    Cases,
+    Hold,
+    Membership,
+    Pending,
+    Place,
+)
 
 if TYPE_CHECKING:
     from meshmq.core.journal import GroupState
-    from meshmq.testing.group_world import GroupWorld
-
-Place = tuple[str, int]  # topic, offset
-Pair = tuple[str, str]  # group, topic
-OPEN, ACKED, DEAD, CANCELLED, PURGED = "open", "acked", "dead", "cancelled", "purged"
 
 
-class Stored(NamedTuple):
-    """One record of the log."""
-
-    value: bytes
-    key: bytes
-    headers: dict[str, str]
-    due_ms: int
-    expires_ms: int
-    priority: int
-    dedup: bytes
-    append_ns: int
-    lsn: int
-
-
-@dataclass(slots=True, eq=False)
-class Hold:
-    """One hand-out in a member's hands."""
-
-    group: str
-    number: int
-    link: bytes
-    consumer: int
-    instance: bytes
-    topic: str
-    offsets: list[int]
-    attempt: int
-    timeout_ns: int
-    deadlines: dict[int, int]  # by offset, of what is left
-    orphan_until: int | None = None
-    is_claimed: bool = False  # it came back, and the node has not answered
-
-
-@dataclass(slots=True, eq=False)
-class Case:
-    """What the referee knows of one record in one group.
-
-    Attributes:
-        is_sure: what ``status`` says was confirmed, or is on disk.
-        begun: a program has begun it in a delivery that did not end as "not begun".
-        fails, fails_max: deliveries that failed for certain; that may have.
-        wait_ms: not before; ``wait_sure`` whether that survives a kill.
-        loose: it failed with an earlier record of its key.
-        acks: accepted, over its life. ``ends``: why deliveries ended.
-    """
-
-    status: str = OPEN
-    is_sure: bool = False
-    hold: Hold | None = None
-    begun: bool = False
-    fails: int = 0
-    fails_max: int = 0
-    wait_ms: int = 0
-    wait_sure: bool = True
-    loose: bool = False
-    lapsed: bool = False
-    excuse: str = ""
-    may_die: bool = False
-    acks_plain: int = 0
-    given: int = 0
-
-
-class Pending(NamedTuple):
-    """One row of a Settle frame that was accepted, by record."""
-
-    row: SettleRow
-    place: int
-    offset: int
-    case: Case | None  # None: not the member's
-    hold: Hold | None
-    lapsed: bool
-    in_transaction: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Membership:
-    group: str
-    instance: bytes
-    timeout_ns: int
-    prefetch: int
-    joined_ns: int
-    claims: dict[int, tuple[str, list[int], int]] = field(default_factory=dict)
-    given_away: set[int] = field(default_factory=set)
-    frames: list[tuple[int, list[Pending]]] = field(default_factory=list)
-
-
-class Referee:
+class Referee(Cases):
     """See the module's header."""
-
-    def __init__(self, world: GroupWorld) -> None:
-        self.world = world
-        self.faults: list[str] = []
-        self.log: dict[Place, Stored] = {}
-        self.by_key: dict[tuple[str, bytes], list[int]] = {}
-        self.ends: dict[str, int] = {}  # by topic, behind the last record stored
-        self.trimmed: dict[str, int] = {}
-        self.cases: dict[str, dict[Place, Case]] = {}
-        self.floors: dict[Pair, int] = {}  # (group, topic): it begins there
-        self.excused: dict[Pair, int] = {}  # the same, but nobody knows it exactly
-        self.seeks: Counter[str] = Counter()
-        self.loose_seek: set[str] = set()
-        self.replayed: dict[str, set[int]] = {}
-        self.dropped: dict[str, set[int]] = {}
-        self.members: dict[tuple[bytes, int], Membership] = {}
-        self.holds: dict[tuple[str, int], Hold] = {}
-        self._commands: dict[tuple[bytes, int], tuple[str, dict[str, Any]]] = {}
-        self._transactions: dict[tuple[bytes, int], list[Pending]] = {}
-        self._said: set[str] = set()
-        self.streams: dict[int, str] = {}
-        self.outputs: Counter[bytes] = Counter()
-
-    # -- words ------------------------------------------------------------------------------
-
-    @property
-    def _now(self) -> int:
-        return self.world.now_ns
-
-    @property
-    def _wall_ms(self) -> int:
-        return (self.world.now_ns + self.world.wall_ns) // limits.MS
-
-    def fault(self, group: str, place: Place, what: str) -> None:
-        """Note what was not allowed, once."""
-        text = f"{group}: {place[0]} {place[1]} {what}"
-        if text not in self._said:
-            self._said.add(text)
-            self.faults.append(f"{text} (at {self._now / 1e9:.4f} s)")
-
-    def case(self, group: str, place: Place) -> Case:
-        return self.cases.setdefault(group, {}).setdefault(place, Case())
-
-    def _is_keyed(self, group: str) -> bool:
-        return bool(self.world.wishes[group].get("order") == "key")
-
-    def _lapsed(self, case: Case, place: Place, group: str) -> bool:
-        """Whether the node may take the record from who has it, as far as anybody can tell."""
-        hold = case.hold
-        assert hold is not None
-        if case.loose or case.lapsed:
-            return True
-        if hold.deadlines.get(place[1], 0) <= self._now:
-            return True
-        if hold.orphan_until is not None and hold.orphan_until <= self._now:
-            return True
-        return self._is_keyed(group) and any(
-            c.hold is not None
-            and c.hold.link == hold.link
-            and (c.hold.deadlines.get(offset, 0) <= self._now)
-            for offset, c in self._earlier(group, place)
-        )
-
-    def _earlier(self, group: str, place: Place) -> Iterator[tuple[int, Case]]:
-        """Records of the same key before this one, as far as the group may have to do with."""
-        topic, offset = place
-        stored = self.log.get(place)
-        if stored is None or not stored.key:
-            return
-        pair = (group, topic)
-        floor = max(self.floors.get(pair, 0), self.excused.get(pair, 0), self.trimmed.get(topic, 0))
-        for other in self.by_key.get((topic, stored.key), ()):
-            if other >= offset:
-                return
-            if other >= floor:
-                yield other, self.case(group, (topic, other))
-
-    def _later(self, group: str, place: Place) -> Iterator[Case]:
-        topic, offset = place
-        stored = self.log.get(place)
-        if stored is None or not stored.key or not self._is_keyed(group):
-            return
-        cases = self.cases.get(group, {})
-        for other in self.by_key.get((topic, stored.key), ()):
-            if other > offset and (topic, other) in cases:
-                yield cases[topic, other]
-
-    # -- the log ----------------------------------------------------------------------------
-
-    def synced(self, commit: Commit) -> None:
-        """A commit is on disk."""
-        for topic in commit.topics:
-            self.streams[topic.stream] = topic.name
-        tools = self.world.tools
-        for batch in commit.batches:
-            name = self.streams[batch.stream]
-            if name == "$journal":
-                continue
-            records = tools.decode(batch.payload, batch.count)
-            options: Any = tools.options(batch.payload)
-            for i in range(batch.count):
-                headers = tools.decode_headers(records.headers[i]) if records.headers else {}
-                key = bytes(records.keys[i]) if records.keys else b""
-                place = (name, batch.base_offset + i)
-                value = bytes(records.values[i])
-                self.log[place] = Stored(
-                    value, key, headers,
-                    options.due_ms if options else 0, options.expires_ms if options else 0,
-                    options.priority if options else 0, options.dedup if options else b"",
-                    commit.append_time_ns, commit.lsn,
-                )  # fmt: skip
-                if key:
-                    self.by_key.setdefault((name, key), []).append(place[1])
-                if value.startswith(b"out|"):
-                    self.outputs[value] += 1
-            self.ends[name] = batch.base_offset + batch.count
-        for trim in commit.trims:
-            name = self.streams[trim.stream]
-            self.trimmed[name] = max(self.trimmed.get(name, 0), trim.first_offset)
 
     # -- what the node's sessions accept ------------------------------------------------------
 
@@ -323,6 +125,12 @@ class Referee:
             if h.instance == instance and h.consumer == body.consumer and h.group == group
         ]
         for hold in mine:
+            over = hold.orphan_until is not None and hold.orphan_until <= self._now
+            for offset, deadline in hold.deadlines.items():
+                if over or deadline <= self._now:
+                    place = (hold.topic, offset)
+                    self._failed_maybe(hold, place, self.case(group, place))
+                    self.case(group, place).lapsed = True
             claim = member.claims.get(hold.number)
             wanted = set(claim[1]) if claim else set()
             self._end_hold(hold, [o for o in hold.deadlines if o not in wanted])
@@ -330,9 +138,6 @@ class Referee:
                 continue
             hold.is_claimed = True
             hold.link = link
-            if hold.orphan_until is not None and hold.orphan_until <= self._now:
-                for offset in hold.deadlines:
-                    self.case(group, (hold.topic, offset)).lapsed = True
             hold.orphan_until = None
             if claim is not None:
                 hold.offsets = claim[1]
@@ -376,11 +181,11 @@ class Referee:
             offset = offsets[index] if index < len(offsets) else -1
             hold = self.holds.get((member.group, row.number)) if member else None
             case = None
-            if hold is not None and (hold.link, hold.consumer) == (link, consumer):
-                if offset in hold.deadlines:
-                    case = self.case(hold.group, (topic, offset))
-                    if case.hold is not hold:
-                        case = None
+            mine = hold is not None and (hold.link, hold.consumer) == (link, consumer)
+            if hold is not None and mine and offset in hold.deadlines:
+                case = self.case(hold.group, (topic, offset))
+                if case.hold is not hold:
+                    case = None
             lapsed = case is not None and self._lapsed(case, (topic, offset), hold.group)  # type: ignore[union-attr]
             found.append(Pending(row, index, offset, case, hold, lapsed))
         return found
@@ -477,6 +282,9 @@ class Referee:
         self.loose_seek.add(group)
         for hold in [h for h in self.holds.values() if h.group == group]:
             self.holds.pop((group, hold.number))
+        for member in self.members.values():
+            if member.group == group:
+                member.claims.clear()
         self.cases[group] = {}
         for floors in (self.floors, self.excused):
             for pair in [k for k in floors if k[0] == group]:
@@ -556,9 +364,9 @@ class Referee:
             fault("is handed out and none of the group's")
         if place[1] < self.floors.get((group, place[0]), 0) and group not in self.loose_seek:
             fault("is handed out and lies before the group's beginning")
-        if case.hold is not None and not self._lapsed(case, place, group):
-            if not case.hold.is_claimed:
-                fault(f"is handed out and in {case.hold.link!r}'s hands")
+        held = case.hold
+        if held is not None and not held.is_claimed and not self._lapsed(case, place, group):
+            fault(f"is handed out and in {held.link!r}'s hands")
         if case.status != OPEN and (case.is_sure or not case.excuse):
             sure = "confirmed" if case.is_sure else "accepted"
             fault(f"is handed out again and its end was {sure}: {case.status}")
@@ -660,8 +468,10 @@ class Referee:
     def _said_before(self, member: Membership, p: Pending) -> bool:
         """Whether it is the ack of a claimed record again, whose answer was lost."""
         claim = member.claims.get(p.row.number)
-        if p.row.kind != ACK or claim is None:
+        if p.row.kind != ACK:
             return False
+        if claim is None:
+            return self.seeks[member.group] > 0
         return self.case(member.group, (claim[0], p.offset)).status == ACKED
 
     def _refused(self, member: Membership, p: Pending) -> None:

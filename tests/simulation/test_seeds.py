@@ -1,4 +1,5 @@
-"""Histories with faults, from seeds. MESHMQ_SEEDS says how many (tox: 100; `long`: 2,000)."""
+"""Histories with faults, from seeds. MESHMQ_SEEDS says how many (tox: 100; `long`: 2,000); those of
+groups and queues, which take longer, are half as many."""
 
 from __future__ import annotations
 
@@ -9,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from meshmq.testing import play
+from meshmq.testing import play, play_groups
 
 CHUNK = 100
 COUNT = int(os.environ.get("MESHMQ_SEEDS", "100"))
 FIRSTS = range(0, COUNT, CHUNK)
-ONCE_FAILED = [
-    int(line.split()[0])
-    for line in Path(__file__).with_name("seeds.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-]
+GROUPS_CHUNK = 25
+GROUPS_COUNT = COUNT // 2
+
+
+def _listed(name: str) -> list[int]:
+    lines = Path(__file__).with_name(name).read_text().splitlines()
+    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
 
 
 @pytest.mark.parametrize("first", FIRSTS)
@@ -28,15 +31,29 @@ def test_seeds_keep_every_promise(first: int) -> None:
     assert not faults, f"replay with: python -m meshmq.testing --seed {min(faults)}"
 
 
-@pytest.mark.parametrize("seed", ONCE_FAILED)
+@pytest.mark.parametrize("seed", _listed("seeds.txt"))
 def test_seed_that_failed_once(seed: int) -> None:
     assert play(seed) == []
 
 
+@pytest.mark.parametrize("seed", _listed("group_seeds.txt"))
+def test_seed_of_groups_that_failed_once(seed: int) -> None:
+    assert play_groups(seed) == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", range(0, GROUPS_COUNT, GROUPS_CHUNK))
+def test_seeds_of_groups_keep_every_promise(first: int) -> None:
+    seeds = range(first, min(first + GROUPS_CHUNK, GROUPS_COUNT))
+    faults = {seed: found for seed in seeds if (found := play_groups(seed))}
+    assert not faults, f"replay with: python -m meshmq.testing --world groups --seed {min(faults)}"
+
+
 def test_a_seed_replays_exactly_in_any_process() -> None:
     code = (
-        "from meshmq.testing import World\n"
-        "print([World(seed).run().digest for seed in range(12)])\n"
+        "from meshmq.testing import GroupWorld, World\n"
+        "print([World(seed).run().digest for seed in range(12)]"
+        " + [GroupWorld(seed).run().digest for seed in range(4)])\n"
     )
 
     def digests(hash_seed: str) -> str:
@@ -49,4 +66,4 @@ def test_a_seed_replays_exactly_in_any_process() -> None:
 
     one, other = digests("1"), digests("2")
     assert one == other
-    assert len(set(one.split(","))) == 12
+    assert len(set(one.split(","))) == 16
