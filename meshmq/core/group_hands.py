@@ -22,6 +22,7 @@ from meshmq.core.key_order import KeyOrder, KeyState
 from meshmq.core.key_walk import Walk
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 
+EXPIRED_A_TURN = 2048  # records that are taken back at once: others' turns come in between
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
 
 
@@ -43,8 +44,9 @@ class Hands(Waiting):
         return min(due) if due else None
 
     def tick(self, now_ns: int) -> None:
-        """Take back what is over its time; what is due can be handed out."""
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
+        """Take back what is over its time, a part at a time; what is due can be handed out."""
+        until = self.expired + EXPIRED_A_TURN
+        while self._deadlines and self._deadlines[0][0] <= now_ns and self.expired < until:
             when, number = heapq.heappop(self._deadlines)
             hand_out = self.hand_outs.get(number)
             if hand_out is not None and hand_out.check_ns == when:

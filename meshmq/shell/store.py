@@ -133,6 +133,12 @@ class LogStore:
         except OSError as error:
             lock.release()
             raise StoreFailed(f"log {log} cannot be opened: {error}") from error
+        except StoreDamaged as error:
+            lock.release()
+            raise StoreDamaged(
+                f"{error}; restore the data directory from a copy, or give up what cannot be read "
+                f"with `meshmq log repair`"
+            ) from error
         except BaseException:
             lock.release()
             raise
@@ -587,16 +593,12 @@ def _replay(
         if meta is None or lsn != state.next_lsn:
             raise StoreDamaged(
                 f"{path}: commit {state.next_lsn} is damaged or missing; it was confirmed, so the "
-                f"log is not opened without it: restore the data directory from a copy, or give "
-                f"up what cannot be read with `meshmq log repair`"
+                f"log is not opened without it"
             )
         try:
             commit = replayed(segment, meta, row, state)
         except BadFrame as error:
-            raise StoreDamaged(
-                f"{path}: commit {lsn}: {error}; restore the data directory from a copy, or give "
-                f"up what cannot be read with `meshmq log repair`"
-            ) from error
+            raise StoreDamaged(f"{path}: commit {lsn}: {error}") from error
         state.apply(commit)
         index.add_read(commit.append_time_ns, meta.batches)
         if meta.batches and not meta.inline:

@@ -8,6 +8,7 @@ import zlib
 import pytest
 
 from meshmq import codec, limits
+from meshmq.core import group_hands
 from meshmq.core.journal import Transactions
 from meshmq.frames import (
     ACK,
@@ -346,3 +347,20 @@ def test_offsets_of_transactions_are_remembered_within_a_bound(monkeypatch):
     known.note(bytes([2]) * 16, 2, ())
     known.note(b"x" * 16, 1, (1,) * 20)
     assert [number for _, (number, _) in known.items()] == [1]
+
+
+def test_a_whole_prefetch_is_taken_back_a_part_at_a_time(bench, monkeypatch):
+    monkeypatch.setattr(group_hands, "EXPIRED_A_TURN", 20)
+    for _ in range(10):
+        bench.put("a", *[b"x"] * 10)
+    bench.consume("g", "a", prefetch=100, timeout_s=1)
+    assert len(bench.values()) == 100
+    group = bench.node.groups.by_name["g"]
+    bench.now_ns += 3 * SECOND // 2
+    group.tick(bench.now_ns)
+    assert 20 <= group.expired <= 30
+    assert group.next_deadline_ns(bench.now_ns) <= bench.now_ns
+    while group.expired < 100:
+        group.tick(bench.now_ns)
+    bench.wait(SECOND // 2)
+    assert len(bench.values()) == 100

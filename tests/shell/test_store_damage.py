@@ -216,3 +216,14 @@ def test_random_flips_never_give_wrong_data(
         shutil.copytree(tmp_path / "whole", tmp_path / "data")
     assert seen > 3
     assert reader(opened()) == writer.expected()
+
+
+@pytest.mark.parametrize("at", [0, 12288])
+def test_whatever_is_damaged_the_refusal_names_the_way_out(opened, writer_of, tmp_path, at):
+    filled(opened, writer_of, [100] * 200).store.close()
+    path = segment(tmp_path) / "cache.db"
+    data = bytearray(path.read_bytes())
+    data[at : at + 4096] = bytes(b ^ 0xFF for b in data[at : at + 4096])
+    path.write_bytes(data)
+    with pytest.raises(StoreDamaged, match=r"or give up what .* with `meshmq log repair`"):
+        LogStore.open(tmp_path / "data")
