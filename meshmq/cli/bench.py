@@ -68,9 +68,7 @@ def _works_help() -> str:
 
 @app.callback(invoke_without_command=True)
 def bench(
-    works: Annotated[
-        list[str] | None, typer.Argument(metavar="WORK", help="As --work.")
-    ] = None,
+    works: Annotated[list[str] | None, typer.Argument(metavar="WORK", help="As --work.")] = None,
     work: Annotated[list[str] | None, typer.Option("--work", help=_works_help())] = None,
     size: Annotated[int, typer.Option(help="Value size in bytes, 16 to 1,048,576.")] = 100,
     seconds: Annotated[float, typer.Option(help="How long each run publishes, 0.1 to 60.")] = 3.0,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -54,6 +54,10 @@ class Verdict(NamedTuple):
     stream: int = 0
 
 
+def _nothing() -> None:
+    """No change waits for this survey."""
+
+
 class Groups:
     """See the module's header. Frames gather in ``sends``, answers that wait for the sync of this
     turn's entries in ``answers``.
@@ -83,7 +87,9 @@ class Groups:
         self.lanes: dict[str, Group] = {}
         self.members = Members(self, topics)
         self._due: list[tuple[int, int]] = []  # (when, group id)
-        self._surveys: dict[int, tuple[Group, int | None]] = {}
+        self._surveys: dict[int, tuple[Group, int | None, Callable[[], None]]] = {}
+        self._placed: dict[int, list[tuple[bytes, Body]]] = {}  # answers, by survey
+        self.asked = 0  # the survey that the command at hand waits for
         self._last_survey = 0
         self._records: list[JournalRecord] = []
         self._deleted: list[Delta] = []
@@ -169,10 +175,9 @@ class Groups:
         if settings.kind == QUEUE:
             self._keep_all(settings.name)
         group = self._open(GroupState(settings), True)
-        group.set_settings(settings)
         if self._is_started:
             group.grace_until_ns = 0
-        self._begin(group, start)
+        self._begin(group, start, lambda: group.set_settings(settings))
         return group, True
 
     def _keep_all(self, queue: str) -> None:
@@ -184,12 +189,15 @@ class Groups:
             topic.entry = topic.entry._replace(retention_ns=0, retention_bytes=0)
             self._own.append(topic.entry)
 
-    def _begin(self, group: Group, start: group_settings.Start) -> None:
-        """Set where a group begins to read."""
+    def _begin(self, group: Group, start: group_settings.Start, change: Callable[[], None]) -> None:
+        """Do ``change`` and set where a group begins to read, in one turn: with a time, once the
+        log has said where that is. A kill before that leaves everything as it was."""
         name, value = start
         if name == "time":
-            self._survey(group, value)
+            self._survey(group, value, change)
+            self.asked = self._last_survey
             return
+        change()
         floors: dict[int, int] = {}
         for stream in self._feed.streams_of(group.sources[0]):
             topic = self._topics.by_stream[stream]
@@ -218,6 +226,9 @@ class Groups:
     def seek(self, group: Group, start: group_settings.Start) -> None:
         """Go on somewhere else: everything known of records is forgotten, but not what became of
         dead letters."""
+        self._begin(group, start, lambda: self._forget_records(group))
+
+    def _forget_records(self, group: Group) -> None:
         name = group.settings.name
         own = [self._topics.by_name.get(t) for t in (dead_letters_of(name), retries_of(name))]
         kept = [(t, group.state.settled(t.entry.stream)) for t in own if t is not None]
@@ -229,7 +240,6 @@ class Groups:
         group.recount()
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
-        self._begin(group, start)
 
     def delete(self, name: str) -> None:
         """Forget a group; a queue's jobs and a group's dead letters go with it."""
@@ -359,16 +369,20 @@ class Groups:
 
     def on_surveyed(self, number: int, lsn: int, rows: Iterable[tuple[int, int, int]]) -> None:
         """The log has said where streams are at a time, or how many bytes they hold."""
-        group, time_ns = self._surveys.pop(number, (None, None))
+        group, time_ns, change = self._surveys.pop(number, (None, None, _nothing))
         if group is None or self.by_name.get(group.settings.name) is not group:
             return
         found = list(rows)
         if time_ns is not None:
+            change()
             self._place(group, {stream: offset for stream, offset, _ in found}, lsn, None)
+            self.answers += self._placed.pop(number, [])
             return
         group.backlog_bytes = max(group.backlog_bytes, float(sum([row[2] for row in found])))
 
-    def _survey(self, group: Group, time_ns: int | None) -> None:
+    def _survey(
+        self, group: Group, time_ns: int | None, change: Callable[[], None] = _nothing
+    ) -> None:
         floors = []
         for source in group.sources:
             for stream in self._feed.streams_of(source):
@@ -377,7 +391,7 @@ class Groups:
         if not floors and time_ns is None:
             return
         self._last_survey += 1
-        self._surveys[self._last_survey] = group, time_ns
+        self._surveys[self._last_survey] = group, time_ns, change
         self.effects.append(SurveyLog(self._last_survey, tuple(floors), time_ns))
 
     def forget_streams(self) -> None:
@@ -412,6 +426,13 @@ class Groups:
                 if low > topic.first_offset:
                     found.append(TrimEntry(stream, low))
         return found
+
+    def answer_when_placed(self, link: bytes, body: Body) -> bool:
+        """Keep the answer to a command that waits for the log; False if it does not."""
+        number, self.asked = self.asked, 0
+        if number:
+            self._placed.setdefault(number, []).append((link, body))
+        return bool(number)
 
     # -- the end of a turn ------------------------------------------------------------------
 

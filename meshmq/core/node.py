@@ -292,7 +292,9 @@ class Node:
                 self._entries += entries
                 if entries and any(type(e) is TopicEntry and e.deleted for e in entries):
                     self.groups.forget_streams()
-                if entries or body.verb in commands.AFTER_SYNC:
+                if self.groups.answer_when_placed(link, result):
+                    pass
+                elif entries or body.verb in commands.AFTER_SYNC:
                     self._answers.append((link, result))
                 else:
                     peer.session.send(result, now_ns)

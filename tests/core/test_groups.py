@@ -718,3 +718,24 @@ def test_a_queue_in_order_of_keys_takes_no_priorities(bench):
     queue(bench, order="key")
     bench.put("$priority.3.q", b"1", priority=3)
     assert [c.code for c in confirmations(bench) if c.code] == ["invalid-argument"]
+
+
+def test_a_kill_before_a_time_is_looked_up_leaves_the_group_as_it_was(bench):
+    bench.consume("g", "a")
+    bench.put("a", b"1", b"2")
+    bench.ack(*bench.got())
+    survey, bench.disk.survey = bench.disk.survey, None
+    bench.handle = lambda event, handle=bench.handle: None if event is None else handle(event)
+    bench.disk.survey = lambda order: None  # the answer does not come before the kill
+    code = None
+    try:
+        code, _, _ = bench.command("group.seek", group="g", start={"time_ns": 1})
+    except ValueError:
+        pass  # no answer, either
+    assert code is None
+    bench.disk.survey = survey
+    bench.crash()
+    bench.join()
+    bench.consume("g", "a")
+    bench.wait(3 * SECOND)
+    assert bench.values() == []
