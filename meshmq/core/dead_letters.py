@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ERROR, REASON, ATTEMPTS, FIRST, LAST = "$error", "$reason", "$attempts", "$first-time", "$last-time"
 TOPIC, STREAM, OFFSET, GROUP, REPLAYS = "$topic", "$stream", "$offset", "$group", "$replays"
 ERROR_CHARACTERS_MAX = limits.REASON_BYTES_MAX
+READ_BYTES = 32 * limits.KIB  # each record gets headers of its own, which takes some 20 us
 _COUNT = re.compile("[0-9]{1,18}")  # a program may write anything into its headers
 
 
@@ -108,7 +109,7 @@ class Undertaker(Reader):
                 self._lose(stream, offset)
                 continue
             self._wanted = heap[0]
-            self._owner.feed.fetch(self, stream, offset, limits.GROUP_READ_BYTES_MAX)
+            self._owner.feed.fetch(self, stream, offset, READ_BYTES)
             return
 
     def _lose(self, stream: int, offset: int) -> None:
