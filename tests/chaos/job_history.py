@@ -229,7 +229,8 @@ class Judge:
         if first.confirmed and first.said in (ACKING, REJECTING):
             done = "acked" if first.said == ACKING else "rejected"
             self.verdict.fault(
-                "returned", f"{name(job)} was {done} for certain and came again: {show(second)}"
+                "returned",
+                f"{name(job)} was {done} for certain and came again: {show(first)}, {show(second)}",
             )
             return
         if second.attempt == 1 and not second.doubtful:
