@@ -111,6 +111,7 @@ class Group(Hands):
                 self.retrying -= not self._is_due(*key)
             del self.state.marks[key]
         self._early.pop(stream, None)
+        self._unread = {k for k in self._unread if k[0] != stream}
         for key in [k for k in self._again_set if k[0] == stream]:
             del self._again_set[key]
         for source in self.sources:
@@ -160,6 +161,7 @@ class Group(Hands):
                 self._again_set.pop(key, None)
                 self.forget(*key)
         self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
+        self._unread = {k for k in self._unread if k[0] != stream or k[1] >= before}
         if self.by_key is not None:
             self.by_key.forget_offsets(stream, before)
             self._release_keys(stream, [k for s, k in self.by_key.keys if s == stream])
@@ -209,6 +211,8 @@ class Group(Hands):
         self._early.clear()
         self.undertaker.clear()
         self.adopted.clear()
+        self._unread.clear()
+        self._undue.clear()
         self._deadlines.clear()
         self.delayed = self.retrying = 0
         if self.by_key is not None:

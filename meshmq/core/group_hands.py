@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Sequence
 
 from meshmq import limits
-from meshmq.core.group_waiting import AGAIN_MAX, Waiting
+from meshmq.core.group_waiting import AGAIN_MAX, DELAYED, Waiting
 from meshmq.core.hand_out import HandOut, Member, Ready
 from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_order import KeyOrder, KeyState
@@ -540,6 +540,12 @@ class Hands(Waiting):
             self.adopted.add((h.stream, offset))
             self._again_set.pop((h.stream, offset), None)
             self._suspects.discard((h.stream, offset))
+            if not h.marked:
+                found = [s for s in self.sources if offset < s.seen.get(h.stream, 0)]
+                if not found:
+                    self._unread.add((h.stream, offset))
+                elif found[0].index == DELAYED:
+                    self._undue.add((h.stream, offset))
         if not h.marked:
             for source in self.sources:
                 for (stream, base), entry in source.trail.items():

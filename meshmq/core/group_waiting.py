@@ -123,6 +123,10 @@ class Waiting(Journaling):
         self.schedule = Schedule()
         self.undertaker = Undertaker(self)
         self.adopted: set[tuple[int, int]] = set()
+        # Adopted before their source read or their time found them: they are handed out by their
+        # offset from then on, whatever became of the adoption.
+        self._unread: set[tuple[int, int]] = set()
+        self._undue: set[tuple[int, int]] = set()
         self.grace_until_ns = 0
         self._again: list[tuple[int, int, int]] = []  # (-priority, stream, offset)
         self._again_set: dict[tuple[int, int], int] = {}  # with the number of the push
@@ -208,6 +212,9 @@ class Waiting(Journaling):
             return  # cancelled, or moved to another time
         else:
             self.delayed -= 1
+            if (stream, offset) in self._undue:
+                self._undue.discard((stream, offset))
+                return
         self._push_again(stream, offset, priority)
 
     def _walked_to(self, stream: int) -> int:
@@ -279,9 +286,11 @@ class Waiting(Journaling):
         if base > expected:
             self.pass_over(stream, expected, base - expected)
         runs = settled.missing(base, count)
-        if self.adopted and runs:
-            runs = self._without_adopted(stream, runs)
-        total = sum([n for _, n in settled.missing(base, count)]) if self.adopted else _sum(runs)
+        total = _sum(runs)
+        if self._unread:
+            runs = self._without(self._unread, stream, runs)
+            for offset in range(base, base + count):
+                self._unread.discard((stream, offset))
         if not total:
             return
         options = self.tools.options(b.payload) if self.settings.kind == QUEUE else None
@@ -300,10 +309,14 @@ class Waiting(Journaling):
         entry = source.trail[stream, base] = Entry(
             b.lsn, b.slot, total, count, b.append_time_ns // limits.MS
         )
-        if self.adopted:
+        if _sum(runs) < total:
             for h in self.hand_outs.values():
                 if h.entry is None and not h.marked and self._is_of(h, stream, base, count):
                     h.entry = entry
+            for queue in self.ready.values():
+                for r in queue:
+                    if r.entry is None and not r.marked and r.batch.base_offset == base:
+                        r.entry = entry if r.batch.stream == stream else None
         if not runs:
             return
         ready = Ready(
@@ -325,13 +338,14 @@ class Waiting(Journaling):
         source.suspect_records -= records
         return b.lsn <= self.started_lsn
 
-    def _without_adopted(
-        self, stream: int, runs: Iterable[tuple[int, int]]
+    @staticmethod
+    def _without(
+        out: set[tuple[int, int]], stream: int, runs: Iterable[tuple[int, int]]
     ) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
         for first, n in runs:
             for offset in range(first, first + n):
-                if (stream, offset) in self.adopted:
+                if (stream, offset) in out:
                     continue
                 if found and _end(found[-1]) == offset:
                     found[-1] = (found[-1][0], found[-1][1] + 1)
@@ -365,7 +379,7 @@ class Waiting(Journaling):
                     for o in range(first, first + n):
                         if o in self.state.settled(b.stream):
                             self.leave_key(b.stream, o)
-            kept += [(o - b.base_offset, c) for o, c in self._without_adopted(b.stream, runs)]
+            kept += [(o - b.base_offset, c) for o, c in self._without(self.adopted, b.stream, runs)]
         ready.runs = kept
 
     def _used_up(self, ready: Ready) -> None:

@@ -279,6 +279,49 @@ def test_a_member_that_comes_back_to_a_restarted_node_goes_on_too(bench):
     assert bench.show("g")["records"] == 0
 
 
+def test_what_is_claimed_before_it_is_read_and_given_back_is_not_handed_out_twice(bench):
+    bench.consume("g", "a", size=1 << 24)
+    batch = bytes(limits.GROUP_READY_BYTES_MAX // 2)
+    for i in range(6):
+        bench.put("a", b"%d" % i + batch)
+    number = bench.got()[-1][1]
+    bench.crash()
+    bench.join()
+    holding = Holding(number, "a", (5,), 1)
+    assert bench.consume("g", "a", size=1 << 24, holdings=(holding,)).lost == ()
+    bench.give_back((None, number, 0, None))
+    bench.wait(3 * SECOND)
+    got = bench.got()
+    assert sorted(value[:1] for value, *_ in got) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert all(row.maybe_duplicate for *_, row in got)
+    assert bench.ack(*got).stale == ()
+    bench.put("a", b"new")
+    bench.ack(*bench.got())
+    assert bench.show("g")["records"] == 0
+    source = bench.node.groups.by_name["g"].sources[0]
+    assert not source.trail  # all of it is settled: the next start reads none of it again
+
+
+def test_a_delayed_job_claimed_before_its_time_is_found_is_not_handed_out_twice(bench, monkeypatch):
+    monkeypatch.setattr("meshmq.core.group_waiting.DUE_A_TURN", 1)
+    bench.consume("q", kind="queue", prefetch=100)
+    bench.put("$delayed.q", b"late", due_ms=wall_ms(bench, 0.2))
+    bench.put("$delayed.q", *[b"early"] * 50, due_ms=wall_ms(bench, 0.1))
+    bench.wait(SECOND)
+    number, row = next((n, row) for value, n, _, row in bench.got() if value == b"late")
+    bench.crash()
+    bench.join()
+    holding = Holding(number, row.topic, (row.first,), 1)
+    assert bench.consume("q", kind="queue", prefetch=100, holdings=(holding,)).lost == ()
+    bench.give_back((None, number, 0, None))
+    bench.wait(3 * SECOND)
+    got = bench.got()
+    assert len(got) == 51
+    assert bench.ack(*got).stale == ()
+    shown = bench.show("q")
+    assert (shown["records"], shown["delayed"]) == (0, 0)
+
+
 def test_after_a_restart_what_may_have_been_handed_out_waits_a_moment_and_says_so(bench):
     bench.put("a", b"1", b"2")
     bench.consume("g", "a", prefetch=1)
