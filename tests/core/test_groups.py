@@ -6,7 +6,7 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.journal import Delta
-from meshmq.frames import BACKOFF, NACK, HandOut, Holding, Settled, SettleRow
+from meshmq.frames import BACKOFF, NACK, Consume, HandOut, Holding, Settled, SettleRow
 from meshmq.limits import MS, SECOND
 from meshmq.names import JobId
 from tests.core.groups import GroupBench
@@ -312,8 +312,8 @@ def test_a_delayed_job_claimed_before_its_time_is_found_is_not_handed_out_twice(
     bench.crash()
     bench.join()
     holding = Holding(number, row.topic, (row.first,), 1)
-    assert bench.consume("q", kind="queue", prefetch=100, holdings=(holding,)).lost == ()
-    bench.give_back((None, number, 0, None))
+    bench.send(Consume(1, "q", "", b"", 100, 1 << 20, 30 * SECOND, (holding,)))
+    bench.give_back((None, number, 0, None), sync=False)
     bench.wait(3 * SECOND)
     got = bench.got()
     assert len(got) == 51
