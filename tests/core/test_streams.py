@@ -194,6 +194,15 @@ def test_a_repeat_under_way_is_not_answered_by_the_sync_of_something_older(shelf
     assert [(c.topic, c.duplicate) for _, c in shelf.sync()] == [("a", False), ("a", True)]
 
 
+def test_a_repeat_of_which_only_the_first_record_is_synced_waits_for_the_last(shelf):
+    shelf.publish(batch_of("a", 1, b"1"))
+    shelf.sync()
+    shelf.publish(batch_of("a", 2, b"2"))
+    again = batch_of("a", 1, b"1", b"2", resent=True)
+    assert shelf.publish(again, link=OTHER_LINK) == (None, None)
+    assert [c.duplicate for _, c in shelf.sync()] == [False, True]
+
+
 def test_a_repeat_of_what_is_synced_is_answered_while_others_wait(shelf):
     shelf.publish(batch_of("a", 1, b"1"))
     shelf.sync()

@@ -31,6 +31,7 @@ from meshmq.frames import START_POSITION, SYNCED, Confirmation, Subscribed
 from meshmq.testing import History, World, play
 from meshmq.testing.checkers import CHECKERS
 from meshmq.testing.disk import Disk
+from tests.core import test_streams
 
 SEEDS_MAX = 1500
 ONCE_FAILED = [
@@ -350,9 +351,20 @@ def test_there_are_at_least_twenty() -> None:
     assert len(PLANTED) >= 20
 
 
+BY_HAND = ("judge_a_repeat_by_its_first_record",)
+
+
+def test_a_repeat_judged_by_its_first_record_is_caught() -> None:
+    """About one seed in 25,000 has such a repeat and a kill behind it: here it is made."""
+    with PLANTED[BY_HAND[0]](), pytest.raises(AssertionError):
+        test_streams.test_a_repeat_of_which_only_the_first_record_is_synced_waits_for_the_last(
+            test_streams.Shelf()
+        )
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [n for n in PLANTED if n not in BY_HAND])
 def test_planted_bug_is_caught(name: str) -> None:
     with PLANTED[name]():
         seeds = (*ONCE_FAILED, *range(SEEDS_MAX))
