@@ -425,6 +425,8 @@ class Referee(Cases):
                     continue
                 if not self._lapsed(case, place, member.group):
                     self.fault(member.group, place, "is taken back without a cause")
+                if hold.is_claimed:
+                    member.taken_back.add((row.number, offset))
                 self._failed_maybe(hold, place, case)
                 self._end_hold(hold, [offset])
 
@@ -548,6 +550,8 @@ class Referee(Cases):
                 self.holds[member.group, number] = hold
             hold.is_claimed = False
             for offset in offsets:
+                if (number, offset) in member.taken_back:
+                    continue
                 place = (topic, offset)
                 case = self.case(member.group, place)
                 if case.hold is not None and case.hold is not hold:
