@@ -574,6 +574,22 @@ def test_jobs_that_wait_can_be_cancelled_and_moved(bench):
     assert b"3" in bench.values()
 
 
+@pytest.mark.parametrize("verb", ["cancel", "reschedule"])
+def test_a_job_that_waits_for_room_at_its_keys_member_can_be_cancelled_and_moved(bench, verb):
+    queue(bench, order="key")
+    bench.consume("q", kind="queue", order="key", prefetch=2)
+    bench.put("q", b"k1", b"k2", b"k3", b"k4", keys=[b"k"] * 4)
+    k1, k2 = bench.got()
+    when = {"due_ms": wall_ms(bench, 5)} if verb == "reschedule" else {}
+    bench.done(f"queue.{verb}", queue="q", job=job("m", 2), **when)
+    bench.ack(k1, k2)
+    (k4,) = bench.got()
+    assert k4[0] == b"k4"
+    bench.ack(k4)
+    bench.wait(6 * SECOND)
+    assert bench.values() == ([b"k3"] if verb == "reschedule" else [])
+
+
 def test_purge_leaves_what_is_in_hands(bench):
     queue(bench)
     bench.put("q", *[b"%d" % i for i in range(5)])
