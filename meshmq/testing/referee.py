@@ -533,10 +533,12 @@ class Referee(Cases):
         for number, (topic, offsets, attempt) in member.claims.items():
             hold = self.holds.get((member.group, number))
             if number in body.lost:
-                for pending in self._transactions.values():
+                for (at, _), pending in self._transactions.items():
                     for p in pending:
                         if p.hold is not None and p.hold.number == number:
                             p.hold.is_lost = True
+                            if at == link and p.case is not None:  # it will be refused
+                                self._reopen(p.case)
                 if hold is not None and (hold.link, hold.consumer) == (link, body.consumer):
                     for offset in hold.deadlines:
                         self.case(member.group, (topic, offset)).fails_max += 1
@@ -575,12 +577,17 @@ class Referee(Cases):
             elif p.case.status == ACKED:
                 p.case.is_sure = True
 
-    def _take_back(self, p: Pending, hold: Hold, case: Case) -> None:
-        """A transaction was refused: its record is still in the member's hands, or was not."""
+    @staticmethod
+    def _reopen(case: Case) -> None:
         if case.status == ACKED and not case.is_sure and case.hold is None:
             case.status = OPEN
-            if hold.is_lost:
-                return
+
+    def _take_back(self, p: Pending, hold: Hold, case: Case) -> None:
+        """A transaction was refused: its record is still in the member's hands, or was not."""
+        if hold.is_lost:
+            return
+        if case.status == ACKED and not case.is_sure and case.hold is None:
+            case.status = OPEN
             case.hold = hold
             case.lapsed = True
             hold.deadlines[p.offset] = self._now + hold.timeout_ns
