@@ -24,7 +24,7 @@ from meshmq.core.dead_letters import Undertaker
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.group_journal import Journaling
 from meshmq.core.hand_out import Entry, HandOut, Member, Ready, Source
-from meshmq.core.journal import KEY, QUEUE, REJECTED, SUSPECT, GroupState, Mark
+from meshmq.core.journal import KEY, MOVED, QUEUE, REJECTED, SUSPECT, GroupState, Mark
 from meshmq.core.key_order import KeyOrder
 from meshmq.core.log import StoredBatch
 from meshmq.core.schedule import Schedule
@@ -528,13 +528,14 @@ class Waiting(Journaling):
 
     def _was_due(self, b: StoredBatch, mark: Mark | None, options: Options | None) -> bool:
         """Whether an earlier life of the node may have handed out what waited for its time."""
+        due_ms = options.due_ms if options is not None else 0
         if mark is not None:
-            return mark.due_ms <= self.started_ms
-        return (
-            options is not None
-            and b.lsn <= self.started_lsn
-            and 0 < options.due_ms <= self.started_ms
-        )
+            if mark.due_ms <= self.started_ms:
+                return True
+            # Before it got another time it may have been in somebody's hands.
+            is_moved = bool(mark.flags & MOVED)
+            return is_moved and b.lsn <= self.started_lsn and due_ms <= self.started_ms
+        return b.lsn <= self.started_lsn and 0 < due_ms <= self.started_ms
 
     def _entry_of(self, stream: int, base: int) -> Entry | None:
         for source in self.sources:

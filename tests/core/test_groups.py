@@ -471,6 +471,22 @@ def test_a_late_job_that_a_kill_may_have_undone_is_doubtful(bench, moved):
     assert seen[:2] == [(b"1", 1, True), (b"2", 1, False)]
 
 
+def test_a_job_that_was_in_hands_before_a_kill_and_is_moved_after_it_is_doubtful(bench):
+    queue(bench)
+    bench.consume("q", kind="queue")
+    bench.put("q", b"1")
+    assert bench.values() == [b"1"]
+    bench.crash()
+    bench.join()
+    bench.done("queue.reschedule", queue="q", job=job("m", 0), due_ms=wall_ms(bench, 5))
+    bench.put("q", b"2")
+    bench.done("queue.reschedule", queue="q", job=job("m", 1), due_ms=wall_ms(bench, 6))
+    bench.consume("q", kind="queue")
+    bench.wait(7 * SECOND)
+    seen = [(v, row.attempt, row.maybe_duplicate) for v, _, _, row in bench.got()]
+    assert seen == [(b"1", 1, True), (b"2", 1, False)]
+
+
 def test_jobs_come_by_priority_and_in_order_within_it(bench):
     queue(bench)
     bench.put("q", b"plain 1")
