@@ -200,7 +200,8 @@ class Waiting(Journaling):
         if mark is not None:
             if mark.due_ms != due_ms or mark.flags & REJECTED or (stream, offset) in self.adopted:
                 return
-            if mark.key and offset >= self._walked_to(stream):
+            is_moved = bool(mark.flags & MOVED)
+            if (mark.key or is_moved) and offset >= self._walked_to(stream, is_moved):
                 heapq.heappush(self._early.setdefault(stream, []), offset)
                 return
             self.retrying -= 1
@@ -210,10 +211,11 @@ class Waiting(Journaling):
             self.delayed -= 1
         self._push_again(stream, offset, priority)
 
-    def _walked_to(self, stream: int) -> int:
+    def _walked_to(self, stream: int, is_moved: bool = False) -> int:
         """In a group in order of keys, up to where the log was walked since the node's start:
-        beyond that, older records of a failed one's key may be found yet, which go before it."""
-        if self.by_key is None or self._has_caught_up:
+        beyond that, older records of a failed one's key may be found yet, which go before it.
+        Of a job that was moved, older ones may be found at any time."""
+        if self.by_key is None or (self._has_caught_up and not is_moved):
             return 1 << 62
         start = self.started_lsn
         fresh = [r for place, queue in self.ready.items() if place[1] for r in queue if r.runs]
@@ -223,15 +225,16 @@ class Waiting(Journaling):
             if ready.batch.stream == stream:
                 return ready.batch.base_offset + ready.runs[0][0]
         for source in self.sources:
-            if stream in source.streams and source.index != DELAYED and not read:
-                return source.seen.get(stream, 0)
+            if stream in source.streams and source.index != DELAYED:
+                if not (source.is_live if is_moved else read):
+                    return source.seen.get(stream, 0)
         return 1 << 62
 
     def _push_early(self) -> None:
         """Failed records that were due and waited until the log was walked so far."""
         for stream in list(self._early):
             # Where as much is held as may be nothing is walked: then it must not wait for that.
-            end = 1 << 62 if self.is_stopped else self._walked_to(stream)
+            end = 1 << 62 if self.is_stopped else self._walked_to(stream, True)
             heap = self._early[stream]
             while heap and heap[0] < end:
                 offset = heapq.heappop(heap)
