@@ -258,7 +258,8 @@ class Referee(Cases):
             case "queue.purge":
                 for place in self._places(name):
                     case = self.case(name, place)
-                    if case.status == OPEN and case.hold is None:
+                    # What is claimed may be in nobody's hands: its claim is not answered yet.
+                    if case.status == OPEN and (case.hold is None or case.hold.is_claimed):
                         case.excuse = PURGED
             case "dlq.purge":
                 offsets = {o for first, n in arguments["ranges"] for o in range(first, first + n)}
