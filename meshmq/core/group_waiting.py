@@ -225,9 +225,9 @@ class Waiting(Journaling):
             if ready.batch.stream == stream:
                 return ready.batch.base_offset + ready.runs[0][0]
         for source in self.sources:
-            if stream in source.streams and source.index != DELAYED:
-                if not (source.is_live if is_moved else read):
-                    return source.seen.get(stream, 0)
+            is_read = source.is_live if is_moved else read
+            if stream in source.streams and source.index != DELAYED and not is_read:
+                return source.seen.get(stream, 0)
         return 1 << 62
 
     def _push_early(self) -> None:
