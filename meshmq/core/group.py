@@ -27,6 +27,7 @@ class Group(Hands):
         """Settle a record nobody works on; whether it was there."""
         if not self._is_waiting(stream, offset):
             return False
+        self._take_from_pending(stream, offset)
         mark = self.state.marks.get((stream, offset))
         if mark is not None:
             self.retrying -= not self._is_due(stream, offset)
@@ -45,6 +46,7 @@ class Group(Hands):
         """Give a record that waits another time; whether it was there."""
         if not self._is_waiting(stream, offset):
             return False
+        self._take_from_pending(stream, offset)
         old = self.state.marks.get((stream, offset))
         if old is not None:
             self.retrying -= not self._is_due(stream, offset)
@@ -71,6 +73,15 @@ class Group(Hands):
         if mark is None and offset in self.state.settled(stream):
             return False
         return not any(h.has(stream, offset) for h in self.hand_outs.values())
+
+    def _take_from_pending(self, stream: int, offset: int) -> None:
+        """What waits for room at the same member as this record waits by its key again."""
+        for member in self.members.values():
+            if any(
+                r.batch.stream == stream and offset - r.batch.base_offset in indices
+                for r, indices, _ in member.pending
+            ):
+                self.drop_pending(member)
 
     def _is_due(self, stream: int, offset: int) -> bool:
         """Whether a record has left the schedule: it is looked for, ready, held or in hands."""

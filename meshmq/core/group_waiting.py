@@ -24,7 +24,7 @@ from meshmq.core.dead_letters import Undertaker
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.group_journal import Journaling
 from meshmq.core.hand_out import Entry, HandOut, Member, Ready, Source
-from meshmq.core.journal import KEY, QUEUE, REJECTED, SUSPECT, GroupState, Mark
+from meshmq.core.journal import KEY, MOVED, QUEUE, REJECTED, SUSPECT, GroupState, Mark
 from meshmq.core.key_order import KeyOrder
 from meshmq.core.log import StoredBatch
 from meshmq.core.schedule import Schedule
@@ -204,7 +204,8 @@ class Waiting(Journaling):
         if mark is not None:
             if mark.due_ms != due_ms or mark.flags & REJECTED or (stream, offset) in self.adopted:
                 return
-            if mark.key and offset >= self._walked_to(stream):
+            is_moved = bool(mark.flags & MOVED)
+            if (mark.key or is_moved) and offset >= self._walked_to(stream, is_moved):
                 heapq.heappush(self._early.setdefault(stream, []), offset)
                 return
             self.retrying -= 1
@@ -217,10 +218,11 @@ class Waiting(Journaling):
                 return
         self._push_again(stream, offset, priority)
 
-    def _walked_to(self, stream: int) -> int:
+    def _walked_to(self, stream: int, is_moved: bool = False) -> int:
         """In a group in order of keys, up to where the log was walked since the node's start:
-        beyond that, older records of a failed one's key may be found yet, which go before it."""
-        if self.by_key is None or self._has_caught_up:
+        beyond that, older records of a failed one's key may be found yet, which go before it.
+        Of a job that was moved, older ones may be found at any time."""
+        if self.by_key is None or (self._has_caught_up and not is_moved):
             return 1 << 62
         start = self.started_lsn
         fresh = [r for place, queue in self.ready.items() if place[1] for r in queue if r.runs]
@@ -230,7 +232,8 @@ class Waiting(Journaling):
             if ready.batch.stream == stream:
                 return ready.batch.base_offset + ready.runs[0][0]
         for source in self.sources:
-            if stream in source.streams and source.index != DELAYED and not read:
+            is_read = source.is_live if is_moved else read
+            if stream in source.streams and source.index != DELAYED and not is_read:
                 return source.seen.get(stream, 0)
         return 1 << 62
 
@@ -238,7 +241,7 @@ class Waiting(Journaling):
         """Failed records that were due and waited until the log was walked so far."""
         for stream in list(self._early):
             # Where as much is held as may be nothing is walked: then it must not wait for that.
-            end = 1 << 62 if self.is_stopped else self._walked_to(stream)
+            end = 1 << 62 if self.is_stopped else self._walked_to(stream, True)
             heap = self._early[stream]
             while heap and heap[0] < end:
                 offset = heapq.heappop(heap)
@@ -542,13 +545,14 @@ class Waiting(Journaling):
 
     def _was_due(self, b: StoredBatch, mark: Mark | None, options: Options | None) -> bool:
         """Whether an earlier life of the node may have handed out what waited for its time."""
+        due_ms = options.due_ms if options is not None else 0
         if mark is not None:
-            return mark.due_ms <= self.started_ms
-        return (
-            options is not None
-            and b.lsn <= self.started_lsn
-            and 0 < options.due_ms <= self.started_ms
-        )
+            if mark.due_ms <= self.started_ms:
+                return True
+            # Before it got another time it may have been in somebody's hands.
+            is_moved = bool(mark.flags & MOVED)
+            return is_moved and b.lsn <= self.started_lsn and due_ms <= self.started_ms
+        return b.lsn <= self.started_lsn and 0 < due_ms <= self.started_ms
 
     def _entry_of(self, stream: int, base: int) -> Entry | None:
         for source in self.sources:

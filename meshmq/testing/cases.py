@@ -95,6 +95,14 @@ class Pending(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Membership:
+    """One member, by link and number.
+
+    Attributes:
+        claims: what it said it holds when it came back: (topic, offsets, attempt) by hand-out.
+        given_away: claimed hand-outs of which others got something before it was answered.
+        taken_back: (hand-out, offset) of what was claimed and revoked before it was answered.
+    """
+
     group: str
     instance: bytes
     timeout_ns: int
@@ -102,6 +110,7 @@ class Membership:
     joined_ns: int
     claims: dict[int, tuple[str, list[int], int]] = field(default_factory=dict)
     given_away: set[int] = field(default_factory=set)
+    taken_back: set[tuple[int, int]] = field(default_factory=set)
     frames: list[tuple[int, list[Pending]]] = field(default_factory=list)
 
 

@@ -258,7 +258,8 @@ class Referee(Cases):
             case "queue.purge":
                 for place in self._places(name):
                     case = self.case(name, place)
-                    if case.status == OPEN and case.hold is None:
+                    # What is claimed may be in nobody's hands: its claim is not answered yet.
+                    if case.status == OPEN and (case.hold is None or case.hold.is_claimed):
                         case.excuse = PURGED
             case "dlq.purge":
                 offsets = {o for first, n in arguments["ranges"] for o in range(first, first + n)}
@@ -425,6 +426,8 @@ class Referee(Cases):
                     continue
                 if not self._lapsed(case, place, member.group):
                     self.fault(member.group, place, "is taken back without a cause")
+                if hold.is_claimed:
+                    member.taken_back.add((row.number, offset))
                 self._failed_maybe(hold, place, case)
                 self._end_hold(hold, [offset])
 
@@ -495,7 +498,9 @@ class Referee(Cases):
             self.fault(member.group, place, "was handed out and then its end confirmed")
         if p.row.kind == ACK:
             case.status, case.is_sure = ACKED, True
-            if not self._is_settled(member.group, place):
+            current = self.cases.get(member.group, {}).get(place)
+            forgotten = case is not current  # by a seek that came after it
+            if not forgotten and not self._is_settled(member.group, place):
                 self.fault(member.group, place, "was told to be acked, and the disk knows nothing")
         elif p.row.kind == REJECT:
             case.status, case.is_sure = DEAD, True
@@ -529,10 +534,12 @@ class Referee(Cases):
         for number, (topic, offsets, attempt) in member.claims.items():
             hold = self.holds.get((member.group, number))
             if number in body.lost:
-                for pending in self._transactions.values():
+                for (at, _), pending in self._transactions.items():
                     for p in pending:
                         if p.hold is not None and p.hold.number == number:
                             p.hold.is_lost = True
+                            if at == link and p.case is not None:  # it will be refused
+                                self._reopen(p.case)
                 if hold is not None and (hold.link, hold.consumer) == (link, body.consumer):
                     for offset in hold.deadlines:
                         self.case(member.group, (topic, offset)).fails_max += 1
@@ -546,6 +553,8 @@ class Referee(Cases):
                 self.holds[member.group, number] = hold
             hold.is_claimed = False
             for offset in offsets:
+                if (number, offset) in member.taken_back:
+                    continue
                 place = (topic, offset)
                 case = self.case(member.group, place)
                 if case.hold is not None and case.hold is not hold:
@@ -569,12 +578,17 @@ class Referee(Cases):
             elif p.case.status == ACKED:
                 p.case.is_sure = True
 
-    def _take_back(self, p: Pending, hold: Hold, case: Case) -> None:
-        """A transaction was refused: its record is still in the member's hands, or was not."""
+    @staticmethod
+    def _reopen(case: Case) -> None:
         if case.status == ACKED and not case.is_sure and case.hold is None:
             case.status = OPEN
-            if hold.is_lost:
-                return
+
+    def _take_back(self, p: Pending, hold: Hold, case: Case) -> None:
+        """A transaction was refused: its record is still in the member's hands, or was not."""
+        if hold.is_lost:
+            return
+        if case.status == ACKED and not case.is_sure and case.hold is None:
+            case.status = OPEN
             case.hold = hold
             case.lapsed = True
             hold.deadlines[p.offset] = self._now + hold.timeout_ns

@@ -514,6 +514,22 @@ def test_a_late_job_that_a_kill_may_have_undone_is_doubtful(bench, moved):
     assert seen[:2] == [(b"1", 1, True), (b"2", 1, False)]
 
 
+def test_a_job_that_was_in_hands_before_a_kill_and_is_moved_after_it_is_doubtful(bench):
+    queue(bench)
+    bench.consume("q", kind="queue")
+    bench.put("q", b"1")
+    assert bench.values() == [b"1"]
+    bench.crash()
+    bench.join()
+    bench.done("queue.reschedule", queue="q", job=job("m", 0), due_ms=wall_ms(bench, 5))
+    bench.put("q", b"2")
+    bench.done("queue.reschedule", queue="q", job=job("m", 1), due_ms=wall_ms(bench, 6))
+    bench.consume("q", kind="queue")
+    bench.wait(7 * SECOND)
+    seen = [(v, row.attempt, row.maybe_duplicate) for v, _, _, row in bench.got()]
+    assert seen == [(b"1", 1, True), (b"2", 1, False)]
+
+
 def test_jobs_come_by_priority_and_in_order_within_it(bench):
     queue(bench)
     bench.put("q", b"plain 1")
@@ -615,6 +631,22 @@ def test_jobs_that_wait_can_be_cancelled_and_moved(bench):
     assert "hands" in message
     bench.wait(50 * SECOND)
     assert b"3" in bench.values()
+
+
+@pytest.mark.parametrize("verb", ["cancel", "reschedule"])
+def test_a_job_that_waits_for_room_at_its_keys_member_can_be_cancelled_and_moved(bench, verb):
+    queue(bench, order="key")
+    bench.consume("q", kind="queue", order="key", prefetch=2)
+    bench.put("q", b"k1", b"k2", b"k3", b"k4", keys=[b"k"] * 4)
+    k1, k2 = bench.got()
+    when = {"due_ms": wall_ms(bench, 5)} if verb == "reschedule" else {}
+    bench.done(f"queue.{verb}", queue="q", job=job("m", 2), **when)
+    bench.ack(k1, k2)
+    (k4,) = bench.got()
+    assert k4[0] == b"k4"
+    bench.ack(k4)
+    bench.wait(6 * SECOND)
+    assert bench.values() == ([b"k3"] if verb == "reschedule" else [])
 
 
 def test_purge_leaves_what_is_in_hands(bench):
