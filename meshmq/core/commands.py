@@ -1,6 +1,7 @@
 """Admin commands of a node: a verb and a JSON object in, a JSON object or an error out.
 
-A command may be repeated (its answer can be lost with the session), so every verb is idempotent.
+A command may be repeated (its answer can be lost with the session), so verbs are idempotent but
+for those that mean "what there is now": a seek or a purge that is repeated is done again.
 """
 
 from __future__ import annotations
