@@ -403,7 +403,7 @@ MISTAKES = [
     (("queue", "put", "jobs", "x", "--delay", "400d"), 1, "within 365 days"),
     (("queue", "put", "jobs", "x", "--at", "2999-01-01T00:00Z"), 1, "not 2999-01-01T00:00"),
     (("queue", "put", "jobs", "x", "--at", "then"), 2, "is not a time"),
-    (("queue", "put", "jobs", "x", "--priority", "10"), 2, "less than or equal to 9"),
+    (("queue", "put", "jobs", "x", "--priority", "10"), 2, "'--priority'"),
     (("queue", "put", "jobs", "--lines", "-", "--id", "same"), 2, "made of the line's fields"),
     (("queue", "put", "a b", "x"), 2, "not valid"),
     (("queue", "cancel", "jobs", "17"), 1, "'17' is not a job id"),
