@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,13 +51,7 @@ def list_groups(
     """List the node's groups: how much is ready, out, waiting for a retry, held, dead."""
     with connected(Target(url, mesh, insecure, json)) as connection:
         groups = connection.admin.groups.list()
-    if json:
-        for row in groups:
-            emit(row)
-    elif groups:
-        say("\n".join(listing(groups, "group")))
-    else:
-        say("no groups")
+    tell_listing(groups, "group", json)
 
 
 @app.command()
@@ -71,10 +66,7 @@ def show(
     name = group_argument(name)
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = _only_group(connection, name)
-    if json:
-        emit(report)
-    else:
-        say("\n".join(details(report)))
+    tell_details(report, json)
 
 
 @app.command()
@@ -136,10 +128,7 @@ def set_group(
     with connected(Target(url, mesh, insecure, json)) as connection:
         _only_group(connection, name)
         report = connection.admin.groups.set(name, **settings)
-    if json:
-        emit(report)
-    else:
-        say("\n".join(details(report)))
+    tell_details(report, json)
 
 
 @app.command()
@@ -224,6 +213,23 @@ def _only_group(connection: Mesh, name: str) -> dict[str, Any]:
     if report["kind"] != "group":
         raise GroupMismatch(f"'{name}' is a queue: use `meshmq queue`")
     return report
+
+
+def tell_listing(rows: Sequence[dict[str, Any]], kind: str, json: bool) -> None:
+    """All groups, or all queues."""
+    if json:
+        for row in rows:
+            emit(row)
+    else:
+        say("\n".join(listing(rows, kind)) if rows else f"no {kind}s")
+
+
+def tell_details(report: dict[str, Any], json: bool) -> None:
+    """One group or queue."""
+    if json:
+        emit(report)
+    else:
+        say("\n".join(details(report)))
 
 
 def tell_created(made: dict[str, Any], kind: str, json: bool) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from meshmq.cli import queue_put, queue_work
-from meshmq.cli.group import tell, tell_created
+from meshmq.cli.group import tell, tell_created, tell_details, tell_listing
 from meshmq.cli.group_options import (
     BackoffMaxOption,
     BackoffOption,
@@ -21,8 +21,6 @@ from meshmq.cli.group_options import (
     RateOption,
     YesOption,
     confirm,
-    details,
-    listing,
     settings_option,
 )
 from meshmq.cli.options import (
@@ -36,7 +34,7 @@ from meshmq.cli.options import (
     parse_time,
     queue_argument,
 )
-from meshmq.cli.output import emit, plural, say
+from meshmq.cli.output import plural
 
 if TYPE_CHECKING:
     from meshmq import Mesh
@@ -88,13 +86,7 @@ def list_queues(
     """List the node's queues: how much is ready, out, delayed, waiting for a retry, dead."""
     with connected(Target(url, mesh, insecure, json)) as connection:
         queues = connection.admin.queues.list()
-    if json:
-        for row in queues:
-            emit(row)
-    elif queues:
-        say("\n".join(listing(queues, "queue")))
-    else:
-        say("no queues")
+    tell_listing(queues, "queue", json)
 
 
 @app.command()
@@ -109,7 +101,7 @@ def show(
     name = queue_argument(name)
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = connection.admin.queues.show(name)
-    _show(report, json)
+    tell_details(report, json)
 
 
 @app.command("set")
@@ -139,7 +131,7 @@ def set_queue(
     with connected(Target(url, mesh, insecure, json)) as connection:
         _only_queue(connection, name)
         report = connection.admin.queues.set(name, **settings)
-    _show(report, json)
+    tell_details(report, json)
 
 
 @app.command()
@@ -250,13 +242,6 @@ def reschedule(
     with connected(Target(url, mesh, insecure, json)) as connection:
         connection.reschedule(name, job, delay=seconds, at=time)
     tell(f"rescheduled {job}", {"queue": name, "rescheduled": job}, json)
-
-
-def _show(report: dict[str, Any], json: bool) -> None:
-    if json:
-        emit(report)
-    else:
-        say("\n".join(details(report)))
 
 
 def _only_queue(connection: Mesh, name: str) -> None:

@@ -40,8 +40,9 @@ from meshmq.core.events import (
     LinkOpened,
     TimerFired,
 )
-from meshmq.core.held import Held, Told, runs_of, say
+from meshmq.core.held import Held, Told, say
 from meshmq.core.publisher import EncodeBatch, EncodeJobs, Publisher
+from meshmq.core.runs import runs_of
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
 from meshmq.errors import LinkLost, MeshError, from_code

@@ -33,7 +33,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.held import CLOSED, HELD, SETTLED, Held, Told, heard, merged, runs_of, say
+from meshmq.core.held import CLOSED, HELD, SETTLED, Held, Told, heard, merged, say
+from meshmq.core.runs import runs_of
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     ACK,

@@ -72,7 +72,7 @@ class Group(Hands):
             return False
         if mark is None and offset in self.state.settled(stream):
             return False
-        return not any(h.has(stream, offset) for h in self.hand_outs.values())
+        return not self._is_in_hands(stream, offset)
 
     def _take_from_pending(self, stream: int, offset: int) -> None:
         """What waits for room at the same member as this record waits by its key again."""
@@ -95,10 +95,10 @@ class Group(Hands):
                         return True
         if self.by_key is not None and self.by_key.holds(stream, offset):
             return True
-        return any(
-            h.stream == stream and offset in map(h.offset_of, h.indices(h.left))
-            for h in self.hand_outs.values()
-        )
+        return self._is_in_hands(stream, offset)
+
+    def _is_in_hands(self, stream: int, offset: int) -> bool:
+        return any(h.has(stream, offset) for h in self.hand_outs.values())
 
     def _is_delayed(self, stream: int, offset: int) -> bool:
         delayed = next((s for s in self.sources if s.index == DELAYED), None)

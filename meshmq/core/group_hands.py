@@ -222,10 +222,7 @@ class Hands(Waiting):
                 order.unqueue(state)
                 # A record that failed before it may be with another member by now.
                 if state.is_held_up or state.member not in (None, member):
-                    order.hold(state, b.base_offset + i)
-                    if ready.suspect:
-                        self._suspects.add((b.stream, b.base_offset + i))
-                    order.unbind(state)
+                    self.hold_back(order, state, ready, i)
                     freed.append(key)
                 else:
                     order.given(state, member)

@@ -25,8 +25,9 @@ from meshmq.core.feed import Feed, Reader
 from meshmq.core.group_journal import Journaling
 from meshmq.core.hand_out import Entry, HandOut, Member, Ready, Source
 from meshmq.core.journal import KEY, MOVED, QUEUE, REJECTED, SUSPECT, GroupState, Mark
-from meshmq.core.key_order import KeyOrder
+from meshmq.core.key_order import KeyOrder, KeyState
 from meshmq.core.log import StoredBatch
+from meshmq.core.runs import records_in, runs_of
 from meshmq.core.schedule import Schedule
 from meshmq.core.topics import Topics
 from meshmq.frames import SettleRow
@@ -289,7 +290,7 @@ class Waiting(Journaling):
         if base > expected:
             self.pass_over(stream, expected, base - expected)
         runs = settled.missing(base, count)
-        total = _sum(runs)
+        total = records_in(runs)
         if self._unread:
             runs = self._without(self._unread, stream, runs)
             for offset in range(base, base + count):
@@ -300,32 +301,33 @@ class Waiting(Journaling):
         if b.damaged:
             for first, n in runs:
                 self.settle_run(stream, first, n)
-            self.damaged += _sum(runs)
+            self.damaged += records_in(runs)
             return
         priority = options.priority if options else 0
         if options and source.index == DELAYED:
             for first, n in runs:
                 self.schedule.add_run(options.due_ms, stream, first, n, priority)
-            self.delayed += _sum(runs)
+            self.delayed += records_in(runs)
             return
         priority = max(priority, source.index if source.index < DELAYED else 0)
         entry = source.trail[stream, base] = Entry(
             b.lsn, b.slot, total, count, b.append_time_ns // limits.MS
         )
-        if _sum(runs) < total:
+        if records_in(runs) < total:
             for h in self.hand_outs.values():
                 if h.entry is None and not h.marked and self._is_of(h, stream, base, count):
                     h.entry = entry
             for queue in self.ready.values():
                 for r in queue:
-                    if r.entry is None and not r.marked and r.batch.base_offset == base:
-                        r.entry = entry if r.batch.stream == stream else None
+                    place = (r.batch.stream, r.batch.base_offset)
+                    if r.entry is None and not r.marked and place == (stream, base):
+                        r.entry = entry
         if not runs:
             return
         ready = Ready(
             b, self.topics.by_stream[stream].entry.name,
             deque([(first - base, n) for first, n in runs]), priority, entry, source,
-            suspect=self._is_suspect(source, b, _sum(runs)), version=self._version,
+            suspect=self._is_suspect(source, b, records_in(runs)), version=self._version,
             expires_ms=options.expires_ms if options else 0,
         )  # fmt: skip
         source.ready_bytes += len(b.payload)
@@ -345,16 +347,8 @@ class Waiting(Journaling):
     def _without(
         out: set[tuple[int, int]], stream: int, runs: Iterable[tuple[int, int]]
     ) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
-        for first, n in runs:
-            for offset in range(first, first + n):
-                if (stream, offset) in out:
-                    continue
-                if found and _end(found[-1]) == offset:
-                    found[-1] = (found[-1][0], found[-1][1] + 1)
-                else:
-                    found.append((offset, 1))
-        return found
+        offsets = [o for first, n in runs for o in range(first, first + n)]
+        return runs_of([o for o in offsets if (stream, o) not in out])
 
     def _queue(self, ready: Ready) -> None:
         # What was fetched goes before what is read now: it has waited longer.
@@ -378,7 +372,7 @@ class Waiting(Journaling):
                 runs = [(o, 1) for o, mark in found if mark is not None and mark.due_ms <= now_ms]
             else:
                 runs = self.state.settled(b.stream).missing(first, n)
-                if ready.is_fetched and _sum(runs) < n:
+                if ready.is_fetched and records_in(runs) < n:
                     for o in range(first, first + n):
                         if o in self.state.settled(b.stream):
                             self.leave_key(b.stream, o)
@@ -398,6 +392,14 @@ class Waiting(Journaling):
             ready.source.ready_bytes -= len(ready.batch.payload)
             ready.source = None
 
+    def hold_back(self, order: KeyOrder, state: KeyState, ready: Ready, index: int) -> None:
+        """What waited for room at a member is its key's again, whoever gets that."""
+        offset = ready.batch.base_offset + index
+        order.hold(state, offset)
+        if ready.suspect:
+            self._suspects.add((ready.batch.stream, offset))
+        order.unbind(state)
+
     def drop_pending(self, member: Member) -> None:
         """What waited for room at a member is held back by its keys again."""
         order = self.by_key
@@ -412,10 +414,7 @@ class Waiting(Journaling):
                 key = ready.records.keys[i]
                 state = order.keys[b.stream, key]
                 order.unqueue(state)
-                order.hold(state, b.base_offset + i)
-                if ready.suspect:
-                    self._suspects.add((b.stream, b.base_offset + i))
-                order.unbind(state)
+                self.hold_back(order, state, ready, i)
                 freed[b.stream, key] = None
             self._unpin(ready, 1)
         member.pending.clear()
@@ -530,13 +529,7 @@ class Waiting(Journaling):
             alike.setdefault((*kind, parts), []).append(offset)
         entry = self._entry_of(b.stream, b.base_offset)
         for (attempt, marked, suspect, priority, _), some in alike.items():
-            runs: deque[tuple[int, int]] = deque()
-            for offset in some:
-                index = offset - b.base_offset
-                if runs and sum(runs[-1]) == index:
-                    runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-                else:
-                    runs.append((index, 1))
+            runs = deque(runs_of([offset - b.base_offset for offset in some]))
             ready = Ready(
                 b, name, runs, priority, None if marked else entry, None, attempt, marked, suspect,
                 self._version, is_fetched=True, expires_ms=expires_ms,
@@ -572,7 +565,7 @@ class Waiting(Journaling):
         for source in self.sources:
             for (at, base), entry in source.trail.items():
                 if at == stream and entry.left:
-                    entry.left = _sum(settled.missing(base, entry.count))
+                    entry.left = records_in(settled.missing(base, entry.count))
 
     def _release_keys(self, stream: int, keys: Iterable[bytes]) -> None:
         """Nothing of these keys may be in flight any more: what waited for that can go."""
@@ -607,11 +600,3 @@ class Waiting(Journaling):
         key = self.by_key.leave(stream, offset) if self.by_key is not None else b""
         if key:
             self._release_keys(stream, (key,))
-
-
-def _sum(runs: Iterable[tuple[int, int]]) -> int:
-    return sum([n for _, n in runs])
-
-
-def _end(run: tuple[int, int]) -> int:
-    return run[0] + run[1]

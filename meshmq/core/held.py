@@ -143,19 +143,6 @@ def heard(held: Held, row: SettleRow) -> Sequence[int]:
     return mine[row.first : row.first + row.count]
 
 
-def runs_of(indices: Sequence[int]) -> list[tuple[int, int]]:
-    """(first, count) of each run in rising ``indices``."""
-    if isinstance(indices, range):
-        return [(indices[0], len(indices))] if indices else []
-    runs: list[tuple[int, int]] = []
-    for i in indices:
-        if runs and runs[-1][0] + runs[-1][1] == i:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((i, 1))
-    return runs
-
-
 def merged(runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """(first, end) pairs in order, neighbours joined."""
     runs.sort()

@@ -21,6 +21,7 @@ from meshmq import limits
 from meshmq.core import group_settings
 from meshmq.core.group import Group
 from meshmq.core.hand_out import HandOut, Member
+from meshmq.core.runs import joined
 from meshmq.core.topics import Topics
 from meshmq.errors import BadFrame, CommandFailed, LimitReached, MeshError
 from meshmq.frames import (
@@ -357,17 +358,6 @@ class Members:
             found.append((link, Settled(settled.consumer, settled.number, stale)))
         self._settled = {}
         return found
-
-
-def joined(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Runs (first, count) in order, neighbours joined."""
-    found: list[tuple[int, int]] = []
-    for first, count in sorted(runs):
-        if found and sum(found[-1]) == first:
-            found[-1] = (found[-1][0], found[-1][1] + count)
-        else:
-            found.append((first, count))
-    return found
 
 
 def _stale(group: Group, number: int) -> str:
