@@ -260,11 +260,12 @@ class Connection(Channel):
 
     def _end(self) -> None:
         now = clock.now_ns()
-        self._is_closed = True
         self.client.close(now)
         self._perform(self.client.take_effects(now))
         self._die(ClosedError("the connection is closed"))
         self._socket.close()
+        # Last: who sees it may ask, and has to be told that the connection is closed.
+        self._is_closed = True
 
     def _timeout_ms(self) -> int:
         if self._more or self._closing or self._posted or self.client.has_work:

@@ -16,7 +16,6 @@ from meshmq.core.log import (
     Entry,
     LogState,
     StoredBatch,
-    StreamState,
     split_entries,
 )
 
@@ -56,14 +55,17 @@ class Disk:
                 self.synced.setdefault((batch.stream, batch.base_offset + i), record)
         return commit
 
-    def end_of(self, topic: StreamState) -> int:
-        """Offset behind the last record of a stream that can still be read."""
-        end = topic.first_offset
-        for commit in self.commits if self.flipped else ():
+    def ends(self) -> dict[int, int]:
+        """Offset behind the last record of each stream that can still be read."""
+        if not self.flipped:
+            return {number: one.next_offset for number, one in self.state.streams.items()}
+        found = {number: one.first_offset for number, one in self.state.streams.items()}
+        for commit in self.commits:
             for slot, batch in enumerate(commit.batches):
-                if batch.stream == topic.topic.stream and (commit.lsn, slot) not in self.flipped:
-                    end = max(end, batch.base_offset + batch.count)
-        return end if self.flipped else topic.next_offset
+                if batch.stream in found and (commit.lsn, slot) not in self.flipped:
+                    end = batch.base_offset + batch.count
+                    found[batch.stream] = max(found[batch.stream], end)
+        return found
 
     def read(self, order: ReadLog) -> ReadDone:
         """Answer a read as the store does."""

@@ -332,6 +332,7 @@ class World(Scene[_Program]):
         if self.node is not None:
             waiting = [s.pattern for s in self.node.delivery.subscriptions if s.queue]
             found += [f"{pattern}: transient records wait at the node" for pattern in waiting]
+        ends = self.disk.ends()
         for reader in self.readers:
             if reader.ended or reader.refused:
                 continue
@@ -344,9 +345,10 @@ class World(Scene[_Program]):
                     last[seen.topic] = seen.offset
             for name, topic in self.disk.state.topics.items():
                 wanted = topic.topic.durable and matches(reader.pattern, name)
-                if wanted and name in last and last[name] + 1 < self.disk.end_of(topic):
+                end = ends.get(topic.topic.stream, 0)  # 0: transient
+                if wanted and name in last and last[name] + 1 < end:
                     found.append(f"{reader.client} {reader.pattern}: behind on {name}")
                 early = reader.start.kind == START_EARLIEST and name not in last
-                if wanted and early and self.disk.end_of(topic) > topic.first_offset:
+                if wanted and early and end > topic.first_offset:
                     found.append(f"{reader.client} {reader.pattern}: nothing of {name}")
         return found
