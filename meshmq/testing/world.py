@@ -283,20 +283,20 @@ class World(Scene[_Program]):
         reader.missed = missed
         for arrival in arrivals:
             values = decode(arrival.payload)
+            synced = self._synced(arrival, values)
             for i in range(arrival.skip, arrival.count):
                 offset = arrival.base_offset + i if arrival.lsn else None
-                reader.seen.append(
-                    Seen(arrival.topic, offset, values[i], self._is_synced(arrival, i, values[i]))
-                )
+                is_synced = i < len(synced) and synced[i] == values[i]
+                reader.seen.append(Seen(arrival.topic, offset, values[i], is_synced))
         reader.inbox += arrivals
 
-    def _is_synced(self, arrival: Arrival, index: int, value: bytes) -> bool:
+    def _synced(self, arrival: Arrival, values: list[bytes]) -> list[bytes]:
+        """What the disk has at the place an arrival names; its own values if it was transient."""
         if not arrival.lsn:
-            return True
+            return values
         if arrival.lsn > len(self.disk.commits):
-            return False
-        batch = self.disk.commits[arrival.lsn - 1].batches[arrival.slot]
-        return decode(batch.payload)[index] == value
+            return []
+        return decode(self.disk.commits[arrival.lsn - 1].batches[arrival.slot].payload)
 
     def _consume_later(self, reader: Reader) -> None:
         delay = 5 * MS if self.healed else int(self.rng.random() * 200 * MS)
