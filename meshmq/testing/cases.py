@@ -31,6 +31,7 @@ class Stored(NamedTuple):
     dedup: bytes
     append_ns: int
     lsn: int
+    slot: int
 
 
 @dataclass(slots=True, eq=False)
@@ -159,6 +160,10 @@ class Cases:
     def case(self, group: str, place: Place) -> Case:
         return self.cases.setdefault(group, {}).setdefault(place, Case())
 
+    def is_damaged(self, stored: Stored) -> bool:
+        """Whether what the disk has of it has changed."""
+        return (stored.lsn, stored.slot) in self.world.disk.flipped
+
     def _is_keyed(self, group: str) -> bool:
         return bool(self.world.wishes[group].get("order") == "key")
 
@@ -210,7 +215,7 @@ class Cases:
         for topic in commit.topics:
             self.streams[topic.stream] = topic.name
         tools = self.world.tools
-        for batch in commit.batches:
+        for slot, batch in enumerate(commit.batches):
             name = self.streams[batch.stream]
             if name == "$journal":
                 continue
@@ -225,7 +230,7 @@ class Cases:
                     value, key, headers,
                     options.due_ms if options else 0, options.expires_ms if options else 0,
                     options.priority if options else 0, options.dedup if options else b"",
-                    commit.append_time_ns, commit.lsn,
+                    commit.append_time_ns, commit.lsn, slot,
                 )  # fmt: skip
                 if key:
                     self.by_key.setdefault((name, key), []).append(place[1])

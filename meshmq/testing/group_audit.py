@@ -37,7 +37,8 @@ def _sums(group: Group) -> Iterator[str]:
         yield f"backlog says {backlog}, the state has {truth}"
     held = group.by_key.held if group.by_key is not None else 0
     if group.by_key is not None:
-        kept = sum(len(s.held or ()) for s in group.by_key.keys.values())
+        books = group.by_key.streams.values()
+        kept = sum(len(state.held or ()) for keys in books for state in keys.held_up.values())
         if held != kept:
             yield f"held says {held}, keys hold {kept}"
     away = group.in_flight + group.delayed + group.retrying + held + group.undertaker.dying
@@ -95,7 +96,7 @@ def leftovers(node: Node) -> list[str]:
             "again": group._again_set,
             "suspects": group._suspects,
             "blocked": group._blocked,
-            "keys": group.by_key.keys if group.by_key is not None else {},
+            "keys": _known(group),
             "ready": [q for q in group.ready.values() if q],
             "trail": [e for s in group.sources for e in s.trail.values() if e.left],
             "told": group._told,
@@ -111,3 +112,11 @@ def leftovers(node: Node) -> list[str]:
     if node.groups.members._orphans:
         found.append("orphans at rest")
     return found
+
+
+def _known(group: Group) -> list[object]:
+    """What is kept of keys."""
+    if group.by_key is None:
+        return []
+    books = group.by_key.streams.items()
+    return [(s, k.bound, list(k.held_up)) for s, k in books if k.bound or k.held_up]

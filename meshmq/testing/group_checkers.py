@@ -100,7 +100,7 @@ def _is_done(
         return True
     if place[1] < world.referee.trimmed.get(place[0], 0) and place[0].startswith("w."):
         return True
-    if stored.expires_ms:
+    if stored.expires_ms or world.referee.is_damaged(stored):
         return True
     if dead[stored.value, int(stored.headers.get("$replays", "0"))]:
         return True
@@ -133,7 +133,7 @@ def dead_letters(world: GroupWorld) -> Iterator[str]:
                 yield f"{group}: {value!r} was acked and has a dead letter"
         for (value, replays), case in cases.items():
             sure = case is not None and case.status == DEAD and case.is_sure
-            if sure and not letters[value, replays] and not world.trims:
+            if sure and not letters[value, replays] and not world.trims and not world.flips:
                 yield f"{group}: {value!r} died and has no dead letter"
         for (value, replays), n in retries.items():
             if n > letters[value, replays - 1]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +23,7 @@ from meshmq.core.effects import (
     SettlesAnswered,
     TransactionAnswered,
 )
-from meshmq.core.events import FrameReceived, NodeEvent, StorageMeasured
+from meshmq.core.events import FrameReceived, NodeEvent
 from meshmq.core.log import Commit
 from meshmq.core.session import SessionState
 from meshmq.frames import Envelope
@@ -58,6 +59,10 @@ class GroupWorld(Scene[GroupProgram]):
         self.pace_ns = rng.choice([100, 400, 800]) * MS
         self.retention = rng.random() < 0.15
         self.seeking = rng.random() < 0.2
+        # By a source of their own: what a seed did before there were these it does still.
+        more = random.Random(~seed)
+        self.full_count = more.choice([0, 0, 0, 1, 2])  # how often the disk has no room for a while
+        self.flips = more.choice([0, 0, 0, 0, 2])  # bytes that change on the disk
         self.wishes: dict[str, dict[str, Any]] = {}
         self._choose_groups()
         self.queues = [n for n, w in self.wishes.items() if w["kind"] == "queue"]
@@ -138,7 +143,7 @@ class GroupWorld(Scene[GroupProgram]):
 
     def _heal(self) -> None:
         self.heal_links()
-        self.node_event(StorageMeasured(1 << 40, 0))
+        self.faults.make_room()
         # Every group has a member that takes what comes.
         for name in self.wishes:
             self.programs["p0"].join(name)

@@ -372,6 +372,8 @@ class Referee(Cases):
             sure = "confirmed" if case.is_sure else "accepted"
             fault(f"is handed out again and its end was {sure}: {case.status}")
         wall = self._wall_ms
+        if 0 < stored.expires_ms <= wall:
+            fault(f"is handed out {wall - stored.expires_ms} ms after its time to live")
         if stored.due_ms > wall and place not in self.world.moved:
             fault(f"is handed out {stored.due_ms - wall} ms before it is due")
         if case.wait_ms > wall:
@@ -404,7 +406,7 @@ class Referee(Cases):
     def _is_over(self, group: str, place: Place) -> bool:
         """Whether a record that nobody has is none that the group will hand out."""
         stored = self.log.get(place)
-        return stored is None or 0 < stored.expires_ms <= self._wall_ms
+        return stored is None or 0 < stored.expires_ms <= self._wall_ms or self.is_damaged(stored)
 
     def _on_revoke(self, link: bytes, consumer: int, rows: Sequence[SettleRow]) -> None:
         member = self.members.get((link, consumer))

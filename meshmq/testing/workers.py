@@ -39,9 +39,9 @@ def decode(held: Held) -> None:
     """Hang the records of a hand-out on it, as the clients do."""
     row = held.row
     records = codec.decode_batch(held.data, row.held)
-    part = slice(row.skip, row.skip + row.count)
-    held.records = [bytes(value) for value in records.values[part]]
-    held.keys = None if records.keys is None else [bytes(key) for key in records.keys[part]]
+    places, keys = row.places(), records.keys
+    held.records = [bytes(records.values[i]) for i in places]
+    held.keys = None if keys is None else [bytes(keys[i]) for i in places]
 
 
 class Worker:

@@ -157,6 +157,12 @@ def hand_out_before_it_is_due(real: Any, self: Any, now_ms: int, most: int) -> A
     return real(self, now_ms + 300, most)
 
 
+@planted(Waiting, "_queue")
+def hand_out_what_has_outlived_its_time(real: Any, self: Any, ready: Any) -> None:
+    ready.expires_ms = 0
+    real(self, ready)
+
+
 @planted(Journaling, "set_mark")
 def forget_attempts(real: Any, self: Any, stream: int, offset: int, mark: Any) -> None:
     real(self, stream, offset, mark._replace(attempts=max(mark.attempts - 1, 0)))
