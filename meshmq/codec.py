@@ -114,6 +114,16 @@ def decode_batch(data: bytes, count: int) -> Records:
     return Records(values, keys, headers, _times(packed, count), time_ns)
 
 
+def decode_keys(data: bytes, count: int) -> Sequence[bytes]:
+    """Only the keys of a batch of ``count`` records, empty if none has one; raise BadFrame."""
+    if count == 1 and codec_lone.decode_value(data) is not None:
+        return ()
+    try:
+        return _column(schema.read(_Batch, data).keys, count, "keys") or ()
+    except schema.REFUSALS as error:
+        raise BadFrame(f"malformed batch: {_reason(error)}") from None
+
+
 def check_batch(data: bytes, count: int) -> None:
     """Raise BadFrame unless ``decode_batch`` can read ``data`` as ``count`` records."""
     if count == 1 and len(data) <= limits.VALUE_BYTES_MAX and codec_lone.decode_value(data):
@@ -268,8 +278,8 @@ def decode_headers(data: bytes) -> dict[str, str]:
 
 
 TOOLS = BatchTools(
-    check_batch, decode_batch, pick_records, encode_batch, job_options, encode_lineage,
-    decode_headers,
+    check_batch, decode_batch, decode_keys, pick_records, encode_batch, job_options,
+    encode_lineage, decode_headers,
 )  # fmt: skip
 """What a node's machines use of this module."""
 

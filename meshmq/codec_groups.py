@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable, Sequence
+from operator import lt
 from typing import Any
 
 from meshmq import frames, limits
@@ -81,9 +82,22 @@ def _decode_hand_out(r: Any, payload: bytes | None) -> frames.HandOut:
     body = payload or b""
     adds_up(found, body)
     for row in found:
-        if row.skip + row.count > row.held or (row.offsets and len(row.offsets) != row.count):
+        if not _adds_up(row):
             raise BadFrame(f"hand-out of {row.count} records of a batch of {row.held}")
     return frames.HandOut(d.consumer, found, body)
+
+
+def _adds_up(row: frames.HandOutRow) -> bool:
+    """Whether all that is handed out can be among what the bytes hold."""
+    offsets = row.offsets
+    if offsets and len(offsets) != row.count:
+        return False
+    if row.held == row.count:
+        return True
+    if not offsets:
+        return row.skip + row.count <= row.held
+    is_rising = offsets[0] == row.first and all(map(lt, offsets, offsets[1:]))
+    return is_rising and row.skip + offsets[-1] - row.first < row.held
 
 
 def _pack_u64(numbers: Sequence[int]) -> bytes:

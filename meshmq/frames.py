@@ -6,6 +6,7 @@ bytes of their batches in ``payload``, back to back, in the order of ``batches``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -234,7 +235,8 @@ class HandOutRow(NamedTuple):
         number: of the hand-out; what the member settles refers to it.
         first: offset of the first record.
         count: records handed out.
-        skip: index of the first of them in the batch's bytes, which hold ``held`` records.
+        skip: index of the first of them in its batch.
+        held: how many records the bytes hold: ``count``, those handed out; more, all of the batch.
         attempt: 1 for the first delivery of these records.
         maybe_duplicate: somebody may have worked on them already.
         offsets: their offsets where they are not ``first``, ``first + 1`` ..., else empty.
@@ -254,6 +256,15 @@ class HandOutRow(NamedTuple):
     attempt: int = 1
     maybe_duplicate: bool = False
     offsets: tuple[int, ...] = ()
+
+    def places(self) -> Sequence[int]:
+        """Where the records handed out are among those the bytes hold."""
+        if self.held == self.count:
+            return range(self.count)
+        if not self.offsets:
+            return range(self.skip, self.skip + self.count)
+        shift = self.skip - self.first
+        return [offset + shift for offset in self.offsets]
 
 
 @dataclass(frozen=True, slots=True)

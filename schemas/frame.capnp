@@ -198,8 +198,8 @@ struct HandOutRow {
   number         @1 :UInt64;
   first          @2 :UInt64;  # offset of the first record
   count          @3 :UInt32;  # records handed out
-  skip           @4 :UInt32;  # records in the batch before them
-  held           @5 :UInt32;  # records in the batch
+  skip           @4 :UInt32;  # records in the batch before the first
+  held           @5 :UInt32;  # records in the bytes: count, or all of the batch
   length         @6 :UInt32;
   checksum       @7 :UInt32;
   appendTime     @8 :Int64;

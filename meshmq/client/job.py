@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 from meshmq import codec, limits
 from meshmq.client.group_settings import duration_ns
 from meshmq.client.message import Message
+from meshmq.core.hand_out import of_indices
 from meshmq.core.held import Held
 from meshmq.errors import InvalidArgument, StaleDelivery
 from meshmq.frames import ACK, BACKOFF, EXTEND, NACK, REJECT, RETURN
@@ -24,12 +25,12 @@ def decode(held: Held) -> None:
     row = held.row
     records = codec.decode_batch(held.data, row.held)
     if row.count != row.held:
-        part = slice(row.skip, row.skip + row.count)
+        places = row.places()
         records = codec.Records(
-            records.values[part],
-            records.keys[part] if records.keys is not None else None,
-            records.headers[part] if records.headers is not None else None,
-            records.times[part] if records.times is not None else None,
+            of_indices(records.values, places),
+            of_indices(records.keys, places) if records.keys is not None else None,
+            of_indices(records.headers, places) if records.headers is not None else None,
+            of_indices(records.times, places) if records.times is not None else None,
             records.time_ns,
         )
     held.records = records
@@ -80,13 +81,13 @@ class AnyJob(Message):
 
     @property
     def position(self) -> Position | None:
-        """Where a subscription would go on behind this record; None of one that came out of
-        its batch, as those do that are handed out again."""
+        """Where a subscription would go on behind this record."""
         held = self[4]
         row = held.row
-        if row.offsets or not row.lsn:
+        if not row.lsn:
             return None
-        return Position(held.origin.hex(), row.lsn, row.slot, row.skip + self[3])
+        place = row.skip + held.offset(self[3]) - row.first
+        return Position(held.origin.hex(), row.lsn, row.slot, place)
 
     @property
     def origin(self) -> str:

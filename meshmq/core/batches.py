@@ -40,6 +40,7 @@ class BatchTools(NamedTuple):
     Attributes:
         check: raises BadFrame for a batch that is malformed.
         decode: bytes and count to records; raises BadFrame.
+        keys: bytes and count to the key of each record, nothing if none has one; raises BadFrame.
         pick: some records of a batch, as a batch of their own.
         encode: values, keys, headers, times, time in ns to bytes.
         options: of a batch of jobs, else None.
@@ -48,6 +49,7 @@ class BatchTools(NamedTuple):
 
     check: Callable[[bytes, int], None]
     decode: Callable[[bytes, int], Records]
+    keys: Callable[[bytes, int], Sequence[bytes]]
     pick: Callable[[Any, Sequence[int]], bytes]
     encode: Callable[
         [

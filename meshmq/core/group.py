@@ -122,6 +122,7 @@ class Group(Hands):
                 self.retrying -= not self._is_due(*key)
             del self.state.marks[key]
         self._early.pop(stream, None)
+        self._owed.pop(stream, None)
         self._unread = {k for k in self._unread if k[0] != stream}
         for key in [k for k in self._again_set if k[0] == stream]:
             del self._again_set[key]
@@ -130,7 +131,7 @@ class Group(Hands):
                 del source.trail[place]
             source.seen.pop(stream, None)
         if self.by_key is not None:
-            self.by_key.forget_offsets(stream, 1 << 63)
+            self.by_key.forget_stream(stream)
         self.state.streams.pop(stream, None)
         self._version += 1
         self.recount()
@@ -174,8 +175,7 @@ class Group(Hands):
         self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
         self._unread = {k for k in self._unread if k[0] != stream or k[1] >= before}
         if self.by_key is not None:
-            self.by_key.forget_offsets(stream, before)
-            self._release_keys(stream, [k for s, k in self.by_key.keys if s == stream])
+            self._release_keys(stream, self.by_key.forget_offsets(stream, before))
 
     def purge(self) -> int:
         """Settle everything that is not in a member's hands; return how many records."""
@@ -196,6 +196,7 @@ class Group(Hands):
                 self.recount_trail(stream)
         self.schedule.clear()
         self._early.clear()
+        self._owed.clear()
         self._again_set.clear()
         self._suspects.clear()
         self._blocked.clear()
@@ -220,6 +221,7 @@ class Group(Hands):
         self._blocked.clear()
         self.schedule.clear()
         self._early.clear()
+        self._owed.clear()
         self.undertaker.clear()
         self.adopted.clear()
         self._unread.clear()

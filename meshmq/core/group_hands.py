@@ -12,18 +12,19 @@ from __future__ import annotations
 import heapq
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from meshmq import limits
 from meshmq.core.group_waiting import AGAIN_MAX, DELAYED, Waiting
-from meshmq.core.hand_out import HandOut, Member, Ready
+from meshmq.core.hand_out import HandOut, Member, Ready, of_indices
 from meshmq.core.journal import REJECTED, SUSPECT, Mark
-from meshmq.core.key_order import KeyOrder, KeyState
 from meshmq.core.key_walk import Walk
+from meshmq.core.runs import runs_of
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 
 EXPIRED_A_TURN = 2048  # records that are taken back at once: others' turns come in between
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
+SPREAD_SHARE = 2  # the same for records that lie scattered in it
 
 
 class Hands(Waiting):
@@ -75,7 +76,10 @@ class Hands(Waiting):
             if ready is None:
                 break
             if 0 < ready.expires_ms <= self.shared.wall_now_ms:
-                self._expire_jobs(ready)
+                runs = list(ready.runs)
+                ready.runs.clear()
+                self._drop_expired(ready, runs)
+                self._used_up(ready)
                 continue
             most = self._allowed(now_ns)
             if most <= 0:
@@ -88,6 +92,8 @@ class Hands(Waiting):
                 self._used_up(ready)
             elif not handed:
                 break
+        if self._early:  # all that was walked may be held back: nobody would look again
+            self._push_early()
         self.feed_sources()
 
     @property
@@ -126,20 +132,19 @@ class Hands(Waiting):
                 del self.ready[place]
         return None
 
-    def _expire_jobs(self, ready: Ready) -> None:
+    def _drop_expired(self, ready: Ready, runs: Iterable[tuple[int, int]]) -> None:
         """Their time to live is over: nobody gets them."""
         base, stream = ready.batch.base_offset, ready.batch.stream
-        while ready.runs:
-            index, count = ready.runs.popleft()
-            for offset in range(base + index, base + index + count) if ready.is_fetched else ():
-                mark = self.state.marks.get((stream, offset))
-                self.settle_run(stream, offset, 1, ready.marked)
-                self.gone(stream, offset, mark)
-            self.settle_run(stream, base + index, count, ready.marked)
+        for index, count in runs:
+            first = base + index
+            known = range(first, first + count) if ready.is_fetched else ()
+            gone = [(offset, self.state.marks.get((stream, offset))) for offset in known]
+            self.settle_run(stream, first, count, ready.marked)
             self.expired_jobs += count
             if ready.entry is not None:
                 self.lift(ready.entry, count)
-        self._used_up(ready)
+            for offset, mark in gone:
+                self.gone(stream, offset, mark)
 
     def _allowed(self, now_ns: int) -> int:
         """Records that may go out now: the group's rate, and what the journal has room for."""
@@ -182,19 +187,18 @@ class Hands(Waiting):
         order = self.by_key
         assert order is not None
         b = ready.batch
-        if ready.records is None:
-            ready.records = self.tools.decode(b.payload, b.count)
-        keys = ready.records.keys
+        keys = self._keys_of(ready)
         if keys is None:
             return self._hand_out_any(ready, members, most, now_ns)
-        walk = Walk(order, ready, members, keys, most, self.settings.max_held, now_ns)
+        max_held = 1 << 62 if self.is_catching_up else self.settings.max_held
+        walk = Walk(order, ready, members, keys, most, max_held, now_ns)
         walked = walk.run(self._may_go)
-        for member, indices in walk.given.values():
+        for member, indices in walk.given.items():
             self._give(ready, member, indices, keys, now_ns)
         if ready.suspect:
             self._suspects.update((b.stream, offset) for offset in walk.put_off)
         self._release_keys(b.stream, walk.held)
-        for member, indices in walk.queued.values():
+        for member, indices in walk.queued.items():
             member.pending.append((ready, indices, now_ns))
             member.pending_count += len(indices)
             ready.pins += 1
@@ -207,60 +211,61 @@ class Hands(Waiting):
         while member.pending and most > 0:
             ready, indices, since = member.pending[0]
             b = ready.batch
+            keys = self._keys_of(ready)
+            assert keys is not None
+            if 0 < ready.expires_ms <= self.shared.wall_now_ms:
+                member.pending.popleft()
+                member.pending_count -= len(indices)
+                self._drop_expired(ready, runs_of(indices))
+                self._unpin(ready, 1)
+                freed = order.of(b.stream).unbind(of_indices(keys, indices))
+                self._release_keys(b.stream, freed)
+                continue
             room = min(most, member.room(len(b.payload) / b.count))
             if room <= 0:
                 return
             part, rest = indices[:room], indices[room:]
-            assert ready.records is not None
-            keys = ready.records.keys
-            assert keys is not None
-            kept = []
+            held_up = order.of(b.stream).held_up
             freed = []
-            for i in part:
-                key = keys[i]
-                state = order.keys[b.stream, key]
-                order.unqueue(state)
-                # A record that failed before it may be with another member by now.
-                if state.is_held_up or state.member not in (None, member):
-                    self.hold_back(order, state, ready, i)
-                    freed.append(key)
-                else:
-                    order.given(state, member)
-                    kept.append(i)
-            member.pending_count -= len(part)
+            if held_up:
+                for i in [i for i in part if keys[i] in held_up]:
+                    self.hold_back(order, ready, i, keys[i])
+                    freed.append(keys[i])
+                part = [i for i in part if keys[i] not in held_up] if freed else part
+            member.pending_count -= len(part) + len(freed)
             if rest:
                 member.pending[0] = (ready, rest, since)
             else:
                 member.pending.popleft()
-            if kept:
-                self._give(ready, member, kept, keys, now_ns)
-                most -= len(kept)
+            if part:
+                self._give(ready, member, part, keys, now_ns)
+                most -= len(part)
             if not rest:
                 self._unpin(ready, 1)
             self._release_keys(b.stream, freed)
 
-    def _may_go(
-        self, order: KeyOrder, state: KeyState, place: tuple[int, int], marked: bool
-    ) -> bool:
+    def _may_go(self, stream: int, key: bytes, offset: int, marked: bool) -> bool:
         """Whether a record fetched by its offset goes out now; else it waits for its turn."""
-        offset = place[1]
-        before = state.held is not None and state.held[0] < offset
+        order = self.by_key
+        assert order is not None
+        books = order.of(stream)
+        state = books.held_up.get(key)
+        is_behind = state is not None and state.held is not None and state.held[0] < offset
         if marked:
-            if offset not in state.failed:  # its time was changed by hand
-                state.failed = sorted([*state.failed, offset])
-            if (
-                state.out
-                or state.queued
-                or state.released
-                or before
-                or state.failed[:1] != [offset]
-            ):
-                self._blocked.add(place)
+            order.fail(stream, key, offset)  # its time may have been changed by hand
+            state = books.held_up[key]
+            if key in books.bound or state.released or is_behind or state.failed[0] != offset:
+                self._blocked.add((stream, offset))
                 return False
             return True
-        order.arrived(*place)
-        if state.queued or before or (state.failed and state.failed[0] < offset):
-            order.hold(state, offset)
+        order.arrived(stream, offset)
+        member = books.member.get(key)
+        if (
+            is_behind
+            or (member is not None and member.pending)
+            or (state is not None and state.failed and state.failed[0] < offset)
+        ):
+            order.hold(stream, key, offset)
             return False
         return True
 
@@ -273,24 +278,24 @@ class Hands(Waiting):
         n, first, base = len(indices), indices[0], b.base_offset
         contiguous = indices[-1] - first == n - 1
         record_bytes = len(b.payload) / b.count
-        if contiguous and n * WHOLE_SHARE >= b.count:
-            payload, checksum, skip, held = b.payload, b.checksum, first, b.count
+        if n * (WHOLE_SHARE if contiguous else SPREAD_SHARE) >= b.count:
+            payload, checksum, held = b.payload, b.checksum, b.count
         else:
             if ready.records is None:
                 ready.records = self.tools.decode(b.payload, b.count)
-            payload, skip, held = self.tools.pick(ready.records, indices), 0, n
+            payload, held = self.tools.pick(ready.records, indices), n
             checksum = zlib.crc32(payload)
         offsets = None if contiguous else [base + i for i in indices]
         h = HandOut(
             self.shared.number(), member, b.stream, base + first, n, offsets, (1 << n) - 1,
             now_ns + member.ack_timeout_ns, ready.attempt, ready.priority, ready.entry,
             record_bytes, ready.marked, ready.suspect,
-            None if keys is None else [keys[i] for i in indices],
+            None if keys is None else of_indices(keys, indices),
             append_ms=b.append_time_ns // limits.MS,
         )  # fmt: skip
         self._hold(h)
         row = HandOutRow(
-            ready.topic, h.number, h.first, n, skip, held, len(payload), checksum,
+            ready.topic, h.number, h.first, n, first, held, len(payload), checksum,
             b.append_time_ns, b.lsn, b.slot, ready.attempt, ready.suspect,
             () if offsets is None else tuple(offsets),
         )  # fmt: skip
@@ -347,9 +352,9 @@ class Hands(Waiting):
     def ack(self, h: HandOut, bits: int) -> None:
         """Done."""
         self.acked += bits.bit_count()
-        n = 0
-        for first, count in h.runs(bits):
-            n += self.settle_run(h.stream, first, count, h.marked)
+        runs = h.runs(bits)
+        h.acked += runs
+        n = self.settle_runs(h.stream, runs, h.marked)
         if h.entry is not None and not h.marked:
             self.lift(h.entry, n)
         self._let_go(h, bits)
@@ -376,11 +381,11 @@ class Hands(Waiting):
                 self._suspects.add((h.stream, offset))
             key = h.keys[index] if h.keys is not None else b""
             if self.by_key is not None and key:
-                self.by_key.taken(h.stream, key)
+                self.by_key.of(h.stream).unbind((key,))
                 if h.marked:
                     self.by_key.fail(h.stream, key, offset)
                 else:
-                    self.by_key.hold(self.by_key.state(h.stream, key), offset)
+                    self.by_key.hold(h.stream, key, offset)
                     continue
             self._push_again(h.stream, offset, h.priority)
         if h.keys is not None:
@@ -403,7 +408,7 @@ class Hands(Waiting):
             if not self._is_open(h, offset):
                 self._suspects.discard((h.stream, offset))
                 if key and self.by_key is not None:
-                    self.by_key.taken(h.stream, key)
+                    self.by_key.of(h.stream).unbind((key,))
                     gone.append(key)
                 continue
             if not h.marked and h.entry is not None:
@@ -419,7 +424,7 @@ class Hands(Waiting):
             )  # fmt: skip
             self.set_mark(h.stream, offset, mark)
             if key and self.by_key is not None:
-                self.by_key.taken(h.stream, key)
+                self.by_key.of(h.stream).unbind((key,))
                 self.by_key.fail(h.stream, key, offset)
                 self._revoke_later(h.stream, key, offset)
             if dies:
@@ -498,28 +503,19 @@ class Hands(Waiting):
         order, keys = self.by_key, h.keys
         assert order is not None
         assert keys is not None
-        states, stream = order.keys, h.stream
-        whole = bits == (1 << h.count) - 1
-        for key in keys if whole else [keys[i] for i in h.indices(bits)]:
-            state = states.get((stream, key)) if key else None
-            if state is None:
-                continue
-            state.out -= 1
-            if state.out <= 0 and not state.queued:
-                state.out = 0
-                state.member = None
-                if state.is_held_up:
-                    self._release_keys(stream, (key,))
-                else:
-                    del states[stream, key]
+        books = order.of(h.stream)
+        freed = []
+        for index, count in h.spans(bits):
+            freed += books.unbind(keys[index : index + count])
+        self._release_keys(h.stream, freed)
 
     def _revoke_later(self, stream: int, key: bytes, offset: int) -> None:
         """A record of the key failed: what follows it and is in a member's hands comes back."""
         order = self.by_key
-        state = order.keys.get((stream, key)) if order is not None else None
-        if state is None or not state.out or state.member is None:
+        member = order.of(stream).member.get(key) if order is not None else None
+        if member is None:
             return
-        for h in list(state.member.hand_outs.values()):
+        for h in list(member.hand_outs.values()):
             if h.stream != stream or h.keys is None:
                 continue
             bits = 0
@@ -575,10 +571,10 @@ class Hands(Waiting):
         member.in_flight_bytes += n * h.record_bytes
         self._check_at(h, h.deadline_ns)
         if h.keys is not None and self.by_key is not None:
+            owner = self.by_key.of(h.stream).member
             for index in h.indices(h.left):
-                state = self.by_key.keys.get((h.stream, h.keys[index]))
-                if state is not None and state.member is old:
-                    state.member = member
+                if owner.get(h.keys[index]) is old:
+                    owner[h.keys[index]] = member
 
     def may_adopt(self, stream: int, offset: int, attempt: int) -> bool:
         """Whether a record that nobody has can be that of a hand-out of an earlier session."""

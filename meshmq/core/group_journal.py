@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from meshmq import limits
@@ -90,6 +91,16 @@ class Journaling:
         else:
             n = self.state.settled(stream).add(first, count)
             self._note_run(stream, first, count)
+        self._count_down(n)
+        return n
+
+    def settle_runs(self, stream: int, runs: Sequence[tuple[int, int]], marked: bool) -> int:
+        """As ``settle_run``, for many."""
+        if marked or len(runs) < 2:
+            return sum([self.settle_run(stream, *run, marked) for run in runs])
+        self.change()
+        n = self.state.settled(stream).add_runs(runs)
+        self._settled += [(stream, first, count) for first, count in runs]
         self._count_down(n)
         return n
 
@@ -241,7 +252,7 @@ class Journaling:
         self.state.ahead = ahead
         delta = Delta(
             self.settings.id, settings, self._resets, cursors, tuple(self._floors.items()),
-            tuple(self._settled), tuple([(*k, m) for k, m in self._marks.items()]),
+            _joined(self._settled), tuple([(*k, m) for k, m in self._marks.items()]),
             tuple(self._unmarked), tuple(self._dedups),
             tuple([(source, *place) for source, place in self._reached.items()]), ahead,
         )  # fmt: skip
@@ -286,6 +297,23 @@ class Journaling:
                 self.state.cursors[source.index] = place
                 rows.append((source.index, *place))
         return tuple(rows)
+
+
+def _joined(rows: list[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
+    """Rows (stream, first, count), neighbours joined: members settle parts of one batch."""
+    if len(rows) < 2:
+        return tuple(rows)
+    found = []
+    at, begin, end = -1, 0, 0
+    for stream, first, count in sorted(rows):
+        if stream == at and first <= end:
+            end = max(end, first + count)
+            continue
+        if end > begin:
+            found.append((at, begin, end - begin))
+        at, begin, end = stream, first, first + count
+    found.append((at, begin, end - begin))
+    return tuple(found)
 
 
 assert AHEAD_MIN >= limits.PREFETCH_RECORDS_DEFAULT

@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from meshmq.core.feed import Feed, Reader
 from meshmq.core.group_journal import Journaling
 from meshmq.core.hand_out import Entry, HandOut, Member, Ready, Source
 from meshmq.core.journal import KEY, MOVED, QUEUE, REJECTED, SUSPECT, GroupState, Mark
-from meshmq.core.key_order import KeyOrder, KeyState
+from meshmq.core.key_order import KeyOrder
 from meshmq.core.log import StoredBatch
 from meshmq.core.runs import records_in, runs_of
 from meshmq.core.schedule import Schedule
@@ -134,7 +134,8 @@ class Waiting(Journaling):
         self._pushes = 0
         self._suspects: set[tuple[int, int]] = set()
         self._blocked: set[tuple[int, int]] = set()  # failed and due, but their key is in flight
-        self._early: dict[int, list[int]] = {}
+        self._early: dict[int, list[int]] = {}  # by stream: due before the walk has come to them
+        self._owed: dict[int, int] = {}  # by stream: the highest of those that were in hands once
         self._has_caught_up = False
         count = 1 if self.by_key is not None else FETCHES
         self._fetchers = [_Fetcher(self) for _ in range(count)]
@@ -208,6 +209,8 @@ class Waiting(Journaling):
             is_moved = bool(mark.flags & MOVED)
             if (mark.key or is_moved) and offset >= self._walked_to(stream, is_moved):
                 heapq.heappush(self._early.setdefault(stream, []), offset)
+                if mark.key:
+                    self._owed[stream] = max(self._owed.get(stream, 0), offset)
                 return
             self.retrying -= 1
         elif offset in self.state.settled(stream):
@@ -239,10 +242,9 @@ class Waiting(Journaling):
         return 1 << 62
 
     def _push_early(self) -> None:
-        """Failed records that were due and waited until the log was walked so far."""
+        """Failed or moved records that were due and waited until the log was walked so far."""
         for stream in list(self._early):
-            # Where as much is held as may be nothing is walked: then it must not wait for that.
-            end = 1 << 62 if self.is_stopped else self._walked_to(stream, True)
+            end = self._walked_to(stream, True)
             heap = self._early[stream]
             while heap and heap[0] < end:
                 offset = heapq.heappop(heap)
@@ -252,13 +254,14 @@ class Waiting(Journaling):
                     self._push_again(stream, offset, mark.priority)
             if not heap:
                 del self._early[stream]
+                self._owed.pop(stream, None)
 
     def feed_sources(self) -> None:
         """Read where there is room: one batch ahead, or more while members wait for it."""
         ahead = limits.GROUP_READY_BYTES_MAX if self.members else 1
         if self.by_key is not None and self.members:
             ahead *= KEY_READY_SHARE
-        if self.is_stopped or not self.is_placed:
+        if (self.is_stopped and not self.is_catching_up) or not self.is_placed:
             for source in self.sources:
                 source.credit_bytes = 0
             return
@@ -274,7 +277,18 @@ class Waiting(Journaling):
     def is_stopped(self) -> bool:
         """Whether so much is held back by keys, or has failed and waits, that reading waits."""
         held = self.by_key.held if self.by_key is not None else 0
-        return max(held, len(self.state.marks)) >= self.settings.max_held
+        marks = len(self.state.marks)
+        if self._early:  # these wait for reading to go on
+            marks -= sum(map(len, self._early.values()))
+        return max(held, marks) >= self.settings.max_held
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether the log is walked however much is held: up to records that were in hands before
+        the node's start and are due. An earlier life had walked as far and held no more, and older
+        ones of their keys go first."""
+        owed = self._owed.items()
+        return any(offset >= self._walked_to(stream) for stream, offset in owed)
 
     def on_fresh(self, source: Source, batches: list[StoredBatch]) -> None:
         """Batches that one source read next."""
@@ -392,13 +406,19 @@ class Waiting(Journaling):
             ready.source.ready_bytes -= len(ready.batch.payload)
             ready.source = None
 
-    def hold_back(self, order: KeyOrder, state: KeyState, ready: Ready, index: int) -> None:
+    def hold_back(self, order: KeyOrder, ready: Ready, index: int, key: bytes) -> None:
         """What waited for room at a member is its key's again, whoever gets that."""
-        offset = ready.batch.base_offset + index
-        order.hold(state, offset)
+        stream, offset = ready.batch.stream, ready.batch.base_offset + index
+        order.of(stream).unbind((key,))
+        order.hold(stream, key, offset)
         if ready.suspect:
-            self._suspects.add((ready.batch.stream, offset))
-        order.unbind(state)
+            self._suspects.add((stream, offset))
+
+    def _keys_of(self, ready: Ready) -> Sequence[bytes] | None:
+        """The key of each record of its batch; None if none has one."""
+        if ready.keys is None:
+            ready.keys = self.tools.keys(ready.batch.payload, ready.batch.count)
+        return ready.keys or None
 
     def drop_pending(self, member: Member) -> None:
         """What waited for room at a member is held back by its keys again."""
@@ -407,15 +427,11 @@ class Waiting(Journaling):
             return
         freed: dict[tuple[int, bytes], None] = {}
         for ready, indices, _ in member.pending:
-            b = ready.batch
-            assert ready.records is not None
-            assert ready.records.keys is not None
+            keys = self._keys_of(ready)
+            assert keys is not None
             for i in indices:
-                key = ready.records.keys[i]
-                state = order.keys[b.stream, key]
-                order.unqueue(state)
-                self.hold_back(order, state, ready, i)
-                freed[b.stream, key] = None
+                self.hold_back(order, ready, i, keys[i])
+                freed[ready.batch.stream, keys[i]] = None
             self._unpin(ready, 1)
         member.pending.clear()
         member.pending_count = 0
@@ -572,13 +588,14 @@ class Waiting(Journaling):
         order = self.by_key
         if order is None:
             return
+        books = order.of(stream)
         for key in keys:
-            state = order.keys.get((stream, key))
+            state = books.held_up.get(key)
             if state is None:
                 continue
             for offset in order.release(stream, key):
                 self._push_again(stream, offset, 0)
-            if state.failed and not (state.out or state.queued or state.released):
+            if state.failed and not (key in books.bound or state.released):
                 first = (stream, state.failed[0])
                 if first in self._blocked:
                     self._blocked.discard(first)

@@ -534,7 +534,7 @@ class Groups:
             total += len(group.state.dedups) * 256 + len(group.schedule) * 64
             total += sum([s.ready_bytes for s in group.sources])
             if group.by_key is not None:
-                total += len(group.by_key.keys) * limits.MARK_MEMORY_BYTES + group.by_key.held * 8
+                total += group.by_key.known * limits.MARK_MEMORY_BYTES + group.by_key.held * 8
         return total
 
 

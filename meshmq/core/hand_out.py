@@ -6,7 +6,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from meshmq.core.batches import Records
 from meshmq.core.feed import Reader
@@ -15,6 +15,8 @@ from meshmq.frames import HandOutRow
 
 if TYPE_CHECKING:
     from meshmq.core.group_waiting import Waiting
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +69,7 @@ class Ready:
         marked: they are known by marks.
         suspect: somebody may have worked on them.
         source: to give its room back, None for what was fetched.
+        keys, records: the batch opened, once that is needed; ``keys`` is empty if it has none.
         pins: members that have some of it pending.
         is_fetched: it was asked for by its offset.
         expires_ms: unix ms after which these jobs are not handed out; 0: never.
@@ -82,6 +85,7 @@ class Ready:
     marked: bool = False
     suspect: bool = False
     version: int = 0
+    keys: Sequence[bytes] | None = None
     records: Records | None = None
     pins: int = 0
     is_fetched: bool = False
@@ -173,26 +177,31 @@ class HandOut:
             yield low.bit_length() - 1
             bits ^= low
 
-    def runs(self, bits: int) -> Iterator[tuple[int, int]]:
+    def spans(self, bits: int) -> Iterator[tuple[int, int]]:
+        """(index, count) of the set bits, joined where they follow each other."""
+        while bits:
+            begin = (bits & -bits).bit_length() - 1
+            rest = ~(bits >> begin)
+            width = (rest & -rest).bit_length() - 1
+            yield begin, width
+            bits &= ~(((1 << width) - 1) << begin)
+
+    def runs(self, bits: int) -> list[tuple[int, int]]:
         """(offset, count) of the records of ``bits``, joined where they follow each other."""
         if self.offsets is None:
-            while bits:
-                begin = (bits & -bits).bit_length() - 1
-                rest = ~(bits >> begin)
-                width = (rest & -rest).bit_length() - 1
-                yield self.first + begin, width
-                bits &= ~(((1 << width) - 1) << begin)
-            return
+            return [(self.first + index, count) for index, count in self.spans(bits)]
+        found = []
         start = end = -1
-        for index in self.indices(bits):
-            offset = self.offsets[index]
-            if offset != end:
-                if end > start:
-                    yield start, end - start
-                start = offset
-            end = offset + 1
+        for index, count in self.spans(bits):
+            for offset in self.offsets[index : index + count]:
+                if offset != end:
+                    if end > start:
+                        found.append((start, end - start))
+                    start = offset
+                end = offset + 1
         if end > start:
-            yield start, end - start
+            found.append((start, end - start))
+        return found
 
     def deadline_of(self, index: int) -> int:
         """When the record at ``index`` is taken back."""
@@ -209,3 +218,11 @@ class HandOut:
         else:
             return False
         return 0 <= index < self.count and bool(self.left >> index & 1)
+
+
+def of_indices(column: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
+    """The items at rising ``indices``, of which there are some."""
+    first, n = indices[0], len(indices)
+    if indices[-1] - first == n - 1:
+        return column[first : first + n]
+    return [column[i] for i in indices]

@@ -21,6 +21,8 @@ import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -173,6 +175,32 @@ class OffsetSet:
             self._sink()
         return new
 
+    def add_runs(self, runs: Sequence[tuple[int, int]]) -> int:
+        """Add many runs (first, count); return how many offsets were not in it."""
+        new = 0
+        added: dict[int, int] = {}
+        for first, count in runs:
+            number, low = divmod(first, CHUNK)
+            if first < self.floor or low + count > CHUNK:
+                new += self.add(first, count)
+            else:
+                added[number] = added.get(number, 0) | ((1 << count) - 1) << low
+        if not added:
+            return new
+        chunks = self.chunks
+        above = 0
+        for number, bits in added.items():
+            if number * CHUNK < self.floor:  # it has risen meanwhile
+                bits = bits >> (self.floor - number * CHUNK) << (self.floor - number * CHUNK)
+            had = chunks.get(number, 0)
+            now = had | bits
+            if now != had:
+                above += now.bit_count() - had.bit_count()
+                chunks[number] = now if now != _FULL else _FULL
+        self.above += above
+        self._sink()
+        return new + above
+
     def _sink(self) -> None:
         """Let the floor rise over what follows it."""
         chunks = self.chunks
@@ -308,8 +336,8 @@ class GroupState:
             self.cursors[source] = (lsn, slot)
         for stream, floor in delta.floors:
             self.settled(stream).raise_floor(floor)
-        for stream, first, count in delta.settled:
-            self.settled(stream).add(first, count)
+        for stream, rows in groupby(delta.settled, itemgetter(0)):
+            self.settled(stream).add_runs([(first, count) for _, first, count in rows])
         for stream, offset, mark in delta.marks:
             self.settled(stream).add(offset, 1)
             self.marks[stream, offset] = mark

@@ -1,59 +1,87 @@
 """Order by key: who gets which record, so that each key of a stream stays in order.
 
-Data: a KeyState for each key of which something is in a member's hands, failed, or held back.
+Data: for each stream, the keys bound to a member, and a KeyState for each key of which something
+failed or is held back.
 
 Rules:
-1. Records of a key that are in flight are with one member, handed to it in order.
-   What its member has no room for is queued for that member, up to its prefetch.
+1. A key is bound to a member while something of it is in that member's hands, or queued for it
+   where it has no room: more of the key goes to that member, in order.
 2. A key of which a record failed hands out nothing until that record is due, and it first.
 3. What cannot be handed out for its key's sake is held: by its offset only, its bytes stay in the
-   log. A held record is released when nothing of its key is in flight and none before it failed.
+   log. A held record is released when its key is not bound and none before it failed.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from meshmq.core.hand_out import Member
 
 RELEASE_MAX = 256  # held records of one key that are fetched together
 
 
-_NONE: list[int] = []  # what a key has that never failed; replaced, never changed
-
-
 class KeyState:
-    """One key of one stream.
+    """One key of one stream that is held up.
 
     Attributes:
-        member: who has what is in flight.
-        out: records in flight.
-        queued: records that wait for room at the member.
         failed: offsets of those that failed, ascending.
         held: offsets held back, ascending; None while there are none.
         released: held ones that are being fetched.
     """
 
-    # One is made for nearly every record of a wide range of keys: it costs little at first.
-    __slots__ = ("failed", "held", "member", "out", "queued", "released")
+    __slots__ = ("failed", "held", "released")
 
-    def __init__(self, member: Member | None = None, out: int = 0) -> None:
-        self.member = member
-        self.out = out
-        self.queued = 0
-        self.failed = _NONE
+    def __init__(self) -> None:
+        self.failed: list[int] = []
         self.held: array[int] | None = None
         self.released = 0
 
     @property
     def is_idle(self) -> bool:
-        return not (self.out or self.queued or self.failed or self.held or self.released)
+        """Whether nothing holds the key up any more."""
+        return not (self.failed or self.held or self.released)
 
-    @property
-    def is_held_up(self) -> bool:
-        """Whether a record that comes now must wait behind others of the key."""
-        return bool(self.failed or self.held or self.released)
+
+class StreamKeys:
+    """The keys of one stream.
+
+    Attributes:
+        member: by bound key, who has it.
+        bound: by bound key, how many of its records that member has or is to get.
+        held_up: by key, what a record that comes now must wait behind.
+    """
+
+    # Of a wide range of keys nearly every record has one of its own: whole batches are bound and
+    # unbound at once, by dicts of what costs nothing to make.
+    __slots__ = ("bound", "held_up", "member")
+
+    def __init__(self) -> None:
+        self.member: dict[bytes, Member] = {}
+        self.bound: Counter[bytes] = Counter()
+        self.held_up: dict[bytes, KeyState] = {}
+
+    def bind(self, keys: Sequence[bytes], member: Member) -> None:
+        """Records of these keys go to a member, or wait for its room."""
+        self.bound.update(keys)
+        self.member.update(dict.fromkeys(keys, member))
+
+    def unbind(self, keys: Iterable[bytes]) -> list[bytes]:
+        """They are with it no longer; return which keys, now free, hold something back."""
+        bound, member, held_up = self.bound, self.member, self.held_up
+        freed = []
+        for key in keys:
+            n = bound.get(key, 0)
+            if n > 1:
+                bound[key] = n - 1
+            elif n:
+                bound.pop(key)  # as a dict: Counter's own del is slow
+                del member[key]
+                if held_up and key in held_up:
+                    freed.append(key)
+        return freed
 
 
 class KeyOrder:
@@ -65,18 +93,40 @@ class KeyOrder:
     """
 
     def __init__(self) -> None:
-        self.keys: dict[tuple[int, bytes], KeyState] = {}
+        self.streams: dict[int, StreamKeys] = {}
         self.fetching: dict[tuple[int, int], bytes] = {}
         self.held = 0
 
-    def state(self, stream: int, key: bytes) -> KeyState:
-        found = self.keys.get((stream, key))
+    @property
+    def known(self) -> int:
+        """How many keys something is kept of."""
+        return sum([len(keys.bound) + len(keys.held_up) for keys in self.streams.values()])
+
+    def of(self, stream: int) -> StreamKeys:
+        found = self.streams.get(stream)
         if found is None:
-            found = self.keys[stream, key] = KeyState()
+            found = self.streams[stream] = StreamKeys()
         return found
 
-    def hold(self, state: KeyState, offset: int) -> None:
+    def state(self, stream: int, key: bytes) -> KeyState:
+        """The state of a key that is about to be held up."""
+        held_up = self.of(stream).held_up
+        found = held_up.get(key)
+        if found is None:
+            found = held_up[key] = KeyState()
+        return found
+
+    def _find(self, stream: int, key: bytes) -> KeyState | None:
+        keys = self.streams.get(stream)
+        return keys.held_up.get(key) if keys is not None else None
+
+    def _tidy(self, stream: int, key: bytes, state: KeyState) -> None:
+        if state.is_idle:
+            del self.streams[stream].held_up[key]
+
+    def hold(self, stream: int, key: bytes, offset: int) -> None:
         """Keep a record back; its order among the held ones is by offset."""
+        state = self.state(stream, key)
         held = state.held
         if held is None:
             state.held = array("Q", (offset,))
@@ -94,42 +144,20 @@ class KeyOrder:
 
     def unfail(self, stream: int, key: bytes, offset: int) -> None:
         """It waits no longer: it was handed out, or is gone."""
-        state = self.keys.get((stream, key))
+        state = self._find(stream, key)
         if state is not None and offset in state.failed:
             state.failed = [failed for failed in state.failed if failed != offset]
+            self._tidy(stream, key, state)
 
-    def given(self, state: KeyState, member: Member) -> None:
-        state.member = member
-        state.out += 1
-
-    def taken(self, stream: int, key: bytes) -> None:
-        """One record of the key left a member's hands."""
-        state = self.keys.get((stream, key))
-        if state is not None and state.out:
-            state.out -= 1
-            self.unbind(state)
-
-    @staticmethod
-    def unbind(state: KeyState) -> None:
-        """With nothing of it at its member or on the way there a key is anybody's."""
-        if not state.out and not state.queued:
-            state.member = None
-
-    def unqueue(self, state: KeyState) -> None:
-        """One record of the key no longer waits for room at its member."""
-        state.queued -= 1
-        if not state.out and not state.queued:
-            state.member = None
+    def is_bound(self, stream: int, key: bytes) -> bool:
+        """Whether something of the key is with a member, or on its way there."""
+        keys = self.streams.get(stream)
+        return keys is not None and key in keys.bound
 
     def release(self, stream: int, key: bytes) -> list[int]:
-        """What of the key may be fetched now; forgets keys of which nothing is left."""
-        state = self.keys.get((stream, key))
-        if state is None:
-            return []
-        if state.is_idle:
-            del self.keys[stream, key]
-            return []
-        if state.out or state.queued or state.released or not state.held:
+        """What of the key may be fetched now."""
+        state = self._find(stream, key)
+        if state is None or not state.held or state.released or self.is_bound(stream, key):
             return []
         most = min(RELEASE_MAX, len(state.held))
         if state.failed:  # what comes before it goes before it
@@ -144,9 +172,10 @@ class KeyOrder:
     def arrived(self, stream: int, offset: int) -> bytes:
         """A record is no longer being fetched; return its key if it was."""
         key = self.fetching.pop((stream, offset), b"")
-        state = self.keys.get((stream, key)) if key else None
+        state = self._find(stream, key) if key else None
         if state is not None and state.released:
             state.released -= 1
+            self._tidy(stream, key, state)
         return key
 
     def leave(self, stream: int, offset: int) -> bytes:
@@ -154,57 +183,66 @@ class KeyOrder:
         key = self.arrived(stream, offset)
         if key:
             return key
-        for (at, found), state in self.keys.items():
-            if at != stream:
-                continue
+        keys = self.streams.get(stream)
+        for found, state in keys.held_up.items() if keys is not None else ():
             if state.held is not None and offset in state.held:
                 state.held.remove(offset)
                 state.held = state.held or None
                 self.held -= 1
-                return found
-            if offset in state.failed:
-                self.unfail(stream, found, offset)
-                return found
+            elif offset in state.failed:
+                state.failed = [failed for failed in state.failed if failed != offset]
+            else:
+                continue
+            self._tidy(stream, found, state)
+            return found
         return b""
 
     def holds(self, stream: int, offset: int) -> bool:
         """Whether a record is held back."""
-        return any(
-            at == stream and state.held is not None and offset in state.held
-            for (at, _), state in self.keys.items()
+        keys = self.streams.get(stream)
+        return keys is not None and any(
+            state.held is not None and offset in state.held for state in keys.held_up.values()
         )
 
     def longest(self) -> str:
         """The key that holds back most, in words."""
-        if not self.keys:
+        states = [pair for keys in self.streams.values() for pair in keys.held_up.items()]
+        if not states:
             return ""
-        (_, key), state = max(self.keys.items(), key=lambda item: len(item[1].held or ()))
+        key, state = max(states, key=lambda pair: len(pair[1].held or ()))
         return f"key {key.decode('utf-8', 'replace')!r} holds back {len(state.held or ())} records"
 
-    def forget_offsets(self, stream: int, before: int) -> int:
-        """Held records before an offset are gone; return how many were."""
-        gone = 0
-        for (at, _), state in self.keys.items():
-            if at == stream and state.held and state.held[0] < before:
-                kept = array("Q", [offset for offset in state.held if offset >= before])
-                gone += len(state.held) - len(kept)
-                state.held = kept or None
-        self.held -= gone
+    def forget_offsets(self, stream: int, before: int) -> list[bytes]:
+        """Held records before an offset are gone; return which keys are held up still."""
+        keys = self.streams.get(stream)
+        if keys is None:
+            return []
         for place in [p for p in self.fetching if p[0] == stream and p[1] < before]:
             self.arrived(*place)
-        return gone
+        for key, state in list(keys.held_up.items()):
+            if state.held and state.held[0] < before:
+                kept = array("Q", [offset for offset in state.held if offset >= before])
+                self.held -= len(state.held) - len(kept)
+                state.held = kept or None
+                self._tidy(stream, key, state)
+        return list(keys.held_up)
+
+    def forget_stream(self, stream: int) -> None:
+        """A topic was deleted."""
+        keys = self.streams.pop(stream, None)
+        if keys is not None:
+            self.held -= sum([len(state.held or ()) for state in keys.held_up.values()])
+            for place in [p for p in self.fetching if p[0] == stream]:
+                del self.fetching[place]
 
     def purge(self) -> None:
         """Nothing waits any more; what is in members' hands stays there."""
-        for state in self.keys.values():
-            state.held = None
-            state.failed = _NONE
-            state.released = 0
-        self.held = 0
+        for keys in self.streams.values():
+            keys.held_up.clear()
         self.fetching.clear()
-        self.keys = {place: state for place, state in self.keys.items() if not state.is_idle}
+        self.held = 0
 
     def clear(self) -> None:
+        self.streams.clear()
         self.fetching.clear()
-        self.keys.clear()
         self.held = 0

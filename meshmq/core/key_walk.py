@@ -5,18 +5,24 @@ It decides and keeps the keys' books; putting records into hands is its caller's
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from meshmq import limits
-from meshmq.core.hand_out import Member, Ready
-from meshmq.core.key_order import KeyOrder, KeyState
+from meshmq.core.hand_out import Member, Ready, of_indices
+from meshmq.core.key_order import KeyOrder
 
 PATIENCE_NS = 200 * limits.MS
 """How long a member may let its keys' records wait before they are held back, so that those of
 others go on: fetching them again costs ten times what waiting does."""
 
-MayGo = Callable[[KeyOrder, KeyState, tuple[int, int], bool], bool]
-"""Whether a record that was fetched by its place goes out now."""
+STEPS = 32  # records looked at one by one where a whole run could not go on
+
+MayGo = Callable[[int, bytes, int, bool], bool]
+"""Whether a record (stream, key, offset, marked) that was fetched by its place goes out now."""
+
+Share = tuple[Member, list[int]]
 
 
 class Walk:
@@ -35,16 +41,18 @@ class Walk:
         self._max_held = max_held
         self._patient_until = now_ns - PATIENCE_NS
         self._order = order
+        self._stream = ready.batch.stream
+        self._base = ready.batch.base_offset
+        self._books = order.of(self._stream)
         self._ready = ready
         self._members = members
         self._keys = keys
         self._most = most
-        b = ready.batch
-        record_bytes = len(b.payload) / b.count
-        self._rooms = {id(m): m.room(record_bytes) for m in members}
-        self._target = max(members, key=lambda m: self._rooms[id(m)])
-        self.given: dict[int, tuple[Member, list[int]]] = {}
-        self.queued: dict[int, tuple[Member, list[int]]] = {}
+        record_bytes = len(ready.batch.payload) / ready.batch.count
+        self._rooms = {m: m.room(record_bytes) for m in members}
+        self._target = max(members, key=self._rooms.__getitem__)
+        self.given: dict[Member, list[int]] = defaultdict(list)
+        self.queued: dict[Member, list[int]] = defaultdict(list)
         self.held: list[bytes] = []
         self.put_off: list[int] = []
 
@@ -67,142 +75,177 @@ class Walk:
             runs.popleft()
         return walked
 
+    # -- as the log has it ---------------------------------------------------------------------
+
     def _run_fresh(self, index: int, count: int) -> int:
-        """Walk a run of what the log has; return how many records left it. The common case,
-        whose calls would cost as much as it does itself, stands here."""
-        states, rooms = self._order.keys, self._rooms
-        stream, given = self._ready.batch.stream, self.given
-        keys = self._keys
-        for i in range(index, index + count):
-            key = keys[i]
-            if key and self._most > 0:
-                place = (stream, key)
-                state = states.get(place)
-                member: Member | None = None
-                if state is None:
-                    if rooms[id(self._target)] > 0:
-                        member = self._target
-                        states[place] = KeyState(member, 1)
-                elif (
-                    state.member is not None
-                    and not state.queued
-                    and not state.is_held_up
-                    and rooms.get(id(state.member), 0) > 0
-                ):
-                    member = state.member
-                    state.out += 1
-                if member is not None:
-                    known = id(member)
-                    rooms[known] -= 1
-                    self._most -= 1
-                    found = given.get(known)
-                    if found is None:
-                        found = given[known] = (member, [])
-                    found[1].append(i)
-                    continue
-            if not self._fresh(i):
-                return i - index
+        """Walk a run of what the log has; return how many records left it."""
+        at, end = index, index + count
+        while at < end:
+            done = self._all_at_once(at, end)
+            at += done
+            if not done:
+                for _ in range(min(STEPS, end - at)):
+                    if not self._fresh(at):
+                        return at - index
+                    at += 1
         return count
+
+    def _all_at_once(self, at: int, end: int) -> int:
+        """Of a run, take as many as need no second look; return how many.
+
+        They go where their key is bound to, the others to the member with most room. Whoever has
+        no room left ends it, as does a key that has none.
+        """
+        books, rooms = self._books, self._rooms
+        end = min(end, at + self._most)
+        keys = self._keys[at:end]
+        if not keys or b"" in keys:
+            return 0
+        held_up: list[int] = []
+        if books.held_up and not books.held_up.keys().isdisjoint(keys):
+            held_up = [i for i, key in enumerate(keys, at) if key in books.held_up]
+            if self._order.held + len(held_up) > self._max_held:
+                return 0
+        free: Sequence[int]
+        shares: dict[Member, Sequence[int]] = {}
+        if books.member.keys().isdisjoint(keys):
+            free = range(at, end)
+        else:
+            found: dict[Member | None, list[int]] = defaultdict(list)
+            for i, member in enumerate(map(books.member.get, keys), at):
+                found[member].append(i)
+            free = found.pop(None, ())
+            shares = {member: some for member, some in found.items() if member is not None}
+        if held_up:
+            apart = set(held_up)
+            free = [i for i in free if i not in apart]
+            shares = {m: [i for i in some if i not in apart] for m, some in shares.items()}
+        # Where somebody's room ends: nothing behind it may go before what waits there.
+        for member, some in shares.items():
+            fits = self._fits(member)
+            if len(some) > fits:
+                end = min(end, some[fits])
+        if free:
+            if rooms[self._target] <= 0:
+                self._target = max(self._members, key=rooms.__getitem__)
+            target, own = self._target, shares.get(self._target)
+            shares[target] = mine = sorted([*free, *own]) if own else free
+            room = self._room(target)
+            if len(mine) > room:
+                end = min(end, mine[room])
+        if end <= at:
+            return 0
+        for member, some in shares.items():
+            self._give_many(member, some, end)
+        for i in held_up[: bisect_left(held_up, end)]:
+            self._put_off(self._keys[i], self._base + i)
+        return end - at
+
+    def _room(self, member: Member) -> int:
+        """How many records a member can get now: none before what is queued for it."""
+        is_behind = member.pending or member in self.queued
+        return 0 if is_behind else max(0, self._rooms.get(member, 0))
+
+    def _fits(self, member: Member) -> int:
+        """How many records a member can get or have queued for it."""
+        if member not in self._rooms:
+            return 0
+        waiting = member.pending_count + len(self.queued.get(member, ()))
+        return self._room(member) + max(0, member.prefetch_records - waiting)
+
+    def _give_many(self, member: Member, indices: Sequence[int], end: int) -> None:
+        """Those before ``end``: into its hands, and what it has no room for is queued."""
+        if indices and indices[-1] >= end:
+            indices = indices[: bisect_left(indices, end)]
+        if not indices:
+            return
+        self._books.bind(of_indices(self._keys, indices), member)
+        room = self._room(member)
+        now = indices[:room]
+        if now:
+            self.given[member] += now
+            self._rooms[member] -= len(now)
+            self._most -= len(now)
+        if len(now) < len(indices):
+            self.queued[member] += indices[room:]
 
     def _fresh(self, i: int) -> bool:
         """One record as the log has it; False if it must wait where it is."""
         key = self._keys[i]
         if not key:
-            return self._to_target(i, None)
-        ready, order = self._ready, self._order
-        place = (ready.batch.stream, key)
-        state = order.keys.get(place)
-        if state is None:
-            state = KeyState()
-            if not self._to_target(i, state):
-                return False
-            order.keys[place] = state
-            return True
-        offset = ready.batch.base_offset + i
-        if state.is_held_up:
-            return self._hold(state, offset)
-        member = state.member
+            return self._to_target(i, key)
+        offset = self._base + i
+        if key in self._books.held_up:
+            return self._hold(key, offset)
+        member = self._books.member.get(key)
         if member is None:
-            return self._to_target(i, state)
-        known = id(member)
-        if state.queued or self._rooms.get(known, 0) <= 0 or self._most <= 0:
-            mine = self.queued.get(known)
-            waiting = member.pending_count + (len(mine[1]) if mine is not None else 0)
-            if known not in self._rooms:
-                return self._hold(state, offset)
-            if waiting >= member.prefetch_records:
+            return self._to_target(i, key)
+        if member not in self._rooms:
+            return self._hold(key, offset)
+        queued = self.queued.get(member)
+        if member.pending or queued or self._rooms[member] <= 0 or self._most <= 0:
+            # Behind what is queued for it, which may be of this key.
+            if member.pending_count + len(queued or ()) >= member.prefetch_records:
                 if not member.pending or member.pending[0][2] > self._patient_until:
                     return False
-                return self._hold(state, offset)
-            if mine is None:
-                mine = self.queued[known] = (member, [])
-            mine[1].append(i)
-            state.queued += 1
+                return self._hold(key, offset)
+            self.queued[member].append(i)
+            self._books.bind((key,), member)
             return True
-        self._to(member, i, state)
+        self._to(member, i, key)
         return True
+
+    # -- fetched again -------------------------------------------------------------------------
 
     def _again(self, i: int, may_go: MayGo) -> bool:
         """One record that was fetched by its offset."""
         key = self._keys[i]
-        ready = self._ready
-        if not key:
-            return self._to_target(i, None)
-        place = (ready.batch.stream, key)
-        state = self._order.keys.get(place)
-        if state is None:
-            state = KeyState()
-            if not self._to_target(i, state):
-                return False
-            self._order.keys[place] = state
-            return True
+        books, marked = self._books, self._ready.marked
+        if not key or not (key in books.member or key in books.held_up):
+            return self._to_target(i, key)
         if self._most <= 0 or max(self._rooms.values()) <= 0:
             return False
-        offset = ready.batch.base_offset + i
-        if not may_go(self._order, state, (place[0], offset), ready.marked):
+        offset = self._base + i
+        if not may_go(self._stream, key, offset, marked):
             self.put_off.append(offset)
             self.held.append(key)
             return True
-        # One that failed goes to anybody: nothing of its key is in flight.
-        member = None if ready.marked else state.member
-        if member is not None and self._rooms.get(id(member), 0) <= 0:
-            self._put_off(state, offset)
+        # One that failed goes to anybody: nothing of its key is bound.
+        member = None if marked else books.member.get(key)
+        if member is not None and self._rooms.get(member, 0) <= 0:
+            self._put_off(key, offset)
             self.held.append(key)
             return True
-        if ready.marked:
-            state.failed = [o for o in state.failed if o != offset]
+        if marked:
+            self._order.unfail(self._stream, key, offset)
         if member is not None:
-            self._to(member, i, state)
+            self._to(member, i, key)
             return True
-        return self._to_target(i, state)
+        return self._to_target(i, key)
 
-    def _hold(self, state: KeyState, offset: int) -> bool:
+    def _hold(self, key: bytes, offset: int) -> bool:
         """Hold a record back, unless as many are as may be."""
         if self._order.held >= self._max_held:
             return False
-        self._put_off(state, offset)
+        self._put_off(key, offset)
         return True
 
-    def _put_off(self, state: KeyState, offset: int) -> None:
-        self._order.hold(state, offset)
+    def _put_off(self, key: bytes, offset: int) -> None:
+        self._order.hold(self._stream, key, offset)
         self.put_off.append(offset)
 
-    def _to_target(self, i: int, state: KeyState | None) -> bool:
+    def _to_target(self, i: int, key: bytes) -> bool:
         rooms = self._rooms
-        if rooms[id(self._target)] <= 0:
-            self._target = max(self._members, key=lambda m: rooms[id(m)])
-        if rooms[id(self._target)] <= 0 or self._most <= 0:
+        if rooms[self._target] <= 0:
+            self._target = max(self._members, key=rooms.__getitem__)
+        if rooms[self._target] <= 0 or self._most <= 0:
             return False
-        self._to(self._target, i, state)
+        self._to(self._target, i, key)
         return True
 
-    def _to(self, member: Member, i: int, state: KeyState | None) -> None:
-        if state is not None:
-            state.member = member
-            state.out += 1
-        self._rooms[id(member)] -= 1
+    def _to(self, member: Member, i: int, key: bytes) -> None:
+        if key:
+            self._books.bind((key,), member)
+        self._rooms[member] -= 1
         self._most -= 1
-        found = self.given.get(id(member))
-        if found is None:
-            found = self.given[id(member)] = (member, [])
-        found[1].append(i)
+        self.given[member].append(i)

@@ -291,7 +291,6 @@ class Members:
             if not bits:
                 return
         if row.kind == ACK:
-            h.acked += h.runs(bits)
             group.ack(h, bits)
             if not h.left:
                 self._remember(h)

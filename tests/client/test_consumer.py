@@ -149,15 +149,22 @@ def test_a_job_knows_what_it_is(mesh, node):
     assert "attempt=2" in repr(one)
 
 
-def test_of_a_batch_only_what_was_handed_out_is_shown(mesh, node, channel):
+@pytest.mark.parametrize(
+    ("offsets", "is_cut"),
+    [((10, 11), False), ((10, 11), True), ((10, 12), False), ((10, 12), True)],
+)
+def test_of_a_batch_only_what_was_handed_out_is_shown(mesh, node, channel, offsets, is_cut):
     worker = mesh.work("jobs")
-    row, data = node.row(b"a", b"b", b"c", b"d", keys=[b"1", b"2", b"3", b"4"], first=9)
-    row = row._replace(count=2, skip=1, first=10)
+    batch = {9: b"a", 10: b"b", 11: b"c", 12: b"d"}
+    held = {o: v for o, v in batch.items() if o in offsets or not is_cut}
+    row, data = node.row(*held.values(), keys=[b"k" + v for v in held.values()], first=9)
+    told = offsets if offsets == (10, 12) else ()
+    row = row._replace(count=2, skip=1, first=10, offsets=told)
     channel.say(Consumed(worker.member.id))
     channel.say(type(node.hand_out(1, b"z"))(worker.member.id, (row,), data))
     found = worker.fetch(10, timeout=0)
     assert [(m.value, m.key, m.offset, m.position.index) for m in found] == [
-        (b"b", b"2", 10, 1), (b"c", b"3", 11, 2),
+        (batch[o], b"k" + batch[o], o, o - 9) for o in offsets
     ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from array import array
 from collections import OrderedDict
+from itertools import accumulate
 from typing import get_args
 
 import pytest
@@ -71,10 +72,16 @@ def hand_outs(draw):
     rows, payload = [], b""
     for data in draw(st.lists(blobs, max_size=5)):
         count, skip, more = draw(st.integers(0, 9)), draw(st.integers(0, 9)), draw(u8)
-        offsets = draw(st.just(()) | st.lists(u64, min_size=count, max_size=count).map(tuple))
+        first = draw(st.integers(0, 2**60))
+        rising = st.lists(st.integers(1, 20), min_size=count, max_size=count)
+        offsets = tuple(accumulate(draw(st.just([]) | rising), initial=first))[:count]
+        if len(offsets) < count:
+            offsets = ()
+        end = offsets[-1] - first + 1 if offsets else count
         rows.append(
             frames.HandOutRow(
-                draw(texts), draw(u64), draw(u64), count, skip, skip + count + more, len(data),
+                draw(texts), draw(u64), first, count, skip,
+                draw(st.sampled_from([count, skip + end + more])), len(data),
                 draw(u32), draw(i64), draw(u64), draw(u32), draw(u16), draw(flags), offsets,
             )
         )  # fmt: skip

@@ -149,7 +149,8 @@ class GroupBench(NodeBench):
                 records = codec.decode_batch(frame.payload[at : at + row.length], row.held)
                 at += row.length
                 found += [
-                    (records.values[row.skip + i], row.number, i, row) for i in range(row.count)
+                    (records.values[place], row.number, i, row)
+                    for i, place in enumerate(row.places())
                 ]
         return found
 

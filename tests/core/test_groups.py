@@ -399,6 +399,22 @@ def test_a_key_stays_with_its_member_while_something_of_it_is_in_flight(bench):
     assert (mine == []) != (theirs == [])
 
 
+def test_records_of_a_batch_that_go_to_different_members_say_where_they_lie(bench):
+    others(bench)
+    bench.consume("g", "a", order="key", prefetch=2)
+    bench.put("a", b"j1", keys=[b"j"])
+    bench.consume("g", "a", order="key", prefetch=50, link=OTHER_LINK)
+    bench.put("a", b"j2", b"k1", b"l1", b"j3", b"m1", keys=[b"j", b"k", b"l", b"j", b"m"])
+    (j1, j2), theirs = bench.got(), bench.got(OTHER_LINK)
+    assert (j1[0], j2[0]) == (b"j1", b"j2")
+    assert [v for v, *_ in theirs] == [b"k1", b"l1", b"m1"]
+    row = theirs[0][3]
+    assert (row.offsets, row.skip, row.held) == ((2, 3, 5), 1, 5)
+    bench.ack(j1, j2)
+    (j3,) = bench.got()
+    assert (j3[0], j3[3].first, j3[3].skip, j3[3].held) == (b"j3", 4, 3, 1)
+
+
 def test_what_was_taken_back_of_a_key_comes_before_what_nobody_had(bench):
     bench.consume("g", "a", order="key", prefetch=2)
     bench.put("a", b"j1", b"k1", keys=[b"j", b"k"])
@@ -464,6 +480,26 @@ def test_so_much_may_be_held_and_then_the_group_stops_and_says_why(bench):
             bench.ack(*got)
         bench.wait(MS)
     assert seen == [b"1", b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_where_the_group_is_stopped_a_failed_record_waits_for_older_ones_not_read_again_yet(bench):
+    """Seed 203 of the groups' world."""
+    bench.consume("g", "a", order="key", prefetch=2, max_held=1)
+    bench.put("a", b"1", b"2", keys=[b"k", b"k"])
+    _, two = bench.got()
+    bench.nack(two, delay_s=5)
+    bench.crash()
+    bench.join()
+    bench.consume("g", "a", order="key", prefetch=2, max_held=1)
+    assert bench.show("g")["state"] == "stopped"
+    seen = []
+    for _ in range(30):
+        bench.wait(SECOND)
+        got = bench.got()
+        seen += [v for v, *_ in got]
+        if got:
+            bench.ack(*got)
+    assert seen == [b"1", b"2"]
 
 
 def test_what_was_handed_out_before_a_kill_is_doubtful_though_its_key_held_it_back(bench):
@@ -576,6 +612,19 @@ def test_a_job_whose_time_to_live_is_over_is_dropped_and_counted(bench):
     assert bench.show("q")["expired_jobs"] == 1
 
 
+def test_a_job_whose_time_is_over_while_it_waits_for_its_keys_member_is_dropped_too(bench):
+    queue(bench, order="key")
+    bench.consume("q", kind="queue", order="key", prefetch=1)
+    bench.put("q", b"k1", keys=[b"k"])
+    (k1,) = bench.got()
+    bench.put("q", b"k2", keys=[b"k"], expires_ms=wall_ms(bench, 5))
+    bench.put("q", b"k3", keys=[b"k"])
+    bench.wait(6 * SECOND)
+    bench.ack(k1)
+    assert bench.values() == [b"k3"]
+    assert bench.show("q")["expired_jobs"] == 1
+
+
 def test_a_job_that_the_queue_has_is_not_stored_again_even_after_a_restart(bench):
     queue(bench)
     bench.put("q", b"1", dedup=b"d" * 16)
@@ -647,6 +696,24 @@ def test_a_job_that_waits_for_room_at_its_keys_member_can_be_cancelled_and_moved
     bench.ack(k4)
     bench.wait(6 * SECOND)
     assert bench.values() == ([b"k3"] if verb == "reschedule" else [])
+
+
+def test_a_moved_job_waits_for_older_ones_of_its_key_that_were_not_looked_at_yet(bench):
+    """Seeds 447 and 454 of the groups' world."""
+    queue(bench, order="key")
+    bench.consume("q", kind="queue", order="key", prefetch=1)
+    bench.put("q", b"j1", keys=[b"j"])
+    bench.put("q", b"k1", b"k2", keys=[b"k", b"k"])
+    (j1,) = bench.got()
+    bench.done("queue.reschedule", queue="q", job=job("m", 2), due_ms=0)
+    bench.wait(MS)
+    assert bench.got() == []
+    bench.ack(j1)
+    (k1,) = bench.got()
+    assert k1[0] == b"k1"
+    bench.ack(k1)
+    bench.wait(MS)
+    assert bench.values() == [b"k2"]
 
 
 def test_purge_leaves_what_is_in_hands(bench):

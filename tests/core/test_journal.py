@@ -30,7 +30,7 @@ runs = st.tuples(
     st.integers(0, 4 * CHUNK), st.sampled_from([1, 2, 7, 300, CHUNK, CHUNK + 1, 2 * CHUNK])
 )
 steps = st.lists(
-    st.tuples(st.sampled_from(["add", "add", "at floor", "floor", "discard"]), runs), max_size=30
+    st.tuples(st.sampled_from(["add", "many", "at floor", "floor", "discard"]), runs), max_size=30
 )
 
 
@@ -47,6 +47,10 @@ def test_an_offset_set_is_a_set_of_offsets(todo):
             found.discard(first, count)
             plain -= set(range(first, first + count))
             continue
+        elif what == "many":
+            many = [(first, count), *[(first + count + 3 * i, 1 + i % 3) for i in range(1, 60)]]
+            new = found.add_runs(many)
+            added = {o for f, n in many for o in range(f, f + n)} - plain
         else:
             first = found.floor if what == "at floor" else first
             new = found.add(first, count)
