@@ -15,6 +15,8 @@ It knows nothing of frames' order or links' ends: core/groups.py brings what mem
 
 from __future__ import annotations
 
+from collections import deque
+
 from meshmq.core.group_hands import Hands
 from meshmq.core.group_waiting import DELAYED
 from meshmq.core.journal import MOVED, REJECTED, Mark
@@ -53,6 +55,7 @@ class Group(Hands):
         elif self._is_delayed(stream, offset):
             self.delayed -= 1
         self._again_set.pop((stream, offset), None)
+        self._take_from_ready(stream, offset)
         priority = old.priority if old else 0
         mark = (old or Mark(0, 0))._replace(due_ms=due_ms, flags=MOVED, priority=priority)
         self.set_mark(stream, offset, mark)
@@ -83,23 +86,6 @@ class Group(Hands):
             ):
                 self.drop_pending(member)
 
-    def _is_due(self, stream: int, offset: int) -> bool:
-        """Whether a record has left the schedule: it is looked for, ready, held or in hands."""
-        if (stream, offset) in self._again_set or (stream, offset) in self._blocked:
-            return True
-        for queue in self.ready.values():
-            for ready in queue:
-                if ready.is_fetched and ready.batch.stream == stream:
-                    index = offset - ready.batch.base_offset
-                    if any(i <= index < i + n for i, n in ready.runs):
-                        return True
-        if self.by_key is not None and self.by_key.holds(stream, offset):
-            return True
-        return self._is_in_hands(stream, offset)
-
-    def _is_in_hands(self, stream: int, offset: int) -> bool:
-        return any(h.has(stream, offset) for h in self.hand_outs.values())
-
     def _is_delayed(self, stream: int, offset: int) -> bool:
         delayed = next((s for s in self.sources if s.index == DELAYED), None)
         return (
@@ -108,6 +94,17 @@ class Group(Hands):
             and offset < delayed.seen.get(stream, 0)
             and not self._is_due(stream, offset)
         )
+
+    def _take_from_ready(self, stream: int, offset: int) -> None:
+        """What was fetched of it is not handed out."""
+        for ready in [r for queue in self.ready.values() for r in queue if r.is_fetched]:
+            at = offset - ready.batch.base_offset
+            if ready.batch.stream == stream and 0 <= at < ready.batch.count:
+                parts: list[tuple[int, int]] = []
+                for i, n in ready.runs:
+                    begin = max(i, at + 1)
+                    parts += [(i, min(n, at - i)), (begin, i + n - begin)]
+                ready.runs = deque([part for part in parts if part[1] > 0])
 
     def forget_stream(self, stream: int) -> None:
         """A topic was deleted."""

@@ -207,6 +207,8 @@ class Waiting(Journaling):
             if mark.due_ms != due_ms or mark.flags & REJECTED or (stream, offset) in self.adopted:
                 return
             is_moved = bool(mark.flags & MOVED)
+            if is_moved and (self._is_due(stream, offset) or offset in self._early.get(stream, ())):
+                return  # it was given this time twice
             if (mark.key or is_moved) and offset >= self._walked_to(stream, is_moved):
                 heapq.heappush(self._early.setdefault(stream, []), offset)
                 if mark.key:
@@ -221,6 +223,23 @@ class Waiting(Journaling):
                 self._undue.discard((stream, offset))
                 return
         self._push_again(stream, offset, priority)
+
+    def _is_due(self, stream: int, offset: int) -> bool:
+        """Whether a record has left the schedule: it is looked for, ready, held or in hands."""
+        if (stream, offset) in self._again_set or (stream, offset) in self._blocked:
+            return True
+        for queue in self.ready.values():
+            for ready in queue:
+                if ready.is_fetched and ready.batch.stream == stream:
+                    index = offset - ready.batch.base_offset
+                    if any(i <= index < i + n for i, n in ready.runs):
+                        return True
+        if self.by_key is not None and self.by_key.holds(stream, offset):
+            return True
+        return self._is_in_hands(stream, offset)
+
+    def _is_in_hands(self, stream: int, offset: int) -> bool:
+        return any(h.has(stream, offset) for h in self.hand_outs.values())
 
     def _walked_to(self, stream: int, is_moved: bool = False) -> int:
         """In a group in order of keys, up to where the log was walked since the node's start:

@@ -63,7 +63,8 @@ class Case:
         fails, fails_max: deliveries that failed for certain; that may have.
         wait_ms: not before; ``wait_sure`` whether that survives a kill.
         loose: it failed with an earlier record of its key.
-        acks: accepted, over its life. ``ends``: why deliveries ended.
+        acks_plain: accepted, over its life, but for those in transactions.
+        settled_by: what was said of it last.
     """
 
     status: str = OPEN
@@ -80,6 +81,7 @@ class Case:
     may_die: bool = False
     acks_plain: int = 0
     given: int = 0
+    settled_by: Pending | None = None
 
 
 class Pending(NamedTuple):
@@ -91,6 +93,7 @@ class Pending(NamedTuple):
     case: Case | None  # None: not the member's
     hold: Hold | None
     lapsed: bool
+    deadline: int = 0  # of the hold
     in_transaction: bool = False
 
 

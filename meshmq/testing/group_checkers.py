@@ -144,7 +144,7 @@ def dead_letters(world: GroupWorld) -> Iterator[str]:
 def _dead_count(world: GroupWorld, group: str, most: int) -> Iterator[str]:
     assert world.node is not None
     found = world.node.groups.by_name.get(group)
-    if found is not None and not world.unrest and not world.referee.seeks[group]:
+    if found is not None and not (world.unrest or world.referee.seeks[group] or world.flips):
         dead = dead_count(found, world.node.topics.by_name.get(dead_letters_of(group)))
         topic = dead_letters_of(group)
         retries = _letters(world, retries_of(group))

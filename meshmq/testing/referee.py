@@ -187,7 +187,8 @@ class Referee(Cases):
                 if case.hold is not hold:
                     case = None
             lapsed = case is not None and self._lapsed(case, (topic, offset), hold.group)  # type: ignore[union-attr]
-            found.append(Pending(row, index, offset, case, hold, lapsed))
+            deadline = hold.deadlines.get(offset, 0) if hold is not None else 0
+            found.append(Pending(row, index, offset, case, hold, lapsed, deadline))
         return found
 
     def _on_settle(self, link: bytes, body: Settle) -> None:
@@ -211,6 +212,7 @@ class Referee(Cases):
             return
         self._end_hold(hold, [p.offset], begun=row.kind != RETURN)
         case.excuse = "late" if p.lapsed else ""
+        case.settled_by = p
         if row.kind == ACK:
             case.status, case.is_sure = ACKED, False
             case.acks_plain += not p.in_transaction
@@ -244,6 +246,11 @@ class Referee(Cases):
                 assert p.case is not None
                 assert p.hold is not None
                 self._apply(p, p.hold, p.case)
+                if self.world.full_count:
+                    # A full disk refuses it; its time may be over before that is told.
+                    p.case.excuse = p.case.excuse or "refused"
+                    p.case.fails_max += 1
+                    p.case.may_die = True
         self._transactions[link, body.id] = pending
 
     def _on_command(self, link: bytes, body: Command) -> None:
@@ -395,6 +402,8 @@ class Referee(Cases):
             held_by = other.hold
             if other.status != OPEN or other.excuse == PURGED or other.may_die:
                 continue
+            if self.is_damaged(self.log[place[0], offset]):
+                continue  # the node has given it up, whoever has it
             if held_by is None:
                 # Delayed jobs come when they are due.
                 is_late = place[0].startswith("$delayed.") or (place[0], offset) in self.world.moved
@@ -587,14 +596,15 @@ class Referee(Cases):
 
     def _take_back(self, p: Pending, hold: Hold, case: Case) -> None:
         """A transaction was refused: its record is still in the member's hands, or was not."""
-        if hold.is_lost:
+        if hold.is_lost or case.settled_by is not p:
             return
         if case.status == ACKED and not case.is_sure and case.hold is None:
             case.status = OPEN
-            case.hold = hold
-            case.lapsed = True
-            hold.deadlines[p.offset] = self._now + hold.timeout_ns
-            self.holds[hold.group, hold.number] = hold
+            if p.deadline > self._now:
+                case.hold = hold
+                case.lapsed = True
+                hold.deadlines[p.offset] = p.deadline
+                self.holds[hold.group, hold.number] = hold
 
     def _on_result(self, link: bytes, body: Result) -> None:
         verb, arguments = self._commands.pop((link, body.id), ("", {}))

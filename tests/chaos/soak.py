@@ -38,11 +38,21 @@ QUIET_SECONDS = 5.0  # what lay waiting after one is worked off by then
 RAW_SECONDS_MAX = 60.0  # of each of the two turns of the disk alone
 
 WRITER = """
-import json, sys, time, meshmq
+import json, queue, sys, threading, time, meshmq
 url, topic, rate, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 from tests.chaos.soak import BATCH, VALUE
+sampled, delays = queue.SimpleQueue(), []
+def wait():
+    # Beside the loop that publishes: who waits must not hold up what is due.
+    while (sample := sampled.get()) is not None:
+        due, receipts = sample
+        receipts.wait(60)
+        now = time.monotonic()
+        delays.append((now, now - due))
+waiter = threading.Thread(target=wait)
+waiter.start()
 with meshmq.connect(url, timeout=60) as mesh:
-    begin, n, delays = time.monotonic(), 0, []
+    begin, n = time.monotonic(), 0
     while (now := time.monotonic()) < begin + seconds:
         due = begin + n / rate if rate else now
         if due > now:
@@ -52,11 +62,11 @@ with meshmq.connect(url, timeout=60) as mesh:
         )
         n += BATCH
         if rate and n % (BATCH * 20) == 0:
-            receipts.wait(60)
-            now = time.monotonic()
-            delays.append((now, now - max(due, begin)))
+            sampled.put((due, receipts))
     mesh.flush(120)
     took = time.monotonic() - begin
+    sampled.put(None)
+    waiter.join()
 print(json.dumps({"count": n, "took": took, "delays": delays}))
 """
 

@@ -698,6 +698,22 @@ def test_a_job_that_waits_for_room_at_its_keys_member_can_be_cancelled_and_moved
     assert bench.values() == ([b"k3"] if verb == "reschedule" else [])
 
 
+@pytest.mark.parametrize("order", ["any", "key"])
+def test_a_job_that_is_given_one_time_twice_comes_once(bench, order):
+    """Seed 92 of the groups' world."""
+    queue(bench, order=order)
+    bench.put("q", b"1", keys=[b"k"])
+    when, other = wall_ms(bench, 5), wall_ms(bench, 4)
+    for due_ms in (when, other, when, when):
+        bench.done("queue.reschedule", queue="q", job=job("m", 0), due_ms=due_ms)
+    bench.consume("q", kind="queue", order=order)
+    bench.wait(6 * SECOND)
+    (one,) = bench.got()
+    assert bench.show("q")["retrying"] == 0
+    bench.ack(one)
+    assert bench.show("q")["records"] == 0
+
+
 def test_a_moved_job_waits_for_older_ones_of_its_key_that_were_not_looked_at_yet(bench):
     """Seeds 447 and 454 of the groups' world."""
     queue(bench, order="key")
