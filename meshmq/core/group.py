@@ -157,6 +157,13 @@ class Group(Hands):
             return max(0, end - first)
         return max(0, end - max(first, settled.floor) - settled.above)
 
+    def note_trims(self) -> None:
+        """What the log lost before the node's start, and no delta tells."""
+        for stream in {s for source in self.sources for s in self.feed.streams_of(source)}:
+            first = self.topics.by_stream[stream].first_offset
+            if first:
+                self.on_trim(stream, first)
+
     def on_trim(self, stream: int, before: int) -> None:
         """Records before an offset are gone from the log."""
         settled = self.state.settled(stream)

@@ -119,6 +119,8 @@ class Groups:
         if state.settings.kind == QUEUE:
             for lane in lanes_of(name):
                 self.lanes[lane] = group
+        if not is_new:
+            group.note_trims()
         group.recount()
         group.open()
         self._survey(group, None)

@@ -65,6 +65,7 @@ class Case:
         loose: it failed with an earlier record of its key.
         acks_plain: accepted, over its life, but for those in transactions.
         settled_by: what was said of it last.
+        maybe_cancelled: the answer to a cancel was lost.
     """
 
     status: str = OPEN
@@ -82,6 +83,7 @@ class Case:
     acks_plain: int = 0
     given: int = 0
     settled_by: Pending | None = None
+    maybe_cancelled: bool = False
 
 
 class Pending(NamedTuple):

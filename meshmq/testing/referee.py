@@ -231,7 +231,9 @@ class Referee(Cases):
                     wish = self.world.wishes[hold.group]
                     delay = int(0.8 * min(wish["backoff_ns"] << (hold.attempt - 1),
                                           wish["backoff_max_ns"])) - limits.MS  # fmt: skip
-                case.wait_ms, case.wait_sure = self._wall_ms + delay // limits.MS, False
+                # Its time may have been over before it said so.
+                wait_ms = 0 if p.lapsed else self._wall_ms + delay // limits.MS
+                case.wait_ms, case.wait_sure = wait_ms, False
 
     def _on_transact(self, link: bytes, body: Transact) -> None:
         pending: list[Pending] = []
@@ -606,14 +608,22 @@ class Referee(Cases):
                 hold.deadlines[p.offset] = p.deadline
                 self.holds[hold.group, hold.number] = hold
 
+    def _job_case(self, arguments: dict[str, Any]) -> Case:
+        """Of the job that a command is about."""
+        job, queue = JobId.parse(arguments["job"]), arguments["queue"]
+        return self.case(queue, (job.topic(queue), job.offset))
+
     def _on_result(self, link: bytes, body: Result) -> None:
         verb, arguments = self._commands.pop((link, body.id), ("", {}))
+        if verb == "queue.cancel" and body.code:
+            case = self._job_case(arguments)
+            if case.maybe_cancelled and case.status == OPEN and case.hold is None:
+                case.status = CANCELLED  # the repeat of one that was done
         if body.code or not verb:
             return
         name = arguments.get("group") or arguments.get("queue") or ""
         if verb in ("queue.cancel", "queue.reschedule"):
-            job = JobId.parse(arguments["job"])
-            case = self.case(name, (job.topic(name), job.offset))
+            case = self._job_case(arguments)
             if verb == "queue.cancel":
                 case.status, case.is_sure = CANCELLED, True
             else:
@@ -631,6 +641,9 @@ class Referee(Cases):
         """The node gave a session up."""
         for key in [k for k in self.members if k[0] == link]:
             del self.members[key]
+        for verb, arguments in [c for key, c in self._commands.items() if key[0] == link]:
+            if verb == "queue.cancel":
+                self._job_case(arguments).maybe_cancelled = True
         for hold in self.holds.values():
             if hold.link == link and hold.orphan_until is None:
                 hold.orphan_until = self._now + limits.ORPHANED_NS

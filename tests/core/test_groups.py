@@ -860,6 +860,24 @@ def test_a_group_that_retention_overtakes_moves_on_and_counts_the_loss(bench):
     assert got[0][0] == b"3"
 
 
+def test_what_retention_took_before_a_kill_is_not_counted_down_twice(bench):
+    """Seed 530 of the groups' world."""
+    from meshmq.core.events import RetentionPlanned
+
+    bench.consume("g", "a", prefetch=1)
+    bench.put("a", b"1", b"2", b"3", b"4")
+    bench.put("a", b"5", b"6")
+    stream = bench.node.topics.by_name["a"].entry.stream
+    bench.handle(RetentionPlanned(((stream, 3),)))
+    bench.sync()  # the trim is on disk, and what the group says of it is not
+    bench.crash()
+    bench.join()
+    bench.consume("g", "a")
+    bench.wait(20 * SECOND)
+    shown = bench.show("g")
+    assert (shown["records"], shown["in_flight"], shown["overtaken"]) == (3, 3, 3)
+
+
 def test_a_deleted_group_is_told_to_its_members_and_leaves_nothing(bench):
     bench.consume("g", "a")
     bench.put("a", b"1")
