@@ -121,6 +121,7 @@ class Group(Hands):
         self._early.pop(stream, None)
         self._owed.pop(stream, None)
         self._unread = {k for k in self._unread if k[0] != stream}
+        self._blocked = {k for k in self._blocked if k[0] != stream}
         for key in [k for k in self._again_set if k[0] == stream]:
             del self._again_set[key]
         for source in self.sources:
@@ -178,6 +179,7 @@ class Group(Hands):
                 self.forget(*key)
         self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
         self._unread = {k for k in self._unread if k[0] != stream or k[1] >= before}
+        self._blocked = {k for k in self._blocked if k[0] != stream or k[1] >= before}
         if self.by_key is not None:
             self._release_keys(stream, self.by_key.forget_offsets(stream, before))
 

@@ -186,11 +186,14 @@ class Cases:
             c.hold is not None
             and c.hold.link == hold.link
             and (c.hold.deadlines.get(offset, 0) <= self._now)
-            for offset, c in self._earlier(group, place)
+            for offset, c in self._earlier(group, place, is_all=True)
         )
 
-    def _earlier(self, group: str, place: Place) -> Iterator[tuple[int, Case]]:
-        """Records of the same key before this one, as far as the group may have to do with."""
+    def _earlier(
+        self, group: str, place: Place, is_all: bool = False
+    ) -> Iterator[tuple[int, Case]]:
+        """Records of the same key before this one, as far as the group may have to do with;
+        ``is_all``: what retention took from somebody's hands, too."""
         topic, offset = place
         stored = self.log.get(place)
         if stored is None or not stored.key:
@@ -200,7 +203,7 @@ class Cases:
         for other in self.by_key.get((topic, stored.key), ()):
             if other >= offset:
                 return
-            if other >= floor:
+            if other >= floor or is_all:
                 yield other, self.case(group, (topic, other))
 
     def _later(self, group: str, place: Place) -> Iterator[Case]:

@@ -437,7 +437,10 @@ class Referee(Cases):
                 case = self.case(member.group, place)
                 if case.hold is not hold:
                     continue
-                if not self._lapsed(case, place, member.group):
+                # A seek by time reads the log first; what goes out meanwhile is taken back.
+                if member.group not in self.loose_seek and not self._lapsed(
+                    case, place, member.group
+                ):
                     self.fault(member.group, place, "is taken back without a cause")
                 if hold.is_claimed:
                     member.taken_back.add((row.number, offset))
@@ -581,6 +584,8 @@ class Referee(Cases):
                 else:
                     case.hold = hold
                     hold.deadlines.setdefault(offset, member.joined_ns + member.timeout_ns)
+                    if self.seeks[member.group]:  # it was handed out before that, and counts on
+                        case.fails_max = max(case.fails_max, attempt - 1)
 
     def _on_transacted(self, link: bytes, body: Transacted) -> None:
         for p in self._transactions.pop((link, body.id), ()):
