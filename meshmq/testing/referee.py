@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meshmq import limits
 from meshmq.core.journal import REJECTED
@@ -39,26 +39,24 @@ from meshmq.frames import (
     Transact,
     Transacted,
 )
-from meshmq.names import JobId
 from meshmq.testing.cases import (
     ACKED,
-    CANCELLED,
     DEAD,
     OPEN,
     PURGED,
     Case,
-    Cases,
     Hold,
     Membership,
     Pending,
     Place,
 )
+from meshmq.testing.commands import Commands
 
 if TYPE_CHECKING:
     from meshmq.core.journal import GroupState
 
 
-class Referee(Cases):
+class Referee(Commands):
     """See the module's header."""
 
     # -- what the node's sessions accept ------------------------------------------------------
@@ -77,7 +75,7 @@ class Referee(Cases):
             case Transact():
                 self._on_transact(link, body)
             case Command():
-                self._on_command(link, body)
+                self.on_command(link, body)
             case _:
                 pass
 
@@ -96,16 +94,6 @@ class Referee(Cases):
                 case.begun = case.begun and begun
         if not hold.deadlines:
             self.holds.pop((hold.group, hold.number), None)
-
-    def note_group(self, name: str, arguments: dict[str, Any]) -> None:
-        """A group is asked for: where it is made now, it may begin behind what is there."""
-        node = self.world.node
-        assert node is not None
-        if name in node.groups.by_name:
-            return
-        if arguments.get("start") == "new":
-            for topic, t in node.topics.by_name.items():
-                self.floors[name, topic] = t.next_offset
 
     def _on_consume(self, link: bytes, instance: bytes, body: Consume) -> None:
         group = body.group
@@ -255,54 +243,6 @@ class Referee(Cases):
                     p.case.may_die = True
         self._transactions[link, body.id] = pending
 
-    def _on_command(self, link: bytes, body: Command) -> None:
-        arguments = json.loads(body.arguments)
-        self._commands[link, body.id] = body.verb, arguments
-        name = arguments.get("group") or arguments.get("queue") or ""
-        match body.verb:
-            case "group.create":
-                self.note_group(name, arguments)
-            case "group.seek":
-                self._seek(name, arguments.get("start"))
-            case "queue.purge":
-                for place in self._places(name):
-                    case = self.case(name, place)
-                    # What is claimed may be in nobody's hands: its claim is not answered yet.
-                    if case.status == OPEN and (case.hold is None or case.hold.is_claimed):
-                        case.excuse = PURGED
-            case "dlq.purge":
-                offsets = {o for first, n in arguments["ranges"] for o in range(first, first + n)}
-                self.dropped.setdefault(name, set()).update(offsets)
-            case "queue.reschedule":
-                job = JobId.parse(arguments["job"])
-                self.case(name, (job.topic(name), job.offset)).wait_ms = 0
-                self.world.moved.add((job.topic(name), job.offset))
-            case _:
-                pass
-
-    def _places(self, group: str) -> list[Place]:
-        """Records of a group that are on disk."""
-        wanted = self.world.sources_of(group)
-        return [place for place in self.log if wanted(place[0])]
-
-    def _seek(self, group: str, start: Any) -> None:
-        node = self.world.node
-        assert node is not None
-        self.seeks[group] += 1
-        self.loose_seek.add(group)
-        for hold in [h for h in self.holds.values() if h.group == group]:
-            self.holds.pop((group, hold.number))
-        for member in self.members.values():
-            if member.group == group:
-                member.claims.clear()
-        self.cases[group] = {}
-        for floors in (self.floors, self.excused):
-            for pair in [k for k in floors if k[0] == group]:
-                del floors[pair]
-        for topic, t in node.topics.by_name.items():
-            if start != "earliest" or topic.startswith("$retry."):
-                self.excused[group, topic] = t.next_offset
-
     # -- what the node's sessions send ---------------------------------------------------------
 
     def sent(self, link: bytes, body: Body) -> None:
@@ -320,7 +260,7 @@ class Referee(Cases):
             case Transacted():
                 self._on_transacted(link, body)
             case Result():
-                self._on_result(link, body)
+                self.on_result(link, body)
             case _:
                 pass
 
@@ -613,42 +553,13 @@ class Referee(Cases):
                 hold.deadlines[p.offset] = p.deadline
                 self.holds[hold.group, hold.number] = hold
 
-    def _job_case(self, arguments: dict[str, Any]) -> Case:
-        """Of the job that a command is about."""
-        job, queue = JobId.parse(arguments["job"]), arguments["queue"]
-        return self.case(queue, (job.topic(queue), job.offset))
-
-    def _on_result(self, link: bytes, body: Result) -> None:
-        verb, arguments = self._commands.pop((link, body.id), ("", {}))
-        if verb == "queue.cancel" and body.code:
-            case = self._job_case(arguments)
-            if case.maybe_cancelled and case.status == OPEN and case.hold is None:
-                case.status = CANCELLED  # the repeat of one that was done
-        if body.code or not verb:
-            return
-        name = arguments.get("group") or arguments.get("queue") or ""
-        if verb in ("queue.cancel", "queue.reschedule"):
-            case = self._job_case(arguments)
-            if verb == "queue.cancel":
-                case.status, case.is_sure = CANCELLED, True
-            else:
-                case.wait_ms, case.wait_sure = arguments["due_ms"], True
-        elif verb == "queue.purge":
-            for case in self.cases.get(name, {}).values():
-                if case.excuse == PURGED and case.status == OPEN and case.hold is None:
-                    case.status, case.is_sure = PURGED, True
-        elif verb == "group.seek":
-            self.loose_seek.discard(name)
-
     # -- lost sessions, kills, programs -------------------------------------------------------
 
     def dropped_link(self, link: bytes) -> None:
         """The node gave a session up."""
         for key in [k for k in self.members if k[0] == link]:
             del self.members[key]
-        for verb, arguments in [c for key, c in self._commands.items() if key[0] == link]:
-            if verb == "queue.cancel":
-                self._job_case(arguments).maybe_cancelled = True
+        self.lose_commands([key for key in self._commands if key[0] == link])
         for hold in self.holds.values():
             if hold.link == link and hold.orphan_until is None:
                 hold.orphan_until = self._now + limits.ORPHANED_NS
@@ -660,7 +571,7 @@ class Referee(Cases):
     def restarted(self) -> None:
         """A new life of the node begins, with what the disk has."""
         self.members.clear()
-        self._commands.clear()
+        self.lose_commands(list(self._commands))
         self._transactions.clear()
         for hold in list(self.holds.values()):
             for offset in hold.deadlines:

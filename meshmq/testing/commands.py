@@ -1,0 +1,109 @@
+"""What the referee of the groups' world makes of commands: a seek, a purge, a job cancelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from meshmq.frames import Command, Result
+from meshmq.names import JobId
+from meshmq.testing.cases import CANCELLED, OPEN, PURGED, Case, Cases, Place
+
+
+class Commands(Cases):
+    """See the module's header."""
+
+    def note_group(self, name: str, arguments: dict[str, Any]) -> None:
+        """A group is asked for: where it is made now, it may begin behind what is there."""
+        node = self.world.node
+        assert node is not None
+        if name in node.groups.by_name:
+            return
+        if arguments.get("start") == "new":
+            for topic, t in node.topics.by_name.items():
+                self.floors[name, topic] = t.next_offset
+
+    def on_command(self, link: bytes, body: Command) -> None:
+        """A session accepted one."""
+        arguments = json.loads(body.arguments)
+        self._commands[link, body.id] = body.verb, arguments
+        name = arguments.get("group") or arguments.get("queue") or ""
+        match body.verb:
+            case "group.create":
+                self.note_group(name, arguments)
+            case "group.seek":
+                self._seek(name, arguments.get("start"))
+            case "queue.purge":
+                for place in self._places(name):
+                    case = self.case(name, place)
+                    # What is claimed may be in nobody's hands: its claim is not answered yet.
+                    if case.status == OPEN and (case.hold is None or case.hold.is_claimed):
+                        case.excuse = PURGED
+            case "dlq.purge":
+                offsets = {o for first, n in arguments["ranges"] for o in range(first, first + n)}
+                self.dropped.setdefault(name, set()).update(offsets)
+            case "queue.reschedule":
+                job = JobId.parse(arguments["job"])
+                self.case(name, (job.topic(name), job.offset)).wait_ms = 0
+                self.world.moved.add((job.topic(name), job.offset))
+            case _:
+                pass
+
+    def _places(self, group: str) -> list[Place]:
+        """Records of a group that are on disk."""
+        wanted = self.world.sources_of(group)
+        return [place for place in self.log if wanted(place[0])]
+
+    def _seek(self, group: str, start: Any) -> None:
+        node = self.world.node
+        assert node is not None
+        self.seeks[group] += 1
+        self.loose_seek.add(group)
+        for hold in [h for h in self.holds.values() if h.group == group]:
+            self.holds.pop((group, hold.number))
+        for member in self.members.values():
+            if member.group == group:
+                member.claims.clear()
+        self.cases[group] = {}
+        for floors in (self.floors, self.excused):
+            for pair in [k for k in floors if k[0] == group]:
+                del floors[pair]
+        for topic, t in node.topics.by_name.items():
+            if start != "earliest" or topic.startswith("$retry."):
+                self.excused[group, topic] = t.next_offset
+
+    def _job_case(self, arguments: dict[str, Any]) -> Case:
+        """Of the job that a command is about."""
+        job, queue = JobId.parse(arguments["job"]), arguments["queue"]
+        return self.case(queue, (job.topic(queue), job.offset))
+
+    def on_result(self, link: bytes, body: Result) -> None:
+        """It is answered."""
+        verb, arguments = self._commands.pop((link, body.id), ("", {}))
+        if verb == "queue.cancel" and body.code:
+            case = self._job_case(arguments)
+            if case.maybe_cancelled and case.status == OPEN and case.hold is None:
+                case.status = CANCELLED  # the repeat of one that was done
+        if body.code or not verb:
+            return
+        name = arguments.get("group") or arguments.get("queue") or ""
+        if verb in ("queue.cancel", "queue.reschedule"):
+            case = self._job_case(arguments)
+            if verb == "queue.cancel":
+                case.status, case.is_sure = CANCELLED, True
+            else:
+                case.wait_ms, case.wait_sure = arguments["due_ms"], True
+        elif verb == "queue.purge":
+            for case in self.cases.get(name, {}).values():
+                if case.excuse == PURGED and case.status == OPEN and case.hold is None:
+                    case.status, case.is_sure = PURGED, True
+        elif verb == "group.seek":
+            self.loose_seek.discard(name)
+
+    def lose_commands(self, keys: Iterable[tuple[bytes, int]]) -> None:
+        """Nobody gets their answers: whether they were done a repeat may not tell."""
+        for key in keys:
+            verb, arguments = self._commands.pop(key)
+            if verb == "queue.cancel":
+                self._job_case(arguments).maybe_cancelled = True
