@@ -11,8 +11,8 @@ from typing import Any, Generic, Self, TypeVar
 from meshmq import codec, limits
 from meshmq.client.group_settings import duration_ns
 from meshmq.client.message import Message
-from meshmq.core.hand_out import of_indices
 from meshmq.core.held import Held
+from meshmq.core.runs import of_indices
 from meshmq.errors import InvalidArgument, StaleDelivery
 from meshmq.frames import ACK, BACKOFF, EXTEND, NACK, REJECT, RETURN
 from meshmq.names import JobId, Position, queue_of

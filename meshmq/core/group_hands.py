@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 
 from meshmq import limits
 from meshmq.core.group_waiting import AGAIN_MAX, DELAYED, Waiting
-from meshmq.core.hand_out import HandOut, Member, Ready, of_indices
+from meshmq.core.hand_out import HandOut, Member, Ready
 from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_walk import Walk
-from meshmq.core.runs import runs_of
+from meshmq.core.runs import of_indices, runs_of, runs_of_bits
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 
 EXPIRED_A_TURN = 2048  # records that are taken back at once: others' turns come in between
@@ -478,13 +478,7 @@ class Hands(Waiting):
 
     def revoke(self, h: HandOut, bits: int) -> None:
         """Tell the member what is no longer its own."""
-        rows = []
-        while bits:
-            begin = (bits & -bits).bit_length() - 1
-            rest = ~(bits >> begin)
-            width = (rest & -rest).bit_length() - 1
-            rows.append(SettleRow(h.number, begin, width, 0))
-            bits &= ~(((1 << width) - 1) << begin)
+        rows = [SettleRow(h.number, begin, width, 0) for begin, width in runs_of_bits(bits)]
         self.shared.revoked.append((h.member, tuple(rows)))
 
     def extend(self, h: HandOut, first: int, count: int, deadline_ns: int) -> None:
@@ -505,7 +499,7 @@ class Hands(Waiting):
         assert keys is not None
         books = order.of(h.stream)
         freed = []
-        for index, count in h.spans(bits):
+        for index, count in runs_of_bits(bits):
             freed += books.unbind(keys[index : index + count])
         self._release_keys(h.stream, freed)
 

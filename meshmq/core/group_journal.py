@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from meshmq import limits
 from meshmq.core.hand_out import Entry, Member, Source
 from meshmq.core.journal import Delta, GroupState, Mark, OffsetSet, Settings
+from meshmq.core.runs import joined
 
 if TYPE_CHECKING:
     from meshmq.core.group import Group
@@ -90,7 +93,7 @@ class Journaling:
                     self._marks.pop((stream, offset), None)
         else:
             n = self.state.settled(stream).add(first, count)
-            self._note_run(stream, first, count)
+            self._settled.append((stream, first, count))
         self._count_down(n)
         return n
 
@@ -108,7 +111,7 @@ class Journaling:
         """These dead letters are no longer there."""
         self.change()
         self.state.settled(stream).add(first, count)
-        self._note_run(stream, first, count)
+        self._settled.append((stream, first, count))
 
     def keep(self, stream: int, known: OffsetSet, end: int) -> None:
         """What was known of this stream outlives a reset."""
@@ -118,15 +121,6 @@ class Journaling:
             if first > at:
                 self.settle_own(stream, at, first - at)
             at = first + count
-
-    def _note_run(self, stream: int, first: int, count: int) -> None:
-        rows = self._settled
-        if rows:
-            s, f, c = rows[-1]
-            if s == stream and f + c == first:
-                rows[-1] = (s, f, c + count)
-                return
-        rows.append((stream, first, count))
 
     def appended(self, stream: int, base: int, count: int, size: int) -> None:
         """A batch of a topic that the group takes is synced."""
@@ -163,7 +157,7 @@ class Journaling:
             self._floors[stream] = max(self._floors.get(stream, 0), first + count)
         else:
             n = settled.add(first, count)
-            self._note_run(stream, first, count)
+            self._settled.append((stream, first, count))
         self.overtaken += n
         self._count_down(n)
 
@@ -301,19 +295,13 @@ class Journaling:
 
 def _joined(rows: list[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
     """Rows (stream, first, count), neighbours joined: members settle parts of one batch."""
-    if len(rows) < 2:
-        return tuple(rows)
-    found = []
-    at, begin, end = -1, 0, 0
-    for stream, first, count in sorted(rows):
-        if stream == at and first <= end:
-            end = max(end, first + count)
-            continue
-        if end > begin:
-            found.append((at, begin, end - begin))
-        at, begin, end = stream, first, first + count
-    found.append((at, begin, end - begin))
-    return tuple(found)
+    return tuple(
+        [
+            (stream, *run)
+            for stream, some in groupby(sorted(rows), itemgetter(0))
+            for run in joined([row[1:] for row in some])
+        ]
+    )
 
 
 assert AHEAD_MIN >= limits.PREFETCH_RECORDS_DEFAULT

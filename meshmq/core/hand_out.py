@@ -6,17 +6,16 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from meshmq.core.batches import Records
 from meshmq.core.feed import Reader
 from meshmq.core.log import StoredBatch
+from meshmq.core.runs import runs_of, runs_of_bits
 from meshmq.frames import HandOutRow
 
 if TYPE_CHECKING:
     from meshmq.core.group_waiting import Waiting
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -177,31 +176,14 @@ class HandOut:
             yield low.bit_length() - 1
             bits ^= low
 
-    def spans(self, bits: int) -> Iterator[tuple[int, int]]:
-        """(index, count) of the set bits, joined where they follow each other."""
-        while bits:
-            begin = (bits & -bits).bit_length() - 1
-            rest = ~(bits >> begin)
-            width = (rest & -rest).bit_length() - 1
-            yield begin, width
-            bits &= ~(((1 << width) - 1) << begin)
-
     def runs(self, bits: int) -> list[tuple[int, int]]:
         """(offset, count) of the records of ``bits``, joined where they follow each other."""
         if self.offsets is None:
-            return [(self.first + index, count) for index, count in self.spans(bits)]
-        found = []
-        start = end = -1
-        for index, count in self.spans(bits):
-            for offset in self.offsets[index : index + count]:
-                if offset != end:
-                    if end > start:
-                        found.append((start, end - start))
-                    start = offset
-                end = offset + 1
-        if end > start:
-            found.append((start, end - start))
-        return found
+            return [(self.first + index, count) for index, count in runs_of_bits(bits)]
+        offsets: list[int] = []
+        for index, count in runs_of_bits(bits):
+            offsets += self.offsets[index : index + count]
+        return runs_of(offsets)
 
     def deadline_of(self, index: int) -> int:
         """When the record at ``index`` is taken back."""
@@ -218,11 +200,3 @@ class HandOut:
         else:
             return False
         return 0 <= index < self.count and bool(self.left >> index & 1)
-
-
-def of_indices(column: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
-    """The items at rising ``indices``, of which there are some."""
-    first, n = indices[0], len(indices)
-    if indices[-1] - first == n - 1:
-        return column[first : first + n]
-    return [column[i] for i in indices]

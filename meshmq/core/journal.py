@@ -26,6 +26,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.runs import runs_of_bits
 
 GROUP, QUEUE = "group", "queue"
 ANY, KEY = "any", "key"
@@ -274,11 +275,7 @@ class OffsetSet:
             high = min(end - number * CHUNK, CHUNK)
             free = ~self.chunks.get(number, 0) & ((1 << high) - (1 << low))
             base = number * CHUNK
-            while free:
-                begin = (free & -free).bit_length() - 1
-                rest = ~(free >> begin)
-                width = (rest & -rest).bit_length() - 1
-                free &= ~(((1 << width) - 1) << begin)
+            for begin, width in runs_of_bits(free):
                 if found and sum(found[-1]) == base + begin:
                     found[-1] = (found[-1][0], found[-1][1] + width)
                 else:

@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from meshmq import limits
-from meshmq.core.hand_out import Member, Ready, of_indices
+from meshmq.core.hand_out import Member, Ready
 from meshmq.core.key_order import KeyOrder
+from meshmq.core.runs import of_indices
 
 PATIENCE_NS = 200 * limits.MS
 """How long a member may let its keys' records wait before they are held back, so that those of
@@ -21,8 +22,6 @@ STEPS = 32  # records looked at one by one where a whole run could not go on
 
 MayGo = Callable[[int, bytes, int, bool], bool]
 """Whether a record (stream, key, offset, marked) that was fetched by its place goes out now."""
-
-Share = tuple[Member, list[int]]
 
 
 class Walk:

@@ -21,7 +21,7 @@ from meshmq import limits
 from meshmq.core import group_settings
 from meshmq.core.group import Group
 from meshmq.core.hand_out import HandOut, Member
-from meshmq.core.runs import joined
+from meshmq.core.runs import joined, runs_of_bits
 from meshmq.core.topics import Topics
 from meshmq.errors import BadFrame, CommandFailed, LimitReached, MeshError
 from meshmq.frames import (
@@ -286,7 +286,7 @@ class Members:
             return
         bits = h.left & wanted
         if bits != wanted:
-            for first, count in _bit_runs(wanted & ~bits):
+            for first, count in runs_of_bits(wanted & ~bits):
                 stale.append(SettleRow(row.number, first, count, row.kind, 0, _stale(group, 0)))
             if not bits:
                 return
@@ -363,14 +363,3 @@ def _stale(group: Group, number: int) -> str:
     if number in group.hand_outs:
         return "it is in another consumer's hands"
     return "it was settled, or taken back after its time"
-
-
-def _bit_runs(bits: int) -> list[tuple[int, int]]:
-    found = []
-    while bits:
-        begin = (bits & -bits).bit_length() - 1
-        rest = ~(bits >> begin)
-        width = (rest & -rest).bit_length() - 1
-        found.append((begin, width))
-        bits &= ~(((1 << width) - 1) << begin)
-    return found

@@ -44,9 +44,8 @@ class Commands(Cases):
                 offsets = {o for first, n in arguments["ranges"] for o in range(first, first + n)}
                 self.dropped.setdefault(name, set()).update(offsets)
             case "queue.reschedule":
-                job = JobId.parse(arguments["job"])
-                self.case(name, (job.topic(name), job.offset)).wait_ms = 0
-                self.world.moved.add((job.topic(name), job.offset))
+                self._job_case(arguments).wait_ms = 0
+                self.world.moved.add(self._job_place(arguments))
             case _:
                 pass
 
@@ -73,10 +72,14 @@ class Commands(Cases):
             if start != "earliest" or topic.startswith("$retry."):
                 self.excused[group, topic] = t.next_offset
 
-    def _job_case(self, arguments: dict[str, Any]) -> Case:
+    @staticmethod
+    def _job_place(arguments: dict[str, Any]) -> Place:
         """Of the job that a command is about."""
-        job, queue = JobId.parse(arguments["job"]), arguments["queue"]
-        return self.case(queue, (job.topic(queue), job.offset))
+        job = JobId.parse(arguments["job"])
+        return job.topic(arguments["queue"]), job.offset
+
+    def _job_case(self, arguments: dict[str, Any]) -> Case:
+        return self.case(arguments["queue"], self._job_place(arguments))
 
     def on_result(self, link: bytes, body: Result) -> None:
         """It is answered."""
