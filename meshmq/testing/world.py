@@ -332,6 +332,10 @@ class World(Scene[_Program]):
         if self.node is not None:
             waiting = [s.pattern for s in self.node.delivery.subscriptions if s.queue]
             found += [f"{pattern}: transient records wait at the node" for pattern in waiting]
+            links = {program.link for program in self.programs.values()}
+            behind = [s for s in self.node.delivery.subscriptions if not s.is_live]
+            # Only the node knows it of a reader that began at new and has nothing of a topic yet.
+            found += [f"{s.link!r} {s.pattern}: reads on" for s in behind if s.link in links]
         ends = self.disk.ends()
         for reader in self.readers:
             if reader.ended or reader.refused:
