@@ -112,7 +112,7 @@ class Subscription(Inbox):
                 self._take_batch()
                 messages += islice(self._current, max_records - len(messages))
             if messages or not await self._next_batch(timeout):
-                return messages
+                return messages or self._nothing()
 
     async def close(self) -> None:
         """End it; a task that iterates it comes to the end."""

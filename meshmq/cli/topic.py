@@ -42,17 +42,22 @@ def create(
         typer.Option(help="durable: synced to disk, replayable. transient: only for who listens."),
     ] = Durability.durable,
     retention: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Keep records so long, as 7d, 12h or 30m.")
+        str | None,
+        typer.Option(metavar="AGE", help="Keep records so long, as 7d, 12h or 30m; 0s: for ever."),
     ] = None,
     retention_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Keep so many bytes, as 10GB or 500MB.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Keep so many bytes, as 10GB or 500MB; 0B: all."),
     ] = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Create a topic, or set the rule for topics that match a pattern."""
+    """Create a topic, or set the rule for topics that match a pattern.
+
+    One that is there keeps what is not given.
+    """
     name = pattern_argument(name)
     with connected(Target(url, mesh, insecure, json)) as connection:
         made = connection.admin.topics.create(
@@ -62,10 +67,17 @@ def create(
             retention_bytes=retention_bytes,
         )
     if json:
-        emit(made if isinstance(made, dict) else {"name": name, "durability": durability.value})
+        emit(made)
     else:
         kind = "topic" if is_literal(name) else "rule"
-        say(f"created {kind} {name}, {durability.value}")
+        age, size = _kept(made)
+        kept = f"kept for: {age}, kept bytes: {size}"
+        if made["created"]:
+            say(f"created {kind} {name}, {durability.value}")
+        elif made["changed"]:
+            say(f"changed {kind} {name}, {durability.value}, {kept}")
+        else:
+            say(f"{kind} {name} is there, {durability.value}, {kept}: nothing was changed")
 
 
 @app.command("list")

@@ -72,13 +72,12 @@ def ask_create(
     retention_bytes: str | int | None,
 ) -> Ask:
     """``topics.create``."""
-    return ask(
-        "topic.create",
-        pattern=check_pattern(pattern),
-        durability=durability,
-        retention_ns=parse_duration(retention),
-        retention_bytes=parse_size(retention_bytes),
-    )
+    kept: dict[str, Any] = {}
+    if retention is not None:
+        kept["retention_ns"] = parse_duration(retention)
+    if retention_bytes is not None:
+        kept["retention_bytes"] = parse_size(retention_bytes)
+    return ask("topic.create", pattern=check_pattern(pattern), durability=durability, **kept)
 
 
 class Topics:
@@ -101,11 +100,19 @@ class Topics:
     ) -> dict[str, Any]:
         """Make a topic, or set the policy of all topics that match a pattern.
 
+        One that is there keeps what is not given.
+
         Args:
             pattern: a topic's name, or a pattern.
             durability: ``durable`` (kept on disk) or ``transient`` (may be lost, never stored).
-            retention: how long records are kept (``"7d"``, or seconds); None: for ever.
-            retention_bytes: how many bytes of each topic are kept (``"10GB"``); None: all.
+            retention: how long records are kept (``"7d"``, or seconds); 0 is for ever, as is
+                None for a new one.
+            retention_bytes: how many bytes of each topic are kept (``"10GB"``); 0 is all, as is
+                None for a new one.
+
+        Returns:
+            ``pattern``, ``durability``, ``retention_ns``, ``retention_bytes``, and whether it was
+            ``created`` or ``changed``.
         """
         made: dict[str, Any] = self._run(
             ask_create(pattern, durability, retention, retention_bytes)

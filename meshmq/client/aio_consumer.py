@@ -133,7 +133,7 @@ class Consumer(Intake[Job]):
                     break
                 jobs += islice(self._current, max_records - len(jobs))
             if jobs or not await self._next_batch(timeout):
-                return jobs
+                return jobs or self._nothing()
 
     async def take(self, until: Callable[[], bool]) -> Job | None:
         """The next job; None when it is closed, or once ``until`` is true and ``look`` called."""

@@ -396,8 +396,8 @@ class Connection(Channel):
         if self._waiting:
             with self._news:
                 self._news.notify_all()
-        if self.client.has_work:
-            self._io_sleeper.wake()
+        if self.client.has_work or self.publisher.frames_in_flight:
+            self._io_sleeper.wake()  # it may be parked: what others await is taken by it again
 
     def close(self, timeout: float) -> None:
         """Say goodbye and end the thread."""

@@ -130,6 +130,12 @@ class Intake(Generic[J]):
             self._channel.check()
         return False
 
+    def _nothing(self) -> list[J]:
+        """What a fetch without a job returns; raises ClosedError where there will be none."""
+        if self._closed:
+            raise ClosedError(f"this consumer of {self.group!r} is closed")
+        return []
+
     def _end(self) -> None:
         """Leave: what is held goes back."""
         if not self.member.is_idle and self._error is None:
@@ -180,14 +186,14 @@ class Consumer(Intake[Job]):
             timeout: seconds to wait for the first one; None waits without end, 0 not at all.
 
         Raises:
-            MeshError: the connection is closed, or the group was deleted.
+            MeshError: it or the connection is closed, or the group was deleted.
         """
         jobs = list(islice(self._current, max_records))
         while len(jobs) < max_records:
             if not self._next_batch(0 if jobs else timeout):
                 break
             jobs += islice(self._current, max_records - len(jobs))
-        return jobs
+        return jobs or self._nothing()
 
     def _next_batch(self, timeout: float | None, until: Callable[[], bool] | None = None) -> bool:
         """Make the next hand-out the current one; False on timeout or when closed."""

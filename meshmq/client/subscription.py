@@ -12,7 +12,7 @@ from meshmq.client.channel import Answer, Channel
 from meshmq.client.message import Delivered, Message
 from meshmq.core.effects import Arrival, Arrived
 from meshmq.core.subscriber import Start
-from meshmq.errors import BadFrame, MeshError
+from meshmq.errors import BadFrame, ClosedError, MeshError
 
 
 class Wish(NamedTuple):
@@ -139,6 +139,12 @@ class Inbox:
             client, number = self._channel.client, self._id
             self._channel.run(lambda now: client.consumed(number, size, records, now))
 
+    def _nothing(self) -> list[Message]:
+        """What a fetch without a message returns; raises ClosedError where there will be none."""
+        if self._closed:
+            raise ClosedError(f"this subscription to {self._wish.pattern!r} is closed")
+        return []
+
     def _end(self) -> None:
         if not self._closed:
             self._closed = True
@@ -177,14 +183,14 @@ class Subscription(Inbox):
             timeout: seconds to wait for the first one; None waits without end, 0 not at all.
 
         Raises:
-            MeshError: the connection is closed, or the node refused to go on.
+            MeshError: it or the connection is closed, or the node refused to go on.
         """
         messages = list(islice(self._current, max_records))
         while len(messages) < max_records:
             if not self._next_batch(0 if messages else timeout):
                 break
             messages += islice(self._current, max_records - len(messages))
-        return messages
+        return messages or self._nothing()
 
     def _next_batch(self, timeout: float | None) -> bool:
         """Make the next batch the current one; False on timeout or when closed."""

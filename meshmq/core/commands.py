@@ -110,12 +110,14 @@ def _topic_create(
         raise CommandFailed(f"durability is 'durable' or 'transient', not {durability!r}")
     if len(desk.topics.rules) >= limits.TOPICS_MAX:
         raise CommandFailed(f"the node has {limits.TOPICS_MAX} policies, its limit")
-    rule = RuleEntry(
-        pattern,
-        durability == "durable",
-        _number(arguments, "retention_ns"),
-        _number(arguments, "retention_bytes"),
+    here = desk.topics.by_name.get(pattern)
+    before = here.entry if here is not None else desk.topics.rules.get(pattern)
+    # What is not given stays as it is: to say "create" twice must not undo a policy.
+    age_ns, size = (
+        _number(arguments, name) if name in arguments else getattr(before, name, 0)
+        for name in ("retention_ns", "retention_bytes")
     )
+    rule = RuleEntry(pattern, durability == "durable", age_ns, size)
     if rule.retention_ns or rule.retention_bytes:
         queues = [name for name in desk.clerk.queues if matches(pattern, name)]
         if queues:
@@ -132,8 +134,14 @@ def _topic_create(
         raise CommandFailed(
             f"topic {other[0]!r} exists and is {kind}: delete it first to change that"
         )
-    desk.topics.set_policy(rule, entries)
-    return {"pattern": pattern, "durability": durability}
+    kept = {"retention_ns": rule.retention_ns, "retention_bytes": rule.retention_bytes}
+    is_changed = any(getattr(before, name, None) != value for name, value in kept.items())
+    if is_changed or not is_literal(pattern):  # a rule for others becomes the newest again
+        desk.topics.set_policy(rule, entries)
+    return {
+        "pattern": pattern, "durability": durability, **kept,
+        "created": before is None, "changed": before is not None and is_changed,
+    }  # fmt: skip
 
 
 def _topic_list(

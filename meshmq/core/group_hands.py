@@ -460,18 +460,19 @@ class Hands(Waiting):
         if not bits:
             return
         self.expired += bits.bit_count()
-        self.take_back(h, bits, "no answer within the ack timeout", self.by_key is None, now_ns)
+        # Members extend what they have not begun, so all was, except that a key's later records
+        # wait for the first one.
+        begun = bits if self.by_key is None else bits & -bits
+        self.take_back(h, bits, begun, "no answer within the ack timeout", now_ns)
 
-    def take_back(self, h: HandOut, bits: int, reason: str, all_begun: bool, now_ns: int) -> None:
+    def take_back(self, h: HandOut, bits: int, begun: int, reason: str, now_ns: int) -> None:
         """The member did not answer. What it had begun counts as a failure: what kills a worker
-        must not go round for ever. Of a lost session that is the oldest record of the hand-out,
-        the others did not get so far; members extend what they have not begun, so of a time-out
-        it is all, except that a key's later records wait for the first one anyway."""
+        must not go round for ever. The others are given back as they were."""
         self.revoke(h, bits)
-        begun = bits if all_begun else bits & -bits
         for index in h.indices(begun):
             self._suspects.add((h.stream, h.offset_of(index)))
-        self._fail(h, begun, 0, reason, 0, now_ns)
+        if begun:
+            self._fail(h, begun, 0, reason, 0, now_ns)
         rest = bits & ~begun & h.left  # a key's later records went back with its failed one
         if rest:
             self.give_back(h, rest, True, alone=True)

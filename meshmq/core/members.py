@@ -242,8 +242,10 @@ class Members:
         orphan = self._orphans.pop(key, None)
         if orphan is not None:
             group = orphan.group
-            for h in list(orphan.member.hand_outs.values()):
-                group.take_back(h, h.left, "the session of its consumer was lost", False, now_ns)
+            hand_outs = sorted(orphan.member.hand_outs.values(), key=lambda h: h.number)
+            for n, h in enumerate(hand_outs):
+                begun = h.left & -h.left if n == 0 else 0
+                group.take_back(h, h.left, begun, "the session of its consumer was lost", now_ns)
 
     # -- what members say -------------------------------------------------------------------
 

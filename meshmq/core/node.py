@@ -322,9 +322,13 @@ class Node:
                     self._dirty[id(sub)] = sub
 
     def _on_committed(self, ticket: int, commits: tuple[Commit, ...], now_ns: int) -> None:
+        is_first = not self._confirms
         for commit in commits:
             for link, confirmation in self.streams.on_commit(commit):
                 self._confirms.setdefault(link, []).append(confirmation)
+        if is_first:  # else refusals are among them, which come after the windows of the turn
+            self._confirm(now_ns)
+        for commit in commits:
             self.groups.on_commit(commit)
             self.delivery.on_commit(commit)
         self._committed = ticket
@@ -425,17 +429,19 @@ class Node:
             self._effects += groups.effects
             groups.effects = []
         self._tell_windows(now_ns)
-        if self._confirms:
-            for link, rows in self._confirms.items():
-                merged = _merge(rows)
-                for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
-                    part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
-                    self._send(link, Confirm(part), now_ns)
-            self._confirms = {}
+        self._confirm(now_ns)
         if self.delivery.reads:
             self._effects += self.delivery.reads
             self.delivery.reads = []
         return self._take_effects(now_ns)
+
+    def _confirm(self, now_ns: int) -> None:
+        confirms, self._confirms = self._confirms, {}
+        for link, rows in confirms.items():
+            merged = _merge(rows)
+            for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
+                part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
+                self._send(link, Confirm(part), now_ns)
 
     def _tell_windows(self, now_ns: int) -> None:
         """Before the refusals of the same turn, so that a producer waits before it sends again."""

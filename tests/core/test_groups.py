@@ -248,6 +248,19 @@ def test_a_lost_session_waits_for_its_member_and_then_counts_its_oldest_record(b
     assert all(row.maybe_duplicate for row in got.values())
 
 
+def test_a_lost_session_counts_one_record_of_all_its_hand_outs(bench):
+    others(bench)
+    bench.consume("g", "a")
+    for value in (b"1", b"2", b"3"):  # three batches, so three hand-outs
+        bench.put("a", value)
+    bench.got()
+    bench.consume("g", "a", link=OTHER_LINK)
+    bench.lose()
+    bench.wait(limits.ORPHANED_NS + MS)
+    got = {v: row.attempt for v, _, _, row in bench.got(OTHER_LINK)}
+    assert got == {b"1": 2, b"2": 1, b"3": 1}
+
+
 def test_a_member_that_comes_back_goes_on_with_what_it_holds(bench):
     bench.consume("g", "a")
     bench.put("a", b"1", b"2", b"3")

@@ -345,3 +345,23 @@ def test_a_program_that_never_settles(node):
             begun = time.monotonic()
         assert time.monotonic() - begun < 3
         assert mesh.admin.queues.show("jobs")["records"] == 0
+
+
+def test_fetching_from_what_is_closed_is_an_error(node):
+    async def main():
+        async with aio.connect(node.url) as mesh:
+            async with mesh.work("q") as worker:
+                pass
+            async with mesh.subscribe("t") as sub:
+                pass
+            for closed in (worker, sub):
+                with pytest.raises(meshmq.ClosedError):
+                    await closed.fetch(timeout=0)
+
+    asyncio.run(main())
+    with node.connect() as mesh:
+        sub, worker = mesh.subscribe("t"), mesh.work("q")
+        sub.close()
+    for closed in (worker, sub):
+        with pytest.raises(meshmq.ClosedError):
+            closed.fetch(timeout=0)
