@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections import deque
 
 from meshmq.core.group_hands import Hands
-from meshmq.core.group_waiting import DELAYED
 from meshmq.core.journal import MOVED, REJECTED, Mark
 
 
@@ -31,9 +30,7 @@ class Group(Hands):
             return False
         self._take_from_pending(stream, offset)
         mark = self.state.marks.get((stream, offset))
-        if mark is not None:
-            self.retrying -= not self._is_due(stream, offset)
-        elif self._is_delayed(stream, offset):
+        if mark is None and self._is_delayed(stream, offset):
             self.delayed -= 1
         self._again_set.pop((stream, offset), None)
         self._suspects.discard((stream, offset))
@@ -50,9 +47,7 @@ class Group(Hands):
             return False
         self._take_from_pending(stream, offset)
         old = self.state.marks.get((stream, offset))
-        if old is not None:
-            self.retrying -= not self._is_due(stream, offset)
-        elif self._is_delayed(stream, offset):
+        if old is None and self._is_delayed(stream, offset):
             self.delayed -= 1
         self._again_set.pop((stream, offset), None)
         self._take_from_ready(stream, offset)
@@ -61,7 +56,7 @@ class Group(Hands):
         self.set_mark(stream, offset, mark)
         self.recount_trail(stream)
         self.leave_key(stream, offset)
-        self.retrying += 1
+        self.waits.add((stream, offset))
         self.schedule.add(due_ms, stream, offset, priority)
         self._version += 1
         return True
@@ -87,11 +82,9 @@ class Group(Hands):
                 self.drop_pending(member)
 
     def _is_delayed(self, stream: int, offset: int) -> bool:
-        delayed = next((s for s in self.sources if s.index == DELAYED), None)
         return (
-            delayed is not None
-            and stream in delayed.streams
-            and offset < delayed.seen.get(stream, 0)
+            self._is_delayed_lane(stream)
+            and offset < self.sources[-1].seen.get(stream, 0)
             and not self._is_due(stream, offset)
         )
 
@@ -115,9 +108,11 @@ class Group(Hands):
         for key in [k for k in self.state.marks if k[0] == stream]:
             if self.undertaker.has(*key):
                 self.undertaker.drop(*key)
-            else:
-                self.retrying -= not self._is_due(*key)
             del self.state.marks[key]
+        self.waits = {k for k in self.waits if k[0] != stream}
+        for ready in [r for queue in self.ready.values() for r in queue]:
+            if ready.batch.stream == stream:
+                ready.runs.clear()
         self._early.pop(stream, None)
         self._owed.pop(stream, None)
         self._unread = {k for k in self._unread if k[0] != stream}
@@ -174,7 +169,6 @@ class Group(Hands):
             self._version += 1
         for key in [k for k in self.state.marks if k[0] == stream and k[1] < before]:
             if not self.undertaker.has(*key):
-                self.retrying -= not self._is_due(*key)
                 self._again_set.pop(key, None)
                 self.forget(*key)
         self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
@@ -207,7 +201,8 @@ class Group(Hands):
         self._suspects.clear()
         self._blocked.clear()
         self.undertaker.clear()
-        self.delayed = self.retrying = 0
+        self.delayed = 0
+        self.waits.clear()
         if self.by_key is not None:
             self.by_key.purge()
         self._version += 1
@@ -233,7 +228,8 @@ class Group(Hands):
         self._unread.clear()
         self._undue.clear()
         self._deadlines.clear()
-        self.delayed = self.retrying = 0
+        self.delayed = 0
+        self.waits.clear()
         if self.by_key is not None:
             self.by_key.clear()
         for fetcher in self._fetchers:

@@ -390,8 +390,7 @@ class Hands(Waiting):
             self._push_again(h.stream, offset, h.priority)
         if h.keys is not None:
             if alone:
-                for index in h.indices(bits):
-                    self._revoke_later(h.stream, h.keys[index], h.offset_of(index))
+                self._revoke_later(h.stream, [(h.keys[i], h.offset_of(i)) for i in h.indices(bits)])
             self._release_keys(h.stream, {h.keys[i]: None for i in h.indices(bits)})
 
     def _fail(
@@ -401,6 +400,7 @@ class Hands(Waiting):
         most = self.settings.max_deliveries
         self._let_go(h, bits)
         gone = []
+        failed = []
         for index in h.indices(bits):
             offset = h.offset_of(index)
             key = h.keys[index] if h.keys is not None else b""
@@ -426,13 +426,14 @@ class Hands(Waiting):
             if key and self.by_key is not None:
                 self.by_key.of(h.stream).unbind((key,))
                 self.by_key.fail(h.stream, key, offset)
-                self._revoke_later(h.stream, key, offset)
+                failed.append((key, offset))
             if dies:
                 self._suspects.discard((h.stream, offset))
                 self.undertaker.bury(h.stream, offset)
             else:
-                self.retrying += 1
+                self.waits.add((h.stream, offset))
                 self.schedule.add(mark.due_ms, h.stream, offset, h.priority)
+        self._revoke_later(h.stream, failed)
         self._release_keys(h.stream, gone)
 
     def _is_open(self, h: HandOut, offset: int) -> bool:
@@ -465,9 +466,12 @@ class Hands(Waiting):
         begun = bits if self.by_key is None else bits & -bits
         self.take_back(h, bits, begun, "no answer within the ack timeout", now_ns)
 
-    def take_back(self, h: HandOut, bits: int, begun: int, reason: str, now_ns: int) -> None:
+    def take_back(
+        self, h: HandOut, bits: int, begun: int, reason: str, now_ns: int, alone: bool = True
+    ) -> None:
         """The member did not answer. What it had begun counts as a failure: what kills a worker
-        must not go round for ever. The others are given back as they were."""
+        must not go round for ever. The others are given back as they were. ``alone``: the member
+        keeps others."""
         self.revoke(h, bits)
         for index in h.indices(begun):
             self._suspects.add((h.stream, h.offset_of(index)))
@@ -475,7 +479,7 @@ class Hands(Waiting):
             self._fail(h, begun, 0, reason, 0, now_ns)
         rest = bits & ~begun & h.left  # a key's later records went back with its failed one
         if rest:
-            self.give_back(h, rest, True, alone=True)
+            self.give_back(h, rest, True, alone)
 
     def revoke(self, h: HandOut, bits: int) -> None:
         """Tell the member what is no longer its own."""
@@ -504,27 +508,37 @@ class Hands(Waiting):
             freed += books.unbind(keys[index : index + count])
         self._release_keys(h.stream, freed)
 
-    def _revoke_later(self, stream: int, key: bytes, offset: int) -> None:
-        """A record of the key failed: what follows it and is in a member's hands comes back."""
+    def _revoke_later(self, stream: int, failed: Sequence[tuple[bytes, int]]) -> None:
+        """Records (key, offset) failed or came back: what follows them in their keys and is in a
+        member's hands comes back too."""
         order = self.by_key
-        member = order.of(stream).member.get(key) if order is not None else None
-        if member is None:
+        if order is None:
             return
-        for h in list(member.hand_outs.values()):
-            if h.stream != stream or h.keys is None:
-                continue
-            bits = 0
-            for index in h.indices(h.left):
-                if h.keys[index] == key and h.offset_of(index) > offset:
-                    bits |= 1 << index
-            if bits:
-                self.revoke(h, bits)
-                self.give_back(h, bits, True)  # nobody knows which of them are begun
+        owner = order.of(stream).member
+        firsts: dict[Member, dict[bytes, int]] = {}
+        for key, offset in failed:
+            member = owner.get(key)
+            if member is not None:
+                keys = firsts.setdefault(member, {})
+                keys[key] = min(offset, keys.get(key, offset))
+        for member, keys in firsts.items():
+            for h in list(member.hand_outs.values()):
+                if h.stream != stream or h.keys is None:
+                    continue
+                bits = 0
+                for index in h.indices(h.left):
+                    first = keys.get(h.keys[index])
+                    if first is not None and h.offset_of(index) > first:
+                        bits |= 1 << index
+                if bits:
+                    self.revoke(h, bits)
+                    self.give_back(h, bits, True)  # nobody knows which of them are begun
 
     def adopt(self, member: Member, h: HandOut) -> None:
         """A member that comes back goes on with what it holds."""
         for index in h.indices(h.left):
             offset = h.offset_of(index)
+            self.waits.discard((h.stream, offset))
             self.adopted.add((h.stream, offset))
             self._again_set.pop((h.stream, offset), None)
             self._suspects.discard((h.stream, offset))

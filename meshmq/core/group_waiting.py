@@ -146,7 +146,7 @@ class Waiting(Journaling):
         self._is_short = False  # records wait for nothing but the group's rate
         self.in_flight = 0
         self.delayed = 0
-        self.retrying = 0
+        self.waits: set[tuple[int, int]] = set()  # records with a mark that wait for their time
         self.sources = self._make_sources()
         self._resume()
 
@@ -173,7 +173,7 @@ class Waiting(Journaling):
             if mark.flags & REJECTED or mark.attempts >= self.settings.max_deliveries:
                 self.undertaker.bury(stream, offset)
                 continue
-            self.retrying += 1
+            self.waits.add((stream, offset))
             if mark.flags & SUSPECT:
                 self._suspects.add((stream, offset))
             self.schedule.add(mark.due_ms, stream, offset, mark.priority)
@@ -207,22 +207,34 @@ class Waiting(Journaling):
             if mark.due_ms != due_ms or mark.flags & REJECTED or (stream, offset) in self.adopted:
                 return
             is_moved = bool(mark.flags & MOVED)
-            if is_moved and (self._is_due(stream, offset) or offset in self._early.get(stream, ())):
+            if (stream, offset) not in self.waits:
                 return  # it was given this time twice
+            if is_moved and offset in self._early.get(stream, ()):
+                return
             if (mark.key or is_moved) and offset >= self._walked_to(stream, is_moved):
                 heapq.heappush(self._early.setdefault(stream, []), offset)
                 if mark.key:
                     self._owed[stream] = max(self._owed.get(stream, 0), offset)
                 return
-            self.retrying -= 1
-        elif offset in self.state.settled(stream):
-            return  # cancelled, or moved to another time
+            self.waits.discard((stream, offset))
+        elif not self._is_delayed_lane(stream) or offset in self.state.settled(stream):
+            return  # cancelled, moved to another time, or its topic was deleted
         else:
             self.delayed -= 1
             if (stream, offset) in self._undue:
                 self._undue.discard((stream, offset))
                 return
         self._push_again(stream, offset, priority)
+
+    @property
+    def retrying(self) -> int:
+        """Failed or moved records that wait for their time."""
+        return len(self.waits)
+
+    def _is_delayed_lane(self, stream: int) -> bool:
+        """Whether jobs in it wait for their time."""
+        delayed = self.sources[-1]
+        return delayed.index == DELAYED and stream in self.feed.streams_of(delayed)
 
     def _is_due(self, stream: int, offset: int) -> bool:
         """Whether a record has left the schedule: it is looked for, ready, held or in hands."""
@@ -268,8 +280,10 @@ class Waiting(Journaling):
             while heap and heap[0] < end:
                 offset = heapq.heappop(heap)
                 mark = self.state.marks.get((stream, offset))
+                if (stream, offset) not in self.waits:
+                    continue
                 if mark is not None and mark.due_ms <= self.shared.wall_now_ms:
-                    self.retrying -= (stream, offset) not in self._again_set
+                    self.waits.discard((stream, offset))
                     self._push_again(stream, offset, mark.priority)
             if not heap:
                 del self._early[stream]
@@ -623,6 +637,7 @@ class Waiting(Journaling):
 
     def gone(self, stream: int, offset: int, mark: Mark | None) -> None:
         """A record is settled for good: its key goes on."""
+        self.waits.discard((stream, offset))
         self._suspects.discard((stream, offset))
         if self.by_key is not None and mark is not None and mark.key:
             self.by_key.unfail(stream, mark.key, offset)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from meshmq.core.groups import Groups
 
 
+LOST = "the session of its consumer was lost"
 STALE_ROWS_MAX = 4096  # of one frame: a member that takes care has few, but perhaps a row each
 
 
@@ -245,7 +246,7 @@ class Members:
             hand_outs = sorted(orphan.member.hand_outs.values(), key=lambda h: h.number)
             for n, h in enumerate(hand_outs):
                 begun = h.left & -h.left if n == 0 else 0
-                group.take_back(h, h.left, begun, "the session of its consumer was lost", now_ns)
+                group.take_back(h, h.left, begun, LOST, now_ns, alone=False)
 
     # -- what members say -------------------------------------------------------------------
 
