@@ -238,7 +238,7 @@ class Group(Hands):
             source.trail.clear()
             source.seen.clear()
             source.ready_bytes = 0
-            source.suspect_until = (0, 0)
-            source.suspect_records = 0
+            lsn, slot = self.place_reached(source)  # somebody has worked on what comes before
+            source.suspect_until = max(source.suspect_until, (lsn, slot + 1))
         self._version += 1
         self.wake()

@@ -195,15 +195,17 @@ class Journaling:
         self.change()
 
     def reset(self) -> None:
-        """Forget what the journal says of records (a seek)."""
+        """Forget what the journal says of records (a seek), but not how far hand-outs had come:
+        up to there somebody has worked on them, whatever is read again."""
         state = self.state
+        reached = {**state.reached, **self._reached}
         for known in (state.streams, state.marks, state.cursors, state.reached):
             known.clear()
         self._floors.clear()
         self._settled.clear()
         self._marks.clear()
         self._unmarked.clear()
-        self._reached.clear()
+        self._reached = {index: place for index, place in reached.items() if place != (0, 0)}
         self._resets = True
         self.change()
 
@@ -213,9 +215,12 @@ class Journaling:
 
     def reached(self, source: Source, lsn: int, slot: int) -> None:
         """Something of this place was handed out."""
-        place = self._reached.get(source.index) or self.state.reached.get(source.index, (0, 0))
-        if (lsn, slot) > place:
+        if (lsn, slot) > self.place_reached(source):
             self._reached[source.index] = (lsn, slot)
+
+    def place_reached(self, source: Source) -> tuple[int, int]:
+        """How far hand-outs have come."""
+        return self._reached.get(source.index) or self.state.reached.get(source.index, (0, 0))
 
     # -- how far hand-outs may go -----------------------------------------------------------
 

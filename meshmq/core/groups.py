@@ -37,8 +37,8 @@ from meshmq.core.journal import (
 from meshmq.core.log import BatchEntry, Commit, Entry, JournalEntry, LogState, RuleEntry, TrimEntry
 from meshmq.core.members import Members
 from meshmq.core.topics import Topic, Topics
-from meshmq.errors import GroupNotFound, LimitReached
-from meshmq.frames import Body, HandOut, Revoke
+from meshmq.errors import GroupNotFound, LimitReached, OffsetOutOfRange
+from meshmq.frames import Body, HandOut, Result, Revoke
 from meshmq.names import JOURNAL, dead_letters_of, lane_of, queue_of, retries_of
 
 NUMBERS_A_LIFE = 1 << 44
@@ -56,6 +56,12 @@ class Verdict(NamedTuple):
 
 def _nothing() -> None:
     """No change waits for this survey."""
+
+
+def _gone(answer: Body) -> Body:
+    """What a command is told whose group was deleted while it waited for the log."""
+    assert isinstance(answer, Result)
+    return Result(answer.id, GroupNotFound.code, "the group was deleted meanwhile", b"{}")
 
 
 class Groups:
@@ -162,7 +168,7 @@ class Groups:
     def create(self, arguments: dict[str, Any]) -> tuple[Group, bool]:
         """Make a group or queue, or check that the one there is the same; whether it was made.
 
-        Raises GroupMismatch, InvalidName, CommandFailed, LimitReached.
+        Raises GroupMismatch, InvalidName, CommandFailed, LimitReached, OffsetOutOfRange.
         """
         wanted = group_settings.wanted(arguments)
         found = self.by_name.get(wanted.name)
@@ -172,6 +178,7 @@ class Groups:
         if len(self.by_name) >= limits.GROUPS_MAX:
             raise LimitReached(f"the node has {limits.GROUPS_MAX} groups and queues, its limit")
         start = group_settings.start_of(arguments, wanted)
+        self._check_start(wanted, start)
         settings = wanted._replace(id=self._next_id)
         self._next_id += 1
         if settings.kind == QUEUE:
@@ -181,6 +188,16 @@ class Groups:
             group.grace_until_ns = 0
         self._begin(group, start, lambda: group.set_settings(settings))
         return group, True
+
+    def _check_start(self, settings: Settings, start: group_settings.Start) -> None:
+        """Raise OffsetOutOfRange for a beginning that would pass over records to come."""
+        topic = self._topics.by_name.get(settings.pattern)
+        have = topic.synced_offset if topic is not None else 0
+        if start.name == "offset" and start.value > have:
+            raise OffsetOutOfRange(
+                f"offset {start.value} of topic {settings.pattern!r} does not exist: the next is "
+                f"{have}"
+            )
 
     def _keep_all(self, queue: str) -> None:
         """A queue's topic keeps its jobs until they are done, whatever a policy says."""
@@ -227,7 +244,8 @@ class Groups:
 
     def seek(self, group: Group, start: group_settings.Start) -> None:
         """Go on somewhere else: everything known of records is forgotten, but not what became of
-        dead letters."""
+        dead letters. Raises OffsetOutOfRange."""
+        self._check_start(group.settings, start)
         self._begin(group, start, lambda: self._forget_records(group))
 
     def _forget_records(self, group: Group) -> None:
@@ -373,6 +391,7 @@ class Groups:
         """The log has said where streams are at a time, or how many bytes they hold."""
         group, time_ns, change = self._surveys.pop(number, (None, None, _nothing))
         if group is None or self.by_name.get(group.settings.name) is not group:
+            self.answers += [(link, _gone(body)) for link, body in self._placed.pop(number, [])]
             return
         found = list(rows)
         if time_ns is not None:

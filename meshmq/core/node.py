@@ -288,6 +288,7 @@ class Node:
                 self._answers.append((link, done))
             case Command():
                 entries: list[Entry] = []
+                self.groups.asked = 0  # a consumer that made a group has asked for itself
                 result = commands.run(self._desk, peer.hello, body, entries)
                 self._entries += entries
                 if entries and any(type(e) is TopicEntry and e.deleted for e in entries):

@@ -29,6 +29,7 @@ from meshmq.frames import (
     Nothing,
     Ping,
     Refuse,
+    Result,
     Welcome,
 )
 
@@ -108,7 +109,11 @@ class Session:
             return
         assert self.state is SessionState.OPEN, "a session sends after its handshake"
         self.sent += 1
-        size = len(body.payload) if isinstance(body, WITH_PAYLOAD) else 0
+        size = 0
+        if isinstance(body, WITH_PAYLOAD):
+            size = len(body.payload)
+        elif isinstance(body, Result):
+            size = len(body.body)
         if not self._unacked:
             self._resend_at = now_ns + limits.RESEND_NS
         self._unacked.append((self.sent, body, size))

@@ -928,3 +928,49 @@ def test_a_kill_before_a_time_is_looked_up_leaves_the_group_as_it_was(bench):
     bench.consume("g", "a")
     bench.wait(3 * SECOND)
     assert bench.values() == []
+
+
+def test_a_place_that_does_not_exist_yet_is_refused(bench):
+    bench.consume("g", "a")
+    bench.put("a", b"1", b"2")
+    assert bench.command("group.seek", group="g", start={"offset": 3})[0] == "offset-out-of-range"
+    assert bench.done("group.seek", group="g", start={"offset": 2})
+    made = {"group": "h", "pattern": "a", "start": {"offset": 3}}
+    assert bench.command("group.create", **made)[0] == "offset-out-of-range"
+    assert bench.command("group.show", group="h")[0] == "group-not-found"
+
+
+def test_what_is_read_again_after_a_seek_is_a_maybe_duplicate(bench):
+    bench.consume("g", "a")
+    bench.put("a", b"1", b"2")
+    items = bench.got()
+    bench.ack(items[0])
+    bench.put("a", b"3")
+    bench.done("group.seek", group="g", start="earliest")
+    assert {v: row.maybe_duplicate for v, _, _, row in bench.got()} == {
+        b"1": True, b"2": True, b"3": True,
+    }  # fmt: skip
+    bench.put("a", b"4")
+    assert [row.maybe_duplicate for _, _, _, row in bench.got()] == [False]
+
+
+def test_a_deleted_topics_records_are_not_handed_out(bench):
+    bench.put("a", b"1", b"2")
+    bench.done("group.create", group="g", pattern="a", start="earliest", order="key")
+    bench.consume("g", "a", prefetch=1)
+    bench.nack(bench.got()[0])
+    assert bench.values() == [b"2"]
+    bench.done("topic.delete", topic="a")
+    show = bench.show("g")
+    assert (show["records"], show["ready"], show["retrying"], show["delayed"]) == (0, 0, 0, 0)
+    bench.wait(60 * SECOND)
+    assert bench.values() == []
+    assert bench.show("g")["delayed"] == 0
+    bench.put("a", b"3")
+    assert bench.values() == [b"3"]
+
+
+def test_a_consumer_that_begins_at_a_time_takes_no_others_answer(bench):
+    bench.put("a", b"1")
+    bench.consume("g", "a", start={"time_ns": 1})
+    assert bench.done("status")

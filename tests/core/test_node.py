@@ -186,12 +186,12 @@ def test_a_durable_record_is_confirmed_and_delivered_after_its_sync_only(linked)
     assert (c.append_time_ns, c.last) == (WALL, 2)
 
 
-def test_a_delivery_goes_out_before_the_confirmation(linked):
+def test_a_confirmation_goes_out_before_the_deliveries(linked):
     linked.subscribe("a")
     linked.publish("a", 1, b"1")
     linked.sync()
     kinds = [type(b) for b in linked.take(kind=(Confirm, Deliver))]
-    assert kinds == [Deliver, Confirm]
+    assert kinds == [Confirm, Deliver]  # who waits for it does not wait for others' records
 
 
 def test_a_transient_record_is_delivered_and_confirmed_at_once(linked):
