@@ -59,6 +59,7 @@ def _encode_hand_out(m: Any, b: frames.HandOut) -> None:
     for row, x in zip(rows, b.rows, strict=True):
         row.topic, row.number, row.first, row.count, row.skip, row.held = x[:6]
         row.length, row.checksum, row.appendTime, row.lsn, row.slot, row.attempt = x[6:12]
+        row.topicKey = x.topic_key
         if x.maybe_duplicate:
             row.maybeDuplicate = True
         if x.offsets:
@@ -75,6 +76,7 @@ def _decode_hand_out(r: Any, payload: bytes | None) -> frames.HandOut:
             new(
                 x.topic, x.number, x.first, x.count, x.skip, x.held, x.length, x.checksum,
                 x.appendTime, x.lsn, x.slot, x.attempt, x.maybeDuplicate, _unpack_u64(x.offsets),
+                x.topicKey,
             )
             for x in rows
         ]
@@ -207,11 +209,12 @@ def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
 def _encode_transacted(m: Any, b: frames.Transacted) -> None:
     t = m.init("transacted")
     t.id, t.code, t.message, t.offsets = b.id, b.code, b.message, b.offsets
+    t.topicKeys = b.topic_keys
 
 
 def _decode_transacted(r: Any, _: bytes | None) -> frames.Transacted:
     t = r.transacted
-    return frames.Transacted(t.id, short(t.code), t.message, tuple(t.offsets))
+    return frames.Transacted(t.id, short(t.code), t.message, tuple(t.offsets), tuple(t.topicKeys))
 
 
 ENCODERS: dict[type, Callable[..., None]] = {

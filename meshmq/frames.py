@@ -240,6 +240,7 @@ class HandOutRow(NamedTuple):
         attempt: 1 for the first delivery of these records.
         maybe_duplicate: somebody may have worked on them already.
         offsets: their offsets where they are not ``first``, ``first + 1`` ..., else empty.
+        topic_key: the beginning of the topic's id, see ``names.topic_key``.
     """
 
     topic: str
@@ -256,6 +257,7 @@ class HandOutRow(NamedTuple):
     attempt: int = 1
     maybe_duplicate: bool = False
     offsets: tuple[int, ...] = ()
+    topic_key: int = 0
 
     def places(self) -> Sequence[int]:
         """Where the records handed out are among those the bytes hold."""
@@ -345,6 +347,7 @@ class Transacted:
     code: str = ""
     message: str = ""
     offsets: tuple[int, ...] = ()
+    topic_keys: tuple[int, ...] = ()
 
 
 Body = (

@@ -151,51 +151,37 @@ def queue_of(topic: str) -> str:
     return found[2] if found else ""
 
 
+def topic_key(topic_id: bytes) -> int:
+    """The beginning of a topic's id, as a number: enough to tell a topic from those before it."""
+    return int.from_bytes(topic_id[:8], "big")
+
+
 @dataclass(frozen=True, slots=True)
 class JobId:
-    """Names one job of one queue for as long as it lives; opaque to programs.
+    """Names one job of one queue, and never another; opaque to programs.
 
     Attributes:
         origin: whose log (hex of its 128-bit id).
-        lane: ``m`` (plain), ``d`` (delayed), ``1`` to ``9`` (priority) or ``r`` (a dead letter
-            that was put back).
+        topic_key: of the topic that its record is in, one of the queue's lanes.
         offset: its offset there.
     """
 
     origin: str
-    lane: str
+    topic_key: int
     offset: int
 
     def __str__(self) -> str:
-        return f"j1-{self.origin}-{self.lane}-{self.offset}"
+        return f"j1-{self.origin}-{self.topic_key:016x}-{self.offset}"
 
     @classmethod
-    def parse(cls, text: str) -> JobId:
+    def parse(cls, text: object) -> JobId:
         """Read back ``str(job_id)``; raise InvalidArgument for anything else."""
-        found = re.fullmatch(r"j1-([0-9a-f]{32})-([mdr1-9])-([0-9]{1,19})", text)
+        found = isinstance(text, str) and re.fullmatch(
+            r"j1-([0-9a-f]{32})-([0-9a-f]{16})-([0-9]{1,19})", text
+        )
         if not found:
             raise InvalidArgument(f"{text!r} is not a job id (take one from receipt.job_id)")
-        return cls(found[1], found[2], int(found[3]))
-
-    @classmethod
-    def of(cls, topic: str, origin: str, offset: int) -> JobId:
-        """The id of the record at ``offset`` of a lane's topic."""
-        found = _LANE.fullmatch(topic)
-        if topic.startswith("$retry."):
-            lane = "r"
-        elif found is None:
-            lane = "m"
-        else:
-            lane = found[1] or "d"
-        return cls(origin, lane, offset)
-
-    def topic(self, queue: str) -> str:
-        """The topic its record is in."""
-        if self.lane == "r":
-            return retries_of(queue)
-        if self.lane in "md":
-            return lane_of(queue, delayed=self.lane == "d")
-        return lane_of(queue, int(self.lane))
+        return cls(found[1], int(found[2], 16), int(found[3]))
 
 
 @dataclass(frozen=True, slots=True)

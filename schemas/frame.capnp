@@ -208,6 +208,7 @@ struct HandOutRow {
   attempt        @11 :UInt16;
   maybeDuplicate @12 :Bool;
   offsets        @13 :Data;   # packed little-endian u64; empty: first, first + 1 ...
+  topicKey       @14 :UInt64; # the first 8 bytes of the topic's id, big-endian
 }
 
 struct Settle {
@@ -253,4 +254,5 @@ struct Transacted {
   code    @1 :Text;
   message @2 :Text;
   offsets @3 :List(UInt64);   # base offset of each batch
+  topicKeys @4 :List(UInt64); # of each batch's topic, as in HandOutRow
 }

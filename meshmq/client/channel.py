@@ -188,10 +188,10 @@ class Channel(ABC):
                         for held in closed:
                             self.listener.note(held)
                         self.listener.note(number)
-                case TransactionAnswered(number, code, message, offsets):
+                case TransactionAnswered(number, code, message, offsets, keys):
                     transaction = self._transactions.pop(number, None)
                     if transaction is not None:
-                        transaction.set(offsets, from_code(code, message) if code else None)
+                        transaction.set((offsets, keys), from_code(code, message) if code else None)
                         self._note(transaction)
 
     def _note(self, what: object) -> None:
@@ -364,7 +364,7 @@ class Channel(ABC):
     def transact(
         self, acks: Sequence[tuple[Held, int]], batches: tuple[PublishBatch, ...], payload: bytes
     ) -> Answer:
-        """Send a transaction; the answer is the offsets of its records."""
+        """Send a transaction; the answer: offsets of its batches, and the keys of their topics."""
         answer = Answer()
 
         def work(now_ns: int) -> None:

@@ -112,7 +112,7 @@ class AnyJob(Message):
     def job_id(self) -> str:
         """Names it for as long as it lives, as ``receipt.job_id`` does."""
         held = self[4]
-        return str(JobId.of(held.row.topic, held.origin.hex(), self[1]))
+        return str(JobId(held.origin.hex(), held.row.topic_key, self[1]))
 
     @property
     def is_settled(self) -> bool:

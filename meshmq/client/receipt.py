@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from meshmq.core.publisher import DONE, WAITING, Batch
 from meshmq.errors import DeadlineExceeded, DurabilityUnavailable, JobNotFound
 from meshmq.frames import DURABILITY_NAMES
-from meshmq.names import JobId, Stream
+from meshmq.names import JobId, Stream, topic_key
 
 if TYPE_CHECKING:
     from meshmq.client.channel import Channel
@@ -95,7 +95,7 @@ class Promise:
         batch, offset = self._settled(), self.offset
         if offset is None:
             raise JobNotFound("the job was stored before, its id is not known any more")
-        return str(JobId.of(batch.lane.topic, batch.origin.hex(), offset))
+        return str(JobId(batch.origin.hex(), topic_key(batch.topic_id), offset))
 
     def _settled(self) -> Batch:
         if self._batch.state == WAITING:

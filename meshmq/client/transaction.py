@@ -39,23 +39,24 @@ class Placed:
         offset: once it is committed; None before, and of a job the queue had already.
     """
 
-    __slots__ = ("_origin", "offset", "topic")
+    __slots__ = ("_origin", "_topic_key", "offset", "topic")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.offset: int | None = None
         self._origin = ""
+        self._topic_key = 0
 
     @property
     def job_id(self) -> str:
         """Names a queue's job, once it is committed; raises InvalidArgument before."""
         if self.offset is None:
             raise InvalidArgument("a job has an id once its transaction is committed")
-        return str(JobId.of(self.topic, self._origin, self.offset))
+        return str(JobId(self._origin, self._topic_key, self.offset))
 
-    def put(self, origin: str, offset: int) -> None:
+    def put(self, origin: str, topic_key: int, offset: int) -> None:
         """It is committed."""
-        self._origin, self.offset = origin, offset
+        self._origin, self._topic_key, self.offset = origin, topic_key, offset
 
 
 class _Gathered:
@@ -207,14 +208,16 @@ class Draft:
 
     def _answered(self, answer: Answer) -> None:
         """Note what the node says; raises TransactionFailed."""
-        offsets: tuple[int, ...] = answer.get()
+        offsets: tuple[int, ...]
+        keys: tuple[int, ...]
+        offsets, keys = answer.get()
         self._state = DONE
-        if len(offsets) != len(self._batches):
+        if not len(offsets) == len(keys) == len(self._batches):
             return  # the queue had some of the jobs already
         origin = self._channel.client.origin.hex()
-        for base, batch in zip(offsets, self._batches, strict=True):
+        for base, key, batch in zip(offsets, keys, self._batches, strict=True):
             for i, placed in enumerate(batch.placed):
-                placed.put(origin, base + i)
+                placed.put(origin, key, base + i)
 
     @property
     def committed(self) -> bool:

@@ -419,7 +419,9 @@ class Client:
             for held, index in transaction.acks:
                 held.member.close(held, index)
         self._effects.append(
-            TransactionAnswered(answer.id, answer.code, answer.message, answer.offsets)
+            TransactionAnswered(
+                answer.id, answer.code, answer.message, answer.offsets, answer.topic_keys
+            )
         )
 
     def _on_subscribed(self, frame: Subscribed, now_ns: int) -> None:

@@ -165,6 +165,7 @@ class TransactionAnswered:
     code: str
     message: str
     offsets: tuple[int, ...]
+    topic_keys: tuple[int, ...] = ()
 
 
 ClientEffect = (

@@ -15,7 +15,7 @@ from meshmq.core.hand_out import Ready
 from meshmq.core.journal import QUEUE
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed, JobNotFound
-from meshmq.names import JobId, dead_letters_of
+from meshmq.names import JobId, dead_letters_of, topic_key
 
 RANGES_MAX = 10_000
 OLDEST_MARKS = 1000  # so many may have been moved by hand, which is no failure
@@ -188,15 +188,16 @@ class Clerk:
         job = JobId.parse(str(arguments.get("job", "")))
         if job.origin != self._groups.shared.origin.hex():
             raise JobNotFound(f"job {job} is in another node's log")
-        topic = self._topics.by_name.get(job.topic(group.settings.name))
-        if topic is None:
-            raise self._no_job(arguments)
-        return group, topic.entry.stream, job.offset
+        for source in group.sources:
+            topic = self._topics.by_name.get(source.pattern)
+            if topic is not None and topic_key(topic.entry.topic_id) == job.topic_key:
+                return group, topic.entry.stream, job.offset
+        raise self._no_job(arguments)
 
     def _no_job(self, arguments: dict[str, Any]) -> JobNotFound:
         return JobNotFound(
             f"job {arguments.get('job')} does not wait in queue {arguments.get('queue')!r}: it is "
-            f"done, dead, or in a worker's hands"
+            f"done, dead, in a worker's hands, or another queue's"
         )
 
     # -- dead letters -----------------------------------------------------------------------

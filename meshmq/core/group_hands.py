@@ -21,6 +21,7 @@ from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_walk import Walk
 from meshmq.core.runs import of_indices, runs_of, runs_of_bits
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
+from meshmq.names import topic_key
 
 EXPIRED_A_TURN = 2048  # records that are taken back at once: others' turns come in between
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
@@ -298,6 +299,7 @@ class Hands(Waiting):
             ready.topic, h.number, h.first, n, first, held, len(payload), checksum,
             b.append_time_ns, b.lsn, b.slot, ready.attempt, ready.suspect,
             () if offsets is None else tuple(offsets),
+            topic_key(self.topics.by_stream[b.stream].entry.topic_id),
         )  # fmt: skip
         member.rows.append((row, payload))
         self.touched[id(member)] = member

@@ -17,7 +17,7 @@ from meshmq.core.hand_out import HandOut
 from meshmq.core.topics import Topics
 from meshmq.errors import BadFrame, MeshError, TransactionFailed
 from meshmq.frames import Transact, Transacted
-from meshmq.names import check_topic, queue_of
+from meshmq.names import check_topic, queue_of, topic_key
 
 FAILED = TransactionFailed.code
 
@@ -30,7 +30,7 @@ def transact(
     and how many bytes go with them."""
     known = groups.transactions.get(instance)
     if known is not None and known[0] == frame.id:
-        return Transacted(frame.id, offsets=known[1]), 0
+        return _done(frame, known[1], topics), 0
     if known is not None and known[0] > frame.id:
         return Transacted(
             frame.id, FAILED,
@@ -55,7 +55,13 @@ def transact(
         group.ack(h, bits)
         group.wake()
     groups.note_transaction(instance, frame.id, tuple(offsets))
-    return Transacted(frame.id, offsets=tuple(offsets)), len(frame.payload)
+    return _done(frame, tuple(offsets), topics), len(frame.payload)
+
+
+def _done(frame: Transact, offsets: tuple[int, ...], topics: Topics) -> Transacted:
+    found = [topics.by_name.get(batch.topic) for batch in frame.batches]
+    keys = [topic_key(topic.entry.topic_id) if topic is not None else 0 for topic in found]
+    return Transacted(frame.id, offsets=offsets, topic_keys=tuple(keys))
 
 
 def _judge_acks(link: bytes, frame: Transact, groups: Groups) -> list[tuple[Group, HandOut, int]]:

@@ -72,11 +72,12 @@ class Commands(Cases):
             if start != "earliest" or topic.startswith("$retry."):
                 self.excused[group, topic] = t.next_offset
 
-    @staticmethod
-    def _job_place(arguments: dict[str, Any]) -> Place:
+    def _job_place(self, arguments: dict[str, Any]) -> Place:
         """Of the job that a command is about."""
         job = JobId.parse(arguments["job"])
-        return job.topic(arguments["queue"]), job.offset
+        topics = self.world.disk.state.topics
+        topic = next(name for name in topics if self.world.topic_key(name) == job.topic_key)
+        return topic, job.offset
 
     def _job_case(self, arguments: dict[str, Any]) -> Case:
         return self.case(arguments["queue"], self._job_place(arguments))

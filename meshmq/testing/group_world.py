@@ -28,7 +28,7 @@ from meshmq.core.log import Commit
 from meshmq.core.session import SessionState
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
-from meshmq.names import JobId, matches, queue_of, retries_of
+from meshmq.names import JobId, matches, queue_of, retries_of, topic_key
 from meshmq.testing.faults import FAULTS_NS, Faults
 from meshmq.testing.group_audit import audit
 from meshmq.testing.referee import Referee
@@ -278,12 +278,16 @@ class GroupWorld(Scene[GroupProgram]):
         if not places:
             return
         topic, offset = self.rng.choice(places)
-        job = str(JobId.of(topic, ORIGIN.hex(), offset))
+        job = str(JobId(ORIGIN.hex(), self.topic_key(topic), offset))
         arguments: dict[str, Any] = {"queue": queue, "job": job}
         if verb == "queue.reschedule":
             wall_ms = (self.wall_ns + self.now_ns) // MS
             arguments["due_ms"] = wall_ms + self.rng.randrange(2000)
         program.tell(verb, arguments)
+
+    def topic_key(self, topic: str) -> int:
+        """Of a topic on disk, as job ids have it."""
+        return topic_key(self.disk.state.topics[topic].topic.topic_id)
 
     # -- rest ---------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ class FakeNode:
         base = 100 * self.numbers if first is None else first
         row = HandOutRow(
             topic, self.numbers, base, len(values), 0, len(values), len(data),
-            codec.checksum(data), 5, 1, 0,
+            codec.checksum(data), 5, 1, 0, topic_key=7,
         )  # fmt: skip
         return row._replace(**more), data
 

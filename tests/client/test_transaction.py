@@ -40,7 +40,7 @@ def batches(frame):
 def test_all_of_it_travels_in_one_frame_and_is_settled_by_the_answer(mesh, node, channel):
     worker = working(mesh, *[b"x"] * 5)
     jobs = worker.fetch(5)
-    node.on[Transact] = lambda b: [Transacted(b.id, offsets=(7, 40, 2))]
+    node.on[Transact] = lambda b: [Transacted(b.id, offsets=(7, 40, 2), topic_keys=(1, 2, 3))]
     with mesh.transaction() as tx:
         one = tx.publish("out", b"1", key=b"k", headers={"a": "b"})
         tx.publish("other", b"2")
@@ -61,7 +61,7 @@ def test_all_of_it_travels_in_one_frame_and_is_settled_by_the_answer(mesh, node,
     ]
     assert tx.committed
     assert (one.offset, three.offset) == (7, 8)
-    assert job.job_id == f"j1-{ORIGIN.hex()}-5-2"
+    assert job.job_id == f"j1-{ORIGIN.hex()}-{3:016x}-2"
     assert [j.is_settled for j in jobs] == [False, True, True, False, True]
     jobs[0].ack()
     jobs[3].ack()

@@ -102,7 +102,7 @@ _handed = (
     ),
     HandOutRow(
         "orders.eu", 78, 2**40, 1, 0, 1, len(_one), codec.checksum(_one), TIME_NS, 9, 4, 2, True,
-        (2**40,),
+        (2**40,), 2**63 + 5,
     ),
 )  # fmt: skip
 _done = Confirmation(
@@ -169,7 +169,7 @@ FRAMES = {
         ("revoke", 42, Revoke(6, (SettleRow(78, 3, 2, 0),))),
         ("leave", 42, Leave(6)),
         ("transact", 42, Transact(4, (TransactAck(6, 77, 2, 3),), _rows, _one + _three)),
-        ("transacted", 42, Transacted(4, "", "", (2**40, 5))),
+        ("transacted", 42, Transacted(4, "", "", (2**40, 5), (7, 2**63 + 5))),
         ("result_no", 42, Result(5, "topic-not-found", "there is no topic 'a'", b"{}")),
     )
 }

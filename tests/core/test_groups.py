@@ -8,7 +8,7 @@ from meshmq import limits
 from meshmq.core.journal import Delta
 from meshmq.frames import BACKOFF, NACK, Consume, HandOut, Holding, Settled, SettleRow
 from meshmq.limits import MS, SECOND
-from meshmq.names import JobId
+from meshmq.names import JobId, topic_key
 from tests.core.groups import GroupBench
 from tests.core.helpers import LINK, ORIGIN, OTHER_LINK
 from tests.core.nodes import WALL
@@ -550,7 +550,7 @@ def test_a_late_job_that_a_kill_may_have_undone_is_doubtful(bench, moved):
     bench.put("$delayed.q", b"1", due_ms=wall_ms(bench, 60 if moved else 1))
     bench.put("$delayed.q", b"2", due_ms=wall_ms(bench, 30))
     if moved:
-        job = str(JobId.of("$delayed.q", ORIGIN.hex(), 0))
+        job = job_of(bench, "$delayed.q", 0)
         bench.done("queue.reschedule", queue="q", job=job, due_ms=wall_ms(bench, 1))
     bench.wait(2 * SECOND)
     (item,) = bench.got()
@@ -570,9 +570,9 @@ def test_a_job_that_was_in_hands_before_a_kill_and_is_moved_after_it_is_doubtful
     assert bench.values() == [b"1"]
     bench.crash()
     bench.join()
-    bench.done("queue.reschedule", queue="q", job=job("m", 0), due_ms=wall_ms(bench, 5))
+    bench.done("queue.reschedule", queue="q", job=job_of(bench, "q", 0), due_ms=wall_ms(bench, 5))
     bench.put("q", b"2")
-    bench.done("queue.reschedule", queue="q", job=job("m", 1), due_ms=wall_ms(bench, 6))
+    bench.done("queue.reschedule", queue="q", job=job_of(bench, "q", 1), due_ms=wall_ms(bench, 6))
     bench.consume("q", kind="queue")
     bench.wait(7 * SECOND)
     seen = [(v, row.attempt, row.maybe_duplicate) for v, _, _, row in bench.got()]
@@ -674,21 +674,22 @@ def confirmations(bench):
     return [c for frame in bench.take(LINK, Confirm) for c in frame.confirmations]
 
 
-def job(topic_lane, offset):
-    return f"j1-{ORIGIN.hex()}-{topic_lane}-{offset}"
+def job_of(bench, topic, offset):
+    entry = bench.node.topics.by_name[topic].entry
+    return str(JobId(ORIGIN.hex(), topic_key(entry.topic_id), offset))
 
 
 def test_jobs_that_wait_can_be_cancelled_and_moved(bench):
     queue(bench)
     bench.put("q", b"1", b"2", b"3")
     bench.put("$delayed.q", b"4", due_ms=wall_ms(bench, 100))
-    bench.done("queue.cancel", queue="q", job=job("m", 1))
-    bench.done("queue.reschedule", queue="q", job=job("m", 2), due_ms=wall_ms(bench, 50))
-    bench.done("queue.reschedule", queue="q", job=job("d", 0), due_ms=0)
+    bench.done("queue.cancel", queue="q", job=job_of(bench, "q", 1))
+    bench.done("queue.reschedule", queue="q", job=job_of(bench, "q", 2), due_ms=wall_ms(bench, 50))
+    bench.done("queue.reschedule", queue="q", job=job_of(bench, "$delayed.q", 0), due_ms=0)
     bench.consume("q", kind="queue")
     bench.wait(MS)
     assert sorted(bench.values()) == [b"1", b"4"]
-    code, message, _ = bench.command("queue.cancel", queue="q", job=job("m", 0))
+    code, message, _ = bench.command("queue.cancel", queue="q", job=job_of(bench, "q", 0))
     assert code == "job-not-found"
     assert "hands" in message
     bench.wait(50 * SECOND)
@@ -702,7 +703,7 @@ def test_a_job_that_waits_for_room_at_its_keys_member_can_be_cancelled_and_moved
     bench.put("q", b"k1", b"k2", b"k3", b"k4", keys=[b"k"] * 4)
     k1, k2 = bench.got()
     when = {"due_ms": wall_ms(bench, 5)} if verb == "reschedule" else {}
-    bench.done(f"queue.{verb}", queue="q", job=job("m", 2), **when)
+    bench.done(f"queue.{verb}", queue="q", job=job_of(bench, "q", 2), **when)
     bench.ack(k1, k2)
     (k4,) = bench.got()
     assert k4[0] == b"k4"
@@ -718,7 +719,7 @@ def test_a_job_that_is_given_one_time_twice_comes_once(bench, order):
     bench.put("q", b"1", keys=[b"k"])
     when, other = wall_ms(bench, 5), wall_ms(bench, 4)
     for due_ms in (when, other, when, when):
-        bench.done("queue.reschedule", queue="q", job=job("m", 0), due_ms=due_ms)
+        bench.done("queue.reschedule", queue="q", job=job_of(bench, "q", 0), due_ms=due_ms)
     bench.consume("q", kind="queue", order=order)
     bench.wait(6 * SECOND)
     (one,) = bench.got()
@@ -734,7 +735,7 @@ def test_a_moved_job_waits_for_older_ones_of_its_key_that_were_not_looked_at_yet
     bench.put("q", b"j1", keys=[b"j"])
     bench.put("q", b"k1", b"k2", keys=[b"k", b"k"])
     (j1,) = bench.got()
-    bench.done("queue.reschedule", queue="q", job=job("m", 2), due_ms=0)
+    bench.done("queue.reschedule", queue="q", job=job_of(bench, "q", 2), due_ms=0)
     bench.wait(MS)
     assert bench.got() == []
     bench.ack(j1)
@@ -974,3 +975,16 @@ def test_a_consumer_that_begins_at_a_time_takes_no_others_answer(bench):
     bench.put("a", b"1")
     bench.consume("g", "a", start={"time_ns": 1})
     assert bench.done("status")
+
+
+def test_a_job_id_is_never_anothers(bench):
+    queue(bench)
+    bench.put("q", b"1")
+    old = job_of(bench, "q", 0)
+    bench.consume("p", kind="queue")
+    assert bench.command("queue.cancel", queue="p", job=old)[0] == "job-not-found"
+    bench.done("group.delete", group="q")
+    queue(bench)
+    bench.put("q", b"2")
+    assert bench.command("queue.cancel", queue="q", job=old)[0] == "job-not-found"
+    assert bench.done("queue.cancel", queue="q", job=job_of(bench, "q", 0))

@@ -18,7 +18,7 @@ from meshmq import aio, limits
 from meshmq.core import consumer as members
 
 YEAR_AND_MORE = 366 * 24 * 3600
-NO_JOB = "j1-" + "0" * 32 + "-0-jobs"
+NO_JOB = "j1-" + "0" * 32 + "-" + "0" * 16 + "-0"
 
 
 def until(is_true, timeout=15):
