@@ -134,7 +134,10 @@ RETENTION_INTERVAL_NS = 1 * SECOND
 DISK_RESERVE_SHARE = 50  # one part in so many of the disk is kept free of records, within:
 DISK_RESERVE_BYTES_MIN = 16 * MIB
 DISK_RESERVE_BYTES_MAX = 1024 * MIB
+TIGHT_SHARE = 4  # with less than one part in so many of the reserve left, groups hand out nothing
+REASON_CHARACTERS_LOW = 100  # of a nack or reject, while the disk has no room above its reserve
 BALLAST_BYTES = 16 * MIB  # given up when the reserve is gone: for acks, deletions, retention
+STARTER_BYTES = 1 * MIB  # given up when not even a start has room
 
 assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTES_TARGET
 assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS

@@ -1,12 +1,14 @@
-"""Whether the log takes one more batch: room on the disk, and bytes that wait for their sync.
+"""What the log takes: room on the disk, and bytes that wait for their sync.
 
 Data: ``_waiting`` bytes accepted and not yet synced, per link and in all; ``_room`` what the disk
 has left above its reserve, as it was measured last.
 
 Rules:
-1. Nothing is accepted into the reserve: what was accepted can be stored, and acks, deletions and
-   retention go on when publishers get StorageFull.
-2. Over half of the budget every producer's window shrinks (fewer unconfirmed bytes); over the
+1. No record is accepted into the reserve, not even a copy of the node's own making: what was
+   accepted can be stored, and acks, deletions and retention go on when publishers get StorageFull.
+2. What goes on takes from the reserve, so it is kept small there (``is_low``), and most of all not
+   begun when little of it is left (``is_tight``): what nobody has in hand nobody acks.
+3. Over half of the budget every producer's window shrinks (fewer unconfirmed bytes); over the
    budget, or over its own window, a producer gets Busy and a time to wait.
 """
 
@@ -22,6 +24,8 @@ class Admission:
     Attributes:
         waiting_bytes: accepted for the log and not yet synced.
         is_full: StorageFull is the answer now.
+        is_low: the disk has no room above its reserve.
+        is_tight: and little of the reserve is left.
     """
 
     def __init__(self, budget_bytes: int = limits.UNSYNCED_BYTES_MAX) -> None:
@@ -30,13 +34,16 @@ class Admission:
         self._reserve = 0
         self._waiting: dict[bytes, int] = {}
         self.waiting_bytes = 0
-        self.is_full = False
+        self.is_full = self.is_low = self.is_tight = False
         self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
 
     def on_measured(self, free_bytes: int, reserve_bytes: int) -> None:
         """The disk has so much free, of which ``reserve_bytes`` are not for records."""
         self._room = free_bytes - reserve_bytes
         self._reserve = reserve_bytes
+        self.is_low = self._room <= 0
+        tight = reserve_bytes // limits.TIGHT_SHARE
+        self.is_tight = free_bytes < (tight + tight // 2 if self.is_tight else tight)
         # A little more than just enough, or it would flicker with every record.
         if self.is_full and self._room > self.waiting_bytes + reserve_bytes // 8:
             self.is_full = False
@@ -56,6 +63,13 @@ class Admission:
         if mine and mine + size > limits.PRODUCER_UNSYNCED_BYTES_MAX:
             return "busy", f"{mine} bytes of this producer wait for the node's disk, its limit"
         return "", ""
+
+    def takes(self, size: int) -> bool:
+        """Whether there is room for ``size`` bytes of the node's own: copies of records, which can
+        wait and do while publishers are refused."""
+        if self.is_full or self.is_tight:
+            return False
+        return self._room is None or self.waiting_bytes + size <= self._room
 
     def accepted(self, link: bytes, size: int) -> None:
         """A batch is on its way to the log."""

@@ -2,7 +2,8 @@
 
 Both need the record's bytes, so it is fetched first. Until then its mark (or its place among the
 dead letters) says where it is; the move itself is one commit: the copy appended and the original
-settled, or neither.
+settled, or neither. A copy needs room above the disk's reserve: without it nothing moves, and what
+waits to is handed out to nobody, and goes on when there is room.
 
 A dead letter is the record as it was, with its lineage in headers that begin with ``$``. Put back,
 it goes into a topic that only its own group reads, with the lineage kept, so that others who read
@@ -31,6 +32,7 @@ ERROR, REASON, ATTEMPTS, FIRST, LAST = "$error", "$reason", "$attempts", "$first
 TOPIC, STREAM, OFFSET, GROUP, REPLAYS = "$topic", "$stream", "$offset", "$group", "$replays"
 ERROR_CHARACTERS_MAX = limits.REASON_BYTES_MAX
 READ_BYTES = 32 * limits.KIB  # each record gets headers of its own, which takes some 20 us
+LINEAGE_BYTES = 512  # about what the headers of a copy take, without the reason
 _COUNT = re.compile("[0-9]{1,18}")  # a program may write anything into its headers
 
 
@@ -49,7 +51,7 @@ class Move(NamedTuple):
 class Undertaker(Reader):
     """See the module's header. Moves gather in ``moves``."""
 
-    __slots__ = ("_heap", "_owner", "_waiting", "_wanted", "moves")
+    __slots__ = ("_heap", "_is_held", "_needs", "_owner", "_waiting", "_wanted", "moves")
 
     def __init__(self, owner: Waiting) -> None:
         super().__init__("", 1 << 62, 1 << 62, is_live=True)
@@ -57,6 +59,8 @@ class Undertaker(Reader):
         self._waiting: dict[tuple[int, int], bool] = {}  # whether it is to be put back
         self._heap: list[tuple[int, int]] = []
         self._wanted = (0, 0)
+        self._needs = READ_BYTES  # room for the next copy, as far as that is known
+        self._is_held = False  # something was read that there is no room for
         self.moves: list[Move] = []
 
     def __len__(self) -> int:
@@ -108,9 +112,18 @@ class Undertaker(Reader):
             if topic is None or offset < topic.first_offset:
                 self._lose(stream, offset)
                 continue
+            if not self._has_room(self._needs if heap[0] == self._wanted else READ_BYTES):
+                return
             self._wanted = heap[0]
             self._owner.feed.fetch(self, stream, offset, READ_BYTES)
             return
+
+    def _has_room(self, size: int) -> bool:
+        shared = self._owner.shared
+        if shared.admission.takes(shared.moving_bytes + size):
+            return True
+        shared.cramped.add(self._owner)  # type: ignore[arg-type]  # always a Group
+        return False
 
     def _lose(self, stream: int, offset: int) -> None:
         """The record is no longer in the log."""
@@ -124,17 +137,35 @@ class Undertaker(Reader):
             dead: list[int] = []
             back: list[int] = []
             for offset in range(b.base_offset, b.base_offset + b.count):
-                is_back = waiting.pop((b.stream, offset), None)
+                is_back = waiting.get((b.stream, offset))
                 if is_back is not None:
                     (back if is_back else dead).append(offset)
+            if not dead and not back:
+                continue
+            self._needs = self._size_of(b, dead, back)
+            if self._is_held or not self._has_room(self._needs):
+                self._is_held = True
+                return
+            self._needs = READ_BYTES
+            for offset in (*dead, *back):
+                del waiting[b.stream, offset]
             if dead:
                 self._bury(b, dead)
             if back:
                 self._put_back(b, back)
 
+    def _size_of(self, b: StoredBatch, dead: list[int], back: list[int]) -> int:
+        """About how many bytes the copies take."""
+        moved = len(dead) + len(back)
+        marks = self._owner.state.marks
+        found = [marks[b.stream, o] for o in dead if (b.stream, o) in marks]
+        size = len(b.payload) * moved // b.count + moved * LINEAGE_BYTES
+        return size + sum([len(mark.reason) for mark in found])
+
     def read_done(self) -> None:
         """What was asked for and did not come is no longer in the log."""
-        if self._wanted in self._waiting:
+        is_held, self._is_held = self._is_held, False
+        if self._wanted in self._waiting and not is_held:
             self._lose(*self._wanted)
         self._owner.wake()
 
@@ -205,6 +236,7 @@ class Undertaker(Reader):
                 records.time_ns,
             )  # fmt: skip
             self.moves.append(Move(topic, payload, len(values[part])))
+            self._owner.shared.moving_bytes += len(payload)
 
 
 def _parts(values: Sequence[bytes], headers: Sequence[bytes]) -> list[slice]:

@@ -106,6 +106,9 @@ class Hands(Waiting):
         """Members that may be given something now."""
         if self.settings.paused:
             return []
+        if self.shared.admission.is_tight:  # its acks would take from what is left
+            self.shared.cramped.add(self)  # type: ignore[arg-type]  # always a Group
+            return []
         active = [m for m in self.members.values() if m.is_active]
         takers = [m for m in active if self.feed.may_send_to(m.link)]
         if len(takers) < len(active):
@@ -400,6 +403,8 @@ class Hands(Waiting):
     ) -> None:
         now_ms = self.wall_ms(now_ns)
         most = self.settings.max_deliveries
+        if self.shared.admission.is_low:
+            reason = reason[: limits.REASON_CHARACTERS_LOW]
         self._let_go(h, bits)
         gone = []
         failed = []

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshmq import limits
+from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools, Options
 from meshmq.core.dead_letters import Undertaker
 from meshmq.core.feed import Feed, Reader
@@ -53,6 +54,9 @@ class Shared:
         number: gives the next hand-out's number.
         woken, changed: groups that have something to do, or to tell the journal.
         denied: groups of which a member's link may not be sent more for now.
+        admission: says whether the disk has room.
+        cramped: groups that wait for that.
+        moving_bytes: records moved in this turn.
         revoked: (member, rows) to tell.
         wall_offset_ns: unix time minus the machines' time.
         now_ns: time of the event at hand.
@@ -61,9 +65,12 @@ class Shared:
     origin: bytes
     entropy: random.Random
     number: Callable[[], int]
+    admission: Admission
     woken: set[Group] = field(default_factory=set)
     changed: set[Group] = field(default_factory=set)
     denied: set[Group] = field(default_factory=set)
+    cramped: set[Group] = field(default_factory=set)
+    moving_bytes: int = 0
     revoked: list[tuple[Member, tuple[SettleRow, ...]]] = field(default_factory=list)
     wall_offset_ns: int = 0
     now_ns: int = 0

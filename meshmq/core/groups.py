@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core import group_settings
+from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
 from meshmq.core.effects import SurveyLog
 from meshmq.core.feed import Feed
@@ -80,12 +81,13 @@ class Groups:
         feed: Feed,
         tools: BatchTools,
         entropy: random.Random,
+        admission: Admission,
     ) -> None:
         self._topics = topics
         self._feed = feed
         self._tools = tools
         self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
-        self.shared = Shared(state.origin, entropy, self._number)
+        self.shared = Shared(state.origin, entropy, self._number, admission)
         self._next_id = state.journal.next_id
         self.transactions = state.journal.transactions.copy()
         self.by_name: dict[str, Group] = {}
@@ -153,6 +155,12 @@ class Groups:
         if self.shared.denied:
             self.shared.woken |= self.shared.denied
             self.shared.denied.clear()
+
+    def on_room(self) -> None:
+        """The disk may have more room: look again at groups that were held back by that."""
+        if self.shared.cramped:
+            self.shared.woken |= self.shared.cramped
+            self.shared.cramped.clear()
 
     # -- groups -----------------------------------------------------------------------------
 
@@ -271,6 +279,7 @@ class Groups:
         self.shared.woken.discard(group)
         self.shared.changed.discard(group)
         self.shared.denied.discard(group)
+        self.shared.cramped.discard(group)
         for lane in [lane for lane, g in self.lanes.items() if g is group]:
             del self.lanes[lane]
         self.members.forget(group)
@@ -425,8 +434,11 @@ class Groups:
             group.recount()
 
     def trims(self) -> list[TrimEntry]:
-        """What of queues' lanes, dead letters and retries is done, in large steps."""
+        """What of queues' lanes, dead letters and retries is done, in large steps while the disk
+        has room."""
         found = []
+        admission = self.shared.admission
+        step = 1 if admission.is_low or admission.is_full else limits.TRIM_RECORDS_MIN
         for group in self.by_name.values():
             name = group.settings.name
             own = [dead_letters_of(name), retries_of(name)]
@@ -441,7 +453,7 @@ class Groups:
                 if settled is None or settled.floor <= topic.first_offset:
                     continue
                 low = settled.floor
-                if low - topic.first_offset < limits.TRIM_RECORDS_MIN and low < topic.next_offset:
+                if low - topic.first_offset < step and low < topic.next_offset:
                     continue
                 low = min([low, *(o for s, o in group.state.marks if s == stream)])
                 if low > topic.first_offset:
@@ -499,8 +511,9 @@ class Groups:
                 self.sends.append((member.link, _frame(member, rows[begin:])))
         group.touched.clear()
 
-    def entries(self, entries: list[Entry]) -> None:
-        """Add what this turn changed: records moved, and the journal's record of it all."""
+    def entries(self, entries: list[Entry]) -> int:
+        """Add what this turn changed: records moved, and the journal's record of it all. Returns
+        the bytes of the former."""
         records: list[JournalRecord] = [*self._deleted, *self._records]
         for group in sorted(self.shared.changed, key=lambda g: g.settings.id):
             for move in group.undertaker.moves:
@@ -510,6 +523,7 @@ class Groups:
             if delta is not None:
                 records.append(delta)
         self.shared.changed.clear()
+        moved, self.shared.moving_bytes = self.shared.moving_bytes, 0
         self._deleted, self._records = [], []
         if records:
             journal = self._topic(JOURNAL)
@@ -519,6 +533,7 @@ class Groups:
         entries += self._own
         self._own = []
         self.answers += self.members.take_settled()
+        return moved
 
     def append_own(self, topic_name: str, payload: bytes, count: int) -> int:
         """Append records of the node's own making; return their base offset."""

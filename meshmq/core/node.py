@@ -113,7 +113,7 @@ class Node:
         self.admission = Admission(budget_bytes)
         self._tools = tools
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
-        self.groups = Groups(state, self.topics, self.delivery, tools, entropy)
+        self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups)
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(self.topics, self.delivery, clerk, self.status)
@@ -134,7 +134,8 @@ class Node:
         self._ticket = 0
         self._committed = 0
         self._after: dict[int, list[tuple[bytes, Body]]] = {}
-        self._transacted: deque[tuple[int, bytes, int]] = deque()  # (ticket, link, bytes)
+        # Records of transactions, and copies: (ticket, link or origin, bytes).
+        self._transacted: deque[tuple[int, bytes, int]] = deque()
         self._confirms: dict[bytes, list[Confirmation]] = {}
         self._busy: set[bytes] = set()
         self._dirty: dict[int, Subscription] = {}
@@ -163,6 +164,7 @@ class Node:
                 self._drop(link, now_ns)
             case StorageMeasured(free, reserve):
                 self.admission.on_measured(free, reserve)
+                self.groups.on_room()
             case RetentionPlanned(trims):
                 self._retention_planned = True
                 self._entries += [TrimEntry(*trim) for trim in trims]
@@ -336,6 +338,7 @@ class Node:
         while self._transacted and self._transacted[0][0] <= ticket:
             _, link, size = self._transacted.popleft()
             self.admission.synced(link, size)
+        self.groups.on_room()
         for done in [t for t in self._after if t <= ticket]:
             self._send_answers(self._after.pop(done), now_ns)
 
@@ -409,7 +412,10 @@ class Node:
         subscription that wants one, one frame of confirmations for each producer."""
         groups = self.groups
         groups.pump(now_ns)
-        groups.entries(self._entries)
+        moved = groups.entries(self._entries)
+        if moved:
+            self.admission.accepted(self.origin, moved)
+            self._transacted.append((self._ticket + 1, self.origin, moved))
         if groups.answers:
             self._answers += groups.answers
             groups.answers = []

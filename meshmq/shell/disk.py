@@ -1,4 +1,5 @@
-"""The disk thread: one thread, one store. Appends that wait go out as one commit, then reads.
+"""The disk thread: one thread, one store. Appends that wait go out as one commit, then reads. What
+meets a full disk waits for room; nobody is told meanwhile.
 
 Results come back as events for the core in ``results``; ``on_result`` wakes who handles them.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +25,9 @@ from meshmq.core.events import (
 )
 from meshmq.core.log import BatchEntry, Entry, LogState
 from meshmq.errors import MeshError, StoreFailed
-from meshmq.shell.store import LogStore
+from meshmq.shell.store import LogStore, NoRoom
 
+RETRY_SECONDS = 0.05  # what met a full disk is tried again
 MEASURE_BYTES = 256 * limits.KIB  # a change of the room below this is not told
 
 Result = Committed | ReadDone | RetentionPlanned | StorageMeasured | Surveyed
@@ -94,17 +97,28 @@ class DiskThread:
     def _serve(self, store: LogStore) -> None:
         """Appends first, then one other job at a time: a long replay delays no confirmation."""
         others: deque[Other] = deque()
+        held: list[Append] = []
         ending = False
         while not ending or others:
-            waits = not (others or ending or store.is_rewriting)
+            waits = not (others or held or ending or store.is_rewriting)
             appends, told = self._take(others, waits)
             ending = ending or told
-            if appends:
-                self._commit(store, appends)
+            is_stuck = bool(held)
+            if held or appends:
+                held = self._commit(store, held + appends, 0 if held else limits.COMMIT_BYTES_MAX)
             if others:
-                self._do(store, others.popleft())
+                job = others.popleft()
+                try:
+                    self._do(store, job)
+                except NoRoom:
+                    others.append(job)
+                    is_stuck = True
             elif store.is_rewriting and not ending:
                 store.rewrite()
+            if held or is_stuck:
+                if ending:
+                    return
+                time.sleep(RETRY_SECONDS)
 
     def _take(self, others: deque[Other], waits: bool) -> tuple[list[Append], bool]:
         """All that is there: appends returned, the rest put in line; and whether to end.
@@ -137,18 +151,24 @@ class DiskThread:
             self.stats = store.stats()
             self._measure(store)
 
-    def _commit(self, store: LogStore, appends: list[Append]) -> None:
-        """Commit in groups of about COMMIT_BYTES_MAX; each is answered when it is synced."""
+    def _commit(self, store: LogStore, appends: list[Append], most: int) -> list[Append]:
+        """Commit in groups of about ``most`` bytes; each is answered when it is synced. Returns
+        those for which the disk has no room."""
         entries: list[Entry] = []
-        size = 0
+        size = begin = 0
         for i, append in enumerate(appends):
             entries += append.entries
             size += sum([len(e.payload) for e in append.entries if type(e) is BatchEntry])
-            if size >= limits.COMMIT_BYTES_MAX or i + 1 == len(appends):
-                commit = store.append(entries)
+            if size >= most or i + 1 == len(appends):
+                try:
+                    commit = store.append(entries)
+                except NoRoom:
+                    self._measure(store)
+                    return appends[begin:]
                 self._measure(store)
                 self._post(Committed(append.ticket, (commit,)))
-                entries, size = [], 0
+                entries, size, begin = [], 0, i + 1
+        return []
 
     def _measure(self, store: LogStore) -> None:
         """Tell how much room there is, where that has changed by what matters."""

@@ -99,6 +99,32 @@ _DAMAGE = frozenset(
 )
 
 
+class _Cache(Cache):  # type: ignore[misc]
+    """Writes no setting that is there already, as diskcache does with each opening: on a full disk
+    there is no room for that."""
+
+    _SETTING = ("INSERT OR REPLACE INTO Settings", "INSERT OR IGNORE INTO Settings")
+    _UPDATE = "UPDATE Settings SET value = ? WHERE key = ?"
+
+    @property
+    def _sql_retry(self) -> Any:
+        run = super()._sql_retry
+
+        def execute(statement: str, *args: Any, **options: Any) -> Any:
+            if statement == self._UPDATE:
+                value, key = args[0]
+            elif statement.startswith(self._SETTING):
+                key, value = args[0]
+            else:
+                return run(statement, *args, **options)
+            found = run("SELECT value FROM Settings WHERE key = ?", (key,)).fetchall()
+            if found and (found[0][0] == value or "IGNORE" in statement):
+                return found
+            return run(statement, *args, **options)
+
+        return execute
+
+
 class Segment:
     """One open segment.
 
@@ -114,7 +140,7 @@ class Segment:
         self.index = SegmentIndex(0)
         self.is_rewritten = False
         # Made in two steps, so that a constructor that fails leaves a connection we can close.
-        self._cache = Cache.__new__(Cache)
+        self._cache = _Cache.__new__(_Cache)
         try:
             Cache.__init__(self._cache, str(self.path), timeout=5, disk=SegmentDisk, **SETTINGS)
         except sqlite3.Error as error:
@@ -135,9 +161,10 @@ class Segment:
         Out of ``spare``, which ``prepare`` made, this takes two syncs, else four.
         """
         path = store_files.segment_path(log, number)
+        making = path.with_name(path.name + store_files.NEW) if spare is None else spare.path
         try:
             if spare is None:
-                segment = cls._make(path.with_name(path.name + store_files.NEW), snapshot)
+                segment = cls._make(making, snapshot)
             else:
                 segment = spare
                 segment._write_snapshot(snapshot)
@@ -148,6 +175,9 @@ class Segment:
             segment.is_rewritten = False
             segment.connect()
         except (OSError, sqlite3.Error) as error:
+            if spare is not None:
+                spare.close()
+            shutil.rmtree(making, ignore_errors=True)  # on a full disk others need its bytes
             raise StoreFailed(f"segment {path} could not be made: {error}") from error
         return segment
 
@@ -260,13 +290,14 @@ class Segment:
         self._cache.set(commit.lsn, CommitValue(commit))
         self.index.add_written(commit.append_time_ns, commit.batches)
 
-    def append_again(self, commit: Commit) -> None:
-        """Append a commit that met a full disk. Raises StoreFailed if its row is there: nobody
-        knows whether it was synced."""
+    def take_back(self, commit: Commit, end: int) -> None:
+        """A commit met a full disk: give back what was written of it, behind ``end``. Raises
+        StoreFailed if its row is there: nobody knows whether it was synced."""
+        self.disk.cut_values(self.disk.end)
         self.reconnect()
         if self.row(commit.lsn) is not None:
             raise StoreFailed(f"{self.path / DATABASE}: commit {commit.lsn} met a full disk")
-        self.append(commit)
+        self.disk.cut_values(end)
 
     def write_index(self) -> None:
         """Keep the index beside the rows, for when this segment is opened again to read."""

@@ -8,7 +8,7 @@ Rules:
 2. After an error while writing nothing is known of the disk: every later append is refused, and
    the next start finds out what is there. A sync is never repeated. One error is known: a disk
    without room for a commit has not stored it, so that one is written again, after the ballast
-   was given up.
+   was given up, or when there is room (NoRoom). Nothing that can wait fails on a full disk.
 3. What is confirmed is never dropped to make a start succeed: a damaged commit in the segment
    that holds the newest state refuses the start; in older segments its batches are reported as
    damaged when they are read.
@@ -32,24 +32,28 @@ from meshmq.core.log import Commit, Entry, LogState, StoredBatch, split_entries
 from meshmq.core.log_time import LogTime
 from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
-from meshmq.shell import store_files
+from meshmq.shell import store_files, store_journal
 from meshmq.shell.segment import DATABASE, Segment, damage, decode_row, is_disk_full
 from meshmq.shell.store_background import Background, Spare
 from meshmq.shell.store_index import SegmentIndex
-from meshmq.shell.store_journal import replayed
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_rewrite import DamagedRow, Rewriter
 from meshmq.shell.store_segments import SegmentSet
-from meshmq.shell.store_space import Room, Space
+from meshmq.shell.store_space import NoRoom, Room, Space
 
-__all__ = ["LogStore", "ReadResult"]
+__all__ = ["LogStore", "NoRoom", "ReadResult"]
 
 _WRITE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError)
 _LATENCY_BUCKETS = 32  # powers of two of a microsecond: the last is over half an hour
 _SPARE_SHARE = 4  # the next segment is made when the active one is full to one part in so many
 _SETTLE_SECONDS = 3.0  # what loses no more records for so long is worth rewriting, not before
 _PLAN_SECONDS = 0.01  # commits wait for so long at most; some 2,000 streams
-_PLAN_SHARE = 50  # retention may take one part in so many of the disk thread's time
+_PLAN_SHARE = 50  # retention may take one part in so many of the disk thread's time ...
+_PLAN_SHARE_SHORT = 5  # ... and so many where the disk is short of room
+_COMMIT_ROOM_BYTES = 256 * limits.KIB  # for what a commit takes besides its batches
+_ROLL_ROOM_BYTES = 512 * limits.KIB  # for a new segment besides its snapshot
+_ROLL_AGAIN_SECONDS = 2.0  # after a try without room
+_COMPACT_SHARE = 8  # the journal may take one part in so many of the reserve, in each segment
 
 
 class Problem(NamedTuple):
@@ -99,6 +103,9 @@ class LogStore:
         self._plan_not_before = 0.0
         self._space = Space(directory)
         self._times_full = 0
+        self._snapshot_bytes = 0  # of the active segment
+        self._roll_not_before = 0.0
+        self._begun: tuple[Commit, int] | None = None  # met a full disk and is not taken back yet
         self._rewriter: Rewriter | None = None
         self._not_rewritten: set[int] = set()
         self._to_plan: list[int] = []
@@ -128,6 +135,7 @@ class LogStore:
         log = store_files.prepare(directory)
         lock = store_files.DirectoryLock(directory)
         try:
+            Space(directory).make_room_to_start()
             segments, state = _recover(log)
             segments.disconnect()
         except OSError as error:
@@ -162,8 +170,8 @@ class LogStore:
     def append(self, entries: Sequence[Entry]) -> Commit:
         """Add ``entries`` as one commit; it is synced when this returns.
 
-        The caller gathers up to limits.COMMIT_BYTES_MAX. Raises StoreFailed if it may or may not
-        be stored; the store takes no more then.
+        The caller gathers up to limits.COMMIT_BYTES_MAX. Raises NoRoom if it was not stored, and
+        StoreFailed if it may or may not be; the store takes no more then.
         """
         self._claim()
         if self._failed:
@@ -172,13 +180,19 @@ class LogStore:
         now_ns = max(state.append_time_ns, self._look_at_clocks())
         commit = Commit(state.next_lsn, now_ns, *split_entries(list(entries)))
         try:
+            if self._begun is not None:
+                self._take_back(*self._begun)
+            size = sum([len(b.payload) for b in commit.batches])
+            if not self._space.takes(size + _COMMIT_ROOM_BYTES) and not self._space.may_try(size):
+                self._need(size + _COMMIT_ROOM_BYTES)
             if self._is_full(commit):
                 self._roll()
             began = time.perf_counter_ns()
+            end = self._segments.active.disk.end
             try:
                 self._segments.active.append(commit)
             except _WRITE_ERRORS as error:
-                self._append_again(commit, error)
+                self._append_again(commit, end, error)
             self._note_sync(time.perf_counter_ns() - began)
         except _WRITE_ERRORS as error:
             raise self._fail(error) from error
@@ -195,18 +209,46 @@ class LogStore:
             self._time.observe(wall_ns, self._monotonic())
         return wall_ns
 
-    def _append_again(self, commit: Commit, error: Exception) -> None:
-        """The disk had no room for a commit: once more, in the room that the ballast had."""
-        if not self._gave_room(error):
-            raise error
-        self._segments.active.append_again(commit)
+    def _need(self, size: int) -> None:
+        """Raise NoRoom where the disk has no room for so many bytes, not even in the ballast's."""
+        if not self._space.takes(size) and not (self._gave_room() and self._space.takes(size)):
+            raise NoRoom
 
-    def _gave_room(self, error: BaseException) -> bool:
-        """Whether a write met a full disk, and the ballast gave it room for another try."""
-        if not is_disk_full(error) or not self._space.drop_ballast():
+    def _append_again(self, commit: Commit, end: int, error: Exception) -> None:
+        """The disk had no room for a commit: once more, in the room that the ballast had."""
+        if not is_disk_full(error):
+            raise error
+        gave_room = self._gave_room()
+        self._begun = commit, end
+        self._take_back(commit, end)
+        if not gave_room:
+            raise NoRoom
+        try:
+            self._segments.active.append(commit)
+        except _WRITE_ERRORS as again:
+            self._append_again(commit, end, again)
+
+    def _take_back(self, commit: Commit, end: int) -> None:
+        """See Segment.take_back; on a disk without a byte even that has to wait."""
+        try:
+            self._segments.active.take_back(commit, end)
+        except (StoreFailed, *_WRITE_ERRORS) as error:
+            is_known = isinstance(error, StoreFailed) and error.__cause__ is None
+            if is_known or not self._is_for_room(error):
+                raise
+            raise NoRoom from error
+        self._begun = None
+
+    def _gave_room(self) -> bool:
+        """Whether there was a ballast to be given up."""
+        if not self._space.drop_ballast():
             return False
         self._times_full += 1
         return True
+
+    def _is_for_room(self, error: BaseException) -> bool:
+        """Whether something failed because the disk is full, as far as one can tell."""
+        return is_disk_full(error.__cause__ or error) or not self._space.takes(0)
 
     def measure(self) -> Room:
         """How much room the disk has."""
@@ -230,14 +272,21 @@ class LogStore:
         )
 
     def _roll(self) -> None:
-        """Close the active segment and begin the next with a snapshot of the state."""
+        """Close the active segment and begin the next with a snapshot of the state. Where the disk
+        has no room for that, go on with the active one: its bounds are for speed."""
+        if time.monotonic() < self._roll_not_before:
+            return
         try:
+            self._need(2 * self._snapshot_bytes + _ROLL_ROOM_BYTES)
             self._roll_once()
+            return
+        except NoRoom:
+            pass
         except (StoreFailed, *_WRITE_ERRORS) as error:
-            if not self._gave_room(error.__cause__ or error):
+            if not self._is_for_room(error):
                 raise
             self._segments.active.reconnect()
-            self._roll_once()
+        self._roll_not_before = time.monotonic() + _ROLL_AGAIN_SECONDS
 
     def _roll_once(self) -> None:
         segments, state = self._segments, self.state
@@ -248,7 +297,8 @@ class LogStore:
         snapshot = codec_log.encode_snapshot(state, older)
         spare = self._spare.take()
         active = Segment.create(self._log, old.number + 1, snapshot, state.next_lsn, spare)
-        segments.rolled(info, active)
+        segments.rolled(info, active, not self._is_short(self._space.measure()))
+        self._snapshot_bytes = len(snapshot)
         self._rolls += 1
 
     def _note_sync(self, took_ns: int) -> None:
@@ -271,23 +321,31 @@ class LogStore:
         """Batches of ``streams`` from ``start`` to commit ``end_lsn``, as effects.ReadLog says.
 
         A place before what is kept means the first kept one. May return no batch and a place to go
-        on, when much had to be passed over.
+        on, when much had to be passed over. Raises NoRoom where opening a segment needs some.
         """
         self._claim()
         try:
             return self._reader.read(streams, start, end_lsn, bytes_max)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreFailed(f"reading {self._log} failed: {error}") from error
+        except (StoreFailed, sqlite3.Error, OSError) as error:
+            raise self._not_read(error) from error
 
     def survey(
         self, floors: Sequence[tuple[int, int]], time_ns: int | None
     ) -> tuple[int, list[tuple[int, int, int]]]:
-        """Where streams are, as effects.SurveyLog says: (lsn, rows)."""
+        """Where streams are, as effects.SurveyLog says: (lsn, rows). Raises NoRoom as ``read``."""
         self._claim()
         try:
             return self._reader.survey(floors, time_ns)
-        except (sqlite3.Error, OSError) as error:
-            raise StoreFailed(f"reading {self._log} failed: {error}") from error
+        except (StoreFailed, sqlite3.Error, OSError) as error:
+            raise self._not_read(error) from error
+
+    def _not_read(self, error: Exception) -> Exception:
+        if self._is_for_room(error):
+            self._gave_room()
+            return NoRoom()
+        if isinstance(error, StoreFailed):
+            return error
+        return StoreFailed(f"reading {self._log} failed: {error}")
 
     # --- retention -------------------------------------------------------------------------
 
@@ -307,16 +365,29 @@ class LogStore:
         began = time.monotonic()
         try:
             self._remove_dead()
-            kept, is_short = self.state.first_offsets(), self._is_short()
-            if self._is_due(now_ns, kept, is_short):
+            kept, room = self.state.first_offsets(), self._space.measure()
+            is_short = self._is_short(room)
+            if self._is_due(now_ns, kept, is_short) or self._is_worth_a_snapshot(room):
                 self._roll()
-            self._plan_rewriting(kept, is_short)
+            self._plan_rewriting(kept, room)
             trims = self._plan(now_ns)
         except _WRITE_ERRORS as error:
+            if self._is_for_room(error):
+                return ()
             raise self._fail(error) from error
+        if is_short:
+            trims = (*store_journal.trims(self._segments.active.index, self.state), *trims)
         took = time.monotonic() - began
-        self._plan_not_before = began + took * _PLAN_SHARE
+        self._plan_not_before = began + took * (_PLAN_SHARE_SHORT if is_short else _PLAN_SHARE)
         return trims
+
+    def _is_worth_a_snapshot(self, room: Room) -> bool:
+        """Whether the journal takes so much of a short disk that its sum should take its place:
+        what is before the active segment can go then, as a whole where nothing else is in it."""
+        if not self._is_short(room):
+            return False
+        size = store_journal.bytes_for_nothing(self._segments.active.index, self.state)
+        return size > max(room.reserve_bytes // _COMPACT_SHARE, 2 * self._snapshot_bytes)
 
     def _remove_dead(self) -> None:
         error = self._background.failure
@@ -325,8 +396,7 @@ class LogStore:
         self._removed += self._segments.remove_dead(self.state, self._background.remove)
         rewriter = self._rewriter
         if rewriter is not None and rewriter.number not in self._segments.closed:
-            rewriter.abandon()
-            self._rewriter = None
+            self._give_up_rewriting(rewriter)
 
     # --- rewriting -------------------------------------------------------------------------
 
@@ -343,26 +413,27 @@ class LogStore:
             return
         try:
             if rewriter.step():
-                self._rewriter = None
+                self._rewriter, self._space.is_lent = None, False
                 segment, info = rewriter.finish()
                 self._segments.replaced(segment, info)
                 self._reader.forget()
                 self._rewritten += 1
         except DamagedRow:
+            self._not_rewritten.add(rewriter.number)
             self._give_up_rewriting(rewriter)
-        except _WRITE_ERRORS as error:
-            if not is_disk_full(error):
+        except (StoreFailed, *_WRITE_ERRORS) as error:
+            if not self._is_for_room(error):
                 raise self._fail(error) from error
             self._give_up_rewriting(rewriter)
 
     def _give_up_rewriting(self, rewriter: Rewriter) -> None:
         rewriter.abandon()
-        self._rewriter = None
-        self._not_rewritten.add(rewriter.number)
+        self._rewriter, self._space.is_lent = None, False
 
-    def _plan_rewriting(self, kept: dict[int, int], is_short: bool) -> None:
+    def _plan_rewriting(self, kept: dict[int, int], room: Room) -> None:
         if self._rewriter is not None:
             return
+        is_short = self._is_short(room)
         closed = self._segments.closed
         self._dying = {number: seen for number, seen in self._dying.items() if number in closed}
         for number, info in closed.items():
@@ -378,9 +449,16 @@ class LogStore:
                 if segment is None:
                     self._not_rewritten.add(number)
                     continue
-                self._rewriter = Rewriter(
-                    self._log, segment, info, self._is_live, self._background.remove
-                )
+                if not self._space.takes_copy(living, room):
+                    continue
+                try:
+                    self._rewriter = Rewriter(
+                        self._log, segment, info, self._is_live, self._background.remove
+                    )
+                except StoreFailed as error:
+                    self._space.is_lent = False
+                    if not self._is_for_room(error):
+                        raise
                 return
 
     def _has_settled(self, number: int, living: int) -> bool:
@@ -395,9 +473,8 @@ class LogStore:
         stream = self.state.streams.get(alias)
         return stream is not None and stream.first_offset < end
 
-    def _is_short(self) -> bool:
+    def _is_short(self, room: Room) -> bool:
         """Whether the disk is so full that every dead byte counts."""
-        room = self._space.measure()
         return room.free_bytes < 2 * room.reserve_bytes
 
     def _plan(self, now_ns: int) -> tuple[tuple[int, int], ...]:
@@ -596,7 +673,7 @@ def _replay(
                 f"log is not opened without it"
             )
         try:
-            commit = replayed(segment, meta, row, state)
+            commit = store_journal.replayed(segment, meta, row, state)
         except BadFrame as error:
             raise StoreDamaged(f"{path}: commit {lsn}: {error}") from error
         state.apply(commit)

@@ -12,6 +12,7 @@ DATA/ballast                     see store_space
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -143,8 +144,9 @@ class DirectoryLock:
                 f"data directory {directory} is in use by another node{by}: stop that one, or "
                 f"choose another with --data"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # for people only, and the disk may be full
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         if self._fd >= 0:

@@ -1,4 +1,6 @@
-"""Reads the journal's batches at start: the only ones whose bytes are part of the live state."""
+"""The journal's batches in the log: read at start, the only ones whose bytes are part of the live
+state, and let go of where the disk is short of room, for each segment begins with their sum.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,9 @@ from meshmq.core.log import Commit, LogState
 from meshmq.names import JOURNAL
 from meshmq.shell.segment import Segment
 from meshmq.shell.store_disk import payload_start
+from meshmq.shell.store_index import SegmentIndex
+
+ROW_BYTES = 512  # about what a small commit's row takes besides its batches
 
 
 def replayed(segment: Segment, meta: CommitMeta, row: bytes, state: LogState) -> Commit:
@@ -40,3 +45,20 @@ def _journal_stream(meta: CommitMeta, state: LogState) -> int:
             return topic.stream
     found = state.topics.get(JOURNAL)
     return found.topic.stream if found is not None else 0
+
+
+def bytes_for_nothing(index: SegmentIndex, state: LogState) -> int:
+    """About what a segment holds that the next one's snapshot would do for: journal and rows."""
+    found = state.topics.get(JOURNAL)
+    portion = index.portion(0, found.topic.stream) if found is not None else None
+    return (portion.bytes if portion is not None else 0) + len(index.times) * ROW_BYTES
+
+
+def trims(index: SegmentIndex, state: LogState) -> tuple[tuple[int, int], ...]:
+    """The journal before the active segment, whose ``index`` this is: (stream, offset)."""
+    found = state.topics.get(JOURNAL)
+    if found is None:
+        return ()
+    portion = index.portion(0, found.topic.stream)
+    first = portion.first_offset if portion is not None else found.next_offset
+    return ((found.topic.stream, first),) if first > found.first_offset else ()

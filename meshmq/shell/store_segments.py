@@ -46,9 +46,13 @@ class SegmentSet:
         for stream, portion in info.portions.items():
             self._by_stream.setdefault(stream, []).append(portion)
 
-    def rolled(self, info: SegmentInfo, active: Segment) -> None:
-        """The active segment is closed and holds ``info``; ``active`` follows it."""
-        self._keep_open(self.active)
+    def rolled(self, info: SegmentInfo, active: Segment, keeps_open: bool) -> None:
+        """The active segment is closed and holds ``info``; ``active`` follows it. One that is not
+        kept open gives back its write-ahead log."""
+        if keeps_open:
+            self._keep_open(self.active)
+        else:
+            self.active.close()
         self._add(info)
         self.active = active
 

@@ -78,3 +78,19 @@ def test_a_window_holds_at_least_one_largest_batch(admission):
     for i in range(9):
         admission.accepted(b"%d" % i, MIB)
     assert admission.new_window() == Window(limits.BATCH_BYTES_MAX, 0)
+
+
+def test_copies_wait_while_publishers_are_refused(admission):
+    admission.on_measured(20 * MIB, 16 * MIB)
+    assert admission.takes(4 * MIB)
+    admission.accepted(ONE, MIB)
+    assert not admission.takes(4 * MIB)
+    assert admission.judge(ONE, 4 * MIB)[0] == "storage-full"
+    assert not admission.takes(1), "not before publishers"
+
+
+def test_the_end_of_the_reserve_is_told_with_a_margin(admission):
+    for free, low, tight in ((20, False, False), (16, True, False), (4, True, False),
+                             (3, True, True), (5, True, True), (6, True, False)):  # fmt: skip
+        admission.on_measured(free * MIB, 16 * MIB)
+        assert (admission.is_low, admission.is_tight) == (low, tight), free

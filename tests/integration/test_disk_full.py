@@ -155,3 +155,125 @@ def test_a_disk_that_is_full_to_the_last_byte(small_disk):
     finally:
         if node.process.poll() is None:
             node.stop()
+
+
+def eat(point):
+    """Somebody else takes what is left, to the last byte."""
+    eater = point / "eater"
+    with eater.open("ab", buffering=0) as file:
+        for size in (MIB // 4, 4096, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                pass
+    return eater
+
+
+def until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_what_is_rejected_on_a_full_disk_moves_when_there_is_room(small_disk):
+    """Dead letters are copies: they wait, come to nobody meanwhile, and outlive a kill."""
+    node = nodes.ProcessNode(small_disk / "data")
+    try:
+        with meshmq.connect(node.url, timeout=20) as mesh:
+            for i in range(100):
+                mesh.publish("work", b"%d" % i + bytes(100_000)).wait(20)
+            fill(mesh, "go", [])
+            with mesh.consume("work", "g", prefetch=64) as consumer:
+                rejected = 0
+                while rejected < 100:
+                    for message in consumer.fetch(16, timeout=10):
+                        message.reject("no good")
+                        rejected += 1
+                assert consumer.fetch(1, timeout=2) == []
+            shown = mesh.admin.groups.show("g")
+            assert shown["records"] == 100
+            assert shown["dead"] < 20  # as many as there was room for
+            assert room(small_disk) > 8 * MIB
+        node.kill()
+        node.start()
+        with meshmq.connect(node.url, timeout=20) as mesh:
+            with mesh.consume("work", "g") as consumer:
+                assert consumer.fetch(1, timeout=2) == []
+            mesh.admin.topics.delete("go")
+            until(lambda: mesh.admin.groups.show("g")["dead"] == 100)
+            assert mesh.admin.groups.show("g")["records"] == 0
+            assert mesh.admin.dlq.replay("g") == 100
+            until(lambda: mesh.admin.groups.show("g")["ready"] == 100)
+        assert node.stop()[0] == 0
+    finally:
+        if node.process.poll() is None:
+            node.kill()
+
+
+def test_jobs_that_fail_on_a_full_disk_leave_the_reserve(small_disk):
+    """Some 20,000 failures with 1 KiB of stderr: what the journal keeps of them stays small."""
+    node = nodes.ProcessNode(small_disk / "data")
+    try:
+        with meshmq.connect(node.url, timeout=20) as mesh:
+            mesh.admin.queues.create("q", max_deliveries=1000)
+            for i in range(200):
+                mesh.enqueue("q", b"%d" % i).wait(20)
+            fill(mesh, "t", [])
+            with mesh.work("q", prefetch=64) as worker:
+                for _ in range(400):
+                    for job in worker.fetch(50, timeout=10):
+                        job.nack(delay=0, reason="E" * 1000)
+                    assert node.process.poll() is None
+            assert room(small_disk) > 4 * MIB
+            with mesh.work("q", prefetch=64) as worker:
+                done = 0
+                while done < 200:
+                    for job in worker.fetch(50, timeout=10):
+                        job.ack(wait=True)
+                        done += 1
+            assert mesh.admin.queues.show("q")["records"] == 0
+        assert node.stop()[0] == 0
+    finally:
+        if node.process.poll() is None:
+            node.kill()
+
+
+def test_a_node_that_was_killed_starts_on_a_disk_without_a_byte(small_disk):
+    """What cannot be stored waits, unconfirmed, and goes on with the first room."""
+    node = nodes.ProcessNode(small_disk / "data")
+    sent: list[bytes] = []
+    try:
+        with meshmq.connect(node.url, timeout=20) as mesh:
+            for i in range(10):
+                mesh.enqueue("q", b"%d" % i).wait(20)
+            fill(mesh, "t", sent)
+            worker = mesh.work("q", prefetch=10)
+            jobs = worker.fetch(10, timeout=10)
+            eat(small_disk)
+            jobs[0].ack(wait=True)  # in the ballast's room
+            (small_disk / "data" / "ballast").unlink(missing_ok=True)
+            eater = eat(small_disk)
+            jobs[1].ack()
+            time.sleep(0.5)
+            assert mesh.admin.status()["state"] == "full"
+            assert everything(mesh, "t", len(sent)) == sent
+            assert node.process.poll() is None
+            for _ in range(2):
+                eat(small_disk)
+                node.kill()
+                eat(small_disk)
+                assert room(small_disk) < 64 * 1024
+                node.start()
+                until(lambda: mesh.state == "connected")
+            assert everything(mesh, "t", len(sent)) == sent
+            eater.unlink()
+            jobs[2].ack(wait=True)
+            until(lambda: mesh.admin.queues.show("q")["records"] == 7)
+            mesh.admin.topics.delete("t")
+            resume(mesh, "u", [], time.monotonic())
+        assert node.stop()[0] == 0
+    finally:
+        if node.process.poll() is None:
+            node.kill()
