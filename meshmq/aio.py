@@ -32,7 +32,7 @@ from meshmq.client.message import Message
 from meshmq.client.opening import Opening
 from meshmq.client.receipt import Promise, Promises
 from meshmq.client.subscription import Inbox, Wish
-from meshmq.core.publisher import WAITING, Batch
+from meshmq.core.lanes import WAITING, Batch
 from meshmq.names import Position, check_topic
 
 __all__ = [

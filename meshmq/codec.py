@@ -379,7 +379,10 @@ def _decode_refuse(r: Any, _: bytes | None) -> frames.Refuse:
 def _encode_publish(m: Any, b: frames.Publish) -> None:
     rows = m.init("publish").init("batches", len(b.batches))
     for row, batch in zip(rows, b.batches, strict=True):
-        row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent = batch
+        (
+            row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
+            row.job,
+        ) = batch  # fmt: skip
 
 
 def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
@@ -387,7 +390,10 @@ def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
     bounded(rows, "publish")
     new = frames.PublishBatch
     batches = tuple(
-        [new(x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent) for x in rows]
+        [
+            new(x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job)
+            for x in rows
+        ]
     )
     body = payload or b""
     adds_up(batches, body)

@@ -186,7 +186,10 @@ def _encode_transact(m: Any, b: frames.Transact) -> None:
     for row, ack in zip(t.init("acks", len(b.acks)), b.acks, strict=True):
         row.consumer, row.number, row.first, row.count = ack
     for row, batch in zip(t.init("batches", len(b.batches)), b.batches, strict=True):
-        row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent = batch
+        (
+            row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
+            row.job,
+        ) = batch  # fmt: skip
 
 
 def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
@@ -196,7 +199,9 @@ def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
     bounded(rows, "transact")
     batches = tuple(
         [
-            frames.PublishBatch(x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent)
+            frames.PublishBatch(
+                x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job
+            )
             for x in rows
         ]
     )

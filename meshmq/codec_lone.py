@@ -113,11 +113,11 @@ def _write_empty(e: Envelope, body: Body) -> list[bytes]:
 def _write_publish(e: Envelope, body: Publish) -> list[bytes] | None:
     if len(body.batches) != 1:
         return None
-    topic, first, after, count, length, checksum, resent = body.batches[0]
+    topic, first, after, count, length, checksum, resent, job = body.batches[0]
     words, size, raw = _text(topic)
     header = _PUBLISH.pack(
         (_PUBLISH_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 6, *_PUBLISH_SHAPE,
-        first, after, count, length, checksum, resent, _list_at(0, _BYTES, size),
+        first, after, count, length, checksum, resent | job << 1, _list_at(0, _BYTES, size),
     )  # fmt: skip
     return [header + raw, body.payload]
 
@@ -201,14 +201,16 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
         _, _, _, _, _, _, struct, rows, row,
         first, after, count, length, checksum, flags, pointer,
     ) = _PUBLISH.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _PUBLISH_SHAPE or flags > 1:
+    if (struct, rows, row) != _PUBLISH_SHAPE or flags > 3:
         return None
     found = _name(header, _PUBLISH.size, pointer, 0)
     if found is None or len(header) != _PUBLISH.size + 8 * found[1]:
         return None
     if length != len(payload) or not 1 <= count <= limits.BATCH_RECORDS_MAX or after >= first:
         return None
-    batch = PublishBatch(found[0], first, after, count, length, checksum, flags == 1)
+    batch = PublishBatch(
+        found[0], first, after, count, length, checksum, bool(flags & 1), flags > 1
+    )
     return Publish((batch,), payload)
 
 

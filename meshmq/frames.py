@@ -75,6 +75,7 @@ class PublishBatch(NamedTuple):
     length: int
     checksum: int
     resent: bool = False
+    job: bool = False
 
 
 @dataclass(frozen=True, slots=True)

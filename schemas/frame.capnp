@@ -73,6 +73,7 @@ struct PublishBatch {
   length   @4 :UInt32;      # bytes of the batch in the payload
   checksum @5 :UInt32;      # CRC-32 of those bytes
   resent   @6 :Bool;        # sent before, perhaps to an earlier life of the node
+  job      @7 :Bool;        # of a queue: to be refused where there is none
 }
 
 struct Confirm {

@@ -23,7 +23,8 @@ from meshmq.client.opening import Opening
 from meshmq.client.transaction import DONE, DROPPED, OPEN, Draft, Placed
 from meshmq.client.work import ask_cancel, ask_queue, ask_reschedule, consume_wish, work_wish
 from meshmq.client.worker import check_concurrency, first_error
-from meshmq.core.publisher import Lane
+from meshmq.core.lanes import Lane
+from meshmq.core.publisher import Publisher
 from meshmq.errors import DeadlineExceeded, InvalidArgument
 from meshmq.frames import Consume
 
@@ -115,12 +116,13 @@ class Work:
 
     _connection: Connection
     _bell: Bell
+    _publisher: Publisher
     _lanes: dict[str, Lane]
     _timeout: float
     _named: bool
 
     def _begin_work(self) -> None:
-        self._queues: set[str] = set()
+        self._queues = self._publisher.queues
         self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self._workers: list[Worker] = []
         self._transacting = asyncio.Lock()

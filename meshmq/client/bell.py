@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from meshmq.client.channel import Channel
-from meshmq.core.publisher import Batch
+from meshmq.core.lanes import Batch
 
 ROOM = "room"
 """To wait for: the buffer has room again."""

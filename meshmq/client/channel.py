@@ -33,7 +33,7 @@ from meshmq.core.effects import (
 )
 from meshmq.core.events import ClientEvent
 from meshmq.core.held import Held
-from meshmq.core.publisher import FAILED, WAITING, Batch
+from meshmq.core.lanes import FAILED, WAITING, Batch
 from meshmq.errors import DeadlineExceeded, MeshError, from_code
 from meshmq.frames import Consume, Envelope, PublishBatch
 from meshmq.shell import clock

@@ -20,7 +20,8 @@ from meshmq.client.subscription import Subscription, Wish
 from meshmq.client.values import check_key, check_seq, check_value, check_values, slices
 from meshmq.client.work import Work
 from meshmq.core.client import ClientIdentity
-from meshmq.core.publisher import TOPIC_DEFAULT, Batch, Options
+from meshmq.core.lanes import Batch, Options
+from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.subscriber import Start
 from meshmq.errors import (
     BufferFull,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from meshmq.core.publisher import DONE, WAITING, Batch
+from meshmq.core.lanes import DONE, WAITING, Batch
 from meshmq.errors import DeadlineExceeded, DurabilityUnavailable, JobNotFound
 from meshmq.frames import DURABILITY_NAMES
 from meshmq.names import JobId, Stream, topic_key

@@ -65,6 +65,7 @@ class _Gathered:
     def __init__(self, topic: str, options: tuple[int, int, int, bytes] | None) -> None:
         self.topic = topic
         self.options = options
+        self.is_job = False
         self.values: list[bytes] = []
         self.keys: list[bytes] = []
         self.headers: list[bytes] = []
@@ -96,7 +97,7 @@ class Draft:
     def _publish(
         self, topic: str, value: bytes, key: bytes | None, headers: Mapping[str, str] | None
     ) -> Placed:
-        return self._add(check_topic(topic), None, False, value, key, headers)
+        return self._add(check_topic(topic), None, False, value, key, headers)[1]
 
     def _enqueue(
         self,
@@ -111,7 +112,9 @@ class Draft:
         dedup_id: str | None,
     ) -> Placed:
         wish = wish_of(queue, delay, at, priority, ttl, dedup_id, self._channel.wall_ns())
-        return self._add(wish.topic, wish.options, wish.alone, value, key, headers)
+        batch, placed = self._add(wish.topic, wish.options, wish.alone, value, key, headers)
+        batch.is_job = True
+        return placed
 
     def _add(
         self,
@@ -121,7 +124,7 @@ class Draft:
         value: bytes,
         key: bytes | None,
         headers: Mapping[str, str] | None,
-    ) -> Placed:
+    ) -> tuple[_Gathered, Placed]:
         self._check_open()
         value = check_value(value)
         if key is not None:
@@ -139,7 +142,7 @@ class Draft:
         batch.keys.append(key or b"")
         batch.headers.append(coded)
         batch.placed.append(placed)
-        return placed
+        return batch, placed
 
     def _ack(self, job: AnyJob) -> None:
         self._check_open()
@@ -197,7 +200,16 @@ class Draft:
             total += len(data)
             parts.append(data)
             rows.append(
-                PublishBatch(batch.topic, 1, 0, len(batch.values), len(data), zlib.crc32(data))
+                PublishBatch(
+                    batch.topic,
+                    1,
+                    0,
+                    len(batch.values),
+                    len(data),
+                    zlib.crc32(data),
+                    False,
+                    batch.is_job,
+                )
             )
         if total > limits.FRAME_PAYLOAD_BYTES_MAX:
             raise MessageTooLarge(
@@ -288,7 +300,7 @@ class Transaction(Draft):
         """Do it, before the end of the ``with``; returns once it is synced.
 
         Raises:
-            TransactionFailed: nothing was done.
+            TransactionFailed, QueueFull: nothing was done.
             DeadlineExceeded: no answer in time; it is done, or will be, or not: unknown.
         """
         with self._mesh._transacting:

@@ -22,7 +22,8 @@ from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.transaction import Transaction
 from meshmq.client.values import check_key, check_value
 from meshmq.client.worker import Awaited, Worker, check_concurrency, first_error
-from meshmq.core.publisher import TOPIC_DEFAULT, Batch, Lane, Publisher
+from meshmq.core.lanes import Batch, Lane
+from meshmq.core.publisher import TOPIC_DEFAULT, Publisher
 from meshmq.errors import DeadlineExceeded, InvalidArgument
 from meshmq.frames import Consume
 from meshmq.names import JobId, check_group
@@ -97,7 +98,7 @@ class Work:
     _promise: type[Any]
 
     def _begin_work(self) -> None:
-        self._queues: set[str] = set()
+        self._queues = self._publisher.queues
         self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
         self._workers: list[Worker] = []
         self._awaited: list[Awaited] = []

@@ -5,14 +5,15 @@ States: connecting (no session yet), connected, reconnecting (had one), closed.
 Rules:
 1. Whatever was promised to the program outlives the session: unconfirmed batches are sent again,
    subscriptions resume, consumers claim what they hold, commands and transactions that were not
-   answered are sent again (they are idempotent).
+   answered are sent again (they are idempotent). A queue that was deleted is made again for jobs.
 2. A refusal that waiting cannot mend (mesh, version, fenced producer) closes the client.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ from meshmq.core.publisher import EncodeBatch, EncodeJobs, Publisher
 from meshmq.core.runs import runs_of
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
-from meshmq.errors import LinkLost, MeshError, from_code
+from meshmq.errors import GroupNotFound, LinkLost, MeshError, from_code
 from meshmq.frames import (
     ACK,
     PROTOCOL_MAJOR,
@@ -71,6 +72,7 @@ from meshmq.frames import (
     Welcome,
     Window,
 )
+from meshmq.names import queue_of
 
 FINAL_REFUSALS = frozenset({"mesh-mismatch", "version-mismatch", "producer-fenced"})
 
@@ -149,6 +151,8 @@ class Client:
         self._session: Session | None = None
         self._commands: dict[int, Command] = {}
         self._transactions: dict[int, _Transaction] = {}
+        self._making: dict[int, str] = {}  # commands that make a queue again, and which
+        self._wanting: dict[int, set[str]] = {}  # transactions that wait for that
         self._last_transaction = 0
         self._last_id = 0
         self._attempt = 0
@@ -327,6 +331,9 @@ class Client:
             case Confirm(confirmations):
                 for c in confirmations:
                     self.publisher.on_confirmation(c, self.origin)
+                if self.publisher.missing:
+                    missing, self.publisher.missing = self.publisher.missing, []
+                    self._make_queues(missing, now_ns)
             case Deliver():
                 self._on_deliver(body, now_ns)
             case HandOut() | Settled() | Revoke() | Consumed():
@@ -342,10 +349,15 @@ class Client:
             case Subscribed():
                 self._on_subscribed(body, now_ns)
             case Result(number, code, message, result):
-                if self._commands.pop(number, None) is not None:
+                if self._commands.pop(number, None) is None:
+                    pass
+                elif number in self._making:
+                    queue = self._making.pop(number)
+                    self._on_queue(queue, from_code(code, message) if code else None, now_ns)
+                else:
                     self._effects.append(CommandAnswered(number, code, message, result))
             case Transacted():
-                self._on_transacted(body)
+                self._on_transacted(body, now_ns)
             case _:
                 pass  # Refuse has closed the session; anything else is not for a client.
 
@@ -411,10 +423,42 @@ class Client:
         if member.is_ready:
             self._effects.append(HandedOut(number))
 
-    def _on_transacted(self, answer: Transacted) -> None:
-        transaction = self._transactions.pop(answer.id, None)
+    def _make_queues(self, queues: Iterable[str], now_ns: int) -> None:
+        """Somebody deleted these queues, and there are jobs for them: they are made on use."""
+        for queue in queues:
+            if queue not in self._making.values():
+                wish = json.dumps({"group": queue, "kind": "queue"}).encode()
+                self._making[self.command("group.create", wish, now_ns)] = queue
+
+    def _on_queue(self, queue: str, error: MeshError | None, now_ns: int) -> None:
+        """A queue is there again, or cannot be: so are the jobs that waited for it."""
+        self.publisher.on_queue(queue, error)
+        for number, wanted in list(self._wanting.items()):
+            if queue not in wanted:
+                continue
+            wanted.discard(queue)
+            if error is None and wanted:
+                continue
+            del self._wanting[number]
+            if error is None:
+                self._send(self._transactions[number].frame(), now_ns)
+            else:
+                del self._transactions[number]
+                self._effects.append(TransactionAnswered(number, error.code, str(error), ()))
+
+    def _on_transacted(self, answer: Transacted, now_ns: int) -> None:
+        transaction = self._transactions.get(answer.id)
         if transaction is None:
             return
+        if answer.code == GroupNotFound.code:
+            # Nothing was done: the same is said again once its queues are there.
+            queues = {queue_of(b.topic) or b.topic for b in transaction.batches if b.job}
+            if queues:
+                self._wanting[answer.id] = queues
+                self._make_queues(sorted(queues), now_ns)
+                return
+        self._wanting.pop(answer.id, None)
+        del self._transactions[answer.id]
         if not answer.code:
             for held, index in transaction.acks:
                 held.member.close(held, index)

@@ -47,7 +47,9 @@ class Journaling:
         self.touched: dict[int, Member] = {}
         self.backlog = 0
         self.backlog_bytes = 0.0
-        self.unsynced = 0  # jobs accepted for a queue and on their way to disk
+        self.unsynced = 0  # jobs accepted for a queue and on their way to disk ...
+        self.unsynced_bytes = 0  # ... and their bytes
+        self.is_weighed = True  # whether ``backlog_bytes`` is known
         self.handed_total = 0
         self.acked = self.nacked = self.rejected = self.expired = 0
         self.redelivered = self.overtaken = self.damaged = self.expired_jobs = self.buried = 0
@@ -188,6 +190,12 @@ class Journaling:
         self.change()
         self.state.dedups[dedup] = (stream, offset, now_ms)
         self._dedups.append((dedup, stream, offset, now_ms))
+
+    def forget_dedup(self) -> None:
+        """The oldest id is one too many."""
+        self.change()
+        dedup, _ = self.state.dedups.popitem(last=False)
+        self._dedups.append((dedup, 0, 0, 0))
 
     def set_settings(self, settings: Settings) -> None:
         self.state.settings = settings

@@ -14,7 +14,7 @@ import heapq
 import random
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from meshmq import limits
 from meshmq.core import group_settings
@@ -25,6 +25,7 @@ from meshmq.core.feed import Feed
 from meshmq.core.group import Group
 from meshmq.core.group_waiting import Shared
 from meshmq.core.hand_out import Member
+from meshmq.core.intake import Intake
 from meshmq.core.journal import (
     QUEUE,
     Delta,
@@ -32,7 +33,6 @@ from meshmq.core.journal import (
     JournalRecord,
     Settings,
     TransactionDelta,
-    forget_dedups,
     pack_deltas,
 )
 from meshmq.core.log import BatchEntry, Commit, Entry, JournalEntry, LogState, RuleEntry, TrimEntry
@@ -40,19 +40,10 @@ from meshmq.core.members import Members
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import GroupNotFound, LimitReached, OffsetOutOfRange
 from meshmq.frames import Body, HandOut, Result, Revoke
-from meshmq.names import JOURNAL, dead_letters_of, lane_of, queue_of, retries_of
+from meshmq.names import JOURNAL, dead_letters_of, lane_of, retries_of
 
 NUMBERS_A_LIFE = 1 << 44
 JOURNAL_BYTES = 64 * limits.MIB  # a copy that is further behind begins with a snapshot
-
-
-class Verdict(NamedTuple):
-    """What a queue says to a batch of jobs: a refusal, or where it has the job already."""
-
-    code: str = ""
-    message: str = ""
-    offset: int | None = None
-    stream: int = 0
 
 
 def _nothing() -> None:
@@ -72,6 +63,7 @@ class Groups:
     Attributes:
         by_name: all groups and queues.
         lanes: the queue that a topic belongs to.
+        intake: whether queues take jobs.
     """
 
     def __init__(
@@ -93,6 +85,7 @@ class Groups:
         self.by_name: dict[str, Group] = {}
         self._by_id: dict[int, Group] = {}
         self.lanes: dict[str, Group] = {}
+        self.intake = Intake(self.by_name, self.lanes, topics, tools, self.shared)
         self.members = Members(self, topics)
         self._due: list[tuple[int, int]] = []  # (when, group id)
         self._surveys: dict[int, tuple[Group, int | None, Callable[[], None]]] = {}
@@ -292,64 +285,6 @@ class Groups:
         deleted = group.settings._replace(deleted=True)
         self._deleted.append(Delta(deleted.id, deleted))
 
-    def judge(self, topic: str, count: int, data: bytes) -> Verdict | None:
-        """What a queue says to jobs that are published to one of its lanes."""
-        group = self.lanes.get(topic)
-        if group is None:
-            if topic.startswith("$"):
-                queue = queue_of(topic)
-                if queue:
-                    return Verdict("group-not-found", f"there is no queue {queue!r}")
-                return Verdict("invalid-name", f"topic {topic!r} is the mesh's own")
-            return None
-        settings = group.settings
-        if settings.max_records and group.backlog + group.unsynced + count > settings.max_records:
-            return Verdict(
-                "queue-full", f"queue {settings.name!r} has {settings.max_records} jobs, its limit"
-            )
-        if settings.max_bytes and group.backlog_bytes + len(data) > settings.max_bytes:
-            return Verdict(
-                "queue-full",
-                f"queue {settings.name!r} has {settings.max_bytes} bytes of jobs, its limit",
-            )
-        options = self._tools.options(data)
-        if group.by_key is not None and options is not None and options.priority:
-            return Verdict(
-                "invalid-argument",
-                f"queue {settings.name!r} keeps its jobs in order of keys: they have no priorities",
-            )
-        if options is None or not options.dedup:
-            return None
-        dedups = group.state.dedups
-        forget_dedups(dedups, settings.dedup_ns, self.shared.wall_now_ms)
-        found = dedups.get(options.dedup)
-        if found is not None:
-            return Verdict(offset=found[1], stream=found[0])
-        if sum([len(g.state.dedups) for g in self.by_name.values()]) >= limits.DEDUP_IDS_MAX:
-            return Verdict("limit", f"the node remembers {limits.DEDUP_IDS_MAX} ids, its limit")
-        return None
-
-    def had(self, topic: str, data: bytes) -> int | None:
-        """The offset of a job that its queue has already."""
-        group = self.lanes.get(topic)
-        options = self._tools.options(data) if group is not None else None
-        if group is None or options is None or not options.dedup:
-            return None
-        found = group.state.dedups.get(options.dedup)
-        return found[1] if found is not None else None
-
-    def accepted(self, topic: Topic, base: int, count: int, data: bytes) -> None:
-        """Jobs were accepted for a lane."""
-        group = self.lanes.get(topic.entry.name)
-        if group is None:
-            return
-        group.unsynced += count
-        options = self._tools.options(data)
-        if options is not None and options.dedup:
-            now_ms = self.shared.wall_now_ms
-            group.note_dedup(options.dedup, topic.entry.stream, base, now_ms)
-            group.wake()
-
     # -- time -------------------------------------------------------------------------------
 
     def next_deadline_ns(self) -> int | None:
@@ -382,10 +317,9 @@ class Groups:
         if not self.by_name:
             return
         for batch in commit.batches:
+            self.intake.synced(batch)
             for group in self._interested(batch.stream):
                 group.appended(batch.stream, batch.base_offset, batch.count, len(batch.payload))
-                if batch.producer != self.shared.origin:
-                    group.unsynced = max(0, group.unsynced - batch.count)
         for trim in commit.trims:
             for group in self._interested(trim.stream):
                 group.on_trim(trim.stream, trim.first_offset)
@@ -408,6 +342,7 @@ class Groups:
             self._place(group, {stream: offset for stream, offset, _ in found}, lsn, None)
             self.answers += self._placed.pop(number, [])
             return
+        group.is_weighed = True
         group.backlog_bytes = max(group.backlog_bytes, float(sum([row[2] for row in found])))
 
     def _survey(
@@ -420,6 +355,8 @@ class Groups:
                 floors.append((stream, settled.floor if settled is not None else 0))
         if not floors and time_ns is None:
             return
+        if time_ns is None and group.backlog:
+            group.is_weighed = False
         self._last_survey += 1
         self._surveys[self._last_survey] = group, time_ns, change
         self.effects.append(SurveyLog(self._last_survey, tuple(floors), time_ns))

@@ -106,7 +106,7 @@ class Delta(NamedTuple):
         settled: (stream, first, count): reading passes these over from now on.
         marks: (stream, offset, mark): and these are handed out by their mark.
         unmarked: (stream, offset): done, after all.
-        dedups: (16 bytes, stream, offset, unix ms).
+        dedups: (16 bytes, stream, offset, unix ms); of stream 0: it is forgotten.
         reached: (source, lsn, slot): hand-outs had come as far as there.
         ahead: and may have gone on so many records, before the next delta was synced.
     """
@@ -342,7 +342,8 @@ class GroupState:
             self.marks.pop(key, None)
         for dedup, stream, offset, time_ms in delta.dedups:
             self.dedups.pop(dedup, None)
-            self.dedups[dedup] = (stream, offset, time_ms)
+            if stream:
+                self.dedups[dedup] = (stream, offset, time_ms)
 
     def settled(self, stream: int) -> OffsetSet:
         found = self.streams.get(stream)

@@ -114,7 +114,7 @@ class Node:
         self._tools = tools
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
-        self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups)
+        self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(self.topics, self.delivery, clerk, self.status)
         self.more_status = more_status

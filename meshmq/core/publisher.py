@@ -11,6 +11,8 @@ Rules:
    so sending it again is harmless; it names the sequence it follows (``after``).
 3. A batch ends in one of three ways: done; failed, certainly not stored; failed, unknown.
 4. ``add`` may be called from any thread; the rest belongs to one. They meet only under ``guard``.
+5. A job goes to a queue. Where the node has none (somebody deleted it) the lane waits: the owner
+   has it made again, and what was refused goes there, numbered anew.
 
 It does not send: the owner takes Publish bodies and gives back what the node answered.
 """
@@ -24,8 +26,19 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from meshmq import limits
+from meshmq.core.lanes import (
+    DONE,
+    FAILED,
+    Batch,
+    Lane,
+    Options,
+    put_column,
+    put_time,
+    take_covered,
+)
 from meshmq.errors import MeshError, from_code
 from meshmq.frames import SENT, Confirmation, Publish, PublishBatch
+from meshmq.names import queue_of
 
 EncodeBatch = Callable[
     [
@@ -37,9 +50,6 @@ EncodeBatch = Callable[
     ],
     bytes,
 ]
-
-Options = tuple[Any, ...]
-"""What the jobs of one batch share; only the codec looks into it."""
 
 EncodeJobs = Callable[
     [
@@ -53,130 +63,8 @@ EncodeJobs = Callable[
     bytes,
 ]
 
-WAITING, DONE, FAILED = range(3)
 TOPIC_DEFAULT = -1
 """For ``wanted``: the durability the topic itself has."""
-
-
-class Lane:
-    """One topic as this producer sees it.
-
-    Attributes:
-        tail: highest sequence given out, 0 before the first.
-        open: the batch that gathers records now, or None.
-        plain: the same while it holds values only and wants the topic's own durability, else None.
-        in_flight: batches sent and not answered, oldest first.
-        unsettled: closed batches whose end is not known, oldest first.
-        held: batches that wait to be numbered anew; not empty only while ``in_flight`` drains.
-        is_fresh: nothing of it can be at the node yet: it begins with sequence 1, and whatever was
-            sent was refused.
-        explicit: whether the program numbers the records itself.
-        owner: what the shell hangs here for receipts; the machine never looks at it.
-        transient: None until the node has told; then whether the topic keeps nothing.
-    """
-
-    __slots__ = (
-        "explicit", "held", "in_flight", "is_fresh", "open", "owner", "plain", "tail", "topic",
-        "transient", "unsettled",
-    )  # fmt: skip
-
-    def __init__(self, topic: str, owner: Any) -> None:
-        self.topic = topic
-        self.owner = owner
-        self.tail = 0
-        self.open: Batch | None = None
-        self.plain: Batch | None = None
-        self.in_flight: deque[Batch] = deque()
-        self.unsettled: deque[Batch] = deque()
-        self.held: list[Batch] = []
-        self.explicit = False
-        self.is_fresh = True
-        self.transient: bool | None = None
-
-
-class Batch:
-    """Records on their way, and what became of them. Receipts look here.
-
-    Attributes:
-        first: sequence of the first record still to be stored.
-        after: sequence it follows.
-        skipped: leading records the node had already; they are not sent again.
-        size: bytes accounted.
-        options: what its jobs share, or None; one batch's are equal.
-        state: WAITING, DONE or FAILED.
-        base_offset: offset of record ``skipped``, or None (transient, or not known any more).
-        waiter: what the shell hangs here to be told; the machine never looks at it.
-    """
-
-    __slots__ = (
-        "after",
-        "append_time_ns",
-        "attempts",
-        "base_offset",
-        "count",
-        "duplicate",
-        "durability",
-        "encoded",
-        "error",
-        "first",
-        "frame",
-        "headers",
-        "keys",
-        "lane",
-        "options",
-        "origin",
-        "sent_to",
-        "size",
-        "skipped",
-        "state",
-        "time_ns",
-        "times",
-        "topic_id",
-        "values",
-        "waiter",
-        "wanted",
-    )
-
-    def __init__(
-        self,
-        lane: Lane,
-        first: int,
-        after: int,
-        time_ns: int,
-        wanted: int,
-        options: Options | None = None,
-    ) -> None:
-        self.lane = lane
-        self.options = options
-        self.first = first
-        self.after = after
-        self.time_ns = time_ns
-        self.wanted = wanted
-        self.values: list[bytes] = []
-        self.keys: list[bytes] | None = None
-        self.headers: list[bytes] | None = None
-        self.times: list[int] | None = None
-        self.size = 0
-        self.count = 0
-        self.skipped = 0
-        self.state = WAITING
-        self.error: MeshError | None = None
-        self.base_offset: int | None = None
-        self.append_time_ns = 0
-        self.topic_id = b""
-        self.origin = b""
-        self.durability = SENT
-        self.duplicate = False
-        self.encoded: tuple[bytes, int] | None = None
-        self.frame = 0
-        self.sent_to = b""
-        self.attempts = 0
-        self.waiter: Any = None
-
-    @property
-    def last(self) -> int:
-        """Sequence of the last record, of a closed batch."""
-        return self.first + self.count - 1
 
 
 class Publisher:
@@ -199,6 +87,8 @@ class Publisher:
         self.guard = guard
         self.owner: Any = None
         self.lanes: dict[str, Lane] = {}
+        self.queues: set[str] = set()  # topics whose records are jobs, known before the first
+        self.missing: list[str] = []  # queues that the owner is to have made again
         self._full: list[Batch] = []  # closed by add(), not yet taken
         self._opened: list[Batch] = []  # in the order their first record came
         self._queue: deque[Batch] = deque()
@@ -293,11 +183,11 @@ class Publisher:
             values.append(value)
             size = len(value) + limits.RECORD_OVERHEAD_BYTES
             if key is not None or batch.keys is not None:
-                size += _put_column(batch, "keys", key, index)
+                size += put_column(batch, "keys", key, index)
             if headers is not None or batch.headers is not None:
-                size += _put_column(batch, "headers", headers, index)
+                size += put_column(batch, "headers", headers, index)
             if time_ns is not None or batch.times is not None:
-                _put_time(batch, time_ns, index)
+                put_time(batch, time_ns, index)
             batch.size += size
             self.added_bytes += size
             if (
@@ -467,7 +357,7 @@ class Publisher:
             rows.append(
                 PublishBatch(
                     lane.topic, batch.first, batch.after, batch.count, len(data), checksum,
-                    batch.attempts > 1,
+                    batch.attempts > 1, lane.topic in self.queues,
                 )
             )  # fmt: skip
         if len(batches) == 1:
@@ -484,7 +374,7 @@ class Publisher:
             return
         lane.transient = c.durability == SENT
         lane.is_fresh = False
-        for batch in _take_covered(lane.in_flight, c.first, c.count):
+        for batch in take_covered(lane.in_flight, c.first, c.count):
             if c.has_offset:
                 batch.base_offset = c.base_offset + batch.first - c.first
             batch.append_time_ns = c.append_time_ns
@@ -518,6 +408,9 @@ class Publisher:
         elif c.code == "producer-unknown" and batch.attempts == 1 and not lane.explicit:
             self._hold(batch)
             return
+        elif c.code == "group-not-found":
+            self._on_missing(batch, c)
+            return
         elif c.code == "producer-unknown" and lane.is_fresh and c.last == 0:
             # The program numbers its records, and all before this one were refused.
             why = "earlier records of this producer were refused: publish those again first"
@@ -541,8 +434,34 @@ class Publisher:
         batch.lane.held.append(batch)
         self._release(batch.lane)
 
+    def _on_missing(self, batch: Batch, c: Confirmation) -> None:
+        """The node has no such queue (any more)."""
+        lane = batch.lane
+        queue = queue_of(lane.topic) or lane.topic
+        self.missing.append(queue)
+        if batch.attempts > 1:
+            why = f"queue {queue!r} was deleted meanwhile: whether the job was in it is unknown"
+            self._refused(batch, c._replace(code="producer-unknown", message=why))
+        elif lane.explicit:
+            self._refused(batch, c)
+        else:
+            lane.missing = queue
+            batch.attempts = 0  # it was certainly not stored: as if never sent
+            batch.sent_to = b""
+            self._hold(batch)
+
+    def on_queue(self, queue: str, error: MeshError | None) -> None:
+        """A queue of ``missing`` is there, or cannot be."""
+        for lane in [lane for lane in self.lanes.values() if lane.missing == queue]:
+            lane.missing = ""
+            if error is not None:
+                held, lane.held = lane.held, []
+                for batch in held:
+                    self._fail_waiting(batch, error)
+            self._release(lane)
+
     def _release(self, lane: Lane) -> None:
-        if lane.in_flight or not lane.held:
+        if lane.in_flight or lane.missing or not lane.held:
             return
         held, lane.held = lane.held, []
         with self.guard:
@@ -662,34 +581,3 @@ class Publisher:
         """Batches settled since the last call, in order."""
         finished, self.finished = self.finished, []
         return finished
-
-
-def _take_covered(in_flight: deque[Batch], first: int, count: int) -> list[Batch]:
-    """Take the batches of ``count`` sequences from ``first``. They are the oldest, except that a
-    repeat may be answered after its successors, and a program may number out of order."""
-    end = first + count
-    found: list[Batch] = []
-    while in_flight and first <= in_flight[0].first and in_flight[0].last < end:
-        batch = in_flight.popleft()
-        count -= batch.count
-        found.append(batch)
-    if count > 0:
-        for batch in [b for b in in_flight if first <= b.first and b.last < end]:
-            in_flight.remove(batch)
-            found.append(batch)
-    return found
-
-
-def _put_column(batch: Batch, name: str, item: bytes | None, index: int) -> int:
-    column = getattr(batch, name)
-    if column is None:
-        column = [b""] * index
-        setattr(batch, name, column)
-    column.append(item if item is not None else b"")
-    return len(item) if item is not None else 0
-
-
-def _put_time(batch: Batch, time_ns: int | None, index: int) -> None:
-    if batch.times is None:
-        batch.times = [batch.time_ns] * index
-    batch.times.append(batch.time_ns if time_ns is None else time_ns)

@@ -39,10 +39,10 @@ CheckBatch = Callable[[bytes, int], None]
 
 
 class Gate(Protocol):
-    """Who looks at jobs before they are accepted (core/groups.py)."""
+    """Who looks at jobs before they are accepted (core/intake.py)."""
 
     def judge(
-        self, topic: str, count: int, data: bytes
+        self, batch: PublishBatch, data: bytes
     ) -> tuple[str, str, int | None, int] | None: ...
 
     def accepted(self, topic: Topic, base: int, count: int, data: bytes) -> None: ...
@@ -128,7 +128,7 @@ class Streams:
             code, message = self._inspect(batch, data)
         offset, stream = None, 0
         if not code and self._gate is not None:
-            verdict = self._gate.judge(batch.topic, batch.count, data)
+            verdict = self._gate.judge(batch, data)
             if verdict is not None:
                 code, message, offset, stream = verdict
         if code:

@@ -14,8 +14,16 @@ from meshmq.core.batches import BatchTools
 from meshmq.core.group import Group
 from meshmq.core.groups import Groups
 from meshmq.core.hand_out import HandOut
+from meshmq.core.intake import Load
 from meshmq.core.topics import Topics
-from meshmq.errors import BadFrame, MeshError, TransactionFailed
+from meshmq.errors import (
+    BadFrame,
+    GroupNotFound,
+    MeshError,
+    QueueFull,
+    TransactionFailed,
+    from_code,
+)
 from meshmq.frames import Transact, Transacted
 from meshmq.names import check_topic, queue_of, topic_key
 
@@ -39,16 +47,21 @@ def transact(
         ), 0  # fmt: skip
     try:
         acks = _judge_acks(link, frame, groups)
-        parts = _judge_batches(link, frame, groups, topics, admission, tools)
+        whole: dict[Group, Load] = {}
+        for group, _, bits in acks:
+            whole.setdefault(group, Load()).take(group, bits.bit_count())
+        parts = _judge_batches(link, frame, groups, topics, admission, tools, whole)
+    except (QueueFull, GroupNotFound) as error:
+        return Transacted(frame.id, error.code, str(error)), 0
     except MeshError as error:
         return Transacted(frame.id, FAILED, str(error)), 0
     offsets = []
     for topic, count, data, had in parts:
         if had is None:  # but an earlier one of this transaction may have the same id
-            had = groups.had(topic, data)
+            had = groups.intake.had(topic, data)
         if had is None:
             offsets.append(groups.append_own(topic, data, count))
-            groups.accepted(topics.by_name[topic], offsets[-1], 0, data)
+            groups.intake.accepted(topics.by_name[topic], offsets[-1], count, data)
         else:
             offsets.append(had)
     for group, h, bits in acks:
@@ -84,7 +97,7 @@ def _judge_acks(link: bytes, frame: Transact, groups: Groups) -> list[tuple[Grou
 
 def _judge_batches(
     link: bytes, frame: Transact, groups: Groups, topics: Topics, admission: Admission,
-    tools: BatchTools,
+    tools: BatchTools, whole: dict[Group, Load],
 ) -> list[tuple[str, int, bytes, int | None]]:  # fmt: skip
     """(topic, records, bytes, the offset of a job that its queue has already) of each batch."""
     code, message = admission.judge(link, len(frame.payload)) if frame.batches else ("", "")
@@ -105,9 +118,9 @@ def _judge_batches(
                 f"topic {batch.topic!r} is transient: a transaction is stored or not done, and "
                 f"what is transient is never stored"
             )
-        verdict = groups.judge(batch.topic, batch.count, data)
+        verdict = groups.intake.judge(batch, data, whole)
         if verdict is not None and verdict.code:
-            raise TransactionFailed(verdict.message)
+            raise from_code(verdict.code, verdict.message)
         found.append((batch.topic, batch.count, data, verdict.offset if verdict else None))
     if len(topics.by_name) + len(found) > limits.TOPICS_MAX:
         raise TransactionFailed(f"the node has {limits.TOPICS_MAX} topics, its limit")

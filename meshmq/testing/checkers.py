@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from meshmq.core.publisher import DONE, FAILED
+from meshmq.core.lanes import DONE, FAILED
 from meshmq.frames import START_EARLIEST, START_NEW
 from meshmq.names import matches
 from meshmq.testing.history import History, Published, Reader, decode

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from meshmq.core.group_commands import dead_count
-from meshmq.core.publisher import DONE
+from meshmq.core.lanes import DONE
 from meshmq.names import dead_letters_of, retries_of
 from meshmq.testing.cases import ACKED, CANCELLED, DEAD, PURGED, Case, Place, Stored
 from meshmq.testing.group_audit import leftovers

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from meshmq.core.effects import Arrival
-from meshmq.core.publisher import Batch
+from meshmq.core.lanes import Batch
 from meshmq.core.subscriber import Start
 from meshmq.errors import BadFrame
 from meshmq.testing.disk import Disk

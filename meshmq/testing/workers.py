@@ -13,7 +13,8 @@ from meshmq import codec
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.consumer import Member
 from meshmq.core.held import Held, Told
-from meshmq.core.publisher import TOPIC_DEFAULT, Batch
+from meshmq.core.lanes import Batch
+from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.frames import (
     ACK,
     BACKOFF,

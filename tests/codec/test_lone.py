@@ -35,7 +35,14 @@ def publishes(draw):
     first = draw(st.integers(after + 1, 2**64 - 1))
     count, checksum = draw(st.integers(1, 4096)), draw(u32)
     row = PublishBatch(
-        draw(topics), first, after, count, len(payload), checksum, draw(st.booleans())
+        draw(topics),
+        first,
+        after,
+        count,
+        len(payload),
+        checksum,
+        draw(st.booleans()),
+        draw(st.booleans()),
     )
     return Publish((row,), payload)
 

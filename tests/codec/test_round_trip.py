@@ -47,6 +47,7 @@ def publishes(draw):
             frames.PublishBatch(
                 draw(texts), draw(st.integers(after + 1, 2**64 - 1)), after,
                 draw(st.integers(1, limits.BATCH_RECORDS_MAX)), len(data), draw(u32), draw(flags),
+                draw(flags),
             )
         )  # fmt: skip
         payload += data

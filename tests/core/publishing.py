@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from meshmq.core.publisher import FAILED, TOPIC_DEFAULT
+from meshmq.core.lanes import FAILED
+from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.frames import SYNCED, Confirmation
 from tests.core.helpers import ORIGIN, decode
 

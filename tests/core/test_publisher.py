@@ -7,7 +7,8 @@ from contextlib import nullcontext
 import pytest
 
 from meshmq import limits
-from meshmq.core.publisher import DONE, FAILED, TOPIC_DEFAULT, WAITING, Publisher
+from meshmq.core.lanes import DONE, FAILED, WAITING
+from meshmq.core.publisher import TOPIC_DEFAULT, Publisher
 from meshmq.errors import (
     NOT_DONE,
     UNKNOWN,

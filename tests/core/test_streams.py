@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meshmq import limits
 from meshmq.core.admission import Admission
+from meshmq.core.lanes import DONE
 from meshmq.core.log import (
     BatchEntry,
     LogState,
@@ -19,7 +20,7 @@ from meshmq.core.log import (
     StreamState,
     TopicEntry,
 )
-from meshmq.core.publisher import DONE, Publisher
+from meshmq.core.publisher import Publisher
 from meshmq.core.streams import Streams
 from meshmq.core.topics import Topics
 from meshmq.frames import SENT, SYNCED, Confirmation

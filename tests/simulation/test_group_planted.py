@@ -17,6 +17,7 @@ from meshmq.core.group_journal import Journaling
 from meshmq.core.group_waiting import Waiting
 from meshmq.core.groups import Groups
 from meshmq.core.hand_out import Member
+from meshmq.core.intake import Intake
 from meshmq.core.key_order import KeyOrder
 from meshmq.core.members import Members
 from meshmq.core.schedule import Schedule
@@ -175,9 +176,9 @@ def do_not_say_that_it_may_be_a_duplicate(
     return False
 
 
-@planted(Groups, "judge")
-def accept_a_job_twice(real: Any, self: Any, topic: str, count: int, data: bytes) -> Any:
-    verdict = real(self, topic, count, data)
+@planted(Intake, "judge")
+def accept_a_job_twice(real: Any, self: Any, *args: Any) -> Any:
+    verdict = real(self, *args)
     return None if verdict is not None and not verdict.code else verdict
 
 

@@ -20,9 +20,10 @@ from meshmq.core import publisher as publisher_module
 from meshmq.core.client import Client
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import Arrival, SubscriptionAnswered
+from meshmq.core.lanes import Batch
 from meshmq.core.log import Commit, split_entries
 from meshmq.core.node import Node
-from meshmq.core.publisher import Batch, Publisher
+from meshmq.core.publisher import Publisher
 from meshmq.core.session import Session
 from meshmq.core.streams import Streams
 from meshmq.core.subscriber import Start, Subscriber
