@@ -100,6 +100,7 @@ DELAY_NS_MIN = 1 * MS
 MAX_HELD_DEFAULT = 1_000_000  # records behind a key that waits; 8 bytes each
 PRIORITY_MAX = 9
 DEDUP_NS_DEFAULT = 10 * 60 * SECOND
+DEDUP_NS_MAX = 7 * DAY  # as long as producers are known
 DEDUP_IDS_MAX = 1_000_000  # ids a node remembers, about 200 bytes each
 REASON_BYTES_MAX = 1 * KIB  # of a nack or reject: error text, the end of a job's stderr
 GROUP_READ_BYTES_MAX = 256 * KIB  # records that are due again are fetched in reads of this

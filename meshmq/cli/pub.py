@@ -206,11 +206,14 @@ def settle_rest(window: Window) -> None:
 
 def counts(window: Window, start: float, verb: str = "published") -> str:
     """How far a window came since ``start``, in words."""
+    done = f"{verb} {window.published_count:,}, confirmed {window.confirmed_count:,}"
+    return f"{done} {pace(window, start)}"
+
+
+def pace(window: Window, start: float) -> str:
+    """How fast it came that far."""
     seconds = max(time.monotonic() - start, 1e-9)
-    return (
-        f"{verb} {window.published_count:,}, confirmed {window.confirmed_count:,} "
-        f"in {seconds:.2f} s ({window.confirmed_count / seconds:,.0f} a second)"
-    )
+    return f"in {seconds:.2f} s ({window.confirmed_count / seconds:,.0f} a second)"
 
 
 def paced_runs(

@@ -27,7 +27,7 @@ from meshmq.cli.options import (
 )
 from meshmq.cli.output import emit, note, say
 from meshmq.cli.progress import LineProgress
-from meshmq.cli.pub import counts, headers_option, opened, settle_rest
+from meshmq.cli.pub import counts, headers_option, opened, pace, settle_rest
 from meshmq.cli.window import Window
 from meshmq.errors import MeshError
 from meshmq.limits import PRIORITY_MAX
@@ -189,10 +189,10 @@ def _put_lines(
                     progress.show(window.confirmed_count)
                 window.settle()
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted: {counts(window, start, 'put')}") from None
+            raise Interrupted(f"interrupted: {_counts(window, start, ids)}") from None
         except (MeshError, CommandError):
             settle_rest(window)
-            note(counts(window, start, "put"))
+            note(_counts(window, start, ids))
             raise
         seconds = max(time.monotonic() - start, 1e-9)
     if target.json:
@@ -200,12 +200,30 @@ def _put_lines(
             {
                 "put": window.published_count,
                 "confirmed": window.confirmed_count,
+                "stored": window.confirmed_count - _duplicates(window, ids),
+                "duplicates": _duplicates(window, ids),
                 "seconds": round(seconds, 6),
                 "rate": round(window.confirmed_count / seconds, 1),
             }
         )
     else:
-        note(counts(window, start, "put"))
+        note(_counts(window, start, ids))
+
+
+def _duplicates(window: Window, ids: LineRouter | None) -> int:
+    """Jobs that the queue had already. Without ids there are none: what is confirmed twice is then
+    only a repeat of this command's own, after a lost connection."""
+    return window.duplicate_count if ids is not None else 0
+
+
+def _counts(window: Window, start: float, ids: LineRouter | None) -> str:
+    if ids is None:
+        return counts(window, start, "put")
+    had = window.duplicate_count
+    return (
+        f"put {window.published_count:,}, stored {window.confirmed_count - had:,}, {had:,} were "
+        f"there already, {pace(window, start)}"
+    )
 
 
 def _runs(

@@ -33,6 +33,7 @@ class Window:
     def __init__(self, mesh: Mesh, send: Callable[[Run], Any], timeout: float) -> None:
         self.published_count = 0
         self.confirmed_count = 0
+        self.duplicate_count = 0  # of those, lone records that were there already
         self._mesh = mesh
         self._send = send
         self._timeout = timeout
@@ -83,3 +84,4 @@ class Window:
         self._waiting.popleft()
         self._waiting_bytes -= size
         self.confirmed_count += count
+        self.duplicate_count += count == 1 and receipt.duplicate

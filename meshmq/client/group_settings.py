@@ -9,6 +9,8 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.client.admin import parse_duration, parse_size
+from meshmq.core import units
+from meshmq.core.bounds import BOUNDS, out_of_range
 from meshmq.errors import InvalidArgument
 from meshmq.frames import Consume
 from meshmq.names import check_group, check_pattern
@@ -62,22 +64,24 @@ def settings_of(
     """Those that are given, as the node reads them; raises InvalidArgument for one out of range."""
     found: dict[str, Any] = {}
     if max_deliveries is not None:
-        found["max_deliveries"] = _count(
-            "max_deliveries", max_deliveries, 1, limits.MAX_DELIVERIES_MAX
-        )
+        found["max_deliveries"] = max_deliveries
     if max_held is not None:
-        found["max_held"] = _count("max_held", max_held, 1, limits.MAX_HELD_DEFAULT * 10)
+        found["max_held"] = max_held
     if max_records is not None:
-        found["max_records"] = _count("max_records", max_records, 0, 1 << 53)
+        found["max_records"] = max_records
     if max_bytes is not None:
-        found["max_bytes"] = _count("max_bytes", parse_size(max_bytes), 0, 1 << 53)
+        found["max_bytes"] = parse_size(max_bytes)
     if rate is not None:
-        found["rate"] = _count("rate", rate, 0, 1_000_000_000)
+        found["rate"] = rate
     for name, value in (
         ("backoff_ns", backoff), ("backoff_max_ns", backoff_max), ("dedup_ns", dedup_window),
     ):  # fmt: skip
         if value is not None:
-            found[name] = _count(name[:-3], duration_ns(value), 0, limits.DELAY_NS_MAX)
+            found[name] = duration_ns(value)
+    for name, value in found.items():
+        wrong = out_of_range(name, value, *BOUNDS[name])
+        if wrong:
+            raise InvalidArgument(wrong)
     return found
 
 
@@ -95,6 +99,12 @@ def named_settings(settings: dict[str, Any]) -> dict[str, Any]:
 def _count(name: str, value: object, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidArgument(f"{name} is {least}..{most}, not {value!r}")
+    return value
+
+
+def _size(name: str, value: int, most: int) -> int:
+    if not 1 <= value <= most:
+        raise InvalidArgument(f"{name} is 1B to {units.size(most)}, not {units.size(value)}")
     return value
 
 
@@ -136,7 +146,7 @@ def to_consume(
     if not limits.ACK_TIMEOUT_NS_MIN <= timeout_ns <= limits.ACK_TIMEOUT_NS_MAX:
         raise InvalidArgument(f"ack_timeout is 0.1 s to a day, not {ack_timeout!r}")
     records = _count("prefetch", prefetch, 1, limits.PREFETCH_RECORDS_MAX)
-    size = _count("prefetch_bytes", parse_size(prefetch_bytes), 1, limits.PREFETCH_BYTES_MAX)
+    size = _size("prefetch_bytes", parse_size(prefetch_bytes), limits.PREFETCH_BYTES_MAX)
     name = create["group"]
     return Consume(
         0, name, create.get("pattern", name), json.dumps(create).encode(), records, size, timeout_ns

@@ -5,23 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from meshmq import limits
+from meshmq.core.bounds import BOUNDS, out_of_range
 from meshmq.core.journal import ANY, GROUP, KEY, QUEUE, Settings
 from meshmq.core.topics import Topic
 from meshmq.errors import CommandFailed, GroupMismatch
 from meshmq.names import check_group, check_pattern, check_topic, is_literal
-
-BOUNDS: dict[str, tuple[int, int]] = {
-    "max_deliveries": (1, limits.MAX_DELIVERIES_MAX),
-    "backoff_ns": (0, limits.DELAY_NS_MAX),
-    "backoff_max_ns": (0, limits.DELAY_NS_MAX),
-    "max_held": (1, 10 * limits.MAX_HELD_DEFAULT),
-    "rate": (0, 1_000_000_000),
-    "max_records": (0, 1 << 53),
-    "max_bytes": (0, 1 << 53),
-    "dedup_ns": (0, limits.DELAY_NS_MAX),
-}
-"""Settings that are numbers, and what they may be."""
 
 
 class Start(NamedTuple):
@@ -49,8 +37,9 @@ def numbers(arguments: dict[str, Any]) -> dict[str, int]:
         value = arguments.get(name)
         if value is None:
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise CommandFailed(f"{name} is a number from {low} to {high}, not {value!r}")
+        wrong = out_of_range(name, value, low, high)
+        if wrong:
+            raise CommandFailed(wrong)
         found[name] = value
     return found
 

@@ -124,7 +124,7 @@ class Intake:
         if options is not None and options.dedup:
             now_ms = self._shared.wall_now_ms
             group.note_dedup(options.dedup, topic.entry.stream, base, now_ms)
-            self._forget_oldest(now_ms)
+            self._forget_oldest()
             group.wake()
 
     def synced(self, batch: BatchEntry) -> None:
@@ -137,16 +137,23 @@ class Intake:
 
     def _find(self, group: Group, dedup: bytes) -> tuple[int, int, int] | None:
         """(stream, offset, unix ms) of the job with this id, within the queue's window."""
-        dedups = group.state.dedups
-        forget_dedups(dedups, group.settings.dedup_ns, self._shared.wall_now_ms)
-        return dedups.get(dedup)
+        self._forget_ended(group)
+        return group.state.dedups.get(dedup)
 
-    def _forget_oldest(self, now_ms: int) -> None:
+    def _forget_ended(self, group: Group) -> None:
+        """Drop ids whose window has ended; the journal does the same with any delta."""
+        dedups = group.state.dedups
+        before = len(dedups)
+        forget_dedups(dedups, group.settings.dedup_ns, self._shared.wall_now_ms)
+        if len(dedups) < before:
+            group.change()
+
+    def _forget_oldest(self) -> None:
         groups = [g for g in self._by_name.values() if g.state.dedups]
         if sum([len(g.state.dedups) for g in groups]) <= limits.DEDUP_IDS_MAX:
             return
         for group in groups:
-            forget_dedups(group.state.dedups, group.settings.dedup_ns, now_ms)
+            self._forget_ended(group)
         while sum([len(g.state.dedups) for g in groups]) > limits.DEDUP_IDS_MAX:
             oldest = min(
                 [g for g in groups if g.state.dedups],

@@ -8,7 +8,10 @@ _DURATIONS = (
     ("d", limits.DAY), ("h", 3600 * limits.SECOND), ("m", 60 * limits.SECOND),
     ("s", limits.SECOND), ("ms", limits.MS),
 )  # fmt: skip
-_SIZES = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+_SIZES = (
+    ("TiB", 1 << 40), ("TB", 10**12), ("GiB", 1 << 30), ("GB", 10**9), ("MiB", 1 << 20),
+    ("MB", 10**6), ("KiB", 1 << 10), ("kB", 1000), ("B", 1),
+)  # fmt: skip
 
 
 def duration(ns: int) -> str:
@@ -20,11 +23,6 @@ def duration(ns: int) -> str:
 
 
 def size(count: int) -> str:
-    """``64MiB``, ``100kB``, ``1234B``: the largest unit of which it is a whole number."""
-    for name, unit in _SIZES:
-        if count and count % unit == 0:
-            return f"{count // unit}{name}"
-    for name, unit in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
-        if count and count % unit == 0:
-            return f"{count // unit}{name}"
-    return f"{count}B"
+    """``64MiB``, ``100kB``, ``1234B``: the shortest in a unit of which it is a whole number."""
+    units = [(count // unit, name) for name, unit in _SIZES if count % unit == 0] if count else []
+    return "{}{}".format(*min(units)) if units else "0B"

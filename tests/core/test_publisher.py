@@ -577,3 +577,79 @@ def test_a_busy_node_gets_the_batch_again_after_the_pause(pub):
     pub.paused_until_ns = 0
     assert pub.has_work
     assert [r[:2] for r in take(pub)] == [("a", 1)]
+
+
+# -- jobs whose queue was deleted ------------------------------------------------------------------
+
+
+def test_jobs_wait_until_their_queue_is_made_again_and_keep_their_order(pub):
+    pub.queues.add("q")
+    add(pub, "q", b"0")
+    (frame,) = pub.take(ORIGIN)
+    assert frame.batches[0].job
+    answer(pub, yes("q", 1, 1))
+    batches = [add(pub, "q", b"%d" % i * TARGET)[0] for i in range(1, 4)]
+    assert [r[1] for r in take(pub)] == [2, 3, 4]
+    for first in (2, 3, 4):  # of a deleted topic the node knows no producer
+        answer(pub, no("q", first, "producer-unknown"))
+    assert [r[:3] for r in take(pub)] == [("q", 1, 0), ("q", 2, 1), ("q", 3, 2)]
+    answer(pub, no("q", 1, "group-not-found"), no("q", 2, "producer-unknown"))
+    assert pub.missing == ["q"]
+    assert take(pub) == []
+    answer(pub, no("q", 3, "producer-unknown"))
+    more, _ = add(pub, "q", b"4")
+    assert take(pub) == []
+    pub.on_queue("other", None)
+    assert take(pub) == []
+    pub.on_queue("q", None)
+    assert [r[:3] for r in take(pub)] == [("q", i, i - 1) for i in range(1, 5)]
+    answer(pub, yes("q", 1, 4))
+    assert all(b.state == DONE for b in [*batches, more])
+    assert pub.is_idle
+
+
+def test_jobs_whose_queue_cannot_be_made_fail_with_the_reason(pub):
+    pub.queues.add("q")
+    batch, _ = add(pub, "$delayed.q", b"1")
+    take(pub)
+    answer(pub, no("$delayed.q", 1, "group-not-found"))
+    assert pub.missing == ["q"]
+    pub.on_queue("q", ClosedError("no"))
+    assert outcome(batch) == ("closed", NOT_DONE)
+    add(pub, "$delayed.q", b"2")
+    assert [r[:3] for r in take(pub)] == [("$delayed.q", 2, 1)]
+
+
+def test_a_job_that_was_sent_before_and_finds_no_queue_is_unknown(pub):
+    """It may have been in the queue that was deleted, and done."""
+    pub.queues.add("q")
+    batch, _ = add(pub, "q", b"1")
+    take(pub)
+    reconnect(pub)
+    take(pub)
+    answer(pub, no("q", 1, "group-not-found"))
+    assert outcome(batch) == ("producer-unknown", UNKNOWN)
+    assert pub.missing == ["q"]
+
+
+def test_a_job_that_waits_for_its_queue_is_sent_again_after_a_lost_session(pub):
+    pub.queues.add("q")
+    batch, _ = add(pub, "q", b"1")
+    take(pub)
+    answer(pub, no("q", 1, "group-not-found"))
+    reconnect(pub)
+    (frame,) = pub.take(ORIGIN)
+    assert not frame.batches[0].resent
+    answer(pub, no("q", 1, "group-not-found"))
+    pub.on_queue("q", None)
+    take(pub)
+    answer(pub, yes("q", 1, 1))
+    assert batch.state == DONE
+
+
+def test_a_job_that_the_program_numbered_is_refused_where_there_is_no_queue(pub):
+    pub.queues.add("q")
+    batch, _ = add(pub, "q", b"1", sequence=1)
+    take(pub)
+    answer(pub, no("q", 1, "group-not-found"))
+    assert outcome(batch) == ("group-not-found", NOT_DONE)

@@ -168,7 +168,7 @@ def test_queue_steering(node):
         done("queue", "put", "q", "v", url=node.url)
     code, _, said = run("queue", "put", "q", "v", url=node.url)
     assert code == 1
-    assert "has 2 jobs, its limit" in said
+    assert "is full: it holds at most 2 jobs" in said
     done("queue", "set", "q", "--max-records", 0, url=node.url)
     done("queue", "pause", "q", url=node.url)
     done("queue", "put", "q", "v", url=node.url)
