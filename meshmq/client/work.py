@@ -203,7 +203,7 @@ class Work:
         ttl: float | str | None = None,
         dedup_id: str | None = None,
     ) -> Receipt:
-        """Put one job into a queue, which is made on first use; returns before it is confirmed.
+        """Put one job into a queue, which is made on use; returns before it is confirmed.
 
         Args:
             queue: its name.
@@ -218,8 +218,8 @@ class Work:
         Raises:
             InvalidName, InvalidArgument, MessageTooLarge, BufferFull: nothing was published.
 
-        ``receipt.wait()`` raises QueueFull if the queue has no room; ``receipt.job_id`` names the
-        job for ``cancel`` and ``reschedule``.
+        ``receipt.wait()`` raises QueueFull if the queue has no room for its batch;
+        ``receipt.job_id`` names the job for ``cancel`` and ``reschedule``.
         """
         self.learn_queue(queue)
         if delay is None and at is None and not priority and ttl is None and dedup_id is None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshmq.core.group import Group
+from meshmq.core.group_waiting import RETRY
 from meshmq.core.node import Node
 
 
@@ -54,6 +55,7 @@ def _sums(group: Group) -> Iterator[str]:
     if min(group.in_flight, group.delayed, group.retrying, held) < 0:
         yield f"below zero: {numbers}"
     yield from _waiting(group)
+    yield from _bounds(group)
     for source in group.sources:
         for (stream, base), entry in source.trail.items():
             runs = group.state.settled(stream).missing(base, entry.count)
@@ -85,6 +87,22 @@ def _waiting(group: Group) -> Iterator[str]:
         yield f"retrying says {group.retrying}, {len(waits)} marks wait"
 
 
+def _bounds(group: Group) -> Iterator[str]:
+    """A queue has no more jobs than it may, but for dead letters that were put back."""
+    most = group.settings.max_records
+    if not most:
+        return
+    count = group.unsynced
+    for source in group.sources:
+        if source.index != RETRY:
+            for stream in group.feed.streams_of(source):
+                topic = group.topics.by_stream[stream]
+                count += group._open_records(stream, topic.first_offset, topic.synced_offset)
+                count += sum(key[0] == stream for key in group.state.marks)
+    if count > most:
+        yield f"{count} jobs, its limit is {most}"
+
+
 def leftovers(node: Node) -> list[str]:
     """What groups at rest still hold in memory."""
     found = []
@@ -100,6 +118,7 @@ def leftovers(node: Node) -> list[str]:
             "ready": [q for q in group.ready.values() if q],
             "trail": [e for s in group.sources for e in s.trail.values() if e.left],
             "told": group._told,
+            "unsynced": group.unsynced or group.unsynced_bytes,
         }
         for what, value in kept.items():
             if value:

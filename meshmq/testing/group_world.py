@@ -66,6 +66,8 @@ class GroupWorld(Scene[GroupProgram]):
         self.wishes: dict[str, dict[str, Any]] = {}
         self._choose_groups()
         self.queues = [n for n, w in self.wishes.items() if w["kind"] == "queue"]
+        for name in self.queues:
+            self.wishes[name]["max_records"] = more.choice([0, 0, 0, 12])
         self.topics = TOPICS + self.queues
         self.published: list[Published] = []
         self.transactions: list[tuple[str, str, int, bytes]] = []

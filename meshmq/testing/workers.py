@@ -162,6 +162,7 @@ class GroupProgram(Program):
             self.world.refused[verb, code] += 1
         elif verb == "group.create":
             self.queues.add(arguments["group"])
+            self.client.publisher.queues.add(arguments["group"])
         elif verb == "dlq.show" and body["ranges"]:
             rng = self.world.rng
             ranges = rng.sample(body["ranges"], rng.randint(1, len(body["ranges"])))

@@ -139,6 +139,11 @@ def test_dedup_ids_priorities_and_times(node):
     assert "synced" in done(*put, "one", "--id", "a", url=node.url)
     assert "nothing was stored again" in done(*put, "two", "--id", "a", url=node.url)
     run(*put, "--lines", "-", "--id", "{0}", url=node.url, given="a,3\nb,4\nb,5\n")
+    lines = (*put, "--lines", "-", "--id", "{0}")
+    _, _, said = run(*lines, url=node.url, given="b,4\n")
+    assert "put 1, stored 0, 1 were there already, in " in said
+    told = json.loads(done(*lines, "--json", url=node.url, given="a\n"))
+    assert (told["put"], told["confirmed"], told["stored"], told["duplicates"]) == (1, 1, 0, 1)
     done(*put, "urgent", "--priority", 9, url=node.url)
     done(*put, "never", "--delay", "1h", url=node.url)
     got = objects("queue", "work", "jobs", "--count", 3, url=node.url)
@@ -403,6 +408,8 @@ MISTAKES = [
     (("queue", "put", "jobs", "x", "--delay", "400d"), 1, "within 365 days"),
     (("queue", "put", "jobs", "x", "--at", "2999-01-01T00:00Z"), 1, "not 2999-01-01T00:00"),
     (("queue", "put", "jobs", "x", "--at", "then"), 2, "is not a time"),
+    (("queue", "create", "q", "--dedup-window", "8d"), 1, "dedup window is at most 7d, not 8d"),
+    (("queue", "create", "q", "--backoff", "400d"), 1, "backoff is at most 365d, not 400d"),
     (("queue", "put", "jobs", "x", "--priority", "10"), 2, "'--priority'"),
     (("queue", "put", "jobs", "--lines", "-", "--id", "same"), 2, "made of the line's fields"),
     (("queue", "put", "a b", "x"), 2, "not valid"),

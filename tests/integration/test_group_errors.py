@@ -44,6 +44,24 @@ def works(mesh, queue="fine"):
         take(worker, 1)[0].ack(wait=True, timeout=5)
 
 
+def test_settings_are_refused_in_the_units_people_write(node):
+    with node.connect() as mesh:
+        queues = mesh.admin.queues
+        queues.create("q", dedup_window="7d")
+        for settings, said in [
+            ({"dedup_window": "8d"}, "dedup window is at most 7d, not 8d"),
+            ({"dedup_window": 8 * 24 * 3600.0}, "dedup window is at most 7d, not 8d"),
+            ({"backoff": YEAR_AND_MORE}, "backoff is at most 365d, not 366d"),
+            ({"max_bytes": 1 << 54}, "max bytes is at most 8192TiB, not 16384TiB"),
+            ({"max_deliveries": 0}, "max_deliveries is a number from 1 to 1000, not 0"),
+        ]:
+            with pytest.raises(meshmq.InvalidArgument) as raised:
+                queues.set("q", **settings)
+            assert str(raised.value) == said
+        with pytest.raises(meshmq.InvalidArgument, match="prefetch_bytes is 1B to 64MiB, not 1GB"):
+            mesh.work("q", prefetch_bytes="1GB")
+
+
 # -- what is not there -------------------------------------------------------------------------
 
 ABOUT_A_GROUP = {

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -128,6 +129,85 @@ def test_a_full_queue_says_so(node):
             mesh.enqueue("jobs", b"3").wait(5)
         assert mesh.admin.queues.purge("jobs") == 2
         mesh.enqueue("jobs", b"4").wait(5)
+
+
+def refusals(receipts):
+    """How many were refused for want of room."""
+    found = 0
+    for receipt in receipts:
+        try:
+            receipt.wait(10)
+        except meshmq.QueueFull:
+            found += 1
+    return found
+
+
+def test_bounds_hold_for_many_at_once_and_for_transactions(node):
+    with node.connect() as mesh, ExitStack() as stack:
+        queues = mesh.admin.queues
+        queues.create("bytes", max_bytes=100_000)
+        assert refusals(mesh.enqueue_many("bytes", [b"x" * 1000] * 2000)) > 1800
+        assert 50_000 < queues.show("bytes")["bytes"] <= 100_000
+        queues.create("many", max_bytes=100_000)
+        programs = [stack.enter_context(node.connect()) for _ in range(6)]
+        for program in programs:
+            program.enqueue("other", b"").wait(5)
+        receipts = [p.enqueue("many", b"x" * 40_000) for p in programs]
+        assert refusals(receipts) == 4
+        assert queues.show("many")["records"] == 2
+        queues.create("few", max_records=10)
+        tx = mesh.transaction()
+        for priority in range(10):
+            for i in range(2):
+                tx.enqueue("few", b"x", priority=priority, dedup_id=f"{priority}.{i}")
+        with pytest.raises(meshmq.QueueFull, match="at most 10 jobs"):
+            tx.commit()
+        assert queues.show("few")["records"] == 0
+        with mesh.transaction() as tx:
+            for i in range(10):
+                tx.enqueue("few", b"x", dedup_id=str(i))
+        assert queues.show("few")["records"] == 10
+
+
+def test_jobs_make_a_deleted_queue_again(node):
+    with node.connect() as mesh, node.connect() as other:
+        for kind in ({}, {"priority": 3}, {"delay": 0.01}, {"dedup_id": "a"}):
+            mesh.enqueue("jobs", b"before", **kind).wait(5)
+            other.admin.queues.delete("jobs")
+            receipts = [mesh.enqueue("jobs", b"%d" % i, **kind) for i in range(3)]
+            for receipt in receipts:
+                receipt.wait(5)
+            stored = 1 if "dedup_id" in kind else 3
+            assert [q["records"] for q in mesh.admin.queues.list()] == [stored]
+        other.admin.queues.delete("jobs")
+        mesh.enqueue_many("jobs", [b"x" * 1000] * 500).wait(5)
+        other.admin.queues.delete("jobs")
+        with mesh.transaction() as tx:
+            placed = tx.enqueue("jobs", b"of a transaction")
+            tx.publish("plain", b"x")
+        assert placed.offset == 0
+        with mesh.work("jobs") as worker:
+            (job,) = take(worker, 1)
+            assert job.value == b"of a transaction"
+            job.ack(wait=True)
+
+
+def test_jobs_of_a_queue_that_cannot_be_made_again_say_why(node):
+    with node.connect() as mesh, node.connect() as other:
+        mesh.enqueue("jobs", b"before").wait(5)
+        other.admin.queues.delete("jobs")
+        other.admin.topics.create("jobs", durability="transient")
+        for _ in range(2):
+            with pytest.raises(meshmq.MeshError, match="is transient: a queue keeps its jobs"):
+                mesh.enqueue("jobs", b"x").wait(5)
+        with (
+            pytest.raises(meshmq.MeshError, match="is transient: "),
+            mesh.transaction() as tx,
+        ):
+            tx.enqueue("jobs", b"x")
+        other.admin.topics.delete("jobs")
+        mesh.enqueue("jobs", b"x").wait(5)
+        assert mesh.admin.queues.show("jobs")["records"] == 1
 
 
 def test_dead_letters_go_back_to_their_queue(node):

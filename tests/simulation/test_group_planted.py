@@ -182,6 +182,14 @@ def accept_a_job_twice(real: Any, self: Any, *args: Any) -> Any:
     return None if verdict is not None and not verdict.code else verdict
 
 
+@planted(Intake, "accepted")
+def count_jobs_when_they_are_synced(real: Any, self: Any, topic: Any, *args: Any) -> None:
+    real(self, topic, *args)
+    group = self._lanes.get(topic.entry.name)
+    if group is not None:
+        group.unsynced = 0
+
+
 @planted(Undertaker, "_bury")
 def bury_twice(real: Any, self: Any, b: Any, offsets: Any) -> None:
     real(self, b, offsets)
