@@ -56,6 +56,7 @@ class MeshError(Exception):
 
     code = "error"
     outcome = NOT_DONE
+    told = False  # whether a receipt has raised it: then flush and close need not
 
 
 class ConfigError(MeshError):

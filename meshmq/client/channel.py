@@ -243,7 +243,7 @@ class Channel(ABC):
         if not self.publisher.finished:
             return
         for batch in self.publisher.take_finished():
-            if batch.state == FAILED and self._failed is None:
+            if batch.state == FAILED and (self._failed is None or self._failed.told):
                 self._failed = batch.error
             if self.listener is not None:
                 self.listener.note(batch)
@@ -391,11 +391,11 @@ class Channel(ABC):
         return self.wait_until(lambda: batch.state != WAITING, timeout)
 
     def told(self, error: MeshError) -> None:
-        """The program has heard of this failure: flush and close need not raise it."""
-        if self._failed is error:
-            self._failed = None
+        """The program has heard of this failure: flush and close need not raise it. It may come
+        before ``_settle``: another thread's turn is not over yet."""
+        error.told = True
 
     def take_failure(self) -> MeshError | None:
         """The first failure of a publish since the last call."""
         failed, self._failed = self._failed, None
-        return failed
+        return failed if failed is not None and not failed.told else None
