@@ -43,6 +43,7 @@ from meshmq.errors import BadFrame
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
+    SYNCED,
     Body,
     Command,
     Confirm,
@@ -313,7 +314,9 @@ class Node:
             data = payload if alone else payload[at : at + batch.length]
             at += batch.length
             accepted, answer = self.streams.publish(peer.link, producer, batch, data, self._entries)
-            if answer is not None:
+            if answer is not None and answer.duplicate and answer.durability == SYNCED:
+                self._answers.append((peer.link, Confirm((answer,))))  # once that is synced
+            elif answer is not None:
                 self._confirms.setdefault(peer.link, []).append(answer)
                 if answer.code == "busy":
                     self._busy.add(peer.link)

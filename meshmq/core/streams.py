@@ -188,7 +188,8 @@ class Streams:
             state.add(batch.first, offset, batch.count, 0)
         else:
             state.last = batch.first + batch.count - 1
-        return self._repeat(link, topic, state, batch)
+        # The first one may be on its way with a transaction: the node waits for all there is.
+        return self._repeat(link, topic, state, batch, True)
 
     def _bound_producers(self, topic: Topic) -> None:
         """A producer was added to ``topic``: forget its oldest one where there are too many."""
@@ -202,8 +203,9 @@ class Streams:
         del topic.producers[next(iter(topic.producers))]
 
     def _repeat(
-        self, link: bytes, topic: Topic, known: ProducerState, batch: PublishBatch
-    ) -> Confirmation | None:
+        self, link: bytes, topic: Topic, known: ProducerState, batch: PublishBatch,
+        at_once: bool = False,
+    ) -> Confirmation | None:  # fmt: skip
         durable = topic.entry.durable
         offset = None
         if known.last < batch.first + batch.count - 1:
@@ -221,6 +223,7 @@ class Streams:
             )  # fmt: skip
         if (
             durable
+            and not at_once
             and self._unsynced
             and (offset is None or offset + batch.count > topic.synced_offset)
         ):

@@ -150,6 +150,22 @@ def test_what_a_queue_has_already_needs_no_room(bench):
     assert bench.show("q")["records"] == 1
 
 
+def test_a_duplicate_of_a_job_in_a_transaction_is_confirmed_when_that_is_synced(bench):
+    queue(bench)
+    bench.put("q", b"before", sync=False)
+    row, data = batch("q", b"1", dedup=b"d" * 16)
+    bench.send(Transact(1, (), (row,), data))
+    bench.put("q", b"again", dedup=b"d" * 16, sync=False)
+    bench.put("$priority.2.q", b"again", dedup=b"d" * 16, priority=2, sync=False)
+    first, *rest = bench.appends
+    bench.appends = [first]
+    bench.sync()
+    assert codes(bench) == [""]
+    bench.appends = rest + bench.appends
+    bench.settle_down()
+    assert codes(bench) == ["", ""]
+
+
 def test_until_the_log_has_said_how_large_a_queue_is_its_producers_wait(bench):
     queue(bench, max_bytes=1000)
     bench.put("q", b"x" * 700)
