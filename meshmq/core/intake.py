@@ -163,10 +163,11 @@ class Intake:
 
 
 def _without_queue(batch: PublishBatch) -> Verdict | None:
-    queue = queue_of(batch.topic) or (batch.topic if batch.job else "")
+    own = batch.topic.startswith("$")
+    queue = queue_of(batch.topic) if own else batch.topic if batch.job else ""
     if queue:
         return Verdict("group-not-found", f"there is no queue {queue!r}")
-    if batch.topic.startswith("$"):
+    if own:
         return Verdict("invalid-name", f"topic {batch.topic!r} is the mesh's own")
     return None
 
