@@ -404,7 +404,8 @@ class Mesh(Work):
                 position (``msg.position`` or its str): behind that record; an offset of one topic.
             prefetch_bytes, prefetch_records: what may be on its way or wait in this process;
                 a batch is never split, so it may be exceeded by one.
-            on_missed: called with how many records were passed over, as ``on_state`` is.
+            on_missed: called with how many records were passed over, as ``on_state`` is;
+                ``missed`` and ``damaged`` of the subscription have the sums.
 
         Raises:
             InvalidName, InvalidArgument, OffsetOutOfRange, DurabilityUnavailable.

@@ -31,11 +31,13 @@ class Inbox:
     Attributes:
         pattern: as given.
         topics: how many topics matched when it was opened.
+        damaged: records of ``missed`` whose bytes on the node's disk are damaged.
     """
 
     def __init__(self, channel: Channel, wish: Wish) -> None:
         self.pattern = wish.pattern
         self.topics = 0
+        self.damaged = 0
         self._wish = wish
         self._passed = 0
         self._undecodable = 0
@@ -71,6 +73,7 @@ class Inbox:
 
     def _on_arrived(self, event: Arrived) -> None:
         self._arrivals.extend(event.arrivals)
+        self.damaged = event.damaged
         if event.missed != self._passed:
             more, self._passed = event.missed - self._passed, event.missed
             self._tell_missed(more)
@@ -86,7 +89,8 @@ class Inbox:
     @property
     def missed(self) -> int:
         """Records passed over so far: dropped for this subscription because it was slow or
-        undecodable (transient topics), removed by retention unread, or damaged on disk."""
+        undecodable (transient topics), removed by retention unread, or damaged on disk (these are
+        in ``damaged`` too)."""
         return self._passed + self._undecodable
 
     # -- the program ------------------------------------------------------------------------
@@ -159,6 +163,7 @@ class Subscription(Inbox):
     Attributes:
         pattern: as given.
         topics: how many topics matched when it was opened.
+        damaged: records of ``missed`` whose bytes on the node's disk are damaged.
     """
 
     def __init__(self, channel: Channel, wish: Wish, timeout: float) -> None:
