@@ -9,6 +9,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.client.admin import parse_duration, parse_size
+from meshmq.client.values import check_range
 from meshmq.errors import InvalidArgument
 from meshmq.frames import Consume
 from meshmq.names import check_group, check_pattern
@@ -62,22 +63,22 @@ def settings_of(
     """Those that are given, as the node reads them; raises InvalidArgument for one out of range."""
     found: dict[str, Any] = {}
     if max_deliveries is not None:
-        found["max_deliveries"] = _count(
+        found["max_deliveries"] = check_range(
             "max_deliveries", max_deliveries, 1, limits.MAX_DELIVERIES_MAX
         )
     if max_held is not None:
-        found["max_held"] = _count("max_held", max_held, 1, limits.MAX_HELD_DEFAULT * 10)
+        found["max_held"] = check_range("max_held", max_held, 1, limits.MAX_HELD_DEFAULT * 10)
     if max_records is not None:
-        found["max_records"] = _count("max_records", max_records, 0, 1 << 53)
+        found["max_records"] = check_range("max_records", max_records, 0, 1 << 53)
     if max_bytes is not None:
-        found["max_bytes"] = _count("max_bytes", parse_size(max_bytes), 0, 1 << 53)
+        found["max_bytes"] = check_range("max_bytes", parse_size(max_bytes), 0, 1 << 53)
     if rate is not None:
-        found["rate"] = _count("rate", rate, 0, 1_000_000_000)
+        found["rate"] = check_range("rate", rate, 0, 1_000_000_000)
     for name, value in (
         ("backoff_ns", backoff), ("backoff_max_ns", backoff_max), ("dedup_ns", dedup_window),
     ):  # fmt: skip
         if value is not None:
-            found[name] = _count(name[:-3], duration_ns(value), 0, limits.DELAY_NS_MAX)
+            found[name] = check_range(name[:-3], duration_ns(value), 0, limits.DELAY_NS_MAX)
     return found
 
 
@@ -90,12 +91,6 @@ def named_settings(settings: dict[str, Any]) -> dict[str, Any]:
         if name not in NAMES:
             raise InvalidArgument(f"there is no setting {name!r}; there are {', '.join(NAMES)}")
     return settings_of(**settings)
-
-
-def _count(name: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidArgument(f"{name} is {least}..{most}, not {value!r}")
-    return value
 
 
 def group_of(
@@ -135,8 +130,8 @@ def to_consume(
     timeout_ns = duration_ns(ack_timeout)
     if not limits.ACK_TIMEOUT_NS_MIN <= timeout_ns <= limits.ACK_TIMEOUT_NS_MAX:
         raise InvalidArgument(f"ack_timeout is 0.1 s to a day, not {ack_timeout!r}")
-    records = _count("prefetch", prefetch, 1, limits.PREFETCH_RECORDS_MAX)
-    size = _count("prefetch_bytes", parse_size(prefetch_bytes), 1, limits.PREFETCH_BYTES_MAX)
+    records = check_range("prefetch", prefetch, 1, limits.PREFETCH_RECORDS_MAX)
+    size = check_range("prefetch_bytes", parse_size(prefetch_bytes), 1, limits.PREFETCH_BYTES_MAX)
     name = create["group"]
     return Consume(
         0, name, create.get("pattern", name), json.dumps(create).encode(), records, size, timeout_ns

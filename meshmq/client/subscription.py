@@ -10,6 +10,8 @@ from typing import NamedTuple, Self
 
 from meshmq.client.channel import Answer, Channel
 from meshmq.client.message import Delivered, Message
+from meshmq.client.opening import OnlySync
+from meshmq.client.values import check_records
 from meshmq.core.effects import Arrival, Arrived
 from meshmq.core.subscriber import Start
 from meshmq.errors import BadFrame, ClosedError, MeshError
@@ -155,7 +157,7 @@ class Inbox:
             self._channel.unsubscribe(self._id)
 
 
-class Subscription(Inbox):
+class Subscription(OnlySync, Inbox):
     """Messages of the topics that match a pattern, in log order per node.
 
     One thread at a time may read it. Iterating ends when it is closed.
@@ -190,6 +192,7 @@ class Subscription(Inbox):
         Raises:
             MeshError: it or the connection is closed, or the node refused to go on.
         """
+        check_records(max_records)
         messages = list(islice(self._current, max_records))
         while len(messages) < max_records:
             if not self._next_batch(0 if messages else timeout):
