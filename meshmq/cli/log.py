@@ -59,9 +59,9 @@ def repair(name: NameOption = "node-1", data: DataOption = None, json: JsonOptio
 
 
 def _directory(name: str, data: Path | None) -> Path:
-    from meshmq.cli.node import default_data_directory
+    from meshmq.cli.node import data_directory
 
-    directory = (data or default_data_directory(name)).expanduser()
+    directory = data_directory(data, name)
     if not (directory / "log").is_dir():
         raise ConfigError(f"{directory} holds no log: say where it is with --data")
     return directory

@@ -90,6 +90,8 @@ MISTAKES = [
     (("pub", "a", "x", "--header", "novalue"), 2, "is not NAME=VALUE"),
     (("pub", "a"), 2, "give either a VALUE or --lines FILE"),
     (("pub", "a", "--lines", "/nonexistent/file"), 1, "cannot read /nonexistent/file"),
+    (("pub", "lit.{0}", "x"), 2, "columns like {0} need --lines"),
+    (("pub", "a", "x", "--key", "k{0}"), 2, "columns like {0} need --lines"),
     (("sub", "a", "--from", "yesterday"), 2, "'yesterday' is none of: new, earliest"),
     (("sub", "a.>", "--from", "3"), 2, "an offset belongs to one topic"),
     (("sub", "a", "--from", "99"), 1, "offset 99 of topic 'a' does not exist: the next is 0"),
@@ -126,6 +128,10 @@ def test_a_node_that_cannot_start_says_what_to_do(node, process_node, tmp_path):
     (tmp_path / "bad.toml").write_text("][")
     (tmp_path / "key.toml").write_text("nme = 'x'")
     (tmp_path / "type.toml").write_text("listen = 3")
+    (tmp_path / "nul.toml").write_text(r'data = "/tmp/a\u0000b"')
+    (tmp_path / "home.toml").write_text("data = '~nobody-of-that-name/data'")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
     fresh = ("--data", tmp_path / "fresh")
     busy = ("--listen", "tcp://127.0.0.1:0", "--data", process_node.data)
     for arguments, sentence in [
@@ -137,6 +143,9 @@ def test_a_node_that_cannot_start_says_what_to_do(node, process_node, tmp_path):
         (("--config", tmp_path / "bad.toml"), "is not valid TOML"),
         (("--config", tmp_path / "key.toml"), "did you mean 'name'?"),
         (("--config", tmp_path / "type.toml"), "listen"),
+        (("--config", tmp_path / "nul.toml"), "'data' has a NUL in it"),
+        (("--config", tmp_path / "home.toml"), "names a home that there is not"),
+        (("--data", tmp_path / "mine", "--listen", "tcp://127.0.0.1:0"), "('thesis.txt', for one)"),
     ]:
         code, out, said = run("node", *arguments)
         assert (code, out) == (1, ""), (arguments, out, said)
