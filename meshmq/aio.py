@@ -29,9 +29,10 @@ from meshmq.client.channel import Answer
 from meshmq.client.connection import Connection
 from meshmq.client.mesh import StateChange
 from meshmq.client.message import Message
-from meshmq.client.opening import Opening
+from meshmq.client.opening import OnlyAsync, Opening
 from meshmq.client.receipt import Promise, Promises
 from meshmq.client.subscription import Inbox, Wish
+from meshmq.client.values import check_records
 from meshmq.core.lanes import WAITING, Batch
 from meshmq.names import Position, check_topic
 
@@ -76,7 +77,7 @@ class Receipts(Promises[Receipt]):
         return self
 
 
-class Subscription(Inbox):
+class Subscription(OnlyAsync, Inbox):
     """Messages of the topics that match a pattern: ``async for msg in sub``, or ``fetch``.
 
     One task at a time may read it. Iterating ends when it is closed.
@@ -105,6 +106,7 @@ class Subscription(Inbox):
 
     async def fetch(self, max_records: int = 100, timeout: float | None = None) -> list[Message]:
         """As ``meshmq.Subscription.fetch``; when it is cancelled it has taken nothing."""
+        check_records(max_records)
         while True:
             messages = list(islice(self._current, max_records))
             while len(messages) < max_records and self._arrivals:
@@ -144,7 +146,7 @@ class _Records(blocking.Mesh):
         self._connection.check()
 
 
-class Mesh(Work):
+class Mesh(OnlyAsync, Work):
     """A connection to the mesh, for the tasks of one event loop."""
 
     def __init__(
@@ -191,7 +193,7 @@ class Mesh(Work):
         Cancelled, it has published nothing.
         """
         publisher = self._publisher
-        lane = self._lanes.get(topic)
+        lane = self._lanes.get(topic) if isinstance(topic, str) else None
         if lane is None:
             await self._learn(topic)
         elif lane.plain is None:
@@ -230,7 +232,7 @@ class Mesh(Work):
 
         It waits for room once, so the buffer may be exceeded by one call's records.
         """
-        if topic not in self._lanes:
+        if not isinstance(topic, str) or topic not in self._lanes:
             await self._learn(topic)
         await asyncio.sleep(0)
         if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
@@ -249,6 +251,7 @@ class Mesh(Work):
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything published so far is confirmed; raise as ``meshmq.Mesh.flush``."""
         connection = self._connection
+        self._bell.check_loop()
         connection.check()
         deadline = connection.deadline(timeout)
         for batch in self._publisher.unsettled():
@@ -291,9 +294,10 @@ class Mesh(Work):
         if on_missed is not None:
             told = lambda n: _call_soon(loop, on_missed, n)  # noqa: E731
         wish = blocking.to_wish(pattern, start, prefetch_bytes, prefetch_records, told)
-        return Opening(lambda: self._open(wish))
+        return Opening(lambda: self._open(wish), "mesh.subscribe(...)")
 
     async def _open(self, wish: Wish) -> Subscription:
+        self._bell.check_loop()
         sub = Subscription(self._connection, wish)
         answer = sub._open()
         await self._wait_answer(answer, "subscribe")
@@ -303,6 +307,7 @@ class Mesh(Work):
     # -- the rest -----------------------------------------------------------------------------
 
     async def _run(self, wanted: Ask) -> Any:
+        self._bell.check_loop()
         answer = self._connection.ask(wanted.verb, wanted.arguments)
         await self._wait_answer(answer, wanted.verb)
         return wanted.read(answer.get())
@@ -321,11 +326,16 @@ class Mesh(Work):
     async def close(self, timeout: float = 5.0) -> None:
         """Wait up to ``timeout`` seconds for confirmations, then end; safe to call twice.
 
-        Workers and consumers are closed first: what they hold unsettled goes to others.
+        Workers and consumers are closed first: what they hold unsettled goes to others. In
+        another loop than its own it raises; if its own has ended, it ends the connection first.
 
         Raises:
             MeshError: what was published could not all be confirmed.
         """
+        if self._connection.is_running:
+            if self._bell.has_ended:
+                self._connection.close(0)
+            self._bell.check_loop()
         try:
             if self._connection.dead is None:
                 await self._close_consumers(timeout)
@@ -336,7 +346,8 @@ class Mesh(Work):
     async def _end(self) -> None:
         connection = self._connection
         connection.close(0)
-        await self._bell.wait_until(connection, lambda: not connection.is_running, 5)
+        if connection.is_running:
+            await self._bell.wait_until(connection, lambda: not connection.is_running, 5)
 
     async def __aenter__(self) -> Self:
         return self
@@ -376,14 +387,14 @@ def connect(
     ``on_state`` is called in the event loop.
     """
 
+    blocking.check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
+
     async def opening() -> Mesh:
         loop = asyncio.get_running_loop()
         told: Callable[[str, str], None] | None = None
         if on_state is not None:
             told = lambda s, r: _call_soon(loop, on_state, StateChange(s, r))  # noqa: E731
-        connection = blocking.prepare(
-            url, mesh, producer, name, max_buffer, on_full, told, insecure, hands_over=True
-        )
+        connection = blocking.prepare(url, mesh, producer, name, told, insecure, hands_over=True)
         connection.listener = bell = Bell(loop, connection)
         opened = Mesh(connection, bell, timeout, max_buffer, on_full == "block", bool(producer))
         connection.start()
@@ -395,7 +406,7 @@ def connect(
             raise
         return opened
 
-    return Opening(opening)
+    return Opening(opening, "meshmq.aio.connect(...)")
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], told: Any) -> None:

@@ -233,6 +233,8 @@ def _reason(error: BaseException) -> str:
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
     """Encode one record's headers: at most HEADER_COUNT_MAX pairs, HEADER_BYTES_MAX in all."""
+    if type(headers) is not dict and not isinstance(headers, Mapping):
+        raise InvalidArgument(f"headers are a mapping of str to str, not {headers!r}")
     encoded = encode_lineage(headers)
     if len(headers) > limits.HEADER_COUNT_MAX:
         raise MessageTooLarge(

@@ -21,6 +21,7 @@ from meshmq.cli.options import (
     group_argument,
 )
 from meshmq.cli.output import columns, emit, fields, json_bytes, plural, printable, say
+from meshmq.errors import CommandFailed
 
 if TYPE_CHECKING:
     from meshmq import DeadLetter, Mesh
@@ -113,6 +114,7 @@ def replay(
             count = connection.admin.dlq.replay(name, chosen, rate=rate)
         except KeyboardInterrupt:
             raise Interrupted("interrupted: what was put back so far stays so") from None
+        _check_some(count, wanted, "replay", name)
     tell(
         f"put back {plural(count, 'dead letter')} of {name}",
         {"group": name, "replaying": count},
@@ -136,6 +138,7 @@ def purge(
     confirm(f"Remove dead letters of '{name}' for good?", yes)
     with connected(Target(url, mesh, insecure, json)) as connection:
         count = connection.admin.dlq.purge(name, _choose(connection, name, wanted, limit))
+        _check_some(count, wanted, "purge", name)
     tell(f"purged {plural(count, 'dead letter')} of {name}", {"group": name, "purged": count}, json)
 
 
@@ -154,6 +157,12 @@ def parse_offsets(text: str | None) -> Ranges | None:
         first, last = int(match[1]), int(match[2] or match[1])
         found.append((first, last - first + 1))
     return sorted(found)
+
+
+def _check_some(count: int, wanted: Ranges | None, verb: str, name: str) -> None:
+    """What was named and is not there is an error; all of nothing is none."""
+    if wanted is not None and not count:
+        raise CommandFailed(f"nothing to {verb} at these offsets: see `meshmq dlq list {name}`")
 
 
 def _choose(

@@ -23,6 +23,13 @@ AckTimeoutOption = Annotated[
     str,
     typer.Option(metavar="TIME", help="How long one may take before others get it, as 30s or 5m."),
 ]
+AtOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Due then, within a year, as 2026-12-24T18:00:00Z; local time where no zone is given.",
+    ),
+]
 MaxDeliveriesOption = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, max=1000, help="Dead letter after N attempts; new ones: 5."),

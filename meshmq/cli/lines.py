@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+import typer
+
 from meshmq import limits
 from meshmq.cli.boundary import CommandError
 from meshmq.errors import InvalidName
@@ -18,6 +20,17 @@ from meshmq.names import check_topic
 BLOCK_BYTES = 256 * 1024  # larger blocks gained nothing, smaller ones make progress smoother
 TOPIC_CACHE_COUNT_MAX = 65_536  # as in names.check_topic
 _FIELD = re.compile(r"\{(\d{1,3})\}")
+
+
+def has_columns(text: str | None) -> bool:
+    """Whether it is a template that takes something from the line."""
+    return text is not None and _FIELD.search(text) is not None
+
+
+def refuse_columns(text: str | None, hint: str) -> None:
+    """Without --lines there is no line to take a field from; else wrong usage of ``hint``."""
+    if has_columns(text):
+        raise typer.BadParameter("columns like {0} need --lines", param_hint=hint)
 
 
 class Run(NamedTuple):

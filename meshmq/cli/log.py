@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from meshmq.cli.options import JsonOption
-from meshmq.cli.output import emit, note, say
+from meshmq.cli.output import emit, note, plural, say
 from meshmq.errors import ConfigError
 
 app = typer.Typer(
     help="Verify and repair the log of a node that is not running.", no_args_is_help=False
+)
+LOST = (
+    "only a copy of the directory made before brings them back; a node starts with the rest and "
+    "tells readers of the gap"
 )
 NameOption = Annotated[str, typer.Option(help="Name of the node.")]
 DataOption = Annotated[
@@ -23,7 +27,11 @@ DataOption = Annotated[
 
 @app.command()
 def verify(name: NameOption = "node-1", data: DataOption = None, json: JsonOption = False) -> None:
-    """Read everything; tell which records are damaged. Exit 65 if any are."""
+    """Read everything; tell which records are damaged. Exit 65 if any are.
+
+    A log with damaged records opens all the same: they are lost, but in a copy made before, and
+    there is nothing to repair. `repair` is for a log that does not open.
+    """
     verify_log(_directory(name, data), json)
 
 
@@ -44,13 +52,16 @@ def repair(name: NameOption = "node-1", data: DataOption = None, json: JsonOptio
     for sentence in done:
         say(sentence)
     if not done:
-        say(f"{directory} opens as it is: there is nothing to repair (see `meshmq log verify`)")
+        say(
+            f"{directory} opens as it is: there is nothing to repair. Records that "
+            f"`meshmq log verify` calls damaged are lost: {LOST}"
+        )
 
 
 def _directory(name: str, data: Path | None) -> Path:
-    from meshmq.cli.node import default_data_directory
+    from meshmq.cli.node import data_directory
 
-    directory = (data or default_data_directory(name)).expanduser()
+    directory = data_directory(data, name)
     if not (directory / "log").is_dir():
         raise ConfigError(f"{directory} holds no log: say where it is with --data")
     return directory
@@ -90,5 +101,8 @@ def verify_log(directory: Path, json: bool) -> None:
             )
     if problems:
         if not json:
-            note(f"{len(problems)} problems found; readers are told of the gaps, never wrong data")
+            note(
+                f"{plural(len(problems), 'problem')} found; the log opens, there is nothing to "
+                f"repair. Damaged records are lost: {LOST}"
+            )
         raise typer.Exit(EXIT_DAMAGED)

@@ -94,11 +94,20 @@ def node(
         raise ConfigError(
             f"node name {settings['name']!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
         )
-    directory = Path(settings["data"] or default_data_directory(settings["name"])).expanduser()
+    directory = data_directory(settings["data"], settings["name"])
     if check:
         check_node({**settings, "data": directory})
     else:
         run_node({**settings, "data": directory})
+
+
+def data_directory(given: str | Path | None, name: str) -> Path:
+    """Where the log of node ``name`` is, ``~`` meaning a home; ConfigError if there is none."""
+    directory = Path(given or default_data_directory(name))
+    try:
+        return directory.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{directory} names a home that there is not: write it out") from None
 
 
 def default_data_directory(name: str) -> Path:
@@ -127,6 +136,8 @@ def read_config(path: Path) -> dict[str, Any]:
         elif type(value) is not _SETTINGS[key][0]:
             kind = "a string" if _SETTINGS[key][0] is str else "true or false"
             faults.append(f"'{key}' must be {kind}")
+        elif isinstance(value, str) and "\0" in value:
+            faults.append(f"'{key}' has a NUL in it")
     if faults:
         raise ConfigError(f"{path}: {'; '.join(faults)}")
     return found

@@ -156,6 +156,14 @@ def parse_time(text: str, hint: str) -> datetime:
         ) from None
 
 
+def parse_due(text: str, hint: str) -> datetime:
+    """When a job is to be due; says so if that is past."""
+    time = parse_time(text, hint)
+    if time <= datetime.now(time.tzinfo):
+        note(f"{hint} {time.isoformat()} is past: due at once")
+    return time
+
+
 def parse_seconds(text: str, hint: str) -> float:
     """A duration as 500ms, 30s, 5m, 2h or 7d, or bare seconds; or wrong usage."""
     from meshmq.client.admin import parse_duration

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from meshmq.cli.boundary import CommandError, Interrupted
-from meshmq.cli.lines import LineRouter, Run, read_blocks
+from meshmq.cli.lines import LineRouter, Run, read_blocks, refuse_columns
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -96,6 +96,8 @@ def pub(
             raise typer.BadParameter(
                 "--key-column, --skip and --rate go with --lines", param_hint="VALUE"
             )
+        refuse_columns(topic, "TOPIC")
+        refuse_columns(key, "--key")
         _publish_one(target, topic_argument(topic), value, key, headers, timeout)
         return
     separator = separator.replace("\\t", "\t")

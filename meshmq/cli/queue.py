@@ -9,6 +9,7 @@ import typer
 from meshmq.cli import queue_put, queue_work
 from meshmq.cli.group import tell, tell_created, tell_details, tell_listing
 from meshmq.cli.group_options import (
+    AtOption,
     BackoffMaxOption,
     BackoffOption,
     DedupOption,
@@ -30,8 +31,8 @@ from meshmq.cli.options import (
     Target,
     UrlOption,
     connected,
+    parse_due,
     parse_seconds,
-    parse_time,
     queue_argument,
 )
 from meshmq.cli.output import plural
@@ -224,10 +225,7 @@ def reschedule(
     delay: Annotated[
         str | None, typer.Option(metavar="TIME", help="Due so long from now, as 10s; 0: at once.")
     ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Due then, within a year, as 2026-12-24T18:00:00Z."),
-    ] = None,
+    at: AtOption = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
@@ -238,7 +236,7 @@ def reschedule(
     if (delay is None) == (at is None):
         raise typer.BadParameter("give either --delay or --at", param_hint="--delay")
     seconds = None if delay is None else parse_seconds(delay, "--delay")
-    time = None if at is None else parse_time(at, "--at")
+    time = None if at is None else parse_due(at, "--at")
     with connected(Target(url, mesh, insecure, json)) as connection:
         connection.reschedule(name, job, delay=seconds, at=time)
     tell(f"rescheduled {job}", {"queue": name, "rescheduled": job}, json)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from meshmq.cli.boundary import CommandError, Interrupted
-from meshmq.cli.group_options import QueueArgument
-from meshmq.cli.lines import LineRouter, Run, read_blocks
+from meshmq.cli.group_options import AtOption, QueueArgument
+from meshmq.cli.lines import LineRouter, Run, has_columns, read_blocks, refuse_columns
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -21,8 +21,8 @@ from meshmq.cli.options import (
     Target,
     UrlOption,
     connected,
+    parse_due,
     parse_seconds,
-    parse_time,
     queue_argument,
 )
 from meshmq.cli.output import emit, note, say
@@ -82,10 +82,7 @@ def put(
     delay: Annotated[
         str | None, typer.Option(metavar="TIME", help="Due so long from now, as 10s or 7d.")
     ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Due then, within a year, as 2026-12-24T18:00:00Z."),
-    ] = None,
+    at: AtOption = None,
     priority: Annotated[
         int, typer.Option(min=0, max=PRIORITY_MAX, metavar="N", help="0 to 9, the highest first.")
     ] = 0,
@@ -109,6 +106,10 @@ def put(
     meshmq queue put resize --lines photos.csv --key '{0}' --delay 10m
     """
     name = queue_argument(name)
+    if has_columns(name):
+        raise typer.BadParameter(
+            "a queue is one for all: columns like {0} are for --key and --id", param_hint="QUEUE"
+        )
     if (value is None) == (lines is None):
         raise typer.BadParameter("give either a VALUE or --lines FILE", param_hint="VALUE")
     if delay is not None and at is not None:
@@ -116,12 +117,14 @@ def put(
     options = JobOptions(
         headers_option(header or []),
         None if delay is None else parse_seconds(delay, "--delay"),
-        None if at is None else parse_time(at, "--at"),
+        None if at is None else parse_due(at, "--at"),
         priority,
         None if ttl is None else parse_seconds(ttl, "--ttl"),
     )
     target = Target(url, mesh, insecure, json, min(timeout, 5.0))
     if value is not None:
+        refuse_columns(key, "--key")
+        refuse_columns(dedup_id, "--id")
         _put_one(target, name, value, key, dedup_id, options, timeout)
         return
     separator = separator.replace("\\t", "\t")

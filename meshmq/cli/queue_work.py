@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,8 +20,13 @@ from meshmq.cli.options import (
     parse_seconds,
     queue_argument,
 )
+from meshmq.cli.output import note
 from meshmq.cli.taking import show_and_ack
+from meshmq.errors import GroupNotFound
 from meshmq.limits import MEMBERS_PER_SESSION_MAX, PREFETCH_RECORDS_MAX
+
+if TYPE_CHECKING:
+    from meshmq import Mesh
 
 SHOW_PREFETCH = 1000  # without a command a job is done in a moment
 
@@ -87,13 +92,24 @@ def work(
     share = max(1, most // concurrency)
     target = Target(url, mesh, insecure, json, timeout)
     with connected(target, on_state=StateTeller()) as connection, ExitStack() as members:
+        is_new = not _is_there(connection, name)
         consumers = [
             members.enter_context(connection.work(name, ack_timeout=seconds, prefetch=share))
             for _ in range(concurrency)
         ]
+        if is_new:  # a misspelt queue looks like silence
+            note(f"made queue '{name}', it was not there: waiting for jobs")
         if command is None:
             show_and_ack(consumers[0], renderer(output, json, job_object), count, timeout, "job")
             return
         from meshmq.cli.running import Runner
 
         Runner(consumers, command, count, limit, json, url, timeout).run()
+
+
+def _is_there(connection: Mesh, name: str) -> bool:
+    try:
+        connection.admin.queues.show(name)
+    except GroupNotFound:
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
@@ -21,12 +21,12 @@ from meshmq.cli.options import (
     parse_place,
     pattern_argument,
 )
-from meshmq.cli.output import note
+from meshmq.cli.output import note, plural
 from meshmq.errors import InvalidArgument
 from meshmq.names import Position, matches
 
 if TYPE_CHECKING:
-    from meshmq import Mesh, Message
+    from meshmq import Mesh, Message, Subscription
 
 FETCH_RECORDS_MAX = 1000  # one write to stdout for so many at most
 FETCH_WAIT_S = 1.0  # so that a stopped terminal or a signal is noticed in time
@@ -68,12 +68,14 @@ def sub(
     try:
         with (
             connected(target, on_state=StateTeller()) as connection,
-            connection.subscribe(pattern, start=begin, on_missed=_tell_missed) as subscription,
+            connection.subscribe(pattern, start=begin) as subscription,
+            _TellMissed(subscription) as missed,
         ):
             tell_waiting(connection, pattern)
             while count is None or shown < count:
                 room = FETCH_RECORDS_MAX if count is None else count - shown
                 batch = subscription.fetch(min(room, FETCH_RECORDS_MAX), timeout=FETCH_WAIT_S)
+                missed.tell()
                 if batch:
                     sys.stdout.buffer.write(b"".join(map(render, batch)))
                     sys.stdout.buffer.flush()
@@ -100,8 +102,36 @@ def tell_waiting(connection: Mesh, pattern: str) -> None:
         note(f"waiting for '{pattern}': no topic matches yet")
 
 
-def _tell_missed(count: int) -> None:
-    note(f"{count:,} messages missed: dropped because this reader was too slow, or expired")
+class _TellMissed:
+    """Says how many messages were passed over and why, once for what is new; at the end too."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._damaged = 0
+        self._others = 0
+
+    def tell(self) -> None:
+        damaged = self._subscription.damaged
+        others = self._subscription.missed - damaged
+        if damaged > self._damaged:
+            count, self._damaged = damaged - self._damaged, damaged
+            is_one = count == 1
+            note(
+                f"{plural(count, 'message')} {'is' if is_one else 'are'} damaged on disk and "
+                f"{'was' if is_one else 'were'} left out: see `meshmq log verify`"
+            )
+        if others > self._others:
+            count, self._others = others - self._others, others
+            note(
+                f"{plural(count, 'message')} missed: dropped because this reader was too slow, "
+                f"expired, or given up by a repair of the log"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.tell()
 
 
 def _stopped_sentence(shown: int, last: Message | None) -> str:

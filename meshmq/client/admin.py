@@ -25,6 +25,8 @@ def parse_duration(text: str | float | None) -> int:
         if not found:
             raise InvalidArgument(f"{text!r} is not a duration: write it like 7d, 12h, 30m or 90s")
         return _bounded(float(found[1]) * _UNITS_NS[found[2]], text)
+    if not isinstance(text, int | float):
+        raise InvalidArgument(f"{text!r} is not a duration: give seconds, or a text like 7d or 30m")
     return _bounded(text * 10**9, text)
 
 
@@ -37,6 +39,8 @@ def parse_size(text: str | int | None) -> int:
         if not found or found[2] == "ib":
             raise InvalidArgument(f"{text!r} is not a size: write it like 10GB or 64MiB")
         return _bounded(float(found[1]) * _UNITS_BYTES[found[2]], text)
+    if not isinstance(text, int | float):
+        raise InvalidArgument(f"{text!r} is not a size: give bytes, or a text like 10GB or 64MiB")
     return _bounded(text, text)
 
 
@@ -61,8 +65,11 @@ class Ask(NamedTuple):
 
 
 def ask(verb: str, part: str = "", **arguments: Any) -> Ask:
-    """A command with its arguments."""
-    return Ask(verb, json.dumps(arguments).encode(), part)
+    """A command with its arguments; raises InvalidArgument for what JSON has no form for."""
+    try:
+        return Ask(verb, json.dumps(arguments).encode(), part)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{verb}: {arguments!r} cannot be sent: {error}") from None
 
 
 def ask_create(

@@ -169,7 +169,7 @@ class DeadLetters(_Asking):
         check_limit(limit)
         search = Search(group, (await self.show(group))["ranges"], limit)
         while not search.is_over:
-            async with Opening(lambda: self._mesh._open(search.wish())) as sub:
+            async with Opening(lambda: self._mesh._open(search.wish()), "list(...)") as sub:
                 while True:
                     messages = await sub.fetch(1000, self._mesh._timeout)
                     if not messages:

@@ -15,6 +15,8 @@ from meshmq.client.bell import Bell
 from meshmq.client.channel import Channel
 from meshmq.client.consumer import Intake
 from meshmq.client.job import AnyJob, Process, clipped, delay_ns, extension_ns
+from meshmq.client.opening import OnlyAsync
+from meshmq.client.values import check_records
 from meshmq.client.worker import Turns
 from meshmq.core.held import Held
 from meshmq.errors import InvalidArgument, MeshError
@@ -83,7 +85,7 @@ class Job(AnyJob):
             raise refused
 
 
-class Consumer(Intake[Job]):
+class Consumer(OnlyAsync, Intake[Job]):
     """As ``meshmq.Consumer``: ``async for msg in consumer``, or ``fetch``.
 
     One task at a time may read it, any task may settle what it gave.
@@ -126,6 +128,7 @@ class Consumer(Intake[Job]):
 
     async def fetch(self, max_records: int = 100, timeout: float | None = None) -> list[Job]:
         """As ``meshmq.Consumer.fetch``; when it is cancelled it has taken nothing."""
+        check_records(max_records)
         while True:
             jobs = list(islice(self._current, max_records))
             while len(jobs) < max_records and self.member.is_ready:

@@ -19,10 +19,10 @@ from meshmq.client.channel import Answer
 from meshmq.client.connection import Connection
 from meshmq.client.job import AnyJob
 from meshmq.client.job_options import JobWish, wish_of
-from meshmq.client.opening import Opening
+from meshmq.client.opening import OnlyAsync, Opening
 from meshmq.client.transaction import DONE, DROPPED, OPEN, Draft, Placed
 from meshmq.client.work import ask_cancel, ask_queue, ask_reschedule, consume_wish, work_wish
-from meshmq.client.worker import check_concurrency, first_error
+from meshmq.client.worker import check_worker, first_error
 from meshmq.core.lanes import Lane
 from meshmq.core.publisher import Publisher
 from meshmq.errors import DeadlineExceeded, InvalidArgument
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from meshmq.aio import Mesh, Receipt, Receipts
 
 
-class Transaction(Draft):
+class Transaction(OnlyAsync, Draft):
     """``async with mesh.transaction() as tx``; see ``meshmq.client.transaction.Transaction``.
 
     Cancelled while it waits for the answer, it may be done or not; the node does not forget it.
@@ -78,6 +78,7 @@ class Transaction(Draft):
     async def commit(self) -> None:
         """Do it, before the end of the ``async with``; returns once it is synced."""
         mesh, bell, timeout = self._mesh, self._mesh._bell, self._timeout
+        bell.check_loop()
         async with mesh._transacting:
             last = mesh._transaction
             if last is not None and not await bell.wait_until(
@@ -156,7 +157,7 @@ class Work:
             prefetch_bytes=prefetch_bytes, max_deliveries=max_deliveries, backoff=backoff,
             backoff_max=backoff_max, max_held=max_held, rate=rate,
         )  # fmt: skip
-        return Opening(lambda: self._join(wish))
+        return Opening(lambda: self._join(wish), "mesh.consume(...)")
 
     def work(
         self,
@@ -178,9 +179,10 @@ class Work:
             prefetch_bytes=prefetch_bytes, max_deliveries=max_deliveries, backoff=backoff,
             backoff_max=backoff_max, max_held=max_held, rate=rate,
         )  # fmt: skip
-        return Opening(lambda: self._join(wish))
+        return Opening(lambda: self._join(wish), "mesh.work(...)")
 
     async def _join(self, wish: Consume) -> Consumer:
+        self._bell.check_loop()
         consumer = Consumer(self._connection, self._bell, wish)
         answer = consumer._open()
         await self._mesh._wait_answer(answer, f"consume {wish.group!r}")
@@ -207,7 +209,7 @@ class Work:
 
         Cancelled, it has published nothing.
         """
-        if queue not in self._queues:
+        if not isinstance(queue, str) or queue not in self._queues:
             await self.learn_queue(queue)
         mesh = self._mesh
         if delay is None and at is None and not priority and ttl is None and dedup_id is None:
@@ -258,7 +260,7 @@ class Work:
 
     async def learn_queue(self, queue: str) -> None:
         """Make a queue on its first use by this connection."""
-        if queue not in self._queues:
+        if not isinstance(queue, str) or queue not in self._queues:
             await self._mesh._run(ask_queue(queue))
             self._queues.add(queue)
 
@@ -291,9 +293,7 @@ class Work:
 
         As ``meshmq.Mesh.worker``, with tasks for threads; it joins in the background.
         """
-        if not isinstance(queue, str):
-            raise InvalidArgument(f'write it as @mesh.worker("queue"), not with {queue!r}')
-        check_concurrency(concurrency)
+        check_worker(queue, concurrency, options, self.work if group is None else self.consume)
         held = 2 * concurrency if prefetch is None else prefetch
 
         def opening() -> Opening[Consumer]:
@@ -322,6 +322,7 @@ class Work:
         """
         if not self._workers:
             raise InvalidArgument("there is nothing to run: make a worker with @mesh.worker(...)")
+        self._bell.check_loop()
         loop = asyncio.get_running_loop()
         signalled = asyncio.Event()
         taken = []

@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Callable
 
 from meshmq.client.channel import Channel
+from meshmq.client.values import deadline_of
 from meshmq.core.lanes import Batch
+from meshmq.errors import MeshError
 
 ROOM = "room"
 """To wait for: the buffer has room again."""
@@ -47,6 +49,25 @@ class Bell:
 
     # -- the event loop -----------------------------------------------------------------------
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its loop was closed: nobody will be woken by it any more."""
+        return self._loop.is_closed()
+
+    def check_loop(self) -> None:
+        """Raise unless it is called in the loop it was made for; a few dozen ns."""
+        if asyncio.get_running_loop() is self._loop:
+            return
+        if self.has_ended:
+            raise MeshError(
+                "this mesh was connected in an event loop that has ended: call "
+                "meshmq.aio.connect() again, in each asyncio.run()"
+            )
+        raise MeshError(
+            "this mesh belongs to another event loop than the one that runs here: connect in "
+            "this one too, or hand the call over with asyncio.run_coroutine_threadsafe()"
+        )
+
     def _ring(self) -> None:
         self._is_ringing = False
         while self._noted:
@@ -64,10 +85,14 @@ class Bell:
     async def wait_until(
         self, what: object, is_true: Callable[[], bool], timeout: float | None
     ) -> bool:
-        """Wait until news of ``what`` makes ``is_true``, for ``timeout`` seconds or without end."""
+        """Wait until news of ``what`` makes ``is_true``, for ``timeout`` seconds or without end.
+
+        Raises MeshError in another loop than its own, InvalidArgument for what is no timeout.
+        """
+        self.check_loop()
         if is_true():
             return True
-        deadline = None if timeout is None else self._loop.time() + timeout
+        deadline = deadline_of(self._loop.time(), timeout)
         try:
             async with asyncio.timeout_at(deadline):
                 while not await self._once(what, is_true):

@@ -14,9 +14,10 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from meshmq import codec
+from meshmq.client.values import deadline_of
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import (
     Arrived,
@@ -127,6 +128,13 @@ class Channel(ABC):
     @property
     def state(self) -> str:
         return self.client.state
+
+    def __reduce__(self) -> NoReturn:
+        # Whatever belongs to a connection leads here.
+        raise TypeError(
+            "a connection of meshmq cannot be pickled or copied, nor can what belongs to it: give "
+            "the other process the url and connect there again"
+        )
 
     # -- what a subclass brings ----------------------------------------------------------------
 
@@ -381,7 +389,7 @@ class Channel(ABC):
         return self._greeted
 
     def deadline(self, timeout: float | None) -> float | None:
-        return None if timeout is None else time.monotonic() + timeout
+        return deadline_of(time.monotonic(), timeout)
 
     def left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -10,6 +10,8 @@ from typing import Generic, Self, TypeVar
 
 from meshmq.client.channel import Answer, Channel
 from meshmq.client.job import AnyJob, Job, decode, feed
+from meshmq.client.opening import OnlySync
+from meshmq.client.values import check_records
 from meshmq.core.consumer import ORDER_KEY, Member
 from meshmq.core.held import Held
 from meshmq.errors import ClosedError, DeadlineExceeded, MeshError
@@ -149,7 +151,7 @@ class Intake(Generic[J]):
         return f"{type(self).__name__}({self.group!r}, order={self.order!r}, stale={self.stale})"
 
 
-class Consumer(Intake[Job]):
+class Consumer(OnlySync, Intake[Job]):
     """A member of a group, or a worker of a queue: ``for msg in consumer`` gives Jobs.
 
     One thread at a time may read it, any thread may settle what it gave. Iterating ends when it
@@ -188,6 +190,7 @@ class Consumer(Intake[Job]):
         Raises:
             MeshError: it or the connection is closed, or the group was deleted.
         """
+        check_records(max_records)
         jobs = list(islice(self._current, max_records))
         while len(jobs) < max_records:
             if not self._next_batch(0 if jobs else timeout):

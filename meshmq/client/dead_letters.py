@@ -148,6 +148,8 @@ def check_limit(limit: object) -> None:
 def ranges_of(wanted: Iterable[Any]) -> Ranges:
     """Ranges from dead letters, their numbers or (first, count) pairs."""
     found: Ranges = []
+    if not isinstance(wanted, Iterable):
+        raise InvalidArgument(f"dead letters are named in a list, or all by None, not {wanted!r}")
     for item in wanted:
         if isinstance(item, DeadLetter):
             first, count = item.number, 1

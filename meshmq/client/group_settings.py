@@ -9,6 +9,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.client.admin import parse_duration, parse_size
+from meshmq.client.values import check_range
 from meshmq.core import units
 from meshmq.core.bounds import BOUNDS, out_of_range
 from meshmq.errors import InvalidArgument
@@ -96,12 +97,6 @@ def named_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings_of(**settings)
 
 
-def _count(name: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise InvalidArgument(f"{name} is {least}..{most}, not {value!r}")
-    return value
-
-
 def _size(name: str, value: int, most: int) -> int:
     if not 1 <= value <= most:
         raise InvalidArgument(f"{name} is 1B to {units.size(most)}, not {units.size(value)}")
@@ -145,7 +140,7 @@ def to_consume(
     timeout_ns = duration_ns(ack_timeout)
     if not limits.ACK_TIMEOUT_NS_MIN <= timeout_ns <= limits.ACK_TIMEOUT_NS_MAX:
         raise InvalidArgument(f"ack_timeout is 0.1 s to a day, not {ack_timeout!r}")
-    records = _count("prefetch", prefetch, 1, limits.PREFETCH_RECORDS_MAX)
+    records = check_range("prefetch", prefetch, 1, limits.PREFETCH_RECORDS_MAX)
     size = _size("prefetch_bytes", parse_size(prefetch_bytes), limits.PREFETCH_BYTES_MAX)
     name = create["group"]
     return Consume(

@@ -53,7 +53,10 @@ def wish_of(
     if dedup_id is not None:
         if not isinstance(dedup_id, str) or not dedup_id:
             raise InvalidArgument(f"dedup_id is a text that is not empty, not {dedup_id!r}")
-        dedup = hashlib.sha256(dedup_id.encode("utf-8", "surrogateescape")).digest()[:16]
+        try:
+            dedup = hashlib.sha256(dedup_id.encode("utf-8", "surrogateescape")).digest()[:16]
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"dedup_id is no text: {dedup_id!r}") from None
     options = (due_ms, expires_ms, priority, dedup)
     topic = lane_of(queue, priority, due_ms > 0)
     return JobWish(topic, None if options == PLAIN else options, bool(dedup))

@@ -15,9 +15,19 @@ from meshmq import codec, limits
 from meshmq.client.admin import Admin
 from meshmq.client.channel import Channel
 from meshmq.client.connection import Connection
+from meshmq.client.opening import OnlySync
 from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.subscription import Subscription, Wish
-from meshmq.client.values import check_key, check_seq, check_value, check_values, slices
+from meshmq.client.values import (
+    check_column,
+    check_key,
+    check_range,
+    check_seq,
+    check_value,
+    check_values,
+    is_text,
+    slices,
+)
 from meshmq.client.work import Work
 from meshmq.core.client import ClientIdentity
 from meshmq.core.lanes import Batch, Options
@@ -84,9 +94,11 @@ def connect(
         NodeUnreachable: no node answered in time.
         MeshMismatch, VersionMismatch: a node answered and refused.
         ConfigError: the address cannot be used.
+        InvalidArgument, InvalidName: an argument is not what it may be.
     """
+    check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
-    connection = prepare(url, mesh, producer, name, max_buffer, on_full, callback, insecure)
+    connection = prepare(url, mesh, producer, name, callback, insecure)
     connection.start()
     connection.wait_until(lambda: connection.is_greeted, timeout)
     check_greeted(connection)
@@ -98,8 +110,6 @@ def prepare(
     mesh: str,
     producer: str | None,
     name: str | None,
-    max_buffer: int,
-    on_full: str,
     on_state: Callable[[str, str], None] | None,
     insecure: bool,
     hands_over: bool = False,
@@ -108,7 +118,6 @@ def prepare(
     check_mesh(mesh)
     target = url or os.environ.get("MESHMQ_URL") or DEFAULT_URL
     check_url(target, bind=False, insecure=insecure, mesh=mesh)
-    check_buffer(max_buffer, on_full)
     if producer is None:
         producer_id = clock.instance_id()
     else:
@@ -120,12 +129,30 @@ def prepare(
     return Connection(target, identity, on_state, hands_over)
 
 
-def check_buffer(max_buffer: int, on_full: str) -> None:
+def check_options(
+    url: object,
+    producer: object,
+    name: object,
+    timeout: object,
+    max_buffer: object,
+    on_full: object,
+    on_state: object,
+) -> None:
     """Raise InvalidArgument for what ``connect`` does not take."""
+    for what, text in (("url", url), ("producer", producer), ("name", name)):
+        if not (text is None or isinstance(text, str)):
+            raise InvalidArgument(f"{what} is a text or None, not {text!r}")
+        if text is not None and not is_text(text):
+            raise InvalidArgument(f"{what} is no text that can be sent: {text!r}")
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
+        raise InvalidArgument(f"timeout is a number of seconds, not {timeout!r}")
     if on_full not in ("block", "fail"):
         raise InvalidArgument(f"on_full is 'block' or 'fail', not {on_full!r}")
-    if max_buffer < 2 * limits.BATCH_BYTES_MAX:
-        raise InvalidArgument(f"max_buffer is at least {2 * limits.BATCH_BYTES_MAX} bytes")
+    least = 2 * limits.BATCH_BYTES_MAX
+    if not isinstance(max_buffer, int) or isinstance(max_buffer, bool) or max_buffer < least:
+        raise InvalidArgument(f"max_buffer is a number of bytes from {least}, not {max_buffer!r}")
+    if on_state is not None and not callable(on_state):
+        raise InvalidArgument(f"on_state is a function of a StateChange, not {on_state!r}")
 
 
 def check_greeted(connection: Connection) -> None:
@@ -141,7 +168,7 @@ def check_greeted(connection: Connection) -> None:
         raise connection.dead
 
 
-class Mesh(Work):
+class Mesh(OnlySync, Work):
     """A connection to the mesh. Safe to use from several threads."""
 
     _promise = Receipt
@@ -195,7 +222,10 @@ class Mesh(Work):
             BufferFull: ``on_full="fail"`` and the buffer is full; nothing was published.
         """
         publisher = self._publisher
-        lane = self._lanes.get(topic)
+        try:
+            lane = self._lanes.get(topic)
+        except TypeError:
+            lane = None  # no text: refused where it is learned
         if (
             lane is None
             or key is not None
@@ -290,11 +320,12 @@ class Mesh(Work):
         coded: list[bytes] | None = None
         if isinstance(headers, Mapping):
             coded = [codec.encode_headers(headers)] * len(values) if headers else None
-        elif headers is not None:
+            headers = None
+        for name, column in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
+            if column is not None:
+                check_column(name, column, len(values))
+        if headers is not None:
             coded = [codec.encode_headers(h) if h else b"" for h in headers]
-        for name, column in (("keys", keys), ("headers", coded), ("timestamps", timestamps)):
-            if column is not None and len(column) != len(values):
-                raise InvalidArgument(f"{len(column)} {name} for {len(values)} values")
         if keys is not None:
             for key in keys:
                 if key is not None:
@@ -350,7 +381,7 @@ class Mesh(Work):
 
     def _learn(self, topic: str) -> None:
         """Check a topic on first use; a named producer goes on where its last run ended."""
-        if topic in self._lanes:
+        if isinstance(topic, str) and topic in self._lanes:
             return
         check_topic(topic)
         self._know(topic, self.last_sequence(topic) if self._named else 0)
@@ -405,7 +436,8 @@ class Mesh(Work):
                 position (``msg.position`` or its str): behind that record; an offset of one topic.
             prefetch_bytes, prefetch_records: what may be on its way or wait in this process;
                 a batch is never split, so it may be exceeded by one.
-            on_missed: called with how many records were passed over, as ``on_state`` is.
+            on_missed: called with how many records were passed over, as ``on_state`` is;
+                ``missed`` and ``damaged`` of the subscription have the sums.
 
         Raises:
             InvalidName, InvalidArgument, OffsetOutOfRange, DurabilityUnavailable.
@@ -466,8 +498,12 @@ def _to_ns(time: datetime | int) -> int:
         if time.tzinfo is None:
             raise InvalidArgument("a time needs a time zone: datetime.now(timezone.utc)")
         found = int(time.timestamp() * 1_000_000) * 1000
-    else:
+    elif isinstance(time, int):
         found = int(time)
+    else:
+        raise InvalidArgument(
+            f"a time is an aware datetime, or unix ns as time.time_ns() gives them, not {time!r}"
+        )
     if not -_INT64_END <= found < _INT64_END:
         raise InvalidArgument(f"a time is in the years 1678 to 2261 (unix ns), not {time}")
     return found
@@ -491,10 +527,10 @@ def to_wish(
 ) -> Wish:
     """Check what ``subscribe`` was asked for."""
     check_pattern(pattern)
-    if not 1 <= prefetch_bytes <= limits.CREDIT_BYTES_MAX:
-        raise InvalidArgument(f"prefetch_bytes is 1..{limits.CREDIT_BYTES_MAX}")
-    if not 1 <= prefetch_records <= limits.CREDIT_RECORDS_MAX:
-        raise InvalidArgument(f"prefetch_records is 1..{limits.CREDIT_RECORDS_MAX}")
+    check_range("prefetch_bytes", prefetch_bytes, 1, limits.CREDIT_BYTES_MAX)
+    check_range("prefetch_records", prefetch_records, 1, limits.CREDIT_RECORDS_MAX)
+    if on_missed is not None and not callable(on_missed):
+        raise InvalidArgument(f"on_missed is a function of a number, not {on_missed!r}")
     return Wish(pattern, _to_start(start), prefetch_bytes, prefetch_records, on_missed)
 
 

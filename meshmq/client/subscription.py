@@ -10,6 +10,8 @@ from typing import NamedTuple, Self
 
 from meshmq.client.channel import Answer, Channel
 from meshmq.client.message import Delivered, Message
+from meshmq.client.opening import OnlySync
+from meshmq.client.values import check_records
 from meshmq.core.effects import Arrival, Arrived
 from meshmq.core.subscriber import Start
 from meshmq.errors import BadFrame, ClosedError, MeshError
@@ -31,11 +33,13 @@ class Inbox:
     Attributes:
         pattern: as given.
         topics: how many topics matched when it was opened.
+        damaged: records of ``missed`` whose bytes on the node's disk are damaged.
     """
 
     def __init__(self, channel: Channel, wish: Wish) -> None:
         self.pattern = wish.pattern
         self.topics = 0
+        self.damaged = 0
         self._wish = wish
         self._passed = 0
         self._undecodable = 0
@@ -71,6 +75,7 @@ class Inbox:
 
     def _on_arrived(self, event: Arrived) -> None:
         self._arrivals.extend(event.arrivals)
+        self.damaged = event.damaged
         if event.missed != self._passed:
             more, self._passed = event.missed - self._passed, event.missed
             self._tell_missed(more)
@@ -86,7 +91,8 @@ class Inbox:
     @property
     def missed(self) -> int:
         """Records passed over so far: dropped for this subscription because it was slow or
-        undecodable (transient topics), removed by retention unread, or damaged on disk."""
+        undecodable (transient topics), removed by retention unread, or damaged on disk (these are
+        in ``damaged`` too)."""
         return self._passed + self._undecodable
 
     # -- the program ------------------------------------------------------------------------
@@ -151,7 +157,7 @@ class Inbox:
             self._channel.unsubscribe(self._id)
 
 
-class Subscription(Inbox):
+class Subscription(OnlySync, Inbox):
     """Messages of the topics that match a pattern, in log order per node.
 
     One thread at a time may read it. Iterating ends when it is closed.
@@ -159,6 +165,7 @@ class Subscription(Inbox):
     Attributes:
         pattern: as given.
         topics: how many topics matched when it was opened.
+        damaged: records of ``missed`` whose bytes on the node's disk are damaged.
     """
 
     def __init__(self, channel: Channel, wish: Wish, timeout: float) -> None:
@@ -185,6 +192,7 @@ class Subscription(Inbox):
         Raises:
             MeshError: it or the connection is closed, or the node refused to go on.
         """
+        check_records(max_records)
         messages = list(islice(self._current, max_records))
         while len(messages) < max_records:
             if not self._next_batch(0 if messages else timeout):

@@ -12,6 +12,7 @@ from meshmq import codec, limits
 from meshmq.client.channel import Answer, Channel
 from meshmq.client.job import AnyJob
 from meshmq.client.job_options import wish_of
+from meshmq.client.opening import OnlySync
 from meshmq.client.values import check_key, check_value
 from meshmq.core.held import Held
 from meshmq.errors import (
@@ -248,7 +249,7 @@ class Draft:
         return f"{type(self).__name__}({published} records, {len(self._acks)} acks, {state})"
 
 
-class Transaction(Draft):
+class Transaction(OnlySync, Draft):
     """``with mesh.transaction() as tx``: all of it is done at the end, or nothing.
 
     Left by an exception nothing is sent, and the jobs it would have acked stay the consumer's.

@@ -24,7 +24,10 @@ def check_value(value: object) -> bytes:
 
 def check_values(values: Sequence[bytes]) -> list[bytes]:
     """``check_value`` for many."""
-    checked = values if isinstance(values, list) else list(values)
+    try:
+        checked = values if isinstance(values, list) else list(values)
+    except TypeError:
+        raise InvalidArgument(f"values are a sequence of bytes, not {values!r}") from None
     if set(map(type, checked)) <= {bytes}:
         if checked and max(map(len, checked)) > limits.VALUE_BYTES_MAX:
             for value in checked:
@@ -33,9 +36,61 @@ def check_values(values: Sequence[bytes]) -> list[bytes]:
     return [check_value(value) for value in checked]
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be sent: Python's strings may hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_FOR_EVER_S = 1e9  # what waits has no room for much more: 31 years are taken as without end
+
+
+def deadline_of(now: float, timeout: float | None) -> float | None:
+    """When a wait that begins at ``now`` ends, in seconds; None: never."""
+    if timeout is None:
+        return None
+    try:
+        deadline = now + timeout
+        if timeout < _FOR_EVER_S:
+            return deadline
+        if timeout >= _FOR_EVER_S:
+            return None
+    except TypeError:
+        pass
+    raise InvalidArgument(f"a timeout is a number of seconds, or None, not {timeout!r}")
+
+
+def check_range(name: str, value: object, least: int, most: int) -> int:
+    """Return ``value`` if it is a number in a range; raise InvalidArgument if not."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidArgument(f"{name} is {least}..{most}, not {value!r}")
+    return value
+
+
+def check_column(name: str, column: object, count: int) -> None:
+    """Raise InvalidArgument for what is no column with one item for each of ``count`` values."""
+    try:
+        items = len(column)  # type: ignore[arg-type]
+    except TypeError:
+        raise InvalidArgument(
+            f"{name} are a sequence, one for each value, not {column!r}"
+        ) from None
+    if items != count:
+        raise InvalidArgument(f"{items} {name} for {count} values")
+
+
+def check_records(count: object) -> None:
+    """Raise InvalidArgument for what no ``fetch`` takes as ``max_records``."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidArgument(f"max_records is at least 1, not {count!r}")
+
+
 def check_seq(seq: object) -> None:
     """Raise InvalidArgument for what is no sequence number."""
-    if not isinstance(seq, int) or not 1 <= seq < 1 << 62:
+    if isinstance(seq, bool) or not isinstance(seq, int) or not 1 <= seq < 1 << 62:
         raise InvalidArgument(f"seq is a number from 1, not {seq!r}")
 
 

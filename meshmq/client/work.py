@@ -21,7 +21,7 @@ from meshmq.client.job_options import JobWish, due_of, wish_of
 from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.transaction import Transaction
 from meshmq.client.values import check_key, check_value
-from meshmq.client.worker import Awaited, Worker, check_concurrency, first_error
+from meshmq.client.worker import Awaited, Worker, check_worker, first_error
 from meshmq.core.lanes import Batch, Lane
 from meshmq.core.publisher import TOPIC_DEFAULT, Publisher
 from meshmq.errors import DeadlineExceeded, InvalidArgument
@@ -39,7 +39,13 @@ def ask_queue(queue: str) -> Ask:
 
 def ask_cancel(queue: str, job_id: str) -> Ask:
     """``cancel``."""
-    return ask("queue.cancel", queue=check_group(queue, "queue"), job=str(JobId.parse(job_id)))
+    return ask("queue.cancel", queue=check_group(queue, "queue"), job=_job_of(job_id))
+
+
+def _job_of(job_id: object) -> str:
+    if not isinstance(job_id, str):
+        raise InvalidArgument(f"a job id is a text (take one from receipt.job_id), not {job_id!r}")
+    return str(JobId.parse(job_id))
 
 
 def ask_reschedule(
@@ -51,7 +57,7 @@ def ask_reschedule(
     return ask(
         "queue.reschedule",
         queue=check_group(queue, "queue"),
-        job=str(JobId.parse(job_id)),
+        job=_job_of(job_id),
         due_ms=due_of(delay, at, now_ns) or -(-now_ns // limits.MS),
     )
 
@@ -332,9 +338,7 @@ class Work:
         Returns:
             A decorator that returns a Worker: ``stop(timeout)`` it, or close the mesh, or ``run``.
         """
-        if not isinstance(queue, str):
-            raise InvalidArgument(f'write it as @mesh.worker("queue"), not with {queue!r}')
-        check_concurrency(concurrency)
+        check_worker(queue, concurrency, options, self.work if group is None else self.consume)
         held = 2 * concurrency if prefetch is None else prefetch
 
         def join() -> Consumer:
@@ -425,7 +429,7 @@ class Work:
 
     def learn_queue(self, queue: str) -> None:
         """Make a queue on its first use by this connection."""
-        if queue not in self._queues:
+        if not isinstance(queue, str) or queue not in self._queues:
             self._do(ask_queue(queue))
             self._queues.add(queue)
 

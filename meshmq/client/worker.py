@@ -11,6 +11,7 @@ the key takes it from there: a key's jobs are never at work together nor out of 
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import queue
 import signal
@@ -84,6 +85,26 @@ def check_concurrency(concurrency: object) -> int:
     ):
         raise InvalidArgument(f"concurrency is 1..{CONCURRENCY_MAX}, not {concurrency!r}")
     return concurrency
+
+
+def check_worker(
+    queue: object,
+    concurrency: object,
+    options: dict[str, Any],
+    call: Callable[..., Any],
+) -> None:
+    """Raise InvalidArgument for what ``worker`` does not take; ``options`` are for ``call``."""
+    if not isinstance(queue, str):
+        raise InvalidArgument(f'write it as @mesh.worker("queue"), not with {queue!r}')
+    check_concurrency(concurrency)
+    taken = inspect.signature(call).parameters.values()
+    names = {p.name for p in taken if p.kind == p.KEYWORD_ONLY} - {"prefetch", "start"}
+    for name in options:
+        if name not in names:
+            raise InvalidArgument(
+                f"worker has no option {name!r}; there are concurrency, prefetch, start, group, "
+                f"{', '.join(sorted(names))}"
+            )
 
 
 class Worker:

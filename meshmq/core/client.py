@@ -394,7 +394,7 @@ class Client:
         before = sub.missed
         arrivals = sub.on_deliver(frame)
         if arrivals or sub.missed != before:
-            self._effects.append(Arrived(sub.id, tuple(arrivals), sub.missed))
+            self._effects.append(Arrived(sub.id, tuple(arrivals), sub.missed, sub.damaged))
         credit = sub.credit()
         if credit is not None:
             self._send(credit, now_ns)

@@ -106,11 +106,13 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Batches for subscription ``subscription``; records passed over so far in ``missed``."""
+    """Batches for subscription ``subscription``; records passed over so far in ``missed``, those
+    of them whose stored bytes are damaged in ``damaged``."""
 
     subscription: int
     arrivals: tuple[Arrival, ...]
     missed: int
+    damaged: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,8 +161,9 @@ class Groups:
         found = self.by_name.get(name)
         if found is None:
             raise GroupNotFound(
-                f"there is no group or queue {name!r}: it is made by the first consumer, or by "
-                f"`meshmq group create` or `meshmq queue create`"
+                f"there is no group or queue {name!r}: a group is made by its first consumer, a "
+                f"queue by its first put or worker, or with `meshmq group create` or "
+                f"`meshmq queue create`"
             )
         return found
 

@@ -29,19 +29,24 @@ SPARE = "spare.new"
 REMOVING = ".removing"
 REWRITTEN = ".rewritten"
 _DIGITS = 20
+_OWN = {LOCK, LOG, FORMAT + NEW, "ballast", "starter", "lost+found"}
+"""What a directory may have before its log is marked; the last is a file system's of its own."""
 _REFUSED_FILE_SYSTEMS = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "glusterfs", "lustre")
 
 
 def prepare(directory: Path) -> Path:
     """Make ``directory`` for its owner alone and return the log's directory in it.
 
-    Raises ConfigError if it cannot be made, is open to other users, or is on a file system that
-    does not promise what a log needs.
+    Raises ConfigError if it cannot be made, has other files than a log's, is open to other users,
+    or is on a file system that does not promise what a log needs.
     """
-    if directory.exists() and not directory.is_dir():
-        raise ConfigError(f"data directory {directory} cannot be used: it is not one")
+    if "\0" in str(directory):
+        raise ConfigError(f"data directory {str(directory)!r} cannot be used: a path has no NUL")
     try:
+        if directory.exists() and not directory.is_dir():
+            raise ConfigError(f"data directory {directory} cannot be used: it is not one")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_foreign(directory)
         _close_to_others(directory)
         refuse_remote(directory)
         log = directory / LOG
@@ -77,6 +82,19 @@ def _check_format(directory: Path) -> None:
         raise ConfigError(
             f"data directory {directory} is in log format {words[2]}, this meshmq reads "
             f"{FORMAT_VERSION}: install the version of meshmq that wrote it, or a newer one"
+        )
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """A log is made in an empty directory only: not among somebody's files, whose mode it would
+    want changed."""
+    if (directory / FORMAT).exists():
+        return
+    foreign = sorted({path.name for path in directory.iterdir()} - _OWN)
+    if foreign:
+        raise ConfigError(
+            f"data directory {directory} has files and no log of meshmq ({foreign[0]!r}, for "
+            f"one): choose one that is empty, or not there yet"
         )
 
 

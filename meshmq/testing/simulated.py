@@ -25,7 +25,8 @@ from functools import partial
 
 from meshmq import codec, limits
 from meshmq.client.channel import Channel
-from meshmq.client.mesh import Mesh, StateChange, check_buffer
+from meshmq.client.mesh import Mesh, StateChange, check_options
+from meshmq.client.values import deadline_of
 from meshmq.core.client import ClientIdentity
 from meshmq.core.effects import CloseLink
 from meshmq.core.events import (
@@ -80,7 +81,7 @@ class Simulation(Stage):
         on_state: Callable[[StateChange], None] | None = None,
     ) -> Mesh:
         """A client, as ``meshmq.connect`` gives it; NodeUnreachable if the node is down."""
-        check_buffer(max_buffer, on_full)
+        check_options(None, producer, name, timeout, max_buffer, on_full, on_state)
         number = f"client-{len(self._channels) + 1}"
         told = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
         channel = _SimulatedChannel(self, number, producer or number, name or number, told)
@@ -265,6 +266,8 @@ class _SimulatedChannel(Channel):
 
     def wait_until(self, is_true: Callable[[], bool], timeout: float | None) -> bool:
         simulation = self._simulation
+        if deadline_of(0, timeout) is None:
+            timeout = None
         end_ns = simulation.now_ns + (FOREVER_NS if timeout is None else int(timeout * SECOND))
         while not is_true() and self.dead is None:
             if simulation.next_event(end_ns):
@@ -277,7 +280,7 @@ class _SimulatedChannel(Channel):
         return is_true()
 
     def deadline(self, timeout: float | None) -> float | None:
-        return None if timeout is None else self._simulation.now_ns / SECOND + timeout
+        return deadline_of(self._simulation.now_ns / SECOND, timeout)
 
     def left(self, deadline: float | None) -> float | None:
         if deadline is None:

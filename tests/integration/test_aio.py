@@ -100,6 +100,95 @@ def test_errors_are_the_synchronous_clients(node, run):
     run(main())
 
 
+def test_what_was_not_awaited_says_so(node, run):
+    async def main():
+        opening = aio.connect(node.url)
+        with pytest.raises(
+            AttributeError, match=r"write 'x = await meshmq\.aio\.connect\(\.\.\.\)'"
+        ):
+            opening.publish("a", b"x")
+        assert not hasattr(opening, "__fspath__")
+        with pytest.raises(TypeError, match="write 'async with' for 'with'"), opening:
+            pass
+        async with opening as mesh:
+            with pytest.raises(AttributeError, match=r"await mesh\.subscribe\(\.\.\.\)"):
+                mesh.subscribe("a").fetch()
+            with pytest.raises(TypeError, match="write 'async with' for 'with'"), mesh:
+                pass
+            with pytest.raises(TypeError, match="'async with'"), mesh.transaction():
+                pass
+        with node.connect() as other:
+            with pytest.raises(TypeError, match=r"write 'with' for 'async with', or connect with"):
+                async with other:
+                    pass
+            with pytest.raises(TypeError, match="write 'with' for 'async with'"):
+                async with other.subscribe("a"):
+                    pass
+
+    run(main())
+    with pytest.raises(ValueError, match=r"meshmq\.aio\.connect\(\.\.\.\), not awaited"):
+        asyncio.run(aio.connect(node.url))
+
+
+def test_a_second_run_is_told_to_connect_again(node, run):
+    made = {}
+
+    async def first():
+        made["mesh"] = mesh = await aio.connect(node.url)
+        made["sub"] = await mesh.subscribe("a")
+        made["receipt"] = await mesh.publish("a", b"x")
+        await made["receipt"].wait(20)
+        await drain(made["sub"], 1)
+
+    async def second():
+        mesh = made["mesh"]
+        for call in (
+            mesh.last_sequence("a"), mesh.subscribe("a"), mesh.enqueue("q", b"x"), mesh.work("q"),
+            mesh.flush(), made["sub"].fetch(), mesh.close(), mesh.run(),
+        ):  # fmt: skip
+            with pytest.raises(meshmq.MeshError, match=r"aio\.connect\(\) again, in each"):
+                await call
+        await made["receipt"].wait(20)  # it is known, and needs no loop
+        await asyncio.to_thread(mesh._connection.close, 20)  # until it has ended
+        await mesh.close()
+        assert mesh.state == "closed"
+
+    run(first())
+    mesh = made["mesh"]
+
+    async def no_worker():
+        @mesh.worker("q")
+        async def work(job):
+            pass
+
+        await work.wait()
+        assert "again, in each" in str(work.error)
+
+    run(no_worker())
+    run(second())
+
+
+def test_another_threads_loop_is_told_to_connect_itself(node, run):
+    async def main():
+        async with aio.connect(node.url) as mesh:
+
+            async def elsewhere():
+                await mesh.last_sequence("a")
+
+            with pytest.raises(meshmq.MeshError, match="belongs to another event loop"):
+                await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+            with pytest.raises(meshmq.MeshError, match="belongs to another event loop"):
+                await asyncio.to_thread(lambda: asyncio.run(mesh.close()))
+            loop = asyncio.get_running_loop()
+
+            def hand_over():
+                return asyncio.run_coroutine_threadsafe(mesh.last_sequence("a"), loop).result(20)
+
+            assert await asyncio.to_thread(hand_over) == 0
+
+    run(main())
+
+
 def test_a_full_buffer_waits_and_can_be_cancelled(process_node, run):
     async def main():
         states, lost = [], asyncio.Event()

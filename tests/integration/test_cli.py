@@ -90,6 +90,8 @@ MISTAKES = [
     (("pub", "a", "x", "--header", "novalue"), 2, "is not NAME=VALUE"),
     (("pub", "a"), 2, "give either a VALUE or --lines FILE"),
     (("pub", "a", "--lines", "/nonexistent/file"), 1, "cannot read /nonexistent/file"),
+    (("pub", "lit.{0}", "x"), 2, "columns like {0} need --lines"),
+    (("pub", "a", "x", "--key", "k{0}"), 2, "columns like {0} need --lines"),
     (("sub", "a", "--from", "yesterday"), 2, "'yesterday' is none of: new, earliest"),
     (("sub", "a.>", "--from", "3"), 2, "an offset belongs to one topic"),
     (("sub", "a", "--from", "99"), 1, "offset 99 of topic 'a' does not exist: the next is 0"),
@@ -126,6 +128,10 @@ def test_a_node_that_cannot_start_says_what_to_do(node, process_node, tmp_path):
     (tmp_path / "bad.toml").write_text("][")
     (tmp_path / "key.toml").write_text("nme = 'x'")
     (tmp_path / "type.toml").write_text("listen = 3")
+    (tmp_path / "nul.toml").write_text(r'data = "/tmp/a\u0000b"')
+    (tmp_path / "home.toml").write_text("data = '~nobody-of-that-name/data'")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
     fresh = ("--data", tmp_path / "fresh")
     busy = ("--listen", "tcp://127.0.0.1:0", "--data", process_node.data)
     for arguments, sentence in [
@@ -137,6 +143,9 @@ def test_a_node_that_cannot_start_says_what_to_do(node, process_node, tmp_path):
         (("--config", tmp_path / "bad.toml"), "is not valid TOML"),
         (("--config", tmp_path / "key.toml"), "did you mean 'name'?"),
         (("--config", tmp_path / "type.toml"), "listen"),
+        (("--config", tmp_path / "nul.toml"), "'data' has a NUL in it"),
+        (("--config", tmp_path / "home.toml"), "names a home that there is not"),
+        (("--data", tmp_path / "mine", "--listen", "tcp://127.0.0.1:0"), "('thesis.txt', for one)"),
     ]:
         code, out, said = run("node", *arguments)
         assert (code, out) == (1, ""), (arguments, out, said)
@@ -320,6 +329,13 @@ def test_verify_check_and_repair(process_node):
     told = json.loads(run("log", "verify", "--data", data, "--json")[1])
     assert (told["ok"], told["problems"][0]["first_offset"]) == (False, 2)
     assert run("node", "--check", "--data", data)[0] == 65
+    # Nothing mends it, and both commands say so: nobody is sent from one to the other.
+    code, _, said = run("log", "verify", "--data", data)
+    assert code == 65
+    assert "1 problem found; the log opens, there is nothing to repair" in the_sentence(said)
+    code, found, _ = run("log", "repair", "--data", data)
+    assert code == 0
+    assert "calls damaged are lost: only a copy of the directory made before" in found
     connection = sqlite3.connect(next(data.rglob("cache.db")))
     connection.execute("UPDATE Cache SET value = zeroblob(99) WHERE key = 2")
     connection.commit()
@@ -333,9 +349,33 @@ def test_verify_check_and_repair(process_node):
         with mesh.subscribe("orders", start="earliest") as sub:
             got = [sub.fetch(1, timeout=20)[0] for _ in range(3)]
             assert [m.offset for m in got] == [0, 3, 4]
-            assert sub.missed == 2
+            assert (sub.missed, sub.damaged) == (2, 1)
         (lost,) = mesh.admin.status()["damage"]
         assert (lost["topic"], lost["first_offset"], lost["next_offset"]) == ("orders", 2, 3)
+
+
+def test_a_reader_is_told_of_damage_as_such(process_node):
+    with meshmq.connect(process_node.url) as mesh:
+        mesh.publish_many("orders", [b"%d" % i + bytes(30_000) for i in range(6)]).wait(20)
+    process_node.stop()
+    values = next(process_node.data.rglob("values.bin"))
+    content = bytearray(values.read_bytes())
+    content[100] ^= 1
+    values.write_bytes(content)
+    process_node.start()
+    sub = ("sub", "orders", "--from", "earliest", "--format", "raw")
+    code, out, said = run(*sub, "--count", 1, url=process_node.url)
+    with meshmq.connect(process_node.url) as mesh, mesh.subscribe("orders", start=0) as reader:
+        assert reader.fetch(1, timeout=20)
+        lost = reader.damaged
+        assert 0 < lost == reader.missed
+    assert (code, int(out.split("\0")[0])) == (0, lost)
+    told = (
+        "message is damaged on disk and was"
+        if lost == 1
+        else "messages are damaged on disk and were"
+    )
+    assert the_sentence(said) == f"{lost} {told} left out: see `meshmq log verify`"
 
 
 def test_log_commands_say_where_there_is_nothing(tmp_path):

@@ -157,14 +157,30 @@ def test_times(node):
     assert (row["delayed"], row["ready"]) == ("3", "0")
     assert "cancelled" in done("queue", "cancel", "jobs", ids[0], url=node.url)
     done("queue", "reschedule", "jobs", ids[1], "--delay", "0", url=node.url)
-    done("queue", "reschedule", "jobs", ids[2], "--at", "2020-01-01T00:00:00Z", url=node.url)
-    out = done("queue", "work", "jobs", "--count", 2, "--format", "raw", url=node.url)
-    assert sorted(out.split()) == ["b", "c"]
+    past = ("--at", "2020-01-01T00:00:00Z")
+    for command in (("reschedule", "jobs", ids[2]), ("put", "jobs", "d")):
+        code, _, said = run("queue", *command, *past, url=node.url)
+        assert code == 0
+        assert said.startswith("meshmq: --at 2020-01-01T0"), said
+        assert said.endswith(" is past: due at once\n")
+    out = done("queue", "work", "jobs", "--count", 3, "--format", "raw", url=node.url)
+    assert sorted(out.split()) == ["b", "c", "d"]
     done(*put, "soon", "--delay", "300ms", url=node.url)
     assert "soon" in done("queue", "work", "jobs", "--count", 1, url=node.url)
     code, _, said = run("queue", "cancel", "jobs", ids[0], url=node.url)
     assert code == 1
     assert "does not wait" in said
+
+
+def test_a_worker_of_a_queue_that_was_not_there_says_so(node):
+    worker = start("queue", "work", "thumbz", "--count", 1, url=node.url)
+    assert worker.stderr.readline() == (
+        "meshmq: made queue 'thumbz', it was not there: waiting for jobs\n"
+    )
+    done("queue", "put", "thumbz", "x", url=node.url)
+    out, said = worker.communicate(timeout=20)
+    assert (worker.returncode, said) == (0, "")
+    assert "x" in out
 
 
 def test_queue_steering(node):
@@ -368,7 +384,7 @@ def test_dead_letters_are_chosen_by_number(node):
         for i in range(6):
             mesh.enqueue("jobs", b"%d" % i)
         mesh.flush(10)
-        for job in consumer.fetch(6, timeout=10):
+        for _, job in zip(range(6), consumer, strict=False):
             job.reject(f"no {job.value.decode()}", wait=True, timeout=10)
         wait_until(lambda: mesh.admin.dlq.show("jobs")["records"] == 6)
     listed = objects("dlq", "list", "jobs", "--limit", 2, url=node.url)
@@ -417,6 +433,12 @@ MISTAKES = [
     (("queue", "reschedule", "jobs", "x"), 2, "either --delay or --at"),
     (("queue", "work", "jobs", "--concurrency", "2"), 2, "go with --exec"),
     (("dlq", "replay", "jobs", "--offsets", "9-2"), 2, "'9-2' is no range"),
+    (("dlq", "replay", "jobs", "--offsets", "55"), 1, "nothing to replay at these offsets: see"),
+    (("dlq", "purge", "jobs", "--offsets", "5-9"), 1, "nothing to purge at these offsets: see"),
+    (("dlq", "list", "nope"), 1, "a queue by its first put or worker"),
+    (("queue", "put", "jobs", "x", "--key", "{0}"), 2, "columns like {0} need --lines"),
+    (("queue", "put", "jobs", "x", "--id", "a{12}"), 2, "columns like {0} need --lines"),
+    (("queue", "put", "j{0}", "--lines", "-"), 2, "a queue is one for all"),
 ]
 
 

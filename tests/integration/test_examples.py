@@ -1,10 +1,13 @@
-"""The examples run as they are, and do what their first lines say."""
+"""The examples and the programs of a page run as they are, and do what they say."""
 
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,40 @@ def test_without_a_node_it_says_what_to_do(path, tmp_path):
 def test_every_example_is_in_the_list():
     listed = (EXAMPLES / "README.md").read_text()
     assert all(path.name in listed for path in EXAMPLES.glob("*.py"))
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+PAGE = EXAMPLES.parent / "docs" / "asyncio.md"
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", PAGE.read_text(), re.M | re.S
+)
+TESTS = [code for code, _ in BLOCKS if "def test_" in code]
+PROGRAMS = [(code, out) for code, out in BLOCKS if "def test_" not in code]
+
+
+@pytest.mark.parametrize(("code", "expected"), PROGRAMS, ids=range(len(PROGRAMS)))
+def test_a_program_of_the_page_prints_what_the_page_says(node, code, expected):
+    assert expected, "a program of the page shows what it prints"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code], env={**os.environ, "MESHMQ_URL": node.url},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    printed = ""
+    if "mesh.run()" in code:  # it works until it is told to stop
+        printed = "".join(process.stdout.readline() for _ in expected.splitlines())
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+    rest, said = process.communicate(timeout=50)
+    assert (process.returncode, said) == (0, "")
+    assert sorted((printed + rest).splitlines()) == sorted(expected.splitlines())
+
+
+def test_a_test_of_the_page_passes(tmp_path):
+    (code,) = TESTS
+    (tmp_path / "test_page.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path],
+        cwd=tmp_path, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

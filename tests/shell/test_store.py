@@ -156,11 +156,35 @@ def test_second_open_is_refused(opened, tmp_path):
 
 def test_directory_open_to_others_is_refused(tmp_path):
     shared = tmp_path / "shared"
-    shared.mkdir()
+    LogStore.open(shared).close()
     shared.chmod(0o755)
-    (shared / "something").touch()
     with pytest.raises(ConfigError, match="chmod 700"):
         LogStore.open(shared)
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_directory_with_other_files_is_left_as_it_is(tmp_path, mode):
+    foreign = tmp_path / "foreign"
+    (foreign / "log").mkdir(parents=True)
+    (foreign / "something").touch()
+    foreign.chmod(mode)
+    with pytest.raises(ConfigError, match=r"no log of meshmq \('something'"):
+        LogStore.open(foreign)
+    assert stat.S_IMODE(foreign.stat().st_mode) == mode
+    assert {path.name for path in foreign.iterdir()} == {"log", "something"}
+
+
+def test_an_empty_directory_is_taken(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    empty.chmod(0o755)
+    LogStore.open(empty).close()
+    assert stat.S_IMODE(empty.stat().st_mode) == 0o700
+
+
+def test_a_path_that_no_file_can_have_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="NUL"):
+        LogStore.open(tmp_path / "a\0b")
 
 
 def test_path_that_is_a_file_is_refused(tmp_path):
