@@ -250,7 +250,9 @@ def test_a_node_that_was_killed_starts_on_a_disk_without_a_byte(small_disk):
                 mesh.enqueue("q", b"%d" % i).wait(20)
             fill(mesh, "t", sent)
             worker = mesh.work("q", prefetch=10)
-            jobs = worker.fetch(10, timeout=10)
+            jobs: list[meshmq.Job] = []
+            while len(jobs) < 10:
+                jobs += worker.fetch(10, timeout=10)
             eat(small_disk)
             jobs[0].ack(wait=True)  # in the ballast's room
             (small_disk / "data" / "ballast").unlink(missing_ok=True)
