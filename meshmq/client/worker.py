@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("meshmq")
 
+AWAKE_SECONDS = 1.0
 CONCURRENCY_MAX = 1024
 
 J = TypeVar("J", bound=AnyJob)
@@ -291,8 +292,14 @@ class Awaited:
         self._news.put(None)
 
     def wait(self) -> None:
-        """Block."""
-        self._news.get()
+        """Block. A signal that comes just before the thread falls asleep does not wake it, and its
+        handler runs only when the thread does: so it looks up now and then."""
+        while True:
+            try:
+                self._news.get(timeout=AWAKE_SECONDS)
+            except queue.Empty:
+                continue
+            return
 
     def __enter__(self) -> Self:
         # Other threads than the main one can take no signals: there it is somebody else's.

@@ -224,7 +224,7 @@ def forget_what_was_sent(real: Any, self: Any) -> None:
     self._queue = deque(b for b in self._queue if not b.attempts)
 
 
-@planted(publisher_module, "_take_covered")
+@planted(publisher_module, "take_covered")
 def take_a_confirmation_for_its_predecessor(
     real: Any, in_flight: deque[Batch], first: int, count: int
 ) -> list[Batch]:
@@ -285,7 +285,7 @@ def number_anew_what_is_not_the_oldest(real: Any, self: Any, lane: Any, c: Any) 
         real(self, lane, c)
 
 
-@planted(publisher_module, "_take_covered")
+@planted(publisher_module, "take_covered")
 def take_a_confirmation_for_more_than_it_covers(
     real: Any, in_flight: deque[Batch], first: int, count: int
 ) -> list[Batch]:
