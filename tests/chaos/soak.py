@@ -4,8 +4,8 @@ First it measures how many records a second this machine publishes and reads, un
 read; then one process publishes at half of that (or another ``--share``) to a topic with 1 GB of
 retention, another reads everything. Every record must come once and in order; after a tenth of the
 time, rate, memory, open files and disk use of the node must be flat. Before and after, the same
-bytes a second go to plain files with write and ``fdatasync``: what the disk alone makes of that rate
-stands beside the confirmations.
+bytes a second go to plain files with write and ``fdatasync``: what the disk alone makes of that
+rate stands beside the confirmations.
 """
 
 from __future__ import annotations
