@@ -386,7 +386,10 @@ class Publisher:
             self._finish(batch, DONE, None)
 
     def _on_refusal(self, lane: Lane, c: Confirmation) -> None:
-        batch = next((b for b in lane.in_flight if b.first == c.first), None)
+        # A program that numbers its records may say some again while they are under way: the
+        # first sequence alone does not tell the batches apart.
+        same = (b for b in lane.in_flight if (b.first, b.count) == (c.first, c.count))
+        batch = next(same, None)
         if batch is None:
             return
         if c.code == "sequence-overlap" and batch.first <= c.last < batch.first + batch.count - 1:

@@ -344,6 +344,18 @@ def test_of_an_overlap_only_the_rest_goes_again(pub):
     assert (batch.state, batch.base_offset) == (DONE, 50)
 
 
+def test_a_refusal_is_that_of_the_batch_it_names_not_of_one_that_begins_alike(pub):
+    said, _ = add(pub, "a", b"1", b"2", sequence=1)
+    take(pub)
+    again, _ = add(pub, "a", b"1", b"2", b"3", sequence=1)
+    take(pub)
+    answer(pub, no("a", 1, "sequence-overlap", last=2, count=3), yes("a", 1, 2, base=7))
+    assert (said.state, said.base_offset) == (DONE, 7)
+    assert take(pub) == [("a", 3, 2, [b"3"])]
+    answer(pub, yes("a", 3, 1, base=9))
+    assert (again.state, again.skipped) == (DONE, 2)
+
+
 def test_a_producer_the_node_forgot_numbers_anew_what_was_never_sent_before(pub):
     add(pub, "a", b"1")
     take(pub)

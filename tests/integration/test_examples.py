@@ -114,7 +114,8 @@ PROGRAMS = [(code, out) for code, out in BLOCKS if "def test_" not in code]
 def test_a_program_of_the_page_prints_what_the_page_says(node, code, expected):
     assert expected, "a program of the page shows what it prints"
     process = subprocess.Popen(
-        [sys.executable, "-u", "-W", "error", "-c", code], env={**os.environ, "MESHMQ_URL": node.url},
+        [sys.executable, "-u", "-W", "error", "-c", code],
+        env={**os.environ, "MESHMQ_URL": node.url},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     printed = ""

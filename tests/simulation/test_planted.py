@@ -297,6 +297,14 @@ def take_a_confirmation_for_more_than_it_covers(
 
 
 @planted(Publisher, "_on_refusal")
+def match_a_refusal_by_its_first_sequence(real: Any, self: Any, lane: Any, c: Any) -> None:
+    """The simulator found it: a batch said to be stored already was told to another one that
+    began alike, which had failed then, though stored; the first was never answered."""
+    alike = next((b.count for b in lane.in_flight if b.first == c.first), c.count)
+    real(self, lane, c._replace(count=alike))
+
+
+@planted(Publisher, "_on_refusal")
 def follow_whatever_the_node_has(real: Any, self: Any, lane: Any, c: Any) -> None:
     """The simulator found it: an explicit producer's refused records were taken for stored."""
     explicit, lane.explicit = lane.explicit, False
