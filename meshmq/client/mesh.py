@@ -17,6 +17,7 @@ from meshmq.client.channel import Channel
 from meshmq.client.connection import Connection
 from meshmq.client.opening import OnlySync
 from meshmq.client.receipt import Receipt, Receipts
+from meshmq.client.services import Services
 from meshmq.client.subscription import Subscription, Wish
 from meshmq.client.values import (
     check_column,
@@ -168,7 +169,7 @@ def check_greeted(connection: Connection) -> None:
         raise connection.dead
 
 
-class Mesh(OnlySync, Work):
+class Mesh(OnlySync, Work, Services):
     """A connection to the mesh. Safe to use from several threads."""
 
     _promise = Receipt

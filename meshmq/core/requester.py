@@ -169,7 +169,7 @@ class Requester:
                     is_error = row.code and not row.instance
                     self._end(call, error_of(row) if is_error else None)
                 continue
-            if row.has_value and not row.code:
+            if not row.code and (row.has_value or call.kind != STREAM):
                 call.replies.append((row, data))
                 self.ended.append(call)
             if row.end or row.code or call.kind != STREAM:

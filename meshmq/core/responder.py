@@ -123,7 +123,7 @@ class Responder:
                 data = frame.payload if alone else frame.payload[at : at + row.length]
                 at += row.length
                 registration = self.registrations.get(row.registration)
-                if registration is None:
+                if registration is None or registration.is_leaving:
                     self._put(self._session, ReplyRow(row.id, False, True, RETURNED), b"")
                 else:
                     self._enter(Incoming(registration, row, data, self._session, now_ns))

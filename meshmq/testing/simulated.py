@@ -279,6 +279,9 @@ class _SimulatedChannel(Channel):
             break
         return is_true()
 
+    def now_ns(self) -> int:
+        return self._simulation.now_ns
+
     def deadline(self, timeout: float | None) -> float | None:
         return deadline_of(self._simulation.now_ns / SECOND, timeout)
 
