@@ -87,7 +87,9 @@ def _encode_reply(m: Any, b: frames.Reply) -> None:
     for row, x in zip(rows, b.rows, strict=True):
         row.id, row.hasValue, row.end, row.length = x.id, x.has_value, x.end, x.length
         if x.code:
-            row.code, row.message = x.code, x.message
+            row.code = x.code
+        if x.message:
+            row.message = x.message
         if x.detail:
             row.detail = x.detail
         if x.instance:
