@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("meshmq")
 
+LEAVE_SECONDS = 5.0  # for the node to say that it hands out nothing more
+
 
 class Instance:
     """A coroutine function that answers the requests of a service, each in a task of its own.
@@ -136,8 +138,6 @@ class Instance:
     def _leave(self) -> None:
         if self._channel.dead is None:
             self._channel.unserve(self.registration)
-            self._channel.client.responder.give_back(self.registration)
-            self._channel.urge()
 
     def _on_ended(self, error: MeshError) -> None:
         self._lost = error
@@ -177,6 +177,12 @@ class Instance:
                     task.cancel()
             while self._tasks:
                 await asyncio.wait(set(self._tasks))
+            if self._is_in:
+                await self._bell.wait_until(
+                    self.registration,
+                    lambda: self.registration.is_ended or self._channel.dead is not None,
+                    LEAVE_SECONDS,
+                )
 
     async def _read(self) -> None:
         registration, responder = self.registration, self._channel.client.responder

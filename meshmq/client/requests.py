@@ -106,6 +106,8 @@ class Request:
     @property
     def remaining(self) -> float:
         """Seconds until nobody waits for the reply any more, 0 if so."""
+        if self.cancelled:
+            return 0.0
         left = self._incoming.deadline_ns - self._channel.now_ns()
         return max(0.0, left / limits.SECOND)
 

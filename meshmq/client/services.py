@@ -73,16 +73,12 @@ class Instance(Pool[Incoming]):
             return
         channel.unserve(registration)
         channel.wait_until(lambda: registration.is_ended, timeout)
-        channel.client.responder.give_back(registration)
-        channel.urge()
 
     def announce_stop(self) -> None:
         """Take nothing new; ``stop`` waits for what runs."""
         super().announce_stop()
         if self._channel is not None and self._channel.dead is None:
             self._channel.unserve(self.registration)
-            self._channel.client.responder.give_back(self.registration)
-            self._channel.urge()
 
     def _next(self) -> Incoming | None:
         channel, registration = self._channel, self.registration

@@ -177,6 +177,11 @@ class Client:
         return self.state == "connected"
 
     @property
+    def has_link(self) -> bool:
+        """Whether there is a session, or one is being opened."""
+        return self._session is not None
+
+    @property
     def has_work(self) -> bool:
         """Whether ``pump`` would send something now."""
         if self.state != "connected":
@@ -251,11 +256,13 @@ class Client:
         return registration
 
     def unserve(self, registration: Registration, now_ns: int) -> None:
-        """Take no more requests; those that came may still be answered. Once the node knows,
+        """Take no more requests; those that are begun may still be answered, the others go to
+        other instances. Once the node knows,
         ServiceAnswered tells that nothing more comes; at once where there is no session."""
         if registration.is_ended or registration.is_leaving:
             return
         registration.is_leaving = True
+        self.responder.give_back(registration)
         if self.state == "connected":
             self._send(Unserve(registration.id), now_ns)
         else:
