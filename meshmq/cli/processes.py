@@ -144,7 +144,7 @@ class Running:
     def _sinks(self) -> dict[int, Callable[[bytes], bool]]:
         """What takes what comes by each pipe, and says whether there may be more."""
         assert self._process.stderr is not None
-        sinks = {self._process.stderr.fileno(): self._pass_on}
+        sinks: dict[int, Callable[[bytes], bool]] = {self._process.stderr.fileno(): self._pass_on}
         if self._process.stdout is not None:
             sinks[self._process.stdout.fileno()] = self._keep
         return sinks
