@@ -20,7 +20,7 @@ from meshmq.cli.options import (
     connected,
     service_argument,
 )
-from meshmq.cli.output import json_bytes, printable
+from meshmq.cli.output import json_bytes, plural, printable
 from meshmq.cli.pub import headers_option
 from meshmq.errors import MeshError, MessageTooLarge, ServiceError
 from meshmq.limits import REQUEST_TIMEOUT_NS_MAX, SECOND, VALUE_BYTES_MAX
@@ -181,5 +181,5 @@ def _sentence(service: str, error: ServiceError) -> str:
 def _check_any(service: str, replies: list[Reply]) -> None:
     """Raise CommandError where every instance answered with an error."""
     if all(reply.error is not None for reply in replies):
-        count = "its only instance" if len(replies) == 1 else f"each of {len(replies)} instances"
-        raise CommandError(f"no value from '{service}': {count} answered with an error")
+        count = plural(len(replies), "instance")
+        raise CommandError(f"no value from '{service}': {count} answered, with errors only")

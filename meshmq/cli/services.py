@@ -78,4 +78,4 @@ def took(us: int | None) -> str | None:
     """A latency to read: 250us, 1.5ms, 3.2s; None where there is none."""
     if us is None or us < 1000:
         return None if us is None else f"{us}us"
-    return f"{us / 1000:.3g}ms" if us < 999_500 else span(us / 1_000_000)
+    return f"{us / 1000:.3g}ms" if us < 999_500 else span(max(1.0, us / 1_000_000))
