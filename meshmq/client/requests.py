@@ -125,13 +125,19 @@ def failure_of(error: Exception, request: Request) -> ServiceError:
     """A handler's exception as the requester gets it: a code and a text, no traceback. What is
     not the service's own answer is logged."""
     if isinstance(error, ServiceError):
-        return error
-    name, text = type(error).__name__, str(error)
+        return ServiceError(_sendable(error), _sendable(error.code))
+    name, text = type(error).__name__, _sendable(error)
     logger.error(
         "the handler of %r failed with a request: %s: %s", request.service, name, text,
         exc_info=error,
     )  # fmt: skip
     return ServiceError(f"{name}: {text}" if text else name, "handler-failed")
+
+
+def _sendable(what: object) -> str:
+    """As text that can be sent: a code may be a number, and texts about files may hold halves of
+    characters."""
+    return str(what).encode("utf-8", "backslashreplace").decode()
 
 
 def answer_of(result: Any) -> bytes:

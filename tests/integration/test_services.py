@@ -104,6 +104,41 @@ def test_what_a_handler_raises_reaches_the_requester_without_a_traceback(node, c
 
 
 @pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (meshmq.ServiceError("no", 404), "404", "no"),
+        (meshmq.ServiceError("half \udcff", "c\udcff"), r"c\udcff", r"half \udcff"),
+        (FileNotFoundError("a\udcff"), "handler-failed", r"FileNotFoundError: a\udcff"),
+    ],
+)
+def test_whatever_an_error_says_it_is_an_answer_and_the_service_goes_on(node, error, code, text):
+    def fail(request):
+        raise error
+
+    async def asynchronous():
+        async def fail_too(request):
+            raise error
+
+        async with aio.connect(node.url) as served:
+            served.serve("too", fail_too)
+            with node.connect() as mesh:
+                return await asyncio.to_thread(failure, mesh, "too")
+
+    def failure(mesh, service):
+        until(lambda: mesh.admin.services.list(service))
+        with pytest.raises(meshmq.ServiceError) as raised:
+            mesh.request(service, b"")
+        return raised.value.code, str(raised.value)
+
+    with node.connect() as mesh:
+        instance = mesh.serve("s", fail)
+        for _ in range(2):
+            assert failure(mesh, "s") == (code, text)
+        assert instance.error is None
+    assert asyncio.run(asynchronous()) == (code, text)
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         lambda m: m.request("a..b", b""),
