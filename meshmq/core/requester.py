@@ -5,7 +5,7 @@ Rules:
    whatever the node does.
 2. What was not sent is sent in the next session. What was sent and has no reply when its session
    ends is asked again only if it is idempotent and nothing of it has come; else it is lost, and
-   whether it was done is unknown.
+   whether it was done is unknown. So it is of what was asked again and then not done.
 3. Of a stream no more comes than the program takes: bytes it has taken are granted again.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.errors import (
+    NOT_DONE,
     DeadlineExceeded,
     LinkLost,
     MeshError,
@@ -34,12 +35,13 @@ class Call:
     Attributes:
         replies: rows with their values that the program has not taken.
         is_over: nothing more comes; ``error`` says why, if it did not end well.
+        again: it was sent in an earlier session, too.
         owner: whose it is; the machine never looks at it.
     """
 
     __slots__ = (
-        "any", "data", "deadline_ns", "error", "headers", "id", "idempotent", "is_over", "kind",
-        "owed", "owner", "replies", "sent", "service", "window",
+        "again", "any", "data", "deadline_ns", "error", "headers", "id", "idempotent", "is_over",
+        "kind", "owed", "owner", "replies", "sent", "service", "window",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +61,7 @@ class Call:
         self.is_over = False
         self.error: MeshError | None = None
         self.sent = False
+        self.again = False
         self.any = False
         self.owed = 0
 
@@ -162,12 +165,11 @@ class Requester:
                 continue
             call.any = True
             if call.kind == EACH:
-                if row.has_value or row.instance:
+                if row.end:
+                    self._end(call, error_of(row) if row.code else None)
+                else:
                     call.replies.append((row, data))
                     self.ended.append(call)
-                if row.end:
-                    is_error = row.code and not row.instance
-                    self._end(call, error_of(row) if is_error else None)
                 continue
             if not row.code and (row.has_value or call.kind != STREAM):
                 call.replies.append((row, data))
@@ -184,6 +186,7 @@ class Requester:
                 continue
             if call.idempotent and not call.any and call.kind != EACH:
                 call.sent = False
+                call.again = True
                 again.append(call)
             else:
                 self._end(
@@ -228,6 +231,11 @@ class Requester:
 
     def _end(self, call: Call, error: MeshError | None) -> None:
         self.calls.pop(call.id, None)
+        if error is not None and call.again and error.outcome == NOT_DONE:
+            error = LinkLost(
+                f"the link to the node was lost before {call.service!r} had answered, and when it "
+                f"was asked again: {error}; whether it was done is unknown"
+            )
         call.error = error
         call.is_over = True
         call.data = b""
