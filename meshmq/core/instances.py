@@ -89,12 +89,13 @@ class Asked:
         id: the node's number for it, towards instances.
         link, their_id: who asks, and its number for it; no link: nobody waits any more.
         instance: who has it, or is to have it (EACH); None while it waits for anybody.
+        any: something of its stream has been passed on.
         parent: of an EACH: what the requester asked, which has the ``parts`` without an end.
     """
 
     __slots__ = (
-        "attempts", "data", "deadline_ns", "handed_ns", "headers", "id", "idempotent", "instance",
-        "kind", "link", "parent", "parts", "service", "size", "their_id", "window",
+        "any", "attempts", "data", "deadline_ns", "handed_ns", "headers", "id", "idempotent",
+        "instance", "kind", "link", "parent", "parts", "service", "size", "their_id", "window",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +113,7 @@ class Asked:
         self.size = len(data) + len(row.headers) + limits.RECORD_OVERHEAD_BYTES
         self.deadline_ns = now_ns + min(row.remaining_ns, limits.REQUEST_TIMEOUT_NS_MAX)
         self.attempts = 0
+        self.any = False
         self.instance: Instance | None = None
         self.handed_ns = 0
         self.parent: Asked | None = None

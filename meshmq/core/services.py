@@ -6,8 +6,9 @@ Rules:
 2. It is handed out before its deadline or never. At its deadline the requester is told, and who
    works on it is told to stop.
 3. The requester gets one last reply. What comes for a request that is over is dropped, counted.
-4. What a lost instance had goes to another one if it is idempotent; else the requester is told
-   that it is lost. What an instance gave back, not begun, always goes to another.
+4. What a lost instance had goes to another one if it is idempotent and nothing of it has come;
+   else the requester is told that it is lost. What an instance gave back, not begun, always goes
+   to another.
 5. An instance's room is free again when it has answered, whoever still waits for that.
 """
 
@@ -26,6 +27,7 @@ from meshmq.errors import (
     InstanceLost,
     InvalidArgument,
     LimitReached,
+    LinkLost,
     MeshError,
     NoResponders,
 )
@@ -110,12 +112,16 @@ class Services:
     def unserve(self, link: bytes, frame: Unserve, now_ns: int) -> Served:
         """Hand nothing more to an instance; what it has it may still answer."""
         instance = self._instances.get(link, {}).get(frame.registration)
-        if instance is not None and not instance.draining:
+        if instance is not None:
+            self._drain(instance, now_ns)
+            self._let_go(instance)
+        return Served(frame.registration, ended=True)
+
+    def _drain(self, instance: Instance, now_ns: int) -> None:
+        if not instance.draining:
             instance.draining = True
             instance.service.place(instance)
             self._leave(instance, now_ns)
-            self._let_go(instance)
-        return Served(frame.registration, ended=True)
 
     def _leave(self, instance: Instance, now_ns: int) -> None:
         """It takes nothing more: what waits for it alone, or for nobody else, is answered."""
@@ -287,7 +293,7 @@ class Services:
             handed_ns = asked.handed_ns
             self._free(asked, instance)
             if row.code == RETURNED:
-                instance.draining = True  # it gives back only what it will never take
+                self._drain(instance, now_ns)  # it gives back only what it will never take
                 self._again(asked, now_ns)
             else:
                 instance.served += 1
@@ -297,10 +303,13 @@ class Services:
             self._serve_own(instance, now_ns)
             self._feed(instance.service, now_ns)
             self._let_go(instance)
-        elif asked.link:
-            self._reply(asked.link, row._replace(id=asked.their_id, instance=instance.name), data)
-        else:
+        elif not asked.link:
             self.late += 1
+        else:
+            asked.any = True
+            row = row._replace(id=asked.their_id, instance=instance.name)
+            if not self._reply(asked.link, row, data):
+                self._abandon(asked)  # a stream with a hole is none
 
     def _free(self, asked: Asked, instance: Instance) -> None:
         del instance.held[asked.id]
@@ -348,7 +357,7 @@ class Services:
         if asked.deadline_ns <= now_ns:
             self._expire(asked)
         elif not service.is_served and not self._is_young(now_ns):
-            self._finish(asked, _nobody(service.name))
+            self._give_up(asked)
         else:
             asked.service = service = self._service(service.name)
             service.waiting[asked.id] = asked
@@ -420,11 +429,13 @@ class Services:
     def _turn_away(self, service: Service) -> None:
         """Nobody is left to take what waits."""
         for asked in list(service.waiting.values()):
-            self.no_responders += 1
-            if asked.attempts:
-                self._finish(asked, _lost(service.name))
-            else:
-                self._finish(asked, _nobody(service.name))
+            self._give_up(asked)
+
+    def _give_up(self, asked: Asked) -> None:
+        """Nobody is left to take it. Who had it before may have done it."""
+        self.no_responders += 1
+        name = asked.service.name
+        self._finish(asked, _lost(name) if asked.attempts else _nobody(name))
 
     def drop_link(self, link: bytes, now_ns: int) -> None:
         """A program is gone, with its instances and its requests."""
@@ -445,7 +456,8 @@ class Services:
         held, instance.held = instance.held, {}
         for asked in held.values():
             asked.handed_ns = 0
-            retry = asked.idempotent and asked.attempts < limits.REQUEST_ATTEMPTS_MAX
+            retry = asked.idempotent and not asked.any
+            retry = retry and asked.attempts < limits.REQUEST_ATTEMPTS_MAX
             if asked.parent is not None:
                 self._finish(asked, _lost(instance.service.name))
                 continue
@@ -497,14 +509,19 @@ class Services:
         row = ReplyRow(number, False, end, error.code, "", str(error), instance)
         self._reply(link, row, b"")
 
-    def _reply(self, link: bytes, row: ReplyRow, data: bytes) -> None:
+    def _reply(self, link: bytes, row: ReplyRow, data: bytes) -> bool:
+        """Whether there is room for it; else the requester is told so in its place."""
+        has_room = True
         if data and self._backlog + len(data) > limits.REPLY_BACKLOGS_BYTES_MAX:
+            has_room = False
             self.dropped += 1
             why = "a reply was dropped: its requester does not take what it was sent"
-            row = ReplyRow(row.id, False, row.end, Busy.code, "", why, row.instance)
+            # Not Busy, which says that nothing was done.
+            row = ReplyRow(row.id, False, row.end, LinkLost.code, "", why, row.instance)
             data = b""
         self._backlog += len(data)
         self._replies.setdefault(link, []).append((row, data))
+        return has_room
 
     def take_sends(self) -> list[tuple[bytes, Body]]:
         """Frames to send, what goes to one program together."""
