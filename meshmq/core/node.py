@@ -305,6 +305,8 @@ class Node:
                 name = peer.hello.name
                 peer.session.send(self.services.serve(link, name, body, now_ns), now_ns)
             case Unserve():
+                # Nothing comes behind the answer: what was handed to it in this turn goes before.
+                self._send_answers(self.services.take_sends(), now_ns)
                 peer.session.send(self.services.unserve(link, body, now_ns), now_ns)
             case Transact():
                 done, size = transact(
