@@ -33,9 +33,7 @@ def request(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="The service to ask.")],
     value: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[VALUE]", help="What to ask, as text; '-': standard input as it is."
-        ),
+        typer.Argument(metavar="VALUE", help="What to ask, as text; '-': standard input as it is."),
     ] = None,
     timeout: Annotated[
         float,
@@ -79,8 +77,9 @@ def request(
 ) -> None:
     """Ask a service and show its answer, byte for byte.
 
-    Exit code 1 if nobody serves it, it answers with an error, or not in time. To try it, run
-    meshmq serve hello --echo in one terminal and meshmq request hello hi in another.
+    The exit code is 1 if nobody serves it, it answers with an error, or not
+    in time. To try it, run meshmq serve hello --echo in another terminal,
+    then meshmq request hello hi.
     """
     service = service_argument(service)
     if many and stream:

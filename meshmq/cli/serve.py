@@ -19,6 +19,8 @@ from meshmq.cli.options import (
 )
 from meshmq.limits import CONCURRENCY_MAX
 
+NAME_MAX = 255  # of characters, in a frame
+
 
 def serve(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="The service's name.")],
@@ -48,17 +50,20 @@ def serve(
     insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Be an instance of a service until Ctrl-C: run a command for each request, or echo it.
+    """Answer the requests of a service until Ctrl-C: run a command for each, or echo it.
 
-    The command finds MESHMQ_SERVICE and MESHMQ_DEADLINE_SECONDS, the time it has, in its
-    environment. When nobody waits for its answer any more, it is ended. Ctrl-C and SIGTERM let
-    what runs come to its end, for 30 seconds at most; a second one ends it at once.
+    The command finds MESHMQ_SERVICE and MESHMQ_DEADLINE_SECONDS, the time
+    it has, in its environment. It is ended when nobody waits for its answer
+    any more. Ctrl-C and SIGTERM let what runs come to its end, for at most
+    30 seconds; a second one ends it at once.
     """
     service = service_argument(service)
     if echo == (command is not None):
         raise typer.BadParameter("give either --echo or --exec CMD", param_hint="--exec")
-    if name == "":
-        raise typer.BadParameter("a name cannot be empty", param_hint="--name")
+    if name is not None and not 0 < len(name) <= NAME_MAX:
+        raise typer.BadParameter(
+            f"a name has 1 to {NAME_MAX} characters, not {len(name)}", param_hint="--name"
+        )
     name = name or f"meshmq-serve:{os.getpid()}"
     target = Target(url, mesh, insecure, json, timeout)
     with connected(target, on_state=StateTeller(), name=name) as connection:

@@ -25,7 +25,7 @@ def services(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="[PATTERN]", help="Services to list: '*' is one token, a final '>' the rest."
+            metavar="PATTERN", help="Services to list: '*' is one token, a final '>' the rest."
         ),
     ] = ">",
     url: UrlOption = None,
@@ -35,8 +35,9 @@ def services(
 ) -> None:
     """List services and their instances: how much each has in flight, and how long it takes.
 
-    In flight are requests at work, of how many there may be at a time; served counts answers,
-    failed those that were an error; half of the latest took p50 or less, 99 of 100 p99 or less.
+    In flight are requests at work, of how many there may be at a time.
+    Served counts answers, failed those that were an error. Half of the
+    latest took p50 or less, 99 of 100 took p99 or less.
     """
     pattern = pattern_argument(pattern)
     with connected(Target(url, mesh, insecure, json)) as connection:

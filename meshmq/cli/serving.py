@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from meshmq.cli.output import emit, note, plural
+from meshmq.cli.output import emit, note, plural, printable
 from meshmq.cli.processes import KILL_GRACE_S, REASON_BYTES, Ended, Running, signal_name
 from meshmq.cli.stopping import Stopping
 from meshmq.errors import MessageTooLarge, ServiceError
@@ -72,8 +72,8 @@ class Server:
             instance = self._mesh.serve(self._service, self._answer, concurrency=self._concurrency)
             how = "an echo" if self._command is None else f"`{self._command}`"
             note(
-                f"serving '{self._service}' with {how} as {self._name}, {self._concurrency} at a "
-                f"time; Ctrl-C ends it"
+                f"serving '{self._service}' with {how} as {printable(self._name.encode())}, "
+                f"{self._concurrency} at a time; Ctrl-C ends it"
             )
             while not (stopping.is_asked or instance.stopped or self._error):
                 stopping.wait(IDLE_LOOK_S)

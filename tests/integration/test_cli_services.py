@@ -593,7 +593,8 @@ MISTAKES = [
     (("serve", "$a", "--echo"), 2, "begin with '$'"),
     (("serve", "a", "--echo", "--concurrency", "0"), 2, "'--concurrency'"),
     (("serve", "a", "--echo", "--concurrency", "1025"), 2, "'--concurrency'"),
-    (("serve", "a", "--echo", "--name", ""), 2, "a name cannot be empty"),
+    (("serve", "a", "--echo", "--name", ""), 2, "1 to 255 characters, not 0"),
+    (("serve", "a", "--echo", "--name", "n" * 256), 2, "1 to 255 characters, not 256"),
     (("serve", "a", "--echo", "--url", "nonsense"), 1, "write it like tcp://127.0.0.1:5757"),
     (("services", "a..b"), 2, "token '' is not valid"),
 ]
