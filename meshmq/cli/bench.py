@@ -73,7 +73,9 @@ def bench(
     work: Annotated[list[str] | None, typer.Option("--work", help=_works_help())] = None,
     size: Annotated[int, typer.Option(help="Value size in bytes, 16 to 1,048,576.")] = 100,
     seconds: Annotated[float, typer.Option(help="How long each run goes on, 0.1 to 60.")] = 3.0,
-    count: Annotated[int, typer.Option(help="Records (requests) of a run instead of --seconds.")] = 0,
+    count: Annotated[
+        int, typer.Option(help="Records, requests of a run instead of --seconds.")
+    ] = 0,
     records: Annotated[int, typer.Option(help="Records stored by replay and memory.")] = 5_000_000,
     outstanding: Annotated[
         int, typer.Option(help="Requests under way at a time in request works, 1 to 1,024.")
