@@ -82,18 +82,7 @@ def request(
     then meshmq request hello hi.
     """
     service = service_argument(service)
-    if many and stream:
-        raise typer.BadParameter("give either --many or --stream", param_hint="--stream")
-    if max_replies is not None and not many:
-        raise typer.BadParameter("--max-replies goes with --many", param_hint="--max-replies")
-    if idempotent and (many or stream):
-        raise typer.BadParameter(
-            "only a request with one answer is asked again", param_hint="--idempotent"
-        )
-    if lines and (many or json):
-        raise typer.BadParameter(
-            "--many and --json write lines anyway, without --lines", param_hint="--lines"
-        )
+    _check_usage(idempotent, many, max_replies, stream, lines, json)
     options: dict[str, Any] = {"timeout": timeout, "headers": headers_option(header or [])}
     # A node that is there answers in a moment, however little time the service is given.
     target = Target(url, mesh, insecure, json, min(max(timeout, 1.0), 5.0))
@@ -112,6 +101,28 @@ def request(
                 _write(show, [connection.request(service, data, idempotent=idempotent, **options)])
     except ServiceError as error:
         raise CommandError(_sentence(service, error)) from None
+
+
+def _check_usage(
+    idempotent: bool, many: bool, max_replies: int | None, stream: bool, lines: bool, json: bool
+) -> None:
+    """Options that contradict each other are wrong usage."""
+    for is_wrong, sentence, hint in (
+        (many and stream, "give either --many or --stream", "--stream"),
+        (max_replies is not None and not many, "--max-replies goes with --many", "--max-replies"),
+        (
+            idempotent and (many or stream),
+            "only a request with one answer is asked again",
+            "--idempotent",
+        ),
+        (
+            lines and (many or json),
+            "--many and --json write lines anyway, without --lines",
+            "--lines",
+        ),
+    ):
+        if is_wrong:
+            raise typer.BadParameter(sentence, param_hint=hint)
 
 
 def _value_of(text: str | None) -> bytes:
