@@ -17,9 +17,7 @@ from meshmq.cli.options import (
     connected,
     service_argument,
 )
-from meshmq.limits import CONCURRENCY_MAX
-
-NAME_MAX = 255  # of characters, in a frame
+from meshmq.limits import CONCURRENCY_MAX, PEER_NAME_MAX
 
 
 def serve(
@@ -60,9 +58,10 @@ def serve(
     service = service_argument(service)
     if echo == (command is not None):
         raise typer.BadParameter("give either --echo or --exec CMD", param_hint="--exec")
-    if name is not None and not 0 < len(name) <= NAME_MAX:
+    if name is not None and not 0 < len(name) <= PEER_NAME_MAX:
         raise typer.BadParameter(
-            f"a name has 1 to {NAME_MAX} characters, not {len(name)}", param_hint="--name"
+            f"a name has 1 to {PEER_NAME_MAX} characters, not {len(name)}",
+            param_hint="--name",
         )
     name = name or f"meshmq-serve:{os.getpid()}"
     target = Target(url, mesh, insecure, json, timeout)

@@ -145,6 +145,10 @@ def check_options(
             raise InvalidArgument(f"{what} is a text or None, not {text!r}")
         if text is not None and not is_text(text):
             raise InvalidArgument(f"{what} is no text that can be sent: {text!r}")
+    if name is not None and len(str(name)) > limits.PEER_NAME_MAX:
+        raise InvalidArgument(
+            f"name has at most {limits.PEER_NAME_MAX} characters, not {len(str(name))}"
+        )
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
         raise InvalidArgument(f"timeout is a number of seconds, not {timeout!r}")
     if on_full not in ("block", "fail"):

@@ -135,9 +135,12 @@ def failure_of(error: Exception, request: Request) -> ServiceError:
 
 
 def _sendable(what: object) -> str:
-    """As text that can be sent: a code may be a number, and texts about files may hold halves of
-    characters."""
-    return str(what).encode("utf-8", "backslashreplace").decode()
+    """As text that can be sent: a code may be a number, texts about files may hold halves of
+    characters, and an exception of the program's own may have no text at all."""
+    try:
+        return str(what).encode("utf-8", "backslashreplace").decode()
+    except Exception as error:
+        return f"its text cannot be told: {type(error).__name__}"
 
 
 def answer_of(result: Any) -> bytes:

@@ -138,6 +138,22 @@ def test_whatever_an_error_says_it_is_an_answer_and_the_service_goes_on(node, er
     assert asyncio.run(asynchronous()) == (code, text)
 
 
+def test_an_exception_without_a_text_ends_no_instance(node):
+    class Unspeakable(Exception):
+        def __str__(self):
+            return 1 / 0
+
+    with node.connect() as mesh:
+
+        @mesh.service("s")
+        def unspeakable(request):
+            raise Unspeakable
+
+        for _ in range(2):
+            with pytest.raises(meshmq.ServiceError, match="Unspeakable: its text cannot be told"):
+                mesh.request("s")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
