@@ -130,7 +130,7 @@ def _markdown(header: tuple[str, ...], lines: Iterator[list[str]]) -> list[str]:
 
 def newest(prefix: str) -> Document | None:
     """The newest result of that kind, by its name, which begins with its date."""
-    found = sorted(RESULTS.glob(f"{prefix}-*.json"))
+    found = sorted(RESULTS.glob(f"{prefix}-[0-9]*.json"))  # not those of "{prefix}-queue"
     if not found:
         return None
     document: Document = json.loads(found[-1].read_text(encoding="utf-8"))

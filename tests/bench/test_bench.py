@@ -252,6 +252,14 @@ def test_a_receiver_is_finished_when_it_has_what_was_sent(tmp_path: Path) -> Non
     assert tally.result()["bytes"] == 5
 
 
+def test_the_newest_result_of_a_kind_is_not_of_another_that_begins_alike() -> None:
+    flights, of_a_queue = report.newest("flights"), report.newest("flights-queue")
+    assert flights is not None
+    assert of_a_queue is not None
+    assert "kills" in flights
+    assert "workers" in of_a_queue
+
+
 def test_percentiles_are_in_microseconds() -> None:
     found = spread([n * 1000 for n in range(1000, 0, -1)])
     assert (found["p50"], found["p99"], found["samples"]) == (501, 991, 1000)
