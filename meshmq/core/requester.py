@@ -214,8 +214,13 @@ class Requester:
                 self._end(call, NodeUnreachable(why))
 
     def next_deadline_ns(self) -> int | None:
-        """When ``tick`` has something to do, at the latest."""
-        return self._deadlines[0][0] if self._deadlines else None
+        """When ``tick`` has something to do."""
+        deadlines = self._deadlines
+        if deadlines and deadlines[0][1] not in self.calls:
+            with self._guard:
+                while deadlines and deadlines[0][1] not in self.calls:
+                    heapq.heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
 
     def fail_all(self, error: MeshError) -> None:
         """Give up."""

@@ -148,7 +148,8 @@ class Responder:
                 if not incoming.cancelled:
                     incoming.is_begun = True
                     return incoming
-                self._end(incoming, ReplyRow(incoming.id, False, True), b"")
+                late = "deadline-exceeded" if incoming.cancelled == "deadline" else ""
+                self._end(incoming, ReplyRow(incoming.id, False, True, late), b"")
         return None
 
     def give_back(self, registration: Registration) -> None:
@@ -201,8 +202,13 @@ class Responder:
                 self._stop(self._incoming.get(heapq.heappop(self._deadlines)[1]), "deadline")
 
     def next_deadline_ns(self) -> int | None:
-        """When ``tick`` has something to do, at the latest."""
-        return self._deadlines[0][0] if self._deadlines else None
+        """When ``tick`` has something to do."""
+        deadlines = self._deadlines
+        if deadlines and deadlines[0][1] not in self._incoming:
+            with self._guard:
+                while deadlines and deadlines[0][1] not in self._incoming:
+                    heapq.heappop(deadlines)
+        return deadlines[0][0] if deadlines else None
 
     # -- what the program answers, from any thread ----------------------------------------------
 

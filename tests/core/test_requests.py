@@ -149,6 +149,19 @@ def test_a_lost_session_ends_what_was_sent_and_is_not_idempotent(asking):
     assert values(again) == [b"r"]
 
 
+@pytest.mark.parametrize("how", ["deadline", "no-responders", "busy"])
+def test_what_was_sent_once_is_never_said_to_be_not_done(asking, how):
+    call = ask(asking, idempotent=True)
+    asking.take(0)
+    asking.on_session_lost()
+    if how == "deadline":
+        asking.tick(SECOND)
+    else:
+        asking.take(0)
+        reply(asking, call.id, b"", has_value=False, code=how)
+    assert call.error.outcome == UNKNOWN
+
+
 def test_a_stream_that_has_begun_is_not_asked_again(asking):
     call = ask(asking, kind=STREAM, idempotent=True, window=8)
     asking.take(0)
@@ -199,6 +212,14 @@ def test_of_each_errors_are_replies_and_the_end_is_the_end(asking):
     ]  # fmt: skip
 
 
+def test_of_each_an_instance_without_a_name_is_told_too(asking):
+    call = ask(asking, kind=EACH)
+    asking.take(0)
+    reply(asking, call.id, b"", has_value=False, end=False, code="instance-lost")
+    reply(asking, call.id, b"", has_value=False)
+    assert [row.code for row, _ in call.replies] == ["instance-lost"]
+
+
 def test_of_each_nobody_is_an_error(asking):
     call = ask(asking, kind=EACH)
     asking.take(0)
@@ -212,6 +233,15 @@ def test_the_end_of_the_connection_ends_all(asking):
     asking.fail_all(ClosedError("closed"))
     assert all(isinstance(call.error, ClosedError) for call in calls)
     assert asking.calls == {}
+
+
+def test_a_deadline_of_what_is_over_wakes_nobody(asking):
+    over, open_ = ask(asking), ask(asking, deadline_ns=2 * SECOND)
+    asking.take(0)
+    reply(asking, over.id)
+    assert asking.next_deadline_ns() == 2 * SECOND
+    reply(asking, open_.id)
+    assert asking.next_deadline_ns() is None
 
 
 def test_deadlines_of_calls_that_are_over_are_forgotten(asking):
@@ -287,6 +317,7 @@ def test_its_deadline_stops_it(answering):
     late = come(answering, 8)
     answering.tick(2 * SECOND)
     assert answering.begin(late) is None
+    assert [(row.id, row.code) for row in rows(answering)] == [(8, "deadline-exceeded")]
 
 
 def test_a_lost_session_takes_its_requests_and_their_replies(answering):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from meshmq import limits
+from meshmq.core.events import FrameReceived
 from meshmq.frames import (
     EACH,
     ONE,
     RETURNED,
     STREAM,
     Cancel,
+    Envelope,
     Grant,
     Reply,
     ReplyRow,
@@ -382,6 +384,46 @@ def test_who_gives_back_without_having_stopped_gets_nothing_more(bench):
     assert bench.heard() == [(asked, "no-responders", True, "")]
 
 
+def test_what_was_lost_once_and_then_found_nobody_is_lost(bench):
+    bench.serve(FIRST)
+    bench.serve(SECOND_ONE)
+    asked = bench.ask(idempotent=True)
+    bench.came(FIRST)
+    bench.lose(FIRST)
+    ((row, _),) = bench.came(SECOND_ONE)
+    bench.send(Reply((ReplyRow(row.id, False, True, RETURNED),), b""), SECOND_ONE)
+    assert bench.heard() == [(asked, "instance-lost", True, "")]
+
+
+def test_who_gives_back_before_it_stops_makes_room_for_who_waits_for_it(bench):
+    bench.serve(FIRST)
+    bench.serve(SECOND_ONE)
+    asked = bench.ask()
+    ((row, _),) = bench.came(FIRST)
+    each = bench.ask(kind=EACH)
+    ((other, _),) = bench.came(SECOND_ONE)
+    bench.send(Reply((ReplyRow(row.id, False, True, RETURNED),), b""), FIRST)
+    assert bench.heard() == [(each, "no-responders", False, "one")]
+    bench.answer(SECOND_ONE, other)
+    assert bench.heard() == [(each, b"r", False, "two"), (each, b"", True, "")]
+    ((again, _),) = bench.came(SECOND_ONE)
+    bench.answer(SECOND_ONE, again)
+    assert bench.heard() == [(asked, b"r", True, "two")]
+
+
+def test_what_is_handed_out_goes_before_the_answer_to_unserve(bench):
+    bench.serve(SECOND_ONE, service="t")
+    row = RequestRow(1, 0, "t", SECOND, ONE, False, 0, b"", 1)
+    node, now = bench.node, bench.now_ns
+    for link, body in ((ASKER, Request((row,), b"v")), (SECOND_ONE, Unserve(1))):
+        bench.sequences[link, 7] += 1
+        envelope = Envelope(7, bench.sequences[link, 7], 0, body)
+        bench.perform(node.handle(FrameReceived(link, envelope), now))
+    bench.perform(node.end_turn(now))
+    kinds = [type(body) for body in bench.take(SECOND_ONE)]
+    assert kinds.index(Request) < kinds.index(Served)
+
+
 # -- one of each ----------------------------------------------------------------------------------
 
 
@@ -463,6 +505,18 @@ def test_credit_for_a_stream_that_waits_is_kept(bench):
     assert bench.came(FIRST)[0][0].window == 15
 
 
+def test_a_stream_that_has_begun_is_lost_with_its_instance(bench):
+    bench.serve(FIRST)
+    bench.serve(SECOND_ONE)
+    asked = bench.ask(kind=STREAM, idempotent=True, window=10)
+    ((row, _),) = bench.came(FIRST)
+    bench.answer(FIRST, row, b"a", end=False)
+    bench.lose(FIRST)
+    assert [h[1:3] for h in bench.heard()] == [(b"a", False), ("instance-lost", True)]
+    assert bench.came(SECOND_ONE) == []
+    assert asked
+
+
 # -- bounds ---------------------------------------------------------------------------------------
 
 
@@ -505,6 +559,7 @@ def test_replies_wait_for_a_requester_that_is_behind_up_to_a_bound(bench, monkey
     heard = bench.heard()
     assert [len(h[1]) for h in heard] == [MIB] * 17
     assert bench.node.services.dropped == 2
+    assert not bench.is_idle
     bench.lose(ASKER)
     assert bench.is_idle
 
