@@ -32,8 +32,11 @@ def publish_rows(mesh: meshmq.Mesh) -> int:
     return min(ROWS, len(lines))
 
 
-def publish_delays(mesh: meshmq.Mesh, start: datetime, count: int) -> None:
-    """Stage two: read ``count`` rows from ``start`` on, publish each carrier's mean delay."""
+def publish_delays(mesh: meshmq.Mesh, start: datetime, count: int) -> int:
+    """Stage two: read ``count`` rows from ``start`` on, publish each carrier's mean delay.
+
+    Returns how many carriers there are.
+    """
     delays: dict[str, list[float]] = defaultdict(list)
     seen = 0
     with mesh.subscribe("examples.flights.>", start=start) as sub:
@@ -48,6 +51,7 @@ def publish_delays(mesh: meshmq.Mesh, start: datetime, count: int) -> None:
         mean = sum(values) / len(values)
         mesh.publish(f"examples.delays.{carrier}", f"{mean:.1f}".encode())
     mesh.flush(timeout=10)
+    return len(delays)
 
 
 def main() -> None:
@@ -55,10 +59,12 @@ def main() -> None:
     with meshmq.connect() as mesh, mesh.subscribe("examples.delays.*") as results:
         count = publish_rows(mesh)
         print(f"published {count} rows")
-        publish_delays(mesh, began, count)  # it may come late: what it reads is stored
-        for message in results.fetch(max_records=100, timeout=5):
-            carrier = message.topic.rsplit(".", 1)[1]
-            print(f"{carrier}: mean departure delay {message.value.decode()} min")
+        left = publish_delays(mesh, began, count)  # it may come late: what it reads is stored
+        while left and (messages := results.fetch(max_records=left, timeout=5)):
+            for message in messages:  # what has come so far, perhaps not all
+                carrier = message.topic.rsplit(".", 1)[1]
+                print(f"{carrier}: mean departure delay {message.value.decode()} min")
+            left -= len(messages)
 
 
 if __name__ == "__main__":
