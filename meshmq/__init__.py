@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from meshmq.client.mesh import Mesh, StateChange, connect
     from meshmq.client.message import Message
     from meshmq.client.receipt import Receipt
+    from meshmq.client.requests import Reply, Request
+    from meshmq.client.services import Instance, ReplyStream
     from meshmq.client.subscription import Subscription
     from meshmq.client.transaction import Transaction
     from meshmq.client.worker import Worker
@@ -29,10 +31,14 @@ __version__ = "0.1.0"
 _LAZY = {
     "Consumer": "meshmq.client.consumer",
     "DeadLetter": "meshmq.client.dead_letters",
+    "Instance": "meshmq.client.services",
     "Job": "meshmq.client.job",
     "Mesh": "meshmq.client.mesh",
     "Message": "meshmq.client.message",
     "Receipt": "meshmq.client.receipt",
+    "Reply": "meshmq.client.requests",
+    "ReplyStream": "meshmq.client.services",
+    "Request": "meshmq.client.requests",
     "StateChange": "meshmq.client.mesh",
     "Subscription": "meshmq.client.subscription",
     "Transaction": "meshmq.client.transaction",
@@ -41,8 +47,9 @@ _LAZY = {
 }
 
 __all__ = [
-    "Consumer", "DeadLetter", "Job", "Mesh", "MeshError", "Message", "Position", "Receipt",
-    "StateChange", "Stream", "Subscription", "Transaction", "Worker", "connect",
+    "Consumer", "DeadLetter", "Instance", "Job", "Mesh", "MeshError", "Message", "Position",
+    "Receipt", "Reply", "ReplyStream", "Request", "StateChange", "Stream", "Subscription",
+    "Transaction", "Worker", "connect",
 ]  # fmt: skip
 
 

@@ -21,8 +21,9 @@ from typing import Any, Self
 from meshmq import limits
 from meshmq.client import mesh as blocking
 from meshmq.client.admin import Ask, ask, ask_create
-from meshmq.client.aio_admin import DeadLetters, Groups, Queues
+from meshmq.client.aio_admin import DeadLetters, Groups, Queues, ServiceList
 from meshmq.client.aio_consumer import Consumer, Job, Worker
+from meshmq.client.aio_services import Services
 from meshmq.client.aio_work import Transaction, Work
 from meshmq.client.bell import ROOM, Bell
 from meshmq.client.channel import Answer
@@ -146,7 +147,7 @@ class _Records(blocking.Mesh):
         self._connection.check()
 
 
-class Mesh(OnlyAsync, Work):
+class Mesh(OnlyAsync, Work, Services):
     """A connection to the mesh, for the tasks of one event loop."""
 
     def __init__(
@@ -470,6 +471,7 @@ class Admin:
         self.groups = Groups(mesh)
         self.queues = Queues(mesh)
         self.dlq = DeadLetters(mesh)
+        self.services = ServiceList(mesh)
 
     async def status(self) -> dict[str, Any]:
         """Every counter of the node."""

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meshmq import codec_groups, codec_lone, frames, limits, schema
+from meshmq import codec_groups, codec_lone, codec_services, frames, limits, schema
 from meshmq.codec_checks import adds_up, bounded, short
 from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
@@ -570,6 +570,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     frames.Window: _encode_window,
     **{body: _void(name, body)[0] for name, body in _VOID.items()},
     **codec_groups.ENCODERS,
+    **codec_services.ENCODERS,
 }
 
 _DECODERS: dict[str, Callable[..., Any]] = {
@@ -588,5 +589,10 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     "window": _decode_window,
     **{name: _void(name, body)[1] for name, body in _VOID.items()},
     **codec_groups.DECODERS,
+    **codec_services.DECODERS,
 }
-_WITH_PAYLOAD = frozenset({_decode_publish, _decode_deliver}) | codec_groups.WITH_PAYLOAD
+_WITH_PAYLOAD = (
+    frozenset({_decode_publish, _decode_deliver})
+    | codec_groups.WITH_PAYLOAD
+    | codec_services.WITH_PAYLOAD
+)

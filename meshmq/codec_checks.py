@@ -11,8 +11,10 @@ from meshmq.errors import BadFrame
 
 def short(text: str) -> str:
     """A name, at most 255 characters."""
-    if len(text) > 255:
-        raise BadFrame(f"name of {len(text)} characters in a frame, the limit is 255")
+    if len(text) > limits.PEER_NAME_MAX:
+        raise BadFrame(
+            f"name of {len(text)} characters in a frame, the limit is {limits.PEER_NAME_MAX}"
+        )
     return text
 
 

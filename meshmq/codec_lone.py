@@ -27,6 +27,10 @@ from meshmq.frames import (
     Ping,
     Publish,
     PublishBatch,
+    Reply,
+    ReplyRow,
+    Request,
+    RequestRow,
 )
 
 
@@ -55,8 +59,12 @@ _CREDIT = Struct(_FRAME + "Q" + "QQQ")
 _CREDIT_SHAPE = _struct_at(0, 3, 0)
 _BATCH = Struct("<QQqQQQQQ")
 _BATCH_SHAPE = (_struct_at(0, 1, 4), _list_at(3, _POINTERS, 1))
-_PUBLISH_WORDS, _DELIVER_WORDS, _CONFIRM_WORDS = (
-    s.size // 8 - 1 for s in (_PUBLISH, _DELIVER, _CONFIRM)
+_REQUEST = Struct(_FRAME + "QQQ" + "QIBBxxQQIxxxxQQ")
+_REQUEST_SHAPE = (_struct_at(0, 0, 1), _list_at(0, _STRUCTS, 7), 1 << 2 | _struct_at(0, 5, 2))
+_REPLY = Struct(_FRAME + "QQQ" + "QBxxxIQQQQ")
+_REPLY_SHAPE = (_struct_at(0, 0, 1), _list_at(0, _STRUCTS, 6), 1 << 2 | _struct_at(0, 2, 4))
+_PUBLISH_WORDS, _DELIVER_WORDS, _CONFIRM_WORDS, _REQUEST_WORDS, _REPLY_WORDS = (
+    s.size // 8 - 1 for s in (_PUBLISH, _DELIVER, _CONFIRM, _REQUEST, _REPLY)
 )  # without the segment's own word
 
 _NAMES_MAX = 4096
@@ -160,6 +168,40 @@ def _write_credit(e: Envelope, body: Credit) -> list[bytes]:
     ]  # fmt: skip
 
 
+def _write_request(e: Envelope, body: Request) -> list[bytes] | None:
+    if len(body.rows) != 1:
+        return None
+    number, registration, service, remaining, kind, again, window, headers, length = body.rows[0]
+    if headers:
+        return None
+    words, pointer, raw = 0, 0, b""
+    if service:
+        words, size, raw = _text(service)
+        pointer = _list_at(1, _BYTES, size)
+    header = _REQUEST.pack(
+        (_REQUEST_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 29, *_REQUEST_SHAPE,
+        number, registration, kind, again, remaining, window, length, pointer, 0,
+    )  # fmt: skip
+    return [header + raw, body.payload]
+
+
+def _write_reply(e: Envelope, body: Reply) -> list[bytes] | None:
+    if len(body.rows) != 1:
+        return None
+    number, has_value, end, code, detail, message, instance, length = body.rows[0]
+    if code or detail or message:
+        return None
+    words, pointer, raw = 0, 0, b""
+    if instance:
+        words, size, raw = _text(instance)
+        pointer = _list_at(0, _BYTES, size)
+    header = _REPLY.pack(
+        (_REPLY_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 30, *_REPLY_SHAPE,
+        number, has_value | end << 1, length, 0, 0, 0, pointer,
+    )  # fmt: skip
+    return [header + raw, body.payload]
+
+
 _WRITERS: dict[Any, Callable[[Envelope, Any], list[bytes] | None]] = {
     Nothing: _write_empty,
     Ping: _write_empty,
@@ -167,6 +209,8 @@ _WRITERS: dict[Any, Callable[[Envelope, Any], list[bytes] | None]] = {
     Deliver: _write_deliver,
     Confirm: _write_confirm,
     Credit: _write_credit,
+    Request: _write_request,
+    Reply: _write_reply,
 }
 
 
@@ -262,6 +306,56 @@ def _read_credit(header: bytes, payload: bytes | None) -> Body | None:
     return Credit(subscription, size, records)
 
 
+def _read_request(header: bytes, payload: bytes | None) -> Body | None:
+    if len(header) < _REQUEST.size or payload is None:
+        return None
+    (
+        _, _, _, _, _, _, struct, rows, row,
+        number, registration, kind, again, remaining, window, length, pointer, headers,
+    ) = _REQUEST.unpack_from(header)  # fmt: skip
+    if (struct, rows, row) != _REQUEST_SHAPE or kind > 2 or again > 1 or headers:
+        return None
+    service, words = "", 0
+    if pointer:
+        found = _name(header, _REQUEST.size, pointer, 1)
+        if found is None:
+            return None
+        service, words = found
+    if len(header) != _REQUEST.size + 8 * words or length != len(payload):
+        return None
+    if length > limits.VALUE_BYTES_MAX or len(service) > limits.PEER_NAME_MAX:
+        return None
+    read = RequestRow(
+        number, registration, service, remaining, kind, again == 1, window, b"", length
+    )  # fmt: skip
+    return Request((read,), payload)
+
+
+def _read_reply(header: bytes, payload: bytes | None) -> Body | None:
+    if len(header) < _REPLY.size or payload is None:
+        return None
+    (
+        _, _, _, _, _, _, struct, rows, row,
+        number, flags, length, code, detail, message, pointer,
+    ) = _REPLY.unpack_from(header)  # fmt: skip
+    if (struct, rows, row) != _REPLY_SHAPE or flags > 3 or code or detail or message:
+        return None
+    instance, words = "", 0
+    if pointer:
+        found = _name(header, _REPLY.size, pointer, 0)
+        if found is None:
+            return None
+        instance, words = found
+    if len(header) != _REPLY.size + 8 * words or length != len(payload):
+        return None
+    if length > limits.VALUE_BYTES_MAX or len(instance) > limits.PEER_NAME_MAX:
+        return None
+    if length and not flags & 1:
+        return None
+    read = ReplyRow(number, bool(flags & 1), flags > 1, "", "", "", instance, length)
+    return Reply((read,), payload)
+
+
 _READERS: dict[int, Callable[[bytes, bytes | None], Body | None]] = {
     0: _read_nothing,
     4: _read_ping,
@@ -269,6 +363,8 @@ _READERS: dict[int, Callable[[bytes, bytes | None], Body | None]] = {
     7: _read_confirm,
     11: _read_credit,
     12: _read_deliver,
+    29: _read_request,
+    30: _read_reply,
 }
 
 

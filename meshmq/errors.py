@@ -42,6 +42,9 @@ retry with the same producer and sequence is safe, a retry as a new record may d
         ├── StaleDelivery        the record is no longer this member's to settle
         ├── JobNotFound          no such job, or it is done or under way
         ├── TransactionFailed    nothing of the transaction was done
+        ├── NoResponders         nobody serves this service
+        ├── ServiceError         the service answered with an error of its own
+        ├── InstanceLost         who had the request went away before it had answered
         └── CommandFailed        the node could not carry out an admin command
 """
 
@@ -217,6 +220,32 @@ class JobNotFound(OperationError):
 
 class TransactionFailed(OperationError):
     code = "transaction-failed"
+
+
+class NoResponders(OperationError):
+    """Nobody serves it now: neither anybody was asked nor will be."""
+
+    code = "no-responders"
+
+
+class ServiceError(OperationError):
+    """A service's own answer: no.
+
+    A handler raises it to answer with a code and a text of its own; any other exception of a
+    handler becomes one with the code ``"handler-failed"``. ``code`` is the service's.
+    """
+
+    code = "service-error"
+    outcome = UNKNOWN
+
+    def __init__(self, text: str, code: str = "service-error") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class InstanceLost(OperationError):
+    code = "instance-lost"
+    outcome = UNKNOWN
 
 
 class CommandFailed(OperationError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 2
+PROTOCOL_MINOR = 3
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
 SENT, SYNCED = 0, 1
@@ -351,15 +351,120 @@ class Transacted:
     topic_keys: tuple[int, ...] = ()
 
 
+ONE, EACH, STREAM = range(3)
+"""What a request wants: one reply; one of each instance there is; a stream of replies of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Register an instance of a service that takes ``concurrency`` requests at a time."""
+
+    registration: int
+    service: str
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The answer to Serve, or with ``ended`` to Unserve: no request comes behind it."""
+
+    registration: int
+    code: str = ""
+    message: str = ""
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unserve:
+    registration: int
+
+
+class RequestRow(NamedTuple):
+    """One request; ``length`` bytes of the frame's payload are its value.
+
+    Attributes:
+        id: the sender's number for it; replies carry it.
+        registration: towards an instance: which of its registrations it is for.
+        service: towards a node.
+        remaining_ns: until its deadline, from when the frame was sent.
+        kind: ONE, EACH or STREAM.
+        idempotent: it may be handed to another instance where one was lost.
+        window: bytes of a stream that may come before the next Grant.
+        headers: encoded, or empty.
+    """
+
+    id: int
+    registration: int
+    service: str
+    remaining_ns: int
+    kind: int
+    idempotent: bool
+    window: int
+    headers: bytes
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    rows: tuple[RequestRow, ...]
+    payload: bytes
+
+
+class ReplyRow(NamedTuple):
+    """One answer to a request; ``length`` bytes of the frame's payload are its value.
+
+    Attributes:
+        id: as in the request.
+        end: nothing more comes for it.
+        code: empty, or an error's; ``detail`` then is the code that a service chose itself.
+        instance: the name of who answered.
+    """
+
+    id: int
+    has_value: bool
+    end: bool
+    code: str = ""
+    detail: str = ""
+    message: str = ""
+    instance: str = ""
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    rows: tuple[ReplyRow, ...]
+    payload: bytes
+
+
+RETURNED = "returned"
+"""Code of a reply: the instance has not begun the request and will not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Nobody waits for these requests any more."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """More bytes of a stream may come."""
+
+    id: int
+    bytes: int
+
+
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
+    | Serve | Served | Unserve | Request | Reply | Cancel | Grant
 )  # fmt: skip
 
 
-WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact)
-"""Bodies whose batches' bytes travel in a part of their own."""
+WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply)
+"""Bodies whose batches' or values' bytes travel in a part of their own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ DAY = 24 * 3600 * SECOND
 TOPIC_BYTES_MAX = 255  # fits one length byte in gateways; NATS and MQTT users stay far below
 TOPIC_TOKENS_MAX = 16
 MESH_BYTES_MAX = 64
+PEER_NAME_MAX = 255  # characters, for people
 
 # --- records and batches -------------------------------------------------------------------
 VALUE_BYTES_MAX = 1 * MIB  # NATS has the same default; larger messages get their own feature
@@ -114,6 +115,23 @@ TRANSACTION_RECORDS_MAX = 1024
 TRANSACTIONS_REMEMBERED_MAX = 10_000  # programs whose last transaction is known
 TRANSACTION_OFFSETS_REMEMBERED_MAX = 262_144  # of all of those together, 40 bytes each
 TRIM_RECORDS_MIN = 10_000  # what is done of a queue is given back in steps of this
+
+# --- services ------------------------------------------------------------------------------
+SERVICES_PER_SESSION_MAX = 256
+CONCURRENCY_MAX = 1024  # requests an instance may have at a time
+INSTANCE_BYTES_MAX = 16 * MIB  # of them together, or one larger one
+REQUESTS_PER_SESSION_MAX = 16_384  # of one program without their last reply
+REQUESTS_BYTES_MAX = 64 * MIB  # of all that wait at a node for an instance; then they get Busy
+REPLY_BACKLOG_BYTES = 16 * MIB  # unacknowledged by a requester; then its replies wait ...
+REPLY_BACKLOGS_BYTES_MAX = (
+    64 * MIB
+)  # ... up to this at a node, for all; the rest is dropped and told
+REQUEST_ATTEMPTS_MAX = 3  # instances that an idempotent request may lose
+REQUEST_TIMEOUT_NS_MAX = DAY
+STREAM_WINDOW_BYTES = 1 * MIB  # of a streamed reply on its way; a largest value always fits
+STREAM_WINDOW_BYTES_MAX = 64 * MIB
+SERVICE_TEXT_MAX = 4096  # characters of an error's text
+LATENCY_SPAN_NS = 60 * SECOND  # percentiles are of this minute and the one before
 
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again

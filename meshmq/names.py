@@ -128,6 +128,11 @@ def check_group(name: str, kind: str = "group") -> str:
     return name
 
 
+def check_service(name: str) -> str:
+    """Return ``name`` if it can name a service; raise InvalidName if not."""
+    return check_topic(name)
+
+
 def dead_letters_of(group: str) -> str:
     """Topic that holds the dead letters of a group or queue."""
     return f"$dlq.{group}"

@@ -34,6 +34,13 @@ struct Frame {
     leave       @26 :Leave;
     transact    @27 :Transact;
     transacted  @28 :Transacted;
+    serve       @29 :Serve;
+    served      @30 :Served;
+    unserve     @31 :Unserve;
+    request     @32 :Request;
+    reply       @33 :Reply;
+    cancel      @34 :Cancel;
+    grant       @35 :Grant;
   }
 }
 
@@ -256,4 +263,61 @@ struct Transacted {
   message @2 :Text;
   offsets @3 :List(UInt64);   # base offset of each batch
   topicKeys @4 :List(UInt64); # of each batch's topic, as in HandOutRow
+}
+
+struct Serve {
+  registration @0 :UInt32;    # the client's number for it
+  service      @1 :Text;
+  concurrency  @2 :UInt32;    # requests it may have at a time
+}
+
+struct Served {
+  registration @0 :UInt32;
+  code         @1 :Text;      # empty: requests may come
+  message      @2 :Text;
+  ended        @3 :Bool;      # the answer to unserve: nothing more comes
+}
+
+struct Unserve {
+  registration @0 :UInt32;
+}
+
+struct Request {
+  rows @0 :List(RequestRow);
+}
+
+struct RequestRow {
+  id           @0 :UInt64;    # the sender's number for it, answered by replies
+  registration @1 :UInt32;    # towards an instance: which of its registrations
+  service      @2 :Text;      # towards a node
+  remaining    @3 :UInt64;    # ns until its deadline
+  kind         @4 :UInt8;     # 0 one reply, 1 one of each instance, 2 a stream of replies
+  idempotent   @5 :Bool;      # may be handed to another instance where one was lost
+  window       @6 :UInt64;    # bytes of a stream that may come before the next grant
+  headers      @7 :Data;
+  length       @8 :UInt32;    # bytes of the value in the payload
+}
+
+struct Reply {
+  rows @0 :List(ReplyRow);
+}
+
+struct ReplyRow {
+  id       @0 :UInt64;        # as in the request
+  hasValue @1 :Bool;
+  end      @2 :Bool;          # nothing more comes
+  code     @3 :Text;          # empty: done; else an error's code
+  detail   @4 :Text;          # of a service's own error: its code
+  message  @5 :Text;
+  instance @6 :Text;          # who answered, for people
+  length   @7 :UInt32;
+}
+
+struct Cancel {
+  ids @0 :List(UInt64);       # requests nobody waits for any more
+}
+
+struct Grant {
+  id    @0 :UInt64;           # of a request for a stream
+  bytes @1 :UInt64;           # more of it
 }

@@ -27,6 +27,7 @@ class Settings:
         records: records stored for replay and memory.
         url: a running node to use; "" starts one per run.
         directory: where nodes keep their data; None is the system's temporary folder.
+        outstanding: requests that are under way at a time.
     """
 
     size: int = 100
@@ -35,6 +36,7 @@ class Settings:
     records: int = 5_000_000
     url: str = ""
     directory: Path | None = None
+    outstanding: int = 1
 
 
 @dataclass(frozen=True, slots=True)

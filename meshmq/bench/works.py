@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import meshmq
-from meshmq.bench import queue_works
+from meshmq.bench import queue_works, request_works
 from meshmq.bench.job import cpu_seconds, rss_mib
 from meshmq.bench.procs import BenchError
 from meshmq.bench.queue_works import QUEUE_WORKERS
@@ -311,5 +311,15 @@ WORKS: dict[str, Work] = {
         queue_works.schedule,
         "scheduled jobs: how late they come",
         {"p50": "us", "p99": "us", "max": "us", "early": "jobs"},
+    ),
+    "request": Work(
+        request_works.request,
+        "requests to a service that echoes, --outstanding at a time, a thread each",
+        {"p50": "us", "p99": "us", "rate": "requests/s"},
+    ),
+    "request-aio": Work(
+        request_works.request_aio,
+        "the same from asyncio, a task each, to an asyncio service",
+        {"p50": "us", "p99": "us", "rate": "requests/s"},
     ),
 }

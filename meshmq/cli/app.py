@@ -16,6 +16,9 @@ from meshmq.cli import (
     node,
     pub,
     queue,
+    request,
+    serve,
+    services,
     status,
     sub,
     topic,
@@ -34,6 +37,9 @@ app.command("node")(node.node)
 app.command("pub")(pub.pub)
 app.command("sub")(sub.sub)
 app.command("consume")(consume.consume)
+app.command("request")(request.request)
+app.command("serve")(serve.serve)
+app.command("services")(services.services)
 app.add_typer(queue.app, name="queue")
 app.add_typer(group.app, name="group")
 app.add_typer(dlq.app, name="dlq")

@@ -61,7 +61,8 @@ def _works_help() -> str:
         "durable-publish, durable-publish-many, durable-publish-aio, durable-e2e, "
         "topics-publish, topics-replay, transient-publish, transient-publish-many, replay, "
         "replay-aio, fanout, latency, confirm-latency, steady, idle, memory, queue, queue-any, "
-        "queue-key, queue-backlog, queue-groups, queue-killed, queue-schedule; "
+        "queue-key, queue-backlog, queue-groups, queue-killed, queue-schedule, request, "
+        "request-aio; "
         "may be given more than once; all if left out"
     )
 
@@ -71,9 +72,14 @@ def bench(
     works: Annotated[list[str] | None, typer.Argument(metavar="WORK", help="As --work.")] = None,
     work: Annotated[list[str] | None, typer.Option("--work", help=_works_help())] = None,
     size: Annotated[int, typer.Option(help="Value size in bytes, 16 to 1,048,576.")] = 100,
-    seconds: Annotated[float, typer.Option(help="How long each run publishes, 0.1 to 60.")] = 3.0,
-    count: Annotated[int, typer.Option(help="Records a run publishes instead of --seconds.")] = 0,
+    seconds: Annotated[float, typer.Option(help="How long each run goes on, 0.1 to 60.")] = 3.0,
+    count: Annotated[
+        int, typer.Option(help="Records, requests of a run instead of --seconds.")
+    ] = 0,
     records: Annotated[int, typer.Option(help="Records stored by replay and memory.")] = 5_000_000,
+    outstanding: Annotated[
+        int, typer.Option(help="Requests under way at a time in request works, 1 to 1,024.")
+    ] = 1,
     repeat: Annotated[int, typer.Option(help="Runs of each work, 1 to 20.")] = 3,
     url: Annotated[str, typer.Option(help="Use this node instead of starting one.")] = "",
     directory: Annotated[
@@ -100,9 +106,11 @@ def bench(
         raise _fail(f"--size must be {SIZE_MIN} to {limits.VALUE_BYTES_MAX}", 2)
     if not (0.1 <= seconds <= 60 and 1 <= repeat <= 20 and count >= 0 and records >= 1):
         raise _fail("--seconds is 0.1 to 60, --repeat 1 to 20, counts are not negative", 2)
+    if not 1 <= outstanding <= limits.CONCURRENCY_MAX:
+        raise _fail(f"--outstanding must be 1 to {limits.CONCURRENCY_MAX}", 2)
     if directory is not None and not directory.is_dir():
         raise _fail(f"--dir {directory} is not a folder", 2)
-    settings = Settings(size, seconds, count, records, url, directory)
+    settings = Settings(size, seconds, count, records, url, directory, outstanding)
     console, results, failed = Console(), dict[str, list[dict[str, float]]](), False
     table = _table(size)
     with ended_by_signals(), console.status("") as status:

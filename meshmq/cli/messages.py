@@ -23,7 +23,7 @@ def renderer(output: Format, json: bool, of_message: Any = None) -> Callable[[An
     """What makes a message's line. ``of_message`` gives its JSON object, else it is plain."""
     if json:
         describe = of_message or message_object
-        return lambda message: _json_line(describe(message))
+        return lambda message: json_line(describe(message))
     if output is Format.raw:
         return _raw_line
     return _job_line if of_message is job_object else _text_line
@@ -83,7 +83,8 @@ def _raw_line(message: Message) -> bytes:
     return bytes(message.value) + b"\n"
 
 
-def _json_line(item: dict[str, Any]) -> bytes:
+def json_line(item: dict[str, Any]) -> bytes:
+    """An object as bytes for stdout."""
     import json
 
     return json.dumps(item, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"

@@ -13,7 +13,14 @@ import typer
 
 from meshmq.cli.output import emit, note
 from meshmq.errors import InvalidArgument, InvalidName, MeshError
-from meshmq.names import check_group, check_mesh, check_pattern, check_topic, is_literal
+from meshmq.names import (
+    check_group,
+    check_mesh,
+    check_pattern,
+    check_service,
+    check_topic,
+    is_literal,
+)
 
 if TYPE_CHECKING:
     from meshmq import Mesh
@@ -49,8 +56,14 @@ class Target:
 
 
 @contextmanager
-def connected(target: Target, *, on_state: Callable[[Any], None] | None = None) -> Iterator[Mesh]:
-    """A connection for one command: drained at the end, dropped at once after an error.
+def connected(
+    target: Target,
+    *,
+    on_state: Callable[[Any], None] | None = None,
+    name: str | None = None,
+) -> Iterator[Mesh]:
+    """A connection for one command: drained at the end, dropped at once after an error. Listings
+    show it by its ``name``.
 
     With ``--json`` an error is also an object on stdout (error, message, outcome).
     """
@@ -63,6 +76,7 @@ def connected(target: Target, *, on_state: Callable[[Any], None] | None = None) 
             timeout=target.timeout,
             insecure=target.insecure,
             on_state=on_state,
+            name=name,
         )
         try:
             yield mesh
@@ -118,6 +132,11 @@ def group_argument(text: str) -> str:
 def queue_argument(text: str) -> str:
     """A queue's name from the command line, or wrong usage."""
     return as_usage(lambda name: check_group(name, "queue"), text, "QUEUE")
+
+
+def service_argument(text: str) -> str:
+    """A service's name from the command line, or wrong usage."""
+    return as_usage(check_service, text, "SERVICE")
 
 
 def parse_place(text: str, pattern: str, hint: str, more: str = "") -> str | int | datetime:

@@ -2,144 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from meshmq.cli.output import emit, json_bytes, note, plural
+from meshmq.cli.processes import Ended, Running, reason_of, why_of
 from meshmq.cli.stopping import Stopping
 from meshmq.cli.taking import FETCH_WAIT_S, tell_stale
 from meshmq.errors import MeshError
 
 if TYPE_CHECKING:
     from meshmq import Consumer, Job
-
-KILL_GRACE_S = 5.0  # from SIGTERM to SIGKILL, for a command that took too long or is to end
-READ_BYTES = 64 * 1024
-READS_AFTER_END = 64
-REASON_BYTES = 500  # a dead letter keeps 512 characters, and the end of stderr is what counts
-
-
-class Ended(NamedTuple):
-    """How a command ended.
-
-    Attributes:
-        code: its exit code; minus the number of the signal that ended it.
-        stderr: the end of what it wrote there.
-        is_late: it was ended because it took too long.
-    """
-
-    code: int
-    stderr: bytes
-    is_late: bool
-
-
-class Running:
-    """One command that runs, in a process group of its own: a Ctrl-C is for us, not for it."""
-
-    def __init__(self, command: str, value: bytes, more: dict[bytes, bytes], stdout: int) -> None:
-        given = os.memfd_create("job")  # no pipe: nobody has to feed it, any size fits
-        try:
-            os.write(given, value)
-            os.lseek(given, 0, os.SEEK_SET)
-            self._process = subprocess.Popen(
-                ["/bin/sh", "-c", command], stdin=given, stdout=stdout, stderr=subprocess.PIPE,
-                env={**os.environb, **more}, process_group=0,
-            )  # fmt: skip
-        finally:
-            os.close(given)
-        self._late = False
-
-    def end(self, number: int = signal.SIGTERM) -> None:
-        """Tell it and what it has started to end."""
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
-
-    def wait(self, limit: float | None, every: float, alive: Callable[[], None]) -> Ended:
-        """Wait for its end; ``alive`` is called every so many seconds. What it writes to stderr
-        appears on ours."""
-        assert self._process.stderr is not None
-        began = time.monotonic()
-        deadline = None if limit is None else began + limit
-        beat, tail, reads_left = began + every, b"", READS_AFTER_END
-        with self._process, _opened_pid(self._process.pid) as pid:
-            pipe = self._process.stderr.fileno()
-            poll = select.poll()
-            poll.register(pid, select.POLLIN)
-            poll.register(pipe, select.POLLIN)
-            while True:
-                now = time.monotonic()
-                if now >= beat:
-                    alive()
-                    beat = now + every
-                if deadline is not None and now >= deadline:
-                    self.end(signal.SIGKILL if self._late else signal.SIGTERM)
-                    self._late, deadline = True, now + KILL_GRACE_S
-                until = beat if deadline is None else min(beat, deadline)
-                found = [fd for fd, _ in poll.poll(max(0.0, until - now) * 1000 + 1)]
-                if pipe in found:
-                    data = os.read(pipe, READ_BYTES)
-                    if not data:
-                        poll.unregister(pipe)
-                    tail = _seen(tail, data)
-                if pid in found:
-                    # What it wrote last; what it has left running may write on for ever.
-                    reads_left -= 1
-                    if pipe not in found or not reads_left:
-                        return Ended(self._process.wait(), tail, self._late)
-
-
-class _opened_pid:
-    """A file descriptor that is readable once the process has ended."""
-
-    def __init__(self, pid: int) -> None:
-        self._fd = os.pidfd_open(pid)
-
-    def __enter__(self) -> int:
-        return self._fd
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._fd)
-
-
-def _seen(tail: bytes, data: bytes) -> bytes:
-    """Pass on what a command wrote, keep the end."""
-    if data:
-        sys.stderr.buffer.write(data)
-        sys.stderr.buffer.flush()
-    return (tail + data)[-2 * REASON_BYTES :]
-
-
-def why_of(ended: Ended) -> str:
-    """Why a command failed, in a few words."""
-    if ended.is_late:
-        return "took too long"
-    return f"ended by {_signal_name(-ended.code)}" if ended.code < 0 else f"exit code {ended.code}"
-
-
-def reason_of(ended: Ended) -> str:
-    """Why a command failed, in at most what a nack carries: the end of its stderr counts."""
-    why = why_of(ended)
-    text = ended.stderr.decode("utf-8", "replace").strip()
-    if not text:
-        return why
-    room = REASON_BYTES - len(why) - 2
-    return f"{why}: {text.encode()[-room:].decode('utf-8', 'ignore')}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class Runner:
@@ -300,9 +176,10 @@ class Runner:
             running.end(number)
 
 
-def _extend(job: Job, seconds: float) -> None:
+def _extend(job: Job, seconds: float) -> bool:
     """Keep a job while its command runs; that the node is away is no reason to stop it."""
     try:
         job.extend(seconds)
     except MeshError:
         pass
+    return True

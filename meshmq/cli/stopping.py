@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,14 @@ class Stopping:
         self.signal_name = ""
         self._again = again
         self._before: dict[int, Any] = {}
+        self._news: SimpleQueue[None] = SimpleQueue()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the next signal, so long at most."""
+        try:
+            self._news.get(timeout=seconds)
+        except Empty:
+            pass
 
     @property
     def is_asked(self) -> bool:
@@ -43,6 +52,7 @@ class Stopping:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._news.put(None)
         if not self.signal_name:
             self.signal_name = signal.Signals(number).name
         elif self._again is not None:

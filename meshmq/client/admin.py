@@ -1,4 +1,4 @@
-"""Topics and status of the node a client is connected to."""
+"""Topics, services and status of the node a client is connected to."""
 
 from __future__ import annotations
 
@@ -87,6 +87,11 @@ def ask_create(
     return ask("topic.create", pattern=check_pattern(pattern), durability=durability, **kept)
 
 
+def ask_services(pattern: str) -> Ask:
+    """``services.list``."""
+    return ask("service.list", "services", pattern=check_pattern(pattern))
+
+
 class Topics:
     """``mesh.admin.topics``."""
 
@@ -149,6 +154,28 @@ class Topics:
         return deleted
 
 
+class ServiceList:
+    """``mesh.admin.services``."""
+
+    def __init__(self, connection: Channel, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+
+    def list(self, pattern: str = ">") -> builtins.list[dict[str, Any]]:
+        """Services that match and have instances or requests at the node, by name.
+
+        Of each: ``service``, ``requests`` so far, ``waiting`` (for an instance with room),
+        ``expired`` (at their deadline), and its ``instances``: ``client`` (the program's name),
+        ``state`` (``"serving"`` or ``"draining"``), ``concurrency``, ``in_flight``, ``served``,
+        ``failed``, and how long requests took, ``p50_us`` and ``p99_us`` (None: none lately).
+        """
+        asked = ask_services(pattern)
+        found: builtins.list[dict[str, Any]] = asked.read(
+            self._connection.command(asked.verb, asked.arguments, self._timeout)
+        )
+        return found
+
+
 class Admin:
     """``mesh.admin``."""
 
@@ -159,6 +186,7 @@ class Admin:
         self.groups = Groups(connection, timeout)
         self.queues = Queues(connection, timeout)
         self.dlq = DeadLetters(connection, timeout)
+        self.services = ServiceList(connection, timeout)
 
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""

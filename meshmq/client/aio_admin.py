@@ -1,4 +1,5 @@
-"""Groups, queues and dead letters for the asyncio client: as in ``admin_groups``, awaited."""
+"""Groups, queues, dead letters and services for the asyncio client: as in ``admin_groups`` and
+``admin``, awaited."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from meshmq.client.admin import Ask, ask
+from meshmq.client.admin import Ask, ask, ask_services
 from meshmq.client.admin_groups import ask_group, ask_set, only_kind, those_of
 from meshmq.client.dead_letters import (
     RANGES_SHOWN_MAX,
@@ -232,3 +233,12 @@ class DeadLetters(_Asking):
         for portion in portions(ranges_of(wanted), None):
             purged += int(await self._run(ask_group("dlq.purge", group, "purged", ranges=portion)))
         return purged
+
+
+class ServiceList(_Asking):
+    """``mesh.admin.services``."""
+
+    async def list(self, pattern: str = ">") -> builtins.list[dict[str, Any]]:
+        """Services that match, by name: see ``list`` of the synchronous client."""
+        found: builtins.list[dict[str, Any]] = await self._run(ask_services(pattern))
+        return found

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from meshmq import limits
 from meshmq.client.admin import Ask
 from meshmq.client.aio_consumer import Consumer, Job, Worker
+from meshmq.client.aio_services import Instance
 from meshmq.client.bell import Bell
 from meshmq.client.channel import Answer
 from meshmq.client.connection import Connection
@@ -125,7 +126,7 @@ class Work:
     def _begin_work(self) -> None:
         self._queues = self._publisher.queues
         self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
-        self._workers: list[Worker] = []
+        self._workers: list[Worker | Instance] = []
         self._transacting = asyncio.Lock()
         self._transaction: Answer | None = None
 
@@ -321,7 +322,9 @@ class Work:
         As ``meshmq.Mesh.run``; cancelled, it stops them too.
         """
         if not self._workers:
-            raise InvalidArgument("there is nothing to run: make a worker with @mesh.worker(...)")
+            raise InvalidArgument(
+                "there is nothing to run: make a worker with @mesh.worker(...) or serve"
+            )
         self._bell.check_loop()
         loop = asyncio.get_running_loop()
         signalled = asyncio.Event()

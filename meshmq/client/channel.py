@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from meshmq import codec
@@ -21,12 +22,16 @@ from meshmq.client.values import deadline_of
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import (
     Arrived,
+    CallsAnswered,
     ClientEffect,
     CloseLink,
     CommandAnswered,
     ConsumerAnswered,
     HandedOut,
+    RequestsCame,
+    RequestsStopped,
     Send,
+    ServiceAnswered,
     SettlesAnswered,
     StateChanged,
     SubscriptionAnswered,
@@ -35,6 +40,8 @@ from meshmq.core.effects import (
 from meshmq.core.events import ClientEvent
 from meshmq.core.held import Held
 from meshmq.core.lanes import FAILED, WAITING, Batch
+from meshmq.core.requester import Call
+from meshmq.core.responder import Registration
 from meshmq.errors import DeadlineExceeded, MeshError, from_code
 from meshmq.frames import Consume, Envelope, PublishBatch
 from meshmq.shell import clock
@@ -82,8 +89,8 @@ class Listener(Protocol):
     """Who is told what a turn brought about, instead of a thread that waits for it."""
 
     def note(self, what: object) -> None:
-        """An Answer, a Batch, a hand-out, the number of a subscription or consumer, or the Channel
-        has news; under the lock."""
+        """An Answer, a Batch, a hand-out, a Call, a Registration, the number of a subscription or
+        consumer, or the Channel has news; under the lock."""
 
     def tell(self) -> None:
         """A turn is over, from whatever thread."""
@@ -196,6 +203,18 @@ class Channel(ABC):
                         for held in closed:
                             self.listener.note(held)
                         self.listener.note(number)
+                case CallsAnswered(calls):
+                    for call in calls:
+                        self._note(call)
+                case RequestsCame(registrations):
+                    for registration in registrations:
+                        self._note(registration)
+                case RequestsStopped(requests):
+                    for request in requests:
+                        self.tell(request.registration.owner.on_stopped, request)
+                case ServiceAnswered(registration, code, message):
+                    self._on_answer(registration.id, None, code, message)
+                    self._note(registration)
                 case TransactionAnswered(number, code, message, offsets, keys):
                     transaction = self._transactions.pop(number, None)
                     if transaction is not None:
@@ -228,7 +247,7 @@ class Channel(ABC):
         self._note(self)
         told = self._on_state
         if told is not None:
-            self.tell(lambda: told(state, reason))
+            self.tell(told, state, reason)
 
     def _die(self, error: MeshError) -> None:
         if self.dead is None:
@@ -244,6 +263,7 @@ class Channel(ABC):
         self._ended.clear()
         if not self.publisher.is_idle:
             self.publisher.fail_all(self.dead)
+        self.client.requester.fail_all(self.dead)
         self._note(self)
 
     def _settle(self) -> None:
@@ -258,9 +278,9 @@ class Channel(ABC):
 
     # -- telling: outside the lock -------------------------------------------------------------
 
-    def tell(self, callback: Callable[[], None]) -> None:
+    def tell(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Call the program back once the lock is free; callbacks come one at a time, in order."""
-        self._callbacks.append(callback)
+        self._callbacks.append(partial(callback, *arguments))
 
     @staticmethod
     def _call_back(callback: Callable[[], None]) -> None:
@@ -382,6 +402,51 @@ class Channel(ABC):
         self.check()
         self.run(work)
         return answer
+
+    def now_ns(self) -> int:
+        """The time that deadlines of calls are of."""
+        return clock.now_ns()
+
+    def call(self, call: Call) -> None:
+        """Send a request; ``cancel`` it if nobody waits for it any more."""
+        self.check()
+        self.client.requester.add(call)
+        if self.client.is_connected:
+            self.urge()
+        else:
+            self.run(lambda now_ns: None)  # its deadline may be the next thing to happen
+
+    def cancel(self, call: Call) -> None:
+        """Nobody waits for a call any more, if it is not over."""
+        if not call.is_over:
+            self.client.requester.cancel(call)
+            self.urge()
+
+    def open_service(
+        self, service: str, concurrency: int, owner: Any, ended: Callable[[MeshError], None]
+    ) -> Answer:
+        """Serve; ``owner`` gets a ``registration`` at once, the answer once the node knows."""
+        answer = Answer()
+
+        def work(now_ns: int) -> None:
+            owner.registration = self.client.serve(service, concurrency, owner, now_ns)
+            number = answer.number = owner.registration.id
+            self._answers[number] = answer
+            self._ended[number] = ended
+
+        answer.undo = lambda now_ns: self._unserve(owner.registration, now_ns)
+        self.check()
+        self.run(work)
+        return answer
+
+    def unserve(self, registration: Registration) -> None:
+        """Take no more requests; ``registration.is_ended`` once none comes."""
+        self.run(lambda now: self._unserve(registration, now))
+
+    def _unserve(self, registration: Registration, now_ns: int) -> None:
+        self._answers.pop(registration.id, None)
+        self._ended.pop(registration.id, None)
+        self.client.unserve(registration, now_ns)
 
     @property
     def is_greeted(self) -> bool:

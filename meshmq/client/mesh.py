@@ -17,6 +17,7 @@ from meshmq.client.channel import Channel
 from meshmq.client.connection import Connection
 from meshmq.client.opening import OnlySync
 from meshmq.client.receipt import Receipt, Receipts
+from meshmq.client.services import Services
 from meshmq.client.subscription import Subscription, Wish
 from meshmq.client.values import (
     check_column,
@@ -144,6 +145,10 @@ def check_options(
             raise InvalidArgument(f"{what} is a text or None, not {text!r}")
         if text is not None and not is_text(text):
             raise InvalidArgument(f"{what} is no text that can be sent: {text!r}")
+    if name is not None and len(str(name)) > limits.PEER_NAME_MAX:
+        raise InvalidArgument(
+            f"name has at most {limits.PEER_NAME_MAX} characters, not {len(str(name))}"
+        )
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
         raise InvalidArgument(f"timeout is a number of seconds, not {timeout!r}")
     if on_full not in ("block", "fail"):
@@ -168,7 +173,7 @@ def check_greeted(connection: Connection) -> None:
         raise connection.dead
 
 
-class Mesh(OnlySync, Work):
+class Mesh(OnlySync, Work, Services):
     """A connection to the mesh. Safe to use from several threads."""
 
     _promise = Receipt

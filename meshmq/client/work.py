@@ -19,6 +19,7 @@ from meshmq.client.group_settings import group_of, queue_of, settings_of, to_con
 from meshmq.client.job import Job
 from meshmq.client.job_options import JobWish, due_of, wish_of
 from meshmq.client.receipt import Receipt, Receipts
+from meshmq.client.services import Instance
 from meshmq.client.transaction import Transaction
 from meshmq.client.values import check_key, check_value
 from meshmq.client.worker import Awaited, Worker, check_worker, first_error
@@ -106,7 +107,7 @@ class Work:
     def _begin_work(self) -> None:
         self._queues = self._publisher.queues
         self._consumers: weakref.WeakSet[Consumer] = weakref.WeakSet()
-        self._workers: list[Worker] = []
+        self._workers: list[Worker | Instance] = []
         self._awaited: list[Awaited] = []
         self._transacting = threading.Lock()
         self._transaction: Answer | None = None  # the last one sent
@@ -373,7 +374,9 @@ class Work:
             InvalidArgument: there is no worker.
         """
         if not self._workers:
-            raise InvalidArgument("there is nothing to run: make a worker with @mesh.worker(...)")
+            raise InvalidArgument(
+                "there is nothing to run: make a worker with @mesh.worker(...) or serve"
+            )
         awaited = Awaited()
         self._awaited.append(awaited)
         try:

@@ -1,8 +1,8 @@
 """Workers of the synchronous client: threads that run a function for each job.
 
-The threads take turns at reading one consumer: one waits for the next job, the others wait for
-their turn. So a record is begun when a thread is free for it and not before, and everything that
-waits is in the consumer, where it is renewed, revoked and returned.
+The threads (see ``pool``) take turns at reading one consumer. So a record is begun when a thread
+is free for it and not before, and everything that waits is in the consumer, where it is renewed,
+revoked and returned.
 
 In order of keys a job whose key is at work is put aside, behind that key, and whoever is done with
 the key takes it from there: a key's jobs are never at work together nor out of turn.
@@ -10,9 +10,7 @@ the key takes it from there: a key's jobs are never at work together nor out of 
 
 from __future__ import annotations
 
-import functools
 import inspect
-import logging
 import queue
 import signal
 import threading
@@ -21,16 +19,15 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from meshmq.client.channel import Channel
 from meshmq.client.job import AnyJob, Job
-from meshmq.errors import InvalidArgument, MeshError
+from meshmq.client.pool import Pool, check_concurrency
+from meshmq.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from meshmq.client.consumer import Consumer
 
-logger = logging.getLogger("meshmq")
-
 AWAKE_SECONDS = 1.0
-CONCURRENCY_MAX = 1024
 
 J = TypeVar("J", bound=AnyJob)
 Key = tuple[str, bytes]
@@ -77,17 +74,6 @@ class Turns(Generic[J]):
         return None
 
 
-def check_concurrency(concurrency: object) -> int:
-    """Raise InvalidArgument for what is no number of threads or tasks."""
-    if (
-        isinstance(concurrency, bool)
-        or not isinstance(concurrency, int)
-        or not 1 <= concurrency <= CONCURRENCY_MAX
-    ):
-        raise InvalidArgument(f"concurrency is 1..{CONCURRENCY_MAX}, not {concurrency!r}")
-    return concurrency
-
-
 def check_worker(
     queue: object,
     concurrency: object,
@@ -108,7 +94,7 @@ def check_worker(
             )
 
 
-class Worker:
+class Worker(Pool[Job]):
     """A function that is run for each job; call it to run the function yourself.
 
     Attributes:
@@ -125,103 +111,21 @@ class Worker:
         concurrency: int,
         ended: Callable[[], None],
     ) -> None:
-        functools.update_wrapper(self, function)
-        self._function = function
+        super().__init__(function, f"a worker of {group!r}", group, concurrency, ended)
         self._join = join
-        self._ended = ended
         self.group = group
-        self.concurrency = concurrency
-        self.error: BaseException | None = None
-        self.running = 0
         self._consumer: Consumer | None = None
-        self._threads: list[threading.Thread] = []
-        self._left = 0  # threads that have not ended
-        self._stopping = False
-        self._reading = threading.Lock()
-        self._books = threading.Lock()
         self._turns: Turns[Job] = Turns()
         self._by_key = False
 
-    def __call__(self, job: Job) -> Any:
-        return self._function(job)
-
-    @property
-    def started(self) -> bool:
-        """Whether ``start`` was called."""
-        return self._consumer is not None
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it was started and works no more."""
-        return self.started and not self._left
-
-    def start(self) -> None:
-        """Join and begin; done by the decorator unless told otherwise. Once only.
-
-        Raises:
-            MeshError: the node did not let it in: see ``Mesh.consume``.
-        """
-        if self._consumer is not None:
-            return
+    def _open(self) -> Channel:
         consumer = self._consumer = self._join()
         self._by_key = consumer.order == "key"
-        name = f"meshmq-{self.group}"
-        self._threads = [
-            threading.Thread(target=self._run, name=f"{name}-{i + 1}", daemon=True)
-            for i in range(self.concurrency)
-        ]
-        self._left = len(self._threads)
-        for thread in self._threads:
-            thread.start()
+        return consumer._channel
 
-    def stop(self, timeout: float = 30.0) -> bool:
-        """Take nothing new, let what runs come to its end, return the rest to the node.
-
-        Args:
-            timeout: seconds to wait for what runs. What is not done then is handed to others,
-                and its own end counts for nothing.
-
-        Returns:
-            Whether everything that ran came to its end. Called by a job of its own it does not
-            wait, and returns False.
-        """
-        self.announce_stop()
-        consumer = self._consumer
-        if consumer is None:
-            return True
-        channel = consumer._channel
-        deadline = channel.deadline(timeout)
-        if threading.current_thread() in self._threads:
-            return False
-        for thread in self._threads:
-            thread.join(channel.left(deadline))
-        is_done = not self._left
-        consumer.close(max(1.0, channel.left(deadline) or 0.0))
-        return is_done
-
-    def announce_stop(self) -> None:
-        """Take nothing new; ``stop`` waits for what runs."""
-        self._stopping = True
+    def _close(self, timeout: float) -> None:
         if self._consumer is not None:
-            self._consumer.look()
-
-    # -- its threads ----------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            while (job := self._next()) is not None:
-                self._work(job)
-        except BaseException as error:
-            # The connection or the group is gone, or the function has called sys.exit().
-            self._fail(error)
-        finally:
-            with self._books:
-                self._left -= 1
-                is_last = not self._left
-            if is_last:
-                assert self._consumer is not None
-                self._consumer.close()
-                self._ended()
+            self._consumer.close(timeout)
 
     def _next(self) -> Job | None:
         """The next job that can begin, or None at the end."""
@@ -239,39 +143,19 @@ class Worker:
                         return job
         return None
 
-    def _work(self, first: Job) -> None:
-        job: Job | None = first
-        while job is not None:
-            with self._books:
-                self.running += 1
-            try:
-                with job.process():
-                    self._function(job)
-            finally:
+    def _do(self, item: Job) -> Job | None:
+        try:
+            with item.process():
+                self._function(item)
+        finally:
+            following = None
+            if self._by_key:
                 with self._books:
-                    self.running -= 1
-                    following = None
-                    if self._by_key:
-                        following = self._turns.end(job, not self._stopping)
-            job = following
-
-    def _fail(self, error: BaseException) -> None:
-        with self._books:
-            is_first = self.error is None and not (self._stopping and isinstance(error, MeshError))
-            if is_first:
-                self.error = error
-            self._stopping = True
-        if is_first:
-            logger.error(
-                "a worker of %r ended: %s: %s", self.group, type(error).__name__, error,
-                exc_info=None if isinstance(error, MeshError) else error,
-            )  # fmt: skip
-        assert self._consumer is not None
-        self._consumer.look()
+                    following = self._turns.end(item, not self._stopping)
+        return following
 
     def __repr__(self) -> str:
-        state = "stopped" if self.stopped else "running" if self.started else "not started"
-        return f"Worker({self.group!r}, concurrency={self.concurrency}, {state})"
+        return f"Worker({self.group!r}, concurrency={self.concurrency}, {self._state})"
 
 
 class Awaited:

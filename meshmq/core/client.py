@@ -22,12 +22,16 @@ from meshmq import limits
 from meshmq.core.consumer import Member
 from meshmq.core.effects import (
     Arrived,
+    CallsAnswered,
     ClientEffect,
     CloseLink,
     CommandAnswered,
     ConsumerAnswered,
     HandedOut,
+    RequestsCame,
+    RequestsStopped,
     Send,
+    ServiceAnswered,
     SettlesAnswered,
     StateChanged,
     SubscriptionAnswered,
@@ -43,6 +47,8 @@ from meshmq.core.events import (
 )
 from meshmq.core.held import Held, Told, say
 from meshmq.core.publisher import EncodeBatch, EncodeJobs, Publisher
+from meshmq.core.requester import Requester
+from meshmq.core.responder import Registration, Responder
 from meshmq.core.runs import runs_of
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
@@ -52,22 +58,28 @@ from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     Body,
+    Cancel,
     Command,
     Confirm,
     Consume,
     Consumed,
     Deliver,
+    Grant,
     HandOut,
     Hello,
     Leave,
     PublishBatch,
+    Reply,
+    Request,
     Result,
     Revoke,
+    Served,
     Settled,
     Subscribed,
     Transact,
     TransactAck,
     Transacted,
+    Unserve,
     Unsubscribe,
     Welcome,
     Window,
@@ -138,6 +150,8 @@ class Client:
         self._entropy = entropy
         self._guard = guard if guard is not None else nullcontext()
         self.publisher = Publisher(encode, self._guard, encode_jobs)
+        self.requester = Requester(self._guard)
+        self.responder = Responder(self._guard)
         self.subscribers: dict[int, Subscriber] = {}
         self.members: dict[int, Member] = {}
         self._ranks: tuple[Member, ...] = ()  # the same, for threads that only look
@@ -163,11 +177,16 @@ class Client:
         return self.state == "connected"
 
     @property
+    def has_link(self) -> bool:
+        """Whether there is a session, or one is being opened."""
+        return self._session is not None
+
+    @property
     def has_work(self) -> bool:
         """Whether ``pump`` would send something now."""
         if self.state != "connected":
             return False
-        if self.publisher.has_work:
+        if self.publisher.has_work or self.requester.has_work or self.responder.has_work:
             return True
         return any(member.has_work for member in self._ranks)
 
@@ -228,6 +247,27 @@ class Client:
             self._send(Leave(number), now_ns)
             self._effects.append(SettlesAnswered(number, member.leave()))
 
+    def serve(self, service: str, concurrency: int, owner: Any, now_ns: int) -> Registration:
+        """Serve requests; the answer is ServiceAnswered."""
+        self._last_id += 1
+        registration = Registration(self._last_id, service, concurrency, owner)
+        self.responder.registrations[registration.id] = registration
+        self._send(registration.serve(), now_ns)
+        return registration
+
+    def unserve(self, registration: Registration, now_ns: int) -> None:
+        """Take no more requests; those that are begun may still be answered, the others go to
+        other instances. Once the node knows,
+        ServiceAnswered tells that nothing more comes; at once where there is no session."""
+        if registration.is_ended or registration.is_leaving:
+            return
+        registration.is_leaving = True
+        self.responder.give_back(registration)
+        if self.state == "connected":
+            self._send(Unserve(registration.id), now_ns)
+        else:
+            self._on_served(Served(registration.id, ended=True))
+
     def transact(
         self,
         acks: Sequence[tuple[Held, int]],
@@ -264,6 +304,12 @@ class Client:
             for member in self.members.values():
                 for settle in member.take():
                     self._send(settle, now_ns)
+            if self.requester.has_work:
+                for asked in self.requester.take(now_ns):
+                    self._send(asked, now_ns)
+            if self.responder.has_work:
+                for answered in self.responder.take():
+                    self._send(answered, now_ns)
 
     # -- events -----------------------------------------------------------------------------
 
@@ -291,6 +337,8 @@ class Client:
                     self._session.tick(now_ns)
                 for member in self.members.values():
                     member.tick(now_ns)
+                self.requester.tick(now_ns)
+                self.responder.tick(now_ns)
         return self.take_effects(now_ns)
 
     def take_effects(self, now_ns: int) -> list[ClientEffect]:
@@ -300,14 +348,26 @@ class Client:
             self._flush_outbox()
             if session.state is SessionState.CLOSED and session is self._session:
                 self._lose(session.closed_reason, session.closed_code, now_ns)
+        if self.requester.ended:
+            self._effects.append(CallsAnswered(tuple(self.requester.take_news())))
+        if self.responder.came:
+            self._effects.append(RequestsCame(tuple(self.responder.take_came())))
+        if self.responder.stopped:
+            self._effects.append(RequestsStopped(tuple(self.responder.take_stopped())))
         effects, self._effects = self._effects, []
         return effects
 
     def next_deadline_ns(self) -> int | None:
         """When TimerFired is due, or None."""
+        calls = self.requester.next_deadline_ns()
         if self._session is None:
-            return None
+            return calls
         due = self._session.next_deadline_ns()
+        if calls is not None and calls < due:
+            due = calls
+        requests = self.responder.next_deadline_ns()
+        if requests is not None and requests < due:
+            due = requests
         for member in self._ranks:
             renew = member.next_deadline_ns()
             if renew is not None and renew < due:
@@ -358,6 +418,16 @@ class Client:
                     self._effects.append(CommandAnswered(number, code, message, result))
             case Transacted():
                 self._on_transacted(body, now_ns)
+            case Reply():
+                self.requester.on_reply(body)
+            case Request():
+                self.responder.on_request(body, now_ns)
+            case Cancel():
+                self.responder.on_cancel(body)
+            case Grant():
+                self.responder.on_grant(body)
+            case Served():
+                self._on_served(body)
             case _:
                 pass  # Refuse has closed the session; anything else is not for a client.
 
@@ -386,6 +456,20 @@ class Client:
             self._send(transaction.frame(), now_ns)
         for command in self._commands.values():
             self._send(command, now_ns)
+        for registration in self.responder.registrations.values():
+            self._send(registration.serve(), now_ns)
+
+    def _on_served(self, frame: Served) -> None:
+        registration = self.responder.registrations.get(frame.registration)
+        if registration is None:
+            return
+        registration.is_serving = not (frame.code or frame.ended)
+        if not registration.is_serving:
+            del self.responder.registrations[registration.id]
+            registration.is_ended = True
+            if frame.code:
+                registration.error = from_code(frame.code, frame.message)
+        self._effects.append(ServiceAnswered(registration, frame.code, frame.message))
 
     def _on_deliver(self, frame: Deliver, now_ns: int) -> None:
         sub = self.subscribers.get(frame.subscription)
@@ -502,6 +586,11 @@ class Client:
             sub.is_active = False
         for member in self.members.values():
             member.on_session_lost()
+        self.requester.on_session_lost()
+        self.responder.on_session_lost()
+        for registration in list(self.responder.registrations.values()):
+            if registration.is_leaving:
+                self._on_served(Served(registration.id, ended=True))
         if code in FINAL_REFUSALS:
             self._effects.append(CloseLink(self._link))
             self._end(from_code(code, reason), reason, code)
@@ -522,6 +611,7 @@ class Client:
         self.state = "closed"
         self.closed_error = error
         self.publisher.fail_all(error)
+        self.requester.fail_all(error)
         self._effects.append(StateChanged("closed", reason, code))
 
 

@@ -28,6 +28,7 @@ class Desk(NamedTuple):
     delivery: Delivery
     clerk: Clerk
     status: Callable[[], dict[str, Any]]
+    services: Callable[[], list[dict[str, Any]]]
 
 
 Verb = Callable[[Desk, Hello, dict[str, Any], list[Entry]], dict[str, Any]]
@@ -201,6 +202,13 @@ def _status(
     return desk.status()
 
 
+def _service_list(
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    pattern = check_pattern(arguments.get("pattern") or ">")
+    return {"services": [s for s in desk.services() if matches(pattern, s["service"])]}
+
+
 AFTER_SYNC = frozenset({"producer.last"}) | group_commands.CHANGING
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
 
@@ -210,5 +218,6 @@ VERBS: dict[str, Verb] = {
     "topic.show": _topic_show,
     "topic.delete": _topic_delete,
     "producer.last": _producer_last,
+    "service.list": _service_list,
     "status": _status,
 }

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from meshmq.core.held import Held
 from meshmq.core.log import Entry
+from meshmq.core.requester import Call
+from meshmq.core.responder import Incoming, Registration
 from meshmq.frames import Envelope
 
 
@@ -170,7 +172,38 @@ class TransactionAnswered:
     topic_keys: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CallsAnswered:
+    """These calls are over or have got something."""
+
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAnswered:
+    """The node lets an instance in (code empty) or does not, or it is no longer one."""
+
+    registration: Registration
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsCame:
+    """These registrations have something new for the program."""
+
+    registrations: tuple[Registration, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsStopped:
+    """Nobody waits any more for these, which the program works on."""
+
+    requests: tuple[Incoming, ...]
+
+
 ClientEffect = (
     Send | CloseLink | StateChanged | Arrived | SubscriptionAnswered | CommandAnswered
     | ConsumerAnswered | HandedOut | SettlesAnswered | TransactionAnswered
+    | CallsAnswered | ServiceAnswered | RequestsCame | RequestsStopped
 )  # fmt: skip

@@ -35,6 +35,7 @@ from meshmq.core.events import (
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
 from meshmq.core.log import Commit, Entry, LogState, TopicEntry, TrimEntry
+from meshmq.core.services import Services
 from meshmq.core.session import Session, SessionState
 from meshmq.core.streams import Streams
 from meshmq.core.topics import Topics
@@ -45,6 +46,7 @@ from meshmq.frames import (
     PROTOCOL_MINOR,
     SYNCED,
     Body,
+    Cancel,
     Command,
     Confirm,
     Confirmation,
@@ -52,13 +54,18 @@ from meshmq.frames import (
     Credit,
     DeliverBatch,
     Envelope,
+    Grant,
     Hello,
     Leave,
     Publish,
     Refuse,
+    Reply,
+    Request,
+    Serve,
     Settle,
     Subscribe,
     Transact,
+    Unserve,
     Unsubscribe,
     Welcome,
     Window,
@@ -116,8 +123,11 @@ class Node:
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
+        self.services = Services(self._unacked_of)
         clerk = Clerk(self.groups, self.topics)
-        self._desk = commands.Desk(self.topics, self.delivery, clerk, self.status)
+        self._desk = commands.Desk(
+            self.topics, self.delivery, clerk, self.status, self._describe_services
+        )
         self.more_status = more_status
         self.peers: dict[bytes, Peer] = {}
         self.bad_frames = 0
@@ -141,6 +151,7 @@ class Node:
         self._busy: set[bytes] = set()
         self._dirty: dict[int, Subscription] = {}
         self._effects: list[NodeEffect] = []
+        self._now_ns = 0
 
     # -- events -----------------------------------------------------------------------------
 
@@ -149,7 +160,7 @@ class Node:
 
         ``end_turn`` gives the rest: call it once the events at hand are handled.
         """
-        self.groups.shared.now_ns = now_ns
+        self.groups.shared.now_ns = self._now_ns = now_ns
         match event:
             case FrameReceived(link, envelope):
                 self._on_frame(link, envelope, now_ns)
@@ -179,8 +190,10 @@ class Node:
     def next_deadline_ns(self) -> int:
         """When TimerFired is due."""
         due = min(self._due[0][0], self._retention_ns) if self._due else self._retention_ns
-        of_groups = self.groups.next_deadline_ns()
-        return due if of_groups is None else min(due, of_groups)
+        for more in (self.groups.next_deadline_ns(), self.services.next_deadline_ns()):
+            if more is not None and more < due:
+                due = more
+        return due
 
     def _on_frame(self, link: bytes, envelope: Envelope, now_ns: int) -> None:
         peer = self.peers.get(link)
@@ -280,6 +293,21 @@ class Node:
                 self.groups.members.consume(link, peer.hello, body, now_ns)
             case Leave():
                 self.groups.members.leave(link, body)
+            case Request():
+                self.services.on_request(link, body, now_ns)
+            case Reply():
+                self.services.on_reply(link, body, now_ns)
+            case Cancel():
+                self.services.on_cancel(link, body)
+            case Grant():
+                self.services.on_grant(link, body)
+            case Serve():
+                name = peer.hello.name
+                peer.session.send(self.services.serve(link, name, body, now_ns), now_ns)
+            case Unserve():
+                # Nothing comes behind the answer: what was handed to it in this turn goes before.
+                self._send_answers(self.services.take_sends(), now_ns)
+                peer.session.send(self.services.unserve(link, body, now_ns), now_ns)
             case Transact():
                 done, size = transact(
                     link, peer.hello.instance, body, self.groups, self.topics, self.admission,
@@ -366,6 +394,7 @@ class Node:
                 peer.session.tick(now_ns)
                 self._touched[link] = peer
         self.groups.tick(now_ns)
+        self.services.tick(now_ns)
         if now_ns >= self._retention_ns:
             self._retention_ns = now_ns + limits.RETENTION_INTERVAL_NS
             if self._retention_planned:
@@ -391,6 +420,7 @@ class Node:
                 del self._producers[peer.hello.producer]
             self.delivery.drop_link(link)
             self.groups.members.drop_link(link, now_ns)
+            self.services.drop_link(link, now_ns)
             self._effects.append(CloseLink(link))
 
     # -- after each event, and after each turn ------------------------------------------------
@@ -440,6 +470,7 @@ class Node:
             groups.effects = []
         self._tell_windows(now_ns)
         self._confirm(now_ns)
+        self._send_answers(self.services.take_sends(), now_ns)
         if self.delivery.reads:
             self._effects += self.delivery.reads
             self.delivery.reads = []
@@ -501,7 +532,15 @@ class Node:
             + len(self.topics.by_name) * limits.TOPIC_MEMORY_BYTES
             + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
             + self.groups.held_bytes()
+            + self.services.held_bytes()
         )
+
+    def _unacked_of(self, link: bytes) -> int:
+        peer = self.peers.get(link)
+        return peer.session.unacked_bytes if peer is not None else 0
+
+    def _describe_services(self) -> list[dict[str, Any]]:
+        return self.services.describe(self._now_ns)
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
         """The node ends in order: tell every client."""
@@ -540,6 +579,8 @@ class Node:
             ],
             "topics": sum([not name.startswith("$") for name in self.topics.by_name]),
             "groups": self._desk.clerk.list({})["groups"],
+            "services": self._describe_services(),
+            "requests": self.services.counters(),
             "bad_frames": self.bad_frames,
             "sessions": {
                 "open": len(self.peers),

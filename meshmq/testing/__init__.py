@@ -6,8 +6,9 @@ time; pytest has them as the fixtures ``meshmq_node`` and ``meshmq_simulation``.
 The simulator plays real cores on virtual time, with faults from a seed.
 
 ``World(seed).run()`` plays a whole history and returns it; ``check(history)`` gives what is wrong
-with it, as sentences; ``GroupWorld`` and ``check_groups`` are the same for groups and queues. The
-same seed gives the same history. ``python -m meshmq.testing`` does both from a shell.
+with it, as sentences; ``GroupWorld`` and ``check_groups`` are the same for groups and queues,
+``RequestWorld`` and ``check_requests`` for requests and services. The same seed gives the same
+history. ``python -m meshmq.testing`` does all of it from a shell.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from meshmq.testing.group_checkers import check_groups
 from meshmq.testing.group_world import GroupWorld
 from meshmq.testing.history import History
 from meshmq.testing.links import LinkWorld, check_link
+from meshmq.testing.request_checkers import check_requests
+from meshmq.testing.request_world import RequestWorld
 from meshmq.testing.world import World
 
 if TYPE_CHECKING:
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
     from meshmq.testing.simulated import Simulation
 
 __all__ = [
-    "GroupWorld", "History", "LinkWorld", "LocalNode", "Simulation", "World", "check",
-    "check_groups", "check_link", "play", "play_groups",
+    "GroupWorld", "History", "LinkWorld", "LocalNode", "RequestWorld", "Simulation", "World",
+    "check", "check_groups", "check_link", "check_requests", "play", "play_groups",
+    "play_requests",
 ]  # fmt: skip
 
 
@@ -54,5 +58,13 @@ def play_groups(seed: int) -> list[str]:
     """Everything that is wrong with the history of groups and queues of one seed."""
     try:
         return check_groups(GroupWorld(seed).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def play_requests(seed: int) -> list[str]:
+    """Everything that is wrong with the history of requests of one seed."""
+    try:
+        return check_requests(RequestWorld(seed).run())
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]

@@ -6,7 +6,36 @@ import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
-from meshmq.testing import GroupWorld, World, play, play_groups
+from meshmq.testing import (
+    GroupWorld,
+    RequestWorld,
+    World,
+    play,
+    play_groups,
+    play_requests,
+)
+
+PLAYS = {"streams": play, "groups": play_groups, "requests": play_requests}
+
+
+def show(world: str, seed: int) -> str:
+    """The figures of one history."""
+    if world == "streams":
+        history = World(seed).run()
+        what, count = "published", len(history.published)
+        kills, events, digest = history.kills, history.events, history.digest
+    elif world == "groups":
+        groups = GroupWorld(seed).run()
+        what, count = "published", len(groups.published)
+        kills, events, digest = groups.kills, groups.events, groups.digest
+    else:
+        requests = RequestWorld(seed).run()
+        what, count = "asked", len(requests.askings)
+        kills, events, digest = requests.kills, requests.events, requests.digest
+    return (
+        f"seed {seed}, {world}: {count} {what}, {kills} kills, {events} events, "
+        f"digest {digest[:16]}\n"
+    )
 
 
 def main() -> int:
@@ -15,29 +44,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="one seed, with its figures")
     parser.add_argument("--seeds", default="0..100", help="a range A..B, B not included")
     parser.add_argument("--jobs", type=int, default=1, help="processes to share the seeds")
-    parser.add_argument("--world", choices=("streams", "groups", "both"), default="both")
+    parser.add_argument("--world", choices=(*PLAYS, "all"), default="all")
     given = parser.parse_args()
     out = sys.stdout.write
+    worlds = list(PLAYS) if given.world == "all" else [given.world]
     if given.seed is not None:
-        if given.world != "groups":
-            history = World(given.seed).run()
-            out(
-                f"seed {given.seed}: {len(history.published)} published, {history.kills} kills, "
-                f"{history.events} events, digest {history.digest[:16]}\n"
-            )
-        if given.world != "streams":
-            groups = GroupWorld(given.seed).run()
-            out(
-                f"seed {given.seed}, groups: {len(groups.published)} published, {groups.kills} "
-                f"kills, {groups.events} events, digest {groups.digest[:16]}\n"
-            )
+        for world in worlds:
+            out(show(world, given.seed))
         seeds = range(given.seed, given.seed + 1)
     else:
         seeds = range(*map(int, given.seeds.split("..")))
-    plays = {"streams": [play], "groups": [play_groups], "both": [play, play_groups]}
     bad: set[int] = set()
     with ProcessPoolExecutor(given.jobs) as pool:
-        for one in plays[given.world]:
+        for one in [PLAYS[world] for world in worlds]:
             for seed, faults in zip(seeds, pool.map(one, seeds, chunksize=20), strict=True):
                 if faults:
                     bad.add(seed)

@@ -158,7 +158,7 @@ class Scene(Stage, Generic[P]):
         self._client_timer(program)
 
     def _reopen(self, program: P) -> None:
-        if program.alive and program.client.next_deadline_ns() is None:
+        if program.alive and not program.client.has_link:
             self.open_link(program)
 
     def _client_timer(self, program: P) -> None:

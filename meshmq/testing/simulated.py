@@ -222,7 +222,7 @@ class _SimulatedChannel(Channel):
             self._simulation.after(effect.reopen_after_ns + MS, self._reopen)
 
     def _reopen(self) -> None:
-        if not self._closing and self.client.next_deadline_ns() is None:
+        if not self._closing and not self.client.has_link:
             self.open()
 
     def _turn(self, work: Callable[[int], None]) -> None:
@@ -278,6 +278,9 @@ class _SimulatedChannel(Channel):
                 )
             break
         return is_true()
+
+    def now_ns(self) -> int:
+        return self._simulation.now_ns
 
     def deadline(self, timeout: float | None) -> float | None:
         return deadline_of(self._simulation.now_ns / SECOND, timeout)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
-from meshmq.bench import queue_works, works
+from meshmq.bench import queue_works, request_works, works
 from meshmq.bench.site import Figures, Settings
 from tests.bench.peers import (
     disk,
@@ -19,6 +19,7 @@ from tests.bench.peers import (
 )
 
 PEER_RECORDS = 400_000  # stored for a peer's replay: filling millions would take it minutes
+OUTSTANDING = 64  # requests under way at a time
 
 SYNCED, NOT_SYNCED, NOTHING = "synced", "not synced", ""
 
@@ -116,6 +117,10 @@ def times(entry: str, factor: float, *peers: str, text: str) -> Goal:
 
 def _peer_replay(run: Callable[[Settings], Figures]) -> Callable[[Settings], Figures]:
     return lambda settings: run(replace(settings, records=min(settings.records, PEER_RECORDS)))
+
+
+def _outstanding(run: Callable[[Settings], Figures]) -> Callable[[Settings], Figures]:
+    return lambda settings: run(replace(settings, outstanding=OUTSTANDING))
 
 
 PUBLISH = Entry("meshmq", "meshmq publish", works.durable_publish, SYNCED)
@@ -413,6 +418,64 @@ def _lone_rows() -> tuple[Row, Row]:
     return latency, confirm
 
 
+BROKERED = ("nats", "redis", "rabbit")  # requests through a server
+
+
+def _request_row() -> Row:
+    return Row(
+        "request",
+        "request-reply, one at a time",
+        "p50",
+        "us",
+        (
+            Entry("meshmq", "meshmq request", request_works.request),
+            Entry("meshmq-aio", "meshmq.aio request", request_works.request_aio),
+            Entry("broker", "pyzmq ROUTER-ROUTER broker", zmq_raw.request_broker),
+            Entry("direct", "pyzmq DEALER-ROUTER (no broker)", zmq_raw.request_direct),
+            Entry("nats", "NATS", nats_server.request),
+            Entry("redis", "Redis lists", redis_server.request),
+            Entry("rabbit", "RabbitMQ direct reply-to", rabbit_server.request),
+            Entry("zenoh", "Zenoh get, peer to peer (no node)", zenoh_peers.request),
+        ),
+        (
+            Goal("meshmq", "p50", False, 1.6, ("broker",), text="1.6 x the bare broker"),
+            Goal("meshmq", "p50", False, 1, BROKERED, text="the fastest brokered peer"),
+        ),
+        others=(("p99", "us"),),
+    )
+
+
+def _request_many_row() -> Row:
+    def entry(key: str, label: str, run: Callable[[Settings], Figures]) -> Entry:
+        return Entry(key, label, _outstanding(run))
+
+    return Row(
+        f"request-{OUTSTANDING}",
+        f"request-reply, {OUTSTANDING} outstanding",
+        "rate",
+        "requests/s",
+        (
+            entry("meshmq", f"meshmq request, {OUTSTANDING} threads", request_works.request),
+            entry("meshmq-aio", f"meshmq.aio, {OUTSTANDING} tasks", request_works.request_aio),
+            entry("broker", "pyzmq ROUTER-ROUTER broker", zmq_raw.request_broker),
+            entry("direct", "pyzmq DEALER-ROUTER (no broker)", zmq_raw.request_direct),
+            entry("nats", "NATS", nats_server.request),
+            entry("redis", "Redis lists, a connection each", redis_server.request_pool),
+            entry("redis-batch", "Redis lists, common pipelines", redis_server.request),
+            entry("rabbit", "RabbitMQ direct reply-to", rabbit_server.request),
+            entry("zenoh", "Zenoh get, peer to peer (no node)", zenoh_peers.request),
+        ),
+        (
+            times("meshmq", 1.5, "broker", text="1.5 x the bare broker"),
+            times("meshmq", 2, *BROKERED, "zenoh", text="2 x the fastest peer"),
+            times("meshmq-aio", 0.6, "meshmq", text="0.6 x the synchronous client"),
+        ),
+        others=(("p50", "us"), ("p99", "us")),
+        note="Redis in common pipelines is no peer of the goal: its requests are not independent, "
+        "they go out and come back as batches that the requester makes up",
+    )
+
+
 def _footprint_rows() -> tuple[Row, Row, Row]:
     steady = Row(
         "steady",
@@ -466,6 +529,8 @@ ROWS: dict[str, Row] = {
         *_queue_rows(),
         *_group_rows(),
         *_lone_rows(),
+        _request_row(),
+        _request_many_row(),
         *_footprint_rows(),
     )
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from meshmq.bench.asking import Asking, WrongReply
 from meshmq.bench.job import (
     CHUNK_BYTES,
     NUMBER,
@@ -132,6 +135,104 @@ def test_two_workers_share_what_one_producer_sends(
     assert not list(tmp_path.iterdir())
 
 
+def asking(count: int, outstanding: int, size: int = 100) -> Asking:
+    found = Asking(Job("", size=size, count=count, options={"outstanding": outstanding}))
+    found.start()
+    return found
+
+
+def test_requests_under_way_stay_as_many_as_wished_and_each_is_answered_once() -> None:
+    one = asking(count=10, outstanding=4)
+    under_way, numbers = one.first(), list[int]()
+    assert len(under_way) == 4
+    while not one.is_over:
+        value = under_way.pop()  # the youngest first: replies may come in any order
+        numbers.append(NUMBER.unpack_from(value)[0])
+        following = one.replied(value)
+        under_way += [following] if following else []
+        assert len(under_way) == min(4, 10 - len(numbers))
+    assert sorted(numbers) == list(range(10))
+    assert one.result()["samples"] == 10
+
+
+def test_a_reply_comes_once() -> None:
+    one = asking(count=10, outstanding=2)
+    first, _ = one.first()
+    one.replied(first)
+    with pytest.raises(WrongReply, match="nothing that is under way"):
+        one.replied(first)
+
+
+WRONG: list[Callable[[bytes], bytes]] = [
+    lambda value: value[:-1],
+    lambda value: value + b"x",
+    lambda value: b"",
+    lambda value: NUMBER.pack(NUMBER.unpack_from(value)[0] + 100) + value[8:],
+]
+
+
+@pytest.mark.parametrize("spoil", WRONG, ids=["short", "long", "empty", "another's"])
+def test_a_reply_that_is_no_echo_ends_the_measurement(spoil: Callable[[bytes], bytes]) -> None:
+    async def call(value: bytes) -> bytes:
+        return spoil(value)
+
+    for outstanding in (1, 3):
+        with pytest.raises(WrongReply):
+            asking(count=10, outstanding=outstanding).by_calls(spoil)
+        with pytest.raises(ExceptionGroup) as found:
+            asyncio.run(asking(count=10, outstanding=outstanding).by_tasks(call))
+        assert found.group_contains(WrongReply)
+        one = asking(count=10, outstanding=outstanding)
+        with pytest.raises(WrongReply):
+            one.replied(spoil(one.first()[0]))
+
+
+def test_threads_ask_together_and_each_request_once() -> None:
+    together, numbers = threading.Barrier(4, timeout=20), list[int]()
+
+    def call(value: bytes) -> bytes:
+        together.wait()  # passes only with four at a time
+        numbers.append(NUMBER.unpack_from(value)[0])
+        return value
+
+    one = asking(count=40, outstanding=4, size=16)
+    one.by_calls(call)
+    assert sorted(numbers) == list(range(40))
+    assert one.result()["samples"] == 40
+
+
+def test_tasks_ask_together_and_each_request_once() -> None:
+    numbers = list[int]()
+
+    async def main() -> None:
+        together = asyncio.Condition()
+
+        async def call(value: bytes) -> bytes:
+            async with together:
+                numbers.append(NUMBER.unpack_from(value)[0])
+                due = len(numbers) + (-len(numbers) % 4)
+                together.notify_all()
+                await asyncio.wait_for(together.wait_for(lambda: len(numbers) >= due), 20)
+            return value
+
+        await asking(count=40, outstanding=4, size=16).by_tasks(call)
+
+    asyncio.run(main())
+    assert sorted(numbers) == list(range(40))
+
+
+@pytest.mark.parametrize("outstanding", [1, 64])
+@pytest.mark.parametrize("run", [zmq_raw.request_direct, zmq_raw.request_broker])
+def test_requests_come_back_from_a_bare_service(
+    tmp_path: Path, run: Callable[[Settings], dict[str, float]], outstanding: int
+) -> None:
+    found = run(Settings(count=2000, outstanding=outstanding, directory=tmp_path))
+    assert set(found) == {"p50", "p99", "rate"}
+    assert 0 < found["p50"] <= found["p99"]
+    assert found["rate"] > 0
+    assert not list(tmp_path.iterdir())
+
+
 def test_goals_are_told_without_our_entry_too() -> None:
     lines = list(report.goal_lines({"rows": {key: {} for key in ROWS}}))
     assert len(lines) == sum(len(row.goals) for row in ROWS.values())
@@ -190,6 +291,29 @@ def test_the_command_measures_a_node_of_its_own(tmp_path: Path) -> None:
     assert run["rate"] > 0
     assert run["lost"] == 0
     assert not list(data.iterdir())
+
+
+def test_the_command_measures_requests(tmp_path: Path) -> None:
+    data, target = tmp_path / "data", tmp_path / "figures.json"
+    data.mkdir()
+    command = [sys.executable, "-m", "meshmq", "bench", "request", "request-aio"]
+    options = ["--count", "500", "--outstanding", "8", "--repeat", "1"]
+    places = ["--dir", str(data), "--json", str(target)]
+    done = subprocess.run([*command, *options, *places], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    for work in ("request", "request-aio"):
+        (run,) = json.loads(target.read_text())["works"][work]
+        assert 0 < run["p50"] <= run["p99"]
+        assert run["rate"] > 0
+    assert not list(data.iterdir())
+
+
+@pytest.mark.parametrize("outstanding", ["0", "1025"])
+def test_more_outstanding_than_a_service_takes_are_wrong_usage(outstanding: str) -> None:
+    command = [sys.executable, "-m", "meshmq", "bench", "request", "--outstanding", outstanding]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 2
+    assert "--outstanding must be 1 to 1024" in done.stderr
 
 
 def test_an_unknown_work_is_wrong_usage() -> None:

@@ -24,10 +24,14 @@ from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.frames import (
     ACK,
     BACKOFF,
+    EACH,
     NACK,
+    ONE,
     START_POSITION,
+    STREAM,
     SYNCED,
     Bye,
+    Cancel,
     Command,
     Confirm,
     Confirmation,
@@ -38,6 +42,7 @@ from meshmq.frames import (
     DeliverBatch,
     Envelope,
     Gap,
+    Grant,
     HandOut,
     HandOutRow,
     Hello,
@@ -48,8 +53,14 @@ from meshmq.frames import (
     Publish,
     PublishBatch,
     Refuse,
+    Reply,
+    ReplyRow,
+    Request,
+    RequestRow,
     Result,
     Revoke,
+    Serve,
+    Served,
     Settle,
     Settled,
     SettleRow,
@@ -58,6 +69,7 @@ from meshmq.frames import (
     Transact,
     TransactAck,
     Transacted,
+    Unserve,
     Unsubscribe,
     Welcome,
     Window,
@@ -109,6 +121,8 @@ _done = Confirmation(
     "orders.eu", 7, 3, "", "", 2**40, TIME_NS, TOPIC_ID, SYNCED, 9, False, True
 )  # fmt: skip
 _refused = Confirmation("a", 8, 1, "sequence-gap", "sequence 8 follows 7", last=5)
+
+_headers = codec.encode_headers({"trace": "ü"})
 
 FRAMES = {
     name: Envelope(SESSION, sequence, 41, body)
@@ -170,6 +184,43 @@ FRAMES = {
         ("leave", 42, Leave(6)),
         ("transact", 42, Transact(4, (TransactAck(6, 77, 2, 3),), _rows, _one + _three)),
         ("transacted", 42, Transacted(4, "", "", (2**40, 5), (7, 2**63 + 5))),
+        ("serve", 42, Serve(7, "pricing.quote", 8)),
+        ("served", 42, Served(7)),
+        ("served_ended", 42, Served(7, ended=True)),
+        ("served_no", 42, Served(7, "limit", "too many")),
+        ("unserve", 42, Unserve(7)),
+        (
+            "request_to_node",
+            42,
+            Request(
+                (
+                    RequestRow(9, 0, "pricing.quote", 10**9, ONE, True, 0, b"", 3),
+                    RequestRow(10, 0, "prices", 2 * 10**9, STREAM, False, 1 << 20, _headers, 0),
+                    RequestRow(2**63, 0, "all", 1, EACH, False, 0, b"", 2),
+                ),
+                b"onetw",
+            ),
+        ),
+        (
+            "request_to_instance",
+            42,
+            Request((RequestRow(77, 7, "", 999_000_000, ONE, False, 0, b"", 3),), b"one"),
+        ),
+        ("reply_one", 42, Reply((ReplyRow(9, True, True, instance="a", length=4),), b"four")),
+        (
+            "reply_three",
+            42,
+            Reply(
+                (
+                    ReplyRow(10, True, False, instance="a", length=2),
+                    ReplyRow(10, False, True),
+                    ReplyRow(11, False, True, "service-error", "not-found", "no such price", "b"),
+                ),
+                b"xy",
+            ),
+        ),
+        ("cancel", 42, Cancel((9, 2**63))),
+        ("grant", 42, Grant(10, 1 << 19)),
         ("result_no", 42, Result(5, "topic-not-found", "there is no topic 'a'", b"{}")),
     )
 }

@@ -21,6 +21,10 @@ from meshmq.frames import (
     Ping,
     Publish,
     PublishBatch,
+    Reply,
+    ReplyRow,
+    Request,
+    RequestRow,
 )
 
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
@@ -57,13 +61,34 @@ def delivers(draw):
     return Deliver(draw(u32), (row,), draw(u64), payload)
 
 
+@st.composite
+def requests(draw):
+    payload = draw(payloads)
+    row = RequestRow(
+        draw(u64), draw(u32), draw(st.just("") | topics), draw(u64), draw(st.integers(0, 2)),
+        draw(st.booleans()), draw(u64), b"", len(payload),
+    )  # fmt: skip
+    return Request((row,), payload)
+
+
+@st.composite
+def replies(draw):
+    payload = draw(payloads)
+    has_value = bool(payload) or draw(st.booleans())
+    row = ReplyRow(
+        draw(u64), has_value, draw(st.booleans()), instance=draw(st.just("") | topics),
+        length=len(payload),
+    )  # fmt: skip
+    return Reply((row,), payload)
+
+
 confirms = st.builds(
     Confirmation, topics, u64, u32, st.just(""), st.just(""), u64, i64,
     st.binary(min_size=16, max_size=16), st.integers(0, 255), u64, st.booleans(), st.booleans(),
 ).map(lambda row: Confirm((row,)))  # fmt: skip
 bodies = st.one_of(
     publishes(), delivers(), confirms, st.builds(Credit, u32, u64, u64), st.just(Nothing()),
-    st.just(Ping()),
+    st.just(Ping()), requests(), replies(),
 )  # fmt: skip
 envelopes = st.builds(Envelope, u64, u64, u64, bodies)
 

@@ -99,6 +99,35 @@ def transacts(draw):
     )
 
 
+@st.composite
+def requests(draw):
+    rows, payload = [], b""
+    for data in draw(st.lists(blobs, max_size=6)):
+        rows.append(
+            frames.RequestRow(
+                draw(u64), draw(u32), draw(texts), draw(u64), draw(st.integers(0, 2)), draw(flags),
+                draw(u64), draw(blobs), len(data),
+            )
+        )  # fmt: skip
+        payload += data
+    return frames.Request(tuple(rows), payload)
+
+
+@st.composite
+def replies(draw):
+    rows, payload = [], b""
+    for data in draw(st.lists(blobs, max_size=6)):
+        code, message = draw(st.just(("", "")) | st.tuples(texts.filter(bool), texts))
+        rows.append(
+            frames.ReplyRow(
+                draw(u64), bool(data) or draw(flags), draw(flags), code, draw(texts), message,
+                draw(texts), len(data),
+            )
+        )  # fmt: skip
+        payload += data
+    return frames.Reply(tuple(rows), payload)
+
+
 settle_rows = st.builds(
     frames.SettleRow, u64, u32, st.integers(1, 2**32 - 1), st.integers(0, 4), i64, texts
 )
@@ -156,6 +185,13 @@ BODIES = {
     frames.Transacted: st.builds(
         frames.Transacted, u64, texts, texts, st.lists(u64, max_size=4).map(tuple)
     ),
+    frames.Serve: st.builds(frames.Serve, u32, texts, u32),
+    frames.Served: st.builds(frames.Served, u32, texts, texts, flags),
+    frames.Unserve: st.builds(frames.Unserve, u32),
+    frames.Request: requests(),
+    frames.Reply: replies(),
+    frames.Cancel: st.builds(frames.Cancel, st.lists(u64, max_size=4).map(tuple)),
+    frames.Grant: st.builds(frames.Grant, u64, u64),
 }  # fmt: skip
 
 

@@ -326,6 +326,7 @@ def test_every_verb_may_be_repeated(bench):
         "topic.show": {"topic": "a"},
         "producer.last": {"topic": "a"},
         "status": {},
+        "service.list": {},
     }
     for verb, arguments in calls.items():
         first = bench.done(verb, **arguments)

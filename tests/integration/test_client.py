@@ -220,6 +220,12 @@ def test_a_refusal_names_both_meshes_and_both_versions(node, monkeypatch):
         meshmq.connect(node.url)
 
 
+def test_a_name_too_long_is_told_here_and_not_by_the_node(node):
+    with pytest.raises(meshmq.InvalidArgument, match="at most 255 characters, not 256"):
+        meshmq.connect(node.url, name="n" * 256)
+    meshmq.connect(node.url, name="n" * 255).close()
+
+
 def test_wrong_arguments_are_told_before_anything_is_sent(node):
     with meshmq.connect(node.url) as mesh:
         for call, error in [

@@ -86,6 +86,26 @@ def test_transaction_also_the_second_time(node):
         assert each == "each order has one: yes"
 
 
+def test_calculator_service_also_the_second_time(node):
+    for _ in range(2):
+        assert lines("calculator_service.py", node.url) == [
+            "12 + 30: 42",
+            "7 / 2: 3.5",
+            "1 / 0: infinite, or so",
+            "two and two: ask like this: 7 / 2 (not-understood)",
+        ]
+
+
+def test_scatter_gather_also_the_second_time(node):
+    for _ in range(2):
+        assert lines("scatter_gather.py", node.url) == [
+            "north: 17",
+            "south: 15",
+            "the best in time: south, 15",
+            "too late: west",
+        ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name)
 def test_without_a_node_it_says_what_to_do(path, tmp_path):

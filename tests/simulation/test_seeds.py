@@ -1,5 +1,6 @@
 """Histories with faults, from seeds. MESHMQ_SEEDS says how many (tox: 100); those of groups and
-queues, which take longer, are an eighth of that. tox's `long` plays 2,000 by meshmq.testing."""
+queues, which take longer, are an eighth of that, those of requests a fifth. tox's `long` plays
+2,000 by meshmq.testing."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from meshmq.testing import play, play_groups
+from meshmq.testing import play, play_groups, play_requests
 
 CHUNK = 20
 COUNT = int(os.environ.get("MESHMQ_SEEDS", "100"))
 FIRSTS = range(0, COUNT, CHUNK)
 GROUPS_CHUNK = 4
 GROUPS_COUNT = COUNT // 8
+REQUESTS_CHUNK = 5
+REQUESTS_COUNT = COUNT // 5
 
 
 def _listed(name: str) -> list[int]:
@@ -48,11 +51,25 @@ def test_seeds_of_groups_keep_every_promise(first: int) -> None:
     assert not faults, f"replay with: python -m meshmq.testing --world groups --seed {min(faults)}"
 
 
+@pytest.mark.parametrize("seed", _listed("request_seeds.txt"))
+def test_seed_of_requests_that_failed_once(seed: int) -> None:
+    assert play_requests(seed) == []
+
+
+@pytest.mark.parametrize("first", range(0, REQUESTS_COUNT, REQUESTS_CHUNK))
+def test_seeds_of_requests_keep_every_promise(first: int) -> None:
+    seeds = range(first, min(first + REQUESTS_CHUNK, REQUESTS_COUNT))
+    faults = {seed: found for seed in seeds if (found := play_requests(seed))}
+    replay = "replay with: python -m meshmq.testing --world requests --seed"
+    assert not faults, f"{replay} {min(faults)}"
+
+
 def test_a_seed_replays_exactly_in_any_process() -> None:
     code = (
-        "from meshmq.testing import GroupWorld, World\n"
+        "from meshmq.testing import GroupWorld, RequestWorld, World\n"
         "print([World(seed).run().digest for seed in range(12)]"
-        " + [GroupWorld(seed).run().digest for seed in range(4)])\n"
+        " + [GroupWorld(seed).run().digest for seed in range(4)]"
+        " + [RequestWorld(seed).run().digest for seed in range(4)])\n"
     )
 
     def digests(hash_seed: str) -> str:
@@ -65,4 +82,4 @@ def test_a_seed_replays_exactly_in_any_process() -> None:
 
     one, other = digests("1"), digests("2")
     assert one == other
-    assert len(set(one.split(","))) == 16
+    assert len(set(one.split(","))) == 20

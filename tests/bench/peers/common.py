@@ -13,6 +13,7 @@ from typing import Any
 
 from meshmq.bench.job import Board, Job, worked
 from meshmq.bench.procs import READY_SECONDS, RESULT_SECONDS, Process, Team
+from meshmq.bench.request_works import asked
 from meshmq.bench.works import QUEUE_WORKERS, Figures, Settings
 
 CHUNK = 100  # messages in one pipeline, one batch, one look at the window
@@ -155,6 +156,23 @@ def lone(
         module, [("sub_delays", reader)], ("pub_paced", writer), background=background or []
     )
     return one_way(got)
+
+
+def requests(
+    team: Team,
+    module: str,
+    settings: Settings,
+    address: str,
+    before: Sequence[str] = ("serve",),
+    ask: str = "ask",
+    options: dict[str, Any] | None = None,
+) -> Figures:
+    """``ask`` of ``module`` against what comes ``before`` it: the service, a server of our own."""
+    job = job_for(
+        settings, address, options={"outstanding": settings.outstanding, **(options or {})}
+    )
+    background = [(role, job) for role in before]
+    return asked(team.run(module, [], (ask, job), background=background)[1])
 
 
 def sent_result(count: int, start_ns: int, stop_ns: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 JetStream with a file store for what is durable.
 
 As its users get the most out of it: 4,000 outstanding publish_async, an ordered push consumer for
-replay, raised pending limits; a work queue's workers pull 200 and acknowledge each. A JetStream
+replay, raised pending limits; a work queue's workers pull 200 and acknowledge each; requests with
+the client's one inbox, a task for each that is outstanding. A JetStream
 confirmation does not follow a sync: it writes to the page cache and syncs every two minutes.
 """
 
@@ -14,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
+from meshmq.bench.asking import REPLY_SECONDS, Asking
 from meshmq.bench.job import (
     STAMP,
     Board,
@@ -46,6 +48,7 @@ from tests.bench.peers.common import (
     on_a_loop,
     queue,
     received,
+    requests,
     send_chunks_async,
     send_paced_async,
     unacked_async,
@@ -235,6 +238,30 @@ async def _work(job: Job, link: Any) -> Result:
     return tally.result()
 
 
+async def _serve(job: Job, link: Any) -> Result:
+    async def on(message: Any) -> None:
+        await message.respond(message.data)
+
+    await link.subscribe("r", cb=on, **PENDING)
+    await link.flush()
+    ready()
+    await asyncio.Event().wait()  # the parent ends it
+    return {}
+
+
+async def _ask(job: Job, link: Any) -> Result:
+    asking, request = Asking(job), link.request
+
+    async def call(value: bytes) -> bytes:
+        data: bytes = (await request("r", value, timeout=REPLY_SECONDS)).data
+        return data
+
+    await call(asking.probe())
+    asking.begin()
+    await asking.by_tasks(call)
+    return asking.result()
+
+
 ROLES = {
     "pub": _run(_pub),
     "sub": _run(_sub),
@@ -245,6 +272,8 @@ ROLES = {
     "js_replay": _run(_js_replay),
     "put": _run(_put),
     "work": _run(_work),
+    "serve": _run(_serve),
+    "ask": _run(_ask),
 }
 
 _CONFIG = """\
@@ -315,3 +344,8 @@ def fanout(settings: Settings) -> Figures:
 def latency(settings: Settings) -> Figures:
     with _server(settings) as (team, address):
         return lone(team, MODULE, settings, address, LONE_RATE)
+
+
+def request(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        return requests(team, MODULE, settings, address)

@@ -2,8 +2,9 @@
 
 As its users get the most out of it: batches of 200 with 8,000 unconfirmed to a stream, 1,000
 unconfirmed to a queue, a prefetch of 300 and a basic.ack a message for workers, automatic
-acknowledgement for what is transient. A quorum queue of one node confirms after its write-ahead log
-is synced; a stream confirms from the page cache.
+acknowledgement for what is transient; requests by direct reply-to, the next one sent by the
+callback that gets a reply, on one channel each side. A quorum queue of one node confirms after its
+write-ahead log is synced; a stream confirms from the page cache.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from meshmq.bench.asking import REPLY_SECONDS, Asking, WrongReply
 from meshmq.bench.job import STAMP, Board, Job, Tally, WorkTally, ready, ready_then_go, spread
 from meshmq.bench.procs import Team
 from meshmq.bench.works import LONE_RATE, Figures, Settings
@@ -33,6 +35,7 @@ from tests.bench.peers.common import (
     on_a_loop,
     queue,
     received,
+    requests,
     send_chunks_async,
     send_paced_async,
     unacked_async,
@@ -312,11 +315,66 @@ async def sub_delays(job: Job) -> Result:
     return tally.result(**spread(samples[1:]))
 
 
+# -- requests ----------------------------------------------------------------------------------
+
+REPLY_TO = "amq.rabbitmq.reply-to"
+
+
+async def serve(job: Job) -> Result:
+    import pika
+
+    channel = await _channel(job)
+
+    def on(_channel: Any, _method: Any, asked: Any, value: bytes) -> None:
+        told = pika.BasicProperties(correlation_id=asked.correlation_id)
+        channel.basic_publish("", asked.reply_to, value, told)
+
+    await _called(channel.queue_declare, "r")
+    await _called(channel.basic_consume, "r", on, auto_ack=True)
+    ready()
+    await asyncio.Event().wait()  # the parent ends it
+    return {}
+
+
+async def ask(job: Job) -> Result:
+    import pika
+
+    channel, asking = await _channel(job), Asking(job)
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def send(value: bytes) -> None:
+        properties = pika.BasicProperties(reply_to=REPLY_TO, correlation_id=value[:8].hex())
+        channel.basic_publish("", "r", value, properties)
+
+    def on(_channel: Any, _method: Any, told: Any, reply: bytes) -> None:
+        if over.done():
+            return
+        try:
+            if told.correlation_id != reply[:8].hex():
+                raise WrongReply("a reply with the number of another")
+            following = asking.replied(reply)
+        except WrongReply as error:
+            over.set_exception(error)
+            return
+        if following is not None:
+            send(following)
+        elif asking.is_over:
+            over.set_result(None)
+
+    await _called(channel.basic_consume, REPLY_TO, on, auto_ack=True)
+    asking.begin()
+    for value in asking.first():
+        send(value)
+    await asyncio.wait_for(over, job.seconds + REPLY_SECONDS)
+    return asking.result()
+
+
 ROLES = {
     main.__name__: on_a_loop(main)
     for main in (
         *(stream_pub, stream_live, stream_all),
         *(queue_pub, put, work, pub, pub_paced, sub, sub_delays),
+        *(serve, ask),
     )
 }
 
@@ -417,3 +475,8 @@ def transient(settings: Settings) -> Figures:
 def latency(settings: Settings) -> Figures:
     with _server(settings, "pika") as (team, address):
         return lone(team, MODULE, settings, address, LONE_RATE)
+
+
+def request(settings: Settings) -> Figures:
+    with _server(settings, "pika") as (team, address):
+        return requests(team, MODULE, settings, address)

@@ -2,7 +2,9 @@
 
 As its users get the most out of it: a blocking client, pipelines without transaction (500 XADD,
 100 PUBLISH), XREAD 1,000 at a time, no rewrite of the append-only file meanwhile. Workers of a
-queue XREADGROUP 100 at a time and acknowledge them by a pipeline of 100 XACK.
+queue XREADGROUP 100 at a time and acknowledge them by a pipeline of 100 XACK. Redis has no
+requests: lists carry them, one for the service and one for each requester; a value begins with the
+name of the list for its reply. Pushing and waiting for the reply are one pipeline.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from meshmq.bench.asking import REPLY_SECONDS, Asking
 from meshmq.bench.job import (
     STAMP,
     Board,
@@ -45,6 +48,7 @@ from tests.bench.peers.common import (
     need_program,
     queue,
     received,
+    requests,
     sent_result,
     wait_port,
     wait_workers,
@@ -55,6 +59,8 @@ PIPELINE = 500
 READ = 1000
 WORK = 100
 GROUP = "g"
+POP = 1000
+NAME = len("reply:00000")
 
 
 def _client(job: Job) -> Any:
@@ -196,6 +202,72 @@ def sub_delays(job: Job) -> dict[str, Any]:
     return tally.result(**spread(samples[1:]))
 
 
+def _pop(pipeline: Any, key: str) -> None:
+    """Wait for what comes to a list, and take all of it that is there."""
+    pipeline.blmpop(REPLY_SECONDS, 1, key, direction="RIGHT", count=POP)
+
+
+def serve(job: Job) -> dict[str, Any]:
+    """Answer what comes to the list "q", each to the list that it names."""
+    client = _client(job)
+    client.ping()
+    ready()
+    got = None
+    while True:
+        replies: dict[bytes, list[bytes]] = {}
+        for value in got[1] if got else ():
+            replies.setdefault(value[:NAME], []).append(value[NAME:])
+        pipeline = client.pipeline(transaction=False)
+        for name, values in replies.items():
+            pipeline.lpush(name, *values)
+        _pop(pipeline, "q")
+        got = pipeline.execute()[-1]
+
+
+def _ask(client: Any, name: str, values: Sequence[bytes]) -> list[bytes]:
+    """Push requests that want their replies in the list ``name``; returns what is there."""
+    prefix = name.encode()
+    pipeline = client.pipeline(transaction=False)
+    if values:
+        pipeline.lpush("q", *[prefix + value for value in values])
+    _pop(pipeline, name)
+    got = pipeline.execute()[-1]
+    if not got:
+        raise TimeoutError("a reply did not come")
+    replies: list[bytes] = got[1]
+    return replies
+
+
+def ask(job: Job) -> dict[str, Any]:
+    """One connection; what is outstanding shares a list, and travels in common pipelines."""
+    client, asking, name = _client(job), Asking(job), "reply:00000"
+    _ask(client, name, [asking.probe()])
+    asking.begin()
+    values = asking.first()
+    while not asking.is_over:
+        replies = _ask(client, name, values)
+        values = [value for reply in replies if (value := asking.replied(reply)) is not None]
+    return asking.result()
+
+
+def ask_pool(job: Job) -> dict[str, Any]:
+    """As many threads as requests are outstanding, each with a connection and a list."""
+    asking = Asking(job)
+    own = [(_client(job), f"reply:{i:05}") for i in range(asking.outstanding)]
+    for client, name in own:
+        _ask(client, name, [asking.probe()])
+
+    def call(value: bytes) -> bytes:
+        pair = own.pop()
+        (reply,) = _ask(*pair, [value])
+        own.append(pair)
+        return reply
+
+    asking.begin()
+    asking.by_calls(call)
+    return asking.result()
+
+
 ROLES = {
     "xadd": xadd,
     "xread_live": xread_live,
@@ -206,6 +278,9 @@ ROLES = {
     "sub": sub,
     "pub_paced": pub_paced,
     "sub_delays": sub_delays,
+    "serve": serve,
+    "ask": ask,
+    "ask_pool": ask_pool,
 }
 
 
@@ -286,3 +361,13 @@ def fanout(settings: Settings) -> Figures:
 def latency(settings: Settings) -> Figures:
     with _server(settings) as (team, address):
         return lone(team, MODULE, settings, address, LONE_RATE)
+
+
+def request(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        return requests(team, MODULE, settings, address)
+
+
+def request_pool(settings: Settings) -> Figures:
+    with _server(settings) as (team, address):
+        return requests(team, MODULE, settings, address, ask="ask_pool")

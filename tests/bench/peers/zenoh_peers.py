@@ -2,15 +2,19 @@
 
 BLOCK holds the publisher back, so a flood loses nothing; that is also its highest rate. Payloads
 of 3 KiB and more would travel through shared memory by Zenoh's default; ours here are smaller.
+Requests are blocking gets of a declared querier, in a thread for each that is outstanding: faster
+here than callbacks.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from meshmq.bench.asking import REPLY_SECONDS, Asking
 from meshmq.bench.job import (
     STAMP,
     Board,
@@ -30,6 +34,7 @@ from tests.bench.peers.common import (
     free_port,
     lone,
     need_module,
+    requests,
     sent_result,
 )
 
@@ -133,7 +138,47 @@ def sub_delays(job: Job) -> dict[str, Any]:
     return tally.result(**spread(samples[1:]))
 
 
-ROLES = {"pub": pub, "sub": sub, "pub_paced": pub_paced, "sub_delays": sub_delays}
+def serve(job: Job) -> dict[str, Any]:
+    session = _session(job, listen=True)
+    kept = session.declare_queryable("r", lambda query: query.reply("r", query.payload.to_bytes()))
+    ready()
+    sys.stdin.read()
+    kept.undeclare()
+    return {}
+
+
+def ask(job: Job) -> dict[str, Any]:
+    import zenoh
+
+    session, asking = _session(job, listen=False), Asking(job)
+    querier = session.declare_querier(
+        "r", target=zenoh.QueryTarget.BEST_MATCHING, timeout=REPLY_SECONDS
+    )
+
+    def call(value: bytes) -> bytes:
+        (reply,) = querier.get(payload=value)
+        data: bytes = reply.ok.payload.to_bytes()
+        return data
+
+    until = time.monotonic() + UP_SECONDS
+    while not querier.matching_status:  # declarations travel after the session is up
+        if time.monotonic() > until:
+            raise TimeoutError("the queryable did not come up")
+        time.sleep(0.01)
+    call(asking.probe())
+    asking.begin()
+    asking.by_calls(call)
+    return asking.result()
+
+
+ROLES = {
+    "pub": pub,
+    "sub": sub,
+    "pub_paced": pub_paced,
+    "sub_delays": sub_delays,
+    "serve": serve,
+    "ask": ask,
+}
 
 
 def _address() -> str:
@@ -157,3 +202,9 @@ def latency(settings: Settings) -> Figures:
     need_module("zenoh")
     with Team(settings.directory) as team:
         return lone(team, MODULE, settings, _address(), LONE_RATE)
+
+
+def request(settings: Settings) -> Figures:
+    need_module("zenoh")
+    with Team(settings.directory) as team:
+        return requests(team, MODULE, settings, _address())

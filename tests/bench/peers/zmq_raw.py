@@ -10,6 +10,7 @@ from typing import Any
 
 import zmq
 
+from meshmq.bench.asking import REPLY_SECONDS, Asking
 from meshmq.bench.job import (
     STAMP,
     Board,
@@ -32,6 +33,7 @@ from tests.bench.peers.common import (
     job_for,
     lone,
     queue,
+    requests,
     sent_result,
 )
 
@@ -41,6 +43,7 @@ LENGTH = struct.Struct("<I")
 NUMBER_BYTES = 8  # of a queue's record, and of its acknowledgement
 CREDIT = {"one": 4096, "batch": 16_384}  # records that may be without acknowledgement
 ACK_SECONDS = 30
+UP_SECONDS = 20
 SETTLE_SECONDS = 0.5  # a SUB's subscription reaches its PUB some time after connect
 
 
@@ -240,6 +243,63 @@ def round_trips(job: Job) -> dict[str, Any]:
     return spread(samples)
 
 
+def broker(job: Job) -> dict[str, Any]:
+    """A bare node: from whoever asks at one ROUTER to the service at another, and back.
+
+    The service's first message, alone of its kind, says that it is there; it is echoed.
+    """
+    front, back = _socket(zmq.ROUTER), _socket(zmq.ROUTER)
+    front.bind(job.address)
+    back.bind(job.options["back"])
+    ready()
+    service, hello = back.recv_multipart()
+    back.send_multipart((service, hello))
+
+    def to_service() -> None:
+        while True:
+            back.send_multipart((service, *front.recv_multipart(zmq.NOBLOCK)))
+
+    def to_requester() -> None:
+        while True:
+            front.send_multipart(back.recv_multipart(zmq.NOBLOCK)[1:])
+
+    ways, poller = {front: to_service, back: to_requester}, zmq.Poller()
+    for socket in ways:
+        poller.register(socket, zmq.POLLIN)
+    while True:
+        for socket, _ in poller.poll():
+            with contextlib.suppress(zmq.Again):
+                ways[socket]()
+
+
+def serve(job: Job) -> dict[str, Any]:
+    """Behind ``broker``: echo, with the requester's address in front."""
+    socket = _socket(zmq.DEALER)
+    socket.connect(job.options["back"])
+    socket.rcvtimeo = UP_SECONDS * 1000
+    socket.send(b"here")
+    socket.recv()
+    socket.rcvtimeo = -1
+    ready()
+    while True:
+        socket.send_multipart(socket.recv_multipart())
+
+
+def ask(job: Job) -> dict[str, Any]:
+    socket, asking = _dealer(job, b"p"), Asking(job)
+    socket.rcvtimeo = int(REPLY_SECONDS * 1000)
+    socket.send(asking.probe())
+    socket.recv()
+    asking.begin()
+    for value in asking.first():
+        socket.send(value)
+    while not asking.is_over:
+        following = asking.replied(socket.recv())
+        if following is not None:
+            socket.send(following)
+    return asking.result()
+
+
 ROLES = {
     "pub": pub,
     "sub": sub,
@@ -250,6 +310,9 @@ ROLES = {
     "pub_paced": pub_paced,
     "sub_delays": sub_delays,
     "round_trips": round_trips,
+    "broker": broker,
+    "serve": serve,
+    "ask": ask,
 }
 
 
@@ -316,3 +379,17 @@ def round_trip(settings: Settings) -> Figures:
         job = job_for(settings, _address())
         _, found = team.run(MODULE, [], ("round_trips", job), background=[("echo", job)])
         return {key: found[key] for key in ("p50", "p99", "p999")}
+
+
+def request_direct(settings: Settings) -> Figures:
+    """From a DEALER to the service's ROUTER, nothing between."""
+    with Team(settings.directory) as team:
+        return requests(team, MODULE, settings, _address(), before=("echo",))
+
+
+def request_broker(settings: Settings) -> Figures:
+    """Through a process that forwards from a ROUTER to a ROUTER and does nothing else."""
+    with Team(settings.directory) as team:
+        options = {"back": _address()}
+        before = ("broker", "serve")
+        return requests(team, MODULE, settings, _address(), before=before, options=options)

@@ -1,0 +1,82 @@
+"""``meshmq services``: who serves what, how busy, how fast."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from meshmq.cli.group_options import span
+from meshmq.cli.options import (
+    InsecureOption,
+    JsonOption,
+    MeshOption,
+    Target,
+    UrlOption,
+    connected,
+    pattern_argument,
+)
+from meshmq.cli.output import columns, emit, plural, say
+
+HEADS = ("instance", "node", "state", "in flight", "served", "failed", "p50", "p99")
+
+
+def services(
+    pattern: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATTERN", help="Services to list: '*' is one token, a final '>' the rest."
+        ),
+    ] = ">",
+    url: UrlOption = None,
+    mesh: MeshOption = "local",
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
+) -> None:
+    """List services and their instances: how much each has in flight, and how long it takes.
+
+    In flight are requests at work, of how many there may be at a time.
+    Served counts answers, failed those that were an error. Half of the
+    latest took p50 or less, 99 of 100 took p99 or less.
+    """
+    pattern = pattern_argument(pattern)
+    with connected(Target(url, mesh, insecure, json)) as connection:
+        found = connection.admin.services.list(pattern)
+        node = connection.admin.status()["node"]["name"]
+    if json:
+        for service in found:
+            emit({**service, "node": node})
+    elif found:
+        say("\n".join(line for service in found for line in _lines(service, node)))
+    else:
+        what = "no services" if pattern == ">" else f"no services match '{pattern}'"
+        say(f"{what}: start one with `meshmq serve NAME --echo`, or mesh.serve in a program")
+
+
+def _lines(service: dict[str, Any], node: str) -> list[str]:
+    counts = f"{plural(service['requests'], 'request')}, {service['waiting']:,} waiting"
+    if service["expired"]:
+        counts += f", {service['expired']:,} not answered in time"
+    rows = [_cells(instance, node) for instance in service["instances"]]
+    table = columns(HEADS, rows) if rows else ["no instance yet"]
+    return [f"{service['service']}: {counts}", *(f"  {line}" for line in table)]
+
+
+def _cells(instance: dict[str, Any], node: str) -> list[Any]:
+    return [
+        instance["client"],
+        node,
+        instance["state"],
+        f"{instance['in_flight']:,}/{instance['concurrency']:,}",
+        instance["served"],
+        instance["failed"],
+        took(instance["p50_us"]),
+        took(instance["p99_us"]),
+    ]
+
+
+def took(us: int | None) -> str | None:
+    """A latency to read: 250us, 1.5ms, 3.2s; None where there is none."""
+    if us is None or us < 1000:
+        return None if us is None else f"{us}us"
+    return f"{us / 1000:.3g}ms" if us < 999_500 else span(max(1.0, us / 1_000_000))

@@ -1,0 +1,406 @@
+"""What an asyncio Mesh offers for requests and services."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from meshmq.client.bell import Bell
+from meshmq.client.connection import Connection
+from meshmq.client.opening import OnlyAsync
+from meshmq.client.pool import check_concurrency
+from meshmq.client.requests import (
+    NO_STREAM,
+    Reply,
+    Request,
+    answer_of,
+    call_of,
+    check_most,
+    failure_of,
+    gathered,
+    reply_of,
+    result_of,
+    takes_stream,
+)
+from meshmq.core.requester import Call
+from meshmq.core.responder import Incoming, Registration
+from meshmq.errors import InstanceLost, InvalidArgument, MeshError
+from meshmq.frames import EACH, ONE, STREAM
+from meshmq.names import check_service
+
+if TYPE_CHECKING:
+    from meshmq.aio import Mesh
+
+logger = logging.getLogger("meshmq")
+
+LEAVE_SECONDS = 5.0  # for the node to say that it hands out nothing more
+
+
+class Instance:
+    """A coroutine function that answers the requests of a service, each in a task of its own.
+
+    A task whose request is cancelled, too late, or lost with the link is cancelled.
+
+    Attributes:
+        service: its name.
+        error: why it ended by itself, or None.
+        running: requests at work now.
+    """
+
+    registration: Registration
+
+    def __init__(
+        self, function: Callable[[Request], Any], mesh: Mesh, service: str, concurrency: int
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._mesh = mesh
+        self._channel = mesh._connection
+        self._bell = mesh._bell
+        self.service = service
+        self.concurrency = concurrency
+        self.error: BaseException | None = None
+        self._loop = asyncio.get_running_loop()
+        self._main: asyncio.Task[None] | None = None
+        self._is_in = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._lost: MeshError | None = None
+
+    def __call__(self, request: Request) -> Any:
+        return self._function(request)
+
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
+    @property
+    def started(self) -> bool:
+        """Whether ``start`` was called."""
+        return self._main is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was started and answers no more."""
+        return self._main is not None and self._main.done()
+
+    def start(self) -> None:
+        """Serve, in the background; done by the decorator unless told otherwise. Once only. What
+        the node refuses is in ``error``, and raised by ``mesh.run``."""
+        if self._main is None:
+            self._main = self._loop.create_task(self._run(), name=f"meshmq-{self.service}")
+
+    async def wait(self) -> None:
+        """Wait until it has ended."""
+        if self._main is not None:
+            await asyncio.wait([self._main])
+
+    async def stop(self, timeout: float = 30.0) -> bool:
+        """Take nothing new, let what runs come to its end; what is not begun goes to others.
+
+        Args:
+            timeout: seconds to wait for what runs; what is not done then is cancelled, and its
+                requester told that it is lost.
+
+        Returns:
+            Whether everything that ran came to its end. Called by a handler of its own it does
+            not wait, and returns False.
+        """
+        self.announce_stop()
+        if self._main is None:
+            return True
+        if asyncio.current_task() in self._tasks:
+            return False
+        done = True
+        if self._tasks:
+            _, late = await asyncio.wait(set(self._tasks), timeout=timeout)
+            done = not late
+            for task in late:
+                task.cancel()
+        if not self._is_in:
+            self._main.cancel()  # the node has not answered yet
+        await asyncio.wait([self._main])
+        return done
+
+    def announce_stop(self) -> None:
+        """Take nothing new; ``stop`` waits for what runs."""
+        self._stopping = True
+        if self._is_in:
+            self._leave()
+            self._bell.note(self.registration)
+            self._bell.tell()
+
+    def _leave(self) -> None:
+        if self._channel.dead is None:
+            self._channel.unserve(self.registration)
+
+    def _on_ended(self, error: MeshError) -> None:
+        self._lost = error
+
+    def on_stopped(self, request: Incoming) -> None:
+        """Nobody waits for a request at work; from whatever thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._cancel, request)
+        except RuntimeError:
+            pass  # the loop was closed before the connection
+
+    @staticmethod
+    def _cancel(request: Incoming) -> None:
+        if request.task is not None:
+            request.task.cancel()
+
+    # -- its tasks ------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            answer = self._channel.open_service(
+                self.service, self.concurrency, self, self._on_ended
+            )
+            await self._mesh._wait_answer(answer, f"serve {self.service!r}")
+            answer.get()
+            self._is_in = True
+            await self._read()
+        except MeshError as error:
+            if not self._stopping:
+                self.error = error
+                logger.error("an instance of %r ended: %s", self.service, error)
+        finally:
+            if self._is_in:
+                self._leave()
+            for task in list(self._tasks):
+                if not self._stopping:
+                    task.cancel()
+            while self._tasks:
+                await asyncio.wait(set(self._tasks))
+            if self._is_in:
+                await self._bell.wait_until(
+                    self.registration,
+                    lambda: self.registration.is_ended or self._channel.dead is not None,
+                    LEAVE_SECONDS,
+                )
+
+    async def _read(self) -> None:
+        registration, responder = self.registration, self._channel.client.responder
+        while not self._stopping:
+            if len(self._tasks) >= self.concurrency:
+                await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+                continue
+            incoming = responder.begin(registration)
+            if incoming is not None:
+                task = self._loop.create_task(self._work(incoming))
+                incoming.task = task
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                continue
+            if self._lost is not None:
+                raise self._lost
+            await self._bell.wait_until(
+                registration,
+                lambda: bool(
+                    registration.queue
+                    or self._stopping
+                    or self._lost
+                    or self._channel.dead is not None
+                ),
+                None,
+            )
+            self._channel.check()
+
+    async def _work(self, incoming: Incoming) -> None:
+        request = Request(incoming, self._channel)
+        responder = self._channel.client.responder
+        try:
+            result = self._function(request)
+            if inspect.isasyncgen(result):
+                await self._stream(incoming, result)
+            else:
+                responder.reply(incoming, answer_of(await result), True)
+        except asyncio.CancelledError:
+            why = "the instance was stopped while it worked on the request"
+            responder.finish(incoming, None if incoming.cancelled else InstanceLost(why))
+        except Exception as error:
+            responder.finish(incoming, failure_of(error, request))
+        finally:
+            if not incoming.is_over:
+                responder.finish(incoming, InstanceLost("the instance has ended"))
+            self._channel.urge()
+
+    async def _stream(self, incoming: Incoming, values: AsyncIterator[Any]) -> None:
+        """Send what an asynchronous generator yields, as far as the requester takes it."""
+        responder = self._channel.client.responder
+        try:
+            if not takes_stream(incoming):
+                raise NO_STREAM
+            async for value in values:
+                responder.reply(incoming, answer_of(value), False)
+                self._channel.urge()
+                if incoming.window <= 0:
+                    await self._bell.wait_until(
+                        incoming.registration,
+                        lambda: (
+                            incoming.window > 0
+                            or bool(incoming.cancelled)
+                            or self._channel.dead is not None
+                        ),
+                        None,
+                    )
+                else:
+                    await asyncio.sleep(0)
+        finally:
+            await values.aclose()  # type: ignore[attr-defined]
+        responder.finish(incoming)
+
+    def __repr__(self) -> str:
+        state = "stopped" if self.stopped else "running" if self.started else "not started"
+        return f"aio.Instance({self.service!r}, concurrency={self.concurrency}, {state})"
+
+
+class ReplyStream(OnlyAsync):
+    """As ``meshmq.ReplyStream``: ``async for reply in mesh.request_stream(...)``."""
+
+    def __init__(self, channel: Connection, bell: Bell, call: Call) -> None:
+        self._channel = channel
+        self._bell = bell
+        self._call = call
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Reply:
+        """The next one; raises the error that ended it."""
+        call, channel = self._call, self._channel
+        if not call.replies:
+            await self._bell.wait_until(
+                call, lambda: bool(call.replies or call.is_over or channel.dead), None
+            )
+        if call.replies:
+            row, data = call.replies.popleft()
+            channel.client.requester.taken(call, len(data))
+            if channel.client.requester.has_work:
+                channel.urge()
+            return reply_of(row, data)
+        if call.error is not None:
+            raise call.error
+        channel.check()
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        """Take no more of it."""
+        self._channel.cancel(self._call)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class Services:
+    """The part of the asyncio Mesh that asks and answers."""
+
+    _connection: Connection
+    _bell: Bell
+    _timeout: float
+    _workers: list[Any]
+
+    async def request(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+    ) -> Reply:
+        """As ``meshmq.Mesh.request``; when the task is cancelled the service is told to stop."""
+        call = self._call(service, value, ONE, timeout, headers, idempotent)
+        await self._await(call, lambda: call.is_over)
+        return result_of(call)
+
+    async def request_many(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        max_replies: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Reply]:
+        """As ``meshmq.Mesh.request_many``."""
+        check_most(max_replies)
+        call = self._call(service, value, EACH, timeout, headers, False)
+        most = max_replies or 1 << 62
+        await self._await(call, lambda: call.is_over or len(call.replies) >= most)
+        return gathered(call, max_replies)
+
+    def request_stream(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ReplyStream:
+        """As ``meshmq.Mesh.request_stream``, with ``async for``; asked when it is called."""
+        call = self._call(service, value, STREAM, timeout, headers, False)
+        return ReplyStream(self._connection, self._bell, call)
+
+    def _call(
+        self,
+        service: str,
+        value: bytes,
+        kind: int,
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+        idempotent: bool,
+    ) -> Call:
+        self._bell.check_loop()
+        seconds = self._timeout if timeout is None else timeout
+        call = call_of(self._connection, service, value, kind, seconds, headers, idempotent)
+        self._connection.call(call)
+        return call
+
+    async def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
+        channel = self._connection
+        try:
+            await self._bell.wait_until(call, lambda: is_done() or channel.dead is not None, None)
+        finally:
+            channel.cancel(call)
+
+    def serve(
+        self, service: str, handler: Callable[[Request], Any], *, concurrency: int = 1
+    ) -> Instance:
+        """As ``meshmq.Mesh.serve`` with a coroutine function, or an asynchronous generator for
+        ``request_stream``; it begins in the background."""
+        return self.service(service, concurrency=concurrency)(handler)
+
+    def service(
+        self, service: str, *, concurrency: int = 1, start: bool = True
+    ) -> Callable[[Callable[[Request], Any]], Instance]:
+        """``@mesh.service("pricing.quote", concurrency=8)``; see ``serve``."""
+        if not isinstance(service, str):
+            raise InvalidArgument(f'write it as @mesh.service("name"), not with {service!r}')
+        check_service(service)
+        check_concurrency(concurrency)
+
+        def decorate(handler: Callable[[Request], Any]) -> Instance:
+            if not (inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler)):
+                raise InvalidArgument("an asyncio handler is a coroutine function: async def ...")
+            mesh: Any = self
+            instance = Instance(handler, mesh, service, concurrency)
+            if start:
+                instance.start()
+            self._workers.append(instance)
+            return instance
+
+        return decorate

@@ -1,0 +1,338 @@
+"""What a synchronous Mesh offers for requests and services."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from meshmq.client.channel import Channel
+from meshmq.client.opening import OnlySync
+from meshmq.client.pool import Pool, check_concurrency
+from meshmq.client.requests import (
+    NO_STREAM,
+    Reply,
+    Request,
+    answer_of,
+    call_of,
+    check_most,
+    failure_of,
+    gathered,
+    reply_of,
+    result_of,
+    takes_stream,
+)
+from meshmq.core.requester import Call
+from meshmq.core.responder import Incoming, Registration
+from meshmq.errors import InstanceLost, InvalidArgument, MeshError
+from meshmq.frames import EACH, ONE, STREAM
+from meshmq.names import check_service
+
+if TYPE_CHECKING:
+    from meshmq.client.mesh import Mesh
+
+
+class Instance(Pool[Incoming]):
+    """A function that answers the requests of a service; call it to run the function yourself.
+
+    Attributes:
+        service: its name.
+        error: why it ended by itself, or None.
+        running: requests at work now.
+    """
+
+    registration: Registration
+
+    def __init__(
+        self,
+        function: Callable[[Request], Any],
+        mesh: Mesh,
+        service: str,
+        concurrency: int,
+        ended: Callable[[], None],
+    ) -> None:
+        super().__init__(function, f"an instance of {service!r}", service, concurrency, ended)
+        self._mesh = mesh
+        self.service = service
+        self._lost: MeshError | None = None
+
+    def _open(self) -> Channel:
+        channel = self._mesh._connection
+        answer = channel.open_service(self.service, self.concurrency, self, self._on_ended)
+        channel.wait_answer(answer, self._mesh._timeout, f"serve {self.service!r}")
+        answer.get()
+        return channel
+
+    def _on_ended(self, error: MeshError) -> None:
+        self._lost = error
+
+    def _close(self, timeout: float) -> None:
+        channel, registration = self._channel, self.registration
+        if channel is None or channel.dead is not None:
+            return
+        channel.unserve(registration)
+        channel.wait_until(lambda: registration.is_ended, timeout)
+
+    def announce_stop(self) -> None:
+        """Take nothing new; ``stop`` waits for what runs."""
+        super().announce_stop()
+        if self._channel is not None and self._channel.dead is None:
+            self._channel.unserve(self.registration)
+
+    def _next(self) -> Incoming | None:
+        channel, registration = self._channel, self.registration
+        assert channel is not None
+        responder = channel.client.responder
+        with self._reading:
+            while not self._stopping:
+                incoming = responder.begin(registration)
+                if incoming is not None:
+                    return incoming
+                if self._lost is not None:
+                    raise self._lost
+                channel.wait_until(
+                    lambda: bool(registration.queue or self._stopping or self._lost), None
+                )
+                channel.check()
+        return None
+
+    def _do(self, item: Incoming) -> None:
+        channel = self._channel
+        assert channel is not None
+        request = Request(item, channel)
+        responder = channel.client.responder
+        try:
+            result = self._function(request)
+            if inspect.isgenerator(result):
+                self._stream(item, result)
+            else:
+                responder.reply(item, answer_of(result), True)
+        except Exception as error:
+            responder.finish(item, failure_of(error, request))
+        except BaseException:
+            responder.finish(item, InstanceLost("the program ended while it worked on it"))
+            raise
+        finally:
+            channel.urge()
+
+    def _stream(self, incoming: Incoming, values: Iterator[Any]) -> None:
+        """Send what a generator yields, as far as the requester takes it."""
+        channel = self._channel
+        assert channel is not None
+        responder = channel.client.responder
+        if not takes_stream(incoming):
+            values.close()  # type: ignore[attr-defined]
+            raise NO_STREAM
+        for value in values:
+            if incoming.cancelled:
+                values.close()  # type: ignore[attr-defined]
+                break
+            responder.reply(incoming, answer_of(value), False)
+            channel.urge()
+            channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
+            channel.check()
+        responder.finish(incoming)
+
+    def on_stopped(self, request: Incoming) -> None:
+        """Nobody waits for a request at work: a thread cannot be ended, its handler looks."""
+
+    def __repr__(self) -> str:
+        return f"Instance({self.service!r}, concurrency={self.concurrency}, {self._state})"
+
+
+class ReplyStream(OnlySync):
+    """Replies of a service as they come: ``for reply in mesh.request_stream(...)``.
+
+    Leaving its ``with``, or ``close``, tells the service to stop.
+    """
+
+    def __init__(self, channel: Channel, call: Call) -> None:
+        self._channel = channel
+        self._call = call
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Reply:
+        """The next one; raises the error that ended it."""
+        call, channel = self._call, self._channel
+        if not call.replies:
+            channel.wait_until(lambda: bool(call.replies or call.is_over), None)
+        if call.replies:
+            row, data = call.replies.popleft()
+            channel.client.requester.taken(call, len(data))
+            if channel.client.requester.has_work:
+                channel.urge()
+            return reply_of(row, data)
+        if call.error is not None:
+            raise call.error
+        channel.check()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Take no more of it."""
+        self._channel.cancel(self._call)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Services:
+    """The part of Mesh that asks and answers."""
+
+    _connection: Channel
+    _timeout: float
+    _workers: list[Any]
+    _on_worker_ended: Callable[[], None]
+
+    def request(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+    ) -> Reply:
+        """Ask a service; returns its reply.
+
+        The instance with the least to do gets it. If that one goes away before it has answered,
+        the request is handed to another if ``idempotent``.
+
+        Args:
+            service: its name.
+            value: at most 1 MiB.
+            timeout: seconds until nobody waits any more, up to a day; it travels with the request,
+                which is not handed out after it. None: as given to ``connect``.
+            headers: at most 32, 4 KiB together; str to str.
+            idempotent: whether doing it twice does no harm.
+
+        Raises:
+            NoResponders: nobody serves it.
+            ServiceError: the service answered with an error; it has ``code`` and text.
+            DeadlineExceeded: no reply in time; NodeUnreachable: nor was anybody asked.
+            InstanceLost, LinkLost: who had it is gone; whether it was done is unknown.
+            InvalidName, InvalidArgument, MessageTooLarge: nothing was asked.
+            Busy, LimitReached: the node has too many requests; nothing was asked.
+        """
+        call = self._call(service, value, ONE, timeout, headers, idempotent)
+        self._await(call, lambda: call.is_over)
+        return result_of(call)
+
+    def request_many(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        max_replies: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Reply]:
+        """Ask every instance of a service; returns what they answer.
+
+        It ends with ``max_replies`` replies, when all have answered, or at the deadline, with what
+        there is then. Of an instance that failed the reply has ``error``. Arguments and errors are
+        else those of ``request``.
+        """
+        check_most(max_replies)
+        call = self._call(service, value, EACH, timeout, headers, False)
+        most = max_replies or 1 << 62
+        self._await(call, lambda: call.is_over or len(call.replies) >= most)
+        return gathered(call, max_replies)
+
+    def request_stream(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> ReplyStream:
+        """Ask a service that answers with a stream (its handler is a generator).
+
+        ``timeout`` is for all of it. Not more than 1 MiB is on its way before the program takes it.
+        Arguments and errors are else those of ``request``; errors come with the iteration.
+        """
+        call = self._call(service, value, STREAM, timeout, headers, False)
+        return ReplyStream(self._connection, call)
+
+    def _call(
+        self,
+        service: str,
+        value: bytes,
+        kind: int,
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+        idempotent: bool,
+    ) -> Call:
+        seconds = self._timeout if timeout is None else timeout
+        call = call_of(self._connection, service, value, kind, seconds, headers, idempotent)
+        self._connection.call(call)
+        return call
+
+    def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
+        try:
+            self._connection.wait_until(is_done, None)
+        finally:
+            self._connection.cancel(call)
+
+    def serve(
+        self,
+        service: str,
+        handler: Callable[[Request], Any],
+        *,
+        concurrency: int = 1,
+    ) -> Instance:
+        """Answer requests of a service with ``handler``, in ``concurrency`` threads.
+
+        It is called with a Request, and returns the reply's bytes (None: empty), or is a generator
+        of them for ``request_stream``. ServiceError, raised by it, is the reply with its code and
+        text; any other exception is one with the code ``handler-failed``, and logged.
+
+        Args:
+            service: its name; every program that serves it is another instance.
+            handler: see above.
+            concurrency: requests at work at a time, 1 to 1024; others wait at the node.
+
+        Returns:
+            An Instance: ``stop(timeout)`` it, or close the mesh, or ``run``.
+
+        Raises:
+            InvalidName, InvalidArgument, LimitReached, DeadlineExceeded.
+        """
+        return self.service(service, concurrency=concurrency)(handler)
+
+    def service(
+        self, service: str, *, concurrency: int = 1, start: bool = True
+    ) -> Callable[[Callable[[Request], Any]], Instance]:
+        """``@mesh.service("pricing.quote", concurrency=8)``: as ``serve``, for a decorator.
+
+        ``start=False`` leaves the beginning to ``run`` or ``instance.start()``.
+        """
+        if not isinstance(service, str):
+            raise InvalidArgument(f'write it as @mesh.service("name"), not with {service!r}')
+        check_service(service)
+        check_concurrency(concurrency)
+
+        def decorate(handler: Callable[[Request], Any]) -> Instance:
+            if not callable(handler):
+                raise InvalidArgument(f"a handler is a function of a Request, not {handler!r}")
+            if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
+                raise InvalidArgument("a coroutine function needs meshmq.aio.connect()")
+            mesh: Any = self
+            instance = Instance(handler, mesh, service, concurrency, self._on_worker_ended)
+            if start:
+                instance.start()
+            self._workers.append(instance)
+            return instance
+
+        return decorate

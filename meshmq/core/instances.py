@@ -1,0 +1,120 @@
+"""What a node knows of services: who serves, who asks. See ``services``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from meshmq import limits
+from meshmq.core.latency import Latencies
+from meshmq.frames import RequestRow, Serve
+
+
+class Instance:
+    """One registration of one program."""
+
+    __slots__ = (
+        "concurrency", "draining", "failed", "held", "held_bytes", "latencies", "level", "link",
+        "name", "registration", "served", "service", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, link: bytes, name: str, serve: Serve, service: Service, now_ns: int) -> None:
+        self.link = link
+        self.name = name
+        self.registration = serve.registration
+        self.concurrency = serve.concurrency
+        self.service = service
+        self.held: dict[int, Asked] = {}
+        self.held_bytes = 0
+        self.waiting: OrderedDict[int, Asked] = OrderedDict()  # of kind EACH: for it alone
+        self.draining = False
+        self.level = -1
+        self.served = 0
+        self.failed = 0
+        self.latencies = Latencies(now_ns)
+
+    @property
+    def has_room(self) -> bool:
+        return (
+            not self.draining
+            and len(self.held) < self.concurrency
+            and (self.held_bytes < limits.INSTANCE_BYTES_MAX)
+        )
+
+
+class Service:
+    """All instances under one name; those with room by how much they have."""
+
+    __slots__ = (
+        "_levels", "expired", "instances", "name", "requests", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.instances: dict[tuple[bytes, int], Instance] = {}
+        self.waiting: OrderedDict[int, Asked] = OrderedDict()
+        self.requests = 0
+        self.expired = 0
+        self._levels: dict[int, OrderedDict[Instance, None]] = {}
+
+    @property
+    def is_served(self) -> bool:
+        """Whether some instance takes requests, now or when it has room."""
+        return any(not i.draining for i in self.instances.values())
+
+    def place(self, instance: Instance) -> None:
+        """Its load or its room has changed: put it where it belongs."""
+        level = len(instance.held) if instance.has_room else -1
+        if level == instance.level:
+            return
+        if instance.level >= 0:
+            beside = self._levels[instance.level]
+            del beside[instance]
+            if not beside:
+                del self._levels[instance.level]
+        instance.level = level
+        if level >= 0:
+            self._levels.setdefault(level, OrderedDict())[instance] = None
+
+    def choose(self) -> Instance | None:
+        """The instance with the least to do, among equals the one that came to it first."""
+        if not self._levels:
+            return None
+        return next(iter(self._levels[min(self._levels)]))
+
+
+class Asked:
+    """One request that is not over, or whose instance has not answered yet.
+
+    Attributes:
+        id: the node's number for it, towards instances.
+        link, their_id: who asks, and its number for it; no link: nobody waits any more.
+        instance: who has it, or is to have it (EACH); None while it waits for anybody.
+        any: something of its stream has been passed on.
+        parent: of an EACH: what the requester asked, which has the ``parts`` without an end.
+    """
+
+    __slots__ = (
+        "any", "attempts", "data", "deadline_ns", "handed_ns", "headers", "id", "idempotent",
+        "instance", "kind", "link", "parent", "parts", "service", "size", "their_id", "window",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, link: bytes, row: RequestRow, service: Service, data: bytes, now_ns: int
+    ) -> None:
+        self.id = number
+        self.link = link
+        self.their_id = row.id
+        self.service = service
+        self.kind = row.kind
+        self.idempotent = row.idempotent
+        self.window = row.window
+        self.headers = row.headers
+        self.data = data
+        self.size = len(data) + len(row.headers) + limits.RECORD_OVERHEAD_BYTES
+        self.deadline_ns = now_ns + min(row.remaining_ns, limits.REQUEST_TIMEOUT_NS_MAX)
+        self.attempts = 0
+        self.any = False
+        self.instance: Instance | None = None
+        self.handed_ns = 0
+        self.parent: Asked | None = None
+        self.parts: dict[int, Asked] = {}

@@ -1,0 +1,626 @@
+"""Services of a node: their instances, who gets which request, what goes back to whom.
+
+Rules:
+1. A request goes to the instance that has the least, in turn among equals, and only to one with
+   room (its concurrency, its bytes). Else it waits here, within bounds.
+2. It is handed out before its deadline or never. At its deadline the requester is told, and who
+   works on it is told to stop.
+3. The requester gets one last reply. What comes for a request that is over is dropped, counted.
+4. What a lost instance had goes to another one if it is idempotent and nothing of it has come;
+   else the requester is told that it is lost. What an instance gave back, not begun, always goes
+   to another.
+5. An instance's room is free again when it has answered, whoever still waits for that.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+from meshmq import limits
+from meshmq.core.instances import Asked, Instance, Service
+from meshmq.core.replies import replies
+from meshmq.errors import (
+    Busy,
+    DeadlineExceeded,
+    InstanceLost,
+    InvalidArgument,
+    LimitReached,
+    LinkLost,
+    MeshError,
+    NoResponders,
+)
+from meshmq.frames import (
+    EACH,
+    ONE,
+    RETURNED,
+    STREAM,
+    Body,
+    Cancel,
+    Grant,
+    Reply,
+    ReplyRow,
+    Request,
+    RequestRow,
+    Serve,
+    Served,
+    Unserve,
+)
+from meshmq.names import check_service
+
+
+class Services:
+    """The node's machine for services.
+
+    For STARTED_NS from the first event on, a request for a service that nobody serves waits: after
+    a restart of the node its instances are on their way back, too.
+
+    Args:
+        unacked_bytes: of a link: what was sent over it and is not acknowledged.
+
+    Attributes:
+        late: replies that came for what was over.
+        dropped: replies that had no room on their way to a requester.
+        no_responders: requests for what nobody served.
+    """
+
+    def __init__(self, unacked_bytes: Callable[[bytes], int]) -> None:
+        self.by_name: dict[str, Service] = {}
+        self.late = 0
+        self.dropped = 0
+        self.no_responders = 0
+        self._unacked_bytes = unacked_bytes
+        self._young_until_ns = -1  # known with the first tick
+        self._instances: dict[bytes, dict[int, Instance]] = {}  # by link and registration
+        self._asked: dict[int, Asked] = {}
+        self._asking: dict[bytes, dict[int, Asked]] = {}  # by link and the requester's number
+        self._deadlines: list[tuple[int, int]] = []
+        self._bytes = 0  # of requests that are held
+        self._backlog = 0  # bytes of replies that wait for their requester
+        self._last_id = 0
+        self._out: dict[bytes, list[tuple[RequestRow | Cancel | Grant, bytes]]] = {}
+        self._replies: dict[bytes, list[tuple[ReplyRow, bytes]]] = {}
+
+    # -- instances ----------------------------------------------------------------------------
+
+    def serve(self, link: bytes, name: str, serve: Serve, now_ns: int) -> Served:
+        """Register an instance; it may get requests at once."""
+        try:
+            check_service(serve.service)
+            mine = self._instances.setdefault(link, {})
+            if serve.registration in mine:
+                raise InvalidArgument(f"registration {serve.registration} is in use")
+            if not 1 <= serve.concurrency <= limits.CONCURRENCY_MAX:
+                raise InvalidArgument(
+                    f"concurrency is 1..{limits.CONCURRENCY_MAX}, not {serve.concurrency}"
+                )
+            if len(mine) >= limits.SERVICES_PER_SESSION_MAX:
+                raise LimitReached(
+                    f"one program serves at most {limits.SERVICES_PER_SESSION_MAX} times"
+                )
+        except MeshError as error:
+            return Served(serve.registration, error.code, str(error))
+        service = self._service(serve.service)
+        instance = Instance(link, name, serve, service, now_ns)
+        mine[serve.registration] = instance
+        service.instances[link, serve.registration] = instance
+        service.place(instance)
+        self._feed(service, now_ns)
+        return Served(serve.registration)
+
+    def unserve(self, link: bytes, frame: Unserve, now_ns: int) -> Served:
+        """Hand nothing more to an instance; what it has it may still answer."""
+        instance = self._instances.get(link, {}).get(frame.registration)
+        if instance is not None:
+            self._drain(instance, now_ns)
+            self._let_go(instance)
+        return Served(frame.registration, ended=True)
+
+    def _drain(self, instance: Instance, now_ns: int) -> None:
+        if not instance.draining:
+            instance.draining = True
+            instance.service.place(instance)
+            self._leave(instance, now_ns)
+
+    def _leave(self, instance: Instance, now_ns: int) -> None:
+        """It takes nothing more: what waits for it alone, or for nobody else, is answered."""
+        for asked in list(instance.waiting.values()):
+            self._finish(asked, NoResponders(f"{instance.name} stopped before its turn came"))
+        if not instance.service.is_served and not self._is_young(now_ns):
+            self._turn_away(instance.service)
+
+    def _let_go(self, instance: Instance) -> None:
+        if instance.draining and not instance.held:
+            mine = self._instances.get(instance.link, {})
+            if mine.get(instance.registration) is instance:
+                del mine[instance.registration]
+            instance.service.instances.pop((instance.link, instance.registration), None)
+            self._forget(instance.service)
+
+    def _service(self, name: str) -> Service:
+        service = self.by_name.get(name)
+        if service is None:
+            service = self.by_name[name] = Service(name)
+        return service
+
+    def _forget(self, service: Service) -> None:
+        if not service.instances and not service.waiting:
+            self.by_name.pop(service.name, None)
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def on_request(self, link: bytes, frame: Request, now_ns: int) -> None:
+        """Take requests of a program."""
+        alone = len(frame.rows) == 1
+        at = 0
+        for row in frame.rows:
+            data = frame.payload if alone else frame.payload[at : at + row.length]
+            at += row.length
+            error = self._judge(link, row, len(data), now_ns)
+            if error is not None:
+                self._answer(link, row.id, error)
+            else:
+                self._accept(link, row, data, now_ns)
+
+    def _judge(self, link: bytes, row: RequestRow, size: int, now_ns: int) -> MeshError | None:
+        mine = self._asking.get(link, {})
+        if row.id in mine:
+            return InvalidArgument(f"request {row.id} is under way")
+        if len(mine) >= limits.REQUESTS_PER_SESSION_MAX:
+            return LimitReached(
+                f"a program has at most {limits.REQUESTS_PER_SESSION_MAX} requests under way"
+            )
+        service = self.by_name.get(row.service)
+        if service is None or not service.is_served:
+            if row.kind == EACH or not self._is_young(now_ns):
+                self.no_responders += 1
+                return _nobody(row.service)
+            try:
+                check_service(row.service)
+            except MeshError as error:
+                return error
+        if self._bytes + size > limits.REQUESTS_BYTES_MAX:
+            return Busy(f"{self._bytes} bytes of requests are under way at the node, its limit")
+        return None
+
+    def _accept(self, link: bytes, row: RequestRow, data: bytes, now_ns: int) -> None:
+        service = self._service(row.service)
+        service.requests += 1
+        asked = self._enter(link, row, service, data, now_ns)
+        self._asking.setdefault(link, {})[row.id] = asked
+        if row.kind != EACH:
+            service.waiting[asked.id] = asked
+            self._feed(service, now_ns)
+            return
+        for instance in [i for i in service.instances.values() if not i.draining]:
+            part = self._enter(b"", row, service, data, now_ns)
+            part.parent, part.instance = asked, instance
+            asked.parts[part.id] = part
+            instance.waiting[part.id] = part
+            self._serve_own(instance, now_ns)
+
+    def _enter(
+        self, link: bytes, row: RequestRow, service: Service, data: bytes, now_ns: int
+    ) -> Asked:
+        self._last_id += 1
+        asked = Asked(self._last_id, link, row, service, data, now_ns)
+        self._asked[asked.id] = asked
+        self._bytes += asked.size
+        if not link:
+            return asked  # its parent's deadline is its own
+        if len(self._deadlines) > 2 * len(self._asked) + 1024:
+            self._deadlines = [(a.deadline_ns, a.id) for a in self._asked.values() if a.link]
+            heapq.heapify(self._deadlines)
+        else:
+            heapq.heappush(self._deadlines, (asked.deadline_ns, asked.id))
+        return asked
+
+    def _feed(self, service: Service, now_ns: int) -> None:
+        """Hand out what waits, as far as there is room."""
+        waiting = service.waiting
+        while waiting:
+            instance = service.choose()
+            if instance is None:
+                return
+            _, asked = waiting.popitem(last=False)
+            if asked.deadline_ns <= now_ns:
+                self._expire(asked)
+            else:
+                self._hand_out(asked, instance, now_ns)
+
+    def _serve_own(self, instance: Instance, now_ns: int) -> None:
+        while instance.waiting and instance.has_room:
+            _, asked = instance.waiting.popitem(last=False)
+            if asked.deadline_ns <= now_ns:
+                self._expire(asked)
+            else:
+                self._hand_out(asked, instance, now_ns)
+
+    def _hand_out(self, asked: Asked, instance: Instance, now_ns: int) -> None:
+        asked.instance = instance
+        asked.attempts += 1
+        asked.handed_ns = now_ns
+        instance.held[asked.id] = asked
+        instance.held_bytes += asked.size
+        asked.service.place(instance)
+        kind = ONE if asked.kind == EACH else asked.kind
+        row = RequestRow(
+            asked.id, instance.registration, "", asked.deadline_ns - now_ns, kind,
+            asked.idempotent, asked.window, asked.headers, len(asked.data),
+        )  # fmt: skip
+        self._out.setdefault(instance.link, []).append((row, asked.data))
+
+    def on_cancel(self, link: bytes, frame: Cancel) -> None:
+        """A program gives up on requests."""
+        mine = self._asking.get(link, {})
+        for number in frame.ids:
+            asked = mine.get(number)
+            if asked is not None:
+                self._abandon(asked)
+
+    def on_grant(self, link: bytes, frame: Grant) -> None:
+        """A program has taken so much of a stream."""
+        asked = self._asking.get(link, {}).get(frame.id)
+        if asked is None:
+            return
+        size = min(frame.bytes, limits.STREAM_WINDOW_BYTES_MAX)
+        if asked.handed_ns and asked.instance is not None:
+            self._out.setdefault(asked.instance.link, []).append((Grant(asked.id, size), b""))
+        else:
+            asked.window = min(asked.window + size, limits.STREAM_WINDOW_BYTES_MAX)
+
+    # -- replies ------------------------------------------------------------------------------
+
+    def on_reply(self, link: bytes, frame: Reply, now_ns: int) -> None:
+        """Take replies of an instance."""
+        alone = len(frame.rows) == 1
+        at = 0
+        for row in frame.rows:
+            data = frame.payload if alone else frame.payload[at : at + row.length]
+            at += row.length
+            asked = self._asked.get(row.id)
+            instance = asked.instance if asked is not None and asked.handed_ns else None
+            if asked is None or instance is None or instance.link != link:
+                self.late += 1
+            else:
+                self._on_row(asked, instance, row, data, now_ns)
+
+    def _on_row(
+        self, asked: Asked, instance: Instance, row: ReplyRow, data: bytes, now_ns: int
+    ) -> None:
+        if row.end or asked.kind != STREAM:
+            handed_ns = asked.handed_ns
+            self._free(asked, instance)
+            if row.code == RETURNED:
+                self._drain(instance, now_ns)  # it gives back only what it will never take
+                self._again(asked, now_ns)
+            else:
+                instance.served += 1
+                instance.failed += bool(row.code)
+                instance.latencies.add(now_ns - handed_ns, now_ns)
+                self._pass_on(asked, instance, row._replace(end=True), data)
+            self._serve_own(instance, now_ns)
+            self._feed(instance.service, now_ns)
+            self._let_go(instance)
+        elif not asked.link:
+            self.late += 1
+        else:
+            asked.any = True
+            row = row._replace(id=asked.their_id, instance=instance.name)
+            if not self._reply(asked.link, row, data):
+                self._abandon(asked)  # a stream with a hole is none
+
+    def _free(self, asked: Asked, instance: Instance) -> None:
+        del instance.held[asked.id]
+        instance.held_bytes -= asked.size
+        instance.service.place(instance)
+        asked.handed_ns = 0
+        if asked.parent is None:
+            asked.instance = None
+
+    def _pass_on(self, asked: Asked, instance: Instance, row: ReplyRow, data: bytes) -> None:
+        """The last row of an instance, to whoever waits for it; then it is over."""
+        parent = asked.parent
+        if parent is not None:
+            self._drop(asked)
+            if parent.link:
+                part = row._replace(id=parent.their_id, end=False, instance=instance.name)
+                self._reply(parent.link, part, data)
+            self._close_part(asked, parent)
+            return
+        if asked.link:
+            self._reply(asked.link, row._replace(id=asked.their_id, instance=instance.name), data)
+        else:
+            self.late += 1
+        self._drop(asked)
+
+    def _close_part(self, part: Asked, parent: Asked) -> None:
+        del parent.parts[part.id]
+        if not parent.parts:
+            if parent.link:
+                self._reply(parent.link, ReplyRow(parent.their_id, False, True), b"")
+            self._drop(parent)
+
+    def _again(self, asked: Asked, now_ns: int) -> None:
+        """It was not begun where it was: to another, unless it is for that one alone."""
+        if asked.parent is not None:
+            self._finish(asked, NoResponders("the instance stopped before its turn came"))
+        elif not asked.link:
+            self._drop(asked)
+        else:
+            asked.attempts -= 1
+            self._wait_again(asked, now_ns)
+
+    def _wait_again(self, asked: Asked, now_ns: int) -> None:
+        service = asked.service
+        if asked.deadline_ns <= now_ns:
+            self._expire(asked)
+        elif not service.is_served and not self._is_young(now_ns):
+            self._give_up(asked)
+        else:
+            asked.service = service = self._service(service.name)
+            service.waiting[asked.id] = asked
+            service.waiting.move_to_end(asked.id, last=False)
+            self._feed(service, now_ns)
+
+    # -- ends ---------------------------------------------------------------------------------
+
+    def _finish(self, asked: Asked, error: MeshError) -> None:
+        """It is over without a reply of a service: tell who asked."""
+        parent = asked.parent
+        if parent is not None:
+            name = asked.instance.name if asked.instance is not None else ""
+            self._drop(asked)
+            if parent.link:
+                self._answer(parent.link, parent.their_id, error, end=False, instance=name)
+            self._close_part(asked, parent)
+            return
+        if asked.link:
+            self._answer(asked.link, asked.their_id, error)
+        self._drop(asked)
+
+    def _drop(self, asked: Asked) -> None:
+        """Forget it."""
+        if self._asked.pop(asked.id, None) is not None:
+            self._bytes -= asked.size
+        asked.service.waiting.pop(asked.id, None)
+        if asked.instance is not None:
+            asked.instance.waiting.pop(asked.id, None)
+        self._unlink(asked)
+        self._forget(asked.service)
+
+    def _unlink(self, asked: Asked) -> None:
+        """Nobody waits for it any more."""
+        if asked.link:
+            mine = self._asking.get(asked.link, {})
+            mine.pop(asked.their_id, None)
+            if not mine:
+                self._asking.pop(asked.link, None)
+            asked.link = b""
+
+    def _abandon(self, asked: Asked) -> None:
+        """The requester is no longer interested, or too late: stop who works on it."""
+        for part in list(asked.parts.values()):
+            if not self._stop(part):
+                del asked.parts[part.id]
+        if asked.parts or (asked.kind != EACH and self._stop(asked)):
+            self._unlink(asked)
+        else:
+            self._drop(asked)
+
+    def _stop(self, asked: Asked) -> bool:
+        """Tell who works on it, if somebody does: its place is free when the instance says so."""
+        if asked.handed_ns and asked.instance is not None:
+            self._out.setdefault(asked.instance.link, []).append((Cancel((asked.id,)), b""))
+            return True
+        if asked.parent is not None:
+            self._drop(asked)
+        return False
+
+    def _expire(self, asked: Asked) -> None:
+        if asked.parent is not None:
+            return  # its parent's time is over as well
+        asked.service.expired += 1
+        what = "the service did not answer" if asked.handed_ns else "no instance had room"
+        self._answer(asked.link, asked.their_id, DeadlineExceeded(f"{what} in time"))
+        self._abandon(asked)
+
+    def _turn_away(self, service: Service) -> None:
+        """Nobody is left to take what waits."""
+        for asked in list(service.waiting.values()):
+            self._give_up(asked)
+
+    def _give_up(self, asked: Asked) -> None:
+        """Nobody is left to take it. Who had it before may have done it."""
+        self.no_responders += 1
+        name = asked.service.name
+        self._finish(asked, _lost(name) if asked.attempts else _nobody(name))
+
+    def drop_link(self, link: bytes, now_ns: int) -> None:
+        """A program is gone, with its instances and its requests."""
+        for asked in list(self._asking.get(link, {}).values()):
+            self._abandon(asked)
+        self._out.pop(link, None)
+        for _, data in self._replies.pop(link, ()):
+            self._backlog -= len(data)
+        instances = self._instances.pop(link, {})
+        for instance in instances.values():
+            instance.draining = True
+            instance.service.place(instance)
+            del instance.service.instances[link, instance.registration]
+        for instance in instances.values():
+            self._lose(instance, now_ns)
+
+    def _lose(self, instance: Instance, now_ns: int) -> None:
+        held, instance.held = instance.held, {}
+        for asked in held.values():
+            asked.handed_ns = 0
+            retry = asked.idempotent and not asked.any
+            retry = retry and asked.attempts < limits.REQUEST_ATTEMPTS_MAX
+            if asked.parent is not None:
+                self._finish(asked, _lost(instance.service.name))
+                continue
+            asked.instance = None
+            if not asked.link:
+                self._drop(asked)
+            elif retry and instance.service.is_served:
+                self._wait_again(asked, now_ns)
+            else:
+                self._finish(asked, _lost(instance.service.name))
+        self._leave(instance, now_ns)
+        self._forget(instance.service)
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        while self._deadlines and self._deadlines[0][1] not in self._asked:
+            heapq.heappop(self._deadlines)
+        due = self._deadlines[0][0] if self._deadlines else None
+        if self._young_until_ns and self.by_name:
+            due = self._young_until_ns if due is None else min(due, self._young_until_ns)
+        return due
+
+    def _is_young(self, now_ns: int) -> bool:
+        return self._young_until_ns < 0 or now_ns < self._young_until_ns
+
+    def tick(self, now_ns: int) -> None:
+        """Requests whose time is over; those for nobody once the node is up for a while."""
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            _, number = heapq.heappop(self._deadlines)
+            asked = self._asked.get(number)
+            if asked is not None and asked.link:
+                self._expire(asked)
+        if self._young_until_ns < 0:
+            self._young_until_ns = now_ns + limits.STARTED_NS
+        elif self._young_until_ns and now_ns >= self._young_until_ns:
+            self._young_until_ns = 0
+            for service in list(self.by_name.values()):
+                if not service.is_served:
+                    self._turn_away(service)
+                    self._forget(service)
+
+    # -- what leaves --------------------------------------------------------------------------
+
+    def _answer(
+        self, link: bytes, number: int, error: MeshError, end: bool = True, instance: str = ""
+    ) -> None:
+        row = ReplyRow(number, False, end, error.code, "", str(error), instance)
+        self._reply(link, row, b"")
+
+    def _reply(self, link: bytes, row: ReplyRow, data: bytes) -> bool:
+        """Whether there is room for it; else the requester is told so in its place."""
+        has_room = True
+        if data and self._backlog + len(data) > limits.REPLY_BACKLOGS_BYTES_MAX:
+            has_room = False
+            self.dropped += 1
+            why = "a reply was dropped: its requester does not take what it was sent"
+            # Not Busy, which says that nothing was done.
+            row = ReplyRow(row.id, False, row.end, LinkLost.code, "", why, row.instance)
+            data = b""
+        self._backlog += len(data)
+        self._replies.setdefault(link, []).append((row, data))
+        return has_room
+
+    def take_sends(self) -> list[tuple[bytes, Body]]:
+        """Frames to send, what goes to one program together."""
+        sends: list[tuple[bytes, Body]] = []
+        if self._out:
+            out, self._out = self._out, {}
+            for link, items in out.items():
+                sends += [(link, body) for body in _requests(items)]
+        if self._replies:
+            for link in list(self._replies):
+                if self._unacked_bytes(link) <= limits.REPLY_BACKLOG_BYTES:
+                    rows = self._replies.pop(link)
+                    self._backlog -= sum([len(data) for _, data in rows])
+                    sends += [(link, body) for body in replies(rows)]
+        return sends
+
+    def held_bytes(self) -> int:
+        """About how much memory requests and replies take."""
+        return self._bytes + self._backlog
+
+    def counters(self) -> dict[str, int]:
+        """What is counted over all services."""
+        return {
+            "in_flight": len(self._asked),
+            "held_bytes": self._bytes,
+            "no_responders": self.no_responders,
+            "late_replies": self.late,
+            "dropped_replies": self.dropped,
+        }
+
+    def describe(self, now_ns: int) -> list[dict[str, Any]]:
+        """Services and their instances as listings show them; times in us."""
+        shown = []
+        for service in sorted(self.by_name.values(), key=lambda s: s.name):
+            rows = []
+            for instance in service.instances.values():
+                p50, p99 = instance.latencies.percentiles_us((0.5, 0.99), now_ns)
+                rows.append(
+                    {
+                        "client": instance.name,
+                        "concurrency": instance.concurrency,
+                        "in_flight": len(instance.held),
+                        "served": instance.served,
+                        "failed": instance.failed,
+                        "p50_us": p50,
+                        "p99_us": p99,
+                        "state": "draining" if instance.draining else "serving",
+                    }
+                )
+            shown.append(
+                {
+                    "service": service.name,
+                    "requests": service.requests,
+                    "waiting": len(service.waiting),
+                    "expired": service.expired,
+                    "instances": rows,
+                }
+            )
+        return shown
+
+
+def _nobody(service: str) -> NoResponders:
+    return NoResponders(f"nobody serves {service!r}: start a program that does")
+
+
+def _lost(service: str) -> InstanceLost:
+    return InstanceLost(
+        f"the instance of {service!r} that had the request went away; whether it was done is "
+        f"unknown"
+    )
+
+
+def _requests(items: list[tuple[RequestRow | Cancel | Grant, bytes]]) -> list[Body]:
+    """Frames in the order given: requests that follow each other travel together."""
+    bodies: list[Body] = []
+    rows: list[RequestRow] = []
+    parts: list[bytes] = []
+    size = 0
+
+    def close() -> None:
+        nonlocal size
+        if rows:
+            bodies.append(Request(tuple(rows), b"".join(parts)))
+            rows.clear()
+            parts.clear()
+            size = 0
+
+    for item, data in items:
+        if not isinstance(item, RequestRow):
+            close()
+            bodies.append(item)
+            continue
+        if rows and (
+            len(rows) >= limits.FRAME_BATCHES_MAX
+            or size + len(data) > limits.FRAME_PAYLOAD_BYTES_TARGET
+        ):
+            close()
+        rows.append(item)
+        parts.append(data)
+        size += len(data)
+    close()
+    return bodies

@@ -1,0 +1,395 @@
+"""The client's two sides of requests: asking and answering, over any number of sessions."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+
+from meshmq import limits
+from meshmq.core.requester import Call, Requester
+from meshmq.core.responder import Registration, Responder
+from meshmq.errors import (
+    NOT_DONE,
+    UNKNOWN,
+    ClosedError,
+    DeadlineExceeded,
+    InstanceLost,
+    LinkLost,
+    NodeUnreachable,
+    NoResponders,
+    ServiceError,
+)
+from meshmq.frames import (
+    EACH,
+    ONE,
+    RETURNED,
+    STREAM,
+    Cancel,
+    Grant,
+    Reply,
+    ReplyRow,
+    Request,
+    RequestRow,
+)
+from meshmq.limits import SECOND
+
+# -- asking ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking():
+    return Requester(nullcontext())
+
+
+def ask(asking, value=b"v", kind=ONE, idempotent=False, deadline_ns=SECOND, window=0):
+    call = Call("s", value, b"", kind, idempotent, deadline_ns, window)
+    asking.add(call)
+    return call
+
+
+def reply(asking, number, value=b"r", **more):
+    given = {"has_value": True, "end": True, "length": len(value), **more}
+    asking.on_reply(Reply((ReplyRow(number, **given),), value))
+
+
+def values(call):
+    return [data for _, data in call.replies]
+
+
+def test_what_is_asked_in_a_turn_goes_in_one_frame(asking):
+    assert not asking.has_work
+    first, second = ask(asking, b"ab"), ask(asking, b"c", idempotent=True)
+    assert asking.has_work
+    (frame,) = asking.take(SECOND // 4)
+    assert frame.payload == b"abc"
+    assert [(r.id, r.remaining_ns, r.idempotent, r.length) for r in frame.rows] == [
+        (first.id, SECOND * 3 // 4, False, 2), (second.id, SECOND * 3 // 4, True, 1)
+    ]  # fmt: skip
+    assert not asking.has_work
+
+
+def test_large_ones_go_in_frames_of_their_own(asking):
+    for _ in range(3):
+        ask(asking, bytes(limits.VALUE_BYTES_MAX))
+    assert [len(f.rows) for f in asking.take(0)] == [1, 1, 1]
+    for _ in range(limits.FRAME_BATCHES_MAX + 1):
+        ask(asking, b"")
+    assert [len(f.rows) for f in asking.take(0)] == [limits.FRAME_BATCHES_MAX, 1]
+
+
+def test_a_reply_ends_its_call_and_no_other(asking):
+    first, second = ask(asking), ask(asking)
+    asking.take(0)
+    reply(asking, second.id)
+    assert (first.is_over, second.is_over, values(second)) == (False, True, [b"r"])
+    assert asking.take_news() == [second, second]
+    reply(asking, second.id, b"again")
+    assert values(second) == [b"r"]
+
+
+def test_an_empty_reply_of_no_value_is_a_reply(asking):
+    call = ask(asking)
+    asking.take(0)
+    reply(asking, call.id, b"", has_value=False, instance="a")
+    assert (call.is_over, call.error, values(call)) == (True, None, [b""])
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "outcome"),
+    [("no-responders", NoResponders, NOT_DONE), ("instance-lost", InstanceLost, UNKNOWN)],
+)
+def test_an_error_of_the_node_ends_it(asking, code, kind, outcome):
+    call = ask(asking)
+    asking.take(0)
+    reply(asking, call.id, b"", has_value=False, code=code, message="told so")
+    assert type(call.error) is kind
+    assert (str(call.error), call.error.outcome) == ("told so", outcome)
+
+
+def test_a_service_s_own_error_has_its_code(asking):
+    call = ask(asking)
+    asking.take(0)
+    reply(
+        asking, call.id, b"", has_value=False, code="service-error", detail="not-found",
+        message="no such price",
+    )  # fmt: skip
+    assert isinstance(call.error, ServiceError)
+    assert (call.error.code, str(call.error)) == ("not-found", "no such price")
+
+
+def test_the_deadline_is_kept_here_and_the_node_told(asking):
+    call = ask(asking)
+    asking.take(0)
+    assert asking.next_deadline_ns() == SECOND
+    asking.tick(SECOND - 1)
+    assert not call.is_over
+    asking.tick(SECOND)
+    assert isinstance(call.error, DeadlineExceeded)
+    assert asking.take(SECOND) == [Cancel((call.id,))]
+
+
+def test_what_was_never_sent_was_certainly_not_done(asking):
+    call = ask(asking)
+    asking.tick(SECOND)
+    assert isinstance(call.error, NodeUnreachable)
+    assert call.error.outcome == NOT_DONE
+    assert asking.take(SECOND) == []
+
+
+def test_a_lost_session_ends_what_was_sent_and_is_not_idempotent(asking):
+    once, again = ask(asking), ask(asking, b"again", idempotent=True)
+    asking.take(0)
+    unsent = ask(asking, b"unsent")
+    asking.on_session_lost()
+    assert isinstance(once.error, LinkLost)
+    (frame,) = asking.take(0)
+    assert [row.id for row in frame.rows] == [again.id, unsent.id]
+    reply(asking, again.id)
+    assert values(again) == [b"r"]
+
+
+@pytest.mark.parametrize("how", ["deadline", "no-responders", "busy"])
+def test_what_was_sent_once_is_never_said_to_be_not_done(asking, how):
+    call = ask(asking, idempotent=True)
+    asking.take(0)
+    asking.on_session_lost()
+    if how == "deadline":
+        asking.tick(SECOND)
+    else:
+        asking.take(0)
+        reply(asking, call.id, b"", has_value=False, code=how)
+    assert call.error.outcome == UNKNOWN
+
+
+def test_a_stream_that_has_begun_is_not_asked_again(asking):
+    call = ask(asking, kind=STREAM, idempotent=True, window=8)
+    asking.take(0)
+    reply(asking, call.id, b"a", end=False)
+    asking.on_session_lost()
+    assert isinstance(call.error, LinkLost)
+    assert values(call) == [b"a"]
+    assert asking.take(0) == []
+
+
+def test_who_no_longer_waits_tells_the_node_if_it_knows(asking):
+    sent = ask(asking)
+    asking.take(0)
+    unsent = ask(asking)
+    asking.cancel(sent)
+    asking.cancel(unsent)
+    asking.cancel(unsent)
+    assert asking.take(0) == [Cancel((sent.id,))]
+    assert asking.calls == {}
+
+
+def test_half_a_window_taken_is_granted_again(asking):
+    call = ask(asking, kind=STREAM, window=8)
+    asking.take(0)
+    asking.taken(call, 3)
+    assert not asking.has_work
+    asking.taken(call, 2)
+    assert asking.take(0) == [Grant(call.id, 5)]
+    reply(asking, call.id, b"", has_value=False)
+    asking.taken(call, 8)
+    assert asking.take(0) == []
+    assert call.is_over
+    assert call.error is None
+
+
+def test_of_each_errors_are_replies_and_the_end_is_the_end(asking):
+    call = ask(asking, kind=EACH)
+    asking.take(0)
+    reply(asking, call.id, b"1", end=False, instance="a")
+    reply(
+        asking, call.id, b"", has_value=False, end=False, code="instance-lost", instance="b"
+    )  # fmt: skip
+    assert not call.is_over
+    reply(asking, call.id, b"", has_value=False)
+    assert (call.is_over, call.error) == (True, None)
+    assert [(row.instance, row.code) for row, _ in call.replies] == [
+        ("a", ""), ("b", "instance-lost")
+    ]  # fmt: skip
+
+
+def test_of_each_an_instance_without_a_name_is_told_too(asking):
+    call = ask(asking, kind=EACH)
+    asking.take(0)
+    reply(asking, call.id, b"", has_value=False, end=False, code="instance-lost")
+    reply(asking, call.id, b"", has_value=False)
+    assert [row.code for row, _ in call.replies] == ["instance-lost"]
+
+
+def test_of_each_nobody_is_an_error(asking):
+    call = ask(asking, kind=EACH)
+    asking.take(0)
+    reply(asking, call.id, b"", has_value=False, code="no-responders")
+    assert isinstance(call.error, NoResponders)
+
+
+def test_the_end_of_the_connection_ends_all(asking):
+    calls = [ask(asking), ask(asking)]
+    asking.take(0)
+    asking.fail_all(ClosedError("closed"))
+    assert all(isinstance(call.error, ClosedError) for call in calls)
+    assert asking.calls == {}
+
+
+def test_a_deadline_of_what_is_over_wakes_nobody(asking):
+    over, open_ = ask(asking), ask(asking, deadline_ns=2 * SECOND)
+    asking.take(0)
+    reply(asking, over.id)
+    assert asking.next_deadline_ns() == 2 * SECOND
+    reply(asking, open_.id)
+    assert asking.next_deadline_ns() is None
+
+
+def test_deadlines_of_calls_that_are_over_are_forgotten(asking):
+    for _ in range(5000):
+        call = ask(asking, deadline_ns=3600 * SECOND)
+        asking.take(0)
+        reply(asking, call.id)
+    assert len(asking._deadlines) < 2000
+
+
+# -- answering --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answering():
+    responder = Responder(nullcontext())
+    responder.registrations[1] = Registration(1, "s", 2, None)
+    return responder
+
+
+def come(answering, number, value=b"v", registration=1, remaining_ns=SECOND, kind=ONE, window=0):
+    row = RequestRow(
+        number, registration, "", remaining_ns, kind, False, window, b"", len(value)
+    )  # fmt: skip
+    answering.on_request(Request((row,), value), 0)
+    return answering.registrations.get(registration)
+
+
+def rows(answering):
+    return [row for frame in answering.take() for row in frame.rows]
+
+
+def test_a_request_is_begun_and_answered_once(answering):
+    registration = come(answering, 7, b"q")
+    assert answering.take_came() == {registration}
+    request = answering.begin(registration)
+    assert (request.data, request.deadline_ns) == (b"q", SECOND)
+    assert answering.begin(registration) is None
+    answering.reply(request, b"a", True)
+    answering.reply(request, b"b", True)
+    answering.finish(request)
+    assert rows(answering) == [ReplyRow(7, True, True, length=1)]
+    assert registration.held == {}
+
+
+def test_what_is_cancelled_before_it_begins_is_never_shown_but_answered(answering):
+    registration = come(answering, 7)
+    answering.on_cancel(Cancel((7, 8)))
+    assert answering.take_stopped() == []
+    assert answering.begin(registration) is None
+    assert rows(answering) == [ReplyRow(7, False, True)]
+
+
+def test_who_works_on_what_is_cancelled_is_told(answering):
+    registration = come(answering, 7)
+    request = answering.begin(registration)
+    answering.on_cancel(Cancel((7,)))
+    answering.on_cancel(Cancel((7,)))
+    assert answering.take_stopped() == [request]
+    assert request.cancelled == "cancelled"
+    answering.reply(request, b"", True)
+    assert [row.id for row in rows(answering)] == [7]  # its place is free by that
+
+
+def test_its_deadline_stops_it(answering):
+    registration = come(answering, 7)
+    request = answering.begin(registration)
+    assert answering.next_deadline_ns() == SECOND
+    answering.tick(SECOND - 1)
+    assert not request.cancelled
+    answering.tick(SECOND)
+    assert request.cancelled == "deadline"
+    late = come(answering, 8)
+    answering.tick(2 * SECOND)
+    assert answering.begin(late) is None
+    assert [(row.id, row.code) for row in rows(answering)] == [(8, "deadline-exceeded")]
+
+
+def test_a_lost_session_takes_its_requests_and_their_replies(answering):
+    registration = come(answering, 7)
+    come(answering, 8)
+    request = answering.begin(registration)
+    answering.on_session_lost()
+    assert answering.take_stopped() == [request]
+    assert answering.begin(registration) is None
+    come(answering, 7, b"of the next session")
+    answering.reply(request, b"old", True)
+    assert rows(answering) == []
+    again = answering.begin(registration)
+    answering.reply(again, b"new", True)
+    assert [row.id for row in rows(answering)] == [7]
+
+
+def test_what_is_not_begun_is_given_back(answering):
+    registration = come(answering, 7)
+    come(answering, 8)
+    request = answering.begin(registration)
+    answering.give_back(registration)
+    assert rows(answering) == [ReplyRow(8, False, True, RETURNED)]
+    registration.is_leaving = True
+    come(answering, 9)
+    come(answering, 10, registration=99)
+    assert [(row.id, row.code) for row in rows(answering)] == [(9, RETURNED), (10, RETURNED)]
+    answering.reply(request, b"a", True)
+    assert [row.id for row in rows(answering)] == [7]
+
+
+def test_errors_travel_with_code_and_text_cut_to_the_limit(answering):
+    registration = come(answering, 7)
+    answering.finish(answering.begin(registration), ServiceError("x" * 9999, "c" * 300))
+    come(answering, 8)
+    answering.finish(answering.begin(registration), InstanceLost("gone"))
+    own, other = rows(answering)
+    assert (own.code, len(own.detail), len(own.message)) == (
+        "service-error", 255, limits.SERVICE_TEXT_MAX
+    )  # fmt: skip
+    assert (other.code, other.detail, other.message) == ("instance-lost", "", "gone")
+
+
+def test_a_stream_counts_its_window(answering):
+    registration = come(answering, 7, kind=STREAM, window=4)
+    request = answering.begin(registration)
+    answering.reply(request, b"abc", False)
+    assert request.window == 1
+    answering.reply(request, b"def", False)
+    assert request.window == -2
+    answering.take_came()
+    answering.on_grant(Grant(7, 4))
+    answering.on_grant(Grant(99, 4))
+    assert (request.window, answering.take_came()) == (2, {registration})
+    answering.finish(request)
+    assert [(row.length, row.end) for row in rows(answering)] == [
+        (3, False), (3, False), (0, True)
+    ]  # fmt: skip
+
+
+def test_of_a_cancelled_stream_nothing_more_is_sent(answering):
+    registration = come(answering, 7, kind=STREAM, window=4)
+    request = answering.begin(registration)
+    answering.on_cancel(Cancel((7,)))
+    answering.reply(request, b"abc", False)
+    answering.finish(request)
+    assert rows(answering) == [ReplyRow(7, False, True)]
+
+
+def test_deadlines_of_requests_that_are_over_are_forgotten_here_too(answering):
+    for number in range(5000):
+        registration = come(answering, number, remaining_ns=3600 * SECOND)
+        answering.reply(answering.begin(registration), b"", True)
+        answering.take()
+    assert len(answering._deadlines) < 2000

@@ -1,0 +1,653 @@
+"""Requests and services against a real node, by both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import meshmq
+from meshmq import aio
+
+MIB = 1 << 20
+
+
+def until(is_true, timeout=15):
+    deadline = time.monotonic() + timeout
+    while not is_true():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.005)
+
+
+class Steps:
+    """Events by name that a handler and its test wait for."""
+
+    def __init__(self):
+        self._events = {}
+        self._lock = threading.Lock()
+
+    def _event(self, name):
+        with self._lock:
+            return self._events.setdefault(name, threading.Event())
+
+    def say(self, name):
+        self._event(name).set()
+
+    def await_(self, name):
+        assert self._event(name).wait(20), f"{name} did not come"
+
+
+@pytest.fixture
+def steps():
+    return Steps()
+
+
+# -- the synchronous client -----------------------------------------------------------------------
+
+
+def test_a_service_answers_requests(node):
+    with node.connect(name="server") as server, node.connect() as asker:
+        with pytest.raises(meshmq.InvalidArgument):
+            server.serve("echo", None)
+
+        def echo(request):
+            assert request.service == "echo"
+            assert 0 < request.remaining <= 5
+            return request.value + request.headers.get("h", "").encode()
+
+        instance = server.serve("echo", echo)
+        assert asker.request("echo", b"one") == meshmq.Reply(b"one", "server")
+        assert asker.request("echo", b"x", headers={"h": "1"}, timeout=5).value == b"x1"
+        assert asker.request("echo").value == b""
+        big = os.urandom(MIB)
+        assert asker.request("echo", big).value == big
+        assert instance(type("R", (), {
+            "service": "echo", "remaining": 1, "value": b"direct", "headers": {}
+        })) == b"direct"  # fmt: skip
+        assert instance.stop()
+        with pytest.raises(meshmq.NoResponders, match="nobody serves 'echo'"):
+            asker.request("echo", b"x")
+
+
+def test_what_a_handler_raises_reaches_the_requester_without_a_traceback(node, caplog):
+    with node.connect() as mesh:
+
+        @mesh.service("prices")
+        def prices(request):
+            if request.value == b"own":
+                raise meshmq.ServiceError("no such price", code="not-found")
+            if request.value == b"str":
+                return "text"
+            return 1 / 0
+
+        with pytest.raises(meshmq.ServiceError, match=r"^no such price$") as own:
+            mesh.request("prices", b"own")
+        assert own.value.code == "not-found"
+        with caplog.at_level(logging.ERROR, "meshmq"):
+            with pytest.raises(meshmq.ServiceError) as other:
+                mesh.request("prices", b"x")
+            assert str(other.value) == "ZeroDivisionError: division by zero"
+            assert other.value.code == "handler-failed"
+            with pytest.raises(meshmq.ServiceError, match="a value is bytes, not str"):
+                mesh.request("prices", b"str")
+        assert [r.exc_info[0] for r in caplog.records] == [
+            ZeroDivisionError, meshmq.errors.InvalidArgument
+        ]  # fmt: skip
+        assert prices.error is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (meshmq.ServiceError("no", 404), "404", "no"),
+        (meshmq.ServiceError("half \udcff", "c\udcff"), r"c\udcff", r"half \udcff"),
+        (FileNotFoundError("a\udcff"), "handler-failed", r"FileNotFoundError: a\udcff"),
+    ],
+)
+def test_whatever_an_error_says_it_is_an_answer_and_the_service_goes_on(node, error, code, text):
+    def fail(request):
+        raise error
+
+    async def asynchronous():
+        async def fail_too(request):
+            raise error
+
+        async with aio.connect(node.url) as served:
+            served.serve("too", fail_too)
+            with node.connect() as mesh:
+                return await asyncio.to_thread(failure, mesh, "too")
+
+    def failure(mesh, service):
+        until(lambda: mesh.admin.services.list(service))
+        with pytest.raises(meshmq.ServiceError) as raised:
+            mesh.request(service, b"")
+        return raised.value.code, str(raised.value)
+
+    with node.connect() as mesh:
+        instance = mesh.serve("s", fail)
+        for _ in range(2):
+            assert failure(mesh, "s") == (code, text)
+        assert instance.error is None
+    assert asyncio.run(asynchronous()) == (code, text)
+
+
+def test_an_exception_without_a_text_ends_no_instance(node):
+    class Unspeakable(Exception):
+        def __str__(self):
+            return 1 / 0
+
+    with node.connect() as mesh:
+
+        @mesh.service("s")
+        def unspeakable(request):
+            raise Unspeakable
+
+        for _ in range(2):
+            with pytest.raises(meshmq.ServiceError, match="Unspeakable: its text cannot be told"):
+                mesh.request("s")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda m: m.request("a..b", b""),
+        lambda m: m.request("$x", b""),
+        lambda m: m.request("s", "text"),
+        lambda m: m.request("s", bytes(MIB + 1)),
+        lambda m: m.request("s", b"", timeout=0),
+        lambda m: m.request("s", b"", timeout=-1),
+        lambda m: m.request("s", b"", timeout=86_401),
+        lambda m: m.request("s", b"", timeout=True),
+        lambda m: m.request("s", b"", timeout=float("nan")),
+        lambda m: m.request("s", b"", timeout="5"),
+        lambda m: m.request("s", b"", headers={"a": 1}),
+        lambda m: m.request("s", b"", idempotent=1),
+        lambda m: m.request_many("s", b"", max_replies=0),
+        lambda m: m.request_many("s", b"", max_replies="all"),
+        lambda m: m.serve("a..b", print),
+        lambda m: m.serve("s", print, concurrency=0),
+        lambda m: m.serve("s", print, concurrency=1025),
+        lambda m: m.serve(print, print),
+    ],
+)
+def test_wrong_arguments_are_told_where_they_are_given(node, wrong):
+    with node.connect() as mesh, pytest.raises((meshmq.InvalidArgument, meshmq.InvalidName,
+                                               meshmq.MessageTooLarge)):  # fmt: skip
+        wrong(mesh)
+
+
+def test_coroutine_functions_are_for_the_other_client(node):
+    async def handler(request): ...
+
+    with node.connect() as mesh, pytest.raises(meshmq.InvalidArgument, match=r"meshmq\.aio"):
+        mesh.serve("s", handler)
+
+
+def test_instances_share_the_work_and_a_busy_one_is_passed_over(node, steps):
+    connect = node.connect
+    with connect(name="slow") as slow, connect(name="fast") as fast, connect() as asker:
+
+        @slow.service("s")
+        def wait(request):
+            steps.say("begun")
+            steps.await_("go on")
+            return b"slow"
+
+        held = []
+        one = threading.Thread(target=lambda: held.append(asker.request("s", b"", timeout=20)))
+        one.start()
+        steps.await_("begun")
+        fast.serve("s", lambda request: b"fast", concurrency=2)
+        assert {asker.request("s").value for _ in range(10)} == {b"fast"}
+        steps.say("go on")
+        one.join(20)
+        assert held == [meshmq.Reply(b"slow", "slow")]
+
+
+def test_so_many_are_at_work_and_not_more(node):
+    most, running, lock = [0], [0], threading.Lock()
+    with node.connect() as server, node.connect() as asker:
+
+        def work(request):
+            with lock:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            time.sleep(0.01)
+            with lock:
+                running[0] -= 1
+            return request.value
+
+        server.serve("s", work, concurrency=3)
+        found = []
+        threads = [
+            threading.Thread(target=lambda i=i: found.append(asker.request("s", b"%d" % i).value))
+            for i in range(30)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert sorted(found, key=int) == [b"%d" % i for i in range(30)]
+        assert most[0] == 3
+
+
+def test_the_deadline_ends_the_wait_and_the_handler_sees_it(node, steps):
+    with node.connect() as mesh:
+
+        @mesh.service("s")
+        def wait(request):
+            until(lambda: request.cancelled)
+            assert request.remaining == 0
+            steps.say("seen")
+
+        with pytest.raises(meshmq.DeadlineExceeded, match="did not answer in time"):
+            mesh.request("s", b"", timeout=0.1)
+        steps.await_("seen")
+
+
+def test_an_expired_request_is_never_handed_out(node, steps):
+    seen = []
+    with node.connect() as mesh:
+
+        @mesh.service("s")
+        def one_at_a_time(request):
+            seen.append(request.value)
+            if request.value == b"first":
+                steps.say("begun")
+                steps.await_("go on")
+            return b""
+
+        first = threading.Thread(target=lambda: mesh.request("s", b"first", timeout=20))
+        first.start()
+        steps.await_("begun")
+        with pytest.raises(meshmq.DeadlineExceeded):
+            mesh.request("s", b"expired", timeout=0.05)
+        steps.say("go on")
+        first.join(20)
+        mesh.request("s", b"third")
+        assert seen == [b"first", b"third"]
+
+
+def test_requests_to_many_gather_all_some_or_until_the_deadline(node, steps):
+    with node.connect(name="a") as a, node.connect(name="b") as b, node.connect(name="c") as c:
+        a.serve("s", lambda request: b"A")
+
+        @b.service("s")
+        def fails(request):
+            raise meshmq.ServiceError("no", code="mine")
+
+        @c.service("s")
+        def hangs(request):
+            until(lambda: request.cancelled)
+            steps.say("stopped")
+
+        with node.connect() as asker:
+            found = {r.instance: r for r in asker.request_many("s", b"", timeout=0.5)}
+            assert sorted(found) == ["a", "b"]
+            assert (found["a"].value, found["a"].error) == (b"A", None)
+            assert found["b"].error.code == "mine"
+            steps.await_("stopped")
+            assert len(asker.request_many("s", b"", timeout=20, max_replies=1)) == 1
+            c.close()
+            assert len(asker.request_many("s", b"", timeout=20)) == 2
+            with pytest.raises(meshmq.NoResponders):
+                asker.request_many("nobody", b"")
+
+
+def test_a_stream_comes_in_order_to_its_end_or_error(node):
+    with node.connect(name="x") as server, node.connect() as asker:
+
+        @server.service("count")
+        def count(request):
+            for i in range(int(request.value)):
+                yield b"%d" % i
+            if request.headers:
+                raise meshmq.ServiceError("no more", code="over")
+
+        assert [r.value for r in asker.request_stream("count", b"1000")] == [
+            b"%d" % i for i in range(1000)
+        ]  # fmt: skip
+        stream = asker.request_stream("count", b"2", headers={"fail": "1"})
+        assert [next(stream).value, next(stream).value] == [b"0", b"1"]
+        with pytest.raises(meshmq.ServiceError, match="no more"):
+            next(stream)
+        server.serve("one", lambda request: b"only")
+        assert list(asker.request_stream("one")) == [meshmq.Reply(b"only", "x")]
+        with pytest.raises(meshmq.ServiceError, match="request_stream") as error:
+            asker.request("count", b"3")
+        assert error.value.code == "stream"
+        with pytest.raises(meshmq.NoResponders):
+            next(asker.request_stream("nobody"))
+
+
+def test_a_stream_runs_no_further_ahead_than_its_window_and_stops_when_left(node, steps):
+    made = []
+    with node.connect() as server, node.connect() as asker:
+
+        @server.service("flood")
+        def flood(request):
+            try:
+                while True:
+                    made.append(1)
+                    yield bytes(MIB // 4)
+            finally:
+                steps.say("closed")
+
+        with asker.request_stream("flood", timeout=60) as stream:
+            next(stream)
+            until(lambda: len(made) >= 4)
+            for _ in range(20):
+                next(stream)
+                assert len(made) <= 40
+            assert len(made) <= 21 + 9
+        steps.await_("closed")
+
+
+def test_stopping_lets_what_runs_end_and_gives_the_rest_to_others(node, steps):
+    connect = node.connect
+    with connect(name="old") as old, connect(name="new") as new, connect() as asker:
+
+        @old.service("s", concurrency=1)
+        def old_one(request):
+            steps.say("begun")
+            steps.await_("go on")
+            return b"old"
+
+        found = []
+        threads = [
+            threading.Thread(target=lambda: found.append(asker.request("s", timeout=20).value))
+            for _ in range(5)
+        ]
+        threads[0].start()
+        steps.await_("begun")
+        for thread in threads[1:]:
+            thread.start()
+        until(lambda: asker.admin.status()["services"][0]["waiting"] == 4)
+        stopping = threading.Thread(target=old_one.stop)
+        new.serve("s", lambda request: b"new")
+        stopping.start()
+        for thread in threads[1:]:
+            thread.join(20)
+        steps.say("go on")
+        stopping.join(20)
+        threads[0].join(20)
+        assert sorted(found) == [b"new"] * 4 + [b"old"]
+
+
+def test_closing_the_mesh_stops_its_services(node):
+    asker = node.connect()
+    with node.connect() as mesh:
+        instance = mesh.serve("s", lambda request: b"")
+        asker.request("s")
+    assert instance.stopped
+    assert instance.error is None
+    with pytest.raises(meshmq.NoResponders):
+        asker.request("s")
+    asker.close()
+
+
+SERVER = """
+import sys, time, meshmq
+mesh = meshmq.connect(sys.argv[1], name="child")
+def hang(request):
+    print("begun", flush=True)
+    time.sleep(60)
+mesh.serve("s", hang)
+print("serving", flush=True)
+mesh.run()
+"""
+
+
+def start_server(node):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, node.url], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "serving\n"
+    return process
+
+
+def test_a_killed_instance_s_request_is_lost_or_done_by_another(node):
+    server = start_server(node)
+    with node.connect() as asker, node.connect() as other:
+        outcomes = []
+
+        def ask(idempotent):
+            try:
+                outcomes.append(asker.request("s", timeout=30, idempotent=idempotent).value)
+            except meshmq.MeshError as error:
+                outcomes.append(type(error))
+
+        lost = threading.Thread(target=ask, args=(False,))
+        lost.start()
+        assert server.stdout.readline() == "begun\n"
+        server.kill()
+        server.communicate()
+        lost.join(20)
+        assert outcomes == [meshmq.InstanceLost]
+        server = start_server(node)
+        again = threading.Thread(target=ask, args=(True,))
+        again.start()
+        assert server.stdout.readline() == "begun\n"
+        other.serve("s", lambda request: b"done")
+        server.kill()
+        server.communicate()
+        again.join(20)
+        assert outcomes[1:] == [b"done"]
+
+
+def test_sigterm_lets_a_service_end_in_order(node):
+    code = (
+        "import sys, time, meshmq\n"
+        "mesh = meshmq.connect(sys.argv[1])\n"
+        "def slow(request):\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(0.3)\n"
+        "    return b'whole'\n"
+        "mesh.serve('s', slow)\n"
+        "print('serving', flush=True)\n"
+        "with mesh:\n"
+        "    mesh.run()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, node.url], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "serving\n"
+    with node.connect() as asker:
+        found = []
+        asking = threading.Thread(target=lambda: found.append(asker.request("s").value))
+        asking.start()
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        asking.join(20)
+        assert found == [b"whole"]
+        assert process.wait(20) == 0
+        process.stdout.close()
+
+
+def test_a_node_that_restarts_finds_its_services_again(process_node):
+    with meshmq.connect(process_node.url) as server, meshmq.connect(process_node.url) as asker:
+        server.serve("s", lambda request: request.value)
+        assert asker.request("s", b"before").value == b"before"
+        process_node.kill()
+        with pytest.raises((meshmq.NodeUnreachable, meshmq.LinkLost)) as error:
+            asker.request("s", b"meanwhile", timeout=0.2)
+        assert error.value.outcome in ("not done", "unknown")
+        process_node.start()
+        # It waits for the node, and at the node for the instance that comes back.
+        assert asker.request("s", b"after", timeout=20, idempotent=True).value == b"after"
+
+
+def test_ctrl_c_while_it_waits_cancels_the_request(node, steps):
+    stopped = threading.Event()
+    with node.connect() as server:
+
+        @server.service("s")
+        def wait(request):
+            steps.say("begun")
+            until(lambda: request.cancelled)
+            stopped.set()
+
+        code = (
+            "import sys, meshmq\n"
+            "mesh = meshmq.connect(sys.argv[1])\n"
+            "try:\n"
+            "    mesh.request('s', timeout=60)\n"
+            "except KeyboardInterrupt:\n"
+            "    print('interrupted', flush=True)\n"
+            "    sys.stdin.readline()\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, node.url],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        steps.await_("begun")
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+        assert stopped.wait(20)  # by its Cancel: the program is still there
+        process.communicate("\n", timeout=20)
+
+
+# -- asyncio --------------------------------------------------------------------------------------
+
+
+def go(main):
+    asyncio.run(asyncio.wait_for(main, 50))
+
+
+def test_aio_services_and_requests(node):
+    async def main():
+        async with aio.connect(node.url, name="server") as server, aio.connect(node.url) as asker:
+
+            @server.service("echo", concurrency=10)
+            async def echo(request):
+                await asyncio.sleep(0.001)
+                if request.value == b"fail":
+                    raise meshmq.ServiceError("no", code="mine")
+                return request.value
+
+            @server.service("count")
+            async def count(request):
+                for i in range(int(request.value)):
+                    yield b"%d" % i
+
+            await until_served(asker, "echo", "count")
+            values = [b"%d" % i for i in range(200)]
+            replies = await asyncio.gather(*[asker.request("echo", v) for v in values])
+            assert [r.value for r in replies] == values
+            assert replies[0].instance == "server"
+            with pytest.raises(meshmq.ServiceError) as error:
+                await asker.request("echo", b"fail")
+            assert error.value.code == "mine"
+            got = [r.value async for r in asker.request_stream("count", b"500")]
+            assert got == [b"%d" % i for i in range(500)]
+            assert [r.value for r in await asker.request_many("echo", b"all")] == [b"all"]
+            with pytest.raises(meshmq.NoResponders):
+                await asker.request("nobody")
+            assert await echo.stop()
+            with pytest.raises(meshmq.NoResponders):
+                await asker.request("echo")
+
+    go(main())
+
+
+async def until_served(mesh, *services):
+    async with asyncio.timeout(20):
+        while {s["service"] for s in (await mesh.admin.status())["services"]} < set(services):
+            pass  # each status is a round trip
+
+
+def test_aio_cancelling_reaches_the_handler_s_task(node):
+    async def main():
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+        async with aio.connect(node.url) as mesh:
+
+            async def wait(request):
+                begun.set()
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    assert request.cancelled
+                    cancelled.set()
+                    raise
+
+            instance = mesh.serve("s", wait)
+            await until_served(mesh, "s")
+            for how in ("cancelled", "deadline"):
+                begun.clear()
+                cancelled.clear()
+                timeout = 60 if how == "cancelled" else 0.2
+                task = asyncio.create_task(mesh.request("s", timeout=timeout))
+                await begun.wait()
+                if how == "cancelled":
+                    task.cancel()
+                await asyncio.wait([task])
+                await asyncio.wait_for(cancelled.wait(), 20)
+                if how == "deadline":
+                    assert isinstance(task.exception(), meshmq.DeadlineExceeded)
+            async with asyncio.timeout(20):
+                while instance.running:
+                    await mesh.admin.status()
+
+    go(main())
+
+
+def test_aio_a_stream_that_is_left_stops_its_generator(node):
+    async def main():
+        closed = asyncio.Event()
+        async with aio.connect(node.url) as mesh:
+
+            async def flood(request):
+                try:
+                    while True:
+                        yield bytes(MIB // 4)
+                finally:
+                    closed.set()
+
+            mesh.serve("flood", flood)
+            await until_served(mesh, "flood")
+            async with mesh.request_stream("flood", timeout=60) as stream:
+                for _ in range(10):
+                    await anext(stream)
+            await asyncio.wait_for(closed.wait(), 20)
+
+    go(main())
+
+
+def test_aio_what_is_not_done_when_it_stops_is_lost(node):
+    async def main():
+        begun = asyncio.Event()
+        async with aio.connect(node.url) as mesh, aio.connect(node.url) as asker:
+
+            async def hang(request):
+                begun.set()
+                await asyncio.sleep(60)
+
+            instance = mesh.serve("s", hang)
+            await until_served(asker, "s")
+            task = asyncio.create_task(asker.request("s", timeout=30))
+            await begun.wait()
+            assert not await instance.stop(0.1)
+            with pytest.raises(meshmq.InstanceLost):
+                await task
+
+    go(main())
+
+
+def test_aio_plain_functions_and_wrong_names_are_refused(node):
+    async def main():
+        async with aio.connect(node.url) as mesh:
+            with pytest.raises(meshmq.InvalidArgument, match="async def"):
+                mesh.serve("s", lambda request: b"")
+            with pytest.raises(meshmq.InvalidName):
+                await mesh.request("a..b")
+            with pytest.raises(meshmq.InvalidArgument, match="write it as"):
+                mesh.service(print)
+
+    go(main())
