@@ -43,19 +43,15 @@ def check_topic(name: str) -> str:
 
 @lru_cache(maxsize=65_536)
 def _check_topic(name: str) -> str:
-    return _check_name(name, "topic", "; wildcards are for subscribing")
-
-
-def _check_name(name: str, kind: str, of_wildcards: str) -> str:
-    for token in _tokens(name, kind):
+    for token in _tokens(name, "topic"):
         if not _TOKEN.match(token):
-            hint = of_wildcards if token in ("*", ">") else ""
+            hint = "; wildcards are for subscribing" if token in ("*", ">") else ""
             raise InvalidName(
-                f"{kind} {name!r}: token {token!r} is not valid (no spaces, '*', '>', control "
+                f"topic {name!r}: token {token!r} is not valid (no spaces, '*', '>', control "
                 f"characters or empty tokens){hint}"
             )
     if name.startswith("$"):
-        raise InvalidName(f"{kind} {name!r}: names that begin with '$' are the mesh's own")
+        raise InvalidName(f"topic {name!r}: names that begin with '$' are the mesh's own")
     return name
 
 
@@ -134,15 +130,7 @@ def check_group(name: str, kind: str = "group") -> str:
 
 def check_service(name: str) -> str:
     """Return ``name`` if it can name a service; raise InvalidName if not."""
-    try:
-        return _check_service(name)
-    except TypeError:
-        raise InvalidName(f"a service is a string, not {name!r}") from None
-
-
-@lru_cache(maxsize=65_536)
-def _check_service(name: str) -> str:
-    return _check_name(name, "service", "; a service has one name")
+    return check_topic(name)
 
 
 def dead_letters_of(group: str) -> str:
