@@ -118,6 +118,7 @@ TRIM_RECORDS_MIN = 10_000  # what is done of a queue is given back in steps of t
 
 # --- services ------------------------------------------------------------------------------
 SERVICES_PER_SESSION_MAX = 256
+ROW_OVERHEAD_BYTES = 96  # a request or reply in a frame besides its value and texts, at most
 CONCURRENCY_MAX = 1024  # requests an instance may have at a time
 INSTANCE_BYTES_MAX = 16 * MIB  # of them together, or one larger one
 REQUESTS_PER_SESSION_MAX = 16_384  # of one program without their last reply
