@@ -121,13 +121,15 @@ SERVICES_PER_SESSION_MAX = 256
 ROW_OVERHEAD_BYTES = 96  # a request or reply in a frame besides its value and texts, at most
 CONCURRENCY_MAX = 1024  # requests an instance may have at a time
 INSTANCE_BYTES_MAX = 16 * MIB  # of them together, or one larger one
+CALLS_UNACKED_BYTES_MAX = SESSION_UNACKED_BYTES_MAX // 2  # of a program's requests and replies;
+CALLS_UNACKED_FRAMES_MAX = SESSION_UNACKED_FRAMES_MAX // 2  # then they wait: the rest is for others
 REQUESTS_PER_SESSION_MAX = 16_384  # of one program without their last reply
 REQUESTS_BYTES_MAX = 64 * MIB  # of all that wait at a node for an instance; then they get Busy
 REPLY_BACKLOG_BYTES = 16 * MIB  # unacknowledged by a requester; then its replies wait ...
 REPLY_BACKLOGS_BYTES_MAX = (
     64 * MIB
 )  # ... up to this at a node, for all; the rest is dropped and told
-REQUEST_ATTEMPTS_MAX = 3  # instances that an idempotent request may lose
+REQUEST_ATTEMPTS_MAX = 3  # instances that an idempotent request may lose, and sessions
 REQUEST_TIMEOUT_NS_MAX = DAY
 STREAM_WINDOW_BYTES = 1 * MIB  # of a streamed reply on its way; a largest value always fits
 STREAM_WINDOW_BYTES_MAX = 64 * MIB

@@ -16,7 +16,7 @@ from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
 from meshmq.errors import ServiceError
 from meshmq.frames import EACH, ONE, STREAM, ReplyRow
-from meshmq.limits import MS, SECOND
+from meshmq.limits import MS, RECORD_OVERHEAD_BYTES, SECOND
 from meshmq.testing.scene import Program
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Run:
         text = b"r%d|%d|%d|" % (self.asking.tag, self.index, len(self.produced))
         value = text.ljust(size, b".")
         self.produced.append(value)
-        self.sent_bytes += len(value)
+        self.sent_bytes += len(value) + RECORD_OVERHEAD_BYTES
         return value
 
     def error(self) -> ServiceError:
@@ -240,7 +240,7 @@ class RequestProgram(Program):
         world, rng = self.world, self.world.rng
         tag = len(world.askings)
         value = (b"q%d|" % tag).ljust(size or rng.choice([10, 10, 200]), b".")
-        window = rng.choice([1, 60, 300]) if kind == STREAM else 0
+        window = rng.choice([1, 120, 600]) if kind == STREAM else 0
         call = Call(
             service, value, b"", kind, idempotent and kind != EACH, world.now_ns + patience_ns,
             window,
@@ -265,6 +265,8 @@ class RequestProgram(Program):
         world = self.world
         for call in dict.fromkeys(calls):
             asking: Asking = call.owner
+            if asking.is_cancelled and not call.replies:
+                continue  # who read it is told that it is over
             if asking.ended_ns:
                 asking.news_after_end += 1
             elif call.is_over:
@@ -291,7 +293,7 @@ class RequestProgram(Program):
             return
         row, data = call.replies.popleft()
         asking.taken.append((row, data))
-        asking.taken_bytes += len(data)
+        asking.taken_bytes += len(data) + RECORD_OVERHEAD_BYTES
         asking.taken_ns = self.world.now_ns
         self.client.requester.taken(call, len(data))
         self._take_later(asking)

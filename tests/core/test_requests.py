@@ -9,6 +9,7 @@ import pytest
 from meshmq import limits
 from meshmq.core.requester import Call, Requester
 from meshmq.core.responder import Registration, Responder
+from meshmq.core.rows import request_bytes
 from meshmq.errors import (
     NOT_DONE,
     UNKNOWN,
@@ -16,6 +17,7 @@ from meshmq.errors import (
     DeadlineExceeded,
     InstanceLost,
     LinkLost,
+    MeshError,
     NodeUnreachable,
     NoResponders,
     ServiceError,
@@ -134,7 +136,12 @@ def test_what_was_never_sent_was_certainly_not_done(asking):
     asking.tick(SECOND)
     assert isinstance(call.error, NodeUnreachable)
     assert call.error.outcome == NOT_DONE
-    assert asking.take(SECOND) == []
+    assert "no node was there" in str(call.error)
+    hurried = ask(asking, deadline_ns=2 * SECOND)
+    assert asking.take(2 * SECOND) == []
+    asking.tick(2 * SECOND, is_connected=True)
+    assert isinstance(hurried.error, NodeUnreachable)
+    assert "no time to send" in str(hurried.error)
 
 
 def test_a_lost_session_ends_what_was_sent_and_is_not_idempotent(asking):
@@ -179,19 +186,77 @@ def test_who_no_longer_waits_tells_the_node_if_it_knows(asking):
     asking.cancel(sent)
     asking.cancel(unsent)
     asking.cancel(unsent)
+    assert asking.take_news() == [sent, unsent]  # who reads it is to look up
+    assert (sent.is_over, sent.error) == (True, None)
     assert asking.take(0) == [Cancel((sent.id,))]
+    left = ask(asking)
+    asking.take(0)
+    assert not asking.has_work
+    asking.leave(left)
+    assert asking.has_work
+    assert asking.take(0) == [Cancel((left.id,))]
     assert asking.calls == {}
 
 
-def test_half_a_window_taken_is_granted_again(asking):
-    call = ask(asking, kind=STREAM, window=8)
+def test_many_cancels_travel_together(asking):
+    calls = [ask(asking) for _ in range(limits.FRAME_BATCHES_MAX + 1)]
     asking.take(0)
-    asking.taken(call, 3)
+    for call in calls:
+        asking.cancel(call)
+    assert [len(frame.ids) for frame in asking.take(0)] == [limits.FRAME_BATCHES_MAX, 1]
+
+
+def test_what_a_session_takes_no_more_of_waits(asking):
+    for _ in range(4):
+        ask(asking, b"12345")
+    assert asking.take(0, 0) == asking.take(0, 10, 0) == asking.take(0, -5, -5) == []
+    assert asking.has_work
+    assert [frame.payload for frame in asking.take(0, 6)] == [b"1234512345"]
+    assert [len(frame.rows) for frame in asking.take(0, most_frames=1)] == [1]
+    assert [len(frame.rows) for frame in asking.take(0)] == [1]
+
+
+def test_headers_and_names_count_for_frames_too(asking):
+    for _ in range(100):
+        call = Call("s" * 255, b"", bytes(limits.HEADER_BYTES_MAX), ONE, False, SECOND)
+        asking.add(call)
+    for frame in asking.take(0):
+        assert sum(request_bytes((row, b"")) for row in frame.rows) <= 256 * limits.KIB
+
+
+def test_an_idempotent_request_is_asked_in_so_many_sessions(asking):
+    call = ask(asking, idempotent=True)
+    for _ in range(limits.REQUEST_ATTEMPTS_MAX):
+        assert len(asking.take(0)) == 1
+        assert not call.is_over
+        asking.on_session_lost()
+        asking.on_session_lost()  # before it was sent again: that is none
+    assert isinstance(call.error, LinkLost)
+    assert f"{limits.REQUEST_ATTEMPTS_MAX} links" in str(call.error)
+    assert asking.take(0) == []
+
+
+def test_what_is_cancelled_without_a_link_is_forgotten(asking):
+    for _ in range(5000):
+        asking.cancel(ask(asking))
+    assert len(asking._unsent) < 2000
+
+
+def test_half_a_window_taken_is_granted_again(asking):
+    each = limits.RECORD_OVERHEAD_BYTES
+    call = ask(asking, kind=STREAM, window=4 * each)
+    asking.take(0)
+    asking.taken(call, each - 1)
     assert not asking.has_work
-    asking.taken(call, 2)
-    assert asking.take(0) == [Grant(call.id, 5)]
+    asking.taken(call, 0)
+    assert asking.take(0) == [Grant(call.id, 3 * each - 1)]
+    asking.taken(call, each)
+    asking.taken(call, each)
+    assert asking.take(0, most_frames=0) == []
+    asking.taken(call, each)
+    assert asking.take(0) == [Grant(call.id, 6 * each)]
     reply(asking, call.id, b"", has_value=False)
-    asking.taken(call, 8)
+    asking.taken(call, 8 * each)
     assert asking.take(0) == []
     assert call.is_over
     assert call.error is None
@@ -227,12 +292,34 @@ def test_of_each_nobody_is_an_error(asking):
     assert isinstance(call.error, NoResponders)
 
 
-def test_the_end_of_the_connection_ends_all(asking):
-    calls = [ask(asking), ask(asking)]
+def test_the_end_of_the_connection_ends_all_also_what_is_asked_later(asking):
+    sent, lost = ask(asking), ask(asking, idempotent=True)
     asking.take(0)
+    asking.on_session_lost()
+    asking.take_news()
+    assert isinstance(sent.error, LinkLost)
+    unsent = ask(asking)
     asking.fail_all(ClosedError("closed"))
-    assert all(isinstance(call.error, ClosedError) for call in calls)
+    asking.fail_all(MeshError("another"))
+    later = ask(asking)
+    assert asking.take_news() == [lost, unsent, later]
+    for call in (unsent, later):
+        assert (type(call.error), str(call.error)) == (ClosedError, "closed")
+    assert (type(lost.error), lost.error.outcome) == (LinkLost, UNKNOWN)
+    assert "closed; 's' had not answered" in str(lost.error)
     assert asking.calls == {}
+    assert asking.take(0) == []
+    assert asking.next_deadline_ns() is None
+
+
+def test_a_call_that_outlives_its_connection_is_failed_alone(asking):
+    sent, unsent = ask(asking), None
+    asking.take(0)
+    unsent = ask(asking)
+    for call in (sent, unsent):
+        asking.fail(call, ClosedError("closed"))
+        asking.fail(call, MeshError("another"))
+    assert (type(sent.error), type(unsent.error)) == (LinkLost, ClosedError)
 
 
 def test_a_deadline_of_what_is_over_wakes_nobody(asking):
@@ -362,20 +449,47 @@ def test_errors_travel_with_code_and_text_cut_to_the_limit(answering):
 
 
 def test_a_stream_counts_its_window(answering):
-    registration = come(answering, 7, kind=STREAM, window=4)
+    each = limits.RECORD_OVERHEAD_BYTES
+    registration = come(answering, 7, kind=STREAM, window=each + 4)
     request = answering.begin(registration)
     answering.reply(request, b"abc", False)
     assert request.window == 1
-    answering.reply(request, b"def", False)
-    assert request.window == -2
+    answering.reply(request, b"", False)
+    assert request.window == 1 - each
     answering.take_came()
-    answering.on_grant(Grant(7, 4))
+    answering.on_grant(Grant(7, each + 1))
     answering.on_grant(Grant(99, 4))
     assert (request.window, answering.take_came()) == (2, {registration})
+    answering.on_grant(Grant(7, 1 << 63))
+    assert request.window == limits.STREAM_WINDOW_BYTES_MAX
     answering.finish(request)
     assert [(row.length, row.end) for row in rows(answering)] == [
-        (3, False), (3, False), (0, True)
+        (3, False), (0, False), (0, True)
     ]  # fmt: skip
+
+
+def test_replies_wait_too_for_what_a_session_takes(answering):
+    answering.registrations[1].concurrency = 4
+    for number in range(4):
+        registration = come(answering, number)
+        answering.reply(answering.begin(registration), b"12345", True)
+    assert answering.take(0) == answering.take(10, 0) == []
+    assert [len(frame.rows) for frame in answering.take(6)] == [2]
+    assert [len(frame.rows) for frame in answering.take(most_frames=1)] == [1]
+    assert answering.has_work
+    assert [len(frame.rows) for frame in answering.take()] == [1]
+
+
+def test_more_than_it_has_room_for_and_the_same_again_are_not_shown(answering):
+    for number in (7, 8, 9):
+        registration = come(answering, number)
+    come(answering, 7)
+    assert len(registration.queue) == 2
+    assert [(row.id, row.code) for row in rows(answering)] == [(9, "busy")]
+    answering.reply(answering.begin(registration), b"", True)
+    assert [row.id for row in rows(answering)] == [7]
+    come(answering, 10)
+    assert [request.id for request in registration.queue] == [8, 10]
 
 
 def test_of_a_cancelled_stream_nothing_more_is_sent(answering):
