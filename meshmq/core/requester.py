@@ -101,14 +101,14 @@ class Requester:
         self._unsent: deque[Call] = deque()
         self._cancels: list[int] = []
         self._grants: dict[int, int] = {}
-        self._left: deque[Call] = deque()
+        self._abandoned: deque[Call] = deque()
         self._deadlines: list[tuple[int, int]] = []
         self._failed: MeshError | None = None
         self._last_id = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._unsent or self._cancels or self._grants or self._left)
+        return bool(self._unsent or self._cancels or self._grants or self._abandoned)
 
     # -- what the program says, from any thread -------------------------------------------------
 
@@ -135,10 +135,10 @@ class Requester:
         with self._guard:
             self._cancel(call)
 
-    def leave(self, call: Call) -> None:
+    def abandon(self, call: Call) -> None:
         """As ``cancel``, with the next ``take``. Takes no lock: the garbage collector may call it
         in a thread that holds the guard."""
-        self._left.append(call)
+        self._abandoned.append(call)
 
     def fail(self, call: Call, error: MeshError) -> None:
         """The connection is over: so is the call, with ``error`` if nothing of it was sent."""
@@ -165,7 +165,7 @@ class Requester:
         """Frames to send: not more than ``most_frames``, and values of ``most_bytes`` and one."""
         bodies: list[Body] = []
         with self._guard:
-            self._cancel_left()
+            self._cancel_abandoned()
             while self._cancels and len(bodies) < most_frames:
                 ids = tuple(self._cancels[: limits.FRAME_BATCHES_MAX])
                 del self._cancels[: limits.FRAME_BATCHES_MAX]
@@ -225,7 +225,7 @@ class Requester:
     def on_session_lost(self) -> None:
         """See rule 2."""
         with self._guard:
-            self._cancel_left()
+            self._cancel_abandoned()
             self._cancels.clear()
             self._grants.clear()
             again: list[Call] = []
@@ -283,7 +283,7 @@ class Requester:
             self._unsent.clear()
             self._cancels.clear()
             self._grants.clear()
-            self._left.clear()
+            self._abandoned.clear()
 
     def take_news(self) -> list[Call]:
         """Calls that are over or got something since the last time."""
@@ -299,9 +299,9 @@ class Requester:
                 self._cancels.append(call.id)
             self._end(call, None)
 
-    def _cancel_left(self) -> None:
-        while self._left:
-            self._cancel(self._left.popleft())
+    def _cancel_abandoned(self) -> None:
+        while self._abandoned:
+            self._cancel(self._abandoned.popleft())
 
     def _fail(self, call: Call, error: MeshError) -> None:
         if call.sent or call.lost:

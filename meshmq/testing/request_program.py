@@ -77,7 +77,8 @@ class Asking:
         ended_ns: when the program learned that it is over, or gave up (``is_cancelled``), or died
             (``is_dead``).
         taken: what the program has taken, in order.
-        news_after_end: how often something came for it when it was over.
+        news_after_end: how often something came for it when it was over; ``has_heard`` of the end
+            itself, that was cancelled, does not count.
         is_calm: asked when there were no faults any more. is_probe: in the roll call.
     """
 
@@ -95,6 +96,7 @@ class Asking:
         self.taken_ns = 0
         self.is_taking = False
         self.news_after_end = 0
+        self.has_heard = False
         self.is_calm = world.is_calm
         self.is_probe = False
         self.asks: list[Ask] = []
@@ -265,9 +267,9 @@ class RequestProgram(Program):
         world = self.world
         for call in dict.fromkeys(calls):
             asking: Asking = call.owner
-            if asking.is_cancelled and not call.replies:
-                continue  # who read it is told that it is over
-            if asking.ended_ns:
+            if asking.is_cancelled and not asking.has_heard:
+                asking.has_heard = True  # that it is over, as whoever reads it does
+            elif asking.ended_ns:
                 asking.news_after_end += 1
             elif call.is_over:
                 asking.ended_ns = world.now_ns

@@ -192,7 +192,7 @@ def test_who_no_longer_waits_tells_the_node_if_it_knows(asking):
     left = ask(asking)
     asking.take(0)
     assert not asking.has_work
-    asking.leave(left)
+    asking.abandon(left)
     assert asking.has_work
     assert asking.take(0) == [Cancel((left.id,))]
     assert asking.calls == {}
