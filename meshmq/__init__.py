@@ -49,8 +49,8 @@ _LAZY = {
 
 __all__ = [
     "Consumer", "DeadLetter", "Instance", "Job", "Mesh", "MeshError", "Message", "Position",
-    "Receipt", "Replies", "Reply", "ReplyStream", "Request", "StateChange", "Stream", "Subscription",
-    "Transaction", "Worker", "connect",
+    "Receipt", "Replies", "Reply", "ReplyStream", "Request", "StateChange", "Stream",
+    "Subscription", "Transaction", "Worker", "connect",
 ]  # fmt: skip
 
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import nullcontext
 
 import pytest
 
-from meshmq import limits
+from meshmq import codec, limits
+from meshmq.core.client import Client, ClientIdentity
+from meshmq.core.effects import (
+    CallsAnswered,
+    CloseLink,
+    RequestsStopped,
+    Send,
+    ServiceAnswered,
+    StateChanged,
+)
+from meshmq.core.events import FrameReceived, LinkOpened, TimerFired
 from meshmq.core.requester import Call, Requester
 from meshmq.core.responder import Registration, Responder
 from meshmq.core.rows import request_bytes
+from meshmq.core.session import Session
 from meshmq.errors import (
     NOT_DONE,
     UNKNOWN,
@@ -25,14 +37,20 @@ from meshmq.errors import (
 from meshmq.frames import (
     EACH,
     ONE,
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
     RETURNED,
     STREAM,
     Cancel,
+    Envelope,
     Grant,
+    Nothing,
     Reply,
     ReplyRow,
     Request,
     RequestRow,
+    Served,
+    Welcome,
 )
 from meshmq.limits import SECOND
 
@@ -507,3 +525,210 @@ def test_deadlines_of_requests_that_are_over_are_forgotten_here_too(answering):
         answering.reply(answering.begin(registration), b"", True)
         answering.take()
     assert len(answering._deadlines) < 2000
+
+
+# -- in a client ------------------------------------------------------------------------------
+
+
+class Linked:
+    """A client and the session of its node, that takes frames when it is told to.
+
+    Attributes:
+        effects: what the client wanted and nobody has taken.
+    """
+
+    def __init__(self):
+        identity = ClientIdentity("local", b"i" * 16, b"p" * 16, "test")
+        self.client = Client(identity, codec.encode_batch, random.Random(1))
+        self.effects = []
+        self.sent = []
+        self.do(LinkOpened(b"l"))
+        hello = self.sent.pop()
+        welcome = Welcome(PROTOCOL_MAJOR, PROTOCOL_MINOR, b"o" * 16, "node", "test", 1 << 23)
+        self.far = Session(hello.session, welcome, 0)
+        self.say()
+
+    def do(self, event):
+        self.take(self.client.handle(event, 0))
+
+    def take(self, effects):
+        for effect in effects:
+            if isinstance(effect, Send):
+                self.sent.append(effect.envelope)
+            else:
+                self.effects.append(effect)
+
+    def pump(self):
+        self.client.pump(0)
+        self.take(self.client.take_effects(0))
+
+    def receive(self):
+        """The node takes what was sent, and acknowledges it."""
+        sent, self.sent = self.sent, []
+        found = [self.far.receive(envelope, 0) for envelope in sent]
+        self.say(Nothing())
+        return [body for body in found if body is not None]
+
+    def say(self, *bodies):
+        for body in bodies:
+            if isinstance(body, Nothing):
+                self.far.outbox.append(Envelope(self.far.id, 0, self.far.received, body))
+            else:
+                self.far.send(body, 0)
+        outbox, self.far.outbox = self.far.outbox, []
+        for envelope in outbox:
+            self.do(FrameReceived(b"l", envelope))
+
+    def of(self, kind):
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+
+@pytest.fixture
+def linked():
+    return Linked()
+
+
+def test_a_session_outlives_any_number_of_bytes_asked_at_once(linked):
+    requester = linked.client.requester
+    for _ in range(100):
+        ask(requester, bytes(limits.MIB), idempotent=True)
+    linked.pump()
+    asked = []
+    while linked.client.requester.has_work:
+        assert not linked.client.has_work  # nothing to do before an ack comes
+        assert linked.client._session.unacked_bytes <= limits.CALLS_UNACKED_BYTES_MAX + limits.MIB
+        asked += linked.receive()
+        assert linked.client.has_work
+        linked.pump()
+    asked += linked.receive()
+    assert sum(len(frame.rows) for frame in asked) == 100
+    assert linked.of(CloseLink) == []
+
+
+def test_a_session_outlives_any_number_of_replies_that_nobody_acknowledges(linked):
+    registration = linked.client.serve("s", 1, None, 0)
+    linked.say(Served(registration.id))
+    window = limits.STREAM_WINDOW_BYTES
+    row = RequestRow(7, registration.id, "", SECOND, STREAM, False, window, b"", 0)
+    linked.say(Request((row,), b""))
+    responder = linked.client.responder
+    incoming = responder.begin(registration)
+    sent = 0
+    while incoming.window > 0:
+        responder.reply(incoming, b"", False)
+        linked.pump()  # as fast as they come
+        sent += 1
+    assert 20_000 < sent <= window / limits.RECORD_OVERHEAD_BYTES
+    assert not linked.client.has_work
+    assert linked.of(CloseLink) == []
+    linked.receive()
+    while linked.client.has_work:
+        linked.pump()
+    gathered = [body for body in linked.receive() if isinstance(body, Reply)]
+    assert sum(len(frame.rows) for frame in gathered) > 10_000
+    assert len(gathered) < 100
+
+
+def test_who_reads_a_call_is_told_that_it_was_cancelled(linked):
+    call = ask(linked.client.requester, kind=STREAM, window=8)
+    linked.pump()
+    linked.client.requester.cancel(call)
+    assert linked.client.has_work
+    linked.pump()
+    assert linked.of(CallsAnswered) == [CallsAnswered((call,))]
+    assert linked.receive()[-1] == Cancel((call.id,))
+
+
+def test_the_end_of_a_client_cancels_what_it_works_on_and_what_it_asked(linked):
+    registration = linked.client.serve("s", 1, None, 0)
+    row = RequestRow(7, registration.id, "", SECOND, ONE, False, 0, b"", 0)
+    linked.say(Request((row,), b""))
+    incoming = linked.client.responder.begin(registration)
+    sent = ask(linked.client.requester)
+    linked.pump()
+    unsent = ask(linked.client.requester)
+    linked.client.close(0)
+    linked.take(linked.client.take_effects(0))
+    assert incoming.cancelled == "lost"
+    assert linked.of(RequestsStopped) == [RequestsStopped((incoming,))]
+    assert (type(sent.error), type(unsent.error)) == (LinkLost, ClosedError)
+    assert "'s' had not answered" in str(sent.error)
+    assert "confirmed" not in f"{sent.error} {unsent.error}"
+
+
+def test_a_request_with_no_time_left_on_a_link_is_not_said_to_have_none(linked):
+    call = ask(linked.client.requester, deadline_ns=0)
+    linked.do(TimerFired())
+    assert isinstance(call.error, NodeUnreachable)
+    assert "no node" not in str(call.error)
+
+
+def test_an_instance_that_the_node_ends_unasked_has_an_error(linked):
+    registration = linked.client.serve("s", 1, None, 0)
+    linked.say(Served(registration.id), Served(registration.id, ended=True))
+    assert [answer.code for answer in linked.of(ServiceAnswered)] == ["", "link-lost"]
+    assert isinstance(registration.error, LinkLost)
+    other = linked.client.serve("s", 1, None, 0)
+    linked.client.unserve(other, 0)
+    linked.say(Served(other.id, ended=True))
+    assert (other.is_ended, other.error) == (True, None)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_nothing_that_a_node_says_makes_a_client_fall_over(linked, seed):
+    rng = random.Random(seed)
+    client = linked.client
+    registrations = [client.serve("s", rng.randint(1, 3), None, 0) for _ in range(2)]
+    number = [0, 1, 2, 3, 4, 5, 1 << 62, (1 << 64) - 1]
+
+    def reply_row(size):
+        code = rng.choice(["", "", "service-error", "busy", "nonsense", "returned"])
+        return ReplyRow(
+            rng.choice(number), rng.random() < 0.7, rng.random() < 0.5, code,
+            rng.choice(["", "x"]), rng.choice(["", "t"]), rng.choice(["", "i"]), size,
+        )  # fmt: skip
+
+    def request_row(size):
+        return RequestRow(
+            rng.choice(number), rng.choice([r.id for r in registrations] + number), "",
+            rng.choice(number), rng.choice([ONE, EACH, STREAM]), rng.random() < 0.5,
+            rng.choice(number), b"", size,
+        )  # fmt: skip
+
+    def body():
+        kind = rng.randrange(6)
+        sizes = [rng.randint(0, 3) for _ in range(rng.randint(0, 3))]
+        data = bytes(sum(sizes))
+        if kind == 0:
+            return Reply(tuple(map(reply_row, sizes)), data)
+        if kind == 1:
+            return Request(tuple(map(request_row, sizes)), data)
+        if kind == 2:
+            return Cancel(tuple(rng.choices(number, k=len(sizes))))
+        if kind == 3:
+            return Grant(rng.choice(number), rng.choice(number))
+        if kind == 4:
+            code = rng.choice(["", "", "busy", "nonsense"])
+            return Served(rng.choice(number), code, "t", rng.random() < 0.3)
+        return Nothing()
+
+    for now in range(200):
+        call = ask(
+            client.requester, kind=rng.choice([ONE, EACH, STREAM]), idempotent=rng.random() < 0.5,
+            deadline_ns=now + rng.randint(1, 50),
+        )  # fmt: skip
+        linked.say(*[body() for _ in range(3)])
+        linked.pump()
+        linked.receive()
+        if rng.random() < 0.3:
+            client.requester.cancel(call)
+        for registration in registrations:
+            incoming = client.responder.begin(registration)
+            if incoming is not None:
+                client.responder.reply(incoming, b"x", rng.random() < 0.5)
+                assert incoming.window <= limits.STREAM_WINDOW_BYTES_MAX
+            assert len(registration.held) <= registration.concurrency
+        linked.take(client.handle(TimerFired(), now))
+        client.next_deadline_ns()
+    assert all(state.state == "connected" for state in linked.of(StateChanged))
+    assert len(client.requester.calls) <= 50
