@@ -52,7 +52,8 @@ from meshmq.frames import (
 )
 from meshmq.names import check_service
 
-INSTANCE_CODES = frozenset({RETURNED, ServiceError.code, DeadlineExceeded.code, InstanceLost.code})
+NOT_BEGUN = frozenset({RETURNED, Busy.code})
+INSTANCE_CODES = NOT_BEGUN | {ServiceError.code, DeadlineExceeded.code, InstanceLost.code}
 """What an instance may answer instead of a value."""
 
 
@@ -329,7 +330,7 @@ class Services:
             breach = _breach(asked, row)
             if breach:
                 raise BadFrame(f"{instance.service.name!r} answered with {breach}")
-            asked.window -= len(data)
+            asked.window -= len(data) + limits.RECORD_OVERHEAD_BYTES
             self._on_row(asked, instance, row, data, now_ns)
 
     def _on_row(
@@ -351,6 +352,10 @@ class Services:
                     # It has stopped by its own clock, before the node's own timer fired.
                     why = "the instance ended it without a reply: its time was over there"
                     row = row._replace(code=DeadlineExceeded.code, message=why)
+                elif row.code == Busy.code and asked.attempts > 1:
+                    # This one has done nothing; who had it before may have.
+                    error = _lost(asked.service.name)
+                    row = row._replace(code=error.code, message=str(error))
                 self._pass_on(asked, instance, row._replace(end=True), data)
             self._serve_own(instance, now_ns)
             self._feed(instance.service, now_ns)
@@ -649,8 +654,8 @@ def _breach(asked: Asked, row: ReplyRow) -> str:
             return "a value and an error in one"
         if goes_on:
             return "an error that does not end its stream"
-        if row.code == RETURNED and asked.any:
-            return "the return of a stream that has begun"
+        if row.code in NOT_BEGUN and asked.any:
+            return f"{row.code!r} in a stream that has begun"
     elif goes_on and not row.has_value:
         return "a row without a value, error or end"
     elif goes_on and asked.window <= 0:  # its last value may come: who was cancelled ends with it

@@ -560,9 +560,9 @@ def test_each_waits_while_instances_may_be_on_their_way_back():
 
 def test_a_stream_passes_and_its_credit_too(bench):
     bench.serve(FIRST)
-    asked = bench.ask(kind=STREAM, window=10)
+    asked = bench.ask(kind=STREAM, window=100)
     ((row, _),) = bench.came(FIRST)
-    assert (row.kind, row.window) == (STREAM, 10)
+    assert (row.kind, row.window) == (STREAM, 100)
     bench.answer(FIRST, row, b"a", end=False)
     bench.send(Grant(asked, 5), ASKER)
     assert bench.take(FIRST, Grant) == [Grant(row.id, 5)]
@@ -840,7 +840,7 @@ def test_a_window_is_never_more_than_the_largest(bench):
     assert bench.take(FIRST, Grant) == []
     bench.answer(FIRST, row, bytes(10), end=False)
     bench.send(Grant(asked, 1 << 63), ASKER)
-    assert bench.take(FIRST, Grant) == [Grant(row.id, 10)]
+    assert bench.take(FIRST, Grant) == [Grant(row.id, 10 + limits.RECORD_OVERHEAD_BYTES)]
 
 
 def test_an_instance_may_exceed_its_window_by_one_value(bench):
@@ -848,9 +848,9 @@ def test_an_instance_may_exceed_its_window_by_one_value(bench):
     asked = bench.ask(kind=STREAM, window=10)
     ((row, _),) = bench.came(FIRST)
     bench.answer(FIRST, row, bytes(100), end=False)
-    bench.send(Grant(asked, 100), ASKER)
+    bench.send(Grant(asked, 100 + limits.RECORD_OVERHEAD_BYTES), ASKER)
     bench.answer(FIRST, row, bytes(100), end=False)
-    bench.answer(FIRST, row, b"last", end=True)
+    bench.answer(FIRST, row, b"last", end=True)  # who is cancelled ends with it
     assert [len(h[1]) for h in bench.heard()] == [100, 100, 4]
     assert bench.closed == []
 
@@ -876,6 +876,19 @@ def test_who_sends_more_of_a_stream_than_was_granted_is_in_breach(bench):
         (asked, bytes(10), False, "one"), (asked, "instance-lost", True, "")
     ]  # fmt: skip
     assert bench.is_idle
+
+
+def test_empty_values_of_a_stream_have_a_bound_too(bench):
+    bench.serve(FIRST)
+    asked = bench.ask(kind=STREAM, window=3 * limits.RECORD_OVERHEAD_BYTES)
+    ((row, _),) = bench.came(FIRST)
+    for _ in range(3):
+        bench.answer(FIRST, row, b"", end=False)
+    assert bench.closed == []
+    bench.answer(FIRST, row, b"", end=False)
+    assert bench.closed == [FIRST]
+    assert [h[1] for h in bench.heard()] == [b""] * 3 + ["instance-lost"]
+    assert asked
 
 
 def test_nobody_need_wait_for_a_stream_to_be_in_breach_of_its_window(bench):
@@ -910,8 +923,12 @@ def test_what_an_instance_may_not_answer_is_a_breach(bench, kind, data, more):
 
 
 @pytest.mark.parametrize(
-    "more", [{"code": "service-error"}, {"code": RETURNED, "end": True}, {"code": ""}]
-)
+    "more",
+    [
+        {"code": "service-error"}, {"code": RETURNED, "end": True}, {"code": "busy", "end": True},
+        {"code": ""},
+    ],
+)  # fmt: skip
 def test_a_stream_that_has_begun_ends_once_whatever_its_instance_says(bench, more):
     bench.serve(FIRST)
     bench.serve(SECOND_ONE)
@@ -934,6 +951,21 @@ def test_a_breach_before_anything_came_costs_an_idempotent_request_one_instance(
     ((row, _),) = bench.came(SECOND_ONE)
     bench.answer(SECOND_ONE, row)
     assert bench.heard() == [(asked, b"r", True, "two")]
+
+
+def test_an_instance_that_was_given_too_much_may_say_so(bench):
+    bench.serve(FIRST)
+    bench.serve(SECOND_ONE)
+    asked = bench.ask()
+    ((row, _),) = bench.came(FIRST)
+    bench.answer(FIRST, row, b"", has_value=False, code="busy")
+    assert bench.heard() == [(asked, "busy", True, "one")]
+    again = bench.ask(idempotent=True)
+    ((row, _),) = bench.came(SECOND_ONE)
+    bench.lose(SECOND_ONE)
+    ((row, _),) = bench.came(FIRST)
+    bench.answer(FIRST, row, b"", has_value=False, code="busy")
+    assert bench.heard() == [(again, "instance-lost", True, "one")]  # one of them may have done it
 
 
 @pytest.mark.parametrize("kind", [ONE, STREAM])

@@ -18,7 +18,7 @@ from meshmq.core.responder import Responder
 from meshmq.core.services import Services
 from meshmq.errors import NoResponders
 from meshmq.frames import EACH, STREAM, Grant, Reply
-from meshmq.limits import SECOND
+from meshmq.limits import RECORD_OVERHEAD_BYTES, SECOND
 from meshmq.testing import play_requests
 
 SEEDS_MAX = 120
@@ -262,7 +262,7 @@ def give_back_and_keep(real: Any, self: Any, registration: Any) -> None:
 
 @planted(Responder, "reply")
 def ignore_the_window(real: Any, self: Any, incoming: Any, data: bytes, end: bool) -> None:
-    incoming.window += len(data)
+    incoming.window += len(data) + RECORD_OVERHEAD_BYTES
     real(self, incoming, data, end)
 
 
@@ -280,7 +280,7 @@ def ask_again_whatever_it_is(real: Any, self: Any) -> None:
 def forget_that_it_was_asked_before(real: Any, self: Any) -> None:
     real(self)
     for call in self.calls.values():
-        call.again = False
+        call.lost = 0
 
 
 @planted(Requester, "on_session_lost")
