@@ -330,7 +330,8 @@ class Services:
             breach = _breach(asked, row)
             if breach:
                 raise BadFrame(f"{instance.service.name!r} answered with {breach}")
-            asked.window -= len(data) + limits.RECORD_OVERHEAD_BYTES
+            if row.has_value:
+                asked.window -= len(data) + limits.RECORD_OVERHEAD_BYTES
             self._on_row(asked, instance, row, data, now_ns)
 
     def _on_row(

@@ -572,6 +572,15 @@ def test_a_stream_passes_and_its_credit_too(bench):
     assert bench.is_idle
 
 
+def test_a_stream_that_is_given_back_has_its_whole_window(bench):
+    bench.serve(FIRST)
+    bench.serve(SECOND_ONE)
+    bench.ask(kind=STREAM, window=10)
+    ((row, _),) = bench.came(FIRST)
+    bench.send(Reply((ReplyRow(row.id, False, True, RETURNED),), b""), FIRST)
+    assert bench.came(SECOND_ONE)[0][0].window == 10
+
+
 def test_credit_for_a_stream_that_waits_is_kept(bench):
     bench.serve(FIRST)
     bench.ask(b"busy")
