@@ -423,8 +423,18 @@ def audit(node: Node) -> list[str]:
         found.append(f"{services._bytes} bytes are told, requests have {size}")
     if sum(services._shares.values()) != size:
         found.append(f"{services._shares} are told, requests have {size} bytes")
+    found += [
+        f"{share} bytes of requests of {link!r} are taken"
+        for link, share in services._shares.items()
+        if share > limits.REQUESTS_SHARE_BYTES_MAX
+    ]
+    if size > limits.REQUESTS_BYTES_MAX:
+        found.append(f"{size} bytes of requests are taken")
     outgoing = services.outgoing
+    most = limits.REPLY_BACKLOG_BYTES_MAX + limits.REPLY_TOLD_BYTES_MAX
     for link, box in outgoing.boxes.items():
+        if box.reply_bytes > most:
+            found.append(f"{box.reply_bytes} bytes of replies wait for {link!r}")
         waits = sum(reply_bytes((row, data)) for row, data, _ in box.replies)
         if waits != box.reply_bytes:
             found.append(f"{box.reply_bytes} bytes for {link!r} are told, its replies have {waits}")
