@@ -61,7 +61,8 @@ class Services:
     """The node's machine for services.
 
     For STARTED_NS from the first event on, a request for a service that nobody serves waits: after
-    a restart of the node its instances are on their way back, too.
+    a restart of the node its instances are on their way back, too. One for each instance waits in
+    any case, until that time or half of its own is over: not all may be back.
 
     Args:
         unacked: of a link: bytes and frames that were sent over it and are not acknowledged.
@@ -82,6 +83,7 @@ class Services:
         self._asked: dict[int, Asked] = {}
         self._asking: dict[bytes, dict[int, Asked]] = {}  # by link and the requester's number
         self._deadlines: list[tuple[int, int]] = []
+        self._early: list[tuple[int, int]] = []  # of kind EACH, by when to ask who is there
         self._bytes = 0  # of requests that are held
         self._shares: dict[bytes, int] = {}  # of those, by the link that asked
         self._stuck: dict[bytes, None] = {}  # links that are handed nothing
@@ -212,6 +214,8 @@ class Services:
             self._feed(service, now_ns)
         elif self._is_young(now_ns):
             service.early[asked.id] = asked
+            half_ns = now_ns + (asked.deadline_ns - now_ns) // 2
+            heapq.heappush(self._early, (min(half_ns, self._young_end_ns(now_ns)), asked.id))
         else:
             self._spread(asked, now_ns)
 
@@ -544,12 +548,17 @@ class Services:
         while self._deadlines and self._deadlines[0][1] not in self._asked:
             heapq.heappop(self._deadlines)
         due = self._deadlines[0][0] if self._deadlines else None
+        if self._early:
+            due = self._early[0][0] if due is None else min(due, self._early[0][0])
         if self._young_until_ns and self.by_name:
             due = self._young_until_ns if due is None else min(due, self._young_until_ns)
         return due
 
     def _is_young(self, now_ns: int) -> bool:
         return self._young_until_ns < 0 or now_ns < self._young_until_ns
+
+    def _young_end_ns(self, now_ns: int) -> int:
+        return self._young_until_ns if self._young_until_ns >= 0 else now_ns + limits.STARTED_NS
 
     def tick(self, now_ns: int) -> None:
         """Requests whose time is over; those for nobody once the node is up for a while."""
@@ -563,15 +572,24 @@ class Services:
         elif self._young_until_ns and now_ns >= self._young_until_ns:
             self._young_until_ns = 0
             for service in list(self.by_name.values()):
-                early, service.early = list(service.early.values()), {}
-                for asked in early:
-                    if service.is_served:
-                        self._spread(asked, now_ns)
-                    else:
-                        self._give_up(asked)
                 if not service.is_served:
                     self._turn_away(service)
                     self._forget(service)
+        while self._early and self._early[0][0] <= now_ns:
+            _, number = heapq.heappop(self._early)
+            asked = self._asked.get(number)
+            if asked is not None and asked.id in asked.service.early:
+                self._on_early(asked, now_ns)
+
+    def _on_early(self, asked: Asked, now_ns: int) -> None:
+        """It has waited for instances to come back."""
+        if asked.service.is_served:
+            del asked.service.early[asked.id]
+            self._spread(asked, now_ns)
+        elif self._is_young(now_ns):
+            heapq.heappush(self._early, (self._young_end_ns(now_ns), asked.id))
+        else:
+            self._give_up(asked)
 
     # -- what leaves --------------------------------------------------------------------------
 

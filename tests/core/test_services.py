@@ -534,11 +534,11 @@ def test_each_waits_while_instances_may_be_on_their_way_back():
     bench.serve(FIRST)
     asked = bench.ask(kind=EACH, timeout=5 * SECOND)
     nobody = bench.ask(kind=EACH, timeout=5 * SECOND, service="nobody")
-    hasty = bench.ask(kind=EACH, timeout=limits.STARTED_NS // 2)
+    hasty = bench.ask(kind=EACH, timeout=limits.STARTED_NS // 2, service="nobody")
     gone = bench.ask(kind=EACH, timeout=5 * SECOND, service="gone")
     bench.send(Cancel((gone,)), ASKER)
     assert bench.came(FIRST) == []
-    assert bench.node.services.describe(bench.now_ns)[-1]["waiting"] == 2
+    assert [s["waiting"] for s in bench.node.services.describe(bench.now_ns)] == [2, 1]
     bench.wait(limits.STARTED_NS // 2)
     assert bench.heard() == [(hasty, "deadline-exceeded", True, "")]
     bench.serve(SECOND_ONE)
@@ -553,6 +553,27 @@ def test_each_waits_while_instances_may_be_on_their_way_back():
     ]  # fmt: skip
     assert asked
     assert bench.is_idle
+
+
+def test_each_waits_for_no_more_than_half_of_its_time():
+    bench = Bench()
+    bench.start()
+    bench.wait(0)
+    for link in (ASKER, FIRST):
+        bench.connect(link, greeting=hello(link.ljust(16), link.ljust(16), name=link.decode()))
+    bench.serve(FIRST)
+    asked = bench.ask(kind=EACH, timeout=limits.STARTED_NS // 2)
+    bench.ask(b"t", kind=EACH, timeout=3 * limits.STARTED_NS // 2, service="t")
+    assert bench.node.next_deadline_ns() <= bench.now_ns + limits.STARTED_NS // 4
+    bench.wait(limits.STARTED_NS // 4)
+    ((row, _),) = bench.came(FIRST)
+    bench.answer(FIRST, row)
+    assert [h[:2] for h in bench.heard()] == [(asked, b"r"), (asked, b"")]
+    bench.wait(limits.STARTED_NS // 2)  # half of the other's is over, and nobody is there
+    bench.serve(FIRST, "t", registration=2)
+    assert bench.came(FIRST) == []
+    bench.wait(limits.STARTED_NS // 4)
+    assert bench.values(FIRST) == [b"t"]
 
 
 # -- streams --------------------------------------------------------------------------------------
