@@ -162,7 +162,7 @@ class Outgoing:
             f"the program does not take its replies: {box.reply_bytes} bytes of them wait, more "
             f"than the node has room for"
         )
-        self.dropped += len(box.replies)
+        self.dropped += sum([row.has_value for row, _, _ in box.replies])
         self._clear(box)
 
     def _clear(self, box: Outbox) -> None:

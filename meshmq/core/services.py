@@ -514,7 +514,6 @@ class Services:
         for asked in list(self._asking.get(link, {}).values()):
             self._abandon(asked)
         self.outgoing.drop_link(link)
-        self._stuck.pop(link, None)
         instances = self._instances.pop(link, {})
         for instance in instances.values():
             instance.service.drain(instance)
@@ -596,8 +595,8 @@ class Services:
     def _answer(
         self, link: bytes, number: int, error: MeshError, end: bool = True, instance: str = ""
     ) -> None:
-        text = str(error)[: limits.SERVICE_TEXT_MAX]
-        self._reply(link, ReplyRow(number, False, end, error.code, "", text, instance), b"")
+        row = ReplyRow(number, False, end, error.code, "", str(error), instance)
+        self._reply(link, row, b"")
 
     def _reply(self, link: bytes, row: ReplyRow, data: bytes) -> bool:
         """Whether there is room for it; else the requester is told so in its place."""
