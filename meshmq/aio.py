@@ -35,6 +35,7 @@ from meshmq.client.receipt import Promise, Promises
 from meshmq.client.subscription import Inbox, Wish
 from meshmq.client.values import check_records
 from meshmq.core.lanes import WAITING, Batch
+from meshmq.errors import ForkedError
 from meshmq.names import Position, check_topic
 
 __all__ = [
@@ -347,7 +348,8 @@ class Mesh(OnlyAsync, Work, Services):
     async def _end(self) -> None:
         connection = self._connection
         connection.close(0)
-        if connection.is_running:
+        # In a forked child nobody runs it, and nobody will.
+        if connection.is_running and not isinstance(connection.dead, ForkedError):
             await self._bell.wait_until(connection, lambda: not connection.is_running, 5)
 
     async def __aenter__(self) -> Self:
