@@ -196,6 +196,7 @@ class Instance:
             await self._mesh._wait_answer(answer, f"serve {self.service!r}")
             answer.get()
             self._is_in = True
+            self._answered.set()
             await self._read()
         except MeshError as error:
             if not self._stopping:
