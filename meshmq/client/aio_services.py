@@ -405,7 +405,9 @@ class Services:
     ) -> ReplyStream:
         """As ``meshmq.Mesh.request_stream``, with ``async for``; asked when it is called."""
         call = self._call(service, value, STREAM, timeout, headers, False)
-        return ReplyStream(self._connection, self._bell, call)
+        stream = ReplyStream(self._connection, self._bell, call)
+        self._connection.call(call)
+        return stream
 
     def _call(
         self,
@@ -418,13 +420,12 @@ class Services:
     ) -> Call:
         self._bell.check_loop()
         seconds = self._timeout if timeout is None else timeout
-        call = call_of(self._connection, service, value, kind, seconds, headers, idempotent)
-        self._connection.call(call)
-        return call
+        return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
 
     async def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
         channel = self._connection
         try:
+            channel.call(call)
             await self._bell.wait_until(call, lambda: is_done() or channel.dead is not None, None)
         finally:
             channel.cancel(call)

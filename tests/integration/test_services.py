@@ -554,6 +554,7 @@ def fork(how):
         sys.exit("in words")
     if how == b"raise":
         raise ValueError("in the child")
+    return 0
 
 @mesh.service("s", concurrency=2)
 def forks(request):
@@ -591,7 +592,7 @@ def test_a_child_that_a_handler_forks_can_end_in_every_way(node):
     )  # fmt: skip
     assert done.stdout.splitlines() == [
         "_exit 3", "exit 4", "text 1", "raise 1", " 0", "[b'4', b'0', b'1']",
-        "job 4", "job 1", "job 0", "closed",
+        "job 4", "job 1", "job 0", "job 0", "closed",
     ], done.stdout + done.stderr  # fmt: skip
     assert done.stderr.count("in words") == 1
     assert done.stderr.count("ValueError: in the child") == 3
