@@ -73,6 +73,7 @@ class Instance:
         self._is_in = False
         self._answered = asyncio.Event()  # the node has let it in, or it has ended
         self._tasks: dict[asyncio.Task[None], Incoming] = {}
+        self._deaf: set[asyncio.Task[None]] = set()  # they swallow their cancellation
         self._stopping = False
         self._lost: MeshError | None = None
 
@@ -155,6 +156,7 @@ class Instance:
             "%d handlers of %r do not end though they were cancelled: they are left behind",
             len(deaf), self.service,
         )  # fmt: skip
+        self._deaf |= deaf
         for task in deaf:
             self._finish(self._tasks[task])
         self._main.cancel()  # it waits for them
@@ -208,8 +210,8 @@ class Instance:
             for task in list(self._tasks):
                 if not self._stopping:
                     task.cancel()
-            while self._tasks:
-                await asyncio.wait(set(self._tasks))
+            while ending := self._tasks.keys() - self._deaf:
+                await asyncio.wait(ending)
             if self._is_in:
                 await self._bell.wait_until(
                     self.registration,
