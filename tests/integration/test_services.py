@@ -738,6 +738,29 @@ def test_ctrl_c_while_it_waits_cancels_the_request(node, steps):
         process.communicate("\n", timeout=20)
 
 
+@pytest.mark.parametrize("kind", ["request", "request_many", "request_stream"])
+def test_ctrl_c_just_behind_the_sending_cancels_the_request_too(node, steps, monkeypatch, kind):
+    with node.connect() as server, node.connect() as asker:
+
+        @server.service("s")
+        def wait(request):
+            steps.say("begun")
+            until(lambda: request.cancelled)
+            steps.say("stopped")
+
+        call = asker._connection.call
+
+        def call_interrupted(asked):
+            call(asked)
+            steps.await_("begun")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(asker._connection, "call", call_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(asker, kind)("s", timeout=60)
+        steps.await_("stopped")
+
+
 # -- asyncio --------------------------------------------------------------------------------------
 
 
