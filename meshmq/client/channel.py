@@ -157,8 +157,11 @@ class Channel(ABC):
     def published(self) -> None:
         """A record was added: see that it leaves, if it would leave now."""
 
-    def urge(self) -> None:
-        """Something was settled: see that it leaves, if it would leave now."""
+    def urge(self, gather: bool = False) -> None:
+        """Something was settled or asked: see that it leaves, if it would leave now.
+
+        ``gather``: the caller will have more at once; it may travel together.
+        """
         self.published()
 
     def wake(self) -> None:  # noqa: B027  (one that looks by itself needs none)

@@ -350,15 +350,16 @@ class Connection(Channel):
         ):
             self.wake()
 
-    def urge(self) -> None:
-        """Something was settled: see that it leaves, if it would leave now."""
-        if not self.client.is_connected:
+    def urge(self, gather: bool = False) -> None:
+        """See Channel."""
+        if not self.client.is_connected or self.dead is not None:
             return  # it is told once the consumer is let in again
         if self._hands_over:
             if self.sleeping:
                 self.wake()
-        elif self._waiters:
-            # Others are at it, too: the driver sends what they all have, in one frame.
+        elif gather or self._waiters:
+            # More is coming, from this thread or others that are at it, too: whoever sees to the
+            # socket sends it all in one frame.
             self.wake()
         elif not self._io.locked():
             self._locked(self._send_now)

@@ -1,6 +1,6 @@
 """Threads that run a program's function for whatever comes: jobs, requests.
 
-They take turns at reading: one waits for the next item, the others wait for their turn. So an item
+They take turns at waiting: one waits for the next item, the others wait for their turn. So an item
 is begun when a thread is free for it and not before.
 """
 

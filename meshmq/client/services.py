@@ -98,6 +98,10 @@ class Instance(Pool[Incoming]):
         channel, registration = self._channel, self.registration
         assert channel is not None
         responder = channel.client.responder
+        # What is there is begun by whoever is free; only to wait they take turns.
+        incoming = None if self._stopping else responder.begin(registration)
+        if incoming is not None:
+            return incoming
         with self._reading:
             while not self._stopping:
                 incoming = responder.begin(registration)
@@ -131,7 +135,7 @@ class Instance(Pool[Incoming]):
             responder.finish(item, InstanceLost("the program ended while it worked on it"))
             raise
         finally:
-            channel.urge()
+            channel.urge(gather=bool(item.registration.queue))
 
     def _stream(self, incoming: Incoming, values: Iterator[Any]) -> None:
         """Send what a generator yields, as far as the requester takes it."""
