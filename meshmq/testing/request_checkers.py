@@ -333,6 +333,7 @@ def memory(world: RequestWorld) -> Iterator[str]:
     }
     links = {program.link for program in world.programs.values()}
     kept["links"] = [link for link in services._instances if link not in links]
+    kept["outboxes"] = [link for link in services.outgoing._all if link not in links]
     for link, mine in services._instances.items():
         for instance in mine.values():
             busy = instance.held or instance.held_bytes or instance.waiting or instance.draining
