@@ -135,11 +135,17 @@ def begun_once(world: RequestWorld) -> Iterator[str]:
 
 
 def attempts(world: RequestWorld) -> Iterator[str]:
-    """What is idempotent is begun so many times in each session of its requester."""
+    """What is idempotent is begun so many times in each session of its requester, and handed out
+    as often, but for what was given back."""
     for asking in world.askings:
+        if not asking.call.idempotent:
+            continue
         most = limits.REQUEST_ATTEMPTS_MAX * max(1, len(asking.asks))
-        if asking.call.idempotent and len(asking.runs) > most:
+        if len(asking.runs) > most:
             yield f"{asking!r} was begun {len(asking.runs)} times"
+        times = sum(not hand_out.is_returned for hand_out in asking.hand_outs)
+        if times > most and asking.call.kind != EACH:
+            yield f"{asking!r} was handed out {times} times"
 
 
 def not_done(world: RequestWorld) -> Iterator[str]:
