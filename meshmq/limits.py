@@ -124,11 +124,15 @@ INSTANCE_BYTES_MAX = 16 * MIB  # of them together, or one larger one
 CALLS_UNACKED_BYTES_MAX = SESSION_UNACKED_BYTES_MAX // 2  # of a program's requests and replies;
 CALLS_UNACKED_FRAMES_MAX = SESSION_UNACKED_FRAMES_MAX // 2  # then they wait: the rest is for others
 REQUESTS_PER_SESSION_MAX = 16_384  # of one program without their last reply
-REQUESTS_BYTES_MAX = 64 * MIB  # of all that wait at a node for an instance; then they get Busy
-REPLY_BACKLOG_BYTES = 16 * MIB  # unacknowledged by a requester; then its replies wait ...
-REPLY_BACKLOGS_BYTES_MAX = (
-    64 * MIB
-)  # ... up to this at a node, for all; the rest is dropped and told
+REQUESTS_BYTES_MAX = 64 * MIB  # of all that are under way at a node; then they get Busy
+REQUESTS_SHARE_BYTES_MAX = 16 * MIB  # of those, what one program may have
+REQUEST_OVERHEAD_BYTES = 768  # about what a request costs a node in memory besides its bytes
+REQUESTS_UNACKED_BYTES = 16 * MIB  # unacknowledged by an instance's session; then requests wait
+REPLIES_UNACKED_BYTES = 16 * MIB  # unacknowledged by a requester's; then its replies wait ...
+REPLY_BACKLOG_BYTES_MAX = 16 * MIB  # ... up to this; the rest is dropped and told ...
+REPLY_TOLD_BYTES_MAX = 8 * MIB  # ... in so many bytes: a notice for all it may have under way
+REPLY_BACKLOGS_BYTES_MAX = 64 * MIB  # of all that wait at a node; then who has most bears it
+SERVICES_UNACKED_FRAMES = 4096  # a quarter of what ends a session; then what leaves gathers
 REQUEST_ATTEMPTS_MAX = 3  # instances that an idempotent request may lose, and sessions
 REQUEST_TIMEOUT_NS_MAX = DAY
 STREAM_WINDOW_BYTES = 1 * MIB  # of a streamed reply on its way; a largest value always fits
@@ -165,3 +169,6 @@ assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTE
 assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
 assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX
+assert max(REQUESTS_UNACKED_BYTES, REPLIES_UNACKED_BYTES) < SESSION_UNACKED_BYTES_MAX // 2
+assert SERVICES_UNACKED_FRAMES < SESSION_UNACKED_FRAMES_MAX // 2
+assert REPLY_BACKLOG_BYTES_MAX < REPLY_BACKLOGS_BYTES_MAX

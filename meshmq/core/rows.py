@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from meshmq import limits
-from meshmq.frames import ReplyRow, RequestRow
+from meshmq.frames import Reply, ReplyRow, Request, RequestRow
 
 T = TypeVar("T")
 
@@ -44,6 +44,13 @@ def reply_bytes(item: tuple[ReplyRow, bytes]) -> int:
     row, data = item
     texts = row.code + row.detail + row.message + row.instance
     return len(data) + _text(texts) + limits.ROW_OVERHEAD_BYTES
+
+
+def header_bytes(frame: Request | Reply) -> int:
+    """At most so many bytes its rows are, besides their values."""
+    if isinstance(frame, Reply):
+        return sum([reply_bytes((row, b"")) for row in frame.rows])
+    return sum([request_bytes((row, b"")) for row in frame.rows])
 
 
 def _text(text: str) -> int:

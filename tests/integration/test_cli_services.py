@@ -575,7 +575,7 @@ def test_latencies_to_read():
 MISTAKES = [
     (("request",), 2, "Missing argument 'SERVICE'"),
     (("request", "a b", "x"), 2, "token 'a b' is not valid"),
-    (("request", "a.>", "x"), 2, "wildcards are for subscribing"),
+    (("request", "a.>", "x"), 2, "service name 'a.>': token '>' is not valid"),
     (("request", "a", "x", "y"), 2, "unexpected extra argument"),
     (("request", "a", "x", "--header", "novalue"), 2, "is not NAME=VALUE"),
     (("request", "a", "x", "--many", "--stream"), 2, "give either --many or --stream"),
