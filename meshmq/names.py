@@ -45,8 +45,7 @@ def check_topic(name: str) -> str:
 def _check_literal(name: str, kind: str) -> str:
     for token in _tokens(name, kind):
         if not _TOKEN.match(token):
-            is_wild = kind == "topic" and token in ("*", ">")
-            hint = "; wildcards are for subscribing" if is_wild else ""
+            hint = "; wildcards are for subscribing" if token in ("*", ">") else ""
             raise InvalidName(
                 f"{kind} {name!r}: token {token!r} is not valid (no spaces, '*', '>', control "
                 f"characters or empty tokens){hint}"

@@ -27,11 +27,11 @@ class Outbox:
     __slots__ = ("cancels", "grants", "replies", "reply_bytes", "request_bytes", "requests")
 
     def __init__(self) -> None:
-        self.requests: list[tuple[RequestRow, bytes]] = []
+        self.requests: list[tuple[RequestRow, bytes, int]] = []  # with what each counts for
         self.request_bytes = 0
         self.cancels: list[int] = []
         self.grants: dict[int, int] = {}
-        self.replies: deque[tuple[ReplyRow, bytes, int]] = deque()  # with what each counts for
+        self.replies: deque[tuple[ReplyRow, bytes, int]] = deque()
         self.reply_bytes = 0
 
     @property
@@ -43,7 +43,7 @@ class Outbox:
         handed out, leave all of them, and what is told of them behind them."""
         bodies: list[Body] = []
         if self.requests:
-            bodies += [_request_of(run) for run in for_frames(self.requests, request_bytes)]
+            bodies += [_request_of(run) for run in for_frames(self.requests, _size_of)]
             size += self.request_bytes
             self.requests, self.request_bytes = [], 0
         room = limits.SERVICES_UNACKED_FRAMES - frames - len(bodies)
@@ -52,9 +52,10 @@ class Outbox:
             bodies.append(Cancel(tuple(self.cancels[:most])))
             del self.cancels[:most]
             room -= 1
-        for number in list(islice(self.grants, max(0, room))):
-            bodies.append(Grant(number, self.grants.pop(number)))
-            room -= 1
+        if self.grants:
+            for number in list(islice(self.grants, max(0, room))):
+                bodies.append(Grant(number, self.grants.pop(number)))
+                room -= 1
         if self.replies:
             self._take_replies(bodies, size, room)
         return bodies
@@ -64,7 +65,7 @@ class Outbox:
         for run in for_frames(self.replies, _size_of):
             if size > limits.REPLIES_UNACKED_BYTES or room <= 0:
                 break
-            bodies.append(reply_of([(row, data) for row, data, _ in run]))
+            bodies.append(reply_of(run))
             size += sum(map(_size_of, run))
             room -= 1
             count += len(run)
@@ -79,6 +80,7 @@ class Outgoing:
         unacked: of a link: bytes and frames that were sent over it and are not acknowledged.
 
     Attributes:
+        boxes: those of links for which something waits.
         backlog: bytes of replies that wait.
         dropped: replies that had no room.
         laggards: links whose sessions are to end, with the sentence to say. Their replies are gone.
@@ -90,19 +92,23 @@ class Outgoing:
         self.dropped = 0
         self.laggards: dict[bytes, str] = {}
         self._unacked = unacked
+        self._all: dict[bytes, Outbox] = {}
 
     def _box(self, link: bytes) -> Outbox:
         box = self.boxes.get(link)
         if box is None:
-            box = self.boxes[link] = Outbox()
+            box = self._all.get(link)
+            if box is None:
+                box = self._all[link] = Outbox()
+            self.boxes[link] = box
         return box
 
     def request(self, link: bytes, row: RequestRow, data: bytes) -> None:
         """Hand a request to an instance over ``link``."""
         box = self._box(link)
-        item = row, data
-        box.requests.append(item)
-        box.request_bytes += request_bytes(item)
+        size = request_bytes((row, data))
+        box.requests.append((row, data, size))
+        box.request_bytes += size
 
     def cancel(self, link: bytes, number: int) -> None:
         """Nobody waits for it any more."""
@@ -173,7 +179,8 @@ class Outgoing:
     def drop_link(self, link: bytes) -> None:
         """Its session is over."""
         self.laggards.pop(link, None)
-        box = self.boxes.pop(link, None)
+        self.boxes.pop(link, None)
+        box = self._all.pop(link, None)
         if box is not None:
             self._clear(box)
 
@@ -189,11 +196,11 @@ class Outgoing:
         return sends
 
 
-def _size_of(item: tuple[ReplyRow, bytes, int]) -> int:
+def _size_of(item: tuple[RequestRow | ReplyRow, bytes, int]) -> int:
     return item[2]
 
 
-def _request_of(items: list[tuple[RequestRow, bytes]]) -> Request:
+def _request_of(items: list[tuple[RequestRow, bytes, int]]) -> Request:
     if len(items) == 1:
         return Request((items[0][0],), items[0][1])
-    return Request(tuple([row for row, _ in items]), b"".join([data for _, data in items]))
+    return Request(tuple([item[0] for item in items]), b"".join([item[1] for item in items]))

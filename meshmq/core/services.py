@@ -291,6 +291,8 @@ class Services:
 
     def pump(self, now_ns: int) -> None:
         """Hand out to instances whose links have acknowledged what they were sent."""
+        if not self._stuck:
+            return
         for link in [link for link in self._stuck if not self.outgoing.is_full(link)]:
             del self._stuck[link]
             self._place_all(link)
@@ -447,7 +449,8 @@ class Services:
         if self._asked.pop(asked.id, None) is not None:
             self._count(asked, -asked.size)
         asked.service.waiting.pop(asked.id, None)
-        asked.service.early.pop(asked.id, None)
+        if asked.kind == EACH:
+            asked.service.early.pop(asked.id, None)
         if asked.instance is not None:
             asked.instance.waiting.pop(asked.id, None)
         self._unlink(asked)

@@ -53,6 +53,7 @@ class HandOut:
     Attributes:
         beside: how many the instance had by then, this one included; ``concurrency`` is its own.
         is_behind_end: the node had said before that nothing more comes.
+        is_returned: the node has heard that it was not begun.
         due_ns: the latest deadline that the node may know.
     """
 
@@ -66,6 +67,7 @@ class HandOut:
         self.concurrency = 0
         self.is_stream = False
         self.is_behind_end = False
+        self.is_returned = False
         self.due_ns = max([ask.due_ns for ask in asking.asks], default=0)
 
 

@@ -30,6 +30,7 @@ from meshmq.core.session import SessionState
 from meshmq.frames import (
     EACH,
     ONE,
+    RETURNED,
     STREAM,
     Body,
     Cancel,
@@ -241,6 +242,7 @@ class RequestWorld(Scene[RequestProgram]):
                 hand_out = self._handed.get((link, reply.id))
                 if hand_out is not None and (reply.end or not hand_out.is_stream):
                     self._at_work.get((link, hand_out.registration), set()).discard(reply.id)
+                    hand_out.is_returned = reply.code == RETURNED
 
     def to_client(self, link: bytes, envelope: Envelope) -> None:
         key = (link, envelope.session)
