@@ -73,6 +73,7 @@ class Instance:
         self._is_in = False
         self._answered = asyncio.Event()  # the node has let it in, or it has ended
         self._tasks: dict[asyncio.Task[None], Incoming] = {}
+        self._deaf: set[asyncio.Task[None]] = set()  # they swallow their cancellation
         self._stopping = False
         self._lost: MeshError | None = None
 
@@ -155,6 +156,7 @@ class Instance:
             "%d handlers of %r do not end though they were cancelled: they are left behind",
             len(deaf), self.service,
         )  # fmt: skip
+        self._deaf |= deaf
         for task in deaf:
             self._finish(self._tasks[task])
         self._main.cancel()  # it waits for them
@@ -196,6 +198,7 @@ class Instance:
             await self._mesh._wait_answer(answer, f"serve {self.service!r}")
             answer.get()
             self._is_in = True
+            self._answered.set()
             await self._read()
         except MeshError as error:
             if not self._stopping:
@@ -207,8 +210,8 @@ class Instance:
             for task in list(self._tasks):
                 if not self._stopping:
                     task.cancel()
-            while self._tasks:
-                await asyncio.wait(set(self._tasks))
+            while ending := self._tasks.keys() - self._deaf:
+                await asyncio.wait(ending)
             if self._is_in:
                 await self._bell.wait_until(
                     self.registration,
@@ -404,7 +407,9 @@ class Services:
     ) -> ReplyStream:
         """As ``meshmq.Mesh.request_stream``, with ``async for``; asked when it is called."""
         call = self._call(service, value, STREAM, timeout, headers, False)
-        return ReplyStream(self._connection, self._bell, call)
+        stream = ReplyStream(self._connection, self._bell, call)
+        self._connection.call(call)
+        return stream
 
     def _call(
         self,
@@ -417,13 +422,12 @@ class Services:
     ) -> Call:
         self._bell.check_loop()
         seconds = self._timeout if timeout is None else timeout
-        call = call_of(self._connection, service, value, kind, seconds, headers, idempotent)
-        self._connection.call(call)
-        return call
+        return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
 
     async def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
         channel = self._connection
         try:
+            channel.call(call)
             await self._bell.wait_until(call, lambda: is_done() or channel.dead is not None, None)
         finally:
             channel.cancel(call)

@@ -296,7 +296,9 @@ class Services:
         Arguments and errors are else those of ``request``; errors come with the iteration.
         """
         call = self._call(service, value, STREAM, timeout, headers, False)
-        return ReplyStream(self._connection, call)
+        stream = ReplyStream(self._connection, call)
+        self._connection.call(call)
+        return stream
 
     def _call(
         self,
@@ -308,15 +310,15 @@ class Services:
         idempotent: bool,
     ) -> Call:
         seconds = self._timeout if timeout is None else timeout
-        call = call_of(self._connection, service, value, kind, seconds, headers, idempotent)
-        self._connection.call(call)
-        return call
+        return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
 
     def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
+        channel = self._connection
         try:
-            self._connection.wait_until(is_done, None)
+            channel.call(call)  # Ctrl-C may come once it is sent
+            channel.wait_until(is_done, None)
         finally:
-            self._connection.cancel(call)
+            channel.cancel(call)
 
     def serve(
         self,
