@@ -154,6 +154,13 @@ DIAL_BACKOFF_NS_MIN = 50 * MS
 DIAL_BACKOFF_NS_MAX = 30 * SECOND
 DIAL_BACKOFF_LISTED_NS_MAX = 2 * SECOND  # who is listed is meant to be there
 LINK_STEADY_NS = 10 * SECOND  # a link that lived so long was a good one: no back-off behind it
+MDNS_EVENTS_MAX = 1024  # heard and not yet looked at
+MDNS_RESOLVES_MAX = 16  # records asked for at a time because they came in parts
+MDNS_RESOLVE_NS = 2 * SECOND
+MDNS_SHARE = 5  # mDNS gets one part in so many of a core, however much is sent
+MDNS_THROTTLE_NS = 100 * MS
+MDNS_NAME_BYTES_MAX = 128  # records travel in one packet of 1,460 bytes, with others
+INTERFACES_INTERVAL_NS = 10 * SECOND  # Wi-Fi comes and goes
 SIGHT_LOST_NS = 60 * SECOND  # a goodbye may be forged: so long it is dialled as before
 
 # --- memory --------------------------------------------------------------------------------
