@@ -70,7 +70,7 @@ def address_fault(address: str, mesh: str) -> str:
         return "bad-address"
     if not port:
         return "bad-port"
-    if host.is_unspecified or host.is_multicast or host.is_reserved:
+    if host.is_unspecified or host.is_multicast or (host.is_reserved and not host.is_loopback):
         return "bad-address"
     if mesh == LOCAL_MESH and not host.is_loopback:
         return "not-local"
