@@ -94,6 +94,15 @@ class Mdns:
         if timeout and self._thread.is_alive():
             self._thread.join(timeout)
 
+    def status(self) -> dict[str, Any]:
+        """Its state, why it failed, and where it speaks, for people."""
+        return {
+            "state": self.state,
+            "reason": self.reason,
+            "addresses": list(self.addresses),
+            **self.counters,
+        }
+
     def _nudge(self) -> None:
         loop, changed = self._loop, self._changed
         if loop is not None and changed is not None:

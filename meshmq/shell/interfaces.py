@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshmq import limits
+
 LOOPBACK = "127.0.0.1"
 _UP, _LOOPBACK, _MULTICAST = 0x1, 0x8, 0x1000  # net/if.h
 
@@ -74,7 +76,8 @@ def multicast_addresses(everywhere: bool) -> list[str]:
 def reachable_at(url: str) -> tuple[str, ...]:
     """Addresses that others may dial to reach what listens at ``url``.
 
-    What listens on all interfaces is reached at each of their addresses.
+    What listens on all interfaces is reached at each of their addresses, that of the loopback
+    one last.
     """
     head, _, port = url.rpartition(":")
     host = head.removeprefix("tcp://").strip("[]")
@@ -87,4 +90,4 @@ def reachable_at(url: str) -> tuple[str, ...]:
         for a in interface.addresses
         if host == "::" or ":" not in a
     ]
-    return tuple(found) or (f"tcp://{LOOPBACK}:{port}",)
+    return (*found[: limits.PEER_ADDRESSES_MAX - 1], f"tcp://{LOOPBACK}:{port}")

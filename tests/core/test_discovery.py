@@ -507,8 +507,19 @@ def test_addresses_that_nobody_should_dial(address, fault):
     assert not fault or world.counters == {fault: 1}
 
 
-def test_a_mesh_with_a_name_goes_beyond_the_host():
+def test_a_mesh_with_a_name_does_not_leave_the_host_by_itself():
     world = World("lab")
+    assert world.see(SMALL, at(1, "192.0.2.7"), mesh="lab") == []
+    assert world.counters == {"not-local": 1}
+
+
+def test_local_does_not_leave_the_host_whatever_is_allowed():
+    world = World(insecure=True)
+    assert world.see(SMALL, at(1, "192.0.2.7")) == []
+
+
+def test_a_mesh_with_a_name_goes_beyond_the_host():
+    world = World("lab", insecure=True)
     address = at(1, "192.0.2.7")
     assert world.see(SMALL, address, mesh="lab") == [address]
     assert world.see(LARGE, at(2), mesh="local") == []

@@ -191,12 +191,25 @@ def back_off_always(
 
 
 @planted(module, "fault_of", "test_a_mesh_with_a_name_goes_beyond_the_host")
-def any_mesh_will_do(real: Any, facts: Any, mesh: str) -> str:
-    return real(facts, facts.mesh)
+def any_mesh_will_do(real: Any, facts: Any, mesh: str, on_host: bool) -> str:
+    fault: str = real(facts, facts.mesh, on_host)
+    return fault
+
+
+@planted(module, "fault_of", "test_a_mesh_with_a_name_does_not_leave_the_host_by_itself")
+def leave_the_host(real: Any, facts: Any, mesh: str, on_host: bool) -> str:
+    fault: str = real(facts, mesh, on_host and mesh == "local")
+    return fault
+
+
+@planted(module, "fault_of", "test_local_does_not_leave_the_host_whatever_is_allowed")
+def local_leaves_the_host(real: Any, facts: Any, mesh: str, on_host: bool) -> str:
+    fault: str = real(facts, mesh, False)
+    return fault
 
 
 @planted(module, "fault_of", "test_what_is_absurd_is_counted_and_ignored")
-def anything_goes(real: Any, facts: Any, mesh: str) -> str:
+def anything_goes(real: Any, facts: Any, mesh: str, on_host: bool) -> str:
     return ""
 
 
