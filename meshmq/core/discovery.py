@@ -259,7 +259,7 @@ class Discovery:
             "name": facts.name,
             "protocol": f"{facts.major}.{facts.minor}",
             "state": state,
-            "sources": sorted({source for source, _ in peer.sights}),
+            "sources": _sources(peer),
             "addresses": [address_row(address) for address in known],
         }
 
@@ -644,3 +644,10 @@ class Discovery:
             address = self._addresses.get(text)
             if address is not None:
                 self._queue(address)
+
+
+def _sources(peer: Peer) -> list[str]:
+    """Who says so, for people. Where it was before says nothing beside others."""
+    me = peer.facts.instance
+    found = {"handshake" if (s, t) == (GOSSIP, me) else s for s, t in peer.sights}
+    return sorted(found - {KNOWN} or found)

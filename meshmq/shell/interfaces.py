@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import ipaddress
+import os
+import socket
+import struct
 import sys
+import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from meshmq import limits
 
 LOOPBACK = "127.0.0.1"
+_SIOCGIFFLAGS = 0x8913  # linux/sockios.h
 _UP, _LOOPBACK, _MULTICAST = 0x1, 0x8, 0x1000  # net/if.h
 
 
@@ -56,8 +62,9 @@ def _interface(name: str, addresses: tuple[str, ...]) -> Interface:
     is_loopback = all(ipaddress.ip_address(a).is_loopback for a in addresses)
     flags = _UP | _MULTICAST | (_LOOPBACK if is_loopback else 0)
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError):
-            flags = int(Path(f"/sys/class/net/{name}/flags").read_text(), 16)
+        request = struct.pack("16sH14x", name.encode()[:15], 0)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_:
+            flags = struct.unpack_from("16xH", fcntl.ioctl(any_, _SIOCGIFFLAGS, request))[0]
     return Interface(
         name, addresses, bool(flags & _UP), bool(flags & _LOOPBACK), bool(flags & _MULTICAST)
     )
@@ -91,3 +98,50 @@ def reachable_at(url: str) -> tuple[str, ...]:
         if host == "::" or ":" not in a
     ]
     return (*found[: limits.PEER_ADDRESSES_MAX - 1], f"tcp://{LOOPBACK}:{port}")
+
+
+GROUP, PORT = "224.0.0.251", 5353
+NOT_HEARD, TAKEN, NO_ROUTE, FORBIDDEN = "not-heard", "taken", "no-route", "forbidden"
+
+
+def multicast_fault(address: str, timeout: float = 0.5) -> tuple[str, str]:
+    """Ask a question of mDNS from ``address`` and listen for it: what is wrong, in a word and in
+    the system's words; two empty ones if it is heard."""
+    question = _question(os.urandom(8).hex())
+    where = socket.inet_aton(address)
+    try:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth,
+        ):
+            for option in (socket.SO_REUSEADDR, getattr(socket, "SO_REUSEPORT", 0)):
+                if option:
+                    ear.setsockopt(socket.SOL_SOCKET, option, 1)
+            ear.bind(("", PORT))
+            ear.setsockopt(
+                socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(GROUP) + where
+            )
+            mouth.bind((address, 0))
+            mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, where)
+            mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+            mouth.sendto(question, (GROUP, PORT))
+            deadline = time.monotonic() + timeout
+            while (left := deadline - time.monotonic()) > 0:
+                ear.settimeout(left)
+                if ear.recv(9000) == question:
+                    return "", ""
+    except TimeoutError:
+        pass
+    except OSError as error:
+        words = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            return TAKEN, words
+        return (FORBIDDEN if error.errno in (errno.EPERM, errno.EACCES) else NO_ROUTE), words
+    return NOT_HEARD, ""
+
+
+def _question(name: str) -> bytes:
+    """A question that nobody has an answer to."""
+    labels = [name, "_meshmq", "_tcp", "local"]
+    encoded = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
+    return struct.pack(">6H", 0, 0, 1, 0, 0, 0) + encoded + struct.pack(">2H", 12, 1)

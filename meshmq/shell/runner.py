@@ -107,6 +107,8 @@ class NodeRunner:
 
     def run(self) -> None:
         """Serve until ``stop``; raise StoreFailed if the log fails."""
+        if self._mdns is not None:
+            self._mdns.start()
         try:
             while not self._stopping and self._disk.failure is None:
                 self._turn()
@@ -128,13 +130,12 @@ class NodeRunner:
         self._wake.set()
 
     def _advertise(self, config: NodeConfig) -> Mdns:
-        """Tell others of the node, from a thread of its own; that it fails changes nothing."""
+        """What tells others of the node, not started; that it fails changes nothing."""
         addresses = reachable_at(self.url)
         facts = PeerFacts(self._node.origin, "node", config.mesh, config.name, addresses=addresses)
         on_host = all(not address_fault(address, on_host=True) for address in addresses)
         mdns = Mdns(config.mesh, config.insecure and not on_host, lambda: None, browse=False)
         mdns.advertise(facts)
-        mdns.start()
         return mdns
 
     def _turn(self) -> None:

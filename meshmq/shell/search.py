@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from meshmq import limits
@@ -128,4 +129,5 @@ class Search:
             return
         self._first = self._first or address
         self._found.set()
-        self._inbox.put(LinkUp(greeting.facts, address))
+        # It does not tell its address; we know where it answered.
+        self._inbox.put(LinkUp(replace(greeting.facts, addresses=()), address))
