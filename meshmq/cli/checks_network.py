@@ -84,8 +84,8 @@ _MULTICAST_FAULTS = {
     "taken": (
         "another program has UDP port 5353 for itself",
         (
-            "find it with 'ss -ulpn sport = 5353'; avahi and systemd-resolved share the port unless "
-            "told not to (disallow-other-stacks=no)"
+            "find it with 'ss -ulpn sport = 5353'; avahi and systemd-resolved share the port "
+            "unless told not to (disallow-other-stacks=no)"
         ),
     ),
     "no-route": (
@@ -192,8 +192,8 @@ _DIAL_FAULTS = {
     "silent": (
         "somebody takes the connection and says nothing",
         (
-            "if it is a node, it hangs or is stopped: look at its process; else another program has "
-            "the port: give the node another one with --listen"
+            "if it is a node, it hangs or is stopped: look at its process; else another program "
+            "has the port: give the node another one with --listen"
         ),
     ),
     "not-allowed": ("the socket's path may not be opened", "run as the user that runs the node"),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import socket
 import sys
@@ -31,7 +32,7 @@ from meshmq import limits
 from meshmq.core.discovery import MDNS, Sighted, SightLost
 from meshmq.core.hints import LOCAL_MESH
 from meshmq.frames import PeerFacts
-from meshmq.shell.interfaces import multicast_addresses
+from meshmq.shell.interfaces import multicast_addresses, usable
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
@@ -142,7 +143,7 @@ class Mdns:
         from zeroconf import DNSQuestionType
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
-        zeroconf = AsyncZeroconf(interfaces=list(self.addresses))
+        zeroconf = AsyncZeroconf(interfaces=usable(self.addresses))
         try:
             await zeroconf.zeroconf.async_wait_for_start()
             self._confine(zeroconf)
@@ -179,10 +180,8 @@ class Mdns:
         self._changed.clear()
 
     def _confine(self, zeroconf: AsyncZeroconf) -> None:
-        """Keep ``local`` on this host; OSError if nothing can be sent, or that cannot be kept."""
+        """Keep ``local`` on this host; OSError if that cannot be."""
         engine = zeroconf.zeroconf.engine
-        if not engine.senders:
-            raise OSError(None, "no interface takes multicast")
         if self._everywhere or sys.platform != "linux":
             return
         for reader in engine.readers:
@@ -276,14 +275,12 @@ class Mdns:
 
 
 def _in_words(error: OSError) -> str:
-    if error.errno is None:
-        return str(error.args[1])
     known = {
-        98: "port 5353 is taken by a program that does not share it",
-        19: "the interface is down or gone",
-        101: "there is no route for multicast",
+        errno.EADDRINUSE: "port 5353 is taken by a program that does not share it",
+        errno.ENODEV: "the interface is down or gone",
+        errno.EADDRNOTAVAIL: "the interface is down or gone",
     }
-    return known.get(error.errno, error.strerror or str(error))
+    return known.get(error.errno or 0, error.strerror or str(error))
 
 
 def _instance_of(name: str) -> bytes:

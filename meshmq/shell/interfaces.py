@@ -104,25 +104,34 @@ GROUP, PORT = "224.0.0.251", 5353
 NOT_HEARD, TAKEN, NO_ROUTE, FORBIDDEN = "not-heard", "taken", "no-route", "forbidden"
 
 
+def usable(addresses: list[str]) -> list[str]:
+    """Those of ``addresses`` where mDNS can be heard; OSError, of the last, if there are none.
+
+    zeroconf would leave its sockets open when it fails half-way.
+    """
+    found = []
+    failure: OSError | None = None
+    with _ear() as ear:
+        for address in addresses:
+            try:
+                _join(ear, address)
+                found.append(address)
+            except OSError as error:
+                failure = error
+    if failure is not None and not found:
+        raise failure
+    return found
+
+
 def multicast_fault(address: str, timeout: float = 0.5) -> tuple[str, str]:
     """Ask a question of mDNS from ``address`` and listen for it: what is wrong, in a word and in
     the system's words; two empty ones if it is heard."""
     question = _question(os.urandom(8).hex())
-    where = socket.inet_aton(address)
     try:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth,
-        ):
-            for option in (socket.SO_REUSEADDR, getattr(socket, "SO_REUSEPORT", 0)):
-                if option:
-                    ear.setsockopt(socket.SOL_SOCKET, option, 1)
-            ear.bind(("", PORT))
-            ear.setsockopt(
-                socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(GROUP) + where
-            )
+        with _ear() as ear, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+            _join(ear, address)
             mouth.bind((address, 0))
-            mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, where)
+            mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
             mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
             mouth.sendto(question, (GROUP, PORT))
             deadline = time.monotonic() + timeout
@@ -138,6 +147,25 @@ def multicast_fault(address: str, timeout: float = 0.5) -> tuple[str, str]:
             return TAKEN, words
         return (FORBIDDEN if error.errno in (errno.EPERM, errno.EACCES) else NO_ROUTE), words
     return NOT_HEARD, ""
+
+
+def _ear() -> socket.socket:
+    """A socket at the port of mDNS, shared as those of others are."""
+    ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        for option in (socket.SO_REUSEADDR, getattr(socket, "SO_REUSEPORT", 0)):
+            if option:
+                ear.setsockopt(socket.SOL_SOCKET, option, 1)
+        ear.bind(("", PORT))
+    except OSError:
+        ear.close()
+        raise
+    return ear
+
+
+def _join(ear: socket.socket, address: str) -> None:
+    group = socket.inet_aton(GROUP) + socket.inet_aton(address)
+    ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
 
 
 def _question(name: str) -> bytes:
