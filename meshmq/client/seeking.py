@@ -47,6 +47,7 @@ class Seeking:
         self._timeout = timeout
         self._on_state = on_state
         self._is_seeking = True
+        self._mdns_failed = False
         self._search: Search | None = None
         self.connection = self._try(url)
 
@@ -74,6 +75,8 @@ class Seeking:
                 yield self._timeout
                 break
             yield min(left, _LOOK_S)
+        if self._search is not None:
+            self._mdns_failed = self._search.mdns.state == "failed"
         self.close()
 
     def close(self) -> None:
@@ -87,8 +90,9 @@ class Seeking:
         if self.connection.is_greeted:
             return
         self.connection.close(1.0)
-        failed = self._search is not None and self._search.mdns.state == "failed"
-        how = "mDNS does not work here" if failed else f"mDNS finds none of mesh {self._mesh!r}"
+        how = f"mDNS finds none of mesh {self._mesh!r}"
+        if self._mdns_failed:
+            how = "mDNS does not work here"
         raise NodeUnreachable(
             f"no node answers at {self._url}, and {how}: start one with `meshmq node`, say where "
             f"it is with --url (connect(url=...), MESHMQ_URL), or ask `meshmq doctor`"
