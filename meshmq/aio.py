@@ -407,10 +407,10 @@ def connect(
         if target:
             connection = make(target, told)
             connection.start()
-            await _wait_greeted(connection, timeout)
         else:
             connection = await _seek(make, mesh, insecure, timeout, told)
         try:
+            await _wait_greeted(connection, timeout)
             blocking.check_greeted(connection)
         except BaseException:
             connection.close(0)
@@ -422,13 +422,8 @@ def connect(
 
 
 async def _wait_greeted(connection: Connection, seconds: float) -> None:
-    """Wait until ``connection`` is greeted; it ends if the wait is cancelled."""
     bell: Any = connection.listener
-    try:
-        await bell.wait_until(connection, lambda: connection.is_greeted, seconds)
-    except BaseException:
-        connection.close(0)
-        raise
+    await bell.wait_until(connection, lambda: connection.is_greeted, seconds)
 
 
 async def _seek(
@@ -446,6 +441,9 @@ async def _seek(
                 await _wait_greeted(seeking.connection, seconds)
             else:
                 await asyncio.sleep(seconds)
+    except BaseException:
+        seeking.connection.close(0)
+        raise
     finally:
         seeking.close()
     seeking.check()

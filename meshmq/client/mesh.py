@@ -134,6 +134,9 @@ def _seek(
                 connection.wait_until(lambda: seeking.connection.is_greeted, seconds)
             else:
                 time.sleep(seconds)
+    except BaseException:
+        seeking.connection.close(0.0)
+        raise
     finally:
         seeking.close()
     seeking.check()

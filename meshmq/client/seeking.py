@@ -90,6 +90,10 @@ class Seeking:
         if self.connection.is_greeted:
             return
         self.connection.close(1.0)
+        if self.connection.url != self._url:
+            raise NodeUnreachable(
+                f"the node at {self.connection.url}, which mDNS found, answers no more: try again"
+            )
         how = f"mDNS finds none of mesh {self._mesh!r}"
         if self._mdns_failed:
             how = "mDNS does not work here"

@@ -44,7 +44,7 @@ class Search:
 
     Attributes:
         mdns: what it listens with.
-        greetings: what came of the last dial to each address.
+        greetings: what came of the last dial to each address, the first FOUND_PEERS_MAX.
     """
 
     def __init__(
@@ -123,7 +123,8 @@ class Search:
 
     def _greet(self, address: str) -> None:
         greeting = greet(address, self._mesh, GREET_S, self._name)
-        self.greetings[address] = greeting
+        if len(self.greetings) < limits.FOUND_PEERS_MAX or address in self.greetings:
+            self.greetings[address] = greeting
         if greeting.facts is None:
             self._inbox.put(DialFailed(address, greeting.outcome))
             return
