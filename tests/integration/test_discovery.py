@@ -187,6 +187,64 @@ def test_a_short_timeout_is_kept(mesh, usual):
     assert time.monotonic() - began < 1.5
 
 
+def threads():
+    return {t.name for t in threading.enumerate() if t.name.startswith("meshmq-")}
+
+
+def ends(seconds=5.0):
+    deadline = time.monotonic() + seconds
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not threads()
+
+
+def test_looking_in_vain_leaves_nothing_behind(mesh, usual):
+    assert ends()
+    with pytest.raises(meshmq.NodeUnreachable):
+        meshmq.connect(mesh=mesh, timeout=0.5)
+    assert ends()
+
+
+def test_finding_one_leaves_nothing_behind_either(start, mesh, usual):
+    start()
+    with meshmq.connect(mesh=mesh):
+        deadline = time.monotonic() + 5
+        while threads() != {"meshmq-io"} and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert threads() == {"meshmq-io"}
+    assert ends()
+
+
+def test_a_wait_that_is_cut_short_leaves_nothing_behind(mesh, usual):
+    async def main():
+        looking = asyncio.ensure_future(opened())
+        await asyncio.sleep(0.5)
+        assert "meshmq-search" in threads()
+        looking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+
+    async def opened():
+        return await aio.connect(mesh=mesh)
+
+    asyncio.run(main())
+    assert ends()
+
+
+def test_a_wait_that_is_interrupted_leaves_nothing_behind(mesh, usual):
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            meshmq.connect(mesh=mesh)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert ends()
+
+
 def test_an_address_that_is_given_is_the_only_one(start, mesh, usual):
     start()
     with pytest.raises(meshmq.NodeUnreachable) as failed:
