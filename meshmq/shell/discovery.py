@@ -25,6 +25,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ from meshmq import limits
 from meshmq.core.discovery import MDNS, Sighted, SightLost
 from meshmq.core.hints import LOCAL_MESH
 from meshmq.frames import PeerFacts
-from meshmq.shell.interfaces import multicast_addresses, usable
+from meshmq.shell.interfaces import LOOPBACK, multicast_addresses, reachable_at, usable
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
@@ -83,7 +84,8 @@ class Mdns:
     def advertise(self, facts: PeerFacts | None) -> None:
         """Tell others of ``facts``, in place of what was told before; None: of nothing.
 
-        Its tcp addresses have one port, as a record has: that of the first is told.
+        Its tcp addresses have one port, as a record has: that of the first is told. For one that
+        is all interfaces (tcp://0.0.0.0:5757) those are told that there are then.
         """
         self._facts = facts
         self._nudge()
@@ -299,7 +301,7 @@ def service_info(facts: PeerFacts) -> ServiceInfo:
 
     name = facts.instance.hex()
     hosts, port, path = [], 0, ""
-    for address in facts.addresses:
+    for address in chain.from_iterable(map(reachable_at, facts.addresses)):
         if address.startswith("ipc://"):
             path = path or address.removeprefix("ipc://")
             continue
@@ -316,6 +318,8 @@ def service_info(facts: PeerFacts) -> ServiceInfo:
     }
     if path:
         text["u"] = path
+    # zeroconf takes no record without an address; with port 0 nobody dials it.
+    hosts = hosts or [ipaddress.ip_address(LOOPBACK).packed]
     return ServiceInfo(
         SERVICE, f"{name}.{SERVICE}", port=port, server=f"{name}.local.", addresses=hosts,
         properties=text,
@@ -344,5 +348,7 @@ def facts_of(
         if not ipaddress.ip_address(host).is_link_local or ":" not in host
     ]
     if text.get("u"):
+        if not port:
+            addresses = []
         addresses.append(f"ipc://{text['u']}")
     return PeerFacts(instance, kind, mesh, text.get("n", ""), *version, tuple(addresses))

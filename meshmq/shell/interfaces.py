@@ -88,6 +88,8 @@ def reachable_at(url: str) -> tuple[str, ...]:
     """
     head, _, port = url.rpartition(":")
     host = head.removeprefix("tcp://").strip("[]")
+    if url.startswith("ipc://") and not url.startswith(("ipc:///", "ipc://@")):
+        return (f"ipc://{os.path.abspath(url.removeprefix('ipc://'))}",)
     if not url.startswith("tcp://") or host not in ("0.0.0.0", "::", "*"):
         return (url,)
     found = [

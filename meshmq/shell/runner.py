@@ -33,7 +33,6 @@ from meshmq.names import check_mesh
 from meshmq.shell import clock
 from meshmq.shell.discovery import Mdns
 from meshmq.shell.disk import DiskThread, Job
-from meshmq.shell.interfaces import reachable_at
 from meshmq.shell.memory import Breaker, give_back, raise_open_files, resident_bytes
 from meshmq.shell.sockets import NodeSocket, Wake, check_url
 
@@ -131,9 +130,10 @@ class NodeRunner:
 
     def _advertise(self, config: NodeConfig) -> Mdns:
         """What tells others of the node, not started; that it fails changes nothing."""
-        addresses = reachable_at(self.url)
-        facts = PeerFacts(self._node.origin, "node", config.mesh, config.name, addresses=addresses)
-        on_host = all(not address_fault(address, on_host=True) for address in addresses)
+        facts = PeerFacts(
+            self._node.origin, "node", config.mesh, config.name, addresses=(self.url,)
+        )
+        on_host = not address_fault(self.url, on_host=True)
         mdns = Mdns(config.mesh, config.insecure and not on_host, lambda: None, browse=False)
         mdns.advertise(facts)
         return mdns

@@ -50,9 +50,9 @@ def usual(monkeypatch):
 class Node:
     """A node that tells of itself, in a process."""
 
-    def __init__(self, data, mesh, *arguments):
+    def __init__(self, data, mesh, *arguments, listen="tcp://127.0.0.1:0"):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "meshmq", "node", "--listen", "tcp://127.0.0.1:0",
+            [sys.executable, "-m", "meshmq", "node", "--listen", listen,
              "--mesh", mesh, "--data", data, *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -71,8 +71,8 @@ class Node:
 def start(tmp_path, mesh):
     started = []
 
-    def make(*arguments):
-        started.append(Node(tmp_path / str(len(started)), mesh, *arguments))
+    def make(*arguments, **options):
+        started.append(Node(tmp_path / str(len(started)), mesh, *arguments, **options))
         return started[-1]
 
     yield make
@@ -99,6 +99,13 @@ def test_a_node_is_found_by_mdns(start, mesh, usual):
         assert found._connection.url == node.url
     assert took < seeking.SEEK_S
     assert states[0] == "connected", "what was tried before is nobody's business"
+
+
+@pytest.mark.parametrize("listen", ["tcp://[::1]:0", "ipc://{}", "tcp://localhost:0"])
+def test_a_node_is_found_wherever_it_listens(start, mesh, usual, tmp_path, listen):
+    node = start(listen=listen.format(tmp_path / "a socket"))
+    with meshmq.connect(mesh=mesh) as found:
+        assert found._connection.url == node.url
 
 
 def test_asyncio_finds_it_too(start, mesh, usual):

@@ -206,3 +206,14 @@ def test_a_cable_that_is_pulled_and_put_back(network, tmp_path):
     while (code := network.run(two, "-m", "meshmq", "status", *LAB)[0]) != 0:
         assert time.monotonic() < deadline
     assert code == 0
+
+
+def test_a_node_that_was_there_before_its_network(network, tmp_path):
+    """As when a host starts: it tells the addresses that there are, not those that there were."""
+    one, two, _ = network.hosts
+    ip("-n", one, "addr", "del", "10.77.0.1/24", "dev", "eth0")
+    network.node(one, tmp_path / "one", *EVERYWHERE)
+    ip("-n", one, "addr", "add", "10.77.0.9/24", "dev", "eth0")
+    deadline = time.monotonic() + 25
+    while network.run(two, "-m", "meshmq", "status", *LAB)[0] != 0:
+        assert time.monotonic() < deadline

@@ -172,13 +172,27 @@ def test_all_that_is_told_is_heard(peers):
 
 @pytest.mark.parametrize(
     "addresses",
-    [("tcp://[fd00::7]:5757",), ("ipc:///run/x",), ("tcp://192.0.2.7:1", "tcp://[fd00::7]:1")],
+    [
+        ("tcp://[fd00::7]:5757",),
+        ("ipc:///run/x",),
+        ("tcp://192.0.2.7:1", "tcp://[fd00::7]:1"),
+        ("tcp://127.0.0.1:1", "ipc:///run/x"),
+    ],
 )
 def test_records_keep_addresses(addresses):
     told = facts("lab", addresses=addresses)
     info = service_info(told)
     heard = facts_of(info.name, info.port, info.parsed_addresses(), info.properties)
     assert sorted_facts(heard) == sorted_facts(told)
+
+
+def test_all_interfaces_are_told_as_their_addresses():
+    told = facts("lab", addresses=("tcp://0.0.0.0:5757", "ipc://relative"))
+    info = service_info(told)
+    heard = facts_of(info.name, info.port, info.parsed_addresses(), info.properties)
+    assert set(heard.addresses) == {
+        *reachable_at("tcp://0.0.0.0:5757"), f"ipc://{os.getcwd()}/relative",
+    }  # fmt: skip
 
 
 def test_long_names_are_cut_where_a_letter_ends():
@@ -466,6 +480,7 @@ def test_what_listens_everywhere_is_reached_at_each_address():
     assert all(":5757" in address and "0.0.0.0" not in address for address in found)
     assert reachable_at("tcp://127.0.0.1:1") == ("tcp://127.0.0.1:1",)
     assert reachable_at("ipc:///tmp/x") == ("ipc:///tmp/x",)
+    assert reachable_at("ipc://x") == (f"ipc://{os.getcwd()}/x",)
 
 
 def test_nothing_of_it_is_loaded_before_it_is_needed():
