@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from meshmq.client.connection import Connection
 from meshmq.errors import NodeUnreachable
 from meshmq.shell.greeting import is_open
-from meshmq.shell.search import Search
+
+if TYPE_CHECKING:
+    from meshmq.shell.search import Search
 
 SEEK_S = 2.0  # mDNS needs up to 1.2 s where a node has just said what it is
 HEAD_START_S = 0.1  # a node at the usual address answers in a tenth of that: no need to look around
@@ -63,6 +66,8 @@ class Seeking:
         if is_open(self._url):
             yield min(self._timeout, HEAD_START_S)
         if not self.is_done:
+            from meshmq.shell.search import Search  # 15 ms that few need
+
             self._search = Search(self._mesh, self._insecure)
             self._search.start()
         while not self.is_done and (left := deadline - time.monotonic()) > 0:

@@ -210,7 +210,7 @@ class Discovery:
         return min(due, default=None)
 
     def gossip(self, instance: bytes) -> tuple[PeerFacts, ...]:
-        """What to tell a linked peer: the others that are linked, those linked last first."""
+        """What to tell a linked peer: the others that are linked, those met last first."""
         found: list[PeerFacts] = []
         for other, peer in reversed(self._peers.items()):
             if not peer.links or other == instance:
@@ -232,6 +232,8 @@ class Discovery:
         """What is known, for people: peers, then listed addresses where nobody answered yet."""
         rows = [self._row(peer) for peer in self._peers.values()]
         for address in self._addresses.values():
+            if self.is_linked(address.answered):
+                continue  # a further address of one that is among the rows
             if not any(instance for instance, _, _ in address.claims) and address.claims:
                 source = next(iter(address.claims))[1]
                 rows.append(

@@ -210,6 +210,7 @@ def test_a_listed_peer_that_is_linked_is_not_dialled_by_another_address():
     world.up(SMALL, at(1))
     world.up(SMALL, "tcp://localhost:1")
     assert world.given_up == ["tcp://localhost:1"]
+    assert len(world.discovery.rows()) == 1
     world.run(60 * SECOND)
     assert len(world.dialled) == 2
     world.tell(LinkDown(SMALL, at(1)))
