@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -32,6 +33,7 @@ from meshmq.client.mesh import StateChange
 from meshmq.client.message import Message
 from meshmq.client.opening import OnlyAsync, Opening
 from meshmq.client.receipt import Promise, Promises
+from meshmq.client.seeking import Seeking
 from meshmq.client.subscription import Inbox, Wish
 from meshmq.client.values import check_records
 from meshmq.core.lanes import WAITING, Batch
@@ -397,19 +399,57 @@ def connect(
         told: Callable[[str, str], None] | None = None
         if on_state is not None:
             told = lambda s, r: _call_soon(loop, on_state, StateChange(s, r))  # noqa: E731
-        connection = blocking.prepare(url, mesh, producer, name, told, insecure, hands_over=True)
-        connection.listener = bell = Bell(loop, connection)
-        opened = Mesh(connection, bell, timeout, max_buffer, on_full == "block", bool(producer))
-        connection.start()
+
+        def make(address: str, told: Callable[[str, str], None] | None) -> Connection:
+            made = blocking.prepare(address, mesh, producer, name, told, insecure, hands_over=True)
+            made.listener = Bell(loop, made)
+            return made
+
+        target = url or os.environ.get("MESHMQ_URL")
+        if target:
+            connection = make(target, told)
+            connection.start()
+        else:
+            connection = await _seek(make, mesh, insecure, timeout, told)
         try:
-            await bell.wait_until(connection, lambda: connection.is_greeted, timeout)
+            await _wait_greeted(connection, timeout)
             blocking.check_greeted(connection)
         except BaseException:
             connection.close(0)
             raise
-        return opened
+        bell: Any = connection.listener
+        return Mesh(connection, bell, timeout, max_buffer, on_full == "block", bool(producer))
 
     return Opening(opening, "meshmq.aio.connect(...)")
+
+
+async def _wait_greeted(connection: Connection, seconds: float) -> None:
+    bell: Any = connection.listener
+    await bell.wait_until(connection, lambda: connection.is_greeted, seconds)
+
+
+async def _seek(
+    make: Callable[[str, Callable[[str, str], None] | None], Connection],
+    mesh: str,
+    insecure: bool,
+    timeout: float,
+    told: Callable[[str, str], None] | None,
+) -> Connection:
+    """The connection to whichever node answers first; see ``client.seeking``."""
+    seeking = Seeking(make, blocking.DEFAULT_URL, mesh, insecure, timeout, told)
+    try:
+        for seconds in seeking.steps():
+            if seeking.connection.dead is None:
+                await _wait_greeted(seeking.connection, seconds)
+            else:
+                await asyncio.sleep(seconds)
+    except BaseException:
+        seeking.connection.close(0)
+        raise
+    finally:
+        seeking.close()
+    seeking.check()
+    return seeking.connection
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], told: Any) -> None:

@@ -31,7 +31,7 @@ UrlOption = Annotated[
         "--url",
         envvar="MESHMQ_URL",
         metavar="URL",
-        help="Where the node is, as tcp://HOST:PORT; else tcp://127.0.0.1:5757.",
+        help="Where the node is, as tcp://HOST:PORT; else tcp://127.0.0.1:5757, or found by mDNS.",
     ),
 ]
 MeshOption = Annotated[str, typer.Option("--mesh", help="Name of the mesh the node belongs to.")]

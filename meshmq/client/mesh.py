@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -17,6 +18,7 @@ from meshmq.client.channel import Channel
 from meshmq.client.connection import Connection
 from meshmq.client.opening import OnlySync
 from meshmq.client.receipt import Receipt, Receipts
+from meshmq.client.seeking import Seeking
 from meshmq.client.services import Services
 from meshmq.client.subscription import Subscription, Wish
 from meshmq.client.values import (
@@ -79,7 +81,8 @@ def connect(
     """Connect to a node.
 
     Args:
-        url: the node's address; None takes MESHMQ_URL, else tcp://127.0.0.1:5757.
+        url: the node's address; None takes MESHMQ_URL, else looks for a node, for 2 s at most: at
+            tcp://127.0.0.1:5757, and by mDNS, whichever answers first.
         mesh: name of the mesh; the node must belong to the same.
         producer: a name that keeps its sequence numbers over program restarts (``publish(seq=)``).
             One program at a time may use it.
@@ -99,15 +102,49 @@ def connect(
     """
     check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
-    connection = prepare(url, mesh, producer, name, callback, insecure)
-    connection.start()
-    connection.wait_until(lambda: connection.is_greeted, timeout)
+    target = url or os.environ.get("MESHMQ_URL")
+    if target:
+        connection = prepare(target, mesh, producer, name, callback, insecure)
+        connection.start()
+        connection.wait_until(lambda: connection.is_greeted, timeout)
+    else:
+        connection = _seek(mesh, producer, name, callback, insecure, timeout)
     check_greeted(connection)
     return Mesh(connection, timeout, max_buffer, on_full == "block", producer is not None)
 
 
+def _seek(
+    mesh: str,
+    producer: str | None,
+    name: str | None,
+    on_state: Callable[[str, str], None] | None,
+    insecure: bool,
+    timeout: float,
+) -> Connection:
+    """The connection to whichever node answers first; see ``seeking``."""
+
+    def make(url: str, told: Callable[[str, str], None] | None) -> Connection:
+        return prepare(url, mesh, producer, name, told, insecure)
+
+    seeking = Seeking(make, DEFAULT_URL, mesh, insecure, timeout, on_state)
+    try:
+        for seconds in seeking.steps():
+            connection = seeking.connection
+            if connection.dead is None:
+                connection.wait_until(lambda: seeking.connection.is_greeted, seconds)
+            else:
+                time.sleep(seconds)
+    except BaseException:
+        seeking.connection.close(0.0)
+        raise
+    finally:
+        seeking.close()
+    seeking.check()
+    return seeking.connection
+
+
 def prepare(
-    url: str | None,
+    url: str,
     mesh: str,
     producer: str | None,
     name: str | None,
@@ -117,8 +154,7 @@ def prepare(
 ) -> Connection:
     """A connection as ``connect`` describes it, not yet started."""
     check_mesh(mesh)
-    target = url or os.environ.get("MESHMQ_URL") or DEFAULT_URL
-    check_url(target, bind=False, insecure=insecure, mesh=mesh)
+    check_url(url, bind=False, insecure=insecure, mesh=mesh)
     if producer is None:
         producer_id = clock.instance_id()
     else:
@@ -127,7 +163,7 @@ def prepare(
         mesh, clock.instance_id(), producer_id, name or clock.program_name(),
         f"meshmq {meshmq.__version__}",
     )  # fmt: skip
-    return Connection(target, identity, on_state, hands_over)
+    return Connection(url, identity, on_state, hands_over)
 
 
 def check_options(

@@ -86,6 +86,11 @@ class Sleeper:
             self._wake.set()
 
 
+def libzmq_version() -> tuple[int, ...]:
+    """Of the library that is loaded, which need not be the one that pyzmq was built with."""
+    return zmq.zmq_version_info()
+
+
 def check_url(url: str, *, bind: bool, insecure: bool, mesh: str) -> str:
     """Return ``url`` if it is one we can use; raise ConfigError with what to do if not.
 
