@@ -167,7 +167,8 @@ def test_a_node_that_does_not_tell_is_not_found(start, mesh, in_vain):
         meshmq.connect(mesh=mesh)
     assert str(failed.value) == (
         f"no node answers at {in_vain}, and mDNS finds none of mesh {mesh!r}: start one with "
-        f"`meshmq node`, say where it is with --url (connect(url=...), MESHMQ_URL), or ask `meshmq doctor`"
+        f"`meshmq node`, say where it is with --url (connect(url=...), MESHMQ_URL), or ask "
+        f"`meshmq doctor`"
     )
 
 
