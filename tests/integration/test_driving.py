@@ -148,6 +148,66 @@ def test_interrupts_anywhere_leave_the_connection_whole(node):
     assert missed == 0
 
 
+def interrupt_a_turn(mesh):
+    """Ctrl-C in the middle of a turn of this thread: it comes behind it."""
+    with pytest.raises(KeyboardInterrupt):
+        mesh._connection.run(lambda now_ns: signal.raise_signal(signal.SIGINT))
+    assert mesh._connection.dead is None
+    assert mesh.publish("a", b"v").wait(20)
+
+
+def test_a_second_ctrl_c_cuts_no_turn(node, monkeypatch):
+    with meshmq.connect(node.url) as mesh:
+
+        def interrupted(fds, timeout_ms):
+            signal.raise_signal(signal.SIGINT)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mesh._connection._driver, "sleep", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                mesh.publish("a", b"v").wait(20)
+        interrupt_a_turn(mesh)
+
+
+def test_ctrl_c_cuts_no_turn_while_another_thread_waits(node, monkeypatch):
+    with meshmq.connect(node.url) as mesh:
+        driver = mesh._connection._driver
+        sleep, asleep, go_on = driver.sleep, threading.Event(), threading.Event()
+
+        def slow(fds, timeout_ms):
+            asleep.set()
+            go_on.wait(20)
+            sleep(fds, timeout_ms)
+
+        with monkeypatch.context() as patch, mesh.subscribe("nothing") as sub:
+            patch.setattr(driver, "sleep", slow)
+            thread = threading.Thread(target=sub.fetch, args=(1, 60))
+            thread.start()
+            assert asleep.wait(20)
+            with pytest.raises(KeyboardInterrupt):
+                mesh._connection.run(lambda now_ns: signal.raise_signal(signal.SIGINT))
+            go_on.set()
+            assert mesh._connection.dead is None
+            mesh.publish("nothing", b"v")
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def test_ctrl_c_just_before_it_drives_leaves_no_driver_behind(node, monkeypatch):
+    with meshmq.connect(node.url) as mesh:
+        receipt = mesh.publish("a", b"v")
+
+        def interrupted():
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mesh._connection._interrupts, "hold", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                mesh._connection.wait_until(lambda: False, 20)
+            assert not mesh._connection._driving.locked()
+        receipt.wait(20)
+
+
 @pytest.mark.slow
 def test_an_idle_connection_stays_up(node):
     states = []
