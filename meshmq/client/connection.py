@@ -236,7 +236,8 @@ class Connection(Channel):
         """After a turn: note failures, wake who waits, call the program back."""
         self._settle()
         if self._waiters:
-            for waiter in tuple(self._waiters):
+            # A copy in one step: making a tuple may run the garbage collector, and with it others.
+            for waiter in self._waiters.copy():
                 if (self.dead is not None or waiter.is_true()) and self._take(waiter):
                     waiter.lock.release()
         if self._driver.is_asleep:

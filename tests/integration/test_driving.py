@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import meshmq
+from meshmq.client.connection import _Waiter
 
 THREADS = 6
 ROUNDS = 60
@@ -146,6 +148,26 @@ def test_interrupts_anywhere_leave_the_connection_whole(node):
     assert doubled == 0
     assert lost <= hits
     assert missed == 0
+
+
+def test_who_begins_to_wait_while_others_are_woken_cuts_nothing(node):
+    with meshmq.connect(node.url) as mesh:
+        connection = mesh._connection
+
+        def collected(phase, info):
+            connection._waiters[_Waiter(lambda: True)] = None
+
+        for _ in range(50):  # a tuple of so many is made anew
+            connection._waiters[_Waiter(lambda: False)] = None
+        often = gc.get_threshold()
+        gc.callbacks.append(collected)
+        try:
+            gc.set_threshold(1)
+            connection._tell()
+        finally:
+            gc.set_threshold(*often)
+            gc.callbacks.remove(collected)
+            connection._waiters.clear()
 
 
 def interrupt_a_turn(mesh):
