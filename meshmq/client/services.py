@@ -145,19 +145,26 @@ class Instance(Pool[Incoming]):
         try:
             if not takes_stream(incoming):
                 raise NO_STREAM
+            self._wait_for_room(incoming)  # a requester may give none at first
             for value in values:
                 self._end_child()
                 if incoming.cancelled:
                     break
                 responder.reply(incoming, answer_of(value), False)
                 channel.urge()
-                channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
+                self._wait_for_room(incoming)
                 if channel.dead is not None:
                     break
         finally:
             values.close()  # type: ignore[attr-defined]
         self._end_child()
         responder.finish(incoming)
+
+    def _wait_for_room(self, incoming: Incoming) -> None:
+        """Wait until more of a stream may be sent, or nobody waits for it."""
+        channel = self._channel
+        assert channel is not None
+        channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
 
     def on_stopped(self, request: Incoming) -> None:
         """Nobody waits for a request at work: a thread cannot be ended, its handler looks."""

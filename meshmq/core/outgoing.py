@@ -116,6 +116,7 @@ class Outgoing:
         """Hand a request to an instance over ``link``."""
         box = self._box(link)
         size = request_bytes((row, data))
+        box.grants.pop(row.id, None)  # for who had it over this link before: the row counts it
         box.requests.append((row, data, size))
         box.request_bytes += size
 

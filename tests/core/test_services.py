@@ -654,6 +654,15 @@ def test_credit_for_a_stream_that_waits_is_kept(bench):
     assert bench.came(FIRST)[0][0].window == 15
 
 
+def test_credit_that_a_new_hand_out_counts_is_not_sent_behind_it():
+    waiting = outgoing.Outgoing(lambda link: (0, 0), lambda: False)
+    waiting.grant(FIRST, 7, 5)  # for an instance that gives it back before this leaves
+    row = RequestRow(7, 2, "", SECOND, STREAM, False, 15, b"", 0)  # for another of the program
+    waiting.request(FIRST, row, b"")
+    waiting.grant(FIRST, 7, 1)
+    assert waiting.take() == [(FIRST, Request((row,), b"")), (FIRST, Grant(7, 1))]
+
+
 def test_a_stream_that_has_begun_is_lost_with_its_instance(bench):
     bench.serve(FIRST)
     bench.serve(SECOND_ONE)
