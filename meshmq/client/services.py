@@ -164,7 +164,8 @@ class Instance(Pool[Incoming]):
         """Wait until more of a stream may be sent, or nobody waits for it."""
         channel = self._channel
         assert channel is not None
-        channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
+        if incoming.window <= 0:  # else it would drive for nothing, and wake another to drive
+            channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
 
     def on_stopped(self, request: Incoming) -> None:
         """Nobody waits for a request at work: a thread cannot be ended, its handler looks."""

@@ -499,6 +499,18 @@ def test_a_stream_of_empty_values_is_bounded_and_whole(node, steps):
         assert sum(1 for _ in stream) == 99_999
 
 
+def test_a_stream_that_has_room_does_not_wait(node):
+    with node.connect() as server, node.connect() as asker:
+
+        @server.service("s")
+        def many(request):
+            for _ in range(1000):
+                yield b""
+
+        assert sum(1 for _ in asker.request_stream("s", timeout=20)) == 1000
+        assert server._connection._drives < 500
+
+
 def test_a_stream_for_which_there_is_no_room_at_first_waits_for_it(node, monkeypatch):
     with node.connect() as server, node.connect() as asker:
 
