@@ -26,7 +26,7 @@ from meshmq.client.requests import (
 )
 from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
-from meshmq.errors import InstanceLost, InvalidArgument, MeshError
+from meshmq.errors import ForkedError, InstanceLost, InvalidArgument, MeshError
 from meshmq.frames import EACH, ONE, STREAM
 from meshmq.names import check_service
 
@@ -193,6 +193,8 @@ class ReplyStream(OnlySync):
     def __next__(self) -> Reply:
         """The next one; raises the error that ended it."""
         call, channel = self._call, self._channel
+        if isinstance(channel.dead, ForkedError):
+            raise channel.dead  # what came before the fork is its parent's, as are the locks
         if not (call.replies or self._is_closed):
             channel.wait_until(lambda: bool(call.replies or call.is_over), None)
             if channel.dead is not None:

@@ -271,6 +271,43 @@ def test_a_forked_child_is_told_to_connect_again(node):
     assert done.stdout == "0 1\n", done.stdout + done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_waits_for_no_lock_of_its_parent(node):
+    code = """
+    import os, signal, sys
+    import meshmq
+    mesh = meshmq.connect(sys.argv[1])
+    instance = mesh.serve("s", lambda request: (b"v" for _ in range(9)))
+    stream = mesh.request_stream("s", timeout=30)
+    next(stream)
+    connection = mesh._connection
+    connection.wait_until(lambda: len(stream._call.replies) == 8, 30)
+    for name, call in {
+        "next": lambda: next(stream), "close": stream.close, "stop": instance.stop,
+        "request": lambda: mesh.request("s"), "mesh": mesh.close,
+    }.items():
+        with connection._io, mesh._guard:  # as other threads may hold them
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)
+                try:
+                    call()
+                    print(name, flush=True)
+                except meshmq.ForkedError:
+                    print(name, "forked", flush=True)
+                os._exit(0)
+        os.waitpid(pid, 0)
+    print(sum(1 for _ in stream))
+    mesh.close()
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), node.url],
+        capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    said = ["next forked", "close", "stop", "request forked", "mesh", "8"]
+    assert done.stdout.splitlines() == said, done.stdout + done.stderr
+
+
 def test_ctrl_c_ends_a_program_that_waits(node):
     code = """
     import sys
