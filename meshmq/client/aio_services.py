@@ -280,26 +280,29 @@ class Instance:
         try:
             if not takes_stream(incoming):
                 raise NO_STREAM
+            await self._wait_for_room(incoming)  # a requester may give none at first
             async for value in values:
                 if incoming.cancelled:
                     break
                 responder.reply(incoming, answer_of(value), False)
                 self._channel.urge()
                 if incoming.window <= 0:
-                    await self._bell.wait_until(
-                        incoming.registration,
-                        lambda: (
-                            incoming.window > 0
-                            or bool(incoming.cancelled)
-                            or self._channel.dead is not None
-                        ),
-                        None,
-                    )
+                    await self._wait_for_room(incoming)
                 else:
                     await asyncio.sleep(0)
         finally:
             await values.aclose()  # type: ignore[attr-defined]
         responder.finish(incoming)
+
+    async def _wait_for_room(self, incoming: Incoming) -> None:
+        """Wait until more of a stream may be sent, or nobody waits for it."""
+        await self._bell.wait_until(
+            incoming.registration,
+            lambda: (
+                incoming.window > 0 or bool(incoming.cancelled) or self._channel.dead is not None
+            ),
+            None,
+        )
 
     def __repr__(self) -> str:
         state = "stopped" if self.stopped else "running" if self.started else "not started"

@@ -150,7 +150,8 @@ class Pool(ABC, Generic[T]):
 
     def _look(self) -> None:
         """Have a thread that waits in ``_next`` look."""
-        if self._channel is not None:
+        # Whoever waits on a dead one is woken, and a forked child may not take its locks.
+        if self._channel is not None and self._channel.dead is None:
             self._channel.run(lambda now_ns: None)
 
     @property

@@ -26,7 +26,7 @@ from meshmq.client.requests import (
 )
 from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
-from meshmq.errors import InstanceLost, InvalidArgument, MeshError
+from meshmq.errors import ForkedError, InstanceLost, InvalidArgument, MeshError
 from meshmq.frames import EACH, ONE, STREAM
 from meshmq.names import check_service
 
@@ -145,19 +145,27 @@ class Instance(Pool[Incoming]):
         try:
             if not takes_stream(incoming):
                 raise NO_STREAM
+            self._wait_for_room(incoming)  # a requester may give none at first
             for value in values:
                 self._end_child()
                 if incoming.cancelled:
                     break
                 responder.reply(incoming, answer_of(value), False)
                 channel.urge()
-                channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
+                self._wait_for_room(incoming)
                 if channel.dead is not None:
                     break
         finally:
             values.close()  # type: ignore[attr-defined]
         self._end_child()
         responder.finish(incoming)
+
+    def _wait_for_room(self, incoming: Incoming) -> None:
+        """Wait until more of a stream may be sent, or nobody waits for it."""
+        channel = self._channel
+        assert channel is not None
+        if incoming.window <= 0:  # else it would drive for nothing, and wake another to drive
+            channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
 
     def on_stopped(self, request: Incoming) -> None:
         """Nobody waits for a request at work: a thread cannot be ended, its handler looks."""
@@ -185,6 +193,8 @@ class ReplyStream(OnlySync):
     def __next__(self) -> Reply:
         """The next one; raises the error that ended it."""
         call, channel = self._call, self._channel
+        if isinstance(channel.dead, ForkedError):
+            raise channel.dead  # what came before the fork is its parent's, as are the locks
         if not (call.replies or self._is_closed):
             channel.wait_until(lambda: bool(call.replies or call.is_over), None)
             if channel.dead is not None:

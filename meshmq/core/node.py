@@ -123,7 +123,7 @@ class Node:
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
-        self.services = Services(self._unacked_of)
+        self.services = Services(self._unacked_of, lambda: self.delivery.is_crowded)
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status, self._describe_services

@@ -65,7 +65,7 @@ class Services:
     any case, until that time or half of its own is over: not all may be back.
 
     Args:
-        unacked: of a link: bytes and frames that were sent over it and are not acknowledged.
+        unacked, is_crowded: see Outgoing.
 
     Attributes:
         late: replies that came for what was over.
@@ -73,11 +73,13 @@ class Services:
         outgoing: what waits to leave, and links that take none of it.
     """
 
-    def __init__(self, unacked: Callable[[bytes], tuple[int, int]]) -> None:
+    def __init__(
+        self, unacked: Callable[[bytes], tuple[int, int]], is_crowded: Callable[[], bool]
+    ) -> None:
         self.by_name: dict[str, Service] = {}
         self.late = 0
         self.no_responders = 0
-        self.outgoing = Outgoing(unacked)
+        self.outgoing = Outgoing(unacked, is_crowded)
         self._young_until_ns = -1  # known with the first tick
         self._instances: dict[bytes, dict[int, Instance]] = {}  # by link and registration
         self._asked: dict[int, Asked] = {}

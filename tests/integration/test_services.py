@@ -499,6 +499,38 @@ def test_a_stream_of_empty_values_is_bounded_and_whole(node, steps):
         assert sum(1 for _ in stream) == 99_999
 
 
+def test_a_stream_that_has_room_does_not_wait(node):
+    with node.connect() as server, node.connect() as asker:
+
+        @server.service("s")
+        def many(request):
+            for _ in range(1000):
+                yield b""
+
+        assert sum(1 for _ in asker.request_stream("s", timeout=20)) == 1000
+        assert server._connection._drives < 500
+
+
+def test_a_stream_for_which_there_is_no_room_at_first_waits_for_it(node, monkeypatch):
+    with node.connect() as server, node.connect() as asker:
+
+        @server.service("s")
+        def count(request):
+            yield b"a"
+            yield b"b"
+
+        monkeypatch.setattr("meshmq.limits.STREAM_WINDOW_BYTES", 0)
+        stream = asker.request_stream("s", timeout=20)
+        responder = server._connection.client.responder
+        until(lambda: responder._incoming)
+        (incoming,) = responder._incoming.values()
+        until(lambda: incoming.is_begun)
+        assert server.publish("a", b"v").wait(20)  # what it had to send has left
+        asker._connection.client.requester.taken(stream._call, 100)
+        asker._connection.urge()
+        assert [reply.value for reply in stream] == [b"a", b"b"]
+
+
 def test_a_handler_that_runs_when_the_mesh_is_closed_sees_it(node, steps):
     mesh = node.connect()
     with node.connect() as asker:
@@ -1034,6 +1066,29 @@ def test_aio_a_stream_whose_generator_swallows_its_cancellation_ends(node):
             async with mesh.request_stream("s", timeout=60) as stream:
                 await anext(stream)
             await ended.wait()
+
+    go(main())
+
+
+def test_aio_a_stream_for_which_there_is_no_room_at_first_waits_for_it(node, monkeypatch):
+    async def main():
+        async with aio.connect(node.url) as server, aio.connect(node.url) as asker:
+
+            async def count(request):
+                yield b"a"
+                yield b"b"
+
+            await server.serve("s", count)
+            monkeypatch.setattr("meshmq.limits.STREAM_WINDOW_BYTES", 0)
+            stream = asker.request_stream("s", timeout=20)
+            responder = server._connection.client.responder
+            await asyncio.to_thread(until, lambda: responder._incoming)
+            (incoming,) = responder._incoming.values()
+            await asyncio.to_thread(until, lambda: incoming.is_begun)
+            await (await server.publish("a", b"v")).wait(20)  # what it had to send has left
+            asker._connection.client.requester.taken(stream._call, 100)
+            asker._connection.urge()
+            assert [reply.value async for reply in stream] == [b"a", b"b"]
 
     go(main())
 
