@@ -512,13 +512,16 @@ class Node:
             self._busy.clear()
 
     def _take_effects(self, now_ns: int) -> list[NodeEffect]:
-        if self._touched:
-            self._flush_peers(now_ns)
+        while self._touched:
+            if self._flush_peers(now_ns):
+                self._send_of_services(now_ns)  # who waits for what it had is told at once
         effects, self._effects = self._effects, []
         return effects
 
-    def _flush_peers(self, now_ns: int) -> None:
+    def _flush_peers(self, now_ns: int) -> bool:
+        """Let out what sessions have to send; whether one of them is over."""
         touched, self._touched = self._touched, {}
+        has_dropped = False
         for link, peer in touched.items():
             session = peer.session
             if session.outbox:
@@ -527,11 +530,13 @@ class Node:
                 self._count_unacked(peer)
             if session.state is SessionState.CLOSED:
                 self._drop(link, now_ns)
+                has_dropped = True
                 continue
             due = session.next_deadline_ns()
             if peer.due_ns == 0 or due < peer.due_ns:
                 peer.due_ns = due
                 heapq.heappush(self._due, (due, link))
+        return has_dropped
 
     @property
     def has_unsynced(self) -> bool:

@@ -1182,3 +1182,14 @@ def test_the_listing_shows_instances_load_and_latency(bench):
         "p50_us": 10_240, "p99_us": 10_240, "state": "serving",
     }  # fmt: skip
     assert bench.command("service.list", ASKER, pattern="other")[2] == {"services": []}
+
+
+def test_a_session_that_what_is_sent_to_it_ends_is_lost_in_the_same_turn(bench, monkeypatch):
+    bench.serve(FIRST, concurrency=5)
+    bench.ask()
+    bench.came(FIRST)
+    monkeypatch.setattr(limits, "SESSION_UNACKED_FRAMES_MAX", 1)
+    bench.deaf.add(FIRST)
+    bench.ask(link=SECOND_ONE)
+    bench.ask(link=SECOND_ONE)
+    assert [said for _, said, *_ in bench.heard(ASKER)] == ["instance-lost"]
