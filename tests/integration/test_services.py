@@ -746,6 +746,9 @@ def test_a_node_that_restarts_finds_its_services_again(process_node):
         with pytest.raises((meshmq.NodeUnreachable, meshmq.LinkLost)) as error:
             asker.request("s", b"meanwhile", timeout=0.2)
         assert error.value.outcome in ("not done", "unknown")
+        until(lambda: asker.state != "connected")
+        with pytest.raises(meshmq.NodeUnreachable, match=f"is {process_node.url}\\)$"):
+            asker.request("s", b"meanwhile", timeout=0.2)
         process_node.start()
         # It waits for the node, and at the node for the instance that comes back.
         assert asker.request("s", b"after", timeout=20, idempotent=True).value == b"after"
