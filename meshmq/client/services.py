@@ -278,9 +278,10 @@ class Services:
         """Ask every instance of a service; returns what they answer, a list.
 
         It ends with ``max_replies`` replies, when all have answered, or at the deadline, with what
-        there is then, which may be nothing (the list has ``deadline_exceeded``). Of an instance that failed the reply has
-        ``error``. Arguments and errors are else those of ``request``: where the link to the node is
-        lost before all have answered, or ``max_replies``, that is LinkLost, whatever has come.
+        there is then, which may be nothing (the list has ``deadline_exceeded``). Of an instance
+        that failed the reply has ``error``. Arguments and errors are else those of ``request``:
+        where the link to the node is lost before all have answered, or ``max_replies``, that is
+        LinkLost, whatever has come.
         """
         check_most(max_replies)
         call = self._call(service, value, EACH, timeout, headers, False)

@@ -120,10 +120,9 @@ def test_a_mistake_ends_in_one_sentence(node, command, code, sentence):
 def test_no_node_there():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
-        code, out, said = run("pub", "a", "x", "--timeout", "0.5",
-                              url=f"tcp://127.0.0.1:{taken.getsockname()[1]}")  # fmt: skip
-    assert (code, out) == (1, "")
         url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        code, out, said = run("pub", "a", "x", "--timeout", "0.5", url=url)
+    assert (code, out) == (1, "")
     assert f"start one with `meshmq node --listen {url}`" in the_sentence(said)
 
 
