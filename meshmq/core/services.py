@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.instances import Asked, Instance, Service, size_of
+from meshmq.core.instances import Asked, Instance, Service, lost, nobody, size_of
 from meshmq.core.outgoing import Outgoing
 from meshmq.errors import (
     BadFrame,
@@ -181,7 +181,7 @@ class Services:
         if service is None or not service.is_served:
             if not self._is_young(now_ns):
                 self.no_responders += 1
-                return _nobody(row.service, service)
+                return nobody(row.service, service)
             try:
                 check_service(row.service)
             except MeshError as error:
@@ -361,7 +361,7 @@ class Services:
                     row = row._replace(code=DeadlineExceeded.code, message=why)
                 elif row.code == Busy.code and asked.attempts > 1:
                     # This one has done nothing; who had it before may have.
-                    error = _lost(asked)
+                    error = lost(asked)
                     row = row._replace(code=error.code, message=str(error))
                 self._pass_on(asked, instance, row._replace(end=True), data)
             self._serve_own(instance, now_ns)
@@ -510,7 +510,7 @@ class Services:
         """Nobody is left to take it. Who had it before may have done it."""
         self.no_responders += 1
         service = asked.service
-        self._finish(asked, _lost(asked) if asked.attempts else _nobody(service.name, service))
+        self._finish(asked, lost(asked) if asked.attempts else nobody(service.name, service))
 
     def drop_link(self, link: bytes, now_ns: int) -> None:
         """A program is gone, with its instances and its requests."""
@@ -531,7 +531,7 @@ class Services:
             retry = asked.idempotent and not asked.any
             retry = retry and asked.attempts < limits.REQUEST_ATTEMPTS_MAX
             if asked.parent is not None:
-                self._finish(asked, _lost(asked))
+                self._finish(asked, lost(asked))
                 continue
             asked.instance = None
             if not asked.link:
@@ -539,7 +539,7 @@ class Services:
             elif retry and instance.service.is_served:
                 self._wait_again(asked, now_ns)
             else:
-                self._finish(asked, _lost(asked))
+                self._finish(asked, lost(asked))
         self._leave(instance, now_ns)
         self._forget(instance.service)
 
@@ -652,27 +652,6 @@ class Services:
                 }
             )
         return shown
-
-
-def _nobody(name: str, service: Service | None) -> NoResponders:
-    if service is not None and service.instances:
-        return NoResponders(
-            f"nobody serves {name!r} any more: its last instance takes nothing new and stops once "
-            f"its requests are done; start another"
-        )
-    return NoResponders(
-        f"nobody serves {name!r}: start a program that does, or look for the name in `meshmq "
-        f"services`"
-    )
-
-
-def _lost(asked: Asked) -> InstanceLost:
-    may = not asked.idempotent and asked.kind == ONE
-    hint = " (idempotent=True has another one asked)" if may else ""
-    return InstanceLost(
-        f"the instance of {asked.service.name!r} that had the request went away; whether it was "
-        f"done is unknown{hint}"
-    )
 
 
 def _breach(asked: Asked, row: ReplyRow) -> str:
