@@ -108,6 +108,10 @@ class Bench(NodeBench):
                 found.append((row.id, row.code or value, row.end, row.instance))
         return found
 
+    def told(self, link=ASKER):
+        """The text of each reply that came."""
+        return [row.message for frame in self.take(link, Reply) for row in frame.rows]
+
     @property
     def is_idle(self):
         services = self.node.services
@@ -414,9 +418,26 @@ def test_the_last_one_that_stops_leaves_nobody(bench):
     ((row, _),) = bench.came(FIRST)
     bench.send(Unserve(1), FIRST)
     assert bench.heard() == [(two, "no-responders", True, "")]
+    bench.ask(b"3")
+    (late,) = bench.told()
+    assert late.startswith("nobody serves 's' any more: its last instance takes nothing new")
     bench.answer(FIRST, row)
     assert bench.heard() == [(one, b"r", True, "one")]
     assert bench.node.services.by_name == {}
+    bench.ask(b"4")
+    (never,) = bench.told()
+    assert never.startswith("nobody serves 's': start a program that does, or look for the name")
+
+
+def test_who_is_told_that_its_instance_is_lost_is_told_what_helps_if_that_does(bench):
+    for more, is_helped in (({}, True), ({"idempotent": True}, False), ({"kind": EACH}, False)):
+        bench.connect(FIRST)
+        bench.serve(FIRST)
+        bench.ask(**more)
+        bench.lose(FIRST)
+        told = bench.told()[0]
+        assert told.startswith("the instance of 's' that had the request went away")
+        assert ("idempotent=True" in told) == is_helped
 
 
 def test_who_gives_back_without_having_stopped_gets_nothing_more(bench):
