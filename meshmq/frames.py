@@ -19,6 +19,27 @@ DURABILITY_NAMES = ("sent", "synced")
 
 
 @dataclass(frozen=True, slots=True)
+class PeerFacts:
+    """What is said of a peer, by itself or by others. True is only what a handshake says.
+
+    Attributes:
+        instance: 16 bytes: a client's instance id, a node's origin; empty where only an address
+            is known.
+        kind: ``node`` or ``client``, or empty where only an address is known.
+        mesh, name, major, minor: as in its handshake.
+        addresses: where it may be reached: ``tcp://IP:PORT`` or ``ipc:///PATH``.
+    """
+
+    instance: bytes = b""
+    kind: str = ""
+    mesh: str = ""
+    name: str = ""
+    major: int = PROTOCOL_MAJOR
+    minor: int = PROTOCOL_MINOR
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     major: int
     minor: int

@@ -133,6 +133,29 @@ STREAM_WINDOW_BYTES_MAX = 64 * MIB
 SERVICE_TEXT_MAX = 4096  # characters of an error's text
 LATENCY_SPAN_NS = 60 * SECOND  # percentiles are of this minute and the one before
 
+# --- discovery -----------------------------------------------------------------------------
+FOUND_PEERS_MAX = 1024  # peers known and not linked, some 2 KiB each; then the oldest sight goes
+PEER_ADDRESSES_MAX = 16  # in one record: a few interfaces, two families, a path
+PEER_ADDRESS_BYTES_MAX = 128  # the longest path of a Unix socket has 107
+LISTED_ADDRESSES_MAX = 64  # of a peers list; whoever has more nodes lists a few, gossip tells
+GOSSIP_PEERS_MAX = 64  # that one linked peer tells of
+GOSSIPERS_PER_PEER_MAX = 4  # so many peers may tell of the same one, more add nothing
+DIALS_LISTED_MAX = 16  # in flight, of the peers list
+DIALS_KNOWN_MAX = 16  # to where a peer was before
+DIALS_MDNS_MAX = 32
+DIALS_GOSSIP_MAX = 16  # of all who gossip ...
+DIALS_GOSSIPER_MAX = 4  # ... and of one
+DIAL_BURST_COUNT = 64  # new dials by what mDNS said, at once ...
+DIAL_INTERVAL_NS = 31 * MS  # ... and then one in so long: forged records make us knock, not flood
+DIAL_GOSSIPER_BURST_COUNT = 16  # the same by what one linked peer said
+DIAL_GOSSIPER_INTERVAL_NS = 125 * MS
+DIAL_TIMEOUT_NS = 3 * SECOND  # as a link that is silent
+DIAL_BACKOFF_NS_MIN = 50 * MS
+DIAL_BACKOFF_NS_MAX = 30 * SECOND
+DIAL_BACKOFF_LISTED_NS_MAX = 2 * SECOND  # who is listed is meant to be there
+LINK_STEADY_NS = 10 * SECOND  # a link that lived so long was a good one: no back-off behind it
+SIGHT_LOST_NS = 60 * SECOND  # a goodbye may be forged: so long it is dialled as before
+
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again
 MEMORY_CHECK_NS = 250 * MS  # an attacker on a fast network sends some 250 MiB in that time
