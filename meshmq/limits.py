@@ -133,6 +133,21 @@ STREAM_WINDOW_BYTES_MAX = 64 * MIB
 SERVICE_TEXT_MAX = 4096  # characters of an error's text
 LATENCY_SPAN_NS = 60 * SECOND  # percentiles are of this minute and the one before
 
+# --- between programs ----------------------------------------------------------------------
+DIRECT_PEERS_MAX = 256  # sessions of one program with others
+DIRECT_PEERS_REMEMBERED_MAX = 1024  # programs whose numbers are known, so that a gap is seen
+INTERESTS_MAX = 2048  # of one program; with the longest names they fit one frame
+DIRECT_CREDIT_BYTES_MAX = 16 * MIB  # that one program may have on its way to another ...
+DIRECT_CREDITS_BYTES_MAX = 64 * MIB  # ... and all together, about, but each one largest batch
+DIRECT_CREDIT_RECORDS_MAX = 262_144  # as a subscription's
+DIRECT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one program's credit; then its oldest drop
+GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
+UNDER_WAY_NS = 100 * MS  # a flood waits so long for its fastest subscriber to catch up
+NOTED_NS = 1 * SECOND  # subscribing waits so long for programs that do not answer
+PUSH_WAIT_NS = 5 * SECOND  # a push waits so long for somebody who pulls
+PULL_RECORDS_DEFAULT = 256  # shared out in small runs, or one gets what many could do
+PULL_RECORDS_MAX = 65_536
+
 # --- discovery -----------------------------------------------------------------------------
 FOUND_PEERS_MAX = 1024  # peers known and not linked, some 2 KiB each; then the oldest sight goes
 PEER_ADDRESSES_MAX = 16  # in one record: a few interfaces, two families, a path
