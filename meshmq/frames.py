@@ -41,7 +41,7 @@ class PeerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """``direct``: a program asks for a link between programs; it may be dialled at ``addresses``."""
+    """``direct``: a program wants a link between programs; it may be dialled at ``addresses``."""
 
     major: int
     minor: int

@@ -136,6 +136,7 @@ LATENCY_SPAN_NS = 60 * SECOND  # percentiles are of this minute and the one befo
 # --- between programs ----------------------------------------------------------------------
 DIRECT_PEERS_MAX = 256  # sessions of one program with others
 DIRECT_PEERS_REMEMBERED_MAX = 1024  # programs whose numbers are known, so that a gap is seen
+CROSSING_NS = 1 * SECOND  # two that dial each other at once have two links for less than this
 INTERESTS_MAX = 2048  # of one program; with the longest names they fit one frame
 DIRECT_CREDIT_BYTES_MAX = 16 * MIB  # that one program may have on its way to another ...
 DIRECT_CREDITS_BYTES_MAX = 64 * MIB  # ... and all together, about, but each one largest batch

@@ -86,7 +86,9 @@ from meshmq.frames import (
 )
 from meshmq.names import queue_of
 
-FINAL_REFUSALS = frozenset({"mesh-mismatch", "version-mismatch", "producer-fenced"})
+FINAL_REFUSALS = frozenset(
+    {"mesh-mismatch", "version-mismatch", "producer-fenced", "node-unreachable"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ class Client:
     @property
     def has_work(self) -> bool:
         """Whether ``pump`` would send something now."""
-        if self.state != "connected":
+        if not self.is_connected:
             return False
         if self.publisher.has_work or self.requester.has_work or self.responder.has_work:
             return True
@@ -263,7 +265,7 @@ class Client:
             return
         registration.is_leaving = True
         self.responder.give_back(registration)
-        if self.state == "connected":
+        if self.is_connected:
             self._send(Unserve(registration.id), now_ns)
         else:
             self._on_served(Served(registration.id, ended=True))
@@ -298,7 +300,7 @@ class Client:
 
     def pump(self, now_ns: int) -> None:
         """Send what producer and consumers have ready: once the events at hand are handled."""
-        if self.state == "connected":
+        if self.is_connected:
             for body in self.publisher.take(self.origin):
                 self._send(body, now_ns)
             for member in self.members.values():

@@ -29,8 +29,21 @@ from typing import Any
 from meshmq import limits
 from meshmq.core.hints import address_fault, fault_of
 from meshmq.core.peers import (
-    DIALLING, FOREIGN, GOSSIP_RANK, KNOWN, KNOWN_RANK, LINKED, LISTED_RANK, MDNS_RANK, OWN, WAITING,
-    Address, Claim, Lane, Peer, address_row,
+    DIALLING,
+    FOREIGN,
+    GOSSIP_RANK,
+    KNOWN,
+    KNOWN_RANK,
+    LINKED,
+    LISTED_RANK,
+    MDNS_RANK,
+    OWN,
+    WAITING,
+    Address,
+    Claim,
+    Lane,
+    Peer,
+    address_row,
 )  # fmt: skip
 from meshmq.frames import PeerFacts
 

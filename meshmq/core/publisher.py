@@ -552,7 +552,18 @@ class Publisher:
         while self._queue:
             self._fail_waiting(self._queue.popleft(), error)
 
+    def set_aside(self, topic: str, first: int) -> None:
+        """A batch was sent, and waits for something else than its way: it is no longer under way,
+        so that others do not wait for it."""
+        lane = self.lanes.get(topic)
+        for batch in lane.in_flight if lane is not None else ():
+            if batch.first == first and batch.frame:
+                self._unfly(batch)
+                batch.frame = 0
+
     def _unfly(self, batch: Batch) -> None:
+        if not batch.frame:
+            return  # set aside
         self._in_flight_bytes -= batch.size
         self._in_flight_count -= 1
         left = self._frames.get(batch.frame)

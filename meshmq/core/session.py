@@ -99,6 +99,11 @@ class Session:
         return len(self._unacked)
 
     @property
+    def acked(self) -> int:
+        """Every frame sent up to this one has arrived."""
+        return self.sent - len(self._unacked)
+
+    @property
     def unacked_bytes(self) -> int:
         """Payload bytes of them."""
         return self._unacked_bytes
@@ -208,6 +213,11 @@ class Session:
         while unacked and unacked[0][0] <= ack:
             self._unacked_bytes -= unacked.popleft()[2]
         self._resend_at = now_ns + limits.RESEND_NS
+
+    def acknowledge(self, now_ns: int) -> None:
+        """Acknowledge what came, now: somebody counts on it to send more."""
+        if self._ack_owed and self.state is SessionState.OPEN:
+            self._send_unnumbered(Nothing(), now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Do what is due: hello again, ack, send again, ping, give up."""

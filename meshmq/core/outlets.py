@@ -1,0 +1,284 @@
+"""What a program publishes, on its way to the programs that want it: who gets which batch.
+
+Data: an Outlet for each linked program: its patterns, its credit, what waits for that.
+
+Rules:
+1. A topic's records are numbered once, for all who get them; the numbers tell each what it did not.
+2. Nothing is sent without credit, in bytes and in records; a batch is never split, so credit may be
+   overdrawn by one.
+3. What waits for credit is bounded: the oldest are dropped for that program alone, and it is told
+   which (a row without bytes), before anything newer of that topic and GAP_TOLD_NS later at most.
+4. A batch is under way until one of those it went to has it, or none is left, or UNDER_WAY_NS are
+   over. Then it is confirmed. So a flood goes as fast as its fastest reader, and who stalls holds
+   up nobody for long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from meshmq import limits
+from meshmq.frames import Confirmation, Deliver, DeliverBatch, PublishBatch
+from meshmq.names import matches
+
+
+class UnderWay:
+    """One batch that is not confirmed yet, at ``left`` outlets."""
+
+    __slots__ = ("count", "due_ns", "first", "is_over", "left", "topic")
+
+    def __init__(self, row: PublishBatch, left: int, due_ns: int) -> None:
+        self.topic = row.topic
+        self.first = row.first
+        self.count = row.count
+        self.left = left
+        self.due_ns = due_ns
+        self.is_over = False
+
+
+class Outlet:
+    """One program that is linked.
+
+    Attributes:
+        patterns: of its subscriptions, by number.
+        queue: batches that wait for credit.
+        gaps: of each topic the numbers, first and last, that were dropped and not told.
+        gap_due_ns: when they are told at the latest.
+        sent: frames by sequence that are not acknowledged, and what was in them.
+    """
+
+    __slots__ = (
+        "credit_bytes", "credit_records", "delivered", "dropped", "gap_due_ns", "gaps", "link",
+        "patterns", "queue", "queue_bytes", "sent",
+    )  # fmt: skip
+
+    def __init__(self, link: bytes) -> None:
+        self.link = link
+        self.patterns: dict[int, str] = {}
+        self.credit_bytes = 0
+        self.credit_records = 0
+        self.queue: deque[tuple[DeliverBatch, bytes, UnderWay]] = deque()
+        self.queue_bytes = 0
+        self.gaps: dict[str, tuple[int, int]] = {}
+        self.gap_due_ns = 0
+        self.sent: deque[tuple[int, list[UnderWay]]] = deque()
+        self.delivered = 0
+        self.dropped = 0
+
+    def wants(self, topic: str) -> bool:
+        """Whether some pattern of it covers ``topic``."""
+        return any(matches(pattern, topic) for pattern in self.patterns.values())
+
+
+class Outlets:
+    """See the module's header. Frames gather in ``sends``, confirmations in ``confirmations``.
+
+    Attributes:
+        numbers: the last one of each topic.
+        delivered, dropped: records so far, to all.
+    """
+
+    def __init__(self) -> None:
+        self.by_link: dict[bytes, Outlet] = {}
+        self.numbers: dict[str, int] = {}
+        self.sends: list[tuple[Outlet, Deliver, list[UnderWay]]] = []
+        self.confirmations: list[Confirmation] = []
+        self.delivered = 0
+        self.dropped = 0
+        self._wanting: dict[str, tuple[Outlet, ...]] = {}
+        self._under_way: deque[UnderWay] = deque()
+        self._gaps: dict[bytes, Outlet] = {}
+
+    # -- who wants what -----------------------------------------------------------------------
+
+    def join(self, link: bytes) -> None:
+        """A program is linked; it wants nothing yet."""
+        self.by_link[link] = Outlet(link)
+
+    def leave(self, link: bytes) -> None:
+        """It is gone: its numbers will tell it what it did not get, should it come back."""
+        outlet = self.by_link.pop(link, None)
+        if outlet is None:
+            return
+        self._gaps.pop(link, None)
+        self._wanting.clear()
+        for _, batches in outlet.sent:
+            self._settle(batches, False)
+        self._settle([under_way for _, _, under_way in outlet.queue], False)
+
+    def want(self, link: bytes, number: int, pattern: str) -> None:
+        """A program subscribes."""
+        self.by_link[link].patterns[number] = pattern
+        self._wanting.clear()
+
+    def unwant(self, link: bytes, number: int) -> None:
+        """It does no longer."""
+        if self.by_link[link].patterns.pop(number, None) is not None:
+            self._wanting.clear()
+
+    def next_numbers(self, patterns: list[str]) -> list[tuple[str, int]]:
+        """Where topics go on that one of these covers."""
+        return [
+            (topic, last + 1)
+            for topic, last in self.numbers.items()
+            if any(matches(pattern, topic) for pattern in patterns)
+        ]
+
+    def wanting(self, topic: str) -> tuple[Outlet, ...]:
+        """Whoever wants ``topic``."""
+        found = self._wanting.get(topic)
+        if found is None:
+            found = tuple([o for o in self.by_link.values() if o.wants(topic)])
+            self._wanting[topic] = found
+        return found
+
+    def grant(self, link: bytes, size: int, records: int) -> None:
+        """A program can take so much more."""
+        outlet = self.by_link[link]
+        most = limits.DIRECT_CREDIT_BYTES_MAX, limits.DIRECT_CREDIT_RECORDS_MAX
+        outlet.credit_bytes = min(outlet.credit_bytes + size, most[0])
+        outlet.credit_records = min(outlet.credit_records + records, most[1])
+        if outlet.queue:
+            self._flush(outlet)
+
+    # -- records ------------------------------------------------------------------------------
+
+    def publish(self, row: PublishBatch, data: bytes, now_ns: int) -> DeliverBatch:
+        """Send a batch to whoever wants it; returns its row as it is delivered."""
+        topic = row.topic
+        self.numbers[topic] = row.first + row.count - 1
+        delivery = DeliverBatch(topic, row.first, row.count, row.length, row.checksum, 0, 0, 0)
+        outlets = self.wanting(topic)
+        if not outlets:
+            self._confirm(topic, row.first, row.count)
+            return delivery
+        under_way = UnderWay(row, len(outlets), now_ns + limits.UNDER_WAY_NS)
+        self._under_way.append(under_way)
+        for outlet in outlets:
+            outlet.queue.append((delivery, data, under_way))
+            outlet.queue_bytes += row.length
+            self._flush(outlet)
+            if outlet.queue_bytes > limits.DIRECT_QUEUE_BYTES_MAX:
+                self._drop_oldest(outlet, now_ns)
+        return delivery
+
+    def _flush(self, outlet: Outlet) -> None:
+        queue = outlet.queue
+        while queue and outlet.credit_bytes > 0 and outlet.credit_records > 0:
+            rows: list[DeliverBatch] = self._gap_rows(outlet)
+            parts: list[bytes] = []
+            batches: list[UnderWay] = []
+            size = records = 0
+            while queue and len(rows) < limits.FRAME_BATCHES_MAX:
+                row, data, under_way = queue[0]
+                if parts and (
+                    size >= outlet.credit_bytes
+                    or records >= outlet.credit_records
+                    or size + row.length > limits.BATCH_BYTES_TARGET * 5 // 4
+                ):
+                    break
+                queue.popleft()
+                rows.append(row)
+                parts.append(data)
+                batches.append(under_way)
+                size += row.length
+                records += row.count
+            outlet.queue_bytes -= size
+            outlet.credit_bytes -= size
+            outlet.credit_records -= records
+            outlet.delivered += records
+            self.delivered += records
+            payload = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.sends.append((outlet, Deliver(0, tuple(rows), 0, payload), batches))
+
+    def _drop_oldest(self, outlet: Outlet, now_ns: int) -> None:
+        queue = outlet.queue
+        dropped: list[UnderWay] = []
+        while len(queue) > 1 and outlet.queue_bytes > limits.DIRECT_QUEUE_BYTES_MAX:
+            row, _, under_way = queue.popleft()
+            outlet.queue_bytes -= row.length
+            outlet.dropped += row.count
+            self.dropped += row.count
+            dropped.append(under_way)
+            if not outlet.gaps:
+                outlet.gap_due_ns = now_ns + limits.GAP_TOLD_NS
+                self._gaps[outlet.link] = outlet
+            first = outlet.gaps.get(row.topic, (row.base_offset, 0))[0]
+            outlet.gaps[row.topic] = (first, row.base_offset + row.count - 1)
+            if len(outlet.gaps) >= limits.FRAME_BATCHES_MAX // 2:
+                self._tell_gaps(outlet)
+        self._settle(dropped, False)
+
+    def _gap_rows(self, outlet: Outlet) -> list[DeliverBatch]:
+        if not outlet.gaps:
+            return []
+        rows = [
+            DeliverBatch(topic, first, last - first + 1, 0, 0, 0, 0, 0, missing=True)
+            for topic, (first, last) in outlet.gaps.items()
+        ]
+        outlet.gaps.clear()
+        self._gaps.pop(outlet.link, None)
+        return rows
+
+    def _tell_gaps(self, outlet: Outlet) -> None:
+        rows = self._gap_rows(outlet)
+        self.sends.append((outlet, Deliver(0, tuple(rows), 0, b""), []))
+
+    # -- confirmations ------------------------------------------------------------------------
+
+    def on_acked(self, link: bytes, acked: int) -> None:
+        """A program has every frame up to ``acked``."""
+        outlet = self.by_link.get(link)
+        if outlet is not None:
+            sent = outlet.sent
+            while sent and sent[0][0] <= acked:
+                self._settle(sent.popleft()[1], True)
+
+    def _settle(self, batches: list[UnderWay], has_come: bool) -> None:
+        for under_way in batches:
+            under_way.left -= 1
+            if not under_way.is_over and (has_come or not under_way.left):
+                under_way.is_over = True
+                self._confirm(under_way.topic, under_way.first, under_way.count)
+
+    def _confirm(self, topic: str, first: int, count: int) -> None:
+        before = self.confirmations[-1] if self.confirmations else None
+        if before is not None and before.topic == topic and before.last + 1 == first:
+            more = before.count + count
+            self.confirmations[-1] = before._replace(count=more, last=first + count - 1)
+        else:
+            self.confirmations.append(Confirmation(topic, first, count, last=first + count - 1))
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        under_way = self._under_way
+        while under_way and under_way[0].is_over:
+            under_way.popleft()
+        due = under_way[0].due_ns if under_way else None
+        for outlet in self._gaps.values():
+            if due is None or outlet.gap_due_ns < due:
+                due = outlet.gap_due_ns
+        return due
+
+    def tick(self, now_ns: int) -> None:
+        """Rules 3 and 4."""
+        under_way = self._under_way
+        while under_way and (under_way[0].is_over or under_way[0].due_ns <= now_ns):
+            late = under_way.popleft()
+            if not late.is_over:
+                late.is_over = True
+                self._confirm(late.topic, late.first, late.count)
+        for outlet in [o for o in self._gaps.values() if o.gap_due_ns <= now_ns]:
+            self._tell_gaps(outlet)
+
+    def take_sends(self) -> list[tuple[Outlet, Deliver, list[UnderWay]]]:
+        """Frames to send; the sender notes in ``outlet.sent`` under which sequence."""
+        sends, self.sends = self.sends, []
+        if any(self.by_link.get(outlet.link) is not outlet for outlet, _, _ in sends):
+            for outlet, _, batches in sends:
+                if self.by_link.get(outlet.link) is not outlet:
+                    self._settle(batches, False)
+            sends = [send for send in sends if self.by_link.get(send[0].link) is send[0]]
+        return sends
