@@ -382,6 +382,8 @@ def connect(
     on_full: str = "block",
     on_state: Callable[[StateChange], None] | None = None,
     insecure: bool = False,
+    peers: Sequence[str] | None = None,
+    listen: str | Sequence[str] | None = None,
 ) -> Opening[Mesh]:
     """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
 
@@ -395,9 +397,12 @@ def connect(
         told: Callable[[str, str], None] | None = None
         if on_state is not None:
             told = lambda s, r: _call_soon(loop, on_state, StateChange(s, r))  # noqa: E731
-        connection = blocking.prepare(url, mesh, producer, name, told, insecure, hands_over=True)
+        connection = blocking.prepare(
+            url, mesh, producer, name, told, insecure, peers, listen, hands_over=True
+        )
         connection.listener = bell = Bell(loop, connection)
-        opened = Mesh(connection, bell, timeout, max_buffer, on_full == "block", bool(producer))
+        named = blocking.is_named(connection, producer)
+        opened = Mesh(connection, bell, timeout, max_buffer, on_full == "block", named)
         connection.start()
         try:
             await bell.wait_until(connection, lambda: connection.is_greeted, timeout)

@@ -144,6 +144,7 @@ DIRECT_CREDIT_RECORDS_MAX = 262_144  # as a subscription's
 DIRECT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one program's credit; then its oldest drop
 GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
 UNDER_WAY_NS = 100 * MS  # a flood waits so long for its fastest subscriber to catch up
+SETTLE_NS = 200 * MS  # connecting waits so long for the programs of its peers list
 NOTED_NS = 1 * SECOND  # subscribing waits so long for programs that do not answer
 PUSH_WAIT_NS = 5 * SECOND  # a push waits so long for somebody who pulls
 PULL_RECORDS_DEFAULT = 256  # shared out in small runs, or one gets what many could do

@@ -27,7 +27,9 @@ from meshmq.core.effects import (
     CloseLink,
     CommandAnswered,
     ConsumerAnswered,
+    CreditWanted,
     HandedOut,
+    OpenLink,
     RequestsCame,
     RequestsStopped,
     Send,
@@ -49,7 +51,7 @@ from meshmq.shell import clock
 logger = logging.getLogger("meshmq")
 
 
-def _encode_jobs(
+def encode_jobs(
     values: Sequence[bytes],
     keys: Sequence[bytes] | None,
     headers: Sequence[bytes] | None,
@@ -57,6 +59,7 @@ def _encode_jobs(
     time_ns: int,
     options: tuple[Any, ...],
 ) -> bytes:
+    """``codec.encode_jobs`` as the core calls it."""
     return codec.encode_jobs(values, keys, headers, times, time_ns, codec.JobOptions(*options))
 
 
@@ -102,6 +105,7 @@ class Channel(ABC):
     Attributes:
         dead: why nothing can be asked any more, or None.
         sleeping: whether nobody sees to a record that is published now.
+        addresses: where other programs may dial this one, if it does without a node.
         listener: see Listener.
         wall_ns: the time of records that bring none.
     """
@@ -117,8 +121,9 @@ class Channel(ABC):
         self.url = url
         self.dead: MeshError | None = None
         self.sleeping = False
+        self.addresses: tuple[str, ...] = ()
         self.listener: Listener | None = None
-        self.client = Client(identity, codec.encode_batch, entropy, guard, _encode_jobs)
+        self.client = self._make_client(identity, entropy, guard)
         self.publisher = self.client.publisher
         self.publisher.owner = self
         self.wall_ns: Callable[[], int] = clock.wall_ns
@@ -127,10 +132,24 @@ class Channel(ABC):
         self._transactions: dict[int, Answer] = {}
         self._arrived: dict[int, Callable[[Arrived], None]] = {}
         self._ended: dict[int, Callable[[MeshError], None]] = {}
+        self._giving_back: dict[int, Callable[[int], None]] = {}
         self._callbacks: deque[Callable[[], None]] = deque()
         self._failed: MeshError | None = None
         self._greeted = False
         self._closing = False
+
+    def _make_client(
+        self, identity: ClientIdentity, entropy: random.Random, guard: AbstractContextManager[Any]
+    ) -> Client:
+        return Client(identity, codec.encode_batch, entropy, guard, encode_jobs)
+
+    def check_node(self, what: str) -> None:
+        """Raise NodeUnreachable if ``what`` needs a node and the program does without one."""
+        self.check()
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Programs that this one is linked with."""
+        return []
 
     @property
     def state(self) -> str:
@@ -170,6 +189,9 @@ class Channel(ABC):
 
     @abstractmethod
     def _close_link(self, effect: CloseLink) -> None: ...
+
+    def _open_link(self, effect: OpenLink) -> None:
+        raise AssertionError("a client of a node opens its links itself")
 
     # -- turns ---------------------------------------------------------------------------------
 
@@ -215,6 +237,11 @@ class Channel(ABC):
                 case ServiceAnswered(registration, code, message):
                     self._on_answer(registration.id, None, code, message)
                     self._note(registration)
+                case OpenLink():
+                    self._open_link(effect)
+                case CreditWanted():
+                    for give_back in list(self._giving_back.values()):
+                        give_back(self.now_ns())
                 case TransactionAnswered(number, code, message, offsets, keys):
                     transaction = self._transactions.pop(number, None)
                     if transaction is not None:
@@ -234,6 +261,7 @@ class Channel(ABC):
         elif error is not None:
             ended = self._ended.pop(number, None)
             self._arrived.pop(number, None)
+            self._giving_back.pop(number, None)
             if ended is not None:
                 ended(error)
                 self._note(number)
@@ -340,8 +368,10 @@ class Channel(ABC):
         opening: Callable[[int], int],
         arrived: Callable[[Arrived], None],
         ended: Callable[[MeshError], None],
+        give_back: Callable[[int], None],
     ) -> Answer:
-        """Open a subscription by ``opening(now_ns)``; the answer is how many topics match."""
+        """Open a subscription by ``opening(now_ns)``; the answer is how many topics match.
+        ``give_back(now_ns)`` gives credit for what is read."""
         answer = Answer()
 
         def work(now_ns: int) -> None:
@@ -349,6 +379,7 @@ class Channel(ABC):
             self._answers[number] = answer
             self._arrived[number] = arrived
             self._ended[number] = ended
+            self._giving_back[number] = give_back
 
         answer.undo = lambda now_ns: self._unsubscribe(answer.number, now_ns)
         self.check()
@@ -362,6 +393,7 @@ class Channel(ABC):
         self._answers.pop(number, None)
         self._arrived.pop(number, None)
         self._ended.pop(number, None)
+        self._giving_back.pop(number, None)
         self.client.unsubscribe(number, now_ns)
 
     def open_consumer(

@@ -123,11 +123,14 @@ class Connection(Channel):
         self._news = threading.Condition()
         self._waiting = 0
         self._telling = threading.Lock()
-        self._socket = ClientSocket(url)
+        self._socket: Any = self._make_socket(url)
         self._reopen_at: int | None = 0
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="meshmq-io", daemon=True)
         _LIVE.add(self)
+
+    def _make_socket(self, url: str) -> Any:
+        return ClientSocket(url)
 
     def start(self) -> None:
         self._thread.start()

@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import meshmq
 from meshmq import codec, limits
 from meshmq.client.admin import Admin
 from meshmq.client.channel import Channel
 from meshmq.client.connection import Connection
+from meshmq.client.direct import DirectConnection
 from meshmq.client.opening import OnlySync
 from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.services import Services
@@ -30,7 +31,7 @@ from meshmq.client.values import (
     slices,
 )
 from meshmq.client.work import Work
-from meshmq.core.client import ClientIdentity
+from meshmq.core.client import NOT_BY_NODES, ClientIdentity
 from meshmq.core.lanes import Batch, Options
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.subscriber import Start
@@ -43,17 +44,19 @@ from meshmq.errors import (
 )
 from meshmq.frames import (
     DURABILITY_NAMES,
+    SENT,
     START_EARLIEST,
     START_NEW,
     START_OFFSET,
     START_POSITION,
     START_TIME,
 )
-from meshmq.names import Position, check_mesh, check_pattern, check_topic
+from meshmq.names import Position, check_mesh, check_pattern, check_topic, push_lane
 from meshmq.shell import clock
-from meshmq.shell.sockets import check_url
+from meshmq.shell.sockets import check_url, is_listening
 
 DEFAULT_URL = "tcp://127.0.0.1:5757"
+ANY_PORT = "tcp://127.0.0.1:*"
 _LAST_INDEX = limits.BATCH_RECORDS_MAX - 1
 
 
@@ -75,8 +78,14 @@ def connect(
     on_full: str = "block",
     on_state: Callable[[StateChange], None] | None = None,
     insecure: bool = False,
+    peers: Sequence[str] | None = None,
+    listen: str | Sequence[str] | None = None,
 ) -> Mesh:
-    """Connect to a node.
+    """Connect to a node, or directly to other programs.
+
+    With ``peers`` or ``listen``, or where no node is at the default address, the program does
+    without one: it publishes, subscribes, pushes, pulls, asks and serves directly to and from the
+    programs it is linked with. What needs a node then raises NodeUnreachable.
 
     Args:
         url: the node's address; None takes MESHMQ_URL, else tcp://127.0.0.1:5757.
@@ -90,6 +99,11 @@ def connect(
         on_state: called with each StateChange, from any thread that works for the
             connection, one call at a time; must not block.
         insecure: allow other than loopback addresses without keys.
+        peers: addresses where other programs listen, for example ``["tcp://127.0.0.1:7001"]``.
+            They need not be there yet; those that are have answered when this returns, 200 ms
+            later at most.
+        listen: where others may dial this program: an address, or several; None: a free port of
+            127.0.0.1.
 
     Raises:
         NodeUnreachable: no node answered in time.
@@ -99,11 +113,16 @@ def connect(
     """
     check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
-    connection = prepare(url, mesh, producer, name, callback, insecure)
+    connection = prepare(url, mesh, producer, name, callback, insecure, peers, listen)
     connection.start()
     connection.wait_until(lambda: connection.is_greeted, timeout)
     check_greeted(connection)
-    return Mesh(connection, timeout, max_buffer, on_full == "block", producer is not None)
+    return Mesh(connection, timeout, max_buffer, on_full == "block", is_named(connection, producer))
+
+
+def is_named(connection: Connection, producer: str | None) -> bool:
+    """Whether a node knows this producer over several runs."""
+    return producer is not None and not isinstance(connection, DirectConnection)
 
 
 def prepare(
@@ -113,12 +132,22 @@ def prepare(
     name: str | None,
     on_state: Callable[[str, str], None] | None,
     insecure: bool,
+    peers: Sequence[str] | None,
+    listen: str | Sequence[str] | None,
     hands_over: bool = False,
 ) -> Connection:
     """A connection as ``connect`` describes it, not yet started."""
     check_mesh(mesh)
-    target = url or os.environ.get("MESHMQ_URL") or DEFAULT_URL
-    check_url(target, bind=False, insecure=insecure, mesh=mesh)
+    dialled = check_addresses("peers", peers or ())
+    bound = check_addresses("listen", [listen] if isinstance(listen, str) else listen or ())
+    is_direct = peers is not None or listen is not None
+    if is_direct and url is not None:
+        raise InvalidArgument("give the url of a node, or peers and listen, not both")
+    target = url or os.environ.get("MESHMQ_URL")
+    if not target and not is_direct:
+        target, is_direct = DEFAULT_URL, not is_listening(DEFAULT_URL)
+    for address in (*dialled, *bound) if is_direct or not target else (target,):
+        check_url(address, bind=address in bound, insecure=insecure, mesh=mesh)
     if producer is None:
         producer_id = clock.instance_id()
     else:
@@ -127,7 +156,23 @@ def prepare(
         mesh, clock.instance_id(), producer_id, name or clock.program_name(),
         f"meshmq {meshmq.__version__}",
     )  # fmt: skip
-    return Connection(target, identity, on_state, hands_over)
+    if is_direct:
+        return DirectConnection(bound or (ANY_PORT,), dialled, identity, on_state, hands_over)
+    return Connection(target or DEFAULT_URL, identity, on_state, hands_over)
+
+
+def check_addresses(what: str, addresses: object) -> tuple[str, ...]:
+    """The addresses of ``peers`` or ``listen``; raises InvalidArgument."""
+    if isinstance(addresses, str) or not isinstance(addresses, Sequence):
+        raise InvalidArgument(f"{what} is a list of addresses, not {addresses!r}")
+    for address in addresses:
+        if not isinstance(address, str) or not is_text(address):
+            raise InvalidArgument(f"{what} is a list of addresses, {address!r} is none")
+    if len(addresses) > limits.LISTED_ADDRESSES_MAX:
+        raise InvalidArgument(
+            f"{what} has at most {limits.LISTED_ADDRESSES_MAX} addresses, not {len(addresses)}"
+        )
+    return tuple(addresses)
 
 
 def check_options(
@@ -194,8 +239,18 @@ class Mesh(OnlySync, Work, Services):
 
     @property
     def state(self) -> str:
-        """``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        """``connecting``, ``connected``, ``reconnecting``, ``brokerless`` or ``closed``."""
         return self._connection.state
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where other programs may dial this one; empty with a node."""
+        return self._connection.addresses
+
+    def peers(self) -> list[dict[str, Any]]:
+        """The programs that this one is linked with: ``name``, ``instance``, ``address`` if this
+        one has dialled it, records ``delivered`` to it and ``dropped`` on the way."""
+        return self._connection.peers()
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -280,9 +335,10 @@ class Mesh(OnlySync, Work, Services):
             check_key(key)
         if seq is not None:
             check_seq(seq)
+            self._connection.check_node("to know what an earlier run has published")
         coded = codec.encode_headers(headers) if headers else None
         time_ns = None if timestamp is None else _to_ns(timestamp)
-        wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
+        wanted = self._wanted(durability)
         self._make_room()
         batch, index = self._publisher.add(
             topic, value, key, coded, time_ns, self._connection.wall_ns, wanted, seq
@@ -320,7 +376,7 @@ class Mesh(OnlySync, Work, Services):
     ) -> list[tuple[int, Batch]]:
         self._learn(topic)
         self._connection.check()
-        wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
+        wanted = self._wanted(durability)
         values = check_values(values)
         coded: list[bytes] | None = None
         if isinstance(headers, Mapping):
@@ -354,6 +410,78 @@ class Mesh(OnlySync, Work, Services):
             batches.append((begin, batch))
             self._connection.published()
         return batches
+
+    def _wanted(self, durability: str | None) -> int:
+        if durability is None:
+            return TOPIC_DEFAULT
+        wanted = _durability(durability)
+        if wanted > SENT:
+            self._connection.check_node(f"durability {durability!r}")
+        return wanted
+
+    def push(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """Hand a record to one of the programs that ``pull`` this topic; returns at once.
+
+        It goes to the one that has the least to do, and at most once: what a program that dies had
+        is gone. Without a program that has room it waits, without one that pulls at all for 5 s.
+        Only without a node: a node's queues lose nothing (``enqueue`` and ``work``).
+
+        Args:
+            topic, value, key, headers: as in ``publish``.
+
+        Raises:
+            InvalidName, InvalidArgument, MessageTooLarge, BufferFull: as in ``publish``. The
+            receipt raises NoResponders if nobody pulls (not done), LinkLost if the program it was
+            on its way to is gone (unknown).
+        """
+        lane = self._push_lane(topic)
+        value = check_value(value)
+        if key is not None:
+            check_key(key)
+        coded = codec.encode_headers(headers) if headers else None
+        self._make_room()
+        batch, index = self._publisher.add(
+            lane, value, key, coded, None, self._connection.wall_ns, TOPIC_DEFAULT, None
+        )
+        self._connection.published()
+        return self._promise(batch, index)
+
+    def push_many(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
+    ) -> Receipts:
+        """Push records in one call, each to one program; returns a sequence of receipts."""
+        batches = self._push_many(topic, values, keys, headers)
+        return Receipts(self._connection, batches, Receipt)
+
+    def _push_many(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None] | None,
+        headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None,
+    ) -> list[tuple[int, Batch]]:
+        lane = self._push_lane(topic)
+        with self._guard:
+            self._publisher.lane(lane)
+        return self._publish_many(lane, values, keys, headers, None, None)
+
+    def _push_lane(self, topic: str) -> str:
+        check_topic(topic)
+        if not self._connection.addresses:
+            raise InvalidArgument(NOT_BY_NODES)
+        return push_lane(topic)
 
     def last_sequence(self, topic: str) -> int:
         """The highest sequence the node has of this producer on ``topic``; 0 if none."""
@@ -451,6 +579,24 @@ class Mesh(OnlySync, Work, Services):
         wish = to_wish(pattern, start, prefetch_bytes, prefetch_records, on_missed)
         return Subscription(self._connection, wish, self._timeout)
 
+    def pull(
+        self, pattern: str, *, prefetch_records: int = limits.PULL_RECORDS_DEFAULT
+    ) -> Subscription:
+        """Take records that others ``push``: each comes to one of those who pull it.
+
+        Args:
+            pattern: as in ``subscribe``.
+            prefetch_records: how many may be on their way or wait in this process, from each
+                program that pushes; the fewer, the more evenly slow work is shared out.
+
+        Raises:
+            InvalidName, InvalidArgument.
+            DeadlineExceeded: it could not be opened in time.
+        """
+        return Subscription(
+            self._connection, pull_wish(self._connection, pattern, prefetch_records), self._timeout
+        )
+
     # -- ending -------------------------------------------------------------------------------
 
     def close(self, timeout: float = 5.0) -> None:
@@ -537,6 +683,16 @@ def to_wish(
     if on_missed is not None and not callable(on_missed):
         raise InvalidArgument(f"on_missed is a function of a number, not {on_missed!r}")
     return Wish(pattern, _to_start(start), prefetch_bytes, prefetch_records, on_missed)
+
+
+def pull_wish(connection: Channel, pattern: str, prefetch_records: int) -> Wish:
+    """Check what ``pull`` was asked for."""
+    check_pattern(pattern)
+    check_range("prefetch_records", prefetch_records, 1, limits.PULL_RECORDS_MAX)
+    if not connection.addresses:
+        raise InvalidArgument(NOT_BY_NODES)
+    size = limits.CREDIT_BYTES_DEFAULT
+    return Wish(pattern, Start(START_NEW), size, prefetch_records, None, pulls=True)
 
 
 def _to_start(start: object) -> Start:

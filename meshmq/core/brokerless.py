@@ -109,17 +109,16 @@ class BrokerlessClient(Client):
 
     @property
     def is_thirsty(self) -> bool:
-        """Whether other programs may soon wait for credit, so that each read batch counts."""
         return self.direct.inlets.is_thirsty
 
     # -- what the program asks for ------------------------------------------------------------
 
-    def pull(self, pattern: str, size: int, records: int, now_ns: int) -> int:
+    def pull(self, pattern: str, window_bytes: int, window_records: int, now_ns: int) -> int:
         """Take what others push; the answer comes as SubscriptionAnswered. Returns its number."""
         self._last_id += 1
-        sub = Subscriber(self._last_id, pattern, Start(), size, records)
+        sub = Subscriber(self._last_id, pattern, Start(), window_bytes, window_records)
         self.subscribers[sub.id] = sub
-        self.direct.pull(sub.id, pattern, size, records, now_ns)
+        self.direct.pull(sub.id, pattern, window_bytes, window_records, now_ns)
         return sub.id
 
     def consumed(self, number: int, size: int, records: int, now_ns: int) -> None:

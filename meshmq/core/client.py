@@ -52,7 +52,7 @@ from meshmq.core.responder import Registration, Responder
 from meshmq.core.runs import runs_of
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
-from meshmq.errors import GroupNotFound, LinkLost, MeshError, from_code
+from meshmq.errors import GroupNotFound, InvalidArgument, LinkLost, MeshError, from_code
 from meshmq.frames import (
     ACK,
     PROTOCOL_MAJOR,
@@ -85,6 +85,11 @@ from meshmq.frames import (
     Window,
 )
 from meshmq.names import queue_of
+
+NOT_BY_NODES = (
+    "push and pull are between programs that have no node (connect(peers=[...])); a node has "
+    "queues for that: enqueue and work"
+)
 
 FINAL_REFUSALS = frozenset(
     {"mesh-mismatch", "version-mismatch", "producer-fenced", "node-unreachable"}
@@ -184,6 +189,11 @@ class Client:
         return self._session is not None
 
     @property
+    def is_thirsty(self) -> bool:
+        """Whether others may soon wait for credit, so that each read batch counts."""
+        return False
+
+    @property
     def has_work(self) -> bool:
         """Whether ``pump`` would send something now."""
         if not self.is_connected:
@@ -203,6 +213,10 @@ class Client:
         self.subscribers[sub.id] = sub
         self._send(sub.subscribe(), now_ns)
         return sub.id
+
+    def pull(self, pattern: str, window_bytes: int, window_records: int, now_ns: int) -> int:
+        """Take what other programs push; only without a node. Raises InvalidArgument."""
+        raise InvalidArgument(NOT_BY_NODES)
 
     def unsubscribe(self, number: int, now_ns: int) -> None:
         """End a subscription; what is on its way is dropped."""

@@ -459,10 +459,12 @@ class Direct:
         """How many programs are linked."""
         return len(self._by_link)
 
-    def is_known(self, name: bytes) -> bool:
-        """Whether a linked program has noted our interests in this session."""
-        source = self.inlets.sources.get(name)
-        return source is not None and source.version >= self.wishes.version
+    def is_settled(self, addresses: tuple[str, ...]) -> bool:
+        """Whether each of these has answered, and all who are linked know what we want."""
+        if not self.links.answered.issuperset(addresses):
+            return False
+        sources, version = self.inlets.sources, self.wishes.version
+        return all(sources[name].version >= version for name in self._by_link)
 
     def peers(self) -> list[dict[str, Any]]:
         """Linked programs, as listings show them."""

@@ -83,7 +83,7 @@ class Source:
         self.link = link
         self.instance = instance
         self.known = known
-        self.version = 0  # of our interests, as far as it has noted them in this session
+        self.version = -1  # of our interests, as far as it has noted them in this session
         self.noting: list[tuple[str, int]] = []
         self.window = Window()
         self.pulled: dict[int, Window] = {}

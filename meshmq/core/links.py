@@ -84,6 +84,7 @@ class Links:
     Attributes:
         joined, left: sessions that count from now on, and that do no longer; the owner takes them.
         effects: what to do, in order; the owner takes them.
+        answered: addresses where somebody was, whoever it was.
     """
 
     def __init__(self, hello: Hello, discovery: Discovery, entropy: random.Random) -> None:
@@ -94,6 +95,7 @@ class Links:
         self.joined: list[Link] = []
         self.left: list[Link] = []
         self.effects: list[OpenLink | CloseLink | Send] = []
+        self.answered: set[str] = set()
         self.bad_frames = 0
         self.refused = 0
         self._entropy = entropy
@@ -244,6 +246,7 @@ class Links:
             self._lose(link, IS_NODE, now_ns)
             return
         me, other = self.hello.instance, welcome.origin
+        self.answered.add(link.address)
         link.facts = facts = PeerFacts(
             other, "client", self.hello.mesh, welcome.name, welcome.major, welcome.minor,
             welcome.addresses,
@@ -300,7 +303,10 @@ class Links:
         elif link.instance:
             self.tell(LinkDown(link.instance, link.address, reason), now_ns)
         else:
-            self.tell(DialFailed(link.address, link.session.closed_code or reason), now_ns)
+            code = link.session.closed_code
+            if code != "link-lost":
+                self.answered.add(link.address)
+            self.tell(DialFailed(link.address, code or reason), now_ns)
 
     def _drop(self, link: Link, now_ns: int) -> bool:
         if self.by_name.get(link.name) is not link:

@@ -106,7 +106,7 @@ def test_records_come_to_who_wants_them(network):
 
 
 def test_what_nobody_wants_is_done_at_once(network):
-    a, b = pair(network)
+    a, _ = pair(network)
     assert a.publish("x", b"1").state == DONE
 
 

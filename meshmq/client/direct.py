@@ -1,0 +1,141 @@
+"""A program's connection to other programs, where there is no node."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from meshmq import codec, limits
+from meshmq.client.channel import encode_jobs
+from meshmq.client.connection import FRAMES_PER_TURN, Connection
+from meshmq.core.brokerless import BrokerlessClient, needs_node
+from meshmq.core.client import Client, ClientIdentity
+from meshmq.core.direct import Tools
+from meshmq.core.effects import CloseLink, OpenLink
+from meshmq.core.events import BadFrameReceived, FrameReceived, LinkClosed, TimerFired
+from meshmq.errors import BadFrame, ConfigError
+from meshmq.frames import Envelope
+from meshmq.shell import clock
+from meshmq.shell.sockets import ProgramSocket
+
+TOOLS = Tools(codec.decode_batch, codec.pick_records, codec.checksum)
+
+
+class DirectConnection(Connection):
+    """Runs a BrokerlessClient over many sockets; see Connection for threads and turns.
+
+    Args:
+        listen: where others may dial this program.
+        peers: addresses that it dials.
+        others: see Connection.
+
+    Raises:
+        ConfigError: it cannot listen there.
+    """
+
+    client: BrokerlessClient
+
+    def __init__(
+        self,
+        listen: tuple[str, ...],
+        peers: tuple[str, ...],
+        identity: ClientIdentity,
+        on_state: Callable[[str, str], None] | None,
+        hands_over: bool = False,
+    ) -> None:
+        self._sockets = ProgramSocket(listen)
+        self._peers = peers
+        self._gone: list[bytes] = []
+        super().__init__(self._sockets.urls[0], identity, on_state, hands_over)
+        self.addresses = self._sockets.urls
+        self.is_settled = not peers
+        self._settle_by_ns = 0
+
+    def _make_client(
+        self, identity: ClientIdentity, entropy: random.Random, guard: AbstractContextManager[Any]
+    ) -> Client:
+        return BrokerlessClient(
+            identity, codec.encode_batch, entropy, guard, encode_jobs,
+            addresses=self._sockets.urls, tools=TOOLS,
+        )  # fmt: skip
+
+    def _make_socket(self, url: str) -> Any:
+        return self._sockets
+
+    def check_node(self, what: str) -> None:
+        raise needs_node(what)
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the programs of the peers list have had their time to answer."""
+        return self.is_settled and super().is_greeted
+
+    def peers(self) -> list[dict[str, Any]]:
+        with self._io:
+            return self.client.direct.peers()
+
+    # -- turns: under the lock ----------------------------------------------------------------
+
+    def _turn(self) -> None:
+        if self._is_closed:
+            return
+        now = clock.now_ns()
+        client, sockets = self.client, self._sockets
+        if client.state == "connecting":
+            client.start(self._peers, now)
+        if self._gone:
+            gone, self._gone = self._gone, []
+            for link in gone:
+                client.handle(LinkClosed(link, "the connection was cut"), now)
+        sockets.look()
+        for link in sockets.take_cut():
+            client.handle(LinkClosed(link, "the connection was cut"), now)
+        for _ in range(FRAMES_PER_TURN):
+            message = sockets.receive()
+            if message is None:
+                break
+            link, parts = message
+            try:
+                client.handle(FrameReceived(link, codec.decode(parts)), now)
+            except BadFrame as error:
+                client.handle(BadFrameReceived(link, str(error)), now)
+        due = client.next_deadline_ns()
+        if due is not None and due <= now:
+            client.handle(TimerFired(), now)
+        while self._posted:
+            self._work(self._posted.popleft(), now)
+        self._send_ready(now)
+        if not self.is_settled:
+            self._look_settled(now)
+
+    def _look_settled(self, now: int) -> None:
+        """Whether those listed are there, and know what we want; or have had their time."""
+        if not self._settle_by_ns:
+            self._settle_by_ns = now + limits.SETTLE_NS
+        self.is_settled = self.client.direct.is_settled(self._peers) or now >= self._settle_by_ns
+
+    def _timeout_ms(self) -> int:
+        timeout_ms = super()._timeout_ms()
+        if not self.is_settled:
+            left = self._settle_by_ns - clock.now_ns() if self._settle_by_ns else 0
+            timeout_ms = min(timeout_ms, max(0, left) // limits.MS + 1)
+        return timeout_ms
+
+    def _transmit(self, link: bytes, envelope: Envelope) -> None:
+        if self._sockets.send(link, codec.encode(envelope)) == "gone":
+            self._gone.append(link)
+
+    def _open_link(self, effect: OpenLink) -> None:
+        try:
+            self._sockets.open(effect.link, effect.address)
+        except ConfigError:
+            self._gone.append(effect.link)
+
+    def _close_link(self, effect: CloseLink) -> None:
+        self._sockets.shut(effect.link)
+
+    def _send_ready(self, now: int) -> None:
+        super()._send_ready(now)
+        self._more = self._more or bool(self._gone)
