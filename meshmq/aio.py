@@ -173,8 +173,17 @@ class Mesh(OnlyAsync, Work, Services):
 
     @property
     def state(self) -> str:
-        """``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        """``connecting``, ``connected``, ``reconnecting``, ``brokerless`` or ``closed``."""
         return self._connection.state
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """As ``meshmq.Mesh.addresses``."""
+        return self._connection.addresses
+
+    def peers(self) -> list[dict[str, Any]]:
+        """As ``meshmq.Mesh.peers``."""
+        return self._connection.peers()
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -241,6 +250,35 @@ class Mesh(OnlyAsync, Work, Services):
         batches = self._records._publish_many(topic, values, keys, headers, timestamps, durability)
         return self._receipts(batches)
 
+    async def push(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """As ``meshmq.Mesh.push``: waits for room in the buffer. Cancelled, it pushed nothing."""
+        await asyncio.sleep(0)
+        if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
+            await self._make_room()
+        pushed: Receipt = self._records.push(topic, value, key=key, headers=headers)  # type: ignore[assignment]
+        return pushed
+
+    async def push_many(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
+    ) -> Receipts:
+        """As ``meshmq.Mesh.push_many``; all of it or, cancelled, nothing."""
+        await asyncio.sleep(0)
+        if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
+            await self._make_room()
+        return self._receipts(self._records._push_many(topic, values, keys, headers))
+
     def _receipts(self, batches: list[tuple[int, Batch]]) -> Receipts:
         return Receipts(self._connection, batches, Receipt)
 
@@ -296,6 +334,13 @@ class Mesh(OnlyAsync, Work, Services):
             told = lambda n: _call_soon(loop, on_missed, n)  # noqa: E731
         wish = blocking.to_wish(pattern, start, prefetch_bytes, prefetch_records, told)
         return Opening(lambda: self._open(wish), "mesh.subscribe(...)")
+
+    def pull(
+        self, pattern: str, *, prefetch_records: int = limits.PULL_RECORDS_DEFAULT
+    ) -> Opening[Subscription]:
+        """As ``meshmq.Mesh.pull``: await it, or ``async with mesh.pull(...) as sub``."""
+        wish = blocking.pull_wish(self._connection, pattern, prefetch_records)
+        return Opening(lambda: self._open(wish), "mesh.pull(...)")
 
     async def _open(self, wish: Wish) -> Subscription:
         self._bell.check_loop()

@@ -27,7 +27,6 @@ from meshmq.core.effects import (
     CloseLink,
     CommandAnswered,
     ConsumerAnswered,
-    CreditWanted,
     HandedOut,
     OpenLink,
     RequestsCame,
@@ -132,7 +131,6 @@ class Channel(ABC):
         self._transactions: dict[int, Answer] = {}
         self._arrived: dict[int, Callable[[Arrived], None]] = {}
         self._ended: dict[int, Callable[[MeshError], None]] = {}
-        self._giving_back: dict[int, Callable[[int], None]] = {}
         self._callbacks: deque[Callable[[], None]] = deque()
         self._failed: MeshError | None = None
         self._greeted = False
@@ -239,9 +237,6 @@ class Channel(ABC):
                     self._note(registration)
                 case OpenLink():
                     self._open_link(effect)
-                case CreditWanted():
-                    for give_back in list(self._giving_back.values()):
-                        give_back(self.now_ns())
                 case TransactionAnswered(number, code, message, offsets, keys):
                     transaction = self._transactions.pop(number, None)
                     if transaction is not None:
@@ -261,7 +256,6 @@ class Channel(ABC):
         elif error is not None:
             ended = self._ended.pop(number, None)
             self._arrived.pop(number, None)
-            self._giving_back.pop(number, None)
             if ended is not None:
                 ended(error)
                 self._note(number)
@@ -368,10 +362,8 @@ class Channel(ABC):
         opening: Callable[[int], int],
         arrived: Callable[[Arrived], None],
         ended: Callable[[MeshError], None],
-        give_back: Callable[[int], None],
     ) -> Answer:
-        """Open a subscription by ``opening(now_ns)``; the answer is how many topics match.
-        ``give_back(now_ns)`` gives credit for what is read."""
+        """Open a subscription by ``opening(now_ns)``; the answer is how many topics match."""
         answer = Answer()
 
         def work(now_ns: int) -> None:
@@ -379,7 +371,6 @@ class Channel(ABC):
             self._answers[number] = answer
             self._arrived[number] = arrived
             self._ended[number] = ended
-            self._giving_back[number] = give_back
 
         answer.undo = lambda now_ns: self._unsubscribe(answer.number, now_ns)
         self.check()
@@ -393,7 +384,6 @@ class Channel(ABC):
         self._answers.pop(number, None)
         self._arrived.pop(number, None)
         self._ended.pop(number, None)
-        self._giving_back.pop(number, None)
         self.client.unsubscribe(number, now_ns)
 
     def open_consumer(

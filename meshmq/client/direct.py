@@ -70,11 +70,17 @@ class DirectConnection(Connection):
     @property
     def is_greeted(self) -> bool:
         """Whether the programs of the peers list have had their time to answer."""
-        return self.is_settled and super().is_greeted
+        return self.dead is not None or (self.is_settled and super().is_greeted)
 
     def peers(self) -> list[dict[str, Any]]:
         with self._io:
             return self.client.direct.peers()
+
+    def published(self) -> None:
+        if self._hands_over or not self.publisher.frames_in_flight:
+            super().published()
+        elif self.sleeping and self.client.is_connected and self.publisher.has_work:
+            self.wake()  # what is under way is of other topics
 
     # -- turns: under the lock ----------------------------------------------------------------
 
@@ -114,7 +120,9 @@ class DirectConnection(Connection):
         """Whether those listed are there, and know what we want; or have had their time."""
         if not self._settle_by_ns:
             self._settle_by_ns = now + limits.SETTLE_NS
-        self.is_settled = self.client.direct.is_settled(self._peers) or now >= self._settle_by_ns
+        if self.client.direct.is_settled(self._peers) or now >= self._settle_by_ns:
+            self.is_settled = True
+            self._note(self)
 
     def _timeout_ms(self) -> int:
         timeout_ms = super()._timeout_ms()

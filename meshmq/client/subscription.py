@@ -48,9 +48,8 @@ class Inbox:
         self._arrivals: deque[Arrival] = deque()
         self._current: Iterator[Message] = iter(())
         self._reading: Arrival | None = None
-        # Only the program's thread counts what is done, only turns what of it is given back.
-        self._done_bytes = self._done_records = 0
-        self._given_bytes = self._given_records = 0
+        self._owed_bytes = 0
+        self._owed_records = 0
         self._closed = False
         self._error: MeshError | None = None
         self._id = 0
@@ -61,14 +60,10 @@ class Inbox:
 
         def opening(now_ns: int) -> int:
             if pulls:
-                self._id = client.pull(pattern, size, records, now_ns)
-            else:
-                self._id = client.subscribe(pattern, start, size, records, now_ns)
-            return self._id
+                return client.pull(pattern, size, records, now_ns)
+            return client.subscribe(pattern, start, size, records, now_ns)
 
-        return self._channel.open_subscription(
-            opening, self._on_arrived, self._on_ended, self._give_credit
-        )
+        return self._channel.open_subscription(opening, self._on_arrived, self._on_ended)
 
     def _opened(self, answer: Answer) -> None:
         """The node has answered: note it, or raise its refusal."""
@@ -141,23 +136,17 @@ class Inbox:
         if done is None:
             return
         self._reading = None
-        self._done_bytes += len(done.payload)
-        self._done_records += done.count
-        wish, channel = self._wish, self._channel
+        self._owed_bytes += len(done.payload)
+        self._owed_records += done.count
+        wish, client, number = self._wish, self._channel.client, self._id
         if (
-            (self._done_bytes - self._given_bytes) * 4 >= wish.window_bytes
-            or (self._done_records - self._given_records) * 4 >= wish.window_records
-            or (not self._arrivals and channel.client.is_thirsty)
+            self._owed_bytes * 4 >= wish.window_bytes
+            or self._owed_records * 4 >= wish.window_records
+            or (not self._arrivals and client.is_thirsty(number))
         ):
-            channel.run(self._give_credit)
-
-    def _give_credit(self, now_ns: int) -> None:
-        """In a turn: what is read is credit again."""
-        done_bytes, done_records = self._done_bytes, self._done_records
-        size, self._given_bytes = done_bytes - self._given_bytes, done_bytes
-        records, self._given_records = done_records - self._given_records, done_records
-        if records:
-            self._channel.client.consumed(self._id, size, records, now_ns)
+            size, records = self._owed_bytes, self._owed_records
+            self._owed_bytes = self._owed_records = 0
+            self._channel.run(lambda now: client.consumed(number, size, records, now))
 
     def _nothing(self) -> list[Message]:
         """What a fetch without a message returns; raises ClosedError where there will be none."""

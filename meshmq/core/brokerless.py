@@ -16,7 +16,6 @@ from meshmq.core.effects import (
     Arrived,
     CallsAnswered,
     ClientEffect,
-    CreditWanted,
     RequestsCame,
     RequestsStopped,
     StateChanged,
@@ -91,6 +90,7 @@ class BrokerlessClient(Client):
         self.direct = Direct(hello, tools, entropy)
         self.origin = identity.instance
         self.node_name = ""
+        self.publisher.by_lane = True
 
     def start(self, peers: tuple[str, ...], now_ns: int) -> None:
         """Begin to look for others."""
@@ -107,9 +107,9 @@ class BrokerlessClient(Client):
     def has_link(self) -> bool:
         return self.direct.linked > 0
 
-    @property
-    def is_thirsty(self) -> bool:
-        return self.direct.inlets.is_thirsty
+    def is_thirsty(self, number: int) -> bool:
+        reader = self.direct.inlets.readers.get(number)
+        return reader is not None and reader.is_thirsty
 
     # -- what the program asks for ------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class BrokerlessClient(Client):
         return sub.id
 
     def consumed(self, number: int, size: int, records: int, now_ns: int) -> None:
-        self.direct.inlets.consumed(number, size, records)
+        self.direct.inlets.consumed(number, records)
 
     def close(self, now_ns: int) -> None:
         if self.state == "closed":
@@ -231,18 +231,16 @@ class BrokerlessClient(Client):
     def _hand_on(self) -> None:
         """Give readers what has come for them."""
         inlets = self.direct.inlets
-        if inlets.arrived or inlets.missed:
-            arrived, inlets.arrived = inlets.arrived, {}
-            missed, inlets.missed = inlets.missed, {}
-            for number in (arrived | missed) if missed else arrived:
-                reader, sub = inlets.readers.get(number), self.subscribers.get(number)
-                if reader is None or sub is None:
-                    continue
+        if not (inlets.arrived or inlets.missing):
+            return
+        arrived, inlets.arrived = inlets.arrived, {}
+        missing, inlets.missing = inlets.missing, {}
+        for number in (arrived | missing) if missing else arrived:
+            reader, sub = inlets.readers.get(number), self.subscribers.get(number)
+            if reader is not None and sub is not None:
                 sub.missed = reader.missed
                 arrivals = tuple(arrived.get(number, ()))
                 self._effects.append(Arrived(number, arrivals, sub.missed, sub.damaged))
-            if inlets.is_thirsty:
-                self._effects.append(CreditWanted())
 
     def next_deadline_ns(self) -> int | None:
         if self.state != "brokerless":

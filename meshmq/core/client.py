@@ -188,9 +188,9 @@ class Client:
         """Whether there is a session, or one is being opened."""
         return self._session is not None
 
-    @property
-    def is_thirsty(self) -> bool:
-        """Whether others may soon wait for credit, so that each read batch counts."""
+    def is_thirsty(self, number: int) -> bool:
+        """Whether somebody may soon have to wait for credit of a subscription, so that all that is
+        read of it counts. A node has credit for all of the window."""
         return False
 
     @property

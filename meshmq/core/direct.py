@@ -80,7 +80,7 @@ class Direct:
         discovery = Discovery(hello.instance, hello.mesh, entropy, ("client",))
         self.links = Links(hello, discovery, entropy)
         self.outlets = Outlets()
-        self.inlets = Inlets(hello.instance)
+        self.inlets = Inlets()
         self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
         self.wishes = Wishes()
         self.services = Services(self._unacked_of)
@@ -89,6 +89,8 @@ class Direct:
         self.news: list[str] = []
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
+        self.outlets.join(OWN)
+        self.inlets.join(OWN, hello.instance)
 
     # -- the program's side -------------------------------------------------------------------
 
@@ -110,14 +112,17 @@ class Direct:
             if row.topic.startswith("$") and pushed_topic(row.topic):
                 self.pushes.push(row, data, now_ns)
             else:
-                delivery = self.outlets.publish(row, data, now_ns)
-                self.inlets.on_own(delivery, data)
+                self.outlets.publish(row, data, now_ns)
 
     def subscribe(self, number: int, pattern: str, size: int, records: int, now_ns: int) -> None:
         """Open a subscription; the answer is Subscribed."""
         self._wish(Interest(number, SUBSCRIPTION, pattern), Subscribed(number), now_ns)
         if number in self.wishes.by_number:
-            self.inlets.open(number, pattern, False, self.wishes.version, size, records)
+            version = self.wishes.version
+            self.inlets.open(number, pattern, False, version, size, records)
+            self.outlets.want(OWN, number, pattern)
+            rows = tuple(self.outlets.next_numbers([pattern]))
+            self.inlets.on_noted(OWN, Noted(version, False, rows))
 
     def pull(self, number: int, pattern: str, size: int, records: int, now_ns: int) -> None:
         """Open a pull; the answer is Subscribed."""
@@ -125,12 +130,11 @@ class Direct:
         if number in self.wishes.by_number:
             self.pushes.want(OWN, number, pattern)
             self.inlets.open(number, pattern, True, self.wishes.version, size, records)
-            for name in self._by_link:
-                self.inlets.open_pull(name, number)
 
     def close(self, number: int, now_ns: int) -> None:
         """End a subscription or pull."""
         self._unwish(number, None, now_ns)
+        self.outlets.unwant(OWN, number)
         self.pushes.unwant(OWN, number)
         self.inlets.close(number)
 
@@ -223,10 +227,8 @@ class Direct:
                 self.inlets.on_deliver(name, body)
                 self.links.owe(link)
             case Credit(number, size, records):
-                if number:
+                if not self.outlets.grant(name, number, size, records):
                     self.pushes.grant(name, number, size, records, now_ns)
-                else:
-                    self.outlets.grant(name, size, records)
             case Request():
                 self._to_responder(name, body)
             case Reply():
@@ -290,9 +292,6 @@ class Direct:
                 self.outlets.join(name)
                 links.send(link, self.wishes.whole(), now_ns)
                 self.inlets.join(name, link.instance)
-                for interest in self.wishes.by_number.values():
-                    if interest.kind == PULL:
-                        self.inlets.open_pull(name, interest.number)
                 self.news.append(f"linked with {link.facts.name or '?'}")
 
     def _part(self, link: Link, now_ns: int) -> None:
@@ -386,19 +385,22 @@ class Direct:
         """Give what the parts have to send to whom it is for."""
         links = self.links
         while True:
-            for outlet, frame, batches in self.outlets.take_sends():
-                link = self._by_link[outlet.link]
+            for name, frame, batches in self.outlets.take_sends():
+                if name == OWN:
+                    self.inlets.on_deliver(OWN, frame)
+                    self.outlets.settle(batches, True)
+                    continue
+                link = self._by_link[name]
                 links.send(link, frame, now_ns)
                 if batches:
-                    outlet.sent.append((link.session.sent, batches))
+                    self.outlets.sent(name, link.session.sent, batches)
             self._route_pushes(now_ns)
             for name, credit in self.inlets.take_credits():
-                if name:
+                number, size, records = credit.subscription, credit.bytes, credit.records
+                if name != OWN:
                     links.send(self._by_link[name], credit, now_ns)
-                else:
-                    self.pushes.grant(
-                        OWN, credit.subscription, credit.bytes, credit.records, now_ns
-                    )
+                elif not self.outlets.grant(OWN, number, size, records):
+                    self.pushes.grant(OWN, number, size, records, now_ns)
             sends = self.services.take_sends()
             for name, body in sends:
                 if name != OWN:
@@ -422,7 +424,7 @@ class Direct:
                 self.links.send(link, frame, now_ns)
                 self.pushes.sent(name, link.session.sent, push)
             elif name == OWN and frame.subscription in self.inlets.readers:
-                self.inlets.pull_own(frame.subscription, frame.batches[0], frame.payload)
+                self.inlets.on_deliver(OWN, frame)
                 self.pushes.came(push)
             else:
                 self.pushes.lost(push)
@@ -470,16 +472,16 @@ class Direct:
         """Linked programs, as listings show them."""
         rows = []
         for name, link in self._by_link.items():
-            outlet = self.outlets.by_link[name]
+            delivered, dropped, queued = self.outlets.counts(name)
             rows.append(
                 {
                     "name": link.facts.name,
                     "instance": link.instance.hex(),
                     "address": link.address or None,
                     "dialled": bool(link.address),
-                    "delivered": outlet.delivered,
-                    "dropped": outlet.dropped,
-                    "queued_bytes": outlet.queue_bytes,
+                    "delivered": delivered,
+                    "dropped": dropped,
+                    "queued_bytes": queued,
                 }
             )
         return rows

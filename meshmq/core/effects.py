@@ -210,13 +210,8 @@ class RequestsStopped:
     requests: tuple[Incoming, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CreditWanted:
-    """Programs wait for credit: what is read and not given back yet is wanted now."""
-
-
 ClientEffect = (
-    Send | CloseLink | OpenLink | CreditWanted | StateChanged | Arrived | SubscriptionAnswered
+    Send | CloseLink | OpenLink | StateChanged | Arrived | SubscriptionAnswered
     | CommandAnswered | ConsumerAnswered | HandedOut | SettlesAnswered | TransactionAnswered
     | CallsAnswered | ServiceAnswered | RequestsCame | RequestsStopped
 )  # fmt: skip

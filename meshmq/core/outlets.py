@@ -1,13 +1,14 @@
 """What a program publishes, on its way to the programs that want it: who gets which batch.
 
-Data: an Outlet for each linked program: its patterns, its credit, what waits for that.
+Data: an Outlet for each subscription of each linked program: its credit, what waits for that. The
+program itself is one of them.
 
 Rules:
-1. A topic's records are numbered once, for all who get them; the numbers tell each what it did not.
+1. A topic's records are numbered once, for all who get them; numbers tell each what it did not.
 2. Nothing is sent without credit, in bytes and in records; a batch is never split, so credit may be
    overdrawn by one.
-3. What waits for credit is bounded: the oldest are dropped for that program alone, and it is told
-   which (a row without bytes), before anything newer of that topic and GAP_TOLD_NS later at most.
+3. What waits for credit is bounded: the oldest are dropped for that subscription alone, and it is
+   told which (a row without bytes), before what is newer of that topic, GAP_TOLD_NS later at most.
 4. A batch is under way until one of those it went to has it, or none is left, or UNDER_WAY_NS are
    over. Then it is confirmed. So a flood goes as fast as its fastest reader, and who stalls holds
    up nobody for long.
@@ -37,37 +38,31 @@ class UnderWay:
 
 
 class Outlet:
-    """One program that is linked.
+    """One subscription of one program.
 
     Attributes:
-        patterns: of its subscriptions, by number.
         queue: batches that wait for credit.
         gaps: of each topic the numbers, first and last, that were dropped and not told.
         gap_due_ns: when they are told at the latest.
-        sent: frames by sequence that are not acknowledged, and what was in them.
     """
 
     __slots__ = (
         "credit_bytes", "credit_records", "delivered", "dropped", "gap_due_ns", "gaps", "link",
-        "patterns", "queue", "queue_bytes", "sent",
+        "number", "pattern", "queue", "queue_bytes",
     )  # fmt: skip
 
-    def __init__(self, link: bytes) -> None:
+    def __init__(self, link: bytes, number: int, pattern: str) -> None:
         self.link = link
-        self.patterns: dict[int, str] = {}
+        self.number = number
+        self.pattern = pattern
         self.credit_bytes = 0
         self.credit_records = 0
         self.queue: deque[tuple[DeliverBatch, bytes, UnderWay]] = deque()
         self.queue_bytes = 0
         self.gaps: dict[str, tuple[int, int]] = {}
         self.gap_due_ns = 0
-        self.sent: deque[tuple[int, list[UnderWay]]] = deque()
         self.delivered = 0
         self.dropped = 0
-
-    def wants(self, topic: str) -> bool:
-        """Whether some pattern of it covers ``topic``."""
-        return any(matches(pattern, topic) for pattern in self.patterns.values())
 
 
 class Outlets:
@@ -79,42 +74,45 @@ class Outlets:
     """
 
     def __init__(self) -> None:
-        self.by_link: dict[bytes, Outlet] = {}
         self.numbers: dict[str, int] = {}
         self.sends: list[tuple[Outlet, Deliver, list[UnderWay]]] = []
         self.confirmations: list[Confirmation] = []
         self.delivered = 0
         self.dropped = 0
+        self._outlets: dict[bytes, dict[int, Outlet]] = {}
+        # Frames by sequence that are not acknowledged, and what was in them.
+        self._sent: dict[bytes, deque[tuple[int, list[UnderWay]]]] = {}
         self._wanting: dict[str, tuple[Outlet, ...]] = {}
         self._under_way: deque[UnderWay] = deque()
-        self._gaps: dict[bytes, Outlet] = {}
+        self._gaps: dict[tuple[bytes, int], Outlet] = {}
 
     # -- who wants what -----------------------------------------------------------------------
 
     def join(self, link: bytes) -> None:
         """A program is linked; it wants nothing yet."""
-        self.by_link[link] = Outlet(link)
+        self._outlets[link] = {}
+        self._sent[link] = deque()
 
     def leave(self, link: bytes) -> None:
         """It is gone: its numbers will tell it what it did not get, should it come back."""
-        outlet = self.by_link.pop(link, None)
-        if outlet is None:
-            return
-        self._gaps.pop(link, None)
-        self._wanting.clear()
-        for _, batches in outlet.sent:
-            self._settle(batches, False)
-        self._settle([under_way for _, _, under_way in outlet.queue], False)
+        for number in list(self._outlets.get(link, ())):
+            self.unwant(link, number)
+        self._outlets.pop(link, None)
+        for _, batches in self._sent.pop(link, ()):
+            self.settle(batches, False)
 
     def want(self, link: bytes, number: int, pattern: str) -> None:
         """A program subscribes."""
-        self.by_link[link].patterns[number] = pattern
+        self._outlets[link][number] = Outlet(link, number, pattern)
         self._wanting.clear()
 
     def unwant(self, link: bytes, number: int) -> None:
         """It does no longer."""
-        if self.by_link[link].patterns.pop(number, None) is not None:
+        outlet = self._outlets[link].pop(number, None)
+        if outlet is not None:
+            self._gaps.pop((link, number), None)
             self._wanting.clear()
+            self.settle([under_way for _, _, under_way in outlet.queue], False)
 
     def next_numbers(self, patterns: list[str]) -> list[tuple[str, int]]:
         """Where topics go on that one of these covers."""
@@ -128,30 +126,48 @@ class Outlets:
         """Whoever wants ``topic``."""
         found = self._wanting.get(topic)
         if found is None:
-            found = tuple([o for o in self.by_link.values() if o.wants(topic)])
+            found = tuple(
+                [
+                    outlet
+                    for outlets in self._outlets.values()
+                    for outlet in outlets.values()
+                    if matches(outlet.pattern, topic)
+                ]
+            )
             self._wanting[topic] = found
         return found
 
-    def grant(self, link: bytes, size: int, records: int) -> None:
-        """A program can take so much more."""
-        outlet = self.by_link[link]
-        most = limits.DIRECT_CREDIT_BYTES_MAX, limits.DIRECT_CREDIT_RECORDS_MAX
-        outlet.credit_bytes = min(outlet.credit_bytes + size, most[0])
-        outlet.credit_records = min(outlet.credit_records + records, most[1])
+    def grant(self, link: bytes, number: int, size: int, records: int) -> bool:
+        """A subscription can take so much more; whether there is such a one."""
+        outlet = self._outlets[link].get(number)
+        if outlet is None:
+            return False
+        outlet.credit_bytes = min(outlet.credit_bytes + size, limits.CREDIT_BYTES_MAX)
+        outlet.credit_records = min(outlet.credit_records + records, limits.CREDIT_RECORDS_MAX)
         if outlet.queue:
             self._flush(outlet)
+        return True
+
+    def counts(self, link: bytes) -> tuple[int, int, int]:
+        """Of a program: records delivered and dropped, bytes that wait."""
+        outlets = self._outlets[link].values()
+        return (
+            sum([o.delivered for o in outlets]),
+            sum([o.dropped for o in outlets]),
+            sum([o.queue_bytes for o in outlets]),
+        )
 
     # -- records ------------------------------------------------------------------------------
 
-    def publish(self, row: PublishBatch, data: bytes, now_ns: int) -> DeliverBatch:
-        """Send a batch to whoever wants it; returns its row as it is delivered."""
+    def publish(self, row: PublishBatch, data: bytes, now_ns: int) -> None:
+        """Send a batch to whoever wants it."""
         topic = row.topic
         self.numbers[topic] = row.first + row.count - 1
-        delivery = DeliverBatch(topic, row.first, row.count, row.length, row.checksum, 0, 0, 0)
         outlets = self.wanting(topic)
         if not outlets:
             self._confirm(topic, row.first, row.count)
-            return delivery
+            return
+        delivery = DeliverBatch(topic, row.first, row.count, row.length, row.checksum, 0, 0, 0)
         under_way = UnderWay(row, len(outlets), now_ns + limits.UNDER_WAY_NS)
         self._under_way.append(under_way)
         for outlet in outlets:
@@ -160,7 +176,6 @@ class Outlets:
             self._flush(outlet)
             if outlet.queue_bytes > limits.DIRECT_QUEUE_BYTES_MAX:
                 self._drop_oldest(outlet, now_ns)
-        return delivery
 
     def _flush(self, outlet: Outlet) -> None:
         queue = outlet.queue
@@ -189,7 +204,7 @@ class Outlets:
             outlet.delivered += records
             self.delivered += records
             payload = parts[0] if len(parts) == 1 else b"".join(parts)
-            self.sends.append((outlet, Deliver(0, tuple(rows), 0, payload), batches))
+            self.sends.append((outlet, Deliver(outlet.number, tuple(rows), 0, payload), batches))
 
     def _drop_oldest(self, outlet: Outlet, now_ns: int) -> None:
         queue = outlet.queue
@@ -202,12 +217,12 @@ class Outlets:
             dropped.append(under_way)
             if not outlet.gaps:
                 outlet.gap_due_ns = now_ns + limits.GAP_TOLD_NS
-                self._gaps[outlet.link] = outlet
+                self._gaps[outlet.link, outlet.number] = outlet
             first = outlet.gaps.get(row.topic, (row.base_offset, 0))[0]
             outlet.gaps[row.topic] = (first, row.base_offset + row.count - 1)
             if len(outlet.gaps) >= limits.FRAME_BATCHES_MAX // 2:
                 self._tell_gaps(outlet)
-        self._settle(dropped, False)
+        self.settle(dropped, False)
 
     def _gap_rows(self, outlet: Outlet) -> list[DeliverBatch]:
         if not outlet.gaps:
@@ -217,24 +232,27 @@ class Outlets:
             for topic, (first, last) in outlet.gaps.items()
         ]
         outlet.gaps.clear()
-        self._gaps.pop(outlet.link, None)
+        self._gaps.pop((outlet.link, outlet.number), None)
         return rows
 
     def _tell_gaps(self, outlet: Outlet) -> None:
         rows = self._gap_rows(outlet)
-        self.sends.append((outlet, Deliver(0, tuple(rows), 0, b""), []))
+        self.sends.append((outlet, Deliver(outlet.number, tuple(rows), 0, b""), []))
 
     # -- confirmations ------------------------------------------------------------------------
 
+    def sent(self, link: bytes, sequence: int, batches: list[UnderWay]) -> None:
+        """A frame of ``sends`` has left as ``sequence``."""
+        self._sent[link].append((sequence, batches))
+
     def on_acked(self, link: bytes, acked: int) -> None:
         """A program has every frame up to ``acked``."""
-        outlet = self.by_link.get(link)
-        if outlet is not None:
-            sent = outlet.sent
-            while sent and sent[0][0] <= acked:
-                self._settle(sent.popleft()[1], True)
+        sent = self._sent[link]
+        while sent and sent[0][0] <= acked:
+            self.settle(sent.popleft()[1], True)
 
-    def _settle(self, batches: list[UnderWay], has_come: bool) -> None:
+    def settle(self, batches: list[UnderWay], has_come: bool) -> None:
+        """An outlet has brought these to their reader, or never will."""
         for under_way in batches:
             under_way.left -= 1
             if not under_way.is_over and (has_come or not under_way.left):
@@ -273,12 +291,13 @@ class Outlets:
         for outlet in [o for o in self._gaps.values() if o.gap_due_ns <= now_ns]:
             self._tell_gaps(outlet)
 
-    def take_sends(self) -> list[tuple[Outlet, Deliver, list[UnderWay]]]:
-        """Frames to send; the sender notes in ``outlet.sent`` under which sequence."""
+    def take_sends(self) -> list[tuple[bytes, Deliver, list[UnderWay]]]:
+        """Frames to send, by link; the sender tells when they have left (``sent``)."""
         sends, self.sends = self.sends, []
-        if any(self.by_link.get(outlet.link) is not outlet for outlet, _, _ in sends):
-            for outlet, _, batches in sends:
-                if self.by_link.get(outlet.link) is not outlet:
-                    self._settle(batches, False)
-            sends = [send for send in sends if self.by_link.get(send[0].link) is send[0]]
-        return sends
+        found = []
+        for outlet, frame, batches in sends:
+            if outlet.link in self._outlets:
+                found.append((outlet.link, frame, batches))
+            else:
+                self.settle(batches, False)
+        return found

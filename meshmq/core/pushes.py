@@ -121,7 +121,7 @@ class Pushes:
         puller = self._pullers.get((link, number))
         if puller is None:
             return False
-        puller.credit_bytes = min(puller.credit_bytes + size, limits.DIRECT_CREDIT_BYTES_MAX)
+        puller.credit_bytes = min(puller.credit_bytes + size, limits.CREDIT_BYTES_MAX)
         puller.credit_records = min(puller.credit_records + records, limits.PULL_RECORDS_MAX)
         puller.has = 0 if puller.has < 0 else max(0, puller.has - records)
         for topic in [t for t in self._queues if matches(puller.pattern, t)]:
