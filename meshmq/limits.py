@@ -141,8 +141,9 @@ INTERESTS_MAX = 2048  # of one program; with the longest names they fit one fram
 DIRECT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one subscription's credit; then its oldest drop
 DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it ...
 DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
+DIRECT_IN_FLIGHT_BYTES = 2 * MIB  # of a program; below that queue, or a flood drops what waits
 GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
-UNDER_WAY_NS = 100 * MS  # a flood waits so long for its fastest subscriber to catch up
+STALLED_NS = 1 * SECOND  # a flood waits so long for its fastest subscriber, then no more for it
 SETTLE_NS = 200 * MS  # connecting waits so long for the programs of its peers list
 NOTED_NS = 1 * SECOND  # subscribing waits so long for programs that do not answer
 PUSH_WAIT_NS = 5 * SECOND  # a push waits so long for somebody who pulls
@@ -200,4 +201,5 @@ STARTER_BYTES = 1 * MIB  # given up when not even a start has room
 assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTES_TARGET
 assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
 assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
+assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX

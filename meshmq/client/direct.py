@@ -20,6 +20,8 @@ from meshmq.frames import Envelope
 from meshmq.shell import clock
 from meshmq.shell.sockets import ProgramSocket
 
+LONE_NS = 200_000  # a record this long behind the last one is sent by the thread that publishes it
+
 TOOLS = Tools(codec.decode_batch, codec.pick_records, codec.checksum)
 
 
@@ -52,6 +54,7 @@ class DirectConnection(Connection):
         self.addresses = self._sockets.urls
         self.is_settled = not peers
         self._settle_by_ns = 0
+        self._sent_ns = 0  # when a program's thread has last sent a record of its own
 
     def _make_client(
         self, identity: ClientIdentity, entropy: random.Random, guard: AbstractContextManager[Any]
@@ -77,10 +80,21 @@ class DirectConnection(Connection):
             return self.client.direct.peers()
 
     def published(self) -> None:
-        if self._hands_over or not self.publisher.frames_in_flight:
-            super().published()
-        elif self.sleeping and self.client.is_connected and self.publisher.has_work:
-            self.wake()  # what is under way is of other topics
+        publisher = self.publisher
+        if not self.client.is_connected:
+            pass  # the first turn sends it
+        elif (
+            not (self._hands_over or publisher.frames_in_flight or publisher.has_full)
+            and clock.now_ns() - self._sent_ns > LONE_NS
+            and not self._io.locked()
+        ):
+            self._locked(self._send_now)
+            self._sent_ns = clock.now_ns()
+            self._follow_up()
+        elif self.sleeping and publisher.has_work:
+            # Not for each record until the thread comes to its turn.
+            self.sleeping = self._driving.locked()
+            self.wake()
 
     # -- turns: under the lock ----------------------------------------------------------------
 
@@ -89,7 +103,8 @@ class DirectConnection(Connection):
             return
         now = clock.now_ns()
         client, sockets = self.client, self._sockets
-        if client.state == "connecting":
+        if self._reopen_at is not None:
+            self._reopen_at = None  # the first turn, for which nobody waits
             client.start(self._peers, now)
         if self._gone:
             gone, self._gone = self._gone, []

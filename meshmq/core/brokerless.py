@@ -10,6 +10,7 @@ import random
 from contextlib import AbstractContextManager
 from typing import Any
 
+from meshmq import limits
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.direct import Direct, Tools
 from meshmq.core.effects import (
@@ -91,6 +92,7 @@ class BrokerlessClient(Client):
         self.origin = identity.instance
         self.node_name = ""
         self.publisher.by_lane = True
+        self.publisher.window_bytes = limits.DIRECT_IN_FLIGHT_BYTES
 
     def start(self, peers: tuple[str, ...], now_ns: int) -> None:
         """Begin to look for others."""

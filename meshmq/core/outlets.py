@@ -9,9 +9,9 @@ Rules:
    overdrawn by one.
 3. What waits for credit is bounded: the oldest are dropped for that subscription alone, and it is
    told which (a row without bytes), before what is newer of that topic, GAP_TOLD_NS later at most.
-4. A batch is under way until one of those it went to has it, or none is left, or UNDER_WAY_NS are
-   over. Then it is confirmed. So a flood goes as fast as its fastest reader, and who stalls holds
-   up nobody for long.
+4. A batch is under way until one of those it went to has it, or none is left. Then it is confirmed.
+   So a flood goes as fast as its fastest reader. Who has not taken one for STALLED_NS has stalled:
+   nobody waits for it until it is heard of again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from meshmq.names import matches
 class UnderWay:
     """One batch that is not confirmed yet, at ``left`` outlets."""
 
-    __slots__ = ("count", "due_ns", "first", "is_over", "left", "topic")
+    __slots__ = ("count", "due_ns", "first", "is_over", "left", "outlets", "topic")
 
-    def __init__(self, row: PublishBatch, left: int, due_ns: int) -> None:
+    def __init__(self, row: PublishBatch, outlets: tuple[Outlet, ...], due_ns: int) -> None:
         self.topic = row.topic
         self.first = row.first
         self.count = row.count
-        self.left = left
+        self.outlets = outlets
+        self.left = len(outlets)
         self.due_ns = due_ns
         self.is_over = False
 
@@ -44,11 +45,12 @@ class Outlet:
         queue: batches that wait for credit.
         gaps: of each topic the numbers, first and last, that were dropped and not told.
         gap_due_ns: when they are told at the latest.
+        is_stalled: a batch was under way to it for STALLED_NS, and nothing was heard since.
     """
 
     __slots__ = (
-        "credit_bytes", "credit_records", "delivered", "dropped", "gap_due_ns", "gaps", "link",
-        "number", "pattern", "queue", "queue_bytes",
+        "credit_bytes", "credit_records", "delivered", "dropped", "gap_due_ns", "gaps",
+        "is_stalled", "link", "number", "pattern", "queue", "queue_bytes",
     )  # fmt: skip
 
     def __init__(self, link: bytes, number: int, pattern: str) -> None:
@@ -61,6 +63,7 @@ class Outlet:
         self.queue_bytes = 0
         self.gaps: dict[str, tuple[int, int]] = {}
         self.gap_due_ns = 0
+        self.is_stalled = False
         self.delivered = 0
         self.dropped = 0
 
@@ -144,6 +147,7 @@ class Outlets:
             return False
         outlet.credit_bytes = min(outlet.credit_bytes + size, limits.CREDIT_BYTES_MAX)
         outlet.credit_records = min(outlet.credit_records + records, limits.CREDIT_RECORDS_MAX)
+        outlet.is_stalled = False
         if outlet.queue:
             self._flush(outlet)
         return True
@@ -168,8 +172,11 @@ class Outlets:
             self._confirm(topic, row.first, row.count)
             return
         delivery = DeliverBatch(topic, row.first, row.count, row.length, row.checksum, 0, 0, 0)
-        under_way = UnderWay(row, len(outlets), now_ns + limits.UNDER_WAY_NS)
-        self._under_way.append(under_way)
+        under_way = UnderWay(row, outlets, now_ns + limits.STALLED_NS)
+        if all(outlet.is_stalled for outlet in outlets):
+            self._end(under_way)
+        else:
+            self._under_way.append(under_way)
         for outlet in outlets:
             outlet.queue.append((delivery, data, under_way))
             outlet.queue_bytes += row.length
@@ -255,9 +262,15 @@ class Outlets:
         """An outlet has brought these to their reader, or never will."""
         for under_way in batches:
             under_way.left -= 1
+            if has_come:
+                for outlet in under_way.outlets:
+                    outlet.is_stalled = False
             if not under_way.is_over and (has_come or not under_way.left):
-                under_way.is_over = True
-                self._confirm(under_way.topic, under_way.first, under_way.count)
+                self._end(under_way)
+
+    def _end(self, under_way: UnderWay) -> None:
+        under_way.is_over = True
+        self._confirm(under_way.topic, under_way.first, under_way.count)
 
     def _confirm(self, topic: str, first: int, count: int) -> None:
         before = self.confirmations[-1] if self.confirmations else None
@@ -286,8 +299,9 @@ class Outlets:
         while under_way and (under_way[0].is_over or under_way[0].due_ns <= now_ns):
             late = under_way.popleft()
             if not late.is_over:
-                late.is_over = True
-                self._confirm(late.topic, late.first, late.count)
+                for outlet in late.outlets:
+                    outlet.is_stalled = True
+                self._end(late)
         for outlet in [o for o in self._gaps.values() if o.gap_due_ns <= now_ns]:
             self._tell_gaps(outlet)
 

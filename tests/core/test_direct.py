@@ -296,8 +296,9 @@ def test_a_stalled_reader_holds_up_nobody_for_long(network):
     network.lose = lambda sender, receiver, _: receiver is b
     batch = a.publish("x", b"1")
     assert batch.state != DONE
-    network.run(2 * limits.UNDER_WAY_NS)
+    network.run(2 * limits.STALLED_NS)
     assert batch.state == DONE
+    assert a.publish("x", b"2").state == DONE
 
 
 def test_subscribing_waits_for_a_program_that_does_not_answer_and_not_longer(network):
