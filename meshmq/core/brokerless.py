@@ -247,12 +247,11 @@ class BrokerlessClient(Client):
     def next_deadline_ns(self) -> int | None:
         if self.state != "brokerless":
             return None
-        found = [
-            due
-            for due in (
-                self.direct.next_deadline_ns(), self.requester.next_deadline_ns(),
-                self.responder.next_deadline_ns(),
-            )
-            if due is not None
-        ]  # fmt: skip
-        return min(found, default=None)
+        due = self.direct.next_deadline_ns()
+        calls = self.requester.next_deadline_ns()
+        if calls is not None and (due is None or calls < due):
+            due = calls
+        requests = self.responder.next_deadline_ns()
+        if requests is not None and (due is None or requests < due):
+            due = requests
+        return due

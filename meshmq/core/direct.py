@@ -87,6 +87,7 @@ class Direct:
         self.relay = Relay()
         self.own: list[Body] = []
         self.news: list[str] = []
+        self._timed = (self.outlets, self.pushes, self.wishes, self.services)
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
         self.outlets.join(OWN)
@@ -265,16 +266,12 @@ class Direct:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        found = [
-            due
-            for due in (
-                self.links.next_deadline_ns(), self.outlets.next_deadline_ns(),
-                self.pushes.next_deadline_ns(), self.wishes.next_deadline_ns(),
-                self.services.next_deadline_ns(),
-            )
-            if due is not None
-        ]  # fmt: skip
-        return min(found, default=None)
+        due = self.links.next_deadline_ns()
+        for part in self._timed:
+            more = part.next_deadline_ns()
+            if more is not None and (due is None or more < due):
+                due = more
+        return due
 
     # -- coming and going ---------------------------------------------------------------------
 
@@ -383,38 +380,50 @@ class Direct:
 
     def _route(self, now_ns: int) -> None:
         """Give what the parts have to send to whom it is for."""
-        links = self.links
-        while True:
-            for name, frame, batches in self.outlets.take_sends():
+        outlets, pushes, inlets, relay = self.outlets, self.pushes, self.inlets, self.relay
+        more = True
+        while more:
+            more = False
+            if outlets.sends:
+                more = True
+                self._route_records(now_ns)
+            if pushes.sends:
+                more = True
+                self._route_pushes(now_ns)
+            if inlets.credits:
+                more = True
+                self._route_credits(now_ns)
+            for name, body in self.services.take_sends():
                 if name == OWN:
-                    self.inlets.on_deliver(OWN, frame)
-                    self.outlets.settle(batches, True)
-                    continue
-                link = self._by_link[name]
-                links.send(link, frame, now_ns)
-                if batches:
-                    self.outlets.sent(name, link.session.sent, batches)
-            self._route_pushes(now_ns)
-            for name, credit in self.inlets.take_credits():
-                number, size, records = credit.subscription, credit.bytes, credit.records
-                if name != OWN:
-                    links.send(self._by_link[name], credit, now_ns)
-                elif not self.outlets.grant(OWN, number, size, records):
-                    self.pushes.grant(OWN, number, size, records, now_ns)
-            sends = self.services.take_sends()
-            for name, body in sends:
-                if name != OWN:
-                    to = self._by_link.get(name)
-                    if to is not None:
-                        links.send(to, body, now_ns)
-                else:
+                    more = True
                     self._to_own(body)
-            refused = self.relay.take_refused()
-            for name, reply in refused:
-                self._send_reply(name, reply, now_ns)
-            more = sends or refused or self.outlets.sends or self.pushes.sends
-            if not (more or self.inlets.credits):
-                return
+                else:
+                    link = self._by_link.get(name)
+                    if link is not None:
+                        self.links.send(link, body, now_ns)
+            if relay.refused:
+                more = True
+                for name, reply in relay.take_refused():
+                    self._send_reply(name, reply, now_ns)
+
+    def _route_records(self, now_ns: int) -> None:
+        for name, frame, batches in self.outlets.take_sends():
+            if name == OWN:
+                self.inlets.on_deliver(OWN, frame)
+                self.outlets.settle(batches, True)
+                continue
+            link = self._by_link[name]
+            self.links.send(link, frame, now_ns)
+            if batches:
+                self.outlets.sent(name, link.session.sent, batches)
+
+    def _route_credits(self, now_ns: int) -> None:
+        for name, credit in self.inlets.take_credits():
+            number, size, records = credit.subscription, credit.bytes, credit.records
+            if name != OWN:
+                self.links.send(self._by_link[name], credit, now_ns)
+            elif not self.outlets.grant(OWN, number, size, records):
+                self.pushes.grant(OWN, number, size, records, now_ns)
 
     def _route_pushes(self, now_ns: int) -> None:
         sends, self.pushes.sends = self.pushes.sends, []

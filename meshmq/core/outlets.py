@@ -288,9 +288,10 @@ class Outlets:
         while under_way and under_way[0].is_over:
             under_way.popleft()
         due = under_way[0].due_ns if under_way else None
-        for outlet in self._gaps.values():
-            if due is None or outlet.gap_due_ns < due:
-                due = outlet.gap_due_ns
+        if self._gaps:
+            for outlet in self._gaps.values():
+                if due is None or outlet.gap_due_ns < due:
+                    due = outlet.gap_due_ns
         return due
 
     def tick(self, now_ns: int) -> None:

@@ -218,6 +218,8 @@ class Pushes:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
+        if not self._queues:
+            return None
         return min((queue[0].due_ns for queue in self._queues.values() if queue), default=None)
 
     def tick(self, now_ns: int) -> None:
