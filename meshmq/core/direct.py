@@ -421,7 +421,9 @@ class Direct:
         for name, credit in self.inlets.take_credits():
             number, size, records = credit.subscription, credit.bytes, credit.records
             if name != OWN:
-                self.links.send(self._by_link[name], credit, now_ns)
+                link = self._by_link.get(name)
+                if link is not None:
+                    self.links.send(link, credit, now_ns)
             elif not self.outlets.grant(OWN, number, size, records):
                 self.pushes.grant(OWN, number, size, records, now_ns)
 

@@ -130,7 +130,7 @@ def requests(world: DirectWorld) -> Iterator[str]:
         for run in asking.runs:
             # As who begins it knows: the way there is not counted, which is long on a bad link.
             is_late = run.begun_ns > run.deadline_ns
-            is_good = is_punctual and not (world.loss_before or world.cut_count)
+            is_good = is_punctual and not (world.is_lossy or world.cut_count or world.break_count)
             if is_late or (is_good and run.begun_ns > call.deadline_ns + SECOND):
                 yield f"{asking!r} was begun {run.begun_ns - call.deadline_ns} ns late"
 
