@@ -25,6 +25,7 @@ from meshmq.core.requester import Requester
 from meshmq.core.responder import Responder
 from meshmq.core.services import Services
 from meshmq.core.session import Session
+from meshmq.errors import NoResponders
 from meshmq.frames import Deliver, Noted, Reply
 from meshmq.testing import DirectWorld
 from meshmq.testing.direct_checkers import CHECKERS, check_direct
@@ -138,7 +139,12 @@ def keep_services_that_ended(real: Any, self: Any, name: bytes, number: int, now
     self._numbers[name].pop(number, None)
 
 
-@planted(Wishes, "whole", "calm")
+@planted(Services, "_judge", "calm")
+def find_nobody_now_and_then(real: Any, self: Any, link: bytes, row: Any, *more: Any) -> Any:
+    return NoResponders("nobody") if row.id % 5 == 0 else real(self, link, row, *more)
+
+
+@planted(Wishes, "whole")
 def tell_who_joins_nothing(real: Any, self: Any) -> Any:
     return replace(real(self), add=())
 
