@@ -66,7 +66,6 @@ class DirectWorld:
         self.loss = rng.choice([0.0, 0.0, 0.01, 0.1])
         self.repeat = rng.choice([0.0, 0.02, 0.1])
         self.late = rng.choice([0.0, 0.05, 0.2])
-        self.is_lossy = bool(self.loss or self.late)
         self.kill_count = rng.choice([0, 0, 1, 3])
         self.cut_count = rng.choice([0, 0, 2, 6])
         self.break_count = rng.choice([0, 0, 3, 20])

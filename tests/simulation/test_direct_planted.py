@@ -150,6 +150,13 @@ def tell_who_joins_nothing(real: Any, self: Any) -> Any:
 
 
 @planted(Links, "_on_first", "sessions")
+def keep_what_was_dialled_whoever_dialled(real: Any, self: Any, link: Link, now_ns: int) -> bool:
+    if link.instance in self.by_instance:
+        return False
+    return bool(real(self, link, now_ns))
+
+
+@planted(Links, "_on_first")
 def keep_both_sessions(real: Any, self: Any, link: Link, now_ns: int) -> bool:
     if link.instance in self.by_instance:
         self._keep(link, now_ns)
