@@ -31,6 +31,7 @@ from meshmq.client.connection import Connection
 from meshmq.client.mesh import StateChange
 from meshmq.client.message import Message
 from meshmq.client.opening import OnlyAsync, Opening
+from meshmq.client.pushing import pull_wish
 from meshmq.client.receipt import Promise, Promises
 from meshmq.client.subscription import Inbox, Wish
 from meshmq.client.values import check_records
@@ -339,7 +340,7 @@ class Mesh(OnlyAsync, Work, Services):
         self, pattern: str, *, prefetch_records: int = limits.PULL_RECORDS_DEFAULT
     ) -> Opening[Subscription]:
         """As ``meshmq.Mesh.pull``: await it, or ``async with mesh.pull(...) as sub``."""
-        wish = blocking.pull_wish(self._connection, pattern, prefetch_records)
+        wish = pull_wish(self._connection, pattern, prefetch_records)
         return Opening(lambda: self._open(wish), "mesh.pull(...)")
 
     async def _open(self, wish: Wish) -> Subscription:
