@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meshmq.client.mesh import Mesh, StateChange, connect
     from meshmq.client.message import Message
     from meshmq.client.receipt import Receipt
-    from meshmq.client.requests import Reply, Request
+    from meshmq.client.requests import Replies, Reply, Request
     from meshmq.client.services import Instance, ReplyStream
     from meshmq.client.subscription import Subscription
     from meshmq.client.transaction import Transaction
@@ -36,6 +36,7 @@ _LAZY = {
     "Mesh": "meshmq.client.mesh",
     "Message": "meshmq.client.message",
     "Receipt": "meshmq.client.receipt",
+    "Replies": "meshmq.client.requests",
     "Reply": "meshmq.client.requests",
     "ReplyStream": "meshmq.client.services",
     "Request": "meshmq.client.requests",
@@ -48,8 +49,8 @@ _LAZY = {
 
 __all__ = [
     "Consumer", "DeadLetter", "Instance", "Job", "Mesh", "MeshError", "Message", "Position",
-    "Receipt", "Reply", "ReplyStream", "Request", "StateChange", "Stream", "Subscription",
-    "Transaction", "Worker", "connect",
+    "Receipt", "Replies", "Reply", "ReplyStream", "Request", "StateChange", "Stream",
+    "Subscription", "Transaction", "Worker", "connect",
 ]  # fmt: skip
 
 

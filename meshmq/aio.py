@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -33,9 +34,11 @@ from meshmq.client.message import Message
 from meshmq.client.opening import OnlyAsync, Opening
 from meshmq.client.pushing import pull_wish
 from meshmq.client.receipt import Promise, Promises
+from meshmq.client.seeking import Seeking
 from meshmq.client.subscription import Inbox, Wish
 from meshmq.client.values import check_records
 from meshmq.core.lanes import WAITING, Batch
+from meshmq.errors import ForkedError
 from meshmq.names import Position, check_topic
 
 __all__ = [
@@ -393,7 +396,8 @@ class Mesh(OnlyAsync, Work, Services):
     async def _end(self) -> None:
         connection = self._connection
         connection.close(0)
-        if connection.is_running:
+        # In a forked child nobody runs it, and nobody will.
+        if connection.is_running and not isinstance(connection.dead, ForkedError):
             await self._bell.wait_until(connection, lambda: not connection.is_running, 5)
 
     async def __aenter__(self) -> Self:
@@ -443,22 +447,70 @@ def connect(
         told: Callable[[str, str], None] | None = None
         if on_state is not None:
             told = lambda s, r: _call_soon(loop, on_state, StateChange(s, r))  # noqa: E731
-        connection = blocking.prepare(
-            url, mesh, producer, name, told, insecure, peers, listen, hands_over=True
-        )
-        connection.listener = bell = Bell(loop, connection)
-        named = blocking.is_named(connection, producer)
-        opened = Mesh(connection, bell, timeout, max_buffer, on_full == "block", named)
+        who = blocking.Who(mesh, producer, name, insecure)
+
+        def make(address: str, told: Callable[[str, str], None] | None) -> Connection:
+            made = blocking.prepare(address, who, told, hands_over=True)
+            made.listener = Bell(loop, made)
+            return made
+
+        def make_direct(why: str = "") -> Connection:
+            made = blocking.prepare_direct(who, told, url, peers, listen, True, why)
+            made.listener = Bell(loop, made)
+            return made
+
+        target = url or os.environ.get("MESHMQ_URL")
+        if peers is not None or listen is not None:
+            connection = make_direct()
+        elif target:
+            connection = make(target, told)
+        else:
+            connection = await _seek(make, make_direct, who, timeout, told)
         connection.start()
         try:
-            await bell.wait_until(connection, lambda: connection.is_greeted, timeout)
+            await _wait_greeted(connection, timeout)
             blocking.check_greeted(connection)
         except BaseException:
             connection.close(0)
             raise
-        return opened
+        bell: Any = connection.listener
+        named = blocking.is_named(connection, producer)
+        return Mesh(connection, bell, timeout, max_buffer, on_full == "block", named)
 
     return Opening(opening, "meshmq.aio.connect(...)")
+
+
+async def _wait_greeted(connection: Connection, seconds: float) -> None:
+    bell: Any = connection.listener
+    await bell.wait_until(connection, lambda: connection.is_greeted, seconds)
+
+
+async def _seek(
+    make: Callable[[str, Callable[[str, str], None] | None], Connection],
+    make_direct: Callable[[str], Connection],
+    who: blocking.Who,
+    timeout: float,
+    told: Callable[[str, str], None] | None,
+) -> Connection:
+    """The connection to whichever node answers first, see ``client.seeking``; without one where
+    there is none."""
+    seeking = Seeking(make, blocking.DEFAULT_URL, who.mesh, who.insecure, timeout, told)
+    try:
+        for seconds in seeking.steps():
+            if seeking.connection.dead is None:
+                await _wait_greeted(seeking.connection, seconds)
+            else:
+                await asyncio.sleep(seconds)
+    except BaseException:
+        seeking.connection.close(0)
+        raise
+    finally:
+        seeking.close()
+    if seeking.finds_nobody:
+        seeking.connection.close(0)
+        return make_direct(seeking.why())
+    seeking.check()
+    return seeking.connection
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], told: Any) -> None:

@@ -1,6 +1,8 @@
-"""Frames and batches of one record or none, read and written without capnp's machinery.
+"""Frames and batches of one record or none, read and written without capnp's machinery; requests
+and replies also many to a frame.
 
-Lone messages pay for a frame's header each; for them pycapnp costs ten times what this does. The
+Lone messages pay for a frame's header each; for them pycapnp costs ten times what this does. So do
+requests, of which each is a row. The
 bytes are the same (tests hold the two against each other): a frame that does not have exactly the
 shape that our own encoder gives is left to the general path, which returns None here.
 
@@ -59,13 +61,16 @@ _CREDIT = Struct(_FRAME + "Q" + "QQQ")
 _CREDIT_SHAPE = _struct_at(0, 3, 0)
 _BATCH = Struct("<QQqQQQQQ")
 _BATCH_SHAPE = (_struct_at(0, 1, 4), _list_at(3, _POINTERS, 1))
-_REQUEST = Struct(_FRAME + "QQQ" + "QIBBxxQQIxxxxQQ")
-_REQUEST_SHAPE = (_struct_at(0, 0, 1), _list_at(0, _STRUCTS, 7), 1 << 2 | _struct_at(0, 5, 2))
-_REPLY = Struct(_FRAME + "QQQ" + "QBxxxIQQQQ")
-_REPLY_SHAPE = (_struct_at(0, 0, 1), _list_at(0, _STRUCTS, 6), 1 << 2 | _struct_at(0, 2, 4))
-_PUBLISH_WORDS, _DELIVER_WORDS, _CONFIRM_WORDS, _REQUEST_WORDS, _REPLY_WORDS = (
-    s.size // 8 - 1 for s in (_PUBLISH, _DELIVER, _CONFIRM, _REQUEST, _REPLY)
+_ROWS = Struct(_FRAME + "QQQ")
+_ROWS_SHAPE = _struct_at(0, 0, 1)
+_REQUEST = Struct("<QIBBxxQQIxxxxQQ")
+_REQUEST_TAG = _struct_at(0, 5, 2)
+_REPLY = Struct("<QBxxxIQQQQ")
+_REPLY_TAG = _struct_at(0, 2, 4)
+_PUBLISH_WORDS, _DELIVER_WORDS, _CONFIRM_WORDS = (
+    s.size // 8 - 1 for s in (_PUBLISH, _DELIVER, _CONFIRM)
 )  # without the segment's own word
+_REQUEST_WORDS, _REPLY_WORDS = _REQUEST.size // 8, _REPLY.size // 8
 
 _NAMES_MAX = 4096
 _texts: dict[str, tuple[int, int, bytes]] = {}
@@ -169,38 +174,49 @@ def _write_credit(e: Envelope, body: Credit) -> list[bytes]:
     ]  # fmt: skip
 
 
-def _write_request(e: Envelope, body: Request) -> list[bytes] | None:
-    if len(body.rows) != 1:
-        return None
-    number, registration, service, remaining, kind, again, window, headers, length = body.rows[0]
-    if headers:
-        return None
-    words, pointer, raw = 0, 0, b""
-    if service:
-        words, size, raw = _text(service)
-        pointer = _list_at(1, _BYTES, size)
-    header = _REQUEST.pack(
-        (_REQUEST_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 29, *_REQUEST_SHAPE,
-        number, registration, kind, again, remaining, window, length, pointer, 0,
+def _rows_head(e: Envelope, kind: int, tag: int, words: int, count: int, more: int) -> bytes:
+    """What comes before ``count`` rows of ``words`` words and ``more`` words of texts."""
+    size = count * words
+    return _ROWS.pack(
+        (8 + size + more) << 32, _ROOT, e.session, e.sequence, e.ack, kind,
+        _ROWS_SHAPE, _list_at(0, _STRUCTS, size), count << 2 | tag,
     )  # fmt: skip
-    return [header + raw, body.payload]
+
+
+def _write_request(e: Envelope, body: Request) -> list[bytes] | None:
+    found, texts, pack = [b""], [], _REQUEST.pack
+    left, more = len(body.rows) * _REQUEST_WORDS, 0
+    for number, registration, service, remaining, kind, again, window, headers, length in body.rows:
+        if headers:
+            return None
+        left -= _REQUEST_WORDS
+        pointer = 0
+        if service:
+            words, size, raw = _text(service)
+            pointer = _list_at(1 + left + more, _BYTES, size)
+            texts.append(raw)
+            more += words
+        found.append(pack(number, registration, kind, again, remaining, window, length, pointer, 0))
+    found[0] = _rows_head(e, 29, _REQUEST_TAG, _REQUEST_WORDS, len(body.rows), more)
+    return [b"".join(found + texts), body.payload]
 
 
 def _write_reply(e: Envelope, body: Reply) -> list[bytes] | None:
-    if len(body.rows) != 1:
-        return None
-    number, has_value, end, code, detail, message, instance, length = body.rows[0]
-    if code or detail or message:
-        return None
-    words, pointer, raw = 0, 0, b""
-    if instance:
-        words, size, raw = _text(instance)
-        pointer = _list_at(0, _BYTES, size)
-    header = _REPLY.pack(
-        (_REPLY_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 30, *_REPLY_SHAPE,
-        number, has_value | end << 1, length, 0, 0, 0, pointer,
-    )  # fmt: skip
-    return [header + raw, body.payload]
+    found, texts, pack = [b""], [], _REPLY.pack
+    left, more = len(body.rows) * _REPLY_WORDS, 0
+    for number, has_value, end, code, detail, message, instance, length in body.rows:
+        if code or detail or message:
+            return None
+        left -= _REPLY_WORDS
+        pointer = 0
+        if instance:
+            words, size, raw = _text(instance)
+            pointer = _list_at(left + more, _BYTES, size)
+            texts.append(raw)
+            more += words
+        found.append(pack(number, has_value | end << 1, length, 0, 0, 0, pointer))
+    found[0] = _rows_head(e, 30, _REPLY_TAG, _REPLY_WORDS, len(body.rows), more)
+    return [b"".join(found + texts), body.payload]
 
 
 _WRITERS: dict[Any, Callable[[Envelope, Any], list[bytes] | None]] = {
@@ -307,54 +323,76 @@ def _read_credit(header: bytes, payload: bytes | None) -> Body | None:
     return Credit(subscription, size, records)
 
 
+def _rows_of(header: bytes, tag: int, words: int) -> int:
+    """How many rows the frame has, if it is one of ours; else 0."""
+    if len(header) < _ROWS.size:
+        return 0
+    _, _, _, _, _, _, struct, rows, row = _ROWS.unpack_from(header)
+    count: int = row >> 2 & 0x3FFF_FFFF
+    if (struct, row) != (_ROWS_SHAPE, count << 2 | tag) or count > limits.FRAME_BATCHES_MAX:
+        return 0
+    is_whole = len(header) >= _ROWS.size + 8 * words * count
+    return count if is_whole and rows == _list_at(0, _STRUCTS, words * count) else 0
+
+
 def _read_request(header: bytes, payload: bytes | None) -> Body | None:
-    if len(header) < _REQUEST.size or payload is None:
+    count = _rows_of(header, _REQUEST_TAG, _REQUEST_WORDS)
+    if not count or payload is None:
         return None
-    (
-        _, _, _, _, _, _, struct, rows, row,
+    found, new = [], RequestRow._make
+    left = count * _REQUEST_WORDS
+    end = at = _ROWS.size + 8 * left
+    total = 0
+    for (
         number, registration, kind, again, remaining, window, length, pointer, headers,
-    ) = _REQUEST.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _REQUEST_SHAPE or kind > 2 or again > 1 or headers:
-        return None
-    service, words = "", 0
-    if pointer:
-        found = _name(header, _REQUEST.size, pointer, 1)
-        if found is None:
+    ) in _REQUEST.iter_unpack(header[_ROWS.size : end]):  # fmt: skip
+        if kind > 2 or again > 1 or headers or length > limits.VALUE_BYTES_MAX:
             return None
-        service, words = found
-    if len(header) != _REQUEST.size + 8 * words or length != len(payload):
+        left -= _REQUEST_WORDS
+        service = ""
+        if pointer:
+            text = _name(header, at, pointer, 1 + left + (at - end) // 8)
+            if text is None or len(text[0]) > limits.PEER_NAME_MAX:
+                return None
+            service = text[0]
+            at += 8 * text[1]
+        total += length
+        found.append(
+            new((number, registration, service, remaining, kind, again == 1, window, b"", length))
+        )
+    if len(header) != at or total != len(payload):
         return None
-    if length > limits.VALUE_BYTES_MAX or len(service) > limits.PEER_NAME_MAX:
-        return None
-    read = RequestRow(
-        number, registration, service, remaining, kind, again == 1, window, b"", length
-    )  # fmt: skip
-    return Request((read,), payload)
+    return Request(tuple(found), payload)
 
 
 def _read_reply(header: bytes, payload: bytes | None) -> Body | None:
-    if len(header) < _REPLY.size or payload is None:
+    count = _rows_of(header, _REPLY_TAG, _REPLY_WORDS)
+    if not count or payload is None:
         return None
-    (
-        _, _, _, _, _, _, struct, rows, row,
-        number, flags, length, code, detail, message, pointer,
-    ) = _REPLY.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _REPLY_SHAPE or flags > 3 or code or detail or message:
-        return None
-    instance, words = "", 0
-    if pointer:
-        found = _name(header, _REPLY.size, pointer, 0)
-        if found is None:
+    found, new = [], ReplyRow._make
+    left = count * _REPLY_WORDS
+    end = at = _ROWS.size + 8 * left
+    total = 0
+    for number, flags, length, code, detail, message, pointer in _REPLY.iter_unpack(
+        header[_ROWS.size : end]
+    ):
+        if flags > 3 or code or detail or message or length > limits.VALUE_BYTES_MAX:
             return None
-        instance, words = found
-    if len(header) != _REPLY.size + 8 * words or length != len(payload):
+        if length and not flags & 1:
+            return None
+        left -= _REPLY_WORDS
+        instance = ""
+        if pointer:
+            text = _name(header, at, pointer, left + (at - end) // 8)
+            if text is None or len(text[0]) > limits.PEER_NAME_MAX:
+                return None
+            instance = text[0]
+            at += 8 * text[1]
+        total += length
+        found.append(new((number, flags & 1 == 1, flags > 1, "", "", "", instance, length)))
+    if len(header) != at or total != len(payload):
         return None
-    if length > limits.VALUE_BYTES_MAX or len(instance) > limits.PEER_NAME_MAX:
-        return None
-    if length and not flags & 1:
-        return None
-    read = ReplyRow(number, bool(flags & 1), flags > 1, "", "", "", instance, length)
-    return Reply((read,), payload)
+    return Reply(tuple(found), payload)
 
 
 _READERS: dict[int, Callable[[bytes, bytes | None], Body | None]] = {

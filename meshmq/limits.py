@@ -118,15 +118,22 @@ TRIM_RECORDS_MIN = 10_000  # what is done of a queue is given back in steps of t
 
 # --- services ------------------------------------------------------------------------------
 SERVICES_PER_SESSION_MAX = 256
+ROW_OVERHEAD_BYTES = 96  # a request or reply in a frame besides its value and texts, at most
 CONCURRENCY_MAX = 1024  # requests an instance may have at a time
 INSTANCE_BYTES_MAX = 16 * MIB  # of them together, or one larger one
+CALLS_UNACKED_BYTES_MAX = SESSION_UNACKED_BYTES_MAX // 2  # of a program's requests and replies;
+CALLS_UNACKED_FRAMES_MAX = SESSION_UNACKED_FRAMES_MAX // 2  # then they wait: the rest is for others
 REQUESTS_PER_SESSION_MAX = 16_384  # of one program without their last reply
-REQUESTS_BYTES_MAX = 64 * MIB  # of all that wait at a node for an instance; then they get Busy
-REPLY_BACKLOG_BYTES = 16 * MIB  # unacknowledged by a requester; then its replies wait ...
-REPLY_BACKLOGS_BYTES_MAX = (
-    64 * MIB
-)  # ... up to this at a node, for all; the rest is dropped and told
-REQUEST_ATTEMPTS_MAX = 3  # instances that an idempotent request may lose
+REQUESTS_BYTES_MAX = 64 * MIB  # of all that are under way at a node; then they get Busy
+REQUESTS_SHARE_BYTES_MAX = 16 * MIB  # of those, what one program may have
+REQUEST_OVERHEAD_BYTES = 768  # about what a request costs a node in memory besides its bytes
+REQUESTS_UNACKED_BYTES = 16 * MIB  # unacknowledged by an instance's session; then requests wait
+REPLIES_UNACKED_BYTES = 16 * MIB  # unacknowledged by a requester's; then its replies wait ...
+REPLY_BACKLOG_BYTES_MAX = 16 * MIB  # ... up to this; the rest is dropped and told ...
+REPLY_TOLD_BYTES_MAX = 8 * MIB  # ... in so many bytes: a notice for all it may have under way
+REPLY_BACKLOGS_BYTES_MAX = 64 * MIB  # of all that wait at a node; then who has most bears it
+SERVICES_UNACKED_FRAMES = 4096  # a quarter of what ends a session; then what leaves gathers
+REQUEST_ATTEMPTS_MAX = 3  # instances that an idempotent request may lose, and sessions
 REQUEST_TIMEOUT_NS_MAX = DAY
 STREAM_WINDOW_BYTES = 1 * MIB  # of a streamed reply on its way; a largest value always fits
 STREAM_WINDOW_BYTES_MAX = 64 * MIB
@@ -171,6 +178,13 @@ DIAL_BACKOFF_NS_MIN = 50 * MS
 DIAL_BACKOFF_NS_MAX = 30 * SECOND
 DIAL_BACKOFF_LISTED_NS_MAX = 2 * SECOND  # who is listed is meant to be there
 LINK_STEADY_NS = 10 * SECOND  # a link that lived so long was a good one: no back-off behind it
+MDNS_EVENTS_MAX = 1024  # heard and not yet looked at
+MDNS_RESOLVES_MAX = 16  # records asked for at a time because they came in parts
+MDNS_RESOLVE_NS = 2 * SECOND
+MDNS_SHARE = 5  # mDNS gets one part in so many of a core, however much is sent
+MDNS_THROTTLE_NS = 100 * MS
+MDNS_NAME_BYTES_MAX = 128  # records travel in one packet of 1,460 bytes, with others
+INTERFACES_INTERVAL_NS = 10 * SECOND  # Wi-Fi comes and goes
 SIGHT_LOST_NS = 60 * SECOND  # a goodbye may be forged: so long it is dialled as before
 
 # --- memory --------------------------------------------------------------------------------
@@ -203,3 +217,6 @@ assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
 assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
 assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX
+assert max(REQUESTS_UNACKED_BYTES, REPLIES_UNACKED_BYTES) < SESSION_UNACKED_BYTES_MAX // 2
+assert SERVICES_UNACKED_FRAMES < SESSION_UNACKED_FRAMES_MAX // 2
+assert REPLY_BACKLOG_BYTES_MAX < REPLY_BACKLOGS_BYTES_MAX

@@ -36,22 +36,22 @@ def _tokens(name: str, kind: str) -> list[str]:
 def check_topic(name: str) -> str:
     """Return ``name`` if it is a topic a program may publish to; raise InvalidName if not."""
     try:
-        return _check_topic(name)
+        return _check_literal(name, "topic")
     except TypeError:  # a list, say: the cache cannot hash it
         raise InvalidName(f"a topic is a string, not {name!r}") from None
 
 
 @lru_cache(maxsize=65_536)
-def _check_topic(name: str) -> str:
-    for token in _tokens(name, "topic"):
+def _check_literal(name: str, kind: str) -> str:
+    for token in _tokens(name, kind):
         if not _TOKEN.match(token):
             hint = "; wildcards are for subscribing" if token in ("*", ">") else ""
             raise InvalidName(
-                f"topic {name!r}: token {token!r} is not valid (no spaces, '*', '>', control "
+                f"{kind} {name!r}: token {token!r} is not valid (no spaces, '*', '>', control "
                 f"characters or empty tokens){hint}"
             )
     if name.startswith("$"):
-        raise InvalidName(f"topic {name!r}: names that begin with '$' are the mesh's own")
+        raise InvalidName(f"{kind} {name!r}: names that begin with '$' are the mesh's own")
     return name
 
 
@@ -130,7 +130,10 @@ def check_group(name: str, kind: str = "group") -> str:
 
 def check_service(name: str) -> str:
     """Return ``name`` if it can name a service; raise InvalidName if not."""
-    return check_topic(name)
+    try:
+        return _check_literal(name, "service name")
+    except TypeError:
+        raise InvalidName(f"a service name is a string, not {name!r}") from None
 
 
 def dead_letters_of(group: str) -> str:

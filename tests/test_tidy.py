@@ -30,6 +30,8 @@ ONLY_IN = {
                   "meshmq/shell/store_disk.py", "meshmq/shell/store_read.py",
                   "meshmq/shell/store_segments.py", "meshmq/shell/store_background.py"},
     "pickle": set(),
+    "zeroconf": {"meshmq/shell/discovery.py"},
+    "ifaddr": {"meshmq/shell/interfaces.py"},
 }  # fmt: skip
 FOR_PROGRAMS = {"local", "simulated", "plugin"}  # of meshmq.testing: they bring the client along
 IMPURE = {"time", "threading", "logging", "asyncio", "socket", "os", "subprocess", "queue", "io"}

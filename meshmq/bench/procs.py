@@ -211,7 +211,7 @@ class Team:
 def node_argv(data: Path, listen: str = "tcp://127.0.0.1:0", name: str = "bench") -> list[str]:
     """Command line of a node of this very installation."""
     return [
-        *(sys.executable, "-m", "meshmq", "node"),
+        *(sys.executable, "-m", "meshmq", "node", "--no-mdns"),
         *("--name", name, "--listen", listen, "--data", str(data)),
     ]
 

@@ -11,9 +11,11 @@ from meshmq.cli import (
     consume,
     demo,
     dlq,
+    doctor,
     group,
     log,
     node,
+    peers,
     pub,
     queue,
     request,
@@ -45,7 +47,9 @@ app.add_typer(group.app, name="group")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(topic.app, name="topic")
 app.add_typer(log.app, name="log")
+app.command("peers")(peers.peers)
 app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")
 

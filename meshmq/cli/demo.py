@@ -62,8 +62,8 @@ class DemoNode:
     def start(self) -> None:
         """Start it and wait until it says where it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "meshmq", "node", "--name", "demo", "--listen", self.url,
-             "--data", str(self._data)],
+            [sys.executable, "-m", "meshmq", "node", "--name", "demo", "--no-mdns",
+             "--listen", self.url, "--data", str(self._data)],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None

@@ -28,6 +28,7 @@ _SETTINGS: dict[str, tuple[type, Any]] = {
     "listen": (str, DEFAULT_URL),
     "data": (str, None),
     "insecure": (bool, False),
+    "mdns": (bool, True),
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
@@ -60,6 +61,14 @@ def node(
             "needs a mesh name other than local.",
         ),
     ] = False,
+    no_mdns: Annotated[
+        bool,
+        typer.Option(
+            "--no-mdns",
+            help="Do not let programs find it by mDNS. A node of mesh local is found on this "
+            "host only.",
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -71,7 +80,8 @@ def node(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="TOML file with any of: name, mesh, listen, data, insecure. Options go first.",
+            help="TOML file with any of: name, mesh, listen, data, insecure, mdns. "
+            "Options go first.",
         ),
     ] = None,
 ) -> None:
@@ -88,6 +98,7 @@ def node(
         "listen": listen,
         "data": None if data is None else str(data),
         "insecure": insecure or None,
+        "mdns": False if no_mdns else None,
     }
     settings.update({key: value for key, value in given.items() if value is not None})
     if not _NAME.match(settings["name"]):

@@ -20,7 +20,7 @@ from meshmq.cli.options import (
     connected,
     service_argument,
 )
-from meshmq.cli.output import json_bytes, plural, printable
+from meshmq.cli.output import json_bytes, note, plural, printable
 from meshmq.cli.pub import headers_option
 from meshmq.errors import MeshError, MessageTooLarge, ServiceError
 from meshmq.limits import REQUEST_TIMEOUT_NS_MAX, SECOND, VALUE_BYTES_MAX
@@ -93,6 +93,9 @@ def request(
             if many:
                 replies = connection.request_many(service, data, max_replies=max_replies, **options)
                 _write(show, replies)
+                if replies.deadline_exceeded:
+                    count = plural(len(replies), "instance")
+                    note(f"{count} answered within {timeout:g} s, the others did not")
                 _check_any(service, replies)
             elif stream:
                 with connection.request_stream(service, data, **options) as found:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from meshmq.client.opening import OnlyAsync
 from meshmq.client.pool import check_concurrency
 from meshmq.client.requests import (
     NO_STREAM,
+    Replies,
     Reply,
     Request,
     answer_of,
@@ -29,7 +30,7 @@ from meshmq.client.requests import (
 )
 from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
-from meshmq.errors import InstanceLost, InvalidArgument, MeshError
+from meshmq.errors import ForkedError, InstanceLost, InvalidArgument, MeshError
 from meshmq.frames import EACH, ONE, STREAM
 from meshmq.names import check_service
 
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("meshmq")
 
 LEAVE_SECONDS = 5.0  # for the node to say that it hands out nothing more
+CANCELLED_SECONDS = 1.0  # for handlers that were cancelled to come to their end
 
 
 class Instance:
     """A coroutine function that answers the requests of a service, each in a task of its own.
 
-    A task whose request is cancelled, too late, or lost with the link is cancelled.
+    A task whose request is cancelled, too late, or lost with the link is cancelled. Await the
+    instance to have it registered with the node: ``instance = await mesh.serve(...)``.
 
     Attributes:
         service: its name.
@@ -68,7 +71,9 @@ class Instance:
         self._loop = asyncio.get_running_loop()
         self._main: asyncio.Task[None] | None = None
         self._is_in = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._answered = asyncio.Event()  # the node has let it in, or it has ended
+        self._tasks: dict[asyncio.Task[None], Incoming] = {}
+        self._deaf: set[asyncio.Task[None]] = set()  # they swallow their cancellation
         self._stopping = False
         self._lost: MeshError | None = None
 
@@ -94,6 +99,19 @@ class Instance:
         the node refuses is in ``error``, and raised by ``mesh.run``."""
         if self._main is None:
             self._main = self._loop.create_task(self._run(), name=f"meshmq-{self.service}")
+            self._main.add_done_callback(lambda _: self._answered.set())
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Start it, if nobody has, and wait until the node has let it in, at most as long as
+        ``connect`` was told; raises what the node refused it for."""
+        return self._registered().__await__()
+
+    async def _registered(self) -> Self:
+        self.start()
+        await self._answered.wait()
+        if self.error is not None and not self._is_in:
+            raise self.error
+        return self
 
     async def wait(self) -> None:
         """Wait until it has ended."""
@@ -105,7 +123,8 @@ class Instance:
 
         Args:
             timeout: seconds to wait for what runs; what is not done then is cancelled, and its
-                requester told that it is lost.
+                requester told that it is lost. A handler that does not end though it is cancelled
+                is left behind after 1 s more, and logged.
 
         Returns:
             Whether everything that ran came to its end. Called by a handler of its own it does
@@ -120,12 +139,27 @@ class Instance:
         if self._tasks:
             _, late = await asyncio.wait(set(self._tasks), timeout=timeout)
             done = not late
-            for task in late:
-                task.cancel()
+            if late:
+                await self._end_late(late)
         if not self._is_in:
             self._main.cancel()  # the node has not answered yet
         await asyncio.wait([self._main])
         return done
+
+    async def _end_late(self, late: set[asyncio.Task[None]]) -> None:
+        for task in late:
+            task.cancel()
+        _, deaf = await asyncio.wait(late, timeout=CANCELLED_SECONDS)
+        if not deaf or self._main is None:
+            return
+        logger.error(
+            "%d handlers of %r do not end though they were cancelled: they are left behind",
+            len(deaf), self.service,
+        )  # fmt: skip
+        self._deaf |= deaf
+        for task in deaf:
+            self._finish(self._tasks[task])
+        self._main.cancel()  # it waits for them
 
     def announce_stop(self) -> None:
         """Take nothing new; ``stop`` waits for what runs."""
@@ -164,6 +198,7 @@ class Instance:
             await self._mesh._wait_answer(answer, f"serve {self.service!r}")
             answer.get()
             self._is_in = True
+            self._answered.set()
             await self._read()
         except MeshError as error:
             if not self._stopping:
@@ -175,8 +210,8 @@ class Instance:
             for task in list(self._tasks):
                 if not self._stopping:
                     task.cancel()
-            while self._tasks:
-                await asyncio.wait(set(self._tasks))
+            while ending := self._tasks.keys() - self._deaf:
+                await asyncio.wait(ending)
             if self._is_in:
                 await self._bell.wait_until(
                     self.registration,
@@ -194,8 +229,8 @@ class Instance:
             if incoming is not None:
                 task = self._loop.create_task(self._work(incoming))
                 incoming.task = task
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._tasks[task] = incoming
+                task.add_done_callback(self._on_done)
                 continue
             if self._lost is not None:
                 raise self._lost
@@ -211,6 +246,19 @@ class Instance:
             )
             self._channel.check()
 
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step runs nothing of ``_work``.
+        self._finish(self._tasks.pop(task))
+
+    def _finish(self, incoming: Incoming) -> None:
+        """Free its place, unless that is done."""
+        if incoming.is_over or isinstance(self._channel.dead, ForkedError):
+            return
+        why = "the instance was stopped while it worked on the request"
+        error = None if incoming.cancelled else InstanceLost(why)
+        self._channel.client.responder.finish(incoming, error)
+        self._channel.urge()
+
     async def _work(self, incoming: Incoming) -> None:
         request = Request(incoming, self._channel)
         responder = self._channel.client.responder
@@ -221,14 +269,10 @@ class Instance:
             else:
                 responder.reply(incoming, answer_of(await result), True)
         except asyncio.CancelledError:
-            why = "the instance was stopped while it worked on the request"
-            responder.finish(incoming, None if incoming.cancelled else InstanceLost(why))
+            self._finish(incoming)
         except Exception as error:
             responder.finish(incoming, failure_of(error, request))
-        finally:
-            if not incoming.is_over:
-                responder.finish(incoming, InstanceLost("the instance has ended"))
-            self._channel.urge()
+        self._channel.urge()
 
     async def _stream(self, incoming: Incoming, values: AsyncIterator[Any]) -> None:
         """Send what an asynchronous generator yields, as far as the requester takes it."""
@@ -237,6 +281,8 @@ class Instance:
             if not takes_stream(incoming):
                 raise NO_STREAM
             async for value in values:
+                if incoming.cancelled:
+                    break
                 responder.reply(incoming, answer_of(value), False)
                 self._channel.urge()
                 if incoming.window <= 0:
@@ -267,6 +313,7 @@ class ReplyStream(OnlyAsync):
         self._channel = channel
         self._bell = bell
         self._call = call
+        self._is_closed = False
 
     def __aiter__(self) -> Self:
         return self
@@ -274,10 +321,14 @@ class ReplyStream(OnlyAsync):
     async def __anext__(self) -> Reply:
         """The next one; raises the error that ended it."""
         call, channel = self._call, self._channel
-        if not call.replies:
+        if not (call.replies or self._is_closed):
             await self._bell.wait_until(
                 call, lambda: bool(call.replies or call.is_over or channel.dead), None
             )
+            if channel.dead is not None:
+                channel.cancel(call)
+        if self._is_closed:
+            raise StopAsyncIteration
         if call.replies:
             row, data = call.replies.popleft()
             channel.client.requester.taken(call, len(data))
@@ -286,12 +337,15 @@ class ReplyStream(OnlyAsync):
             return reply_of(row, data)
         if call.error is not None:
             raise call.error
-        channel.check()
         raise StopAsyncIteration
 
     async def close(self) -> None:
-        """Take no more of it."""
+        """Take no more of it; a task that iterates it comes to the end."""
+        self._is_closed = True
         self._channel.cancel(self._call)
+
+    def __del__(self) -> None:
+        self._channel.abandon(self._call)
 
     async def __aenter__(self) -> Self:
         return self
@@ -335,7 +389,7 @@ class Services:
         timeout: float | None = None,
         max_replies: int | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> list[Reply]:
+    ) -> Replies:
         """As ``meshmq.Mesh.request_many``."""
         check_most(max_replies)
         call = self._call(service, value, EACH, timeout, headers, False)
@@ -353,7 +407,9 @@ class Services:
     ) -> ReplyStream:
         """As ``meshmq.Mesh.request_stream``, with ``async for``; asked when it is called."""
         call = self._call(service, value, STREAM, timeout, headers, False)
-        return ReplyStream(self._connection, self._bell, call)
+        stream = ReplyStream(self._connection, self._bell, call)
+        self._connection.call(call)
+        return stream
 
     def _call(
         self,
@@ -366,13 +422,12 @@ class Services:
     ) -> Call:
         self._bell.check_loop()
         seconds = self._timeout if timeout is None else timeout
-        call = call_of(self._connection, service, value, kind, seconds, headers, idempotent)
-        self._connection.call(call)
-        return call
+        return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
 
     async def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
         channel = self._connection
         try:
+            channel.call(call)
             await self._bell.wait_until(call, lambda: is_done() or channel.dead is not None, None)
         finally:
             channel.cancel(call)
@@ -381,7 +436,8 @@ class Services:
         self, service: str, handler: Callable[[Request], Any], *, concurrency: int = 1
     ) -> Instance:
         """As ``meshmq.Mesh.serve`` with a coroutine function, or an asynchronous generator for
-        ``request_stream``; it begins in the background."""
+        ``request_stream``. It begins in the background: ``instance = await mesh.serve(...)`` waits
+        until it is registered, and raises what the node refuses it for."""
         return self.service(service, concurrency=concurrency)(handler)
 
     def service(

@@ -92,6 +92,10 @@ class Bell:
         self.check_loop()
         if is_true():
             return True
+        if timeout is None:
+            while not await self._once(what, is_true):
+                pass
+            return True
         deadline = deadline_of(self._loop.time(), timeout)
         try:
             async with asyncio.timeout_at(deadline):

@@ -43,7 +43,7 @@ from meshmq.core.held import Held
 from meshmq.core.lanes import FAILED, WAITING, Batch
 from meshmq.core.requester import Call
 from meshmq.core.responder import Registration
-from meshmq.errors import DeadlineExceeded, MeshError, from_code
+from meshmq.errors import DeadlineExceeded, ForkedError, MeshError, from_code
 from meshmq.frames import Consume, Envelope, PublishBatch
 from meshmq.shell import clock
 
@@ -105,6 +105,7 @@ class Channel(ABC):
         dead: why nothing can be asked any more, or None.
         sleeping: whether nobody sees to a record that is published now.
         addresses: where other programs may dial this one, if it does without a node.
+        why: no node was found, where one was looked for.
         listener: see Listener.
         wall_ns: the time of records that bring none.
     """
@@ -121,6 +122,7 @@ class Channel(ABC):
         self.dead: MeshError | None = None
         self.sleeping = False
         self.addresses: tuple[str, ...] = ()
+        self.why = ""
         self.listener: Listener | None = None
         self.client = self._make_client(identity, entropy, guard)
         self.publisher = self.client.publisher
@@ -174,9 +176,15 @@ class Channel(ABC):
     def published(self) -> None:
         """A record was added: see that it leaves, if it would leave now."""
 
-    def urge(self) -> None:
-        """Something was settled: see that it leaves, if it would leave now."""
+    def urge(self, gather: bool = False) -> None:
+        """Something was settled or asked: see that it leaves, if it would leave now.
+
+        ``gather``: the caller will have more at once; it may travel together.
+        """
         self.published()
+
+    def wake(self) -> None:  # noqa: B027  (one that looks by itself needs none)
+        """Have what is ready sent soon, without a lock."""
 
     @abstractmethod
     def close(self, timeout: float) -> None:
@@ -433,16 +441,30 @@ class Channel(ABC):
         """Send a request; ``cancel`` it if nobody waits for it any more."""
         self.check()
         self.client.requester.add(call)
+        self._see_to_calls()  # its deadline may be the next thing to happen
+
+    def _see_to_calls(self) -> None:
         if self.client.is_connected:
             self.urge()
         else:
-            self.run(lambda now_ns: None)  # its deadline may be the next thing to happen
+            self.run(lambda now_ns: None)
 
     def cancel(self, call: Call) -> None:
-        """Nobody waits for a call any more, if it is not over."""
-        if not call.is_over:
+        """Nobody waits for a call any more, if it is not over: now it is. On a connection that has
+        ended it has that for its error, on one that lives it has none."""
+        if call.is_over or isinstance(self.dead, ForkedError):
+            return
+        if self.dead is not None:
+            self.client.requester.fail(call, self.dead)
+        else:
             self.client.requester.cancel(call)
-            self.urge()
+            self._see_to_calls()  # whoever reads it looks up
+
+    def abandon(self, call: Call) -> None:
+        """As ``cancel``, soon, and without a lock, for the garbage collector."""
+        if not call.is_over and self.dead is None:
+            self.client.requester.abandon(call)
+            self.wake()
 
     def open_service(
         self, service: str, concurrency: int, owner: Any, ended: Callable[[MeshError], None]

@@ -4,8 +4,9 @@ Whoever holds ``_io`` may touch the socket and the machine: each turn takes what
 due, sends what is ready. Waiting happens outside the lock, on file descriptors.
 
 * A program thread that waits (``wait_until``) *drives*: it sleeps on the socket itself and runs the
-  turns, so an answer wakes the thread that wants it and no other. One thread drives at a time; the
-  others are told, and one of them takes over when the driver is done.
+  turns, so an answer wakes the thread that wants it and no other. One thread drives at a time; of
+  the others each has a lock to sleep on, which a turn opens that made true what it waits for. When
+  the driver is done, the one that came last takes over: it is likely to wait longest.
 * A lone record is sent by the thread that publishes it.
 * The I/O thread does all that when no program thread does; while one drives it is parked. For an
   event loop it does everything: what the loop asks for is posted to it.
@@ -20,6 +21,7 @@ there ends the connection with an error.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -93,6 +95,17 @@ class _Interrupts:
             self._held = True
 
 
+class _Waiter:
+    """A thread that waits while another one drives; who takes it from the waiters wakes it."""
+
+    __slots__ = ("is_true", "lock")
+
+    def __init__(self, is_true: Callable[[], bool]) -> None:
+        self.is_true = is_true
+        self.lock = threading.Lock()
+        self.lock.acquire()
+
+
 class Connection(Channel):
     """Runs a Client over a socket. All public methods may be called from any thread.
 
@@ -120,8 +133,7 @@ class Connection(Channel):
         self._drives = 0
         self._driver = Sleeper()
         self._io_sleeper = Sleeper()
-        self._news = threading.Condition()
-        self._waiting = 0
+        self._waiters: dict[_Waiter, None] = {}
         self._telling = threading.Lock()
         self._socket: Any = self._make_socket(url)
         self._reopen_at: int | None = 0
@@ -132,8 +144,14 @@ class Connection(Channel):
     def _make_socket(self, url: str) -> Any:
         return ClientSocket(url)
 
+    @property
+    def was_started(self) -> bool:
+        return self._thread.ident is not None
+
     def start(self) -> None:
-        self._thread.start()
+        """Begin, if that was not done."""
+        if not self.was_started:
+            self._thread.start()
 
     @property
     def is_running(self) -> bool:
@@ -219,9 +237,10 @@ class Connection(Channel):
     def _tell(self) -> None:
         """After a turn: note failures, wake who waits, call the program back."""
         self._settle()
-        if self._waiting:
-            with self._news:
-                self._news.notify_all()
+        if self._waiters:
+            for waiter in tuple(self._waiters):
+                if (self.dead is not None or waiter.is_true()) and self._take(waiter):
+                    waiter.lock.release()
         if self._driver.is_asleep:
             self._driver.wake()
         if self.listener is not None:
@@ -232,6 +251,14 @@ class Connection(Channel):
                     self._call_back(self._callbacks.popleft())
             finally:
                 self._telling.release()
+
+    def _take(self, waiter: _Waiter) -> bool:
+        """Whether it was this thread that took it from the waiters."""
+        try:
+            del self._waiters[waiter]
+        except KeyError:
+            return False
+        return True
 
     # -- the I/O thread ------------------------------------------------------------------------
 
@@ -332,13 +359,17 @@ class Connection(Channel):
         ):
             self.wake()
 
-    def urge(self) -> None:
-        """Something was settled: see that it leaves, if it would leave now."""
-        if not self.client.is_connected:
+    def urge(self, gather: bool = False) -> None:
+        """See Channel."""
+        if not self.client.is_connected or self.dead is not None:
             return  # it is told once the consumer is let in again
         if self._hands_over:
             if self.sleeping:
                 self.wake()
+        elif gather or self._waiters:
+            # More is coming, from this thread or others that are at it, too: whoever sees to the
+            # socket sends it all in one frame.
+            self.wake()
         elif not self._io.locked():
             self._locked(self._send_now)
             self._follow_up()
@@ -366,13 +397,17 @@ class Connection(Channel):
                     if is_held:
                         self._interrupts.release()
                 break
-            with self._news:
-                self._waiting += 1
-                try:
-                    if not is_true() and self.dead is None and self._driving.locked():
-                        self._news.wait(self.left(deadline))
-                finally:
-                    self._waiting -= 1
+            waiter = _Waiter(is_true)
+            self._waiters[waiter] = None
+            try:
+                # In this order: who changes something, or stops driving, looks for waiters after.
+                if not is_true() and self.dead is None and self._driving.locked():
+                    left = self.left(deadline)
+                    waiter.lock.acquire(timeout=-1 if left is None else left)
+            finally:
+                self._take(waiter)
+                if self._waiters and not self._driving.locked():
+                    self._hand_over()  # it was this thread's turn to drive, and it leaves
             if is_true() or self.left(deadline) == 0.0:
                 break
         return is_true()
@@ -396,9 +431,8 @@ class Connection(Channel):
 
     def _hand_over(self) -> None:
         """The driver leaves: let another thread that waits drive, and see to what is unsent."""
-        if self._waiting:
-            with self._news:
-                self._news.notify_all()
+        with contextlib.suppress(KeyError):  # nobody waits
+            self._waiters.popitem()[0].lock.release()
         if self.client.has_work or self.publisher.frames_in_flight:
             self._io_sleeper.wake()  # it may be parked: what others await is taken by it again
 

@@ -31,6 +31,7 @@ class DirectConnection(Connection):
     Args:
         listen: where others may dial this program.
         peers: addresses that it dials.
+        why: no node was found, where one was looked for.
         others: see Connection.
 
     Raises:
@@ -46,12 +47,14 @@ class DirectConnection(Connection):
         identity: ClientIdentity,
         on_state: Callable[[str, str], None] | None,
         hands_over: bool = False,
+        why: str = "",
     ) -> None:
         self._sockets = ProgramSocket(listen)
         self._peers = peers
         self._gone: list[bytes] = []
         super().__init__(self._sockets.urls[0], identity, on_state, hands_over)
         self.addresses = self._sockets.urls
+        self.why = why
         self.is_settled = not peers
         self._settle_by_ns = 0
         self._sent_ns = 0  # when a program's thread has last sent a record of its own
@@ -105,7 +108,7 @@ class DirectConnection(Connection):
         client, sockets = self.client, self._sockets
         if self._reopen_at is not None:
             self._reopen_at = None  # the first turn, for which nobody waits
-            client.start(self._peers, now)
+            client.start(self._peers, self.why, now)
         if self._gone:
             gone, self._gone = self._gone, []
             for link in gone:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -19,6 +20,7 @@ from meshmq.client.direct import DirectConnection
 from meshmq.client.opening import OnlySync
 from meshmq.client.pushing import Pushing
 from meshmq.client.receipt import Receipt, Receipts
+from meshmq.client.seeking import Seeking
 from meshmq.client.services import Services
 from meshmq.client.subscription import Subscription, Wish
 from meshmq.client.values import (
@@ -54,7 +56,7 @@ from meshmq.frames import (
 )
 from meshmq.names import Position, check_mesh, check_pattern, check_topic
 from meshmq.shell import clock
-from meshmq.shell.sockets import check_url, is_listening
+from meshmq.shell.sockets import check_url
 
 DEFAULT_URL = "tcp://127.0.0.1:5757"
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -84,12 +86,13 @@ def connect(
 ) -> Mesh:
     """Connect to a node, or directly to other programs.
 
-    With ``peers`` or ``listen``, or where no node is at the default address, the program does
-    without one: it publishes, subscribes, pushes, pulls, asks and serves directly to and from the
-    programs it is linked with. What needs a node then raises NodeUnreachable.
+    With ``peers`` or ``listen``, or where no node is found, the program does without one: it
+    publishes, subscribes, pushes, pulls, asks and serves directly to and from the programs it is
+    linked with. What needs a node then raises NodeUnreachable.
 
     Args:
-        url: the node's address; None takes MESHMQ_URL, else tcp://127.0.0.1:5757.
+        url: the node's address; None takes MESHMQ_URL, else looks for a node, for 2 s at most: at
+            tcp://127.0.0.1:5757, and by mDNS, whichever answers first.
         mesh: name of the mesh; the node must belong to the same.
         producer: a name that keeps its sequence numbers over program restarts (``publish(seq=)``).
             One program at a time may use it.
@@ -114,7 +117,14 @@ def connect(
     """
     check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
-    connection = prepare(url, mesh, producer, name, callback, insecure, peers, listen)
+    who = Who(mesh, producer, name, insecure)
+    target = url or os.environ.get("MESHMQ_URL")
+    if peers is not None or listen is not None:
+        connection: Connection = prepare_direct(who, callback, url, peers, listen)
+    elif target:
+        connection = prepare(target, who, callback)
+    else:
+        connection = _seek(who, callback, timeout)
     connection.start()
     connection.wait_until(lambda: connection.is_greeted, timeout)
     check_greeted(connection)
@@ -126,40 +136,82 @@ def is_named(connection: Connection, producer: str | None) -> bool:
     return producer is not None and not isinstance(connection, DirectConnection)
 
 
+class Who(NamedTuple):
+    """What a connection says of itself: see ``connect``."""
+
+    mesh: str
+    producer: str | None
+    name: str | None
+    insecure: bool
+
+    def identity(self) -> ClientIdentity:
+        """For the handshake."""
+        if self.producer is None:
+            producer = clock.instance_id()
+        else:
+            producer = hashlib.sha256(f"{self.mesh}/{self.producer}".encode()).digest()[:16]
+        return ClientIdentity(
+            self.mesh, clock.instance_id(), producer, self.name or clock.program_name(),
+            f"meshmq {meshmq.__version__}",
+        )  # fmt: skip
+
+
+def _seek(who: Who, on_state: Callable[[str, str], None] | None, timeout: float) -> Connection:
+    """The connection to whichever node answers first, see ``seeking``; without one where there is
+    none."""
+
+    def make(url: str, told: Callable[[str, str], None] | None) -> Connection:
+        return prepare(url, who, told)
+
+    seeking = Seeking(make, DEFAULT_URL, who.mesh, who.insecure, timeout, on_state)
+    try:
+        for seconds in seeking.steps():
+            connection = seeking.connection
+            if connection.dead is None:
+                connection.wait_until(lambda: seeking.connection.is_greeted, seconds)
+            else:
+                time.sleep(seconds)
+    except BaseException:
+        seeking.connection.close(0.0)
+        raise
+    finally:
+        seeking.close()
+    if seeking.finds_nobody:
+        seeking.connection.close(1.0)
+        return prepare_direct(who, on_state, None, (), None, why=seeking.why())
+    seeking.check()
+    return seeking.connection
+
+
 def prepare(
-    url: str | None,
-    mesh: str,
-    producer: str | None,
-    name: str | None,
+    url: str, who: Who, on_state: Callable[[str, str], None] | None, hands_over: bool = False
+) -> Connection:
+    """A connection to a node, not yet started."""
+    check_mesh(who.mesh)
+    check_url(url, bind=False, insecure=who.insecure, mesh=who.mesh)
+    return Connection(url, who.identity(), on_state, hands_over)
+
+
+def prepare_direct(
+    who: Who,
     on_state: Callable[[str, str], None] | None,
-    insecure: bool,
+    url: str | None,
     peers: Sequence[str] | None,
     listen: str | Sequence[str] | None,
     hands_over: bool = False,
-) -> Connection:
-    """A connection as ``connect`` describes it, not yet started."""
-    check_mesh(mesh)
+    why: str = "",
+) -> DirectConnection:
+    """A connection without a node, not yet started; ``why`` none was found."""
+    check_mesh(who.mesh)
     dialled = check_addresses("peers", peers or ())
     bound = check_addresses("listen", [listen] if isinstance(listen, str) else listen or ())
-    is_direct = peers is not None or listen is not None
-    if is_direct and url is not None:
+    if url is not None:
         raise InvalidArgument("give the url of a node, or peers and listen, not both")
-    target = url or os.environ.get("MESHMQ_URL")
-    if not target and not is_direct:
-        target, is_direct = DEFAULT_URL, not is_listening(DEFAULT_URL)
-    for address in (*dialled, *bound) if is_direct or not target else (target,):
-        check_url(address, bind=address in bound, insecure=insecure, mesh=mesh)
-    if producer is None:
-        producer_id = clock.instance_id()
-    else:
-        producer_id = hashlib.sha256(f"{mesh}/{producer}".encode()).digest()[:16]
-    identity = ClientIdentity(
-        mesh, clock.instance_id(), producer_id, name or clock.program_name(),
-        f"meshmq {meshmq.__version__}",
-    )  # fmt: skip
-    if is_direct:
-        return DirectConnection(bound or (ANY_PORT,), dialled, identity, on_state, hands_over)
-    return Connection(target or DEFAULT_URL, identity, on_state, hands_over)
+    for address in (*dialled, *bound):
+        check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
+    return DirectConnection(
+        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, why
+    )
 
 
 def check_addresses(what: str, addresses: object) -> tuple[str, ...]:
@@ -247,6 +299,11 @@ class Mesh(OnlySync, Work, Services, Pushing):
     def addresses(self) -> tuple[str, ...]:
         """Where other programs may dial this one; empty with a node."""
         return self._connection.addresses
+
+    @property
+    def why_no_node(self) -> str:
+        """Why no node was found, where one was looked for and there was none; else empty."""
+        return self._connection.why
 
     def peers(self) -> list[dict[str, Any]]:
         """The programs that this one is linked with: ``name``, ``instance``, ``address`` if this

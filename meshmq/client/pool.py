@@ -1,6 +1,6 @@
 """Threads that run a program's function for whatever comes: jobs, requests.
 
-They take turns at reading: one waits for the next item, the others wait for their turn. So an item
+They take turns at waiting: one waits for the next item, the others wait for their turn. So an item
 is begun when a thread is free for it and not before.
 """
 
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import sys
 import threading
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from meshmq import limits
 from meshmq.client.channel import Channel
-from meshmq.errors import InvalidArgument, MeshError
+from meshmq.errors import ForkedError, InvalidArgument, MeshError
 
 logger = logging.getLogger("meshmq")
 
@@ -120,8 +123,8 @@ class Pool(ABC, Generic[T]):
         """Take nothing new, let what runs come to its end, return the rest to the node.
 
         Args:
-            timeout: seconds to wait for what runs. What is not done then is handed to others,
-                and its own end counts for nothing.
+            timeout: seconds to wait for what runs, which no thread can be made to end. A job that
+                is not done then is handed to others, and its own end counts for nothing.
 
         Returns:
             Whether everything that ran came to its end. Called by a thread of its own it does not
@@ -181,6 +184,32 @@ class Pool(ABC, Generic[T]):
             finally:
                 with self._books:
                     self.running -= 1
+
+    def _end_child(self, error: BaseException | None = None) -> None:
+        """End the process if it is a child that the program's function has forked.
+
+        It must not work on as one more thread of the pool: the socket is its parent's, and locks
+        may be held by threads that it does not have. It ends as ``sys.exit`` in its function asks,
+        with 1 and a traceback for any other exception, with 0 if the function has returned. What is
+        registered with ``atexit`` does not run, as in a child of multiprocessing.
+        """
+        if self._channel is None or not isinstance(self._channel.dead, ForkedError):
+            return
+        status = 0
+        if isinstance(error, SystemExit):
+            code = error.code
+            status = code if isinstance(code, int) else int(code is not None)
+            if status and not isinstance(code, int):
+                sys.stderr.write(f"{code}\n")
+        elif error is not None:
+            status = 1
+            traceback.print_exception(error)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, ValueError, OSError):
+                pass  # there is none, or nobody reads it
+        os._exit(status & 0xFF)
 
     def _fail(self, error: BaseException) -> None:
         with self._books:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from meshmq.client.channel import Channel
 from meshmq.client.values import check_value
 from meshmq.core.requester import Call, error_of
 from meshmq.core.responder import Incoming
-from meshmq.errors import InvalidArgument, MeshError, ServiceError
+from meshmq.errors import DeadlineExceeded, InvalidArgument, LinkLost, MeshError, ServiceError
 from meshmq.frames import ONE, STREAM, ReplyRow
 from meshmq.names import check_service
 
@@ -61,19 +61,42 @@ def call_of(
     return Call(service, value, coded, kind, idempotent, deadline_ns, window)
 
 
+class Replies(list[Reply]):
+    """What ``request_many`` returns: a list of Reply.
+
+    Attributes:
+        deadline_exceeded: whether it ended at its deadline, before every instance had answered.
+    """
+
+    def __init__(self, replies: Iterable[Reply], deadline_exceeded: bool) -> None:
+        super().__init__(replies)
+        self.deadline_exceeded = deadline_exceeded
+
+
 def result_of(call: Call) -> Reply:
     """The one reply of a call that is over; raises its error."""
     if call.error is not None:
         raise call.error
-    return reply_of(*call.replies[0]) if call.replies else Reply(b"", "")
+    if not call.replies:
+        raise _unanswered(call)
+    return reply_of(*call.replies[0])
 
 
-def gathered(call: Call, most: int | None) -> list[Reply]:
-    """The replies of a request to all instances."""
-    found = [reply_of(row, data) for row, data in list(call.replies)]
-    if not found and call.error is not None:
+def gathered(call: Call, most: int | None) -> Replies:
+    """The replies of a request to all instances; raises its error, unless that is its deadline and
+    some have come, or ``most`` have."""
+    found = [reply_of(row, data) for row, data in call.replies][:most]
+    is_enough = most is not None and len(found) >= most
+    is_late = isinstance(call.error, DeadlineExceeded) and not is_enough
+    if call.error is not None and not is_enough and not (is_late and found):
         raise call.error
-    return found[:most]
+    if not found:
+        raise _unanswered(call)
+    return Replies(found, is_late)
+
+
+def _unanswered(call: Call) -> LinkLost:
+    return LinkLost(f"the wait for {call.service!r} was cut short; whether it was done is unknown")
 
 
 def check_most(max_replies: int | None) -> None:

@@ -12,6 +12,7 @@ from meshmq.client.opening import OnlySync
 from meshmq.client.pool import Pool, check_concurrency
 from meshmq.client.requests import (
     NO_STREAM,
+    Replies,
     Reply,
     Request,
     answer_of,
@@ -74,6 +75,19 @@ class Instance(Pool[Incoming]):
         channel.unserve(registration)
         channel.wait_until(lambda: registration.is_ended, timeout)
 
+    def stop(self, timeout: float = 30.0) -> bool:
+        """Take nothing new, let what runs come to its end; what is not begun goes to others.
+
+        Args:
+            timeout: seconds to wait for what runs. What is not done then runs on, and is still
+                answered while the mesh is open.
+
+        Returns:
+            Whether everything that ran came to its end. Called by a thread of its own it does not
+            wait, and returns False.
+        """
+        return super().stop(timeout)
+
     def announce_stop(self) -> None:
         """Take nothing new; ``stop`` waits for what runs."""
         super().announce_stop()
@@ -84,6 +98,10 @@ class Instance(Pool[Incoming]):
         channel, registration = self._channel, self.registration
         assert channel is not None
         responder = channel.client.responder
+        # What is there is begun by whoever is free; only to wait they take turns.
+        incoming = None if self._stopping else responder.begin(registration)
+        if incoming is not None:
+            return incoming
         with self._reading:
             while not self._stopping:
                 incoming = responder.begin(registration)
@@ -104,34 +122,41 @@ class Instance(Pool[Incoming]):
         responder = channel.client.responder
         try:
             result = self._function(request)
+            self._end_child()
             if inspect.isgenerator(result):
                 self._stream(item, result)
             else:
                 responder.reply(item, answer_of(result), True)
         except Exception as error:
+            self._end_child(error)
             responder.finish(item, failure_of(error, request))
-        except BaseException:
+        except BaseException as error:
+            self._end_child(error)
             responder.finish(item, InstanceLost("the program ended while it worked on it"))
             raise
         finally:
-            channel.urge()
+            channel.urge(gather=bool(item.registration.queue))
 
     def _stream(self, incoming: Incoming, values: Iterator[Any]) -> None:
         """Send what a generator yields, as far as the requester takes it."""
         channel = self._channel
         assert channel is not None
         responder = channel.client.responder
-        if not takes_stream(incoming):
+        try:
+            if not takes_stream(incoming):
+                raise NO_STREAM
+            for value in values:
+                self._end_child()
+                if incoming.cancelled:
+                    break
+                responder.reply(incoming, answer_of(value), False)
+                channel.urge()
+                channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
+                if channel.dead is not None:
+                    break
+        finally:
             values.close()  # type: ignore[attr-defined]
-            raise NO_STREAM
-        for value in values:
-            if incoming.cancelled:
-                values.close()  # type: ignore[attr-defined]
-                break
-            responder.reply(incoming, answer_of(value), False)
-            channel.urge()
-            channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
-            channel.check()
+        self._end_child()
         responder.finish(incoming)
 
     def on_stopped(self, request: Incoming) -> None:
@@ -144,12 +169,15 @@ class Instance(Pool[Incoming]):
 class ReplyStream(OnlySync):
     """Replies of a service as they come: ``for reply in mesh.request_stream(...)``.
 
-    Leaving its ``with``, or ``close``, tells the service to stop.
+    Leaving its ``with``, or ``close``, tells the service to stop. Closed by another thread, it ends
+    for the one that iterates it. Left without either, by a ``break`` say, it is closed when Python
+    has no more use for it.
     """
 
     def __init__(self, channel: Channel, call: Call) -> None:
         self._channel = channel
         self._call = call
+        self._is_closed = False
 
     def __iter__(self) -> Self:
         return self
@@ -157,8 +185,12 @@ class ReplyStream(OnlySync):
     def __next__(self) -> Reply:
         """The next one; raises the error that ended it."""
         call, channel = self._call, self._channel
-        if not call.replies:
+        if not (call.replies or self._is_closed):
             channel.wait_until(lambda: bool(call.replies or call.is_over), None)
+            if channel.dead is not None:
+                channel.cancel(call)
+        if self._is_closed:
+            raise StopIteration
         if call.replies:
             row, data = call.replies.popleft()
             channel.client.requester.taken(call, len(data))
@@ -167,12 +199,15 @@ class ReplyStream(OnlySync):
             return reply_of(row, data)
         if call.error is not None:
             raise call.error
-        channel.check()
         raise StopIteration
 
     def close(self) -> None:
-        """Take no more of it."""
+        """Take no more of it; safe to call twice, and from any thread."""
+        self._is_closed = True
         self._channel.cancel(self._call)
+
+    def __del__(self) -> None:
+        self._channel.abandon(self._call)
 
     def __enter__(self) -> Self:
         return self
@@ -236,12 +271,13 @@ class Services:
         timeout: float | None = None,
         max_replies: int | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> list[Reply]:
-        """Ask every instance of a service; returns what they answer.
+    ) -> Replies:
+        """Ask every instance of a service; returns what they answer, a list.
 
         It ends with ``max_replies`` replies, when all have answered, or at the deadline, with what
-        there is then. Of an instance that failed the reply has ``error``. Arguments and errors are
-        else those of ``request``.
+        there is then (the list has ``deadline_exceeded``). Of an instance that failed the reply has
+        ``error``. Arguments and errors are else those of ``request``: where the link to the node is
+        lost before all have answered, or ``max_replies``, that is LinkLost, whatever has come.
         """
         check_most(max_replies)
         call = self._call(service, value, EACH, timeout, headers, False)
@@ -259,11 +295,14 @@ class Services:
     ) -> ReplyStream:
         """Ask a service that answers with a stream (its handler is a generator).
 
-        ``timeout`` is for all of it. Not more than 1 MiB is on its way before the program takes it.
+        ``timeout`` is for all of it. Not more than 1 MiB, counting 32 bytes more for each value, is
+        on its way before the program takes it.
         Arguments and errors are else those of ``request``; errors come with the iteration.
         """
         call = self._call(service, value, STREAM, timeout, headers, False)
-        return ReplyStream(self._connection, call)
+        stream = ReplyStream(self._connection, call)
+        self._connection.call(call)
+        return stream
 
     def _call(
         self,
@@ -275,15 +314,15 @@ class Services:
         idempotent: bool,
     ) -> Call:
         seconds = self._timeout if timeout is None else timeout
-        call = call_of(self._connection, service, value, kind, seconds, headers, idempotent)
-        self._connection.call(call)
-        return call
+        return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
 
     def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
+        channel = self._connection
         try:
-            self._connection.wait_until(is_done, None)
+            channel.call(call)  # Ctrl-C may come once it is sent
+            channel.wait_until(is_done, None)
         finally:
-            self._connection.cancel(call)
+            channel.cancel(call)
 
     def serve(
         self,

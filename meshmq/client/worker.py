@@ -146,7 +146,12 @@ class Worker(Pool[Job]):
     def _do(self, item: Job) -> Job | None:
         try:
             with item.process():
-                self._function(item)
+                try:
+                    self._function(item)
+                except BaseException as error:
+                    self._end_child(error)
+                    raise
+                self._end_child()
         finally:
             following = None
             if self._by_key:

@@ -94,10 +94,11 @@ class BrokerlessClient(Client):
         self.publisher.by_lane = True
         self.publisher.window_bytes = limits.DIRECT_IN_FLIGHT_BYTES
 
-    def start(self, peers: tuple[str, ...], now_ns: int) -> None:
-        """Begin to look for others."""
+    def start(self, peers: tuple[str, ...], why: str, now_ns: int) -> None:
+        """Begin to look for others; ``why`` there is no node."""
         self.state = "brokerless"
-        self._effects.append(StateChanged("brokerless", "no node; directly with other programs"))
+        reason = "directly with other programs"
+        self._effects.append(StateChanged("brokerless", f"{why}; {reason}" if why else reason))
         self.direct.start(now_ns)
         self.direct.look_for(peers, now_ns)
 
@@ -108,6 +109,9 @@ class BrokerlessClient(Client):
     @property
     def has_link(self) -> bool:
         return self.direct.linked > 0
+
+    def _room(self) -> tuple[int, int]:
+        return limits.CALLS_UNACKED_BYTES_MAX, limits.CALLS_UNACKED_FRAMES_MAX  # no session's
 
     def is_thirsty(self, number: int) -> bool:
         reader = self.direct.inlets.readers.get(number)

@@ -52,7 +52,14 @@ from meshmq.core.responder import Registration, Responder
 from meshmq.core.runs import runs_of
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
-from meshmq.errors import GroupNotFound, InvalidArgument, LinkLost, MeshError, from_code
+from meshmq.errors import (
+    ClosedError,
+    GroupNotFound,
+    InvalidArgument,
+    LinkLost,
+    MeshError,
+    from_code,
+)
 from meshmq.frames import (
     ACK,
     PROTOCOL_MAJOR,
@@ -195,12 +202,24 @@ class Client:
 
     @property
     def has_work(self) -> bool:
-        """Whether ``pump`` would send something now."""
+        """Whether ``pump`` would send something now, or there is news to tell."""
         if not self.is_connected:
             return False
-        if self.publisher.has_work or self.requester.has_work or self.responder.has_work:
+        if self.publisher.has_work or self.requester.ended:
+            return True
+        if (self.requester.has_work or self.responder.has_work) and min(self._room()) > 0:
             return True
         return any(member.has_work for member in self._ranks)
+
+    def _room(self) -> tuple[int, int]:
+        """How many bytes and frames of requests and replies the session may take now."""
+        session = self._session
+        if session is None:
+            return 0, 0
+        return (
+            limits.CALLS_UNACKED_BYTES_MAX - session.unacked_bytes,
+            limits.CALLS_UNACKED_FRAMES_MAX - session.unacked_count,
+        )
 
     # -- what the program asks for (on the owner's thread) ----------------------------------
 
@@ -303,14 +322,16 @@ class Client:
         return transaction.id
 
     def close(self, now_ns: int) -> None:
-        """Say goodbye; everything unanswered fails with ClosedError's cousin, LinkLost."""
+        """Say goodbye; what the node has and has not answered fails with ClosedError's cousin,
+        LinkLost."""
         if self.state == "closed":
             return
         if self._session is not None:
             self._session.say_goodbye(now_ns)
             self._flush_outbox()
             self._effects.append(CloseLink(self._link))
-        self._end(LinkLost("the client was closed before the node confirmed"), "closed here", "")
+        unconfirmed = LinkLost("the client was closed before the node confirmed")
+        self._end(unconfirmed, "closed here", "", ClosedError("the connection is closed"))
 
     def pump(self, now_ns: int) -> None:
         """Send what producer and consumers have ready: once the events at hand are handled."""
@@ -320,12 +341,12 @@ class Client:
             for member in self.members.values():
                 for settle in member.take():
                     self._send(settle, now_ns)
-            if self.requester.has_work:
-                for asked in self.requester.take(now_ns):
-                    self._send(asked, now_ns)
             if self.responder.has_work:
-                for answered in self.responder.take():
+                for answered in self.responder.take(*self._room()):
                     self._send(answered, now_ns)
+            if self.requester.has_work:
+                for asked in self.requester.take(now_ns, *self._room()):
+                    self._send(asked, now_ns)
 
     # -- events -----------------------------------------------------------------------------
 
@@ -353,7 +374,7 @@ class Client:
                     self._session.tick(now_ns)
                 for member in self.members.values():
                     member.tick(now_ns)
-                self.requester.tick(now_ns)
+                self.requester.tick(now_ns, self.is_connected)
                 self.responder.tick(now_ns)
         return self.take_effects(now_ns)
 
@@ -479,6 +500,9 @@ class Client:
         registration = self.responder.registrations.get(frame.registration)
         if registration is None:
             return
+        if frame.ended and not (frame.code or registration.is_leaving):
+            why = "the node has ended it without being asked"
+            frame = Served(registration.id, LinkLost.code, why, ended=True)
         registration.is_serving = not (frame.code or frame.ended)
         if not registration.is_serving:
             del self.responder.registrations[registration.id]
@@ -622,12 +646,15 @@ class Client:
         self._attempt += 1
         self._effects.append(CloseLink(self._link, delay))
 
-    def _end(self, error: MeshError, reason: str, code: str) -> None:
+    def _end(
+        self, error: MeshError, reason: str, code: str, of_calls: MeshError | None = None
+    ) -> None:
         self._session = None
         self.state = "closed"
         self.closed_error = error
         self.publisher.fail_all(error)
-        self.requester.fail_all(error)
+        self.requester.fail_all(of_calls or error)
+        self.responder.on_session_lost()
         self._effects.append(StateChanged("closed", reason, code))
 
 

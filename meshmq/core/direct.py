@@ -23,7 +23,7 @@ from meshmq.core.outlets import Outlets
 from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
 from meshmq.core.relay import Relay
 from meshmq.core.services import Services
-from meshmq.errors import InvalidName, LimitReached
+from meshmq.errors import BadFrame, InvalidName, LimitReached
 from meshmq.frames import (
     PULL,
     SERVICE,
@@ -145,12 +145,14 @@ class Direct:
         if served.code:
             self.own.append(served)
             return
+        self.relay.open(frame.registration, frame.concurrency)
         number, service = frame.registration, frame.service
         self._wish(Interest(number, SERVICE, service, frame.concurrency), served, now_ns)
 
     def unserve(self, frame: Unserve, now_ns: int) -> None:
         """End an instance; the answer is Served."""
         self._route(now_ns)  # what was handed to it in this turn goes before
+        self.relay.close(frame.registration)
         served = self.services.unserve(OWN, frame, now_ns)
         self._unwish(frame.registration, served, now_ns)
 
@@ -191,7 +193,7 @@ class Direct:
 
     def reply(self, frame: Reply, now_ns: int) -> None:
         """What its responder answers."""
-        for link, reply in self.relay.reply(frame):
+        for link, reply in self.relay.reply(frame, now_ns):
             self._send_reply(link, reply, now_ns)
 
     def _send_reply(self, name: bytes, reply: Reply, now_ns: int) -> None:
@@ -218,7 +220,7 @@ class Direct:
         if found is not None:
             try:
                 self._on_body(link, found[1], now_ns)
-            except LimitReached as error:
+            except (LimitReached, BadFrame) as error:
                 self.links.refuse(link, Refuse(error.code, str(error)), now_ns)
 
     def _on_body(self, link: Link, body: Body, now_ns: int) -> None:
@@ -231,15 +233,13 @@ class Direct:
                 if not self.outlets.grant(name, number, size, records):
                     self.pushes.grant(name, number, size, records, now_ns)
             case Request():
-                self._to_responder(name, body)
+                self.relay.request(name, body, now_ns)
             case Reply():
                 self.services.on_reply(name, body, now_ns)
             case Cancel():
-                self.own.append(self.relay.cancel(name, body))
+                self._to_responder(self.relay.cancel(name, body))
             case Grant():
-                grant = self.relay.grant(name, body)
-                if grant is not None:
-                    self.own.append(grant)
+                self._to_responder(self.relay.grant(name, body))
             case Interests():
                 self._on_interests(link, body, now_ns)
             case Noted():
@@ -300,7 +300,7 @@ class Direct:
         self.inlets.leave(name)
         self.pushes.leave(name, now_ns)
         self.services.drop_link(name, now_ns)
-        self.own.append(self.relay.leave(name))
+        self._to_responder(self.relay.leave(name))
         self.wishes.leave(name, now_ns)
         reason = link.session.closed_reason or "gone"
         self.news.append(f"lost {link.facts.name or '?'}: {reason}")
@@ -380,7 +380,7 @@ class Direct:
 
     def _route(self, now_ns: int) -> None:
         """Give what the parts have to send to whom it is for."""
-        outlets, pushes, inlets, relay = self.outlets, self.pushes, self.inlets, self.relay
+        outlets, pushes, inlets = self.outlets, self.pushes, self.inlets
         more = True
         while more:
             more = False
@@ -393,18 +393,40 @@ class Direct:
             if inlets.credits:
                 more = True
                 self._route_credits(now_ns)
-            for name, body in self.services.take_sends():
-                if name == OWN:
-                    more = True
-                    self._to_own(body)
-                else:
-                    link = self._by_link.get(name)
-                    if link is not None:
-                        self.links.send(link, body, now_ns)
-            if relay.refused:
+            more = self._route_requests(now_ns) or more
+
+    def _route_requests(self, now_ns: int) -> bool:
+        """Whether something was moved that may bring about more."""
+        relay, services = self.relay, self.services
+        more = False
+        services.pump(now_ns)
+        for name, body in services.take_sends():
+            if name == OWN:
                 more = True
-                for name, reply in relay.take_refused():
-                    self._send_reply(name, reply, now_ns)
+                self._to_own(body, now_ns)
+            else:
+                link = self._by_link.get(name)
+                if link is not None:
+                    self.links.send(link, body, now_ns)
+        if services.outgoing.laggards:
+            more = True
+            for name, reason in list(services.outgoing.laggards.items()):
+                self._end_session(name, Refuse("busy", reason), now_ns)
+        if relay.ready:
+            self.own.append(relay.take_ready())
+        if relay.refused:
+            more = True
+            for name, reply in relay.take_refused():
+                self._send_reply(name, reply, now_ns)
+        return more
+
+    def _end_session(self, name: bytes, refusal: Refuse, now_ns: int) -> None:
+        """A program broke a rule, or does not keep up."""
+        link = self._by_link.get(name)
+        self.services.outgoing.laggards.pop(name, None)
+        if link is not None:
+            self.links.refuse(link, refusal, now_ns)
+            self._meet(now_ns)
 
     def _route_records(self, now_ns: int) -> None:
         for name, frame, batches in self.outlets.take_sends():
@@ -440,27 +462,28 @@ class Direct:
             else:
                 self.pushes.lost(push)
 
-    def _to_own(self, body: Body) -> None:
+    def _to_own(self, body: Body, now_ns: int) -> None:
         match body:
             case Request():
-                self._to_responder(OWN, body)
+                self.relay.request(OWN, body, now_ns)
             case Cancel():
-                self.own.append(self.relay.cancel(OWN, body))
+                self._to_responder(self.relay.cancel(OWN, body))
             case Grant():
-                grant = self.relay.grant(OWN, body)
-                if grant is not None:
-                    self.own.append(grant)
+                self._to_responder(self.relay.grant(OWN, body))
             case _:
                 self.own.append(body)  # replies, to the requester
 
-    def _to_responder(self, name: bytes, frame: Request) -> None:
-        request = self.relay.request(name, frame)
-        if request is not None:
-            self.own.append(request)
+    def _to_responder(self, body: Cancel | Grant | None) -> None:
+        if self.relay.ready:
+            self.own.append(self.relay.take_ready())  # what they are about
+        if body is not None:
+            self.own.append(body)
 
-    def _unacked_of(self, name: bytes) -> int:
+    def _unacked_of(self, name: bytes) -> tuple[int, int]:
         link = self._by_link.get(name)
-        return link.session.unacked_bytes if link is not None else 0
+        if link is None:
+            return 0, 0
+        return link.session.unacked_bytes, link.session.unacked_count
 
     def goodbye(self, now_ns: int) -> None:
         """The program ends: tell all."""

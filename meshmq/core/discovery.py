@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.hints import address_fault, fault_of
+from meshmq.core.hints import LOCAL_MESH, address_fault, fault_of
 from meshmq.core.peers import (
     DIALLING,
     FOREIGN,
@@ -136,6 +136,7 @@ class Discovery:
         mesh: our own; records of others are counted and ignored.
         entropy: for the spread of back-offs.
         dials: kinds of peers that are dialled; others are listed only.
+        insecure: dial beyond this host, if the mesh is not ``local``.
 
     Attributes:
         counters: what was done, and what was ignored, by reason.
@@ -147,12 +148,14 @@ class Discovery:
         mesh: str,
         entropy: random.Random,
         dials: Iterable[str] = ("node", "client"),
+        insecure: bool = False,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._me = instance
         self._mesh = mesh
         self._entropy = entropy
         self._dials = frozenset(dials)
+        self._on_host = mesh == LOCAL_MESH or not insecure
         self._peers: dict[bytes, Peer] = {}
         self._fresh: OrderedDict[bytes, None] = OrderedDict()  # never linked, oldest sight first
         self._former: OrderedDict[bytes, None] = OrderedDict()  # linked once, not now
@@ -207,12 +210,12 @@ class Discovery:
         return min(due, default=None)
 
     def gossip(self, instance: bytes) -> tuple[PeerFacts, ...]:
-        """What to tell a linked peer: the others that are linked, those linked last first."""
+        """What to tell a linked peer: the others that are linked, those met last first."""
         found: list[PeerFacts] = []
         for other, peer in reversed(self._peers.items()):
             if not peer.links or other == instance:
                 continue
-            told = [a for a in peer.addresses() if not address_fault(a, self._mesh)]
+            told = [a for a in peer.addresses() if not address_fault(a, self._on_host)]
             if told:
                 facts = replace(peer.facts, addresses=tuple(told[: limits.PEER_ADDRESSES_MAX]))
                 found.append(facts)
@@ -229,6 +232,8 @@ class Discovery:
         """What is known, for people: peers, then listed addresses where nobody answered yet."""
         rows = [self._row(peer) for peer in self._peers.values()]
         for address in self._addresses.values():
+            if self.is_linked(address.answered):
+                continue  # a further address of one that is among the rows
             if not any(instance for instance, _, _ in address.claims) and address.claims:
                 source = next(iter(address.claims))[1]
                 rows.append(
@@ -256,7 +261,7 @@ class Discovery:
             "name": facts.name,
             "protocol": f"{facts.major}.{facts.minor}",
             "state": state,
-            "sources": sorted({source for source, _ in peer.sights}),
+            "sources": _sources(peer),
             "addresses": [address_row(address) for address in known],
         }
 
@@ -279,7 +284,7 @@ class Discovery:
         if instance == self._me:
             self.counters["own"] += 1
             return
-        fault = fault_of(facts, self._mesh)
+        fault = fault_of(facts, self._mesh, self._on_host)
         if fault:
             self.counters[fault] += 1
             return
@@ -562,7 +567,7 @@ class Discovery:
         self._fresh.pop(instance, None)
         self._former.pop(instance, None)
         self._link(peer, address, now_ns)
-        if facts.addresses and not fault_of(facts, self._mesh):
+        if facts.addresses and not fault_of(facts, self._mesh, self._on_host):
             # What it says of itself is no more certain than what it says of others.
             lane = self._tell(instance, instance)
             self._see(peer, (GOSSIP, instance), facts.addresses, lane, now_ns)
@@ -641,3 +646,10 @@ class Discovery:
             address = self._addresses.get(text)
             if address is not None:
                 self._queue(address)
+
+
+def _sources(peer: Peer) -> list[str]:
+    """Who says so, for people. Where it was before says nothing beside others."""
+    me = peer.facts.instance
+    found = {"handshake" if (s, t) == (GOSSIP, me) else s for s, t in peer.sights}
+    return sorted(found - {KNOWN} or found)

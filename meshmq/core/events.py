@@ -77,7 +77,7 @@ class Surveyed:
 
 @dataclass(frozen=True, slots=True)
 class WallClock:
-    """What time it is (unix ns); told at start and before every TimerFired."""
+    """What time it is (unix ns); a node's first event, and told before every TimerFired."""
 
     wall_ns: int
 

@@ -127,8 +127,8 @@ class Groups:
         self._survey(group, None)
         return group
 
-    def start(self, now_ns: int) -> None:
-        """The first event is at hand: members of before may come back for what they hold."""
+    def _start(self, now_ns: int) -> None:
+        """Members of before may come back for what they hold: from the node's first turn on."""
         self._is_started = True
         for group in self.by_name.values():
             group.grace_until_ns = now_ns + limits.STARTED_NS
@@ -136,12 +136,14 @@ class Groups:
             self.shared.woken.add(group)
 
     def set_wall(self, wall_ns: int, now_ns: int) -> None:
-        """What time it is."""
+        """What time it is; the first time ever before anything else happens."""
         offset_ns = wall_ns - now_ns
         moved = abs(offset_ns - self.shared.wall_offset_ns)
         self.shared.wall_offset_ns = offset_ns
         if moved > limits.MS:  # somebody set the clock: other jobs are due now
             self.shared.woken.update(self.by_name.values())
+        if not self._is_started:
+            self._start(now_ns)
 
     def feed_denied(self) -> None:
         """Some link may be sent more now: look again at groups that were held back by that."""
@@ -411,8 +413,6 @@ class Groups:
         """Hand out what can be, send it, and look when to look again."""
         shared = self.shared
         shared.now_ns = now_ns
-        if not self._is_started:
-            self.start(now_ns)
         # Before what is handed out: nobody is told of a record twice, or of more than it asked for.
         for member, rows in shared.revoked:
             for i in range(0, len(rows), limits.FRAME_BATCHES_MAX):

@@ -18,10 +18,11 @@ KINDS = ("node", "client")
 LOCAL_MESH = "local"
 
 
-def fault_of(facts: PeerFacts, mesh: str) -> str:
+def fault_of(facts: PeerFacts, mesh: str, on_host: bool) -> str:
     """Why ``facts`` are of no use to a member of ``mesh``, in a word for a counter; or "".
 
-    ``other-mesh`` is no fault of theirs; all other words are.
+    ``other-mesh`` is no fault of theirs; all other words are. ``on_host``: it does not leave the
+    host.
     """
     if len(facts.instance) != 16:
         return "bad-instance"
@@ -42,13 +43,13 @@ def fault_of(facts: PeerFacts, mesh: str) -> str:
     if len(facts.addresses) > limits.PEER_ADDRESSES_MAX:
         return "too-many-addresses"
     for address in facts.addresses:
-        fault = address_fault(address, mesh)
+        fault = address_fault(address, on_host)
         if fault:
             return fault
     return ""
 
 
-def address_fault(address: str, mesh: str) -> str:
+def address_fault(address: str, on_host: bool) -> str:
     """Why nobody should dial ``address``, which others told, in a word; or "".
 
     Only literal IP addresses: a name would have to be asked for, at whoever forged it.
@@ -70,9 +71,9 @@ def address_fault(address: str, mesh: str) -> str:
         return "bad-address"
     if not port:
         return "bad-port"
-    if host.is_unspecified or host.is_multicast or host.is_reserved:
+    if host.is_unspecified or host.is_multicast or (host.is_reserved and not host.is_loopback):
         return "bad-address"
-    if mesh == LOCAL_MESH and not host.is_loopback:
+    if on_host and not host.is_loopback:
         return "not-local"
     return ""
 

@@ -10,11 +10,15 @@ from meshmq.frames import RequestRow, Serve
 
 
 class Instance:
-    """One registration of one program."""
+    """One registration of one program.
+
+    Attributes:
+        is_stuck: its link takes nothing more before it has acknowledged what it was sent.
+    """
 
     __slots__ = (
-        "concurrency", "draining", "failed", "held", "held_bytes", "latencies", "level", "link",
-        "name", "registration", "served", "service", "waiting",
+        "concurrency", "draining", "failed", "held", "held_bytes", "is_stuck", "latencies", "level",
+        "link", "name", "registration", "served", "service", "waiting",
     )  # fmt: skip
 
     def __init__(self, link: bytes, name: str, serve: Serve, service: Service, now_ns: int) -> None:
@@ -27,6 +31,7 @@ class Instance:
         self.held_bytes = 0
         self.waiting: OrderedDict[int, Asked] = OrderedDict()  # of kind EACH: for it alone
         self.draining = False
+        self.is_stuck = False
         self.level = -1
         self.served = 0
         self.failed = 0
@@ -36,30 +41,51 @@ class Instance:
     def has_room(self) -> bool:
         return (
             not self.draining
+            and not self.is_stuck
             and len(self.held) < self.concurrency
             and (self.held_bytes < limits.INSTANCE_BYTES_MAX)
         )
 
 
 class Service:
-    """All instances under one name; those with room by how much they have."""
+    """All instances under one name; those with room by how much they have.
+
+    Attributes:
+        waiting: requests for any of them.
+        early: of kind EACH: they wait until all instances are back that were there before.
+    """
 
     __slots__ = (
-        "_levels", "expired", "instances", "name", "requests", "waiting",
+        "_levels", "_taking", "early", "expired", "instances", "name", "requests", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.instances: dict[tuple[bytes, int], Instance] = {}
         self.waiting: OrderedDict[int, Asked] = OrderedDict()
+        self.early: dict[int, Asked] = {}
         self.requests = 0
         self.expired = 0
         self._levels: dict[int, OrderedDict[Instance, None]] = {}
+        self._taking = 0
 
     @property
     def is_served(self) -> bool:
         """Whether some instance takes requests, now or when it has room."""
-        return any(not i.draining for i in self.instances.values())
+        return self._taking > 0
+
+    def add(self, instance: Instance) -> None:
+        """A new one."""
+        self.instances[instance.link, instance.registration] = instance
+        self._taking += 1
+        self.place(instance)
+
+    def drain(self, instance: Instance) -> None:
+        """It takes no more."""
+        if not instance.draining:
+            instance.draining = True
+            self._taking -= 1
+            self.place(instance)
 
     def place(self, instance: Instance) -> None:
         """Its load or its room has changed: put it where it belongs."""
@@ -88,6 +114,9 @@ class Asked:
     Attributes:
         id: the node's number for it, towards instances.
         link, their_id: who asks, and its number for it; no link: nobody waits any more.
+        payer: the link whose share it counts for, as long as it is here.
+        size: what it counts for at the node. weight: what it counts for at an instance.
+        window: bytes of a stream that the instance may send yet.
         instance: who has it, or is to have it (EACH); None while it waits for anybody.
         any: something of its stream has been passed on.
         parent: of an EACH: what the requester asked, which has the ``parts`` without an end.
@@ -95,22 +124,23 @@ class Asked:
 
     __slots__ = (
         "any", "attempts", "data", "deadline_ns", "handed_ns", "headers", "id", "idempotent",
-        "instance", "kind", "link", "parent", "parts", "service", "size", "their_id", "window",
+        "instance", "kind", "link", "parent", "parts", "payer", "service", "size", "their_id",
+        "weight", "window",
     )  # fmt: skip
 
     def __init__(
         self, number: int, link: bytes, row: RequestRow, service: Service, data: bytes, now_ns: int
     ) -> None:
         self.id = number
-        self.link = link
+        self.link = self.payer = link
         self.their_id = row.id
         self.service = service
         self.kind = row.kind
         self.idempotent = row.idempotent
-        self.window = row.window
+        self.window = min(row.window, limits.STREAM_WINDOW_BYTES_MAX)
         self.headers = row.headers
         self.data = data
-        self.size = len(data) + len(row.headers) + limits.RECORD_OVERHEAD_BYTES
+        self.size = self.weight = size_of(row, data)
         self.deadline_ns = now_ns + min(row.remaining_ns, limits.REQUEST_TIMEOUT_NS_MAX)
         self.attempts = 0
         self.any = False
@@ -118,3 +148,23 @@ class Asked:
         self.handed_ns = 0
         self.parent: Asked | None = None
         self.parts: dict[int, Asked] = {}
+
+    def part(self, number: int, instance: Instance, now_ns: int) -> Asked:
+        """What one instance gets of an EACH; its value is counted with its parent."""
+        row = RequestRow(
+            self.their_id, 0, "", self.deadline_ns - now_ns, self.kind, self.idempotent, 0,
+            self.headers, len(self.data),
+        )  # fmt: skip
+        part = Asked(number, b"", row, self.service, self.data, now_ns)
+        part.payer = self.payer
+        part.size = limits.REQUEST_OVERHEAD_BYTES
+        part.parent = self
+        part.instance = instance
+        self.parts[number] = part
+        instance.waiting[number] = part
+        return part
+
+
+def size_of(row: RequestRow, data: bytes) -> int:
+    """About how much memory a request takes at a node."""
+    return len(data) + len(row.headers) + limits.REQUEST_OVERHEAD_BYTES

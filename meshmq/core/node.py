@@ -296,7 +296,10 @@ class Node:
             case Request():
                 self.services.on_request(link, body, now_ns)
             case Reply():
-                self.services.on_reply(link, body, now_ns)
+                try:
+                    self.services.on_reply(link, body, now_ns)
+                except BadFrame as error:
+                    self._on_bad_frame(link, str(error), now_ns)
             case Cancel():
                 self.services.on_cancel(link, body)
             case Grant():
@@ -470,11 +473,23 @@ class Node:
             groups.effects = []
         self._tell_windows(now_ns)
         self._confirm(now_ns)
-        self._send_answers(self.services.take_sends(), now_ns)
+        self._send_of_services(now_ns)
         if self.delivery.reads:
             self._effects += self.delivery.reads
             self.delivery.reads = []
         return self._take_effects(now_ns)
+
+    def _send_of_services(self, now_ns: int) -> None:
+        services = self.services
+        services.pump(now_ns)
+        self._send_answers(services.take_sends(), now_ns)
+        while services.outgoing.laggards:
+            for link, reason in list(services.outgoing.laggards.items()):
+                peer = self.peers[link]
+                peer.session.say_goodbye(now_ns, Refuse("busy", reason))
+                self._effects += [Send(link, envelope) for envelope in peer.session.outbox]
+                self._drop(link, now_ns)
+            self._send_answers(services.take_sends(), now_ns)  # who worked for it is told
 
     def _confirm(self, now_ns: int) -> None:
         confirms, self._confirms = self._confirms, {}
@@ -535,9 +550,11 @@ class Node:
             + self.services.held_bytes()
         )
 
-    def _unacked_of(self, link: bytes) -> int:
+    def _unacked_of(self, link: bytes) -> tuple[int, int]:
         peer = self.peers.get(link)
-        return peer.session.unacked_bytes if peer is not None else 0
+        if peer is None:
+            return 0, 0
+        return peer.session.unacked_bytes, peer.session.unacked_count
 
     def _describe_services(self) -> list[dict[str, Any]]:
         return self.services.describe(self._now_ns)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from meshmq import limits
+from collections.abc import Sequence
+
+from meshmq.core.rows import for_frames, reply_bytes
 from meshmq.frames import Reply, ReplyRow
 
 
 def replies(items: list[tuple[ReplyRow, bytes]]) -> list[Reply]:
     """Frames of these rows, as many in one as fit."""
-    found: list[Reply] = []
-    begin = size = 0
-    for i, (_, data) in enumerate(items):
-        full = size + len(data) > limits.FRAME_PAYLOAD_BYTES_TARGET
-        if i > begin and (full or i - begin >= limits.FRAME_BATCHES_MAX):
-            found.append(_reply_of(items[begin:i]))
-            begin, size = i, 0
-        size += len(data)
-    if items[begin:]:
-        found.append(_reply_of(items[begin:]))
-    return found
+    return [reply_of(run) for run in for_frames(items, reply_bytes)]
 
 
-def _reply_of(items: list[tuple[ReplyRow, bytes]]) -> Reply:
+def reply_of(items: Sequence[tuple[ReplyRow, bytes] | tuple[ReplyRow, bytes, int]]) -> Reply:
+    """One frame of these rows; what is behind a row and its value is not looked at."""
     if len(items) == 1:
         return Reply((items[0][0],), items[0][1])
-    return Reply(tuple([row for row, _ in items]), b"".join([data for _, data in items]))
+    return Reply(tuple([item[0] for item in items]), b"".join([item[1] for item in items]))

@@ -4,9 +4,15 @@ Rules:
 1. A call ends once: with its last reply, an error, or its deadline, which this machine keeps itself
    whatever the node does.
 2. What was not sent is sent in the next session. What was sent and has no reply when its session
-   ends is asked again only if it is idempotent and nothing of it has come; else it is lost, and
-   whether it was done is unknown. So it is of what was asked again and then not done.
-3. Of a stream no more comes than the program takes: bytes it has taken are granted again.
+   ends is asked again only if it is idempotent, nothing of it has come, and it was in fewer than
+   REQUEST_ATTEMPTS_MAX sessions; else it is lost, and whether it was done is unknown. So it is of
+   what was asked again and then not done.
+3. Of a stream no more comes than the program takes: bytes it has taken are granted again, and for
+   each value RECORD_OVERHEAD_BYTES, or empty ones would have no bound.
+4. What a session takes no more of, unacknowledged, waits here.
+
+The program's threads and whoever sees to the socket call it at the same time: ``guard`` is held
+for whatever changes.
 """
 
 from __future__ import annotations
@@ -17,6 +23,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from meshmq import limits
+from meshmq.core.rows import for_frames, request_bytes
 from meshmq.errors import (
     NOT_DONE,
     DeadlineExceeded,
@@ -26,7 +33,18 @@ from meshmq.errors import (
     ServiceError,
     from_code,
 )
-from meshmq.frames import EACH, STREAM, Body, Cancel, Grant, Reply, ReplyRow, Request, RequestRow
+from meshmq.frames import (
+    EACH,
+    ONE,
+    STREAM,
+    Body,
+    Cancel,
+    Grant,
+    Reply,
+    ReplyRow,
+    Request,
+    RequestRow,
+)
 
 
 class Call:
@@ -35,13 +53,13 @@ class Call:
     Attributes:
         replies: rows with their values that the program has not taken.
         is_over: nothing more comes; ``error`` says why, if it did not end well.
-        again: it was sent in an earlier session, too.
+        lost: how many sessions have ended in which it was sent.
         owner: whose it is; the machine never looks at it.
     """
 
     __slots__ = (
-        "again", "any", "data", "deadline_ns", "error", "headers", "id", "idempotent", "is_over",
-        "kind", "owed", "owner", "replies", "sent", "service", "window",
+        "any", "data", "deadline_ns", "error", "headers", "id", "idempotent", "is_over", "kind",
+        "lost", "owed", "owner", "replies", "sent", "service", "window",
     )  # fmt: skip
 
     def __init__(
@@ -61,182 +79,241 @@ class Call:
         self.is_over = False
         self.error: MeshError | None = None
         self.sent = False
-        self.again = False
+        self.lost = 0
         self.any = False
-        self.owed = 0
+        self.owed = 0  # taken of a stream and not granted again
 
 
 class Requester:
     """All calls of a client.
 
     Args:
-        guard: held while a call is added, so that any thread may.
+        guard: see the module's header.
+
+    Attributes:
+        ended: calls that are over or have something new; taken by ``take_news``.
     """
 
     def __init__(self, guard: AbstractContextManager[Any]) -> None:
         self.calls: dict[int, Call] = {}
-        self.ended: list[Call] = []  # or with something new; taken by ``take_news``
+        self.ended: list[Call] = []
         self._guard = guard
         self._unsent: deque[Call] = deque()
-        self._told: deque[Cancel | Grant] = deque()
+        self._cancels: list[int] = []
+        self._grants: dict[int, int] = {}
+        self._abandoned: deque[Call] = deque()
         self._deadlines: list[tuple[int, int]] = []
+        self._failed: MeshError | None = None
         self._last_id = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._unsent or self._told)
+        return bool(self._unsent or self._cancels or self._grants or self._abandoned)
+
+    # -- what the program says, from any thread -------------------------------------------------
 
     def add(self, call: Call) -> None:
-        """Ask, from any thread; ``take`` sends it."""
+        """Ask; ``take`` sends it. After ``fail_all`` it is over at once."""
         with self._guard:
             self._last_id += 1
             call.id = self._last_id
+            if self._failed is not None:
+                self._fail(call, self._failed)
+                return
             self.calls[call.id] = call
             if len(self._deadlines) > 2 * len(self.calls) + 1024:
                 self._deadlines = [(c.deadline_ns, c.id) for c in self.calls.values()]
                 heapq.heapify(self._deadlines)
             else:
                 heapq.heappush(self._deadlines, (call.deadline_ns, call.id))
+            if len(self._unsent) > 2 * len(self.calls) + 1024:
+                self._unsent = deque([c for c in self._unsent if not c.is_over])
             self._unsent.append(call)
 
     def cancel(self, call: Call) -> None:
-        """The program no longer waits, from any thread."""
+        """The program no longer waits: the call is over, without an error."""
         with self._guard:
-            if self.calls.pop(call.id, None) is not None:
-                call.is_over = True
-                if call.sent:
-                    self._told.append(Cancel((call.id,)))
+            self._cancel(call)
+
+    def abandon(self, call: Call) -> None:
+        """As ``cancel``, with the next ``take``. Takes no lock: the garbage collector may call it
+        in a thread that holds the guard."""
+        self._abandoned.append(call)
+
+    def fail(self, call: Call, error: MeshError) -> None:
+        """The connection is over: so is the call, with ``error`` if nothing of it was sent."""
+        with self._guard:
+            if call.id in self.calls:
+                self._fail(call, error)
 
     def taken(self, call: Call, size: int) -> None:
-        """The program has taken so many bytes of a stream, from any thread."""
-        call.owed += size
-        if not call.is_over and 2 * call.owed >= call.window:
-            owed, call.owed = call.owed, 0
-            self._told.append(Grant(call.id, owed))
-
-    def take(self, now_ns: int) -> list[Body]:
-        """Frames to send."""
-        bodies: list[Body] = []
-        while self._told:
-            bodies.append(self._told.popleft())
-        if not self._unsent:
-            return bodies
+        """The program has taken a value of so many bytes of a stream."""
         with self._guard:
-            return bodies + self._requests(now_ns)
+            call.owed += size + limits.RECORD_OVERHEAD_BYTES
+            if not call.is_over and 2 * call.owed >= call.window:
+                self._grants[call.id] = self._grants.get(call.id, 0) + call.owed
+                call.owed = 0
 
-    def _requests(self, now_ns: int) -> list[Body]:
+    # -- the session's side ---------------------------------------------------------------------
+
+    def take(
+        self,
+        now_ns: int,
+        most_bytes: int = limits.CALLS_UNACKED_BYTES_MAX,
+        most_frames: int = limits.CALLS_UNACKED_FRAMES_MAX,
+    ) -> list[Body]:
+        """Frames to send: not more than ``most_frames``, and values of ``most_bytes`` and one."""
         bodies: list[Body] = []
-        rows: list[RequestRow] = []
-        parts: list[bytes] = []
+        with self._guard:
+            self._cancel_abandoned()
+            while self._cancels and len(bodies) < most_frames:
+                ids = tuple(self._cancels[: limits.FRAME_BATCHES_MAX])
+                del self._cancels[: limits.FRAME_BATCHES_MAX]
+                bodies.append(Cancel(ids))
+            while self._grants and len(bodies) < most_frames:
+                bodies.append(Grant(*self._grants.popitem()))
+            if self._unsent:
+                bodies += self._requests(now_ns, most_bytes, most_frames - len(bodies))
+        return bodies
+
+    def _requests(self, now_ns: int, most_bytes: int, most_frames: int) -> list[Request]:
+        items: list[tuple[RequestRow, bytes]] = []
         size = 0
-        while self._unsent:
+        # Each is in one frame, so there are no more frames than these.
+        while self._unsent and size < most_bytes and len(items) < most_frames:
             call = self._unsent.popleft()
             if call.is_over or call.deadline_ns <= now_ns:
                 continue
-            if rows and (
-                len(rows) >= limits.FRAME_BATCHES_MAX
-                or size + len(call.data) > limits.FRAME_PAYLOAD_BYTES_TARGET
-            ):
-                bodies.append(Request(tuple(rows), b"".join(parts)))
-                rows, parts, size = [], [], 0
             call.sent = True
-            rows.append(
-                RequestRow(
-                    call.id, 0, call.service, call.deadline_ns - now_ns, call.kind,
-                    call.idempotent, call.window, call.headers, len(call.data),
-                )
+            row = RequestRow(
+                call.id, 0, call.service, call.deadline_ns - now_ns, call.kind,
+                call.idempotent, call.window, call.headers, len(call.data),
             )  # fmt: skip
-            parts.append(call.data)
+            items.append((row, call.data))
             size += len(call.data)
-        if rows:
-            payload = parts[0] if len(parts) == 1 else b"".join(parts)
-            bodies.append(Request(tuple(rows), payload))
-        return bodies
+        if len(items) == 1:
+            return [_request_of(items)]
+        return [_request_of(run) for run in for_frames(items, request_bytes)]
 
     def on_reply(self, frame: Reply) -> None:
         """Take replies; those of calls that are over are dropped."""
         alone = len(frame.rows) == 1
         at = 0
-        for row in frame.rows:
-            data = frame.payload if alone else frame.payload[at : at + row.length]
-            at += row.length
-            call = self.calls.get(row.id)
-            if call is None:
-                continue
-            call.any = True
-            if call.kind == EACH:
-                if row.end:
-                    self._end(call, error_of(row) if row.code else None)
-                else:
-                    call.replies.append((row, data))
-                    self.ended.append(call)
-                continue
-            if not row.code and (row.has_value or call.kind != STREAM):
+        with self._guard:
+            for row in frame.rows:
+                data = frame.payload if alone else frame.payload[at : at + row.length]
+                at += row.length
+                call = self.calls.get(row.id)
+                if call is not None:
+                    self._on_row(call, row, data)
+
+    def _on_row(self, call: Call, row: ReplyRow, data: bytes) -> None:
+        call.any = True
+        if call.kind == EACH:
+            if row.end:
+                self._end(call, error_of(row) if row.code else None)
+            else:
                 call.replies.append((row, data))
                 self.ended.append(call)
-            if row.end or row.code or call.kind != STREAM:
-                self._end(call, error_of(row) if row.code else None)
+            return
+        if not row.code and (row.has_value or call.kind != STREAM):
+            call.replies.append((row, data))
+            self.ended.append(call)
+        if row.end or row.code or call.kind != STREAM:
+            self._end(call, error_of(row) if row.code else None)
 
     def on_session_lost(self) -> None:
         """See rule 2."""
-        self._told.clear()
-        again: list[Call] = []
-        for call in list(self.calls.values()):
-            if not call.sent:
-                continue
-            if call.idempotent and not call.any and call.kind != EACH:
-                call.sent = False
-                call.again = True
-                again.append(call)
-            else:
-                self._end(
-                    call,
-                    LinkLost(
-                        f"the link to the node was lost before {call.service!r} had answered; "
-                        f"whether it was done is unknown (idempotent=True asks again by itself)"
-                    ),
-                )
-        self._unsent.extendleft(reversed(again))
+        with self._guard:
+            self._cancel_abandoned()
+            self._cancels.clear()
+            self._grants.clear()
+            again: list[Call] = []
+            for call in list(self.calls.values()):
+                if not call.sent:
+                    continue
+                call.lost += 1
+                if not call.idempotent or call.any or call.kind == EACH:
+                    hint = " (idempotent=True asks again by itself)" if call.kind == ONE else ""
+                elif call.lost >= limits.REQUEST_ATTEMPTS_MAX:
+                    hint = f" (it was asked over {call.lost} links that were lost)"
+                else:
+                    call.sent = False
+                    again.append(call)
+                    continue
+                why = f"the link to the node was lost before {call.service!r} had answered"
+                self._end(call, LinkLost(f"{why}; whether it was done is unknown{hint}"))
+            self._unsent.extendleft(reversed(again))
 
-    def tick(self, now_ns: int) -> None:
+    def tick(self, now_ns: int, is_connected: bool = False) -> None:
         """End what is over its deadline."""
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            with self._guard:
-                _, number = heapq.heappop(self._deadlines)
-                call = self.calls.get(number)
-            if call is None:
-                continue
-            if call.sent:
-                self._told.append(Cancel((number,)))
-                self._end(call, DeadlineExceeded(f"{call.service!r} did not answer in time"))
-            else:
-                why = f"no node was there in time to ask {call.service!r}; nothing was asked"
-                self._end(call, NodeUnreachable(why))
+        with self._guard:
+            while self._deadlines and self._deadlines[0][0] <= now_ns:
+                call = self.calls.get(heapq.heappop(self._deadlines)[1])
+                if call is None:
+                    continue
+                if call.sent:
+                    self._cancels.append(call.id)
+                    why = f"{call.service!r} did not answer in time"
+                    self._end(call, DeadlineExceeded(why))
+                elif is_connected:
+                    why = f"there was no time to send what was asked of {call.service!r}"
+                    self._end(call, NodeUnreachable(f"{why}; nothing was asked"))
+                else:
+                    why = f"no node was there in time to ask {call.service!r}; nothing was asked"
+                    self._end(call, NodeUnreachable(why))
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        deadlines = self._deadlines
-        if deadlines and deadlines[0][1] not in self.calls:
-            with self._guard:
-                while deadlines and deadlines[0][1] not in self.calls:
-                    heapq.heappop(deadlines)
-        return deadlines[0][0] if deadlines else None
+        if not self._deadlines:
+            return None
+        with self._guard:
+            deadlines = self._deadlines
+            while deadlines and deadlines[0][1] not in self.calls:
+                heapq.heappop(deadlines)
+            return deadlines[0][0] if deadlines else None
 
     def fail_all(self, error: MeshError) -> None:
-        """Give up."""
-        for call in list(self.calls.values()):
-            self._end(call, error)
-        self._unsent.clear()
-        self._told.clear()
+        """The connection is over: so is every call, and what is added later; see ``fail``."""
+        with self._guard:
+            if self._failed is None:
+                self._failed = error
+            for call in list(self.calls.values()):
+                self._fail(call, error)
+            self._unsent.clear()
+            self._cancels.clear()
+            self._grants.clear()
+            self._abandoned.clear()
 
     def take_news(self) -> list[Call]:
-        """Calls that have ended or got something since the last time."""
-        ended, self.ended = self.ended, []
+        """Calls that are over or got something since the last time."""
+        with self._guard:
+            ended, self.ended = self.ended, []
         return ended
+
+    # -- under the guard ------------------------------------------------------------------------
+
+    def _cancel(self, call: Call) -> None:
+        if call.id in self.calls:
+            if call.sent:
+                self._cancels.append(call.id)
+            self._end(call, None)
+
+    def _cancel_abandoned(self) -> None:
+        while self._abandoned:
+            self._cancel(self._abandoned.popleft())
+
+    def _fail(self, call: Call, error: MeshError) -> None:
+        if call.sent or call.lost:
+            error = LinkLost(
+                f"{error}; {call.service!r} had not answered, whether it was done is unknown"
+            )
+        self._end(call, error)
 
     def _end(self, call: Call, error: MeshError | None) -> None:
         self.calls.pop(call.id, None)
-        if error is not None and call.again and error.outcome == NOT_DONE:
+        self._grants.pop(call.id, None)
+        if error is not None and call.lost and error.outcome == NOT_DONE:
             error = LinkLost(
                 f"the link to the node was lost before {call.service!r} had answered, and when it "
                 f"was asked again: {error}; whether it was done is unknown"
@@ -245,6 +322,12 @@ class Requester:
         call.is_over = True
         call.data = b""
         self.ended.append(call)
+
+
+def _request_of(items: list[tuple[RequestRow, bytes]]) -> Request:
+    if len(items) == 1:
+        return Request((items[0][0],), items[0][1])
+    return Request(tuple([row for row, _ in items]), b"".join([data for _, data in items]))
 
 
 def error_of(row: ReplyRow) -> MeshError:

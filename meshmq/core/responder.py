@@ -7,6 +7,10 @@ Rules:
    before that is never shown to the program.
 3. Every request that came is answered once with an end, so that its place is free again: also one
    that was cancelled, and one that is given back.
+4. What a session takes no more of, unacknowledged, waits here.
+
+The program's threads and whoever sees to the socket call it at the same time: ``guard`` is held
+for whatever changes.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.replies import replies
-from meshmq.errors import MeshError, ServiceError
+from meshmq.errors import Busy, MeshError, ServiceError
 from meshmq.frames import (
     RETURNED,
     Body,
@@ -37,7 +41,8 @@ class Incoming:
     Attributes:
         cancelled: why nobody waits for it any more: ``"cancelled"``, ``"deadline"``, ``"lost"``;
             or empty.
-        window: bytes that may be sent of a stream; what is sent may exceed it by one value.
+        window: bytes that may be sent of a stream, with RECORD_OVERHEAD_BYTES for each value; what
+            is sent may exceed it by one value.
         task: the program's own, for whoever works on it.
     """
 
@@ -52,7 +57,7 @@ class Incoming:
         self.registration = registration
         self.id = row.id
         self.kind = row.kind
-        self.window = row.window
+        self.window = min(row.window, limits.STREAM_WINDOW_BYTES_MAX)
         self.headers = row.headers
         self.data = data
         self.session = session
@@ -97,7 +102,7 @@ class Responder:
     """All registrations of a client. The program's threads call what says so.
 
     Args:
-        guard: held while anything changes.
+        guard: see the module's header.
     """
 
     def __init__(self, guard: AbstractContextManager[Any]) -> None:
@@ -115,7 +120,7 @@ class Responder:
         return bool(self._replies)
 
     def on_request(self, frame: Request, now_ns: int) -> None:
-        """Take requests for the program."""
+        """Take requests for the program: never more of them than it said it has room for."""
         alone = len(frame.rows) == 1
         at = 0
         with self._guard:
@@ -123,8 +128,14 @@ class Responder:
                 data = frame.payload if alone else frame.payload[at : at + row.length]
                 at += row.length
                 registration = self.registrations.get(row.registration)
+                if row.id in self._incoming:
+                    continue  # it is here already, and will be answered
                 if registration is None or registration.is_leaving:
                     self._put(self._session, ReplyRow(row.id, False, True, RETURNED), b"")
+                elif len(registration.held) >= registration.concurrency:
+                    why = f"more than {registration.concurrency} requests at a time"
+                    refusal = ReplyRow(row.id, False, True, Busy.code, "", why)
+                    self._put(self._session, refusal, b"")
                 else:
                     self._enter(Incoming(registration, row, data, self._session, now_ns))
 
@@ -170,7 +181,8 @@ class Responder:
         with self._guard:
             incoming = self._incoming.get(frame.id)
             if incoming is not None:
-                incoming.window += frame.bytes
+                more = incoming.window + frame.bytes
+                incoming.window = min(more, limits.STREAM_WINDOW_BYTES_MAX)
                 self.came.add(incoming.registration)
 
     def _stop(self, incoming: Incoming | None, why: str) -> None:
@@ -203,12 +215,13 @@ class Responder:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        deadlines = self._deadlines
-        if deadlines and deadlines[0][1] not in self._incoming:
-            with self._guard:
-                while deadlines and deadlines[0][1] not in self._incoming:
-                    heapq.heappop(deadlines)
-        return deadlines[0][0] if deadlines else None
+        if not self._deadlines:
+            return None
+        with self._guard:
+            deadlines = self._deadlines
+            while deadlines and deadlines[0][1] not in self._incoming:
+                heapq.heappop(deadlines)
+            return deadlines[0][0] if deadlines else None
 
     # -- what the program answers, from any thread ----------------------------------------------
 
@@ -216,7 +229,7 @@ class Responder:
         """Send a value; ``end``: the last."""
         row = ReplyRow(incoming.id, True, end, length=len(data))
         with self._guard:
-            incoming.window -= len(data)
+            incoming.window -= len(data) + limits.RECORD_OVERHEAD_BYTES
             if end:
                 self._end(incoming, row, data)
             elif not incoming.cancelled:
@@ -248,21 +261,31 @@ class Responder:
         if session == self._session:
             self._replies.append((session, row, data))
 
-    def take(self) -> list[Body]:
-        """Frames to send."""
-        rows = []
-        while self._replies:
-            session, row, data = self._replies.popleft()
-            if session == self._session:
-                rows.append((row, data))
+    def take(
+        self,
+        most_bytes: int = limits.CALLS_UNACKED_BYTES_MAX,
+        most_frames: int = limits.CALLS_UNACKED_FRAMES_MAX,
+    ) -> list[Body]:
+        """Frames to send: not more than ``most_frames``, and values of ``most_bytes`` and one."""
+        rows: list[tuple[ReplyRow, bytes]] = []
+        size = 0
+        with self._guard:
+            # Each is in one frame, so there are no more frames than these.
+            while self._replies and size < most_bytes and len(rows) < most_frames:
+                session, row, data = self._replies.popleft()
+                if session == self._session:
+                    rows.append((row, data))
+                    size += len(data)
         return list(replies(rows))
 
     def take_stopped(self) -> list[Incoming]:
         """Requests at work that nobody waits for any more."""
-        stopped, self.stopped = self.stopped, []
+        with self._guard:
+            stopped, self.stopped = self.stopped, []
         return stopped
 
     def take_came(self) -> set[Registration]:
         """Registrations with something new."""
-        came, self.came = self.came, set()
+        with self._guard:
+            came, self.came = self.came, set()
         return came

@@ -10,6 +10,8 @@ Rules:
    else the requester is told that it is lost. What an instance gave back, not begun, always goes
    to another.
 5. An instance's room is free again when it has answered, whoever still waits for that.
+6. An instance that answers what it may not, or sends more of a stream than it was granted, is in
+   breach, and its session ends: nothing else stops what it sends. What it had is lost (rule 4).
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ from collections.abc import Callable
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.instances import Asked, Instance, Service
-from meshmq.core.replies import replies
+from meshmq.core.instances import Asked, Instance, Service, size_of
+from meshmq.core.outgoing import Outgoing
 from meshmq.errors import (
+    BadFrame,
     Busy,
     DeadlineExceeded,
     InstanceLost,
     InvalidArgument,
     LimitReached,
-    LinkLost,
     MeshError,
     NoResponders,
+    ServiceError,
 )
 from meshmq.frames import (
     EACH,
@@ -49,38 +52,42 @@ from meshmq.frames import (
 )
 from meshmq.names import check_service
 
+NOT_BEGUN = frozenset({RETURNED, Busy.code})
+INSTANCE_CODES = NOT_BEGUN | {ServiceError.code, DeadlineExceeded.code, InstanceLost.code}
+"""What an instance may answer instead of a value."""
+
 
 class Services:
     """The node's machine for services.
 
     For STARTED_NS from the first event on, a request for a service that nobody serves waits: after
-    a restart of the node its instances are on their way back, too.
+    a restart of the node its instances are on their way back, too. One for each instance waits in
+    any case, until that time or half of its own is over: not all may be back.
 
     Args:
-        unacked_bytes: of a link: what was sent over it and is not acknowledged.
+        unacked: of a link: bytes and frames that were sent over it and are not acknowledged.
 
     Attributes:
         late: replies that came for what was over.
-        dropped: replies that had no room on their way to a requester.
         no_responders: requests for what nobody served.
+        outgoing: what waits to leave, and links that take none of it.
     """
 
-    def __init__(self, unacked_bytes: Callable[[bytes], int]) -> None:
+    def __init__(self, unacked: Callable[[bytes], tuple[int, int]]) -> None:
         self.by_name: dict[str, Service] = {}
         self.late = 0
-        self.dropped = 0
         self.no_responders = 0
-        self._unacked_bytes = unacked_bytes
+        self.outgoing = Outgoing(unacked)
         self._young_until_ns = -1  # known with the first tick
         self._instances: dict[bytes, dict[int, Instance]] = {}  # by link and registration
         self._asked: dict[int, Asked] = {}
         self._asking: dict[bytes, dict[int, Asked]] = {}  # by link and the requester's number
         self._deadlines: list[tuple[int, int]] = []
+        self._early: list[tuple[int, int]] = []  # of kind EACH, by when to ask who is there
         self._bytes = 0  # of requests that are held
-        self._backlog = 0  # bytes of replies that wait for their requester
+        self._shares: dict[bytes, int] = {}  # of those, by the link that asked
+        self._stuck: dict[bytes, None] = {}  # links that are handed nothing
         self._last_id = 0
-        self._out: dict[bytes, list[tuple[RequestRow | Cancel | Grant, bytes]]] = {}
-        self._replies: dict[bytes, list[tuple[ReplyRow, bytes]]] = {}
 
     # -- instances ----------------------------------------------------------------------------
 
@@ -103,9 +110,9 @@ class Services:
             return Served(serve.registration, error.code, str(error))
         service = self._service(serve.service)
         instance = Instance(link, name, serve, service, now_ns)
+        instance.is_stuck = link in self._stuck
         mine[serve.registration] = instance
-        service.instances[link, serve.registration] = instance
-        service.place(instance)
+        service.add(instance)
         self._feed(service, now_ns)
         return Served(serve.registration)
 
@@ -119,8 +126,7 @@ class Services:
 
     def _drain(self, instance: Instance, now_ns: int) -> None:
         if not instance.draining:
-            instance.draining = True
-            instance.service.place(instance)
+            instance.service.drain(instance)
             self._leave(instance, now_ns)
 
     def _leave(self, instance: Instance, now_ns: int) -> None:
@@ -145,7 +151,7 @@ class Services:
         return service
 
     def _forget(self, service: Service) -> None:
-        if not service.instances and not service.waiting:
+        if not (service.instances or service.waiting or service.early):
             self.by_name.pop(service.name, None)
 
     # -- requests -----------------------------------------------------------------------------
@@ -157,13 +163,13 @@ class Services:
         for row in frame.rows:
             data = frame.payload if alone else frame.payload[at : at + row.length]
             at += row.length
-            error = self._judge(link, row, len(data), now_ns)
+            error = self._judge(link, row, data, now_ns)
             if error is not None:
                 self._answer(link, row.id, error)
             else:
                 self._accept(link, row, data, now_ns)
 
-    def _judge(self, link: bytes, row: RequestRow, size: int, now_ns: int) -> MeshError | None:
+    def _judge(self, link: bytes, row: RequestRow, data: bytes, now_ns: int) -> MeshError | None:
         mine = self._asking.get(link, {})
         if row.id in mine:
             return InvalidArgument(f"request {row.id} is under way")
@@ -173,13 +179,20 @@ class Services:
             )
         service = self.by_name.get(row.service)
         if service is None or not service.is_served:
-            if row.kind == EACH or not self._is_young(now_ns):
+            if not self._is_young(now_ns):
                 self.no_responders += 1
                 return _nobody(row.service)
             try:
                 check_service(row.service)
             except MeshError as error:
                 return error
+        return self._refusal(link, size_of(row, data))
+
+    def _refusal(self, link: bytes, size: int) -> Busy | None:
+        """Why a program may not ask for so much more now."""
+        share = self._shares.get(link, 0)
+        if share + size > limits.REQUESTS_SHARE_BYTES_MAX:
+            return Busy(f"the program has {share} bytes of requests under way, its share")
         if self._bytes + size > limits.REQUESTS_BYTES_MAX:
             return Busy(f"{self._bytes} bytes of requests are under way at the node, its limit")
         return None
@@ -187,34 +200,50 @@ class Services:
     def _accept(self, link: bytes, row: RequestRow, data: bytes, now_ns: int) -> None:
         service = self._service(row.service)
         service.requests += 1
-        asked = self._enter(link, row, service, data, now_ns)
-        self._asking.setdefault(link, {})[row.id] = asked
-        if row.kind != EACH:
-            service.waiting[asked.id] = asked
-            self._feed(service, now_ns)
-            return
-        for instance in [i for i in service.instances.values() if not i.draining]:
-            part = self._enter(b"", row, service, data, now_ns)
-            part.parent, part.instance = asked, instance
-            asked.parts[part.id] = part
-            instance.waiting[part.id] = part
-            self._serve_own(instance, now_ns)
-
-    def _enter(
-        self, link: bytes, row: RequestRow, service: Service, data: bytes, now_ns: int
-    ) -> Asked:
         self._last_id += 1
         asked = Asked(self._last_id, link, row, service, data, now_ns)
-        self._asked[asked.id] = asked
-        self._bytes += asked.size
-        if not link:
-            return asked  # its parent's deadline is its own
+        self._enter(asked)
+        self._asking.setdefault(link, {})[row.id] = asked
         if len(self._deadlines) > 2 * len(self._asked) + 1024:
             self._deadlines = [(a.deadline_ns, a.id) for a in self._asked.values() if a.link]
             heapq.heapify(self._deadlines)
         else:
             heapq.heappush(self._deadlines, (asked.deadline_ns, asked.id))
-        return asked
+        if row.kind != EACH:
+            service.waiting[asked.id] = asked
+            self._feed(service, now_ns)
+        elif self._is_young(now_ns):
+            service.early[asked.id] = asked
+            half_ns = now_ns + (asked.deadline_ns - now_ns) // 2
+            heapq.heappush(self._early, (min(half_ns, self._young_end_ns(now_ns)), asked.id))
+        else:
+            self._spread(asked, now_ns)
+
+    def _spread(self, asked: Asked, now_ns: int) -> None:
+        """To every instance there is."""
+        takers = [i for i in asked.service.instances.values() if not i.draining]
+        error = self._refusal(asked.payer, len(takers) * limits.REQUEST_OVERHEAD_BYTES)
+        if error is not None:
+            self._finish(asked, error)
+            return
+        for instance in takers:
+            self._last_id += 1
+            self._enter(asked.part(self._last_id, instance, now_ns))
+        for instance in takers:
+            self._serve_own(instance, now_ns)
+
+    def _enter(self, asked: Asked) -> None:
+        self._asked[asked.id] = asked
+        self._count(asked, asked.size)
+
+    def _count(self, asked: Asked, size: int) -> None:
+        """What is held grows by so much, or shrinks."""
+        self._bytes += size
+        share = self._shares.get(asked.payer, 0) + size
+        if share:
+            self._shares[asked.payer] = share
+        else:
+            del self._shares[asked.payer]
 
     def _feed(self, service: Service, now_ns: int) -> None:
         """Hand out what waits, as far as there is room."""
@@ -242,14 +271,34 @@ class Services:
         asked.attempts += 1
         asked.handed_ns = now_ns
         instance.held[asked.id] = asked
-        instance.held_bytes += asked.size
+        instance.held_bytes += asked.weight
         asked.service.place(instance)
         kind = ONE if asked.kind == EACH else asked.kind
         row = RequestRow(
             asked.id, instance.registration, "", asked.deadline_ns - now_ns, kind,
             asked.idempotent, asked.window, asked.headers, len(asked.data),
         )  # fmt: skip
-        self._out.setdefault(instance.link, []).append((row, asked.data))
+        self.outgoing.request(instance.link, row, asked.data)
+        if self.outgoing.is_full(instance.link):
+            self._stuck[instance.link] = None
+            self._place_all(instance.link)
+
+    def _place_all(self, link: bytes) -> None:
+        is_stuck = link in self._stuck
+        for instance in self._instances.get(link, {}).values():
+            instance.is_stuck = is_stuck
+            instance.service.place(instance)
+
+    def pump(self, now_ns: int) -> None:
+        """Hand out to instances whose links have acknowledged what they were sent."""
+        if not self._stuck:
+            return
+        for link in [link for link in self._stuck if not self.outgoing.is_full(link)]:
+            del self._stuck[link]
+            self._place_all(link)
+            for instance in list(self._instances.get(link, {}).values()):
+                self._serve_own(instance, now_ns)
+                self._feed(instance.service, now_ns)
 
     def on_cancel(self, link: bytes, frame: Cancel) -> None:
         """A program gives up on requests."""
@@ -262,18 +311,18 @@ class Services:
     def on_grant(self, link: bytes, frame: Grant) -> None:
         """A program has taken so much of a stream."""
         asked = self._asking.get(link, {}).get(frame.id)
-        if asked is None:
+        if asked is None or asked.kind != STREAM:
             return
-        size = min(frame.bytes, limits.STREAM_WINDOW_BYTES_MAX)
-        if asked.handed_ns and asked.instance is not None:
-            self._out.setdefault(asked.instance.link, []).append((Grant(asked.id, size), b""))
-        else:
-            asked.window = min(asked.window + size, limits.STREAM_WINDOW_BYTES_MAX)
+        size = min(frame.bytes, limits.STREAM_WINDOW_BYTES_MAX - asked.window)
+        if size > 0:
+            asked.window += size
+            if asked.handed_ns and asked.instance is not None:
+                self.outgoing.grant(asked.instance.link, asked.id, size)
 
     # -- replies ------------------------------------------------------------------------------
 
     def on_reply(self, link: bytes, frame: Reply, now_ns: int) -> None:
-        """Take replies of an instance."""
+        """Take replies of an instance; raise BadFrame if it is in breach."""
         alone = len(frame.rows) == 1
         at = 0
         for row in frame.rows:
@@ -283,8 +332,13 @@ class Services:
             instance = asked.instance if asked is not None and asked.handed_ns else None
             if asked is None or instance is None or instance.link != link:
                 self.late += 1
-            else:
-                self._on_row(asked, instance, row, data, now_ns)
+                continue
+            breach = _breach(asked, row)
+            if breach:
+                raise BadFrame(f"{instance.service.name!r} answered with {breach}")
+            if row.has_value:
+                asked.window -= len(data) + limits.RECORD_OVERHEAD_BYTES
+            self._on_row(asked, instance, row, data, now_ns)
 
     def _on_row(
         self, asked: Asked, instance: Instance, row: ReplyRow, data: bytes, now_ns: int
@@ -299,6 +353,16 @@ class Services:
                 instance.served += 1
                 instance.failed += bool(row.code)
                 instance.latencies.add(now_ns - handed_ns, now_ns)
+                if not (row.has_value or row.code) and (
+                    asked.kind != STREAM or asked.deadline_ns <= now_ns
+                ):
+                    # It has stopped by its own clock, before the node's own timer fired.
+                    why = "the instance ended it without a reply: its time was over there"
+                    row = row._replace(code=DeadlineExceeded.code, message=why)
+                elif row.code == Busy.code and asked.attempts > 1:
+                    # This one has done nothing; who had it before may have.
+                    error = _lost(asked.service.name)
+                    row = row._replace(code=error.code, message=str(error))
                 self._pass_on(asked, instance, row._replace(end=True), data)
             self._serve_own(instance, now_ns)
             self._feed(instance.service, now_ns)
@@ -313,7 +377,7 @@ class Services:
 
     def _free(self, asked: Asked, instance: Instance) -> None:
         del instance.held[asked.id]
-        instance.held_bytes -= asked.size
+        instance.held_bytes -= asked.weight
         instance.service.place(instance)
         asked.handed_ns = 0
         if asked.parent is None:
@@ -383,8 +447,10 @@ class Services:
     def _drop(self, asked: Asked) -> None:
         """Forget it."""
         if self._asked.pop(asked.id, None) is not None:
-            self._bytes -= asked.size
+            self._count(asked, -asked.size)
         asked.service.waiting.pop(asked.id, None)
+        if asked.kind == EACH:
+            asked.service.early.pop(asked.id, None)
         if asked.instance is not None:
             asked.instance.waiting.pop(asked.id, None)
         self._unlink(asked)
@@ -399,6 +465,14 @@ class Services:
                 self._asking.pop(asked.link, None)
             asked.link = b""
 
+    def _let_bytes_go(self, asked: Asked) -> None:
+        """Who works on it has them, and nobody else will get them."""
+        for part in asked.parts.values():
+            part.data = part.headers = b""
+        asked.data = asked.headers = b""
+        self._count(asked, limits.REQUEST_OVERHEAD_BYTES - asked.size)
+        asked.size = limits.REQUEST_OVERHEAD_BYTES
+
     def _abandon(self, asked: Asked) -> None:
         """The requester is no longer interested, or too late: stop who works on it."""
         for part in list(asked.parts.values()):
@@ -406,13 +480,14 @@ class Services:
                 del asked.parts[part.id]
         if asked.parts or (asked.kind != EACH and self._stop(asked)):
             self._unlink(asked)
+            self._let_bytes_go(asked)
         else:
             self._drop(asked)
 
     def _stop(self, asked: Asked) -> bool:
         """Tell who works on it, if somebody does: its place is free when the instance says so."""
         if asked.handed_ns and asked.instance is not None:
-            self._out.setdefault(asked.instance.link, []).append((Cancel((asked.id,)), b""))
+            self.outgoing.cancel(asked.instance.link, asked.id)
             return True
         if asked.parent is not None:
             self._drop(asked)
@@ -441,13 +516,10 @@ class Services:
         """A program is gone, with its instances and its requests."""
         for asked in list(self._asking.get(link, {}).values()):
             self._abandon(asked)
-        self._out.pop(link, None)
-        for _, data in self._replies.pop(link, ()):
-            self._backlog -= len(data)
+        self.outgoing.drop_link(link)
         instances = self._instances.pop(link, {})
         for instance in instances.values():
-            instance.draining = True
-            instance.service.place(instance)
+            instance.service.drain(instance)
             del instance.service.instances[link, instance.registration]
         for instance in instances.values():
             self._lose(instance, now_ns)
@@ -478,12 +550,17 @@ class Services:
         while self._deadlines and self._deadlines[0][1] not in self._asked:
             heapq.heappop(self._deadlines)
         due = self._deadlines[0][0] if self._deadlines else None
+        if self._early:
+            due = self._early[0][0] if due is None else min(due, self._early[0][0])
         if self._young_until_ns and self.by_name:
             due = self._young_until_ns if due is None else min(due, self._young_until_ns)
         return due
 
     def _is_young(self, now_ns: int) -> bool:
         return self._young_until_ns < 0 or now_ns < self._young_until_ns
+
+    def _young_end_ns(self, now_ns: int) -> int:
+        return self._young_until_ns if self._young_until_ns >= 0 else now_ns + limits.STARTED_NS
 
     def tick(self, now_ns: int) -> None:
         """Requests whose time is over; those for nobody once the node is up for a while."""
@@ -500,6 +577,21 @@ class Services:
                 if not service.is_served:
                     self._turn_away(service)
                     self._forget(service)
+        while self._early and self._early[0][0] <= now_ns:
+            _, number = heapq.heappop(self._early)
+            asked = self._asked.get(number)
+            if asked is not None and asked.id in asked.service.early:
+                self._on_early(asked, now_ns)
+
+    def _on_early(self, asked: Asked, now_ns: int) -> None:
+        """It has waited for instances to come back."""
+        if asked.service.is_served:
+            del asked.service.early[asked.id]
+            self._spread(asked, now_ns)
+        elif self._is_young(now_ns):
+            heapq.heappush(self._early, (self._young_end_ns(now_ns), asked.id))
+        else:
+            self._give_up(asked)
 
     # -- what leaves --------------------------------------------------------------------------
 
@@ -511,36 +603,15 @@ class Services:
 
     def _reply(self, link: bytes, row: ReplyRow, data: bytes) -> bool:
         """Whether there is room for it; else the requester is told so in its place."""
-        has_room = True
-        if data and self._backlog + len(data) > limits.REPLY_BACKLOGS_BYTES_MAX:
-            has_room = False
-            self.dropped += 1
-            why = "a reply was dropped: its requester does not take what it was sent"
-            # Not Busy, which says that nothing was done.
-            row = ReplyRow(row.id, False, row.end, LinkLost.code, "", why, row.instance)
-            data = b""
-        self._backlog += len(data)
-        self._replies.setdefault(link, []).append((row, data))
-        return has_room
+        return self.outgoing.reply(link, row, data)
 
     def take_sends(self) -> list[tuple[bytes, Body]]:
         """Frames to send, what goes to one program together."""
-        sends: list[tuple[bytes, Body]] = []
-        if self._out:
-            out, self._out = self._out, {}
-            for link, items in out.items():
-                sends += [(link, body) for body in _requests(items)]
-        if self._replies:
-            for link in list(self._replies):
-                if self._unacked_bytes(link) <= limits.REPLY_BACKLOG_BYTES:
-                    rows = self._replies.pop(link)
-                    self._backlog -= sum([len(data) for _, data in rows])
-                    sends += [(link, body) for body in replies(rows)]
-        return sends
+        return self.outgoing.take() if self.outgoing.boxes else []
 
     def held_bytes(self) -> int:
         """About how much memory requests and replies take."""
-        return self._bytes + self._backlog
+        return self._bytes + self.outgoing.backlog
 
     def counters(self) -> dict[str, int]:
         """What is counted over all services."""
@@ -549,7 +620,7 @@ class Services:
             "held_bytes": self._bytes,
             "no_responders": self.no_responders,
             "late_replies": self.late,
-            "dropped_replies": self.dropped,
+            "dropped_replies": self.outgoing.dropped,
         }
 
     def describe(self, now_ns: int) -> list[dict[str, Any]]:
@@ -575,7 +646,7 @@ class Services:
                 {
                     "service": service.name,
                     "requests": service.requests,
-                    "waiting": len(service.waiting),
+                    "waiting": len(service.waiting) + len(service.early),
                     "expired": service.expired,
                     "instances": rows,
                 }
@@ -594,33 +665,20 @@ def _lost(service: str) -> InstanceLost:
     )
 
 
-def _requests(items: list[tuple[RequestRow | Cancel | Grant, bytes]]) -> list[Body]:
-    """Frames in the order given: requests that follow each other travel together."""
-    bodies: list[Body] = []
-    rows: list[RequestRow] = []
-    parts: list[bytes] = []
-    size = 0
-
-    def close() -> None:
-        nonlocal size
-        if rows:
-            bodies.append(Request(tuple(rows), b"".join(parts)))
-            rows.clear()
-            parts.clear()
-            size = 0
-
-    for item, data in items:
-        if not isinstance(item, RequestRow):
-            close()
-            bodies.append(item)
-            continue
-        if rows and (
-            len(rows) >= limits.FRAME_BATCHES_MAX
-            or size + len(data) > limits.FRAME_PAYLOAD_BYTES_TARGET
-        ):
-            close()
-        rows.append(item)
-        parts.append(data)
-        size += len(data)
-    close()
-    return bodies
+def _breach(asked: Asked, row: ReplyRow) -> str:
+    """What an instance may not answer, in words; empty: it may."""
+    goes_on = asked.kind == STREAM and not row.end
+    if row.code:
+        if row.code not in INSTANCE_CODES:
+            return f"the code {row.code!r}, which is none of an instance's"
+        if row.has_value:
+            return "a value and an error in one"
+        if goes_on:
+            return "an error that does not end its stream"
+        if row.code in NOT_BEGUN and asked.any:
+            return f"{row.code!r} in a stream that has begun"
+    elif goes_on and not row.has_value:
+        return "a row without a value, error or end"
+    elif goes_on and asked.window <= 0:  # its last value may come: who was cancelled ends with it
+        return "more of a stream than was granted"
+    return ""

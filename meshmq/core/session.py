@@ -19,6 +19,7 @@ from collections import deque
 from enum import Enum
 
 from meshmq import limits
+from meshmq.core.rows import header_bytes
 from meshmq.frames import (
     WITH_PAYLOAD,
     Body,
@@ -29,6 +30,8 @@ from meshmq.frames import (
     Nothing,
     Ping,
     Refuse,
+    Reply,
+    Request,
     Result,
     Welcome,
 )
@@ -105,7 +108,7 @@ class Session:
 
     @property
     def unacked_bytes(self) -> int:
-        """Payload bytes of them."""
+        """Payload bytes of them, with the rows of requests and replies."""
         return self._unacked_bytes
 
     def send(self, body: Body, now_ns: int) -> None:
@@ -117,6 +120,8 @@ class Session:
         size = 0
         if isinstance(body, WITH_PAYLOAD):
             size = len(body.payload)
+            if isinstance(body, (Request, Reply)):  # of many small ones the rows weigh most
+                size += header_bytes(body)
         elif isinstance(body, Result):
             size = len(body.body)
         if not self._unacked:

@@ -25,15 +25,19 @@ from meshmq.core.events import (
     TimerFired,
     WallClock,
 )
+from meshmq.core.hints import address_fault
 from meshmq.core.node import Node
 from meshmq.errors import BadFrame
+from meshmq.frames import PeerFacts
 from meshmq.names import check_mesh
 from meshmq.shell import clock
+from meshmq.shell.discovery import Mdns
 from meshmq.shell.disk import DiskThread, Job
 from meshmq.shell.memory import Breaker, give_back, raise_open_files, resident_bytes
 from meshmq.shell.sockets import NodeSocket, Wake, check_url
 
 FRAMES_PER_TURN = 64  # then what was appended goes to disk while the next frames are read
+MDNS_GOODBYE_S = 0.2  # the first of three goodbyes has left by then
 TURN_NS = 2 * limits.MS  # nor longer than that: somebody's flood must not delay another's answer
 
 
@@ -47,6 +51,7 @@ class NodeConfig:
         listen: address to bind; port 0 or ``*`` takes a free one.
         data: directory of the log, made if it is not there.
         insecure: allow other than loopback without keys.
+        mdns: tell the network of it, or for the mesh ``local`` this host.
     """
 
     name: str
@@ -54,6 +59,7 @@ class NodeConfig:
     mesh: str = "local"
     listen: str = "tcp://127.0.0.1:5757"
     insecure: bool = False
+    mdns: bool = False
 
 
 class NodeRunner:
@@ -92,6 +98,7 @@ class NodeRunner:
         )
         self._handle(WallClock(clock.wall_ns()), self._started_ns)
         raise_open_files()
+        self._mdns = self._advertise(config) if config.mdns else None
         self._breaker = Breaker(resident_bytes(), self._node.held_bytes())
         self._check_memory_at = self._started_ns
         self._jobs: list[Job] = []
@@ -99,12 +106,18 @@ class NodeRunner:
 
     def run(self) -> None:
         """Serve until ``stop``; raise StoreFailed if the log fails."""
+        if self._mdns is not None:
+            self._mdns.start()
         try:
             while not self._stopping and self._disk.failure is None:
                 self._turn()
+            if self._mdns is not None:
+                self._mdns.close(0)  # goodbyes take a while: they begin first
             if self._disk.failure is None:
                 self._finish()
         finally:
+            if self._mdns is not None:
+                self._mdns.close(MDNS_GOODBYE_S)
             self._disk.close()
             self._socket.close()
         if self._disk.failure is not None:
@@ -114,6 +127,16 @@ class NodeRunner:
         """End ``run`` soon; safe in signal handlers and from other threads."""
         self._stopping = True
         self._wake.set()
+
+    def _advertise(self, config: NodeConfig) -> Mdns:
+        """What tells others of the node, not started; that it fails changes nothing."""
+        facts = PeerFacts(
+            self._node.origin, "node", config.mesh, config.name, addresses=(self.url,)
+        )
+        on_host = not address_fault(self.url, on_host=True)
+        mdns = Mdns(config.mesh, config.insecure and not on_host, lambda: None, browse=False)
+        mdns.advertise(facts)
+        return mdns
 
     def _turn(self) -> None:
         now = clock.now_ns()
@@ -201,4 +224,6 @@ class NodeRunner:
             "memory_bytes": resident_bytes(),
             "memory_breaks": self._breaker.breaks,
             "store": self._disk.stats,
+            "wall_time": clock.wall_ns() / limits.SECOND,
+            "mdns": {"state": "off"} if self._mdns is None else self._mdns.status(),
         }

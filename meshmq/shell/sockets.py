@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 import time
 import weakref
 from collections.abc import Sequence
@@ -86,6 +85,11 @@ class Sleeper:
         if self.is_asleep:
             self.is_asleep = False
             self._wake.set()
+
+
+def libzmq_version() -> tuple[int, ...]:
+    """Of the library that is loaded, which need not be the one that pyzmq was built with."""
+    return zmq.zmq_version_info()
 
 
 def check_url(url: str, *, bind: bool, insecure: bool, mesh: str) -> str:
@@ -470,13 +474,3 @@ class ProgramSocket:
         self.fds = ()
         self._router.close(100)
         self._context.term()
-
-
-def is_listening(url: str) -> bool:
-    """Whether something takes connections at ``url`` now; for this host's own addresses."""
-    parts = urlsplit(url)
-    try:
-        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=1.0):
-            return True
-    except OSError:
-        return False

@@ -134,6 +134,11 @@ class SegmentDisk(Disk):  # type: ignore[misc]
             self._values = -1
 
 
+def sqlite_version() -> tuple[int, ...]:
+    """Of the library that keeps the log, which comes with Python or the system."""
+    return sqlite3.sqlite_version_info
+
+
 def write_all(fd: int, buffers: Sequence[bytes], position: int) -> None:
     """Write ``buffers`` back to back at ``position``, however often the kernel stops early."""
     rest: list[bytes | memoryview] = [buffer for buffer in buffers if buffer]

@@ -421,7 +421,7 @@ class DirectProgram:
         found += [f"{a!r} has no end" for a in self.askings if not a.ended_ns]
         if self.at_work or client.responder._incoming:
             found.append(f"{self!r} works on requests")
-        if direct.relay._whose or direct.services._asked:
+        if direct.relay.count or direct.services._asked:
             found.append(f"{self!r} has requests that are not answered")
         waiting = [b for b in client.publisher.unsettled() if b.state == WAITING]
         if waiting:

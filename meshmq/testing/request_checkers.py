@@ -135,11 +135,17 @@ def begun_once(world: RequestWorld) -> Iterator[str]:
 
 
 def attempts(world: RequestWorld) -> Iterator[str]:
-    """What is idempotent is begun so many times in each session of its requester."""
+    """What is idempotent is begun so many times in each session of its requester, and handed out
+    as often, but for what was given back."""
     for asking in world.askings:
+        if not asking.call.idempotent:
+            continue
         most = limits.REQUEST_ATTEMPTS_MAX * max(1, len(asking.asks))
-        if asking.call.idempotent and len(asking.runs) > most:
+        if len(asking.runs) > most:
             yield f"{asking!r} was begun {len(asking.runs)} times"
+        times = sum(not hand_out.is_returned for hand_out in asking.hand_outs)
+        if times > most and asking.call.kind != EACH:
+            yield f"{asking!r} was handed out {times} times"
 
 
 def not_done(world: RequestWorld) -> Iterator[str]:
@@ -323,15 +329,17 @@ def memory(world: RequestWorld) -> Iterator[str]:
         "asked": services._asked,
         "asking": services._asking,
         "bytes": services._bytes,
-        "backlog": services._backlog,
-        "replies": services._replies,
-        "out": services._out,
+        "shares": services._shares,
+        "backlog": services.outgoing.backlog,
+        "boxes": services.outgoing.boxes,
+        "stuck links": services._stuck,
         "waiting": [s.name for s in services.by_name.values() if s.waiting],
         "empty": [s.name for s in services.by_name.values() if not s.instances],
         "deadlines": [d for d in services._deadlines if d[0] < world.now_ns],
     }
     links = {program.link for program in world.programs.values()}
     kept["links"] = [link for link in services._instances if link not in links]
+    kept["outboxes"] = [link for link in services.outgoing._all if link not in links]
     for link, mine in services._instances.items():
         for instance in mine.values():
             busy = instance.held or instance.held_bytes or instance.waiting or instance.draining

@@ -16,7 +16,7 @@ from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
 from meshmq.errors import ServiceError
 from meshmq.frames import EACH, ONE, STREAM, ReplyRow
-from meshmq.limits import MS, SECOND
+from meshmq.limits import MS, RECORD_OVERHEAD_BYTES, SECOND
 from meshmq.testing.scene import Program
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class HandOut:
     Attributes:
         beside: how many the instance had by then, this one included; ``concurrency`` is its own.
         is_behind_end: the node had said before that nothing more comes.
+        is_returned: the node has heard that it was not begun.
         due_ns: the latest deadline that the node may know.
     """
 
@@ -66,6 +67,7 @@ class HandOut:
         self.concurrency = 0
         self.is_stream = False
         self.is_behind_end = False
+        self.is_returned = False
         self.due_ns = max([ask.due_ns for ask in asking.asks], default=0)
 
 
@@ -77,7 +79,8 @@ class Asking:
         ended_ns: when the program learned that it is over, or gave up (``is_cancelled``), or died
             (``is_dead``).
         taken: what the program has taken, in order.
-        news_after_end: how often something came for it when it was over.
+        news_after_end: how often something came for it when it was over; ``has_heard`` of the end
+            itself, that was cancelled, does not count.
         is_calm: asked when there were no faults any more. is_probe: in the roll call.
     """
 
@@ -95,6 +98,7 @@ class Asking:
         self.taken_ns = 0
         self.is_taking = False
         self.news_after_end = 0
+        self.has_heard = False
         self.is_calm = world.is_calm
         self.is_probe = False
         self.asks: list[Ask] = []
@@ -144,7 +148,7 @@ class Run:
         text = b"r%d|%d|%d|" % (self.asking.tag, self.index, len(self.produced))
         value = text.ljust(size, b".")
         self.produced.append(value)
-        self.sent_bytes += len(value)
+        self.sent_bytes += len(value) + RECORD_OVERHEAD_BYTES
         return value
 
     def error(self) -> ServiceError:
@@ -240,7 +244,7 @@ class RequestProgram(Program):
         world, rng = self.world, self.world.rng
         tag = len(world.askings)
         value = (b"q%d|" % tag).ljust(size or rng.choice([10, 10, 200]), b".")
-        window = rng.choice([1, 60, 300]) if kind == STREAM else 0
+        window = rng.choice([1, 120, 600]) if kind == STREAM else 0
         call = Call(
             service, value, b"", kind, idempotent and kind != EACH, world.now_ns + patience_ns,
             window,
@@ -265,7 +269,9 @@ class RequestProgram(Program):
         world = self.world
         for call in dict.fromkeys(calls):
             asking: Asking = call.owner
-            if asking.ended_ns:
+            if asking.is_cancelled and not asking.has_heard:
+                asking.has_heard = True  # that it is over, as whoever reads it does
+            elif asking.ended_ns:
                 asking.news_after_end += 1
             elif call.is_over:
                 asking.ended_ns = world.now_ns
@@ -291,7 +297,7 @@ class RequestProgram(Program):
             return
         row, data = call.replies.popleft()
         asking.taken.append((row, data))
-        asking.taken_bytes += len(data)
+        asking.taken_bytes += len(data) + RECORD_OVERHEAD_BYTES
         asking.taken_ns = self.world.now_ns
         self.client.requester.taken(call, len(data))
         self._take_later(asking)

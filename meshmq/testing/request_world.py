@@ -8,7 +8,7 @@ much more must hold, and a roll call, in which every place of every instance mus
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -24,8 +24,22 @@ from meshmq.core.effects import (
 from meshmq.core.events import FrameReceived, LinkClosed, NodeEvent
 from meshmq.core.node import Node
 from meshmq.core.responder import Incoming
+from meshmq.core.rows import reply_bytes
+from meshmq.core.services import Services
 from meshmq.core.session import SessionState
-from meshmq.frames import EACH, ONE, STREAM, Body, Cancel, Envelope, Reply, Request, Served
+from meshmq.frames import (
+    EACH,
+    ONE,
+    RETURNED,
+    STREAM,
+    Body,
+    Cancel,
+    Envelope,
+    Reply,
+    ReplyRow,
+    Request,
+    Served,
+)
 from meshmq.limits import MS, SECOND
 from meshmq.testing.faults import FAULTS_NS, Faults
 from meshmq.testing.request_program import Ask, Asking, HandOut, RequestProgram, Run, Serving
@@ -81,11 +95,14 @@ class RequestWorld(Scene[RequestProgram]):
         self.breaks = rng.choice([0, 0, 4, 30, 120])  # links that are seen to close
         self.spared = rng.choice(["", "p0"])  # whose does not
         self.bounds = rng.choice(
-            [{}, {}, {"REQUESTS_BYTES_MAX": 1_000},
-             {"REPLY_BACKLOG_BYTES": 100, "REPLY_BACKLOGS_BYTES_MAX": 400},
+            [{}, {}, {"REQUESTS_BYTES_MAX": 20_000}, {"REQUESTS_SHARE_BYTES_MAX": 8_000},
+             {"REPLIES_UNACKED_BYTES": 300, "REPLY_BACKLOG_BYTES_MAX": 900},
+             {"REPLIES_UNACKED_BYTES": 300, "REPLY_BACKLOG_BYTES_MAX": 500,
+              "REPLY_TOLD_BYTES_MAX": 500, "REPLY_BACKLOGS_BYTES_MAX": 1_500},
+             {"REQUESTS_UNACKED_BYTES": 500}, {"SERVICES_UNACKED_FRAMES": 4},
              {"REQUESTS_PER_SESSION_MAX": 4}]
         )  # fmt: skip
-        self.instance_bytes = rng.choice([limits.INSTANCE_BYTES_MAX, 100])
+        self.instance_bytes = rng.choice([limits.INSTANCE_BYTES_MAX, 1_600])
         self.services = SERVICES
         self.askings: list[Asking] = []
         self.runs: list[Run] = []
@@ -225,6 +242,7 @@ class RequestWorld(Scene[RequestProgram]):
                 hand_out = self._handed.get((link, reply.id))
                 if hand_out is not None and (reply.end or not hand_out.is_stream):
                     self._at_work.get((link, hand_out.registration), set()).discard(reply.id)
+                    hand_out.is_returned = reply.code == RETURNED
 
     def to_client(self, link: bytes, envelope: Envelope) -> None:
         key = (link, envelope.session)
@@ -299,7 +317,7 @@ class RequestWorld(Scene[RequestProgram]):
             for (link, number), ask in self._asks.items()
             if ask.is_open
             and number not in services._asking.get(link, {})
-            and not any(row.id == number for row, _ in services._replies.get(link, ()))
+            and not any(number == row.id for row, _, _ in replies_to(services, link))
         ]
 
     # -- programs -----------------------------------------------------------------------------
@@ -392,6 +410,12 @@ class RequestWorld(Scene[RequestProgram]):
         return found
 
 
+def replies_to(services: Services, link: bytes) -> Iterable[tuple[ReplyRow, bytes, int]]:
+    """Those that wait to leave."""
+    box = services.outgoing.boxes.get(link)
+    return box.replies if box is not None else ()
+
+
 def audit(node: Node) -> list[str]:
     """What does not add up at the end of a turn. It looks inside: the machine's own invariants."""
     services = node.services
@@ -399,14 +423,36 @@ def audit(node: Node) -> list[str]:
     size = sum(asked.size for asked in services._asked.values())
     if services._bytes != size:
         found.append(f"{services._bytes} bytes are told, requests have {size}")
-    backlog = sum(len(data) for rows in services._replies.values() for _, data in rows)
-    if services._backlog != backlog:
-        found.append(f"a backlog of {services._backlog} bytes is told, replies have {backlog}")
+    if sum(services._shares.values()) != size:
+        found.append(f"{services._shares} are told, requests have {size} bytes")
+    found += [
+        f"{share} bytes of requests of {link!r} are taken"
+        for link, share in services._shares.items()
+        if share > limits.REQUESTS_SHARE_BYTES_MAX
+    ]
+    if size > limits.REQUESTS_BYTES_MAX:
+        found.append(f"{size} bytes of requests are taken")
+    outgoing = services.outgoing
+    most = limits.REPLY_BACKLOG_BYTES_MAX + limits.REPLY_TOLD_BYTES_MAX
+    for link, box in outgoing.boxes.items():
+        if box.reply_bytes > most:
+            found.append(f"{box.reply_bytes} bytes of replies wait for {link!r}")
+        waits = sum(reply_bytes((row, data)) for row, data, _ in box.replies)
+        if waits != box.reply_bytes:
+            found.append(f"{box.reply_bytes} bytes for {link!r} are told, its replies have {waits}")
+    backlog = sum(box.reply_bytes for box in outgoing.boxes.values())
+    if outgoing.backlog != backlog:
+        found.append(f"a backlog of {outgoing.backlog} bytes is told, replies have {backlog}")
     linked = sum(bool(asked.link) for asked in services._asked.values())
     known = sum(len(mine) for mine in services._asking.values())
     if linked != known:
         found.append(f"{linked} requests have a requester, requesters have {known}")
     waiting = sum(len(service.waiting) for service in services.by_name.values())
+    found += [
+        f"{service._taking} instances of {service.name} are said to take requests"
+        for service in services.by_name.values()
+        if service._taking != sum(not i.draining for i in service.instances.values())
+    ]
     found += [
         f"{len(service.waiting)} requests wait for {service.name}, which nobody serves"
         for service in services.by_name.values()
@@ -421,10 +467,12 @@ def audit(node: Node) -> list[str]:
                 found.append("requests wait for an instance that takes no more")
             if len(instance.held) > instance.concurrency:
                 found.append(f"{len(instance.held)} at work, {instance.concurrency} may be")
-            if instance.held_bytes != sum(asked.size for asked in instance.held.values()):
+            if instance.held_bytes != sum(asked.weight for asked in instance.held.values()):
                 found.append(f"an instance's {instance.held_bytes} bytes are wrong")
             if instance.level != (len(instance.held) if instance.has_room else -1):
                 found.append("an instance is not where its load belongs")
+            if instance.is_stuck != (instance.link in services._stuck):
+                found.append("an instance is stuck, and its link is not, or the other way")
             if instance.service is not services.by_name.get(instance.service.name):
                 found.append("an instance is of a service that nobody finds")
     parents = sum(asked.kind == EACH and not asked.parent for asked in services._asked.values())

@@ -36,7 +36,7 @@ def slow(self, commit):
     real(self, commit)
     time.sleep(sum(len(b.payload) for b in commit.batches) / pace)
 segment.Segment.append = slow
-sys.argv = ["meshmq", "node", "--listen", "tcp://127.0.0.1:0", "--data", sys.argv[2]]
+sys.argv = ["meshmq", "node", "--no-mdns", "--listen", "tcp://127.0.0.1:0", "--data", sys.argv[2]]
 from meshmq.cli import main
 sys.exit(main())
 """

@@ -165,7 +165,17 @@ class Node:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "meshmq", "node", "--listen", self.url, "--data", self.data],
+            [
+                sys.executable,
+                "-m",
+                "meshmq",
+                "node",
+                "--no-mdns",
+                "--listen",
+                self.url,
+                "--data",
+                self.data,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

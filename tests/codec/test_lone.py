@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshmq import codec, codec_lone
+from meshmq import codec, codec_lone, limits
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     Confirm,
@@ -61,25 +61,36 @@ def delivers(draw):
     return Deliver(draw(u32), (row,), draw(u64), payload)
 
 
+def split(draw, payload, count):
+    """The lengths of ``count`` values that make up a payload."""
+    ends = sorted(draw(st.lists(st.integers(0, len(payload)), min_size=count, max_size=count)))
+    return [end - begin for begin, end in zip([0, *ends], [*ends[:-1], len(payload)], strict=False)]
+
+
 @st.composite
 def requests(draw):
     payload = draw(payloads)
-    row = RequestRow(
-        draw(u64), draw(u32), draw(st.just("") | topics), draw(u64), draw(st.integers(0, 2)),
-        draw(st.booleans()), draw(u64), b"", len(payload),
-    )  # fmt: skip
-    return Request((row,), payload)
+    rows = [
+        RequestRow(
+            draw(u64), draw(u32), draw(st.just("") | topics), draw(u64), draw(st.integers(0, 2)),
+            draw(st.booleans()), draw(u64), b"", length,
+        )
+        for length in split(draw, payload, draw(st.integers(1, 5)))
+    ]  # fmt: skip
+    return Request(tuple(rows), payload)
 
 
 @st.composite
 def replies(draw):
     payload = draw(payloads)
-    has_value = bool(payload) or draw(st.booleans())
-    row = ReplyRow(
-        draw(u64), has_value, draw(st.booleans()), instance=draw(st.just("") | topics),
-        length=len(payload),
-    )  # fmt: skip
-    return Reply((row,), payload)
+    rows = [
+        ReplyRow(
+            draw(u64), length > 0 or draw(st.booleans()), draw(st.booleans()),
+            instance=draw(st.just("") | topics), length=length,
+        )
+        for length in split(draw, payload, draw(st.integers(1, 5)))
+    ]  # fmt: skip
+    return Reply(tuple(rows), payload)
 
 
 confirms = st.builds(
@@ -108,6 +119,19 @@ def test_both_paths_write_and_read_the_same(envelope):
         general(patch)
         assert codec.encode(envelope) == short
         assert codec.decode(short) == envelope
+
+
+@pytest.mark.parametrize("count", [64, limits.FRAME_BATCHES_MAX])
+def test_many_rows_are_read_by_the_general_path_too(count):
+    asked = [RequestRow(i, 0, f"s.{i % 7}", 5, 0, False, 0, b"", 3) for i in range(count)]
+    answered = [ReplyRow(i, True, True, instance=f"i{i % 3}", length=3) for i in range(count)]
+    for body in (Request(tuple(asked), b"abc" * count), Reply(tuple(answered), b"abc" * count)):
+        envelope = Envelope(1, 2, 3, body)
+        short = codec_lone.encode(envelope)
+        assert codec_lone.decode(*short) == envelope
+        with pytest.MonkeyPatch.context() as patch:
+            general(patch)
+            assert codec.decode(short) == envelope
 
 
 @given(st.binary(max_size=codec_lone.VALUE_BYTES_MAX), i64)

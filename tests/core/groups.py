@@ -54,7 +54,7 @@ class GroupBench(NodeBench):
         )  # fmt: skip
         self.inbox, self.closed, self.plans, self.appends, self.sequences = {}, [], 0, [], {}
         self.frames, self.heard = {}, {}
-        self.tick_clock()
+        self.tell_time()
 
     def tick_clock(self):
         self.handle(WallClock(WALL + self.now_ns))

@@ -7,7 +7,7 @@ import random
 
 from meshmq import codec
 from meshmq.core.effects import Append, CloseLink, PlanRetention, ReadLog, Send
-from meshmq.core.events import Committed, FrameReceived, LinkClosed, TimerFired
+from meshmq.core.events import Committed, FrameReceived, LinkClosed, TimerFired, WallClock
 from meshmq.core.node import Node
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -58,6 +58,11 @@ class NodeBench:
         self.plans = 0
         self.appends = []
         self.sequences = {}
+        self.tell_time()
+
+    def tell_time(self):
+        """As the runner does, before the first turn."""
+        self.perform(self.node.handle(WallClock(WALL + self.now_ns), self.now_ns))
 
     def handle(self, event):
         """Give the node one event; carry out what it orders."""
@@ -65,10 +70,12 @@ class NodeBench:
         self.perform(self.node.end_turn(self.now_ns))
 
     def turn(self, *bodies, link=LINK, session=7):
-        """Many frames that came together: what they gather goes at the turn's end."""
+        """Many frames that came together: what they gather goes at the turn's end. A Hello begins
+        the session."""
         for body in bodies:
-            self.sequences[link, session] += 1
-            envelope = Envelope(session, self.sequences[link, session], 0, body)
+            number = 0 if isinstance(body, Hello) else self.sequences[link, session] + 1
+            self.sequences[link, session] = number
+            envelope = Envelope(session, number, 0, body)
             self.perform(self.node.handle(FrameReceived(link, envelope), self.now_ns))
         self.perform(self.node.end_turn(self.now_ns))
 

@@ -454,6 +454,54 @@ def test_programs_ask_each_other_with_the_same_numbers(network):
     }
 
 
+def test_an_instance_has_its_concurrency_whoever_asks(network):
+    a = network.add("a")
+    others = [network.add(name, ["a"]) for name in "bcd"]
+    network.run()
+    held = []
+    a.serve("s", held.append, concurrency=2)
+    network.run()
+    calls = [p.request("s", timeout_ns=5 * SECOND) for p in others for _ in range(2)]
+    late = others[0].request("s", timeout_ns=300 * MS)
+    network.run(SECOND)
+    assert len(held) == 2
+    assert isinstance(late.error, DeadlineExceeded)
+    others[1].client.requester.cancel(calls[3])
+    others[1].flush()
+    network.run()
+    done = 0
+    while done < len(held):
+        a.answer(held[done])
+        done += 1
+        network.run()
+        assert len(held) - done <= 2
+    assert all(call.is_over for call in calls)
+    assert sum(bool(call.replies) for call in calls) >= 5
+    assert a.direct.relay.count == 0
+
+
+def test_what_waits_at_an_instance_that_stops_goes_to_others(network):
+    a = network.add("a")
+    b, c = network.add("b", ["a"]), network.add("c", ["a", "b"])
+    network.run()
+    held = []
+    registration = a.serve("s", held.append)
+    network.run()
+    calls = [p.request("s", timeout_ns=5 * SECOND) for p in (b, c)]
+    network.run()
+    assert len(held) == 1
+    b.serve("s", b.answer)
+    network.run()
+    a.client.unserve(registration, network.now_ns)
+    a.flush()
+    network.run()
+    answers = sorted(row.instance for call in calls for row, _ in call.replies)
+    assert answers == ["b"]
+    a.answer(held[0])
+    network.run()
+    assert {call.replies[0][0].instance for call in calls} == {"a", "b"}
+
+
 def test_cancelling_and_deadlines_reach_who_works_on_it(network):
     a, b = pair(network)
     held = []
@@ -493,7 +541,7 @@ def test_who_asks_all_gets_one_reply_of_each(network):
         program.serve("s", program.answer)
     network.run()
     call = a.request("s", kind=EACH)
-    network.run()
+    network.run(SECOND)
     assert sorted(row.instance for row, _ in call.replies) == ["a", "b", "c"]
     assert call.is_over
 

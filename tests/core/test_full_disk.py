@@ -17,13 +17,13 @@ AMPLE = 4 * RESERVE
 
 
 class FullBench(GroupBench):
-    """A node hears how much room the disk has before anything else, as from the disk thread."""
+    """A node hears how much room the disk has before its first turn, as from the disk thread."""
 
     free = AMPLE
 
-    def tick_clock(self):
-        self.handle(StorageMeasured(self.free, RESERVE))
-        super().tick_clock()
+    def tell_time(self):
+        super().tell_time()
+        self.perform(self.node.handle(StorageMeasured(self.free, RESERVE), self.now_ns))
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.journal import Delta
-from meshmq.frames import BACKOFF, NACK, Consume, HandOut, Holding, Settled, SettleRow
+from meshmq.frames import BACKOFF, NACK, Consume, Consumed, HandOut, Holding, Settled, SettleRow
 from meshmq.limits import MS, SECOND
 from meshmq.names import JobId, topic_key
 from tests.core.groups import GroupBench
 from tests.core.helpers import LINK, ORIGIN, OTHER_LINK
-from tests.core.nodes import WALL
+from tests.core.nodes import WALL, hello
 
 
 @pytest.fixture
@@ -290,6 +290,19 @@ def test_a_member_that_comes_back_to_a_restarted_node_goes_on_too(bench):
     assert bench.values() == []
     assert bench.ack((b"1", number, 0, None), (b"2", number, 1, None)).stale == ()
     assert bench.show("g")["records"] == 0
+
+
+def test_a_member_may_come_back_in_the_first_turn_of_a_restarted_node(bench):
+    bench.consume("g", "a")
+    bench.put("a", b"1", b"2")
+    number = bench.got()[0][1]
+    bench.crash()
+    claim = Consume(1, "g", "a", b"", 100, 1 << 20, 30 * SECOND, (Holding(number, "a", (0, 1), 1),))
+    bench.turn(hello(), claim)
+    bench.settle_down()
+    (answer,) = bench.take(LINK, Consumed)
+    assert answer.lost == ()
+    assert bench.ack((b"1", number, 0, None), (b"2", number, 1, None)).stale == ()
 
 
 def test_what_is_claimed_before_it_is_read_and_given_back_is_not_handed_out_twice(bench):

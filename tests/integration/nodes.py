@@ -18,7 +18,17 @@ class ProcessNode:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "meshmq", "node", "--listen", self.url, "--data", self.data],
+            [
+                sys.executable,
+                "-m",
+                "meshmq",
+                "node",
+                "--no-mdns",
+                "--listen",
+                self.url,
+                "--data",
+                self.data,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

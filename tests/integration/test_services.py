@@ -110,8 +110,14 @@ def test_what_a_handler_raises_reaches_the_requester_without_a_traceback(node, c
         (meshmq.ServiceError("half \udcff", "c\udcff"), r"c\udcff", r"half \udcff"),
         (FileNotFoundError("a\udcff"), "handler-failed", r"FileNotFoundError: a\udcff"),
     ],
+    ids=["code-is-a-number", "half-a-character", "of-a-file"],
 )
-def test_whatever_an_error_says_it_is_an_answer_and_the_service_goes_on(node, error, code, text):
+def test_whatever_an_error_says_it_is_an_answer_and_the_service_goes_on(
+    node, error, code, text, caplog
+):
+    # Neither ids nor what was logged may hold half a character: xdist cannot send it.
+    caplog.set_level(logging.CRITICAL, "meshmq")
+
     def fail(request):
         raise error
 
@@ -289,14 +295,18 @@ def test_requests_to_many_gather_all_some_or_until_the_deadline(node, steps):
             steps.say("stopped")
 
         with node.connect() as asker:
-            found = {r.instance: r for r in asker.request_many("s", b"", timeout=0.5)}
+            replies = asker.request_many("s", b"", timeout=0.5)
+            assert replies.deadline_exceeded
+            found = {r.instance: r for r in replies}
             assert sorted(found) == ["a", "b"]
             assert (found["a"].value, found["a"].error) == (b"A", None)
             assert found["b"].error.code == "mine"
             steps.await_("stopped")
-            assert len(asker.request_many("s", b"", timeout=20, max_replies=1)) == 1
+            some = asker.request_many("s", b"", timeout=20, max_replies=1)
+            assert (len(some), some.deadline_exceeded) == (1, False)
             c.close()
-            assert len(asker.request_many("s", b"", timeout=20)) == 2
+            both = asker.request_many("s", b"", timeout=20)
+            assert (len(both), both.deadline_exceeded) == (2, False)
             with pytest.raises(meshmq.NoResponders):
                 asker.request_many("nobody", b"")
 
@@ -379,6 +389,224 @@ def test_stopping_lets_what_runs_end_and_gives_the_rest_to_others(node, steps):
         stopping.join(20)
         threads[0].join(20)
         assert sorted(found) == [b"new"] * 4 + [b"old"]
+
+
+@pytest.mark.parametrize("kind", ["request", "request_many", "request_stream"])
+def test_what_is_asked_while_the_mesh_is_being_closed_has_an_error(node, kind):
+    with node.connect() as server:
+        server.serve("s", lambda request: b"")
+        mesh = node.connect()
+        requester = mesh._connection.client.requester
+        add = requester.add
+
+        def add_late(call):
+            mesh._connection.close(20)  # behind the look whether it is open
+            add(call)
+
+        requester.add = add_late
+        with pytest.raises(meshmq.errors.ClosedError, match="the connection is closed"):
+            list(getattr(mesh, kind)("s", timeout=40))
+
+
+def test_what_was_asked_when_the_mesh_is_closed_is_lost(node, steps):
+    with node.connect() as server, node.connect() as mesh:
+
+        @server.service("s", concurrency=3)
+        def wait(request):
+            steps.say(request.value)
+            until(lambda: request.cancelled)
+
+        errors = []
+
+        def ask(kind):
+            try:
+                list(getattr(mesh, kind)("s", kind.encode(), timeout=40))
+            except meshmq.MeshError as error:
+                errors.append(error)
+
+        kinds = ["request", "request_many", "request_stream"]
+        threads = [threading.Thread(target=ask, args=(kind,)) for kind in kinds]
+        for thread, kind in zip(threads, kinds, strict=True):
+            thread.start()
+            steps.await_(kind.encode())
+        mesh.close()
+        for thread in threads:
+            thread.join(20)
+        assert [type(error) for error in errors] == [meshmq.LinkLost] * 3
+        assert all("'s' had not answered" in str(error) for error in errors)
+
+
+def test_a_stream_that_another_thread_closes_ends(node, steps):
+    with node.connect() as mesh:
+
+        @mesh.service("s")
+        def one_and_wait(request):
+            yield b"1"
+            until(lambda: request.cancelled, 60)
+
+        got = []
+        stream = mesh.request_stream("s", timeout=60)
+
+        def read():
+            for reply in stream:
+                got.append(reply.value)
+                steps.say("read")
+            steps.say("ended")
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        steps.await_("read")
+        stream.close()
+        stream.close()
+        steps.await_("ended")
+        reader.join(20)
+        assert got == [b"1"]
+        assert list(stream) == []
+
+
+def test_a_stream_that_is_left_by_a_break_is_closed(node, steps):
+    with node.connect() as mesh:
+
+        @mesh.service("flood")
+        def flood(request):
+            try:
+                while True:
+                    yield bytes(MIB // 4)
+            finally:
+                steps.say("closed")
+
+        for reply in mesh.request_stream("flood", timeout=60):
+            assert len(reply.value) == MIB // 4
+            break
+        steps.await_("closed")
+
+
+def test_a_stream_of_empty_values_is_bounded_and_whole(node, steps):
+    made = []
+    with node.connect() as server, node.connect() as asker:
+
+        @server.service("empty")
+        def empty(request):
+            for _ in range(100_000):
+                made.append(1)
+                yield b""
+
+        stream = asker.request_stream("empty", timeout=60)
+        next(stream)
+        (incoming,) = server._connection.client.responder._incoming.values()
+        until(lambda: incoming.window <= 0)
+        assert len(made) <= MIB // 32 + 1
+        assert sum(1 for _ in stream) == 99_999
+
+
+def test_a_handler_that_runs_when_the_mesh_is_closed_sees_it(node, steps):
+    mesh = node.connect()
+    with node.connect() as asker:
+
+        @mesh.service("s")
+        def wait(request):
+            steps.say("begun")
+            until(lambda: request.cancelled)
+            steps.say("seen")
+
+        def ask():
+            with pytest.raises(meshmq.InstanceLost):
+                asker.request("s", timeout=60)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        steps.await_("begun")
+        mesh.close(timeout=0.1)
+        steps.await_("seen")
+        asking.join(20)
+
+
+def test_requests_to_many_over_a_lost_link_are_lost_whatever_has_come(process_node, steps):
+    url = process_node.url
+    with meshmq.connect(url) as a, meshmq.connect(url) as b, meshmq.connect(url) as asker:
+        a.serve("s", lambda request: b"A")
+
+        @b.service("s")
+        def hangs(request):
+            until(lambda: request.cancelled)
+
+        found = []
+
+        def ask():
+            try:
+                found.append(asker.request_many("s", timeout=60))
+            except meshmq.MeshError as error:
+                found.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        calls = asker._connection.client.requester.calls
+        until(lambda: any(call.replies for call in list(calls.values())))
+        process_node.kill()
+        asking.join(20)
+        assert [type(what) for what in found] == [meshmq.LinkLost]
+        process_node.start()
+
+
+FORKING = """
+import os, sys, threading
+import meshmq
+mesh = meshmq.connect(sys.argv[1])
+
+def fork(how):
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if how == b"_exit":
+        os._exit(3)
+    if how == b"exit":
+        sys.exit(4)
+    if how == b"text":
+        sys.exit("in words")
+    if how == b"raise":
+        raise ValueError("in the child")
+    return 0
+
+@mesh.service("s", concurrency=2)
+def forks(request):
+    return b"%d" % fork(request.value)
+
+@mesh.service("t")
+def forks_between(request):
+    for how in (b"exit", b"", b"raise"):
+        yield b"%d" % fork(how)
+
+done = threading.Event()
+
+@mesh.worker("jobs")
+def works(job):
+    print("job", fork(job.value), flush=True)
+    if job.value == b"":
+        done.set()
+
+for how in (b"_exit", b"exit", b"text", b"raise", b""):
+    print(how.decode(), mesh.request("s", how, timeout=20).value.decode(), flush=True)
+print([reply.value for reply in mesh.request_stream("t", timeout=20)], flush=True)
+for how in (b"exit", b"raise", b""):
+    mesh.enqueue("jobs", how)
+assert done.wait(20)
+mesh.close()
+print("closed")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_a_handler_forks_can_end_in_every_way(node):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING, node.url],
+        capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "_exit 3", "exit 4", "text 1", "raise 1", " 0", "[b'4', b'0', b'1']",
+        "job 4", "job 1", "job 0", "job 0", "closed",
+    ], done.stdout + done.stderr  # fmt: skip
+    assert done.stderr.count("in words") == 1
+    assert done.stderr.count("ValueError: in the child") == 3
 
 
 def test_closing_the_mesh_stops_its_services(node):
@@ -514,6 +742,29 @@ def test_ctrl_c_while_it_waits_cancels_the_request(node, steps):
         process.communicate("\n", timeout=20)
 
 
+@pytest.mark.parametrize("kind", ["request", "request_many", "request_stream"])
+def test_ctrl_c_just_behind_the_sending_cancels_the_request_too(node, steps, monkeypatch, kind):
+    with node.connect() as server, node.connect() as asker:
+
+        @server.service("s")
+        def wait(request):
+            steps.say("begun")
+            until(lambda: request.cancelled)
+            steps.say("stopped")
+
+        call = asker._connection.call
+
+        def call_interrupted(asked):
+            call(asked)
+            steps.await_("begun")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(asker._connection, "call", call_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(asker, kind)("s", timeout=60)
+        steps.await_("stopped")
+
+
 # -- asyncio --------------------------------------------------------------------------------------
 
 
@@ -640,12 +891,177 @@ def test_aio_what_is_not_done_when_it_stops_is_lost(node):
     go(main())
 
 
+def test_aio_an_instance_can_be_awaited_until_it_is_registered(node, monkeypatch):
+    async def main():
+        async with aio.connect(node.url) as mesh, aio.connect(node.url) as asker:
+
+            async def echo(request):
+                return request.value
+
+            instance = await mesh.serve("s", echo)
+            assert (await asker.request("s", b"v")).value == b"v"
+            assert await instance is instance
+            lazy = mesh.service("t", start=False)(echo)
+            assert not lazy.started
+            await lazy
+            assert (await asker.request("t", b"v")).value == b"v"
+            monkeypatch.setattr(meshmq.limits, "SERVICES_PER_SESSION_MAX", 2)
+            with pytest.raises(meshmq.errors.LimitReached, match="at most 2"):
+                await mesh.serve("u", echo)
+            never = mesh.serve("v", echo)
+            await never.stop()  # before its first step
+            assert (await never).stopped
+
+    go(main())
+
+
+def test_aio_a_request_whose_task_is_cancelled_before_its_first_step_frees_its_place(node):
+    async def main():
+        async with aio.connect(node.url) as mesh, aio.connect(node.url) as asker:
+
+            async def echo(request):
+                return request.value
+
+            await mesh.serve("s", echo)
+            responder = mesh._connection.client.responder
+            begin = responder.begin
+
+            def begin_cancelled(registration):
+                incoming = begin(registration)
+                if incoming is not None:
+                    loop.call_soon(lambda: incoming.task.cancel())  # it runs before the task does
+                    responder.begin = begin
+                return incoming
+
+            loop = asyncio.get_running_loop()
+            responder.begin = begin_cancelled
+            with pytest.raises(meshmq.InstanceLost):
+                await asker.request("s", b"1", timeout=20)
+            assert (await asker.request("s", b"2", timeout=20)).value == b"2"
+
+    go(main())
+
+
+def test_aio_a_stream_that_another_task_closes_ends(node):
+    async def main():
+        async with aio.connect(node.url) as mesh:
+
+            async def one_and_wait(request):
+                yield b"1"
+                await asyncio.sleep(60)
+
+            await mesh.serve("s", one_and_wait)
+            stream = mesh.request_stream("s", timeout=60)
+            assert (await anext(stream)).value == b"1"
+            reading = asyncio.create_task(anext(stream, "ended"))
+            await asyncio.sleep(0)  # it waits
+            assert stream._call in mesh._bell._waiting
+            await stream.close()
+            assert await reading == "ended"
+            assert [reply async for reply in stream] == []
+
+    go(main())
+
+
+def test_aio_a_stream_that_is_left_by_a_break_is_closed(node):
+    async def main():
+        closed = asyncio.Event()
+        async with aio.connect(node.url) as mesh:
+
+            async def flood(request):
+                try:
+                    while True:
+                        yield bytes(MIB // 4)
+                finally:
+                    closed.set()
+
+            await mesh.serve("flood", flood)
+            async for _ in mesh.request_stream("flood", timeout=60):
+                break
+            await closed.wait()
+
+    go(main())
+
+
+def test_aio_stop_leaves_behind_what_swallows_its_cancellation(node, monkeypatch, caplog):
+    monkeypatch.setattr("meshmq.client.aio_services.CANCELLED_SECONDS", 0.01)
+
+    async def main():
+        begun, go_on = asyncio.Event(), asyncio.Event()
+        async with aio.connect(node.url) as mesh, aio.connect(node.url) as asker:
+
+            async def deaf(request):
+                begun.set()
+                while not go_on.is_set():
+                    try:
+                        await go_on.wait()
+                    except asyncio.CancelledError:
+                        pass
+
+            instance = await mesh.serve("s", deaf)
+            asking = asyncio.create_task(asker.request("s", timeout=60))
+            await begun.wait()
+            try:
+                with caplog.at_level(logging.ERROR, "meshmq"):
+                    assert not await instance.stop(0.01)
+                assert "1 handlers of 's' do not end" in caplog.text
+                assert (instance.stopped, instance.running) == (True, 1)
+                with pytest.raises(meshmq.InstanceLost):
+                    await asking
+            finally:
+                go_on.set()
+
+    go(main())
+
+
+def test_aio_a_stream_whose_generator_swallows_its_cancellation_ends(node):
+    async def main():
+        ended = asyncio.Event()
+        async with aio.connect(node.url) as mesh:
+
+            async def deaf(request):
+                try:
+                    while True:
+                        try:
+                            await asyncio.sleep(0)
+                        except asyncio.CancelledError:
+                            pass
+                        yield b""
+                finally:
+                    ended.set()
+
+            await mesh.serve("s", deaf)
+            async with mesh.request_stream("s", timeout=60) as stream:
+                await anext(stream)
+            await ended.wait()
+
+    go(main())
+
+
+@pytest.mark.parametrize("kind", ["request", "request_many"])
+def test_aio_what_is_asked_while_the_mesh_is_being_closed_has_an_error(node, kind):
+    async def main():
+        mesh = await aio.connect(node.url)
+        requester = mesh._connection.client.requester
+        add = requester.add
+
+        def add_late(call):
+            mesh._connection.close(20)
+            add(call)
+
+        requester.add = add_late
+        with pytest.raises(meshmq.errors.ClosedError, match="the connection is closed"):
+            await getattr(mesh, kind)("s", timeout=40)
+
+    go(main())
+
+
 def test_aio_plain_functions_and_wrong_names_are_refused(node):
     async def main():
         async with aio.connect(node.url) as mesh:
             with pytest.raises(meshmq.InvalidArgument, match="async def"):
                 mesh.serve("s", lambda request: b"")
-            with pytest.raises(meshmq.InvalidName):
+            with pytest.raises(meshmq.InvalidName, match=r"service name 'a\.\.b'"):
                 await mesh.request("a..b")
             with pytest.raises(meshmq.InvalidArgument, match="write it as"):
                 mesh.service(print)

@@ -1,0 +1,219 @@
+"""Hosts of their own, as far as a network is concerned: they find each other by mDNS."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+needs_namespaces = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and ip"
+)
+pytestmark = [pytest.mark.root, pytest.mark.slow, needs_namespaces]
+
+
+def ip(*arguments):
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+class Network:
+    """Hosts 10.77.0.1, 10.77.0.2 ... at one switch, each a network namespace; so is the switch."""
+
+    def __init__(self, count):
+        self._mark = f"mq{uuid.uuid4().hex[:6]}"
+        self._switch = f"{self._mark}-switch"
+        self._made = []
+        self._processes = []
+        try:
+            self._add(self._switch)
+            ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
+            ip("-n", self._switch, "link", "set", "switch", "up")
+            self.hosts = [self._plug(number) for number in range(1, count + 1)]
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, name):
+        ip("netns", "add", name)
+        self._made.append(name)
+        ip("-n", name, "link", "set", "lo", "up")
+
+    def _plug(self, number):
+        name = f"{self._mark}-{number}"
+        self._add(name)
+        port = f"port{number}"
+        ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port,
+           "netns", self._switch)  # fmt: skip
+        ip("-n", self._switch, "link", "set", port, "master", "switch", "up")
+        ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+        return name
+
+    def start(self, host, *arguments):
+        environment = {k: v for k, v in os.environ.items() if k != "MESHMQ_URL"}
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", host, sys.executable, *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True,
+            env=environment,
+        )  # fmt: skip
+        self._processes.append(process)
+        return process
+
+    def run(self, host, *arguments):
+        process = self.start(host, *arguments)
+        out, said = process.communicate(timeout=40)
+        return process.returncode, out, said
+
+    def node(self, host, data, *arguments):
+        """A node at port 5757 of all interfaces; once it is ready."""
+        process = self.start(host, "-m", "meshmq", "node", "--data", data, *arguments)
+        line = process.stdout.readline()
+        assert " ready at " in line, process.stderr.read()
+        return process
+
+    def close(self):
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        for name in reversed(self._made):
+            ip("netns", "del", name)
+
+
+@pytest.fixture
+def network():
+    try:
+        made = Network(3)
+    except OSError as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    yield made
+    made.close()
+
+
+LAB = ("--mesh", "lab", "--insecure")
+EVERYWHERE = ("--listen", "tcp://0.0.0.0:5757", *LAB)
+
+
+def test_programs_find_a_node_on_another_host(network, tmp_path):
+    one, two, three = network.hosts
+    network.node(one, tmp_path / "one", *EVERYWHERE)
+    began = time.monotonic()
+    code, out, said = network.run(two, "-m", "meshmq", "pub", "a.b", "hello", *LAB)
+    assert (code, said) == (0, ""), out
+    assert time.monotonic() - began < 5, "with a start of Python and 2 s of looking"
+    code, out, _ = network.run(
+        three, "-m", "meshmq", "sub", "a.b", "--from", "earliest", "--count", "1", *LAB
+    )
+    assert (code, out) == (0, "a.b #0 hello\n")
+
+
+def test_nodes_and_their_addresses_are_listed(network, tmp_path):
+    one, two, three = network.hosts
+    network.node(one, tmp_path / "one", "--name", "first", *EVERYWHERE)
+    network.node(two, tmp_path / "two", "--name", "second", *EVERYWHERE)
+    network.node(two, tmp_path / "other", "--listen", "tcp://0.0.0.0:5758", "--mesh", "other",
+                 "--insecure")  # fmt: skip
+    time.sleep(1.5)
+    code, out, said = network.run(three, "-m", "meshmq", "peers", "--json", *LAB)
+    assert code == 0, said
+    rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
+    assert set(rows) == {"first", "second"}
+    assert rows["first"]["state"] == rows["second"]["state"] == "answers"
+    assert "tcp://10.77.0.1:5757" in rows["first"]["addresses"]
+
+
+def test_local_does_not_leave_its_host(network, tmp_path):
+    one, two, _ = network.hosts
+    network.node(one, tmp_path / "one", "--listen", "tcp://127.0.0.1:6000")
+    listening = network.start(two, "-c", HEARS)
+    assert listening.stdout.readline() == "on\n"
+    code, out, _ = network.run(one, "-m", "meshmq", "peers", "--json")
+    assert (code, out.count("answers")) == (0, 1)
+    code, out, _ = network.run(two, "-m", "meshmq", "peers", "--json")
+    assert (code, out) == (0, "")
+    assert listening.communicate("\n", timeout=20)[0] == "0\n", "packets that came to another host"
+
+
+HEARS = """
+import socket, struct, sys, threading
+heard = []
+ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+ear.bind(("", 5353))
+ear.setsockopt(socket.IPPROTO_IP, 49, 0)
+member = socket.inet_aton("224.0.0.251") + socket.inet_aton("10.77.0.2")
+ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+def listen():
+    while True:
+        heard.append(ear.recv(9000))
+threading.Thread(target=listen, daemon=True).start()
+print("on", flush=True)
+sys.stdin.readline()
+print(len(heard), flush=True)
+"""
+
+
+def test_one_who_was_killed_is_not_waited_for(network, tmp_path):
+    """Its record stays for two minutes; who looks for a node takes the other."""
+    one, two, three = network.hosts
+    killed = network.node(one, tmp_path / "one", "--name", "killed", *EVERYWHERE)
+    network.node(two, tmp_path / "two", "--name", "alive", *EVERYWHERE)
+    listening = network.start(three, "-c", KEEPS_RECORDS)
+    assert listening.stdout.readline() == "heard 2\n"
+    killed.kill()
+    killed.wait()
+    out, said = listening.communicate("\n", timeout=20)
+    assert out.strip() == "alive", said
+
+
+KEEPS_RECORDS = """
+import sys, threading, time, meshmq
+from meshmq.shell.search import Search
+search = Search("lab", True)
+search.start()
+until = time.monotonic() + 8
+while time.monotonic() < until and sum(r["kind"] == "node" for r in search.peers()) < 2:
+    time.sleep(0.05)
+print("heard", len(search.peers()), flush=True)
+sys.stdin.readline()
+began = time.monotonic()
+with meshmq.connect(mesh="lab", insecure=True) as mesh:
+    print(mesh.admin.status()["node"]["name"], flush=True)
+assert time.monotonic() - began < 3
+search.close()
+"""
+
+
+def test_a_cable_that_is_pulled_and_put_back(network, tmp_path):
+    one, two, _ = network.hosts
+    network.node(one, tmp_path / "one", *EVERYWHERE)
+    assert network.run(two, "-m", "meshmq", "status", *LAB)[0] == 0
+    ip("-n", one, "link", "set", "eth0", "down")
+    code, _, said = network.run(two, "-m", "meshmq", "status", *LAB)
+    assert code == 1
+    assert "mDNS finds none of mesh 'lab'" in said
+    ip("-n", one, "link", "set", "eth0", "up")
+    deadline = time.monotonic() + 25
+    while (code := network.run(two, "-m", "meshmq", "status", *LAB)[0]) != 0:
+        assert time.monotonic() < deadline
+    assert code == 0
+
+
+def test_a_node_that_was_there_before_its_network(network, tmp_path):
+    """As when a host starts: it tells the addresses that there are, not those that there were."""
+    one, two, _ = network.hosts
+    ip("-n", one, "addr", "del", "10.77.0.1/24", "dev", "eth0")
+    network.node(one, tmp_path / "one", *EVERYWHERE)
+    ip("-n", one, "addr", "add", "10.77.0.9/24", "dev", "eth0")
+    deadline = time.monotonic() + 25
+    while network.run(two, "-m", "meshmq", "status", *LAB)[0] != 0:
+        assert time.monotonic() < deadline
