@@ -56,6 +56,7 @@ class Session:
     __slots__ = (
         "_ack_at",
         "_ack_owed",
+        "_acked_at_last",
         "_forgotten_at",
         "_gap_at",
         "_greeting",
@@ -85,6 +86,7 @@ class Session:
         self._unacked: deque[tuple[int, Body, int]] = deque()
         self._unacked_bytes = 0
         self._ack_owed = 0
+        self._acked_at_last = 0
         self._forgotten_at = 0
         self._ack_at = 0
         self._resend_at = 0
@@ -103,7 +105,9 @@ class Session:
 
     @property
     def acked(self) -> int:
-        """Every frame sent up to this one has arrived."""
+        """Every frame sent up to this one has arrived; also once CLOSED."""
+        if self.state is SessionState.CLOSED:
+            return self._acked_at_last
         return self.sent - len(self._unacked)
 
     @property
@@ -262,6 +266,8 @@ class Session:
             self._close(refusal.code if refusal else "", "closed here")
 
     def _close(self, code: str, reason: str) -> None:
+        if self.state is not SessionState.CLOSED:
+            self._acked_at_last = self.acked
         self.state = SessionState.CLOSED
         self.closed_code = code
         self.closed_reason = reason

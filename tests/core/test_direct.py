@@ -380,6 +380,19 @@ def test_a_push_on_its_way_to_a_lost_program_is_lost_and_told(network):
     assert isinstance(batch.error, LinkLost)
 
 
+def test_a_push_to_a_program_that_says_goodbye_is_told_as_lost(network):
+    a, b = pair(network)
+    b.pull("jobs")
+    network.run()
+    network.lose = lambda sender, receiver, _: receiver is b
+    batch = a.publish(push_lane("jobs"), b"1")
+    b.client.close(network.now_ns)
+    b.flush()
+    network.run()
+    assert batch.state == FAILED
+    assert isinstance(batch.error, LinkLost)
+
+
 def test_a_program_pulls_what_it_pushes_itself(network):
     a = network.add("a")
     pull = a.pull("jobs", records=2)
