@@ -185,6 +185,11 @@ class Mesh(OnlyAsync, Work, Services):
         """As ``meshmq.Mesh.addresses``."""
         return self._connection.addresses
 
+    @property
+    def why_no_node(self) -> str:
+        """As ``meshmq.Mesh.why_no_node``."""
+        return self._connection.why
+
     def peers(self) -> list[dict[str, Any]]:
         """As ``meshmq.Mesh.peers``."""
         return self._connection.peers()
@@ -507,7 +512,7 @@ async def _seek(
     finally:
         seeking.close()
     if seeking.finds_nobody:
-        seeking.connection.close(0)
+        seeking.drop(0)
         return make_direct(seeking.why())
     seeking.check()
     return seeking.connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshmq import codec, limits
 from meshmq.client.channel import encode_jobs
@@ -16,11 +16,14 @@ from meshmq.core.direct import Tools
 from meshmq.core.effects import CloseLink, OpenLink
 from meshmq.core.events import BadFrameReceived, FrameReceived, LinkClosed, TimerFired
 from meshmq.errors import BadFrame, ConfigError
-from meshmq.frames import Envelope
+from meshmq.frames import Envelope, PeerFacts
 from meshmq.shell import clock
 from meshmq.shell.sockets import ProgramSocket
 
 LONE_NS = 200_000  # a record this long behind the last one is sent by the thread that publishes it
+
+if TYPE_CHECKING:
+    from meshmq.shell.discovery import Mdns
 
 TOOLS = Tools(codec.decode_batch, codec.pick_records, codec.checksum)
 
@@ -31,7 +34,9 @@ class DirectConnection(Connection):
     Args:
         listen: where others may dial this program.
         peers: addresses that it dials.
-        why: no node was found, where one was looked for.
+        insecure: dial, and be told of, beyond this host.
+        why: no node was found, where one was looked for. Then programs are looked for by mDNS;
+            those that were given ``listen`` or ``peers`` go by these alone.
         others: see Connection.
 
     Raises:
@@ -47,14 +52,17 @@ class DirectConnection(Connection):
         identity: ClientIdentity,
         on_state: Callable[[str, str], None] | None,
         hands_over: bool = False,
+        insecure: bool = False,
         why: str = "",
     ) -> None:
+        self._insecure = insecure  # before the machine is made, which asks for it
         self._sockets = ProgramSocket(listen)
         self._peers = peers
         self._gone: list[bytes] = []
         super().__init__(self._sockets.urls[0], identity, on_state, hands_over)
         self.addresses = self._sockets.urls
         self.why = why
+        self._mdns = self._look_around() if why else None
         self.is_settled = not peers
         self._settle_by_ns = 0
         self._sent_ns = 0  # when a program's thread has last sent a record of its own
@@ -64,7 +72,7 @@ class DirectConnection(Connection):
     ) -> Client:
         return BrokerlessClient(
             identity, codec.encode_batch, entropy, guard, encode_jobs,
-            addresses=self._sockets.urls, tools=TOOLS,
+            addresses=self._sockets.urls, tools=TOOLS, insecure=self._insecure,
         )  # fmt: skip
 
     def _make_socket(self, url: str) -> Any:
@@ -72,6 +80,25 @@ class DirectConnection(Connection):
 
     def check_node(self, what: str) -> None:
         raise needs_node(what)
+
+    def _look_around(self) -> Mdns:
+        """What hears of other programs, and tells them of this one."""
+        from meshmq.shell.discovery import Mdns  # 15 ms that few need
+
+        me = self.client.direct.links.hello
+        mdns = Mdns(me.mesh, self._insecure, self.wake)
+        mdns.advertise(PeerFacts(me.instance, "client", me.mesh, me.name, addresses=me.addresses))
+        return mdns
+
+    def start(self) -> None:
+        if self._mdns is not None and not self.was_started:
+            self._mdns.start()
+        super().start()
+
+    def _end(self) -> None:
+        if self._mdns is not None:
+            self._mdns.close(0)
+        super()._end()
 
     @property
     def is_greeted(self) -> bool:
@@ -113,6 +140,9 @@ class DirectConnection(Connection):
             gone, self._gone = self._gone, []
             for link in gone:
                 client.handle(LinkClosed(link, "the connection was cut"), now)
+        if self._mdns is not None:
+            while self._mdns.events:
+                client.direct.links.tell(self._mdns.events.popleft(), now)
         sockets.look()
         for link in sockets.take_cut():
             client.handle(LinkClosed(link, "the connection was cut"), now)

@@ -177,7 +177,7 @@ def _seek(who: Who, on_state: Callable[[str, str], None] | None, timeout: float)
     finally:
         seeking.close()
     if seeking.finds_nobody:
-        seeking.connection.close(1.0)
+        seeking.drop(1.0)
         return prepare_direct(who, on_state, None, (), None, why=seeking.why())
     seeking.check()
     return seeking.connection
@@ -210,7 +210,7 @@ def prepare_direct(
     for address in (*dialled, *bound):
         check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
     return DirectConnection(
-        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, why
+        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, who.insecure, why
     )
 
 

@@ -50,6 +50,7 @@ class Seeking:
         self._timeout = timeout
         self._on_state = on_state
         self._is_seeking = True
+        self._is_dropped = False
         self._mdns_failed = False
         self._is_open = False
         self._search: Search | None = None
@@ -98,6 +99,11 @@ class Seeking:
         if self._search is not None:
             self._search.close()
 
+    def drop(self, timeout: float) -> None:
+        """Nobody takes ``connection``."""
+        self._is_dropped = True
+        self.connection.close(timeout)
+
     def check(self) -> None:
         """Raise NodeUnreachable, with what can be done, unless somebody answered."""
         if self.connection.is_greeted:
@@ -123,7 +129,7 @@ class Seeking:
         on_state = self._on_state
 
         def told(state: str, reason: str) -> None:
-            is_taken = self.connection is connection
+            is_taken = self.connection is connection and not self._is_dropped
             if on_state is not None and is_taken and not (self._is_seeking and state == "closed"):
                 on_state(state, reason)
 

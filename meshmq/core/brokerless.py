@@ -69,6 +69,7 @@ class BrokerlessClient(Client):
     Args:
         addresses: where others may dial this program.
         tools: the codec's functions that Direct needs.
+        insecure: dial beyond this host, if the mesh is not ``local``.
         others: see Client.
     """
 
@@ -82,13 +83,14 @@ class BrokerlessClient(Client):
         *,
         addresses: tuple[str, ...],
         tools: Tools,
+        insecure: bool = False,
     ) -> None:
         super().__init__(identity, encode, entropy, guard, encode_jobs)
         hello = Hello(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, identity.mesh, identity.instance, identity.producer,
             identity.name, identity.software, True, addresses,
         )  # fmt: skip
-        self.direct = Direct(hello, tools, entropy)
+        self.direct = Direct(hello, tools, entropy, insecure)
         self.origin = identity.instance
         self.node_name = ""
         self.publisher.by_lane = True

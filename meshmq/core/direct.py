@@ -70,14 +70,17 @@ class Direct:
         hello: what we say of ourselves.
         tools: the codec's.
         entropy: chooses session numbers, spreads dials.
+        insecure: dial beyond this host, if the mesh is not ``local``.
 
     Attributes:
         own: frames for the program, in order.
         news: programs that have come or gone, in words.
     """
 
-    def __init__(self, hello: Hello, tools: Tools, entropy: random.Random) -> None:
-        discovery = Discovery(hello.instance, hello.mesh, entropy, ("client",))
+    def __init__(
+        self, hello: Hello, tools: Tools, entropy: random.Random, insecure: bool = False
+    ) -> None:
+        discovery = Discovery(hello.instance, hello.mesh, entropy, ("client",), insecure)
         self.links = Links(hello, discovery, entropy)
         self.outlets = Outlets()
         self.inlets = Inlets()
