@@ -32,6 +32,7 @@ from meshmq.client.connection import Connection
 from meshmq.client.mesh import StateChange
 from meshmq.client.message import Message
 from meshmq.client.opening import OnlyAsync, Opening
+from meshmq.client.pushing import pull_wish
 from meshmq.client.receipt import Promise, Promises
 from meshmq.client.seeking import Seeking
 from meshmq.client.subscription import Inbox, Wish
@@ -177,8 +178,22 @@ class Mesh(OnlyAsync, Work, Services):
 
     @property
     def state(self) -> str:
-        """``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        """``connecting``, ``connected``, ``reconnecting``, ``brokerless`` or ``closed``."""
         return self._connection.state
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """As ``meshmq.Mesh.addresses``."""
+        return self._connection.addresses
+
+    @property
+    def why_no_node(self) -> str:
+        """As ``meshmq.Mesh.why_no_node``."""
+        return self._connection.why
+
+    def peers(self) -> list[dict[str, Any]]:
+        """As ``meshmq.Mesh.peers``."""
+        return self._connection.peers()
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -245,6 +260,35 @@ class Mesh(OnlyAsync, Work, Services):
         batches = self._records._publish_many(topic, values, keys, headers, timestamps, durability)
         return self._receipts(batches)
 
+    async def push(
+        self,
+        topic: str,
+        value: bytes,
+        *,
+        key: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Receipt:
+        """As ``meshmq.Mesh.push``: waits for room in the buffer. Cancelled, it pushed nothing."""
+        await asyncio.sleep(0)
+        if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
+            await self._make_room()
+        pushed: Receipt = self._records.push(topic, value, key=key, headers=headers)  # type: ignore[assignment]
+        return pushed
+
+    async def push_many(
+        self,
+        topic: str,
+        values: Sequence[bytes],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
+    ) -> Receipts:
+        """As ``meshmq.Mesh.push_many``; all of it or, cancelled, nothing."""
+        await asyncio.sleep(0)
+        if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
+            await self._make_room()
+        return self._receipts(self._records._push_many(topic, values, keys, headers))
+
     def _receipts(self, batches: list[tuple[int, Batch]]) -> Receipts:
         return Receipts(self._connection, batches, Receipt)
 
@@ -300,6 +344,13 @@ class Mesh(OnlyAsync, Work, Services):
             told = lambda n: _call_soon(loop, on_missed, n)  # noqa: E731
         wish = blocking.to_wish(pattern, start, prefetch_bytes, prefetch_records, told)
         return Opening(lambda: self._open(wish), "mesh.subscribe(...)")
+
+    def pull(
+        self, pattern: str, *, prefetch_records: int = limits.PULL_RECORDS_DEFAULT
+    ) -> Opening[Subscription]:
+        """As ``meshmq.Mesh.pull``: await it, or ``async with mesh.pull(...) as sub``."""
+        wish = pull_wish(self._connection, pattern, prefetch_records)
+        return Opening(lambda: self._open(wish), "mesh.pull(...)")
 
     async def _open(self, wish: Wish) -> Subscription:
         self._bell.check_loop()
@@ -388,6 +439,8 @@ def connect(
     on_full: str = "block",
     on_state: Callable[[StateChange], None] | None = None,
     insecure: bool = False,
+    peers: Sequence[str] | None = None,
+    listen: str | Sequence[str] | None = None,
 ) -> Opening[Mesh]:
     """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
 
@@ -401,18 +454,26 @@ def connect(
         told: Callable[[str, str], None] | None = None
         if on_state is not None:
             told = lambda s, r: _call_soon(loop, on_state, StateChange(s, r))  # noqa: E731
+        who = blocking.Who(mesh, producer, name, insecure)
 
         def make(address: str, told: Callable[[str, str], None] | None) -> Connection:
-            made = blocking.prepare(address, mesh, producer, name, told, insecure, hands_over=True)
+            made = blocking.prepare(address, who, told, hands_over=True)
+            made.listener = Bell(loop, made)
+            return made
+
+        def make_direct(why: str = "") -> Connection:
+            made = blocking.prepare_direct(who, told, url, peers, listen, True, why)
             made.listener = Bell(loop, made)
             return made
 
         target = url or os.environ.get("MESHMQ_URL")
-        if target:
+        if peers is not None or listen is not None:
+            connection = make_direct()
+        elif target:
             connection = make(target, told)
-            connection.start()
         else:
-            connection = await _seek(make, mesh, insecure, timeout, told)
+            connection = await _seek(make, make_direct, who, timeout, told)
+        connection.start()
         try:
             await _wait_greeted(connection, timeout)
             blocking.check_greeted(connection)
@@ -420,7 +481,8 @@ def connect(
             connection.close(0)
             raise
         bell: Any = connection.listener
-        return Mesh(connection, bell, timeout, max_buffer, on_full == "block", bool(producer))
+        named = blocking.is_named(connection, producer)
+        return Mesh(connection, bell, timeout, max_buffer, on_full == "block", named)
 
     return Opening(opening, "meshmq.aio.connect(...)")
 
@@ -432,13 +494,14 @@ async def _wait_greeted(connection: Connection, seconds: float) -> None:
 
 async def _seek(
     make: Callable[[str, Callable[[str, str], None] | None], Connection],
-    mesh: str,
-    insecure: bool,
+    make_direct: Callable[[str], Connection],
+    who: blocking.Who,
     timeout: float,
     told: Callable[[str, str], None] | None,
 ) -> Connection:
-    """The connection to whichever node answers first; see ``client.seeking``."""
-    seeking = Seeking(make, blocking.DEFAULT_URL, mesh, insecure, timeout, told)
+    """The connection to whichever node answers first, see ``client.seeking``; without one where
+    there is none."""
+    seeking = Seeking(make, blocking.DEFAULT_URL, who.mesh, who.insecure, timeout, told)
     try:
         for seconds in seeking.steps():
             if seeking.connection.dead is None:
@@ -450,6 +513,9 @@ async def _seek(
         raise
     finally:
         seeking.close()
+    if seeking.finds_nobody:
+        seeking.drop(0)
+        return make_direct(seeking.why())
     seeking.check()
     return seeking.connection
 

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meshmq import codec_groups, codec_lone, codec_services, frames, limits, schema
+from meshmq import codec_direct, codec_groups, codec_lone, codec_services, frames, limits, schema
 from meshmq.codec_checks import adds_up, bounded, short
 from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
@@ -341,6 +341,9 @@ def _encode_hello(m: Any, b: frames.Hello) -> None:
     h = m.init("hello")
     h.major, h.minor, h.mesh = b.major, b.minor, b.mesh
     h.instance, h.producer, h.name, h.software = b.instance, b.producer, b.name, b.software
+    h.direct = b.direct
+    if b.addresses:
+        h.addresses = b.addresses
 
 
 def _decode_hello(r: Any, _: bytes | None) -> frames.Hello:
@@ -349,14 +352,23 @@ def _decode_hello(r: Any, _: bytes | None) -> frames.Hello:
     if len(instance) != 16 or len(producer) != 16:
         raise BadFrame("hello: instance and producer are 16 bytes each")
     return frames.Hello(
-        h.major, h.minor, short(h.mesh), instance, producer, short(h.name), short(h.software)
-    )
+        h.major, h.minor, short(h.mesh), instance, producer, short(h.name), short(h.software),
+        h.direct, _addresses(h.addresses),
+    )  # fmt: skip
+
+
+def _addresses(rows: Any) -> tuple[str, ...]:
+    if len(rows) > limits.PEER_ADDRESSES_MAX:
+        raise BadFrame(f"{len(rows)} addresses, the limit is {limits.PEER_ADDRESSES_MAX}")
+    return tuple([short(address) for address in rows])
 
 
 def _encode_welcome(m: Any, b: frames.Welcome) -> None:
     w = m.init("welcome")
     w.major, w.minor, w.origin, w.name = b.major, b.minor, b.origin, b.name
-    w.software, w.inFlightBytes = b.software, b.in_flight_bytes
+    w.software, w.inFlightBytes, w.direct = b.software, b.in_flight_bytes, b.direct
+    if b.addresses:
+        w.addresses = b.addresses
 
 
 def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
@@ -365,8 +377,9 @@ def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
     if len(origin) != 16:
         raise BadFrame("welcome: the origin is 16 bytes")
     return frames.Welcome(
-        w.major, w.minor, origin, short(w.name), short(w.software), w.inFlightBytes
-    )
+        w.major, w.minor, origin, short(w.name), short(w.software), w.inFlightBytes, w.direct,
+        _addresses(w.addresses),
+    )  # fmt: skip
 
 
 def _encode_refuse(m: Any, b: frames.Refuse) -> None:
@@ -489,6 +502,8 @@ def _encode_deliver(m: Any, b: frames.Deliver) -> None:
         row.checksum, row.appendTime, row.lsn, row.slot = x[4], x[5], x[6], x[7]
         if x.damaged:
             row.damaged = True
+        if x.missing:
+            row.missing = True
 
 
 def _decode_deliver(r: Any, payload: bytes | None) -> frames.Deliver:
@@ -500,7 +515,7 @@ def _decode_deliver(r: Any, payload: bytes | None) -> frames.Deliver:
         [
             new(
                 x.topic, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn,
-                x.slot, x.damaged,
+                x.slot, x.damaged, x.missing,
             )
             for x in rows
         ]
@@ -571,6 +586,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **{body: _void(name, body)[0] for name, body in _VOID.items()},
     **codec_groups.ENCODERS,
     **codec_services.ENCODERS,
+    **codec_direct.ENCODERS,
 }
 
 _DECODERS: dict[str, Callable[..., Any]] = {
@@ -590,6 +606,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **{name: _void(name, body)[1] for name, body in _VOID.items()},
     **codec_groups.DECODERS,
     **codec_services.DECODERS,
+    **codec_direct.DECODERS,
 }
 _WITH_PAYLOAD = (
     frozenset({_decode_publish, _decode_deliver})

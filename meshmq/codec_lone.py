@@ -138,13 +138,14 @@ def _write_publish(e: Envelope, body: Publish) -> list[bytes] | None:
 def _write_deliver(e: Envelope, body: Deliver) -> list[bytes] | None:
     if len(body.batches) != 1:
         return None
-    topic, base, count, length, checksum, time_ns, lsn, slot, damaged = body.batches[0]
+    topic, base, count, length, checksum, time_ns, lsn, slot, damaged, missing = body.batches[0]
     words, size, raw = _text(topic)
     struct, rows, row = _DELIVER_SHAPE
     header = _DELIVER.pack(
         (_DELIVER_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 12, struct,
         body.subscription, body.missed, rows, row,
-        base, count, length, checksum, slot, time_ns, lsn, damaged, _list_at(0, _BYTES, size),
+        base, count, length, checksum, slot, time_ns, lsn, damaged | missing << 1,
+        _list_at(0, _BYTES, size),
     )  # fmt: skip
     return [header + raw, body.payload]
 
@@ -281,13 +282,13 @@ def _read_deliver(header: bytes, payload: bytes | None) -> Body | None:
         _, _, _, _, _, _, struct, subscription, missed, rows, row,
         base, count, length, checksum, slot, time_ns, lsn, flags, pointer,
     ) = _DELIVER.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _DELIVER_SHAPE or flags > 1 or subscription > _LOW32:
+    if (struct, rows, row) != _DELIVER_SHAPE or flags > 3 or subscription > _LOW32:
         return None
     found = _name(header, _DELIVER.size, pointer, 0)
     if found is None or len(header) != _DELIVER.size + 8 * found[1] or length != len(payload):
         return None
     batch = DeliverBatch(
-        found[0], base, count, length, checksum, time_ns, lsn, slot, flags == 1
+        found[0], base, count, length, checksum, time_ns, lsn, slot, bool(flags & 1), flags > 1
     )  # fmt: skip
     return Deliver(subscription, (batch,), missed, payload)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 3
+PROTOCOL_MINOR = 4
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
 SENT, SYNCED = 0, 1
@@ -41,6 +41,8 @@ class PeerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
+    """``direct``: a program wants a link between programs; it may be dialled at ``addresses``."""
+
     major: int
     minor: int
     mesh: str
@@ -48,16 +50,22 @@ class Hello:
     producer: bytes
     name: str = ""
     software: str = ""
+    direct: bool = False
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
+    """``direct``: a program answers; ``origin`` is its instance."""
+
     major: int
     minor: int
     origin: bytes
     name: str
     software: str
     in_flight_bytes: int
+    direct: bool = False
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +181,11 @@ class Credit:
 
 
 class DeliverBatch(NamedTuple):
-    """One batch on its way to a subscriber; ``lsn`` 0 marks a transient one, without offsets."""
+    """One batch on its way to a subscriber; ``lsn`` 0 marks a transient one, without offsets.
+
+    Between programs ``base_offset`` is the producer's number of the first record, from 1, and
+    ``missing`` marks records that were dropped on the way.
+    """
 
     topic: str
     base_offset: int
@@ -184,6 +196,7 @@ class DeliverBatch(NamedTuple):
     lsn: int
     slot: int
     damaged: bool = False
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,11 +489,51 @@ class Grant:
     bytes: int
 
 
+SUBSCRIPTION, PULL, SERVICE = range(3)
+"""What a program may be interested in."""
+
+
+class Interest(NamedTuple):
+    """One interest of a program: a pattern, or the name of a service that it serves.
+
+    Attributes:
+        number: the program's own for it.
+        kind: SUBSCRIPTION, PULL or SERVICE.
+        concurrency: of a service.
+    """
+
+    number: int
+    kind: int
+    name: str
+    concurrency: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Interests:
+    """What a program is interested in, for another: all (``whole``), or what has changed."""
+
+    version: int
+    whole: bool
+    add: tuple[Interest, ...] = ()
+    remove: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """The answer to Interests: for each topic that they match, the number of the next record.
+    Topics that are not among the rows begin with 1."""
+
+    version: int
+    whole: bool
+    rows: tuple[tuple[str, int], ...] = ()
+    more: bool = False
+
+
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
-    | Serve | Served | Unserve | Request | Reply | Cancel | Grant
+    | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
 )  # fmt: skip
 
 

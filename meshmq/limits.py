@@ -141,6 +141,23 @@ STREAM_WINDOW_BYTES_MAX = 64 * MIB
 SERVICE_TEXT_MAX = 4096  # characters of an error's text
 LATENCY_SPAN_NS = 60 * SECOND  # percentiles are of this minute and the one before
 
+# --- between programs ----------------------------------------------------------------------
+DIRECT_PEERS_MAX = 256  # sessions of one program with others
+DIRECT_PEERS_REMEMBERED_MAX = 1024  # programs whose numbers are known, so that a gap is seen
+CROSSING_NS = 1 * SECOND  # two that dial each other at once have two links for less than this
+INTERESTS_MAX = 2048  # of one program; with the longest names they fit one frame
+DIRECT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one subscription's credit; then its oldest drop
+DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it ...
+DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
+DIRECT_IN_FLIGHT_BYTES = 2 * MIB  # of a program; below that queue, or a flood drops what waits
+GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
+STALLED_NS = 1 * SECOND  # a flood waits so long for its fastest subscriber, then no more for it
+SETTLE_NS = 200 * MS  # connecting waits so long for the programs of its peers list
+NOTED_NS = 1 * SECOND  # subscribing waits so long for programs that do not answer
+PUSH_WAIT_NS = 5 * SECOND  # a push waits so long for somebody who pulls
+PULL_RECORDS_DEFAULT = 256  # shared out in small runs, or one gets what many could do
+PULL_RECORDS_MAX = 65_536
+
 # --- discovery -----------------------------------------------------------------------------
 FOUND_PEERS_MAX = 1024  # peers known and not linked, some 2 KiB each; then the oldest sight goes
 PEER_ADDRESSES_MAX = 16  # in one record: a few interfaces, two families, a path
@@ -199,6 +216,7 @@ STARTER_BYTES = 1 * MIB  # given up when not even a start has room
 assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTES_TARGET
 assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
 assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
+assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX
 assert max(REQUESTS_UNACKED_BYTES, REPLIES_UNACKED_BYTES) < SESSION_UNACKED_BYTES_MAX // 2
 assert SERVICES_UNACKED_FRAMES < SESSION_UNACKED_FRAMES_MAX // 2

@@ -159,6 +159,19 @@ def queue_of(topic: str) -> str:
     return found[2] if found else ""
 
 
+_PUSH = "$push."
+
+
+def push_lane(topic: str) -> str:
+    """Lane of what is pushed to ``topic``: its records have numbers of their own."""
+    return _PUSH + topic
+
+
+def pushed_topic(lane: str) -> str:
+    """The topic that such a lane belongs to; empty for any other lane."""
+    return lane[len(_PUSH) :] if lane.startswith(_PUSH) else ""
+
+
 def topic_key(topic_id: bytes) -> int:
     """The beginning of a topic's id, as a number: enough to tell a topic from those before it."""
     return int.from_bytes(topic_id[:8], "big")

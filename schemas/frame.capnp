@@ -41,6 +41,8 @@ struct Frame {
     reply       @33 :Reply;
     cancel      @34 :Cancel;
     grant       @35 :Grant;
+    interests   @36 :Interests;
+    noted       @37 :Noted;
   }
 }
 
@@ -52,6 +54,8 @@ struct Hello {
   producer @4 :Data;        # 16 bytes: random, or from the producer's name
   name     @5 :Text;        # for people
   software @6 :Text;
+  direct   @7 :Bool;        # a program that wants a link between programs, not a node
+  addresses @8 :List(Text); # where others may dial it
 }
 
 struct Welcome {
@@ -61,6 +65,8 @@ struct Welcome {
   name          @3 :Text;
   software      @4 :Text;
   inFlightBytes @5 :UInt64; # what a producer may have unconfirmed
+  direct        @6 :Bool;   # a program: the origin is its instance
+  addresses     @7 :List(Text);
 }
 
 struct Refuse {
@@ -155,6 +161,7 @@ struct DeliverBatch {
   lsn        @6 :UInt64;    # 0: transient, it has no offset
   slot       @7 :UInt32;
   damaged    @8 :Bool;      # the stored bytes failed their checksum: no bytes follow
+  missing    @9 :Bool;      # between programs: these were dropped on the way, no bytes follow
 }
 
 struct Command {
@@ -320,4 +327,30 @@ struct Cancel {
 struct Grant {
   id    @0 :UInt64;           # of a request for a stream
   bytes @1 :UInt64;           # more of it
+}
+
+struct Interests {
+  version @0 :UInt64;       # counts the program's changes
+  whole   @1 :Bool;         # these are all there are; else what has changed
+  add     @2 :List(Interest);
+  remove  @3 :List(UInt32); # numbers
+}
+
+struct Interest {
+  number      @0 :UInt32;   # the program's own, of subscription, pull or registration
+  kind        @1 :UInt8;    # 0 subscription, 1 pull, 2 service
+  name        @2 :Text;     # pattern, or the service's name
+  concurrency @3 :UInt32;   # of a service: requests it may have at a time
+}
+
+struct Noted {
+  version @0 :UInt64;       # of the Interests this answers
+  whole   @1 :Bool;
+  more    @2 :Bool;         # another Noted follows for the same
+  rows    @3 :List(NotedRow);
+}
+
+struct NotedRow {
+  topic @0 :Text;
+  next  @1 :UInt64;         # number of the first record that is sent from here on
 }

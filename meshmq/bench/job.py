@@ -325,6 +325,16 @@ def rss_mib(pid: int, peak: bool = False) -> float:
     return 0.0
 
 
+def link_of(job: Job) -> dict[str, Any]:
+    """How ``connect`` comes to whom the job is with: by a node, or to each other directly."""
+    match job.options.get("direct"):
+        case "listen":
+            return {"listen": job.address}
+        case "dial":
+            return {"peers": [job.address]}
+    return {"url": job.address}
+
+
 def ready() -> None:
     """Tell the parent that set-up is done."""
     sys.stdout.write("READY\n")

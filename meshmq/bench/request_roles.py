@@ -11,7 +11,7 @@ from typing import Any
 import meshmq
 from meshmq import aio
 from meshmq.bench.asking import REPLY_SECONDS, Asking
-from meshmq.bench.job import Job, ready
+from meshmq.bench.job import Job, link_of, ready
 
 UP_SECONDS = 20.0
 Result = dict[str, Any]
@@ -19,7 +19,7 @@ Result = dict[str, Any]
 
 def serve(job: Job) -> Result:
     """Answer each request with its value, until the parent closes our standard input."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(**link_of(job)) as mesh:
         mesh.serve(job.topic, lambda request: request.value, concurrency=job.options["concurrency"])
         ready()
         sys.stdin.read()
@@ -33,7 +33,7 @@ def serve_aio(job: Job) -> Result:
         return request.value
 
     async def main() -> Result:
-        async with aio.connect(job.address) as mesh:
+        async with aio.connect(**link_of(job)) as mesh:
             mesh.serve(job.topic, echo, concurrency=job.options["concurrency"])
             await _served(mesh, job.topic)
             ready()
@@ -57,7 +57,7 @@ async def _served(mesh: aio.Mesh, service: str) -> None:
 
 def ask(job: Job) -> Result:
     """Ask in one thread, or in as many as requests are to be outstanding."""
-    with meshmq.connect(job.address, timeout=REPLY_SECONDS) as mesh:
+    with meshmq.connect(**link_of(job), timeout=REPLY_SECONDS) as mesh:
         asking, request, service = Asking(job), mesh.request, job.topic
         request(service, asking.probe())
         asking.begin()
@@ -69,7 +69,7 @@ def ask_aio(job: Job) -> Result:
     """Ask in as many tasks as requests are to be outstanding."""
 
     async def main() -> Result:
-        async with aio.connect(job.address, timeout=REPLY_SECONDS) as mesh:
+        async with aio.connect(**link_of(job), timeout=REPLY_SECONDS) as mesh:
             asking, request, service = Asking(job), mesh.request, job.topic
 
             async def call(value: bytes) -> bytes:

@@ -20,6 +20,7 @@ from meshmq.bench.job import (
     Sent,
     Tally,
     cpu_seconds,
+    link_of,
     ready,
     ready_then_go,
     send_chunks,
@@ -67,7 +68,7 @@ def _sent(sent: Sent, **more: Any) -> Result:
 
 def publish(job: Job) -> Result:
     """Publish in a flood (or up to a window), flush, and say when all was confirmed."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(**link_of(job)) as mesh:
         send, chunk = _sender(mesh, job)
         topic = f"{job.topic}.0" if job.options.get("topics") else job.topic
         durability = mesh.publish(topic, job.values()[0]).wait(10).durability
@@ -83,7 +84,7 @@ def publish(job: Job) -> Result:
 
 def subscribe(job: Job) -> Result:
     """Read live records up to the end mark."""
-    with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic) as sub:
+    with meshmq.connect(**link_of(job)) as mesh, mesh.subscribe(job.topic) as sub:
         tally = Tally(job)
         # A power of two, so that the loop tests a mask; an eighth of the window at most.
         most = max(1, min(job.window // 8, 1024)) if job.window else 1024

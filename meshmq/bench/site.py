@@ -14,6 +14,7 @@ from meshmq.bench.job import Job
 from meshmq.bench.procs import BenchError, Node, Team
 
 Figures = dict[str, float]
+ROLES = "meshmq.bench.roles"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +82,11 @@ def a_job(settings: Settings, site: Site, **more: Any) -> Job:
     for name, value in more.items():
         setattr(job, name, value)
     return job
+
+
+def received(got: list[dict[str, Any]], sent: dict[str, Any]) -> Figures:
+    """Deliveries a second from the publisher's start to the last receiver's last record."""
+    span = (max(one["last_ns"] for one in got) - sent["start_ns"]) / 1e9
+    deliveries = sum(one["count"] - 1 for one in got)  # all but the record before the start
+    missing = sent["count"] * len(got) - deliveries
+    return {"rate": deliveries / span, "lost": float(missing)}

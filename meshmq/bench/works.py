@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import meshmq
-from meshmq.bench import queue_works, request_works
+from meshmq.bench import direct_works, queue_works, request_works
 from meshmq.bench.job import cpu_seconds, rss_mib
 from meshmq.bench.procs import BenchError
 from meshmq.bench.queue_works import QUEUE_WORKERS
-from meshmq.bench.site import Figures, Settings, Site, a_job, a_site
+from meshmq.bench.site import ROLES, Figures, Settings, Site, a_job, a_site, received
 
-ROLES = "meshmq.bench.roles"
 ROUND_ROBIN_TOPICS = 1000
 MEMORY_TOPICS = 200
 FANOUT_RECEIVERS = 10
@@ -38,14 +37,6 @@ def _confirmed(sent: dict[str, Any]) -> float:
     if sent["durability"] != "synced":
         raise BenchError(f"confirmed as {sent['durability']!r}, not as synced")
     return float(sent["count"] / (sent["confirmed_ns"] - sent["start_ns"]) * 1e9)
-
-
-def _received(got: list[dict[str, Any]], sent: dict[str, Any]) -> Figures:
-    """Deliveries a second from the publisher's start to the last receiver's last record."""
-    span = (max(one["last_ns"] for one in got) - sent["start_ns"]) / 1e9
-    deliveries = sum(one["count"] - 1 for one in got)  # all but the record before the start
-    missing = sent["count"] * len(got) - deliveries
-    return {"rate": deliveries / span, "lost": float(missing)}
 
 
 def _durable_publish(settings: Settings, many: bool) -> Figures:
@@ -76,7 +67,7 @@ def durable_e2e(settings: Settings) -> Figures:
         reader = a_job(settings, site, board=board)
         writer = a_job(settings, site, board=board)
         got, sent = site.team.run(ROLES, [("subscribe", reader)], ("publish", writer))
-        return {**_received(got, sent), "confirmed": _confirmed(sent)}
+        return {**received(got, sent), "confirmed": _confirmed(sent)}
 
 
 def topics_publish(settings: Settings) -> Figures:
@@ -109,7 +100,7 @@ def _transient_publish(settings: Settings, many: bool, receivers: int, window: i
             settings, site, board=board, window=window, receivers=receivers, options=options
         )
         got, sent = site.team.run(ROLES, readers, ("publish", writer))
-        return _received(got, sent)
+        return received(got, sent)
 
 
 def _window(size: int) -> int:
@@ -320,6 +311,26 @@ WORKS: dict[str, Work] = {
     "request-aio": Work(
         request_works.request_aio,
         "the same from asyncio, a task each, to an asyncio service",
+        {"p50": "us", "p99": "us", "rate": "requests/s"},
+    ),
+    "direct-publish": Work(
+        direct_works.publish,
+        "between two programs without a node, end to end, publish()",
+        {"rate": "msg/s", "lost": "records"},
+    ),
+    "direct-publish-many": Work(
+        direct_works.publish_many,
+        "the same by publish_many()",
+        {"rate": "msg/s", "lost": "records"},
+    ),
+    "direct-request": Work(
+        direct_works.request,
+        "requests between two programs without a node, --outstanding at a time",
+        {"p50": "us", "p99": "us", "rate": "requests/s"},
+    ),
+    "direct-request-aio": Work(
+        direct_works.request_aio,
+        "the same from asyncio",
         {"p50": "us", "p99": "us", "rate": "requests/s"},
     ),
 }

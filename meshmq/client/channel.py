@@ -28,6 +28,7 @@ from meshmq.core.effects import (
     CommandAnswered,
     ConsumerAnswered,
     HandedOut,
+    OpenLink,
     RequestsCame,
     RequestsStopped,
     Send,
@@ -49,7 +50,7 @@ from meshmq.shell import clock
 logger = logging.getLogger("meshmq")
 
 
-def _encode_jobs(
+def encode_jobs(
     values: Sequence[bytes],
     keys: Sequence[bytes] | None,
     headers: Sequence[bytes] | None,
@@ -57,6 +58,7 @@ def _encode_jobs(
     time_ns: int,
     options: tuple[Any, ...],
 ) -> bytes:
+    """``codec.encode_jobs`` as the core calls it."""
     return codec.encode_jobs(values, keys, headers, times, time_ns, codec.JobOptions(*options))
 
 
@@ -102,6 +104,8 @@ class Channel(ABC):
     Attributes:
         dead: why nothing can be asked any more, or None.
         sleeping: whether nobody sees to a record that is published now.
+        addresses: where other programs may dial this one, if it does without a node.
+        why: no node was found, where one was looked for.
         listener: see Listener.
         wall_ns: the time of records that bring none.
     """
@@ -117,8 +121,10 @@ class Channel(ABC):
         self.url = url
         self.dead: MeshError | None = None
         self.sleeping = False
+        self.addresses: tuple[str, ...] = ()
+        self.why = ""
         self.listener: Listener | None = None
-        self.client = Client(identity, codec.encode_batch, entropy, guard, _encode_jobs)
+        self.client = self._make_client(identity, entropy, guard)
         self.publisher = self.client.publisher
         self.publisher.owner = self
         self.wall_ns: Callable[[], int] = clock.wall_ns
@@ -131,6 +137,19 @@ class Channel(ABC):
         self._failed: MeshError | None = None
         self._greeted = False
         self._closing = False
+
+    def _make_client(
+        self, identity: ClientIdentity, entropy: random.Random, guard: AbstractContextManager[Any]
+    ) -> Client:
+        return Client(identity, codec.encode_batch, entropy, guard, encode_jobs)
+
+    def check_node(self, what: str) -> None:
+        """Raise NodeUnreachable if ``what`` needs a node and the program does without one."""
+        self.check()
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Programs that this one is linked with."""
+        return []
 
     @property
     def state(self) -> str:
@@ -177,6 +196,9 @@ class Channel(ABC):
     @abstractmethod
     def _close_link(self, effect: CloseLink) -> None: ...
 
+    def _open_link(self, effect: OpenLink) -> None:
+        raise AssertionError("a client of a node opens its links itself")
+
     # -- turns ---------------------------------------------------------------------------------
 
     def _handle(self, event: ClientEvent, now: int) -> None:
@@ -221,6 +243,8 @@ class Channel(ABC):
                 case ServiceAnswered(registration, code, message):
                     self._on_answer(registration.id, None, code, message)
                     self._note(registration)
+                case OpenLink():
+                    self._open_link(effect)
                 case TransactionAnswered(number, code, message, offsets, keys):
                     transaction = self._transactions.pop(number, None)
                     if transaction is not None:

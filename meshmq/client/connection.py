@@ -142,14 +142,23 @@ class Connection(Channel):
         self._io_sleeper = Sleeper()
         self._waiters: dict[_Waiter, None] = {}
         self._telling = threading.Lock()
-        self._socket = ClientSocket(url)
+        self._socket: Any = self._make_socket(url)
         self._reopen_at: int | None = 0
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="meshmq-io", daemon=True)
         _LIVE.add(self)
 
+    def _make_socket(self, url: str) -> Any:
+        return ClientSocket(url)
+
+    @property
+    def was_started(self) -> bool:
+        return self._thread.ident is not None
+
     def start(self) -> None:
-        self._thread.start()
+        """Begin, if that was not done."""
+        if not self.was_started:
+            self._thread.start()
 
     @property
     def is_running(self) -> bool:

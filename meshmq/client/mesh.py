@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import meshmq
 from meshmq import codec, limits
 from meshmq.client.admin import Admin
 from meshmq.client.channel import Channel
 from meshmq.client.connection import Connection
+from meshmq.client.direct import DirectConnection
 from meshmq.client.opening import OnlySync
+from meshmq.client.pushing import Pushing
 from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.seeking import Seeking
 from meshmq.client.services import Services
@@ -46,6 +48,7 @@ from meshmq.errors import (
 )
 from meshmq.frames import (
     DURABILITY_NAMES,
+    SENT,
     START_EARLIEST,
     START_NEW,
     START_OFFSET,
@@ -57,6 +60,7 @@ from meshmq.shell import clock
 from meshmq.shell.sockets import check_url
 
 DEFAULT_URL = "tcp://127.0.0.1:5757"
+ANY_PORT = "tcp://127.0.0.1:*"
 _LAST_INDEX = limits.BATCH_RECORDS_MAX - 1
 
 
@@ -78,8 +82,14 @@ def connect(
     on_full: str = "block",
     on_state: Callable[[StateChange], None] | None = None,
     insecure: bool = False,
+    peers: Sequence[str] | None = None,
+    listen: str | Sequence[str] | None = None,
 ) -> Mesh:
-    """Connect to a node.
+    """Connect to a node, or directly to other programs.
+
+    With ``peers`` or ``listen``, or where no node is found, the program does without one: it
+    publishes, subscribes, pushes, pulls, asks and serves directly to and from the programs it is
+    linked with. What needs a node then raises NodeUnreachable.
 
     Args:
         url: the node's address; None takes MESHMQ_URL, else looks for a node, for 2 s at most: at
@@ -94,6 +104,11 @@ def connect(
         on_state: called with each StateChange, from any thread that works for the
             connection, one call at a time; must not block.
         insecure: allow other than loopback addresses without keys.
+        peers: addresses where other programs listen, for example ``["tcp://127.0.0.1:7001"]``.
+            They need not be there yet; those that are have answered when this returns, 200 ms
+            later at most.
+        listen: where others may dial this program: an address, or several; None: a free port of
+            127.0.0.1.
 
     Raises:
         NodeUnreachable: no node answered in time.
@@ -103,31 +118,53 @@ def connect(
     """
     check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
+    who = Who(mesh, producer, name, insecure)
     target = url or os.environ.get("MESHMQ_URL")
-    if target:
-        connection = prepare(target, mesh, producer, name, callback, insecure)
-        connection.start()
-        connection.wait_until(lambda: connection.is_greeted, timeout)
+    if peers is not None or listen is not None:
+        connection: Connection = prepare_direct(who, callback, url, peers, listen)
+    elif target:
+        connection = prepare(target, who, callback)
     else:
-        connection = _seek(mesh, producer, name, callback, insecure, timeout)
+        connection = _seek(who, callback, timeout)
+    connection.start()
+    connection.wait_until(lambda: connection.is_greeted, timeout)
     check_greeted(connection)
-    return Mesh(connection, timeout, max_buffer, on_full == "block", producer is not None)
+    return Mesh(connection, timeout, max_buffer, on_full == "block", is_named(connection, producer))
 
 
-def _seek(
-    mesh: str,
-    producer: str | None,
-    name: str | None,
-    on_state: Callable[[str, str], None] | None,
-    insecure: bool,
-    timeout: float,
-) -> Connection:
-    """The connection to whichever node answers first; see ``seeking``."""
+def is_named(connection: Connection, producer: str | None) -> bool:
+    """Whether a node knows this producer over several runs."""
+    return producer is not None and not isinstance(connection, DirectConnection)
+
+
+class Who(NamedTuple):
+    """What a connection says of itself: see ``connect``."""
+
+    mesh: str
+    producer: str | None
+    name: str | None
+    insecure: bool
+
+    def identity(self) -> ClientIdentity:
+        """For the handshake."""
+        if self.producer is None:
+            producer = clock.instance_id()
+        else:
+            producer = hashlib.sha256(f"{self.mesh}/{self.producer}".encode()).digest()[:16]
+        return ClientIdentity(
+            self.mesh, clock.instance_id(), producer, self.name or clock.program_name(),
+            f"meshmq {meshmq.__version__}",
+        )  # fmt: skip
+
+
+def _seek(who: Who, on_state: Callable[[str, str], None] | None, timeout: float) -> Connection:
+    """The connection to whichever node answers first, see ``seeking``; without one where there is
+    none."""
 
     def make(url: str, told: Callable[[str, str], None] | None) -> Connection:
-        return prepare(url, mesh, producer, name, told, insecure)
+        return prepare(url, who, told)
 
-    seeking = Seeking(make, DEFAULT_URL, mesh, insecure, timeout, on_state)
+    seeking = Seeking(make, DEFAULT_URL, who.mesh, who.insecure, timeout, on_state)
     try:
         for seconds in seeking.steps():
             connection = seeking.connection
@@ -140,31 +177,56 @@ def _seek(
         raise
     finally:
         seeking.close()
+    if seeking.finds_nobody:
+        seeking.drop(1.0)
+        return prepare_direct(who, on_state, None, (), None, why=seeking.why())
     seeking.check()
     return seeking.connection
 
 
 def prepare(
-    url: str,
-    mesh: str,
-    producer: str | None,
-    name: str | None,
-    on_state: Callable[[str, str], None] | None,
-    insecure: bool,
-    hands_over: bool = False,
+    url: str, who: Who, on_state: Callable[[str, str], None] | None, hands_over: bool = False
 ) -> Connection:
-    """A connection as ``connect`` describes it, not yet started."""
-    check_mesh(mesh)
-    check_url(url, bind=False, insecure=insecure, mesh=mesh)
-    if producer is None:
-        producer_id = clock.instance_id()
-    else:
-        producer_id = hashlib.sha256(f"{mesh}/{producer}".encode()).digest()[:16]
-    identity = ClientIdentity(
-        mesh, clock.instance_id(), producer_id, name or clock.program_name(),
-        f"meshmq {meshmq.__version__}",
-    )  # fmt: skip
-    return Connection(url, identity, on_state, hands_over)
+    """A connection to a node, not yet started."""
+    check_mesh(who.mesh)
+    check_url(url, bind=False, insecure=who.insecure, mesh=who.mesh)
+    return Connection(url, who.identity(), on_state, hands_over)
+
+
+def prepare_direct(
+    who: Who,
+    on_state: Callable[[str, str], None] | None,
+    url: str | None,
+    peers: Sequence[str] | None,
+    listen: str | Sequence[str] | None,
+    hands_over: bool = False,
+    why: str = "",
+) -> DirectConnection:
+    """A connection without a node, not yet started; ``why`` none was found."""
+    check_mesh(who.mesh)
+    dialled = check_addresses("peers", peers or ())
+    bound = check_addresses("listen", [listen] if isinstance(listen, str) else listen or ())
+    if url is not None:
+        raise InvalidArgument("give the url of a node, or peers and listen, not both")
+    for address in (*dialled, *bound):
+        check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
+    return DirectConnection(
+        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, who.insecure, why
+    )
+
+
+def check_addresses(what: str, addresses: object) -> tuple[str, ...]:
+    """The addresses of ``peers`` or ``listen``; raises InvalidArgument."""
+    if isinstance(addresses, str) or not isinstance(addresses, Sequence):
+        raise InvalidArgument(f"{what} is a list of addresses, not {addresses!r}")
+    for address in addresses:
+        if not isinstance(address, str) or not is_text(address):
+            raise InvalidArgument(f"{what} is a list of addresses, {address!r} is none")
+    if len(addresses) > limits.LISTED_ADDRESSES_MAX:
+        raise InvalidArgument(
+            f"{what} has at most {limits.LISTED_ADDRESSES_MAX} addresses, not {len(addresses)}"
+        )
+    return tuple(addresses)
 
 
 def check_options(
@@ -217,7 +279,7 @@ def check_greeted(connection: Connection) -> None:
         raise connection.dead
 
 
-class Mesh(OnlySync, Work, Services):
+class Mesh(OnlySync, Work, Services, Pushing):
     """A connection to the mesh. Safe to use from several threads."""
 
     _promise = Receipt
@@ -238,8 +300,23 @@ class Mesh(OnlySync, Work, Services):
 
     @property
     def state(self) -> str:
-        """``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+        """``connecting``, ``connected``, ``reconnecting``, ``brokerless`` or ``closed``."""
         return self._connection.state
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where other programs may dial this one; empty with a node."""
+        return self._connection.addresses
+
+    @property
+    def why_no_node(self) -> str:
+        """Why no node was found, where one was looked for and there was none; else empty."""
+        return self._connection.why
+
+    def peers(self) -> list[dict[str, Any]]:
+        """The programs that this one is linked with: ``name``, ``instance``, ``address`` if this
+        one has dialled it, records ``delivered`` to it and ``dropped`` on the way."""
+        return self._connection.peers()
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -324,9 +401,10 @@ class Mesh(OnlySync, Work, Services):
             check_key(key)
         if seq is not None:
             check_seq(seq)
+            self._connection.check_node("to know what an earlier run has published")
         coded = codec.encode_headers(headers) if headers else None
         time_ns = None if timestamp is None else _to_ns(timestamp)
-        wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
+        wanted = self._wanted(durability)
         self._make_room()
         batch, index = self._publisher.add(
             topic, value, key, coded, time_ns, self._connection.wall_ns, wanted, seq
@@ -364,7 +442,7 @@ class Mesh(OnlySync, Work, Services):
     ) -> list[tuple[int, Batch]]:
         self._learn(topic)
         self._connection.check()
-        wanted = TOPIC_DEFAULT if durability is None else _durability(durability)
+        wanted = self._wanted(durability)
         values = check_values(values)
         coded: list[bytes] | None = None
         if isinstance(headers, Mapping):
@@ -398,6 +476,14 @@ class Mesh(OnlySync, Work, Services):
             batches.append((begin, batch))
             self._connection.published()
         return batches
+
+    def _wanted(self, durability: str | None) -> int:
+        if durability is None:
+            return TOPIC_DEFAULT
+        wanted = _durability(durability)
+        if wanted > SENT:
+            self._connection.check_node(f"durability {durability!r}")
+        return wanted
 
     def last_sequence(self, topic: str) -> int:
         """The highest sequence the node has of this producer on ``topic``; 0 if none."""

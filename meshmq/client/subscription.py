@@ -18,13 +18,14 @@ from meshmq.errors import BadFrame, ClosedError, MeshError
 
 
 class Wish(NamedTuple):
-    """What a program asks for: see ``Mesh.subscribe``."""
+    """What a program asks for: see ``Mesh.subscribe`` and, with ``pulls``, ``Mesh.pull``."""
 
     pattern: str
     start: Start
     window_bytes: int
     window_records: int
     on_missed: Callable[[int], None] | None
+    pulls: bool = False
 
 
 class Inbox:
@@ -54,13 +55,15 @@ class Inbox:
         self._id = 0
 
     def _open(self) -> Answer:
-        pattern, start, size, records, _ = self._wish
+        pattern, start, size, records, _, pulls = self._wish
         client = self._channel.client
-        return self._channel.open_subscription(
-            lambda now: client.subscribe(pattern, start, size, records, now),
-            self._on_arrived,
-            self._on_ended,
-        )
+
+        def opening(now_ns: int) -> int:
+            if pulls:
+                return client.pull(pattern, size, records, now_ns)
+            return client.subscribe(pattern, start, size, records, now_ns)
+
+        return self._channel.open_subscription(opening, self._on_arrived, self._on_ended)
 
     def _opened(self, answer: Answer) -> None:
         """The node has answered: note it, or raise its refusal."""
@@ -135,14 +138,14 @@ class Inbox:
         self._reading = None
         self._owed_bytes += len(done.payload)
         self._owed_records += done.count
-        wish = self._wish
+        wish, client, number = self._wish, self._channel.client, self._id
         if (
             self._owed_bytes * 4 >= wish.window_bytes
             or self._owed_records * 4 >= wish.window_records
+            or (not self._arrivals and client.is_thirsty(number))
         ):
             size, records = self._owed_bytes, self._owed_records
             self._owed_bytes = self._owed_records = 0
-            client, number = self._channel.client, self._id
             self._channel.run(lambda now: client.consumed(number, size, records, now))
 
     def _nothing(self) -> list[Message]:

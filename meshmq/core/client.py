@@ -52,7 +52,14 @@ from meshmq.core.responder import Registration, Responder
 from meshmq.core.runs import runs_of
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
-from meshmq.errors import ClosedError, GroupNotFound, LinkLost, MeshError, from_code
+from meshmq.errors import (
+    ClosedError,
+    GroupNotFound,
+    InvalidArgument,
+    LinkLost,
+    MeshError,
+    from_code,
+)
 from meshmq.frames import (
     ACK,
     PROTOCOL_MAJOR,
@@ -86,7 +93,14 @@ from meshmq.frames import (
 )
 from meshmq.names import queue_of
 
-FINAL_REFUSALS = frozenset({"mesh-mismatch", "version-mismatch", "producer-fenced"})
+NOT_BY_NODES = (
+    "push and pull are between programs that have no node (connect(peers=[...])); a node has "
+    "queues for that: enqueue and work"
+)
+
+FINAL_REFUSALS = frozenset(
+    {"mesh-mismatch", "version-mismatch", "producer-fenced", "node-unreachable"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +195,15 @@ class Client:
         """Whether there is a session, or one is being opened."""
         return self._session is not None
 
+    def is_thirsty(self, number: int) -> bool:
+        """Whether somebody may soon have to wait for credit of a subscription, so that all that is
+        read of it counts. A node has credit for all of the window."""
+        return False
+
     @property
     def has_work(self) -> bool:
         """Whether ``pump`` would send something now, or there is news to tell."""
-        if self.state != "connected":
+        if not self.is_connected:
             return False
         if self.publisher.has_work or self.requester.ended:
             return True
@@ -213,6 +232,10 @@ class Client:
         self.subscribers[sub.id] = sub
         self._send(sub.subscribe(), now_ns)
         return sub.id
+
+    def pull(self, pattern: str, window_bytes: int, window_records: int, now_ns: int) -> int:
+        """Take what other programs push; only without a node. Raises InvalidArgument."""
+        raise InvalidArgument(NOT_BY_NODES)
 
     def unsubscribe(self, number: int, now_ns: int) -> None:
         """End a subscription; what is on its way is dropped."""
@@ -275,7 +298,7 @@ class Client:
             return
         registration.is_leaving = True
         self.responder.give_back(registration)
-        if self.state == "connected":
+        if self.is_connected:
             self._send(Unserve(registration.id), now_ns)
         else:
             self._on_served(Served(registration.id, ended=True))
@@ -312,7 +335,7 @@ class Client:
 
     def pump(self, now_ns: int) -> None:
         """Send what producer and consumers have ready: once the events at hand are handled."""
-        if self.state == "connected":
+        if self.is_connected:
             for body in self.publisher.take(self.origin):
                 self._send(body, now_ns)
             for member in self.members.values():

@@ -29,6 +29,14 @@ class CloseLink:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenLink:
+    """Connect to another program at ``address``; what is sent over ``link`` goes there."""
+
+    link: bytes
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Add entries to the log and sync; tickets count up from 1 and are committed in order."""
 
@@ -203,7 +211,7 @@ class RequestsStopped:
 
 
 ClientEffect = (
-    Send | CloseLink | StateChanged | Arrived | SubscriptionAnswered | CommandAnswered
-    | ConsumerAnswered | HandedOut | SettlesAnswered | TransactionAnswered
+    Send | CloseLink | OpenLink | StateChanged | Arrived | SubscriptionAnswered
+    | CommandAnswered | ConsumerAnswered | HandedOut | SettlesAnswered | TransactionAnswered
     | CallsAnswered | ServiceAnswered | RequestsCame | RequestsStopped
 )  # fmt: skip

@@ -6,7 +6,8 @@ Data: a Lane per topic numbers its records; ``open`` holds the batch each topic 
 Rules:
 1. A batch leaves at once when little is under way: a partly filled one waits only while
    PARTIAL_FRAMES_IN_FLIGHT frames are unconfirmed, a full one goes whenever the window has room.
-   So a lone record is not delayed and a flood travels in large frames, with no timer.
+   So a lone record is not delayed and a flood travels in large frames, with no timer. Without a
+   node each topic has its own way, so there each lane counts its own batches (``by_lane``).
 2. Sequences count records per topic from 1. A batch keeps its sequences and its bytes for ever,
    so sending it again is harmless; it names the sequence it follows (``after``).
 3. A batch ends in one of three ways: done; failed, certainly not stored; failed, unknown.
@@ -74,6 +75,9 @@ class Publisher:
         encode: turns columns into a batch's bytes (the codec's, or the simulator's).
         guard: held while ``add`` and ``take`` touch what they share; a lock in a real client.
         encode_jobs: the same for batches with options.
+
+    Attributes:
+        by_lane: see rule 1.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Publisher:
         self._encode_jobs = encode_jobs
         self.guard = guard
         self.owner: Any = None
+        self.by_lane = False
         self.lanes: dict[str, Lane] = {}
         self.queues: set[str] = set()  # topics whose records are jobs, known before the first
         self.missing: list[str] = []  # queues that the owner is to have made again
@@ -133,6 +138,8 @@ class Publisher:
         if self._full or self._queue:
             head = self._queue[0] if self._queue else self._full[0]
             return self._has_room(head)
+        if self.by_lane:
+            return any(b.lane.open is b and _has_way(b.lane) for b in self._opened)
         return bool(self._opened) and len(self._frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
 
     # -- any thread ---------------------------------------------------------------------
@@ -279,7 +286,7 @@ class Publisher:
 
     def take(self, origin: bytes) -> list[Publish]:
         """The frames to send now to the node whose log is ``origin``; rule 1."""
-        partial = len(self._frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
+        partial = self.by_lane or len(self._frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
         if self._full or (partial and self._opened):
             self._gather(partial)
         bodies: list[Publish] = []
@@ -314,7 +321,12 @@ class Publisher:
 
     def _gather(self, partial: bool) -> None:
         with self.guard:
-            if partial:
+            if self.by_lane:
+                for batch in self._opened:
+                    if batch.lane.open is batch and _has_way(batch.lane):
+                        self.close(batch)
+                self._opened = [b for b in self._opened if b.lane.open is b]
+            elif partial:
                 for batch in self._opened:
                     if batch.lane.open is batch:
                         self.close(batch)
@@ -552,7 +564,18 @@ class Publisher:
         while self._queue:
             self._fail_waiting(self._queue.popleft(), error)
 
+    def set_aside(self, topic: str, first: int) -> None:
+        """A batch was sent, and waits for something else than its way: it is no longer under way,
+        so that others do not wait for it."""
+        lane = self.lanes.get(topic)
+        for batch in lane.in_flight if lane is not None else ():
+            if batch.first == first and batch.frame:
+                self._unfly(batch)
+                batch.frame = 0
+
     def _unfly(self, batch: Batch) -> None:
+        if not batch.frame:
+            return  # set aside
         self._in_flight_bytes -= batch.size
         self._in_flight_count -= 1
         left = self._frames.get(batch.frame)
@@ -584,3 +607,8 @@ class Publisher:
         """Batches settled since the last call, in order."""
         finished, self.finished = self.finished, []
         return finished
+
+
+def _has_way(lane: Lane) -> bool:
+    """Whether a partly filled batch of it need not wait."""
+    return len(lane.in_flight) < limits.PARTIAL_FRAMES_IN_FLIGHT

@@ -56,6 +56,7 @@ class Session:
     __slots__ = (
         "_ack_at",
         "_ack_owed",
+        "_acked_at_last",
         "_forgotten_at",
         "_gap_at",
         "_greeting",
@@ -85,6 +86,7 @@ class Session:
         self._unacked: deque[tuple[int, Body, int]] = deque()
         self._unacked_bytes = 0
         self._ack_owed = 0
+        self._acked_at_last = 0
         self._forgotten_at = 0
         self._ack_at = 0
         self._resend_at = 0
@@ -100,6 +102,13 @@ class Session:
     def unacked_count(self) -> int:
         """Frames sent and not yet acknowledged."""
         return len(self._unacked)
+
+    @property
+    def acked(self) -> int:
+        """Every frame sent up to this one has arrived; also once CLOSED."""
+        if self.state is SessionState.CLOSED:
+            return self._acked_at_last
+        return self.sent - len(self._unacked)
 
     @property
     def unacked_bytes(self) -> int:
@@ -214,6 +223,11 @@ class Session:
             self._unacked_bytes -= unacked.popleft()[2]
         self._resend_at = now_ns + limits.RESEND_NS
 
+    def acknowledge(self, now_ns: int) -> None:
+        """Acknowledge what came, now: somebody counts on it to send more."""
+        if self._ack_owed and self.state is SessionState.OPEN:
+            self._send_unnumbered(Nothing(), now_ns)
+
     def tick(self, now_ns: int) -> None:
         """Do what is due: hello again, ack, send again, ping, give up."""
         if self.state is SessionState.CLOSED:
@@ -252,6 +266,8 @@ class Session:
             self._close(refusal.code if refusal else "", "closed here")
 
     def _close(self, code: str, reason: str) -> None:
+        if self.state is not SessionState.CLOSED:
+            self._acked_at_last = self.acked
         self.state = SessionState.CLOSED
         self.closed_code = code
         self.closed_reason = reason

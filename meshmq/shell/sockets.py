@@ -12,6 +12,7 @@ import select
 import time
 import weakref
 from collections.abc import Sequence
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import zmq
@@ -317,4 +318,159 @@ class ClientSocket:
 
     def close(self) -> None:
         self.shut(linger_ms=100)
+        self._context.term()
+
+
+_IN = b"<"  # before routing ids: who dials chooses its own, and must not name a link of ours
+
+
+class _Dealer(NamedTuple):
+    """A socket that dials one address, and what tells that it was cut."""
+
+    socket: zmq.Socket[bytes]
+    monitor: zmq.Socket[bytes]
+
+
+class ProgramSocket:
+    """What a program without a node has: a bound ROUTER for those who dial it, and a DEALER for
+    each address that it dials. Links are named: by the caller, or by the routing id.
+
+    One thread at a time may call it; ``fds`` may be slept on by any.
+
+    Args:
+        urls: addresses to listen at; port 0 or ``*`` takes a free one.
+
+    Attributes:
+        urls: the same, as others may dial them.
+        fds: descriptors that become readable when there may be something to receive, or a
+            connection was cut. Afterwards ``look``, then ``take_cut`` and ``receive`` until there
+            is nothing.
+    """
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, 65_535)
+        self._router = self._context.socket(zmq.ROUTER)
+        _configure(self._router, "[" if any("[" in url for url in urls) else "")
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._router.setsockopt(zmq.BACKLOG, 512)
+        self._dealers: dict[bytes, _Dealer] = {}
+        self._poll = select.poll()
+        self._names: dict[int, bytes] = {}  # of dialled links, by descriptor; b"": the router
+        self._ready: dict[bytes, None] = {}  # where something may be
+        self.urls = tuple([self._bind(url) for url in urls])
+        self.fds: tuple[int, ...] = ()
+        self._watch(self._router, b"")
+
+    def _bind(self, url: str) -> str:
+        try:
+            self._router.bind(url[:-2] + ":*" if url.endswith(":0") else url)
+        except zmq.ZMQError as error:
+            self._router.close(0)
+            self._context.term()
+            if error.errno == zmq.EADDRINUSE:
+                why = f"{url} is in use by another program: choose another one (listen=...)"
+                raise ConfigError(why) from None
+            raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
+        return self._router.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def _watch(self, socket: zmq.Socket[bytes], name: bytes) -> None:
+        fd = int(socket.getsockopt(zmq.FD))
+        self._names[fd] = name
+        self._poll.register(fd, select.POLLIN)
+        self.fds = tuple(self._names)
+
+    def open(self, link: bytes, address: str) -> None:
+        """Begin to connect to ``address``; raises ConfigError if that is none."""
+        socket = self._context.socket(zmq.DEALER)
+        _configure(socket, address)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as error:
+            socket.disable_monitor()
+            monitor.close(0)
+            socket.close(0)
+            raise ConfigError(f"cannot connect to {address}: {error.strerror}") from None
+        self._dealers[link] = _Dealer(socket, monitor)
+        self._watch(socket, link)
+        self._watch(monitor, link)
+
+    def shut(self, link: bytes, linger_ms: int = 100) -> None:
+        """Close a link that was dialled; ``linger_ms`` lets a goodbye leave."""
+        dealer = self._dealers.pop(link, None)
+        if dealer is None:
+            return
+        for fd in [fd for fd, name in self._names.items() if name == link]:
+            del self._names[fd]
+            self._poll.unregister(fd)
+        self.fds = tuple(self._names)
+        self._ready.pop(link, None)
+        dealer.socket.disable_monitor()
+        dealer.monitor.close(0)
+        dealer.socket.close(linger_ms)
+
+    def look(self) -> None:
+        """Find out where there may be something."""
+        for fd, _ in self._poll.poll(0):
+            self._ready[self._names[fd]] = None
+
+    def take_cut(self) -> list[bytes]:
+        """Links that were cut since the last time."""
+        found = []
+        for name in self._ready:
+            dealer = self._dealers.get(name)
+            if dealer is not None and int(dealer.monitor.getsockopt(_EVENTS)) & _POLLIN:
+                recv_monitor_message(dealer.monitor, zmq.NOBLOCK)
+                found.append(name)
+        return found
+
+    def has_input(self) -> bool:
+        """Whether ``receive`` has something, where ``look`` or a send has looked."""
+        for name in list(self._ready):
+            socket = self._dealers[name].socket if name else self._router
+            if int(socket.getsockopt(_EVENTS)) & _POLLIN:
+                return True
+            del self._ready[name]
+        return False
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        """The next message, as its link and its parts; None: there is none."""
+        for name in list(self._ready):
+            try:
+                if name:
+                    return name, _receive(self._dealers[name].socket)
+                parts = _receive(self._router)
+                return _IN + parts[0], parts[1:]
+            except zmq.Again:
+                del self._ready[name]
+        return None
+
+    def send(self, link: bytes, parts: Sequence[bytes]) -> str:
+        """Try to send; return "" or why it was not: ``full`` or ``gone``."""
+        dealer = self._dealers.get(link)
+        try:
+            if dealer is not None:
+                self._ready[link] = None  # sending takes the news of what came meanwhile
+                _send(dealer.socket, parts)
+            elif link.startswith(_IN):
+                self._ready[b""] = None
+                self._router.send(link[1:], _NOW_MORE)
+                _send(self._router, parts)
+        except zmq.Again:
+            return "full"
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return "gone"
+            raise
+        return ""
+
+    def close(self) -> None:
+        """Close every link; goodbyes have 100 ms to leave."""
+        for link in list(self._dealers):
+            self.shut(link)
+        self.fds = ()
+        self._router.close(100)
         self._context.term()

@@ -16,6 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshmq.testing.checkers import check
+from meshmq.testing.direct_checkers import check_direct
+from meshmq.testing.direct_world import DirectWorld
 from meshmq.testing.group_checkers import check_groups
 from meshmq.testing.group_world import GroupWorld
 from meshmq.testing.history import History
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
     from meshmq.testing.simulated import Simulation
 
 __all__ = [
-    "GroupWorld", "History", "LinkWorld", "LocalNode", "RequestWorld", "Simulation", "World",
-    "check", "check_groups", "check_link", "check_requests", "play", "play_groups",
-    "play_requests",
+    "DirectWorld", "GroupWorld", "History", "LinkWorld", "LocalNode", "RequestWorld",
+    "Simulation", "World", "check", "check_direct", "check_groups", "check_link",
+    "check_requests", "play", "play_direct", "play_groups", "play_requests",
 ]  # fmt: skip
 
 
@@ -66,5 +68,13 @@ def play_requests(seed: int) -> list[str]:
     """Everything that is wrong with the history of requests of one seed."""
     try:
         return check_requests(RequestWorld(seed).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def play_direct(seed: int) -> list[str]:
+    """Everything that is wrong with the history of programs without a node of one seed."""
+    try:
+        return check_direct(DirectWorld(seed).run())
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]

@@ -7,15 +7,17 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 
 from meshmq.testing import (
+    DirectWorld,
     GroupWorld,
     RequestWorld,
     World,
     play,
+    play_direct,
     play_groups,
     play_requests,
 )
 
-PLAYS = {"streams": play, "groups": play_groups, "requests": play_requests}
+PLAYS = {"streams": play, "groups": play_groups, "requests": play_requests, "direct": play_direct}
 
 
 def show(world: str, seed: int) -> str:
@@ -28,6 +30,10 @@ def show(world: str, seed: int) -> str:
         groups = GroupWorld(seed).run()
         what, count = "published", len(groups.published)
         kills, events, digest = groups.kills, groups.events, groups.digest
+    elif world == "direct":
+        direct = DirectWorld(seed).run()
+        what, count = "published", sum(direct.published.values())
+        kills, events, digest = direct.kill_count, direct.events, direct.digest
     else:
         requests = RequestWorld(seed).run()
         what, count = "asked", len(requests.askings)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
-from meshmq.bench import queue_works, request_works, works
+from meshmq.bench import direct_works, queue_works, request_works, works
 from meshmq.bench.site import Figures, Settings
 from tests.bench.peers import (
     disk,
@@ -476,6 +476,66 @@ def _request_many_row() -> Row:
     )
 
 
+def _direct_rows() -> tuple[Row, ...]:
+    """Between two programs, with no node."""
+
+    def records(size: int, key: str, title: str, goals: tuple[Goal, ...]) -> Row:
+        return Row(
+            key, title, "rate", "msg/s",
+            (
+                Entry("meshmq", "meshmq publish", direct_works.publish),
+                Entry("meshmq-many", "meshmq publish_many", direct_works.publish_many),
+                Entry("zenoh", "Zenoh, peer to peer", zenoh_peers.transient),
+                Entry("pyzmq", "pyzmq PUSH/PULL, one a send", zmq_raw.one_a_send),
+                Entry("pyzmq-pub", "pyzmq PUB/SUB, one a send", zmq_raw.pubsub_one_a_send),
+            ),
+            (*goals, most("meshmq", "lost", 0), most("meshmq-many", "lost", 0)),
+            others=(("lost", "records"),), size=size,
+        )  # fmt: skip
+
+    raw = tuple(
+        times(key, 0.8, "pyzmq", text="0.8 x pyzmq, one a send")
+        for key in ("meshmq", "meshmq-many")
+    )
+    small = (
+        least("meshmq", 700_000), least("meshmq-many", 1_500_000),
+        *[times(key, 2, "zenoh", text="2 x Zenoh") for key in ("meshmq", "meshmq-many")],
+    )  # fmt: skip
+    one = Row(
+        "direct-request", "request-reply without a node, one at a time", "p50", "us",
+        (
+            Entry("meshmq", "meshmq request", direct_works.request),
+            Entry("meshmq-aio", "meshmq.aio request", direct_works.request_aio),
+            Entry("direct", "pyzmq DEALER-ROUTER", zmq_raw.request_direct),
+            Entry("nats", "NATS", nats_server.request),
+            Entry("redis", "Redis lists", redis_server.request),
+            Entry("rabbit", "RabbitMQ direct reply-to", rabbit_server.request),
+            Entry("zenoh", "Zenoh get, peer to peer", zenoh_peers.request),
+        ),
+        (
+            Goal("meshmq", "p50", False, 1.6, ("direct",), text="1.6 x pyzmq DEALER-ROUTER"),
+            Goal("meshmq", "p50", False, 1, (*BROKERED, "zenoh"), text="the fastest peer"),
+        ),
+        others=(("p99", "us"),),
+    )  # fmt: skip
+    many = Row(
+        f"direct-request-{OUTSTANDING}",
+        f"request-reply without a node, {OUTSTANDING} outstanding", "rate", "requests/s",
+        tuple([replace(entry, run=_outstanding(entry.run)) for entry in one.entries]),
+        (
+            times("meshmq", 1.5, "direct", text="1.5 x pyzmq DEALER-ROUTER"),
+            times("meshmq-aio", 0.6, "meshmq", text="0.6 x the synchronous client"),
+        ),
+        others=(("p50", "us"), ("p99", "us")),
+    )  # fmt: skip
+    return (
+        records(100, "direct", "between two programs without a node, end to end", small),
+        records(1024, "direct-kib", "the same, values of 1 KiB", raw),
+        records(65_536, "direct-64-kib", "the same, values of 64 KiB", raw),
+        one, many,
+    )  # fmt: skip
+
+
 def _footprint_rows() -> tuple[Row, Row, Row]:
     steady = Row(
         "steady",
@@ -531,6 +591,7 @@ ROWS: dict[str, Row] = {
         *_lone_rows(),
         _request_row(),
         _request_many_row(),
+        *_direct_rows(),
         *_footprint_rows(),
     )
 }

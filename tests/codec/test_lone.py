@@ -56,7 +56,7 @@ def delivers(draw):
     payload = draw(payloads)
     row = DeliverBatch(
         draw(topics), draw(u64), draw(u32), len(payload), draw(u32), draw(i64), draw(u64),
-        draw(u32), draw(st.booleans()),
+        draw(u32), draw(st.booleans()), draw(st.booleans()),
     )  # fmt: skip
     return Deliver(draw(u32), (row,), draw(u64), payload)
 

@@ -61,7 +61,7 @@ def delivers(draw):
         rows.append(
             frames.DeliverBatch(
                 draw(texts), draw(u64), draw(u32), len(data), draw(u32), draw(i64), draw(u64),
-                draw(u32), draw(flags),
+                draw(u32), draw(flags), draw(flags),
             )
         )  # fmt: skip
         payload += data
@@ -143,9 +143,14 @@ confirmations = st.builds(
     _confirmation, texts, u64, u32, told, u64, i64, blobs, u8, u64, flags, flags
 )
 
+addresses = st.lists(texts, max_size=4).map(tuple)
 BODIES = {
-    frames.Hello: st.builds(frames.Hello, u16, u16, texts, ids, ids, texts, texts),
-    frames.Welcome: st.builds(frames.Welcome, u16, u16, ids, texts, texts, u64),
+    frames.Hello: st.builds(
+        frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses
+    ),
+    frames.Welcome: st.builds(
+        frames.Welcome, u16, u16, ids, texts, texts, u64, flags, addresses
+    ),
     frames.Refuse: st.builds(frames.Refuse, texts, texts),
     frames.Nothing: st.just(frames.Nothing()),
     frames.Gap: st.just(frames.Gap()),
@@ -192,6 +197,14 @@ BODIES = {
     frames.Reply: replies(),
     frames.Cancel: st.builds(frames.Cancel, st.lists(u64, max_size=4).map(tuple)),
     frames.Grant: st.builds(frames.Grant, u64, u64),
+    frames.Interests: st.builds(
+        frames.Interests, u64, flags,
+        st.lists(st.builds(frames.Interest, u32, u8, texts, u32), max_size=4).map(tuple),
+        st.lists(u32, max_size=4).map(tuple),
+    ),
+    frames.Noted: st.builds(
+        frames.Noted, u64, flags, st.lists(st.tuples(texts, u64), max_size=4).map(tuple), flags
+    ),
 }  # fmt: skip
 
 

@@ -107,7 +107,9 @@ def test_scatter_gather_also_the_second_time(node):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted({*EXAMPLES.glob("*.py")} - {EXAMPLES / "chat.py"}), ids=lambda p: p.name
+)
 def test_without_a_node_it_says_what_to_do(path, tmp_path):
     done = run(path.name, "ipc://" + str(tmp_path / "nobody"))
     assert done.returncode == 1
@@ -156,3 +158,29 @@ def test_a_test_of_the_page_passes(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=50,
     )  # fmt: skip
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_chat_needs_no_node():
+    everything = "hello from ann, hello from bob, hello from eve"
+    assert lines("chat.py", "") == [
+        f"{name} heard: {everything}; missed 0" for name in ("ann", "bob", "eve")
+    ]
+
+
+def test_chat_between_processes():
+    def begin(*arguments):
+        return subprocess.Popen(
+            [sys.executable, EXAMPLES / "chat.py", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    with begin("ann", "--listen", "tcp://127.0.0.1:*") as ann:
+        address = ann.stdout.readline().split()[-1]
+        with begin("bob", "--peer", address) as bob:
+            bob.stdout.readline()
+            bob.stdin.write("hi\n")
+            bob.stdin.flush()
+            assert ann.stdout.readline() == "bob: hi\n"
+            bob.stdin.close()
+        ann.stdin.close()
+    assert (ann.returncode, bob.returncode) == (0, 0)

@@ -1,6 +1,6 @@
 """Histories with faults, from seeds. MESHMQ_SEEDS says how many (tox: 100); those of groups and
-queues, which take longer, are an eighth of that, those of requests a fifth. tox's `long` plays
-2,000 by meshmq.testing."""
+queues, which take longer, are an eighth of that, those of requests and of programs without a node a
+fifth. tox's `long` plays 2,000 by meshmq.testing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meshmq.testing import play, play_groups, play_requests
+from meshmq.testing import play, play_direct, play_groups, play_requests
 
 CHUNK = 20
 COUNT = int(os.environ.get("MESHMQ_SEEDS", "100"))
@@ -20,6 +20,8 @@ GROUPS_CHUNK = 4
 GROUPS_COUNT = COUNT // 8
 REQUESTS_CHUNK = 5
 REQUESTS_COUNT = COUNT // 5
+DIRECT_CHUNK = 5
+DIRECT_COUNT = COUNT // 5
 
 
 def _listed(name: str) -> list[int]:
@@ -64,12 +66,25 @@ def test_seeds_of_requests_keep_every_promise(first: int) -> None:
     assert not faults, f"{replay} {min(faults)}"
 
 
+@pytest.mark.parametrize("seed", _listed("direct_seeds.txt"))
+def test_seed_of_programs_that_failed_once(seed: int) -> None:
+    assert play_direct(seed) == []
+
+
+@pytest.mark.parametrize("first", range(0, DIRECT_COUNT, DIRECT_CHUNK))
+def test_seeds_of_programs_keep_every_promise(first: int) -> None:
+    seeds = range(first, min(first + DIRECT_CHUNK, DIRECT_COUNT))
+    faults = {seed: found for seed in seeds if (found := play_direct(seed))}
+    assert not faults, f"replay with: python -m meshmq.testing --world direct --seed {min(faults)}"
+
+
 def test_a_seed_replays_exactly_in_any_process() -> None:
     code = (
-        "from meshmq.testing import GroupWorld, RequestWorld, World\n"
+        "from meshmq.testing import DirectWorld, GroupWorld, RequestWorld, World\n"
         "print([World(seed).run().digest for seed in range(12)]"
         " + [GroupWorld(seed).run().digest for seed in range(4)]"
-        " + [RequestWorld(seed).run().digest for seed in range(4)])\n"
+        " + [RequestWorld(seed).run().digest for seed in range(4)]"
+        " + [DirectWorld(seed).run().digest for seed in range(4)])\n"
     )
 
     def digests(hash_seed: str) -> str:
@@ -82,4 +97,4 @@ def test_a_seed_replays_exactly_in_any_process() -> None:
 
     one, other = digests("1"), digests("2")
     assert one == other
-    assert len(set(one.split(","))) == 20
+    assert len(set(one.split(","))) == 24

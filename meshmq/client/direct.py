@@ -1,0 +1,197 @@
+"""A program's connection to other programs, where there is no node."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from meshmq import codec, limits
+from meshmq.client.channel import encode_jobs
+from meshmq.client.connection import FRAMES_PER_TURN, Connection
+from meshmq.core.brokerless import BrokerlessClient, needs_node
+from meshmq.core.client import Client, ClientIdentity
+from meshmq.core.direct import Tools
+from meshmq.core.effects import CloseLink, OpenLink
+from meshmq.core.events import BadFrameReceived, FrameReceived, LinkClosed, TimerFired
+from meshmq.errors import BadFrame, ConfigError
+from meshmq.frames import Envelope, PeerFacts
+from meshmq.shell import clock
+from meshmq.shell.sockets import ProgramSocket
+
+LONE_NS = 200_000  # a record this long behind the last one is sent by the thread that publishes it
+
+if TYPE_CHECKING:
+    from meshmq.shell.discovery import Mdns
+
+TOOLS = Tools(codec.decode_batch, codec.pick_records, codec.checksum)
+
+
+class DirectConnection(Connection):
+    """Runs a BrokerlessClient over many sockets; see Connection for threads and turns.
+
+    Args:
+        listen: where others may dial this program.
+        peers: addresses that it dials.
+        insecure: dial, and be told of, beyond this host.
+        why: no node was found, where one was looked for. Then programs are looked for by mDNS;
+            those that were given ``listen`` or ``peers`` go by these alone.
+        others: see Connection.
+
+    Raises:
+        ConfigError: it cannot listen there.
+    """
+
+    client: BrokerlessClient
+
+    def __init__(
+        self,
+        listen: tuple[str, ...],
+        peers: tuple[str, ...],
+        identity: ClientIdentity,
+        on_state: Callable[[str, str], None] | None,
+        hands_over: bool = False,
+        insecure: bool = False,
+        why: str = "",
+    ) -> None:
+        self._insecure = insecure  # before the machine is made, which asks for it
+        self._sockets = ProgramSocket(listen)
+        self._peers = peers
+        self._gone: list[bytes] = []
+        super().__init__(self._sockets.urls[0], identity, on_state, hands_over)
+        self.addresses = self._sockets.urls
+        self.why = why
+        self._mdns = self._look_around() if why else None
+        self.is_settled = not peers
+        self._settle_by_ns = 0
+        self._sent_ns = 0  # when a program's thread has last sent a record of its own
+
+    def _make_client(
+        self, identity: ClientIdentity, entropy: random.Random, guard: AbstractContextManager[Any]
+    ) -> Client:
+        return BrokerlessClient(
+            identity, codec.encode_batch, entropy, guard, encode_jobs,
+            addresses=self._sockets.urls, tools=TOOLS, insecure=self._insecure,
+        )  # fmt: skip
+
+    def _make_socket(self, url: str) -> Any:
+        return self._sockets
+
+    def check_node(self, what: str) -> None:
+        raise needs_node(what)
+
+    def _look_around(self) -> Mdns:
+        """What hears of other programs, and tells them of this one."""
+        from meshmq.shell.discovery import Mdns  # 15 ms that few need
+
+        me = self.client.direct.links.hello
+        mdns = Mdns(me.mesh, self._insecure, self.wake)
+        mdns.advertise(PeerFacts(me.instance, "client", me.mesh, me.name, addresses=me.addresses))
+        return mdns
+
+    def start(self) -> None:
+        if self._mdns is not None and not self.was_started:
+            self._mdns.start()
+        super().start()
+
+    def _end(self) -> None:
+        if self._mdns is not None:
+            self._mdns.close(0)
+        super()._end()
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the programs of the peers list have had their time to answer."""
+        return self.dead is not None or (self.is_settled and super().is_greeted)
+
+    def peers(self) -> list[dict[str, Any]]:
+        with self._io:
+            return self.client.direct.peers()
+
+    def published(self) -> None:
+        publisher = self.publisher
+        if not self.client.is_connected:
+            pass  # the first turn sends it
+        elif (
+            not (self._hands_over or publisher.frames_in_flight or publisher.has_full)
+            and clock.now_ns() - self._sent_ns > LONE_NS
+            and not self._io.locked()
+        ):
+            self._locked(self._send_now)
+            self._sent_ns = clock.now_ns()
+            self._follow_up()
+        elif self.sleeping and publisher.has_work:
+            # Not for each record until the thread comes to its turn.
+            self.sleeping = self._driving.locked()
+            self.wake()
+
+    # -- turns: under the lock ----------------------------------------------------------------
+
+    def _turn(self) -> None:
+        if self._is_closed:
+            return
+        now = clock.now_ns()
+        client, sockets = self.client, self._sockets
+        if self._reopen_at is not None:
+            self._reopen_at = None  # the first turn, for which nobody waits
+            client.start(self._peers, self.why, now)
+        if self._gone:
+            gone, self._gone = self._gone, []
+            for link in gone:
+                client.handle(LinkClosed(link, "the connection was cut"), now)
+        if self._mdns is not None:
+            while self._mdns.events:
+                client.direct.links.tell(self._mdns.events.popleft(), now)
+        sockets.look()
+        for link in sockets.take_cut():
+            client.handle(LinkClosed(link, "the connection was cut"), now)
+        for _ in range(FRAMES_PER_TURN):
+            message = sockets.receive()
+            if message is None:
+                break
+            link, parts = message
+            try:
+                client.handle(FrameReceived(link, codec.decode(parts)), now)
+            except BadFrame as error:
+                client.handle(BadFrameReceived(link, str(error)), now)
+        due = client.next_deadline_ns()
+        if due is not None and due <= now:
+            client.handle(TimerFired(), now)
+        while self._posted:
+            self._work(self._posted.popleft(), now)
+        self._send_ready(now)
+        if not self.is_settled:
+            self._look_settled(now)
+
+    def _look_settled(self, now: int) -> None:
+        """Whether those listed are there, and know what we want; or have had their time."""
+        if not self._settle_by_ns:
+            self._settle_by_ns = now + limits.SETTLE_NS
+        if self.client.direct.is_settled(self._peers) or now >= self._settle_by_ns:
+            self.is_settled = True
+            self._note(self)
+
+    def _timeout_ms(self) -> int:
+        timeout_ms = super()._timeout_ms()
+        if not self.is_settled:
+            left = self._settle_by_ns - clock.now_ns() if self._settle_by_ns else 0
+            timeout_ms = min(timeout_ms, max(0, left) // limits.MS + 1)
+        return timeout_ms
+
+    def _transmit(self, link: bytes, envelope: Envelope) -> None:
+        if self._sockets.send(link, codec.encode(envelope)) == "gone":
+            self._gone.append(link)
+
+    def _open_link(self, effect: OpenLink) -> None:
+        try:
+            self._sockets.open(effect.link, effect.address)
+        except ConfigError:
+            self._gone.append(effect.link)
+
+    def _close_link(self, effect: CloseLink) -> None:
+        self._sockets.shut(effect.link)
+
+    def _send_ready(self, now: int) -> None:
+        super()._send_ready(now)
+        self._more = self._more or bool(self._gone)

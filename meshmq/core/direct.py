@@ -1,0 +1,524 @@
+"""One program among others, with no node: links, interests, records, requests put together.
+
+It routes; the parts decide. The program's own side speaks the same frames as to a node: what it
+sends comes in by ``publish``, ``subscribe``, ``ask`` ..., what is for it gathers in ``own``.
+
+Way of a record: publish -> Outlets (a row for each program that wants it) -> session; there
+session -> Inlets (numbers, who of the program wants it) -> Arrived.
+Way of a request: ask -> Services, of this program: who serves, who has the least -> session; there
+session -> Relay (whose it is) -> Responder; and back.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+from meshmq import limits
+from meshmq.core.discovery import PEERS, Discovery, Sighted
+from meshmq.core.inlets import Inlets
+from meshmq.core.interests import Wishes
+from meshmq.core.links import Link, Links
+from meshmq.core.outlets import Outlets
+from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
+from meshmq.core.relay import Relay
+from meshmq.core.services import Services
+from meshmq.errors import BadFrame, InvalidName, LimitReached
+from meshmq.frames import (
+    PULL,
+    SERVICE,
+    SUBSCRIPTION,
+    Body,
+    Cancel,
+    Confirm,
+    Credit,
+    Deliver,
+    Envelope,
+    Grant,
+    Hello,
+    Interest,
+    Interests,
+    Noted,
+    PeerFacts,
+    Publish,
+    Refuse,
+    Reply,
+    Request,
+    Serve,
+    Served,
+    Subscribed,
+    Unserve,
+)
+from meshmq.names import check_pattern, pushed_topic
+
+OWN = b"own"
+"""Stands for the program itself where others are named by their link."""
+
+
+class Tools(NamedTuple):
+    """The codec's functions that are used here."""
+
+    decode: Decode
+    pick: Pick
+    checksum: Checksum
+
+
+class Direct:
+    """See the module's header.
+
+    Args:
+        hello: what we say of ourselves.
+        tools: the codec's.
+        entropy: chooses session numbers, spreads dials.
+        insecure: dial beyond this host, if the mesh is not ``local``.
+
+    Attributes:
+        own: frames for the program, in order.
+        news: programs that have come or gone, in words.
+    """
+
+    def __init__(
+        self, hello: Hello, tools: Tools, entropy: random.Random, insecure: bool = False
+    ) -> None:
+        discovery = Discovery(hello.instance, hello.mesh, entropy, ("client",), insecure)
+        self.links = Links(hello, discovery, entropy)
+        self.outlets = Outlets()
+        self.inlets = Inlets()
+        self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
+        self.wishes = Wishes()
+        self.services = Services(self._unacked_of)
+        self.relay = Relay()
+        self.own: list[Body] = []
+        self.news: list[str] = []
+        self._timed = (self.outlets, self.pushes, self.wishes, self.services)
+        self._by_link: dict[bytes, Link] = {}  # those that count
+        self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
+        self.outlets.join(OWN)
+        self.inlets.join(OWN, hello.instance)
+
+    # -- the program's side -------------------------------------------------------------------
+
+    def start(self, now_ns: int) -> None:
+        """The program is there: requests for what nobody serves yet wait a moment from now on."""
+        self.services.tick(now_ns)
+
+    def look_for(self, addresses: tuple[str, ...], now_ns: int) -> None:
+        """Dial these, for as long as the program lives."""
+        self.links.tell(Sighted(PEERS, PeerFacts(addresses=addresses)), now_ns)
+
+    def publish(self, frame: Publish, now_ns: int) -> None:
+        """Send to all who want it, or push to one."""
+        alone = len(frame.batches) == 1
+        at = 0
+        for row in frame.batches:
+            data = frame.payload if alone else frame.payload[at : at + row.length]
+            at += row.length
+            if row.topic.startswith("$") and pushed_topic(row.topic):
+                self.pushes.push(row, data, now_ns)
+            else:
+                self.outlets.publish(row, data, now_ns)
+
+    def subscribe(self, number: int, pattern: str, size: int, records: int, now_ns: int) -> None:
+        """Open a subscription; the answer is Subscribed."""
+        self._wish(Interest(number, SUBSCRIPTION, pattern), Subscribed(number), now_ns)
+        if number in self.wishes.by_number:
+            version = self.wishes.version
+            self.inlets.open(number, pattern, False, version, size, records)
+            self.outlets.want(OWN, number, pattern)
+            rows = tuple(self.outlets.next_numbers([pattern]))
+            self.inlets.on_noted(OWN, Noted(version, False, rows))
+
+    def pull(self, number: int, pattern: str, size: int, records: int, now_ns: int) -> None:
+        """Open a pull; the answer is Subscribed."""
+        self._wish(Interest(number, PULL, pattern), Subscribed(number), now_ns)
+        if number in self.wishes.by_number:
+            self.pushes.want(OWN, number, pattern)
+            self.inlets.open(number, pattern, True, self.wishes.version, size, records)
+
+    def close(self, number: int, now_ns: int) -> None:
+        """End a subscription or pull."""
+        self._unwish(number, None, now_ns)
+        self.outlets.unwant(OWN, number)
+        self.pushes.unwant(OWN, number)
+        self.inlets.close(number)
+
+    def serve(self, name: str, frame: Serve, now_ns: int) -> None:
+        """Register an instance; the answer is Served."""
+        served = self.services.serve(OWN, name, frame, now_ns)
+        if served.code:
+            self.own.append(served)
+            return
+        self.relay.open(frame.registration, frame.concurrency)
+        number, service = frame.registration, frame.service
+        self._wish(Interest(number, SERVICE, service, frame.concurrency), served, now_ns)
+
+    def unserve(self, frame: Unserve, now_ns: int) -> None:
+        """End an instance; the answer is Served."""
+        self._route(now_ns)  # what was handed to it in this turn goes before
+        self.relay.close(frame.registration)
+        served = self.services.unserve(OWN, frame, now_ns)
+        self._unwish(frame.registration, served, now_ns)
+
+    def _wish(self, interest: Interest, answer: Subscribed | Served, now_ns: int) -> None:
+        links = set(self._by_link)
+        try:
+            self._tell_all(self.wishes.add(interest, answer, links, now_ns), now_ns)
+        except LimitReached as error:
+            number = interest.number
+            if isinstance(answer, Served):
+                self.services.unserve(OWN, Unserve(number), now_ns)
+                self.own.append(Served(number, error.code, str(error)))
+            else:
+                self.own.append(Subscribed(number, error.code, str(error)))
+
+    def _unwish(self, number: int, answer: Served | None, now_ns: int) -> None:
+        frame = self.wishes.remove(number, answer, set(self._by_link), now_ns)
+        if frame is not None:
+            self._tell_all(frame, now_ns)
+        elif answer is not None:
+            self.own.append(answer)
+
+    def _tell_all(self, body: Body, now_ns: int) -> None:
+        for link in self._by_link.values():
+            self.links.send(link, body, now_ns)
+
+    def ask(self, frame: Request, now_ns: int) -> None:
+        """Requests of the program."""
+        self.services.on_request(OWN, frame, now_ns)
+
+    def cancel(self, frame: Cancel) -> None:
+        """It waits for these no longer."""
+        self.services.on_cancel(OWN, frame)
+
+    def grant(self, frame: Grant) -> None:
+        """It has taken so much of a stream."""
+        self.services.on_grant(OWN, frame)
+
+    def reply(self, frame: Reply, now_ns: int) -> None:
+        """What its responder answers."""
+        for link, reply in self.relay.reply(frame, now_ns):
+            self._send_reply(link, reply, now_ns)
+
+    def _send_reply(self, name: bytes, reply: Reply, now_ns: int) -> None:
+        if name == OWN:
+            self.services.on_reply(OWN, reply, now_ns)
+        else:
+            link = self._by_link.get(name)
+            if link is not None:
+                self.links.send(link, reply, now_ns)
+
+    # -- events -------------------------------------------------------------------------------
+
+    def on_frame(self, name: bytes, envelope: Envelope, now_ns: int) -> None:
+        """Take a frame of another program. Never raises for what it sends."""
+        found = self.links.receive(name, envelope, now_ns)
+        if self.links.joined or self.links.left:
+            self._meet(now_ns)
+        link = self._by_link.get(name)
+        if link is None:
+            return
+        acked = link.session.acked
+        self.outlets.on_acked(name, acked)
+        self.pushes.on_acked(name, acked)
+        if found is not None:
+            try:
+                self._on_body(link, found[1], now_ns)
+            except (LimitReached, BadFrame) as error:
+                self.links.refuse(link, Refuse(error.code, str(error)), now_ns)
+
+    def _on_body(self, link: Link, body: Body, now_ns: int) -> None:
+        name = link.name
+        match body:
+            case Deliver():
+                self.inlets.on_deliver(name, body)
+                self.links.owe(link)
+            case Credit(number, size, records):
+                if not self.outlets.grant(name, number, size, records):
+                    self.pushes.grant(name, number, size, records, now_ns)
+            case Request():
+                self.relay.request(name, body, now_ns)
+            case Reply():
+                self.services.on_reply(name, body, now_ns)
+            case Cancel():
+                self._to_responder(self.relay.cancel(name, body))
+            case Grant():
+                self._to_responder(self.relay.grant(name, body))
+            case Interests():
+                self._on_interests(link, body, now_ns)
+            case Noted():
+                if self.inlets.on_noted(name, body):
+                    self.wishes.on_noted(name, body.version, now_ns)
+            case _:
+                pass  # nothing that one program says to another
+
+    def on_bad_frame(self, name: bytes, reason: str, now_ns: int) -> None:
+        """Bytes that are no frame came."""
+        self.links.on_bad_frame(name, reason, now_ns)
+
+    def on_closed(self, name: bytes, reason: str, now_ns: int) -> None:
+        """The transport says that nothing more comes over this link."""
+        self.links.on_closed(name, reason, now_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+        self.links.tick(now_ns)
+        self.outlets.tick(now_ns)
+        self.pushes.tick(now_ns)
+        self.wishes.tick(now_ns)
+        self.services.tick(now_ns)
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        due = self.links.next_deadline_ns()
+        for part in self._timed:
+            more = part.next_deadline_ns()
+            if more is not None and (due is None or more < due):
+                due = more
+        return due
+
+    # -- coming and going ---------------------------------------------------------------------
+
+    def _meet(self, now_ns: int) -> None:
+        links = self.links
+        while links.left or links.joined:
+            left, links.left = links.left, []
+            joined, links.joined = links.joined, []
+            for link in left:
+                self._part(link, now_ns)
+            for link in joined:
+                name = link.name
+                self._by_link[name] = link
+                self._numbers[name] = {}
+                self.outlets.join(name)
+                links.send(link, self.wishes.whole(), now_ns)
+                self.inlets.join(name, link.instance)
+                self.news.append(f"linked with {link.facts.name or '?'}")
+
+    def _part(self, link: Link, now_ns: int) -> None:
+        name = link.name
+        if self._by_link.pop(name, None) is None:
+            return
+        del self._numbers[name]
+        self.outlets.leave(name)
+        self.inlets.leave(name)
+        self.pushes.leave(name, now_ns)
+        self.services.drop_link(name, now_ns)
+        self._to_responder(self.relay.leave(name))
+        self.wishes.leave(name, now_ns)
+        reason = link.session.closed_reason or "gone"
+        self.news.append(f"lost {link.facts.name or '?'}: {reason}")
+
+    def _on_interests(self, link: Link, frame: Interests, now_ns: int) -> None:
+        name = link.name
+        kinds = self._numbers[name]
+        for number in list(kinds) if frame.whole else frame.remove:
+            self._lose_interest(name, number, now_ns)
+        patterns: list[str] = []
+        for interest in frame.add:
+            number, kind, pattern, concurrency = interest
+            if len(kinds) >= limits.INTERESTS_MAX:
+                raise LimitReached(f"more than {limits.INTERESTS_MAX} interests")
+            if number in kinds:
+                self._lose_interest(name, number, now_ns)
+            if kind == SERVICE:
+                serve = Serve(number, pattern, concurrency)
+                if self.services.serve(name, link.facts.name, serve, now_ns).code:
+                    continue
+            else:
+                try:
+                    check_pattern(pattern)
+                except InvalidName:
+                    continue
+                if kind == PULL:
+                    self.pushes.want(name, number, pattern)
+                elif kind == SUBSCRIPTION:
+                    self.outlets.want(name, number, pattern)
+                    patterns.append(pattern)
+                else:
+                    continue  # of a later version
+            kinds[number] = kind
+        self._note(link, frame, patterns, now_ns)
+
+    def _lose_interest(self, name: bytes, number: int, now_ns: int) -> None:
+        kind = self._numbers[name].pop(number, None)
+        if kind == SERVICE:
+            self.services.unserve(name, Unserve(number), now_ns)
+        elif kind == PULL:
+            self.pushes.unwant(name, number)
+        elif kind == SUBSCRIPTION:
+            self.outlets.unwant(name, number)
+
+    def _note(self, link: Link, frame: Interests, patterns: list[str], now_ns: int) -> None:
+        rows = self.outlets.next_numbers(patterns) if patterns else []
+        most = limits.FRAME_BATCHES_MAX
+        while len(rows) > most:
+            part, rows = tuple(rows[:most]), rows[most:]
+            self.links.send(link, Noted(frame.version, frame.whole, part, True), now_ns)
+        self.links.send(link, Noted(frame.version, frame.whole, tuple(rows)), now_ns)
+
+    # -- after each turn ----------------------------------------------------------------------
+
+    def end_turn(self, now_ns: int) -> None:
+        """Send what a turn of one or many events has gathered."""
+        links = self.links
+        if links.joined or links.left:
+            self._meet(now_ns)
+        self._route(now_ns)
+        links.acknowledge(now_ns)
+        links.flush(now_ns)
+        while links.joined or links.left:  # a session has come to its end
+            self._meet(now_ns)
+            self._route(now_ns)
+            links.flush(now_ns)
+        confirmations = self.outlets.confirmations
+        if self.pushes.confirmations:
+            confirmations += self.pushes.confirmations
+            self.pushes.confirmations = []
+        if confirmations:
+            self.outlets.confirmations = []
+            self.own.append(Confirm(tuple(confirmations)))
+        if self.wishes.answers:
+            self.own += self.wishes.answers
+            self.wishes.answers = []
+
+    def _route(self, now_ns: int) -> None:
+        """Give what the parts have to send to whom it is for."""
+        outlets, pushes, inlets = self.outlets, self.pushes, self.inlets
+        more = True
+        while more:
+            more = False
+            if outlets.sends:
+                more = True
+                self._route_records(now_ns)
+            if pushes.sends:
+                more = True
+                self._route_pushes(now_ns)
+            if inlets.credits:
+                more = True
+                self._route_credits(now_ns)
+            more = self._route_requests(now_ns) or more
+
+    def _route_requests(self, now_ns: int) -> bool:
+        """Whether something was moved that may bring about more."""
+        relay, services = self.relay, self.services
+        more = False
+        services.pump(now_ns)
+        for name, body in services.take_sends():
+            if name == OWN:
+                more = True
+                self._to_own(body, now_ns)
+            else:
+                link = self._by_link.get(name)
+                if link is not None:
+                    self.links.send(link, body, now_ns)
+        if services.outgoing.laggards:
+            more = True
+            for name, reason in list(services.outgoing.laggards.items()):
+                self._end_session(name, Refuse("busy", reason), now_ns)
+        if relay.ready:
+            self.own.append(relay.take_ready())
+        if relay.refused:
+            more = True
+            for name, reply in relay.take_refused():
+                self._send_reply(name, reply, now_ns)
+        return more
+
+    def _end_session(self, name: bytes, refusal: Refuse, now_ns: int) -> None:
+        """A program broke a rule, or does not keep up."""
+        link = self._by_link.get(name)
+        self.services.outgoing.laggards.pop(name, None)
+        if link is not None:
+            self.links.refuse(link, refusal, now_ns)
+            self._meet(now_ns)
+
+    def _route_records(self, now_ns: int) -> None:
+        for name, frame, batches in self.outlets.take_sends():
+            if name == OWN:
+                self.inlets.on_deliver(OWN, frame)
+                self.outlets.settle(batches, True)
+                continue
+            link = self._by_link[name]
+            self.links.send(link, frame, now_ns)
+            if batches:
+                self.outlets.sent(name, link.session.sent, batches)
+
+    def _route_credits(self, now_ns: int) -> None:
+        for name, credit in self.inlets.take_credits():
+            number, size, records = credit.subscription, credit.bytes, credit.records
+            if name != OWN:
+                link = self._by_link.get(name)
+                if link is not None:
+                    self.links.send(link, credit, now_ns)
+            elif not self.outlets.grant(OWN, number, size, records):
+                self.pushes.grant(OWN, number, size, records, now_ns)
+
+    def _route_pushes(self, now_ns: int) -> None:
+        sends, self.pushes.sends = self.pushes.sends, []
+        for name, frame, push in sends:
+            link = self._by_link.get(name)
+            if link is not None:
+                self.links.send(link, frame, now_ns)
+                self.pushes.sent(name, link.session.sent, push)
+            elif name == OWN and frame.subscription in self.inlets.readers:
+                self.inlets.on_deliver(OWN, frame)
+                self.pushes.came(push)
+            else:
+                self.pushes.lost(push)
+
+    def _to_own(self, body: Body, now_ns: int) -> None:
+        match body:
+            case Request():
+                self.relay.request(OWN, body, now_ns)
+            case Cancel():
+                self._to_responder(self.relay.cancel(OWN, body))
+            case Grant():
+                self._to_responder(self.relay.grant(OWN, body))
+            case _:
+                self.own.append(body)  # replies, to the requester
+
+    def _to_responder(self, body: Cancel | Grant | None) -> None:
+        if self.relay.ready:
+            self.own.append(self.relay.take_ready())  # what they are about
+        if body is not None:
+            self.own.append(body)
+
+    def _unacked_of(self, name: bytes) -> tuple[int, int]:
+        link = self._by_link.get(name)
+        if link is None:
+            return 0, 0
+        return link.session.unacked_bytes, link.session.unacked_count
+
+    def goodbye(self, now_ns: int) -> None:
+        """The program ends: tell all."""
+        self._route(now_ns)
+        self.links.goodbye(now_ns)
+
+    @property
+    def linked(self) -> int:
+        """How many programs are linked."""
+        return len(self._by_link)
+
+    def is_settled(self, addresses: tuple[str, ...]) -> bool:
+        """Whether each of these has answered, and all who are linked know what we want."""
+        if not self.links.answered.issuperset(addresses):
+            return False
+        sources, version = self.inlets.sources, self.wishes.version
+        return all(sources[name].version >= version for name in self._by_link)
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Linked programs, as listings show them."""
+        rows = []
+        for name, link in self._by_link.items():
+            delivered, dropped, queued = self.outlets.counts(name)
+            rows.append(
+                {
+                    "name": link.facts.name,
+                    "instance": link.instance.hex(),
+                    "address": link.address or None,
+                    "dialled": bool(link.address),
+                    "delivered": delivered,
+                    "dropped": dropped,
+                    "queued_bytes": queued,
+                }
+            )
+        return rows

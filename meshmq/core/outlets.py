@@ -1,0 +1,318 @@
+"""What a program publishes, on its way to the programs that want it: who gets which batch.
+
+Data: an Outlet for each subscription of each linked program: its credit, what waits for that. The
+program itself is one of them.
+
+Rules:
+1. A topic's records are numbered once, for all who get them; numbers tell each what it did not.
+2. Nothing is sent without credit, in bytes and in records; a batch is never split, so credit may be
+   overdrawn by one.
+3. What waits for credit is bounded: the oldest are dropped for that subscription alone, and it is
+   told which (a row without bytes), before what is newer of that topic, GAP_TOLD_NS later at most.
+4. A batch is under way until one of those it went to has it, or none is left. Then it is confirmed.
+   So a flood goes as fast as its fastest reader. Who has not taken one for STALLED_NS has stalled:
+   nobody waits for it until it is heard of again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from meshmq import limits
+from meshmq.frames import Confirmation, Deliver, DeliverBatch, PublishBatch
+from meshmq.names import matches
+
+
+class UnderWay:
+    """One batch that is not confirmed yet, at ``left`` outlets."""
+
+    __slots__ = ("count", "due_ns", "first", "is_over", "left", "outlets", "topic")
+
+    def __init__(self, row: PublishBatch, outlets: tuple[Outlet, ...], due_ns: int) -> None:
+        self.topic = row.topic
+        self.first = row.first
+        self.count = row.count
+        self.outlets = outlets
+        self.left = len(outlets)
+        self.due_ns = due_ns
+        self.is_over = False
+
+
+class Outlet:
+    """One subscription of one program.
+
+    Attributes:
+        queue: batches that wait for credit.
+        gaps: of each topic the numbers, first and last, that were dropped and not told.
+        gap_due_ns: when they are told at the latest.
+        is_stalled: a batch was under way to it for STALLED_NS, and nothing was heard since.
+    """
+
+    __slots__ = (
+        "credit_bytes", "credit_records", "delivered", "dropped", "gap_due_ns", "gaps",
+        "is_stalled", "link", "number", "pattern", "queue", "queue_bytes",
+    )  # fmt: skip
+
+    def __init__(self, link: bytes, number: int, pattern: str) -> None:
+        self.link = link
+        self.number = number
+        self.pattern = pattern
+        self.credit_bytes = 0
+        self.credit_records = 0
+        self.queue: deque[tuple[DeliverBatch, bytes, UnderWay]] = deque()
+        self.queue_bytes = 0
+        self.gaps: dict[str, tuple[int, int]] = {}
+        self.gap_due_ns = 0
+        self.is_stalled = False
+        self.delivered = 0
+        self.dropped = 0
+
+
+class Outlets:
+    """See the module's header. Frames gather in ``sends``, confirmations in ``confirmations``.
+
+    Attributes:
+        numbers: the last one of each topic.
+        delivered, dropped: records so far, to all.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.sends: list[tuple[Outlet, Deliver, list[UnderWay]]] = []
+        self.confirmations: list[Confirmation] = []
+        self.delivered = 0
+        self.dropped = 0
+        self._outlets: dict[bytes, dict[int, Outlet]] = {}
+        # Frames by sequence that are not acknowledged, and what was in them.
+        self._sent: dict[bytes, deque[tuple[int, list[UnderWay]]]] = {}
+        self._wanting: dict[str, tuple[Outlet, ...]] = {}
+        self._under_way: deque[UnderWay] = deque()
+        self._gaps: dict[tuple[bytes, int], Outlet] = {}
+
+    # -- who wants what -----------------------------------------------------------------------
+
+    def join(self, link: bytes) -> None:
+        """A program is linked; it wants nothing yet."""
+        self._outlets[link] = {}
+        self._sent[link] = deque()
+
+    def leave(self, link: bytes) -> None:
+        """It is gone: its numbers will tell it what it did not get, should it come back."""
+        for number in list(self._outlets.get(link, ())):
+            self.unwant(link, number)
+        self._outlets.pop(link, None)
+        for _, batches in self._sent.pop(link, ()):
+            self.settle(batches, False)
+
+    def want(self, link: bytes, number: int, pattern: str) -> None:
+        """A program subscribes."""
+        self._outlets[link][number] = Outlet(link, number, pattern)
+        self._wanting.clear()
+
+    def unwant(self, link: bytes, number: int) -> None:
+        """It does no longer."""
+        outlet = self._outlets[link].pop(number, None)
+        if outlet is not None:
+            self._gaps.pop((link, number), None)
+            self._wanting.clear()
+            self.settle([under_way for _, _, under_way in outlet.queue], False)
+
+    def next_numbers(self, patterns: list[str]) -> list[tuple[str, int]]:
+        """Where topics go on that one of these covers."""
+        return [
+            (topic, last + 1)
+            for topic, last in self.numbers.items()
+            if any(matches(pattern, topic) for pattern in patterns)
+        ]
+
+    def wanting(self, topic: str) -> tuple[Outlet, ...]:
+        """Whoever wants ``topic``."""
+        found = self._wanting.get(topic)
+        if found is None:
+            found = tuple(
+                [
+                    outlet
+                    for outlets in self._outlets.values()
+                    for outlet in outlets.values()
+                    if matches(outlet.pattern, topic)
+                ]
+            )
+            self._wanting[topic] = found
+        return found
+
+    def grant(self, link: bytes, number: int, size: int, records: int) -> bool:
+        """A subscription can take so much more; whether there is such a one."""
+        outlet = self._outlets[link].get(number)
+        if outlet is None:
+            return False
+        outlet.credit_bytes = min(outlet.credit_bytes + size, limits.CREDIT_BYTES_MAX)
+        outlet.credit_records = min(outlet.credit_records + records, limits.CREDIT_RECORDS_MAX)
+        outlet.is_stalled = False
+        if outlet.queue:
+            self._flush(outlet)
+        return True
+
+    def counts(self, link: bytes) -> tuple[int, int, int]:
+        """Of a program: records delivered and dropped, bytes that wait."""
+        outlets = self._outlets[link].values()
+        return (
+            sum([o.delivered for o in outlets]),
+            sum([o.dropped for o in outlets]),
+            sum([o.queue_bytes for o in outlets]),
+        )
+
+    # -- records ------------------------------------------------------------------------------
+
+    def publish(self, row: PublishBatch, data: bytes, now_ns: int) -> None:
+        """Send a batch to whoever wants it."""
+        topic = row.topic
+        self.numbers[topic] = row.first + row.count - 1
+        outlets = self.wanting(topic)
+        if not outlets:
+            self._confirm(topic, row.first, row.count)
+            return
+        delivery = DeliverBatch(topic, row.first, row.count, row.length, row.checksum, 0, 0, 0)
+        under_way = UnderWay(row, outlets, now_ns + limits.STALLED_NS)
+        if all(outlet.is_stalled for outlet in outlets):
+            self._end(under_way)
+        else:
+            self._under_way.append(under_way)
+        for outlet in outlets:
+            outlet.queue.append((delivery, data, under_way))
+            outlet.queue_bytes += row.length
+            self._flush(outlet)
+            if outlet.queue_bytes > limits.DIRECT_QUEUE_BYTES_MAX:
+                self._drop_oldest(outlet, now_ns)
+
+    def _flush(self, outlet: Outlet) -> None:
+        queue = outlet.queue
+        while queue and outlet.credit_bytes > 0 and outlet.credit_records > 0:
+            rows: list[DeliverBatch] = self._gap_rows(outlet)
+            parts: list[bytes] = []
+            batches: list[UnderWay] = []
+            size = records = 0
+            while queue and len(rows) < limits.FRAME_BATCHES_MAX:
+                row, data, under_way = queue[0]
+                if parts and (
+                    size >= outlet.credit_bytes
+                    or records >= outlet.credit_records
+                    or size + row.length > limits.BATCH_BYTES_TARGET * 5 // 4
+                ):
+                    break
+                queue.popleft()
+                rows.append(row)
+                parts.append(data)
+                batches.append(under_way)
+                size += row.length
+                records += row.count
+            outlet.queue_bytes -= size
+            outlet.credit_bytes -= size
+            outlet.credit_records -= records
+            outlet.delivered += records
+            self.delivered += records
+            payload = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.sends.append((outlet, Deliver(outlet.number, tuple(rows), 0, payload), batches))
+
+    def _drop_oldest(self, outlet: Outlet, now_ns: int) -> None:
+        queue = outlet.queue
+        dropped: list[UnderWay] = []
+        while len(queue) > 1 and outlet.queue_bytes > limits.DIRECT_QUEUE_BYTES_MAX:
+            row, _, under_way = queue.popleft()
+            outlet.queue_bytes -= row.length
+            outlet.dropped += row.count
+            self.dropped += row.count
+            dropped.append(under_way)
+            if not outlet.gaps:
+                outlet.gap_due_ns = now_ns + limits.GAP_TOLD_NS
+                self._gaps[outlet.link, outlet.number] = outlet
+            first = outlet.gaps.get(row.topic, (row.base_offset, 0))[0]
+            outlet.gaps[row.topic] = (first, row.base_offset + row.count - 1)
+            if len(outlet.gaps) >= limits.FRAME_BATCHES_MAX // 2:
+                self._tell_gaps(outlet)
+        self.settle(dropped, False)
+
+    def _gap_rows(self, outlet: Outlet) -> list[DeliverBatch]:
+        if not outlet.gaps:
+            return []
+        rows = [
+            DeliverBatch(topic, first, last - first + 1, 0, 0, 0, 0, 0, missing=True)
+            for topic, (first, last) in outlet.gaps.items()
+        ]
+        outlet.gaps.clear()
+        self._gaps.pop((outlet.link, outlet.number), None)
+        return rows
+
+    def _tell_gaps(self, outlet: Outlet) -> None:
+        rows = self._gap_rows(outlet)
+        self.sends.append((outlet, Deliver(outlet.number, tuple(rows), 0, b""), []))
+
+    # -- confirmations ------------------------------------------------------------------------
+
+    def sent(self, link: bytes, sequence: int, batches: list[UnderWay]) -> None:
+        """A frame of ``sends`` has left as ``sequence``."""
+        self._sent[link].append((sequence, batches))
+
+    def on_acked(self, link: bytes, acked: int) -> None:
+        """A program has every frame up to ``acked``."""
+        sent = self._sent[link]
+        while sent and sent[0][0] <= acked:
+            self.settle(sent.popleft()[1], True)
+
+    def settle(self, batches: list[UnderWay], has_come: bool) -> None:
+        """An outlet has brought these to their reader, or never will."""
+        for under_way in batches:
+            under_way.left -= 1
+            if has_come:
+                for outlet in under_way.outlets:
+                    outlet.is_stalled = False
+            if not under_way.is_over and (has_come or not under_way.left):
+                self._end(under_way)
+
+    def _end(self, under_way: UnderWay) -> None:
+        under_way.is_over = True
+        self._confirm(under_way.topic, under_way.first, under_way.count)
+
+    def _confirm(self, topic: str, first: int, count: int) -> None:
+        before = self.confirmations[-1] if self.confirmations else None
+        if before is not None and before.topic == topic and before.last + 1 == first:
+            more = before.count + count
+            self.confirmations[-1] = before._replace(count=more, last=first + count - 1)
+        else:
+            self.confirmations.append(Confirmation(topic, first, count, last=first + count - 1))
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        under_way = self._under_way
+        while under_way and under_way[0].is_over:
+            under_way.popleft()
+        due = under_way[0].due_ns if under_way else None
+        if self._gaps:
+            for outlet in self._gaps.values():
+                if due is None or outlet.gap_due_ns < due:
+                    due = outlet.gap_due_ns
+        return due
+
+    def tick(self, now_ns: int) -> None:
+        """Rules 3 and 4."""
+        under_way = self._under_way
+        while under_way and (under_way[0].is_over or under_way[0].due_ns <= now_ns):
+            late = under_way.popleft()
+            if not late.is_over:
+                for outlet in late.outlets:
+                    outlet.is_stalled = True
+                self._end(late)
+        for outlet in [o for o in self._gaps.values() if o.gap_due_ns <= now_ns]:
+            self._tell_gaps(outlet)
+
+    def take_sends(self) -> list[tuple[bytes, Deliver, list[UnderWay]]]:
+        """Frames to send, by link; the sender tells when they have left (``sent``)."""
+        sends, self.sends = self.sends, []
+        found = []
+        for outlet, frame, batches in sends:
+            if outlet.link in self._outlets:
+                found.append((outlet.link, frame, batches))
+            else:
+                self.settle(batches, False)
+        return found
