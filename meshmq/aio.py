@@ -186,11 +186,6 @@ class Mesh(OnlyAsync, Work, Services):
         """As ``meshmq.Mesh.addresses``."""
         return self._connection.addresses
 
-    @property
-    def why_no_node(self) -> str:
-        """As ``meshmq.Mesh.why_no_node``."""
-        return self._connection.why
-
     def peers(self) -> list[dict[str, Any]]:
         """As ``meshmq.Mesh.peers``."""
         return self._connection.peers()
@@ -461,18 +456,15 @@ def connect(
             made.listener = Bell(loop, made)
             return made
 
-        def make_direct(why: str = "") -> Connection:
-            made = blocking.prepare_direct(who, told, url, peers, listen, True, why)
-            made.listener = Bell(loop, made)
-            return made
-
         target = url or os.environ.get("MESHMQ_URL")
+        connection: Connection
         if peers is not None or listen is not None:
-            connection = make_direct()
+            connection = blocking.prepare_direct(who, told, url, peers, listen, True)
+            connection.listener = Bell(loop, connection)
         elif target:
             connection = make(target, told)
         else:
-            connection = await _seek(make, make_direct, who, timeout, told)
+            connection = await _seek(make, who, timeout, told)
         connection.start()
         try:
             await _wait_greeted(connection, timeout)
@@ -494,13 +486,11 @@ async def _wait_greeted(connection: Connection, seconds: float) -> None:
 
 async def _seek(
     make: Callable[[str, Callable[[str, str], None] | None], Connection],
-    make_direct: Callable[[str], Connection],
     who: blocking.Who,
     timeout: float,
     told: Callable[[str, str], None] | None,
 ) -> Connection:
-    """The connection to whichever node answers first, see ``client.seeking``; without one where
-    there is none."""
+    """The connection to whichever node answers first; see ``client.seeking``."""
     seeking = Seeking(make, blocking.DEFAULT_URL, who.mesh, who.insecure, timeout, told)
     try:
         for seconds in seeking.steps():
@@ -513,9 +503,6 @@ async def _seek(
         raise
     finally:
         seeking.close()
-    if seeking.finds_nobody:
-        seeking.drop(0)
-        return make_direct(seeking.why())
     seeking.check()
     return seeking.connection
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshmq.cli.output import emit, note
-from meshmq.errors import InvalidArgument, InvalidName, MeshError, NodeUnreachable
+from meshmq.errors import InvalidArgument, InvalidName, MeshError
 from meshmq.names import (
     check_group,
     check_mesh,
@@ -78,9 +78,6 @@ def connected(
             on_state=on_state,
             name=name,
         )
-        if mesh.state == "brokerless":  # other programs are no help to a command
-            mesh.close()
-            raise NodeUnreachable(mesh.why_no_node)
         try:
             yield mesh
         except BaseException:

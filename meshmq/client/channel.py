@@ -105,7 +105,6 @@ class Channel(ABC):
         dead: why nothing can be asked any more, or None.
         sleeping: whether nobody sees to a record that is published now.
         addresses: where other programs may dial this one, if it does without a node.
-        why: no node was found, where one was looked for.
         listener: see Listener.
         wall_ns: the time of records that bring none.
     """
@@ -122,7 +121,6 @@ class Channel(ABC):
         self.dead: MeshError | None = None
         self.sleeping = False
         self.addresses: tuple[str, ...] = ()
-        self.why = ""
         self.listener: Listener | None = None
         self.client = self._make_client(identity, entropy, guard)
         self.publisher = self.client.publisher

@@ -35,8 +35,7 @@ class DirectConnection(Connection):
         listen: where others may dial this program.
         peers: addresses that it dials.
         insecure: dial, and be told of, beyond this host.
-        why: no node was found, where one was looked for. Then programs are looked for by mDNS;
-            those that were given ``listen`` or ``peers`` go by these alone.
+        mdns: find others by mDNS, and be found; not started before the connection is.
         others: see Connection.
 
     Raises:
@@ -53,7 +52,7 @@ class DirectConnection(Connection):
         on_state: Callable[[str, str], None] | None,
         hands_over: bool = False,
         insecure: bool = False,
-        why: str = "",
+        mdns: bool = False,
     ) -> None:
         self._insecure = insecure  # before the machine is made, which asks for it
         self._sockets = ProgramSocket(listen)
@@ -61,8 +60,7 @@ class DirectConnection(Connection):
         self._gone: list[bytes] = []
         super().__init__(self._sockets.urls[0], identity, on_state, hands_over)
         self.addresses = self._sockets.urls
-        self.why = why
-        self._mdns = self._look_around() if why else None
+        self._mdns = self._look_around() if mdns else None
         self.is_settled = not peers
         self._settle_by_ns = 0
         self._sent_ns = 0  # when a program's thread has last sent a record of its own
@@ -135,7 +133,7 @@ class DirectConnection(Connection):
         client, sockets = self.client, self._sockets
         if self._reopen_at is not None:
             self._reopen_at = None  # the first turn, for which nobody waits
-            client.start(self._peers, self.why, now)
+            client.start(self._peers, now)
         if self._gone:
             gone, self._gone = self._gone, []
             for link in gone:

@@ -87,9 +87,9 @@ def connect(
 ) -> Mesh:
     """Connect to a node, or directly to other programs.
 
-    With ``peers`` or ``listen``, or where no node is found, the program does without one: it
-    publishes, subscribes, pushes, pulls, asks and serves directly to and from the programs it is
-    linked with. What needs a node then raises NodeUnreachable.
+    With ``peers`` or ``listen`` the program does without a node: it publishes, subscribes, pushes,
+    pulls, asks and serves directly to and from the programs it is linked with. What needs a node
+    then raises NodeUnreachable.
 
     Args:
         url: the node's address; None takes MESHMQ_URL, else looks for a node, for 2 s at most: at
@@ -106,7 +106,7 @@ def connect(
         insecure: allow other than loopback addresses without keys.
         peers: addresses where other programs listen, for example ``["tcp://127.0.0.1:7001"]``.
             They need not be there yet; those that are have answered when this returns, 200 ms
-            later at most.
+            later at most. ``[]``, and no ``listen``: those of the same mesh that mDNS finds.
         listen: where others may dial this program: an address, or several; None: a free port of
             127.0.0.1.
 
@@ -158,8 +158,7 @@ class Who(NamedTuple):
 
 
 def _seek(who: Who, on_state: Callable[[str, str], None] | None, timeout: float) -> Connection:
-    """The connection to whichever node answers first, see ``seeking``; without one where there is
-    none."""
+    """The connection to whichever node answers first; see ``seeking``."""
 
     def make(url: str, told: Callable[[str, str], None] | None) -> Connection:
         return prepare(url, who, told)
@@ -177,9 +176,6 @@ def _seek(who: Who, on_state: Callable[[str, str], None] | None, timeout: float)
         raise
     finally:
         seeking.close()
-    if seeking.finds_nobody:
-        seeking.drop(1.0)
-        return prepare_direct(who, on_state, None, (), None, why=seeking.why())
     seeking.check()
     return seeking.connection
 
@@ -200,9 +196,8 @@ def prepare_direct(
     peers: Sequence[str] | None,
     listen: str | Sequence[str] | None,
     hands_over: bool = False,
-    why: str = "",
 ) -> DirectConnection:
-    """A connection without a node, not yet started; ``why`` none was found."""
+    """A connection without a node, not yet started."""
     check_mesh(who.mesh)
     dialled = check_addresses("peers", peers or ())
     bound = check_addresses("listen", [listen] if isinstance(listen, str) else listen or ())
@@ -210,8 +205,9 @@ def prepare_direct(
         raise InvalidArgument("give the url of a node, or peers and listen, not both")
     for address in (*dialled, *bound):
         check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
+    mdns = not (dialled or bound)
     return DirectConnection(
-        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, who.insecure, why
+        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, who.insecure, mdns
     )
 
 
@@ -307,11 +303,6 @@ class Mesh(OnlySync, Work, Services, Pushing):
     def addresses(self) -> tuple[str, ...]:
         """Where other programs may dial this one; empty with a node."""
         return self._connection.addresses
-
-    @property
-    def why_no_node(self) -> str:
-        """Why no node was found, where one was looked for and there was none; else empty."""
-        return self._connection.why
 
     def peers(self) -> list[dict[str, Any]]:
         """The programs that this one is linked with: ``name``, ``instance``, ``address`` if this

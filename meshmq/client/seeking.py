@@ -50,9 +50,7 @@ class Seeking:
         self._timeout = timeout
         self._on_state = on_state
         self._is_seeking = True
-        self._is_dropped = False
         self._mdns_failed = False
-        self._is_open = False
         self._search: Search | None = None
         self.connection = self._try(url)
 
@@ -61,18 +59,11 @@ class Seeking:
         """Whether a node has let us in."""
         return self.connection.is_greeted and self.connection.dead is None
 
-    @property
-    def finds_nobody(self) -> bool:
-        """Whether nobody listens at the usual address, and nobody was found."""
-        is_usual = self.connection.url == self._url
-        return is_usual and not self._is_open and not self.connection.is_greeted
-
     def steps(self) -> Iterator[float]:
         """Seconds to wait until ``connection`` is greeted, once it is dead all of them."""
         deadline = time.monotonic() + min(self._timeout, SEEK_S)
         self.connection.start()
-        self._is_open = is_open(self._url)
-        if self._is_open:
+        if is_open(self._url):
             yield min(self._timeout, HEAD_START_S)
         if not self.is_done:
             from meshmq.shell.search import Search  # 15 ms that few need
@@ -99,11 +90,6 @@ class Seeking:
         if self._search is not None:
             self._search.close()
 
-    def drop(self, timeout: float) -> None:
-        """Nobody takes ``connection``."""
-        self._is_dropped = True
-        self.connection.close(timeout)
-
     def check(self) -> None:
         """Raise NodeUnreachable, with what can be done, unless somebody answered."""
         if self.connection.is_greeted:
@@ -113,14 +99,10 @@ class Seeking:
             raise NodeUnreachable(
                 f"the node at {self.connection.url}, which mDNS found, answers no more: try again"
             )
-        raise NodeUnreachable(self.why())
-
-    def why(self) -> str:
-        """Why there is no node, and what can be done."""
         how = f"mDNS finds none of mesh {self._mesh!r}"
         if self._mdns_failed:
             how = "mDNS does not work here"
-        return (
+        raise NodeUnreachable(
             f"no node answers at {self._url}, and {how}: start one with `meshmq node`, say where "
             f"it is with --url (connect(url=...), MESHMQ_URL), or ask `meshmq doctor`"
         )
@@ -129,7 +111,7 @@ class Seeking:
         on_state = self._on_state
 
         def told(state: str, reason: str) -> None:
-            is_taken = self.connection is connection and not self._is_dropped
+            is_taken = self.connection is connection
             if on_state is not None and is_taken and not (self._is_seeking and state == "closed"):
                 on_state(state, reason)
 

@@ -96,11 +96,10 @@ class BrokerlessClient(Client):
         self.publisher.by_lane = True
         self.publisher.window_bytes = limits.DIRECT_IN_FLIGHT_BYTES
 
-    def start(self, peers: tuple[str, ...], why: str, now_ns: int) -> None:
-        """Begin to look for others; ``why`` there is no node."""
+    def start(self, peers: tuple[str, ...], now_ns: int) -> None:
+        """Begin to look for others."""
         self.state = "brokerless"
-        reason = "directly with other programs"
-        self._effects.append(StateChanged("brokerless", f"{why}; {reason}" if why else reason))
+        self._effects.append(StateChanged("brokerless", "directly with other programs"))
         self.direct.start(now_ns)
         self.direct.look_for(peers, now_ns)
 

@@ -86,7 +86,8 @@ class Direct:
         self.inlets = Inlets()
         self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
         self.wishes = Wishes()
-        self.services = Services(self._unacked_of)
+        # What is on its way is of one requester, which has a bound of its own.
+        self.services = Services(self._unacked_of, is_crowded=lambda: False)
         self.relay = Relay()
         self.own: list[Body] = []
         self.news: list[str] = []

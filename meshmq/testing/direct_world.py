@@ -182,7 +182,7 @@ class DirectWorld:
         program = DirectProgram(self, name, run)
         self.programs[name] = program
         self.all_programs.append(program)
-        program.client.start(tuple(map(self.address_of, self._peers[name])), "", self.now_ns)
+        program.client.start(tuple(map(self.address_of, self._peers[name])), self.now_ns)
         self.settle(program)
         program.begin()
 

@@ -54,7 +54,7 @@ class Program:
         self.effects = []
         self.links = {}  # our name of a link -> (program, its name of it)
         self.auto = True  # what arrives is read at once
-        self.client.start(tuple(network.address(p) for p in peers), "", network.now_ns)
+        self.client.start(tuple(network.address(p) for p in peers), network.now_ns)
         network.programs[self.address] = self
         self.flush()
 

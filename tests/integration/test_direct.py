@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from contextlib import ExitStack
 
 import pytest
@@ -255,12 +256,18 @@ def test_a_node_in_the_peers_list_is_no_program(programs, node):
     assert a.publish("x", b"1").wait(5).durability == "sent"
 
 
-def test_without_anything_it_does_without_a_node(programs, monkeypatch):
-    monkeypatch.setattr("meshmq.client.mesh.DEFAULT_URL", "tcp://127.0.0.1:9")
-    monkeypatch.delenv("MESHMQ_URL", raising=False)
-    a = programs()
-    assert a.state == "brokerless"
-    assert a.addresses
+@pytest.mark.slow  # not beside a test that floods mDNS
+def test_programs_that_name_nobody_find_each_other(programs):
+    mesh = f"test-{uuid.uuid4().hex[:12]}"
+    a = programs(mesh=mesh, peers=[], name="a")
+    b = programs(mesh=mesh, peers=[], name="b")
+    until(lambda: [p["name"] for p in a.peers()] == ["b"], 20)
+    until(lambda: [p["name"] for p in b.peers()] == ["a"], 20)
+    with a.subscribe("x") as sub:
+        b.publish("x", b"hi")
+        assert [m.value for m in sub.fetch(1, timeout=10)] == [b"hi"]
+    b.close()
+    until(lambda: a.peers() == [])
 
 
 def test_programs_of_other_meshes_do_not_meet(programs):
