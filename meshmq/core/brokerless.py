@@ -218,7 +218,6 @@ class BrokerlessClient(Client):
                 own, direct.own = direct.own, []
                 for body in own:
                     self._on_body(body, now_ns)
-                direct.end_turn(now_ns)
             if direct.pushes.waiting:
                 for lane, first in direct.pushes.waiting:
                     self.publisher.set_aside(lane, first)

@@ -285,6 +285,8 @@ class Outlets:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         under_way = self._under_way
+        if not (under_way or self._gaps):
+            return None
         while under_way and under_way[0].is_over:
             under_way.popleft()
         due = under_way[0].due_ns if under_way else None
