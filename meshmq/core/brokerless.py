@@ -223,6 +223,9 @@ class BrokerlessClient(Client):
                     self.publisher.set_aside(lane, first)
                 direct.pushes.waiting = []
             self._hand_on()
+            if direct.news:
+                news, direct.news = direct.news, []
+                self._effects += [StateChanged("brokerless", what) for what in news]
         if direct.links.effects:
             self._effects += direct.links.effects
             direct.links.effects = []
