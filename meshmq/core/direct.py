@@ -440,7 +440,7 @@ class Direct:
             link = self._by_link[name]
             self.links.send(link, frame, now_ns)
             if batches:
-                self.outlets.sent(name, link.session.sent, batches)
+                self.outlets.sent(name, link.session.sent, batches, now_ns)
 
     def _route_credits(self, now_ns: int) -> None:
         for name, credit in self.inlets.take_credits():

@@ -313,6 +313,32 @@ def test_a_stalled_reader_holds_up_nobody_for_long(network):
     assert a.publish("x", b"2").state == DONE
 
 
+def test_who_has_stalled_is_sent_nothing_until_it_is_heard_of(network):
+    a = network.add("a")
+    b, c = network.add("b", ["a"]), network.add("c", ["a"])
+    network.run()
+    slow, fast = b.subscribe("x"), c.subscribe("x")
+    network.run()
+    sent = []
+
+    def stop(sender, receiver, envelope):
+        if receiver is b and isinstance(envelope.body, Deliver):
+            sent.append(envelope.body.batches[0].base_offset)
+        return receiver is b
+
+    network.lose = stop
+    a.publish("x", b"1")
+    network.run(limits.STALLED_NS + limits.STALLED_NS // 4)
+    for _ in range(100):
+        a.publish("x", b"2")
+        network.run(3 * MS)
+    assert len(c.values(fast)) == 101
+    assert set(sent) == {1}
+    network.lose = lambda *_: False
+    network.run(2 * SECOND)
+    assert len(b.values(slow)) == 101
+
+
 def test_subscribing_waits_for_a_program_that_does_not_answer_and_not_longer(network):
     a, b = pair(network)
     network.lose = lambda sender, receiver, _: sender is a
