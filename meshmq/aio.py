@@ -37,6 +37,7 @@ from meshmq.client.receipt import Promise, Promises
 from meshmq.client.seeking import Seeking
 from meshmq.client.subscription import Inbox, Wish
 from meshmq.client.values import check_records
+from meshmq.client.worker import tell_unused
 from meshmq.core.lanes import WAITING, Batch
 from meshmq.errors import ForkedError
 from meshmq.names import Position, check_topic
@@ -393,6 +394,7 @@ class Mesh(OnlyAsync, Work, Services):
             self._bell.check_loop()
         try:
             if self._connection.dead is None:
+                tell_unused(self._workers, "await mesh.run()")
                 await self._close_consumers(timeout)
                 await self.flush(timeout)
         finally:

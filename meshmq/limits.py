@@ -129,6 +129,7 @@ REQUESTS_SHARE_BYTES_MAX = 16 * MIB  # of those, what one program may have
 REQUEST_OVERHEAD_BYTES = 768  # about what a request costs a node in memory besides its bytes
 REQUESTS_UNACKED_BYTES = 16 * MIB  # unacknowledged by an instance's session; then requests wait
 REPLIES_UNACKED_BYTES = 16 * MIB  # unacknowledged by a requester's; then its replies wait ...
+CROWDED_UNACKED_BYTES = 64 * KIB  # of each while all sessions have more than DELIVERED_BYTES_MAX
 REPLY_BACKLOG_BYTES_MAX = 16 * MIB  # ... up to this; the rest is dropped and told ...
 REPLY_TOLD_BYTES_MAX = 8 * MIB  # ... in so many bytes: a notice for all it may have under way
 REPLY_BACKLOGS_BYTES_MAX = 64 * MIB  # of all that wait at a node; then who has most bears it

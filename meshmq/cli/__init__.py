@@ -16,9 +16,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         from meshmq.cli.app import command
         from meshmq.cli.boundary import run
+
+        tree = command()  # takes a tenth of a second as well
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(run(command(), sys.argv[1:] if argv is None else argv))
+    sys.exit(run(tree, sys.argv[1:] if argv is None else argv))
 
 
 __all__ = ["main"]

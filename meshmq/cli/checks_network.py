@@ -144,9 +144,12 @@ def check_dials(search: Search, mesh: str, default: str, given: str | None) -> I
         matters = address in (given, default) or not is_found
         yield check_dial(greeting, mesh, matters)
     if not is_found and not any(g.outcome == "mesh-mismatch" for g in greetings.values()):
+        from meshmq.client.mesh import node_command
+
+        start = node_command(given) if given else "meshmq node"
         yield Finding(
             "node", WARNING, f"there is a node of mesh {mesh}", "none answers",
-            "start one with `meshmq node`; if it runs on another host, say --url, or --mesh and "
+            f"start one with `{start}`; if it runs on another host, say --url, or --mesh and "
             "--insecure",
         )  # fmt: skip
 

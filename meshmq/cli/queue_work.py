@@ -99,6 +99,8 @@ def work(
         ]
         if is_new:  # a misspelt queue looks like silence
             note(f"made queue '{name}', it was not there: waiting for jobs")
+        elif count is None:  # with a count there is an end, and what was done is said there
+            note(f"taking jobs of '{name}'; Ctrl-C ends it")
         if command is None:
             show_and_ack(consumers[0], renderer(output, json, job_object), count, timeout, "job")
             return

@@ -22,7 +22,7 @@ from meshmq.cli.options import (
 )
 from meshmq.cli.output import json_bytes, note, plural, printable
 from meshmq.cli.pub import headers_option
-from meshmq.errors import MeshError, MessageTooLarge, ServiceError
+from meshmq.errors import DeadlineExceeded, MeshError, MessageTooLarge, ServiceError
 from meshmq.limits import REQUEST_TIMEOUT_NS_MAX, SECOND, VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -93,6 +93,11 @@ def request(
             if many:
                 replies = connection.request_many(service, data, max_replies=max_replies, **options)
                 _write(show, replies)
+                if not replies:
+                    raise DeadlineExceeded(
+                        f"no instance of '{service}' answered within {timeout:g} s; whether it was "
+                        "done is unknown: allow more time with --timeout"
+                    )
                 if replies.deadline_exceeded:
                     count = plural(len(replies), "instance")
                     note(f"{count} answered within {timeout:g} s, the others did not")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from meshmq import Consumer, Job
 
 
+LOOK_S = 1.0  # a signal that comes just before the thread falls asleep does not wake it
+
+
 class Runner:
     """Runs a command for each job of a queue: a thread for each of its consumers.
 
@@ -44,6 +47,7 @@ class Runner:
         self._timeout = timeout
         self._guard = threading.Lock()
         self._running: dict[Running, bool] = {}
+        self._ended = 0  # threads
         self._done = self._failed = self._returned = 0
         self._error: BaseException | None = None
         self._ending = False  # what runs is to end, its jobs go back
@@ -58,8 +62,7 @@ class Runner:
         with self._stopping:
             for thread in self._threads:
                 thread.start()
-            for thread in self._threads:
-                thread.join()
+            self._await_threads()
         if self._error is not None:
             raise self._error
         tell_stale(sum(consumer.stale for consumer in self._consumers))
@@ -70,6 +73,17 @@ class Runner:
         if not self._stopping.is_asked and not self._json:
             note(counts)
 
+    def _await_threads(self) -> None:
+        is_told = False
+        while self._ended < len(self._threads):
+            self._stopping.wait(LOOK_S)
+            running = len(self._running)
+            if self._stopping.is_asked and running and not is_told:
+                note(f"finishing {plural(running, 'job')}, Ctrl-C again ends it")
+                is_told = True
+        for thread in self._threads:
+            thread.join()
+
     # -- one thread's work ------------------------------------------------------------------------
 
     def _work(self, consumer: Consumer) -> None:
@@ -79,6 +93,10 @@ class Runner:
             consumer.close(self._timeout)  # at once: what it holds may be what others wait for
         except BaseException as error:
             self._error = self._error or error
+        finally:
+            with self._guard:
+                self._ended += 1
+            self._stopping.wake()
 
     def _take(self, consumer: Consumer) -> Job | None:
         """The next job; None when it is time to end."""

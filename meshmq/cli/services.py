@@ -36,8 +36,10 @@ def services(
     """List services and their instances: how much each has in flight, and how long it takes.
 
     In flight are requests at work, of how many there may be at a time.
-    Served counts answers, failed those that were an error. Half of the
-    latest took p50 or less, 99 of 100 took p99 or less.
+    Requests are those that were accepted. Served counts those an instance
+    has ended, failed the ones of them without a value: an error, or given
+    up by who asked. Half of the latest took p50 or less, 99 of 100 took
+    p99 or less.
     """
     pattern = pattern_argument(pattern)
     with connected(Target(url, mesh, insecure, json)) as connection:

@@ -27,7 +27,7 @@ class Answered(NamedTuple):
 
     Attributes:
         outcome: ``"replied"``, ``"failed"`` (the answer is an error), ``"dropped"`` (nobody
-            waited for the answer any more).
+            waited for the answer any more), ``"cut-off"`` (a second signal did not wait for it).
         error: the answer, if that is an error.
         exit_code: the command's, if it has one.
     """
@@ -59,9 +59,10 @@ class Server:
         self._json = json
         self._url = url
         self._guard = threading.Lock()
-        self._counts = {"replied": 0, "failed": 0, "dropped": 0}
+        self._counts = {"replied": 0, "failed": 0, "dropped": 0, "cut-off": 0}
         self._error: Exception | None = None
         self._is_hurried = False  # there was a second signal
+        self._is_cutting = False  # what ends from now on is cut off
         self._is_cut = False  # what runs is to end now
 
     def run(self) -> None:
@@ -81,13 +82,15 @@ class Server:
         error = self._error or instance.error
         if error is not None:
             raise error
-        done, failed, dropped = (self._counts[name] for name in ("replied", "failed", "dropped"))
-        counts = f"{plural(done + failed, 'request')}, {failed:,} answered with an error"
-        if dropped > left:
-            counts += f", {dropped - left:,} given up by who asked"
-        if left:
-            counts += f", {left:,} cut off"
-        note(f"stopped after {counts} ({stopping.signal_name})")
+        done, failed, dropped, cut = self._counts.values()
+        cut = max(cut, left)  # a command that did not end has said nothing
+        begun = done + failed + dropped + cut
+        counts = f"{plural(begun, 'request')}, {failed:,} answered with an error"
+        if dropped:
+            counts += f", {dropped:,} given up by who asked"
+        if cut:
+            counts += f", {cut:,} cut off"
+        stopping.end(counts)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -97,6 +100,9 @@ class Server:
     def _stop(self, instance: Instance, stopping: Stopping) -> int:
         """Let what runs come to its end, within the grace time; how many did not."""
         instance.announce_stop()
+        if stopping.is_asked and instance.running:
+            running = plural(instance.running, "request")
+            note(f"finishing {running} ({STOP_GRACE_S:g} s at most), Ctrl-C again ends it")
         self._wait(stopping, STOP_GRACE_S, lambda: instance.stopped or self._is_hurried)
         if instance.stopped:
             instance.stop(STOP_GRACE_S)  # what it has answered is at the node then
@@ -104,6 +110,7 @@ class Server:
         left = instance.running
         # The connection first: so who waits is told that the instance is lost, or another one is
         # asked, instead of getting what a killed command leaves.
+        self._is_cutting = True
         self._mesh.close(timeout=0.0)
         self._is_cut = True
         self._wait(stopping, 2 * KILL_GRACE_S, lambda: instance.stopped)
@@ -141,7 +148,10 @@ class Server:
         ended = running.wait(
             request.remaining, LOOK_S, lambda: not (request.cancelled or self._is_cut)
         )
-        if request.cancelled or self._is_cut or (ended.is_late and not ended.is_too_much):
+        if self._is_cutting:
+            why = "the instance was stopped"
+            return Answered("cut-off", error=ServiceError(why, "cut-off"), exit_code=ended.code)
+        if request.cancelled or (ended.is_late and not ended.is_too_much):
             why = "nobody waits for the answer any more"
             return Answered("dropped", error=ServiceError(why, "dropped"), exit_code=ended.code)
         if ended.code or ended.is_too_much:
@@ -178,6 +188,8 @@ class Server:
                 note(f"a request was answered with an error: {_told(answered)}")
             elif answered.outcome == "dropped":
                 note(f"a request was given up after {seconds:.1f} s, its command ended")
+            elif answered.outcome == "cut-off":
+                note(f"a request was cut off after {seconds:.1f} s, its command ended")
 
 
 def _told(answered: Answered) -> str:

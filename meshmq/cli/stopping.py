@@ -26,11 +26,15 @@ class Stopping:
         self._news: SimpleQueue[None] = SimpleQueue()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the next signal, so long at most."""
+        """Wait for the next signal, or ``wake``, so long at most."""
         try:
             self._news.get(timeout=seconds)
         except Empty:
             pass
+
+    def wake(self) -> None:
+        """End a ``wait``, from any thread: there is something else to look at."""
+        self._news.put(None)
 
     @property
     def is_asked(self) -> bool:

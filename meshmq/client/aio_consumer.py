@@ -16,6 +16,7 @@ from meshmq.client.channel import Channel
 from meshmq.client.consumer import Intake
 from meshmq.client.job import AnyJob, Process, clipped, delay_ns, extension_ns
 from meshmq.client.opening import OnlyAsync
+from meshmq.client.pool import check_takes_one
 from meshmq.client.values import check_records
 from meshmq.client.worker import Turns
 from meshmq.core.held import Held
@@ -198,6 +199,8 @@ class Worker:
         running: jobs at work now.
     """
 
+    _item = "job"
+
     def __init__(
         self,
         function: Callable[[Job], Awaitable[Any]],
@@ -207,6 +210,7 @@ class Worker:
     ) -> None:
         if not inspect.iscoroutinefunction(function):
             raise InvalidArgument("an asyncio worker is a coroutine function: async def ...")
+        check_takes_one(function, "a worker", "a Job")
         functools.update_wrapper(self, function)
         self._function = function
         self._join = join
@@ -218,6 +222,8 @@ class Worker:
         self._main: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._what = f"a worker of {group!r}"
+        self._has_begun = False
         self._reading = asyncio.Lock()
         self._turns: Turns[Job] = Turns()
         self._by_key = False
@@ -329,6 +335,7 @@ class Worker:
         job: Job | None = first
         while job is not None:
             self.running += 1
+            self._has_begun = True
             try:
                 with job.process():
                     await self._function(job)
@@ -345,7 +352,7 @@ class Worker:
         if is_first:
             self.error = error
             logger.error(
-                "a worker of %r ended: %s: %s", self.group, type(error).__name__, error,
+                "%s ended: %s: %s", self._what, type(error).__name__, error,
                 exc_info=None if isinstance(error, MeshError) else error,
             )  # fmt: skip
         if self._consumer is not None:

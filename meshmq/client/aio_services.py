@@ -13,26 +13,28 @@ from typing import TYPE_CHECKING, Any, Self
 from meshmq.client.bell import Bell
 from meshmq.client.connection import Connection
 from meshmq.client.opening import OnlyAsync
-from meshmq.client.pool import check_concurrency
+from meshmq.client.pool import check_concurrency, check_takes_one
 from meshmq.client.requests import (
     NO_STREAM,
+    Question,
     Replies,
     Reply,
     Request,
     answer_of,
     call_of,
     check_most,
+    check_name,
     failure_of,
+    failure_told,
     gathered,
+    instance_lost,
     reply_of,
     result_of,
     takes_stream,
 )
-from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
-from meshmq.errors import ForkedError, InstanceLost, InvalidArgument, MeshError
+from meshmq.errors import ForkedError, InvalidArgument, MeshError
 from meshmq.frames import EACH, ONE, STREAM
-from meshmq.names import check_service
 
 if TYPE_CHECKING:
     from meshmq.aio import Mesh
@@ -56,6 +58,7 @@ class Instance:
     """
 
     registration: Registration
+    _item = "request"
 
     def __init__(
         self, function: Callable[[Request], Any], mesh: Mesh, service: str, concurrency: int
@@ -75,6 +78,8 @@ class Instance:
         self._tasks: dict[asyncio.Task[None], Incoming] = {}
         self._deaf: set[asyncio.Task[None]] = set()  # they swallow their cancellation
         self._stopping = False
+        self._what = f"an instance of {service!r}"
+        self._has_begun = False
         self._lost: MeshError | None = None
 
     def __call__(self, request: Request) -> Any:
@@ -203,7 +208,7 @@ class Instance:
         except MeshError as error:
             if not self._stopping:
                 self.error = error
-                logger.error("an instance of %r ended: %s", self.service, error)
+                logger.error("%s ended: %s", self._what, error)
         finally:
             if self._is_in:
                 self._leave()
@@ -230,6 +235,7 @@ class Instance:
                 task = self._loop.create_task(self._work(incoming))
                 incoming.task = task
                 self._tasks[task] = incoming
+                self._has_begun = True
                 task.add_done_callback(self._on_done)
                 continue
             if self._lost is not None:
@@ -254,8 +260,7 @@ class Instance:
         """Free its place, unless that is done."""
         if incoming.is_over or isinstance(self._channel.dead, ForkedError):
             return
-        why = "the instance was stopped while it worked on the request"
-        error = None if incoming.cancelled else InstanceLost(why)
+        error = None if incoming.cancelled else instance_lost(self.service)
         self._channel.client.responder.finish(incoming, error)
         self._channel.urge()
 
@@ -271,7 +276,7 @@ class Instance:
         except asyncio.CancelledError:
             self._finish(incoming)
         except Exception as error:
-            responder.finish(incoming, failure_of(error, request))
+            responder.finish(incoming, failure_of(error, request, self._function))
         self._channel.urge()
 
     async def _stream(self, incoming: Incoming, values: AsyncIterator[Any]) -> None:
@@ -280,26 +285,29 @@ class Instance:
         try:
             if not takes_stream(incoming):
                 raise NO_STREAM
+            await self._wait_for_room(incoming)  # a requester may give none at first
             async for value in values:
                 if incoming.cancelled:
                     break
-                responder.reply(incoming, answer_of(value), False)
+                responder.reply(incoming, answer_of(value, "yielded"), False)
                 self._channel.urge()
                 if incoming.window <= 0:
-                    await self._bell.wait_until(
-                        incoming.registration,
-                        lambda: (
-                            incoming.window > 0
-                            or bool(incoming.cancelled)
-                            or self._channel.dead is not None
-                        ),
-                        None,
-                    )
+                    await self._wait_for_room(incoming)
                 else:
                     await asyncio.sleep(0)
         finally:
             await values.aclose()  # type: ignore[attr-defined]
         responder.finish(incoming)
+
+    async def _wait_for_room(self, incoming: Incoming) -> None:
+        """Wait until more of a stream may be sent, or nobody waits for it."""
+        await self._bell.wait_until(
+            incoming.registration,
+            lambda: (
+                incoming.window > 0 or bool(incoming.cancelled) or self._channel.dead is not None
+            ),
+            None,
+        )
 
     def __repr__(self) -> str:
         state = "stopped" if self.stopped else "running" if self.started else "not started"
@@ -309,7 +317,7 @@ class Instance:
 class ReplyStream(OnlyAsync):
     """As ``meshmq.ReplyStream``: ``async for reply in mesh.request_stream(...)``."""
 
-    def __init__(self, channel: Connection, bell: Bell, call: Call) -> None:
+    def __init__(self, channel: Connection, bell: Bell, call: Question) -> None:
         self._channel = channel
         self._bell = bell
         self._call = call
@@ -336,7 +344,7 @@ class ReplyStream(OnlyAsync):
                 channel.urge()
             return reply_of(row, data)
         if call.error is not None:
-            raise call.error
+            raise failure_told(call)
         raise StopAsyncIteration
 
     async def close(self) -> None:
@@ -419,12 +427,12 @@ class Services:
         timeout: float | None,
         headers: Mapping[str, str] | None,
         idempotent: bool,
-    ) -> Call:
+    ) -> Question:
         self._bell.check_loop()
         seconds = self._timeout if timeout is None else timeout
         return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
 
-    async def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
+    async def _await(self, call: Question, is_done: Callable[[], bool]) -> None:
         channel = self._connection
         try:
             channel.call(call)
@@ -438,20 +446,20 @@ class Services:
         """As ``meshmq.Mesh.serve`` with a coroutine function, or an asynchronous generator for
         ``request_stream``. It begins in the background: ``instance = await mesh.serve(...)`` waits
         until it is registered, and raises what the node refuses it for."""
+        check_name(service, 'the name comes first: mesh.serve("name", handler)')
         return self.service(service, concurrency=concurrency)(handler)
 
     def service(
         self, service: str, *, concurrency: int = 1, start: bool = True
     ) -> Callable[[Callable[[Request], Any]], Instance]:
         """``@mesh.service("pricing.quote", concurrency=8)``; see ``serve``."""
-        if not isinstance(service, str):
-            raise InvalidArgument(f'write it as @mesh.service("name"), not with {service!r}')
-        check_service(service)
+        check_name(service, 'write it as @mesh.service("name")')
         check_concurrency(concurrency)
 
         def decorate(handler: Callable[[Request], Any]) -> Instance:
             if not (inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler)):
                 raise InvalidArgument("an asyncio handler is a coroutine function: async def ...")
+            check_takes_one(handler, "a handler", "a Request")
             mesh: Any = self
             instance = Instance(handler, mesh, service, concurrency)
             if start:

@@ -23,7 +23,7 @@ from meshmq.client.job_options import JobWish, wish_of
 from meshmq.client.opening import OnlyAsync, Opening
 from meshmq.client.transaction import DONE, DROPPED, OPEN, Draft, Placed
 from meshmq.client.work import ask_cancel, ask_queue, ask_reschedule, consume_wish, work_wish
-from meshmq.client.worker import check_worker, first_error
+from meshmq.client.worker import check_worker, first_error, tell_running
 from meshmq.core.lanes import Lane
 from meshmq.core.publisher import Publisher
 from meshmq.errors import DeadlineExceeded, InvalidArgument
@@ -31,6 +31,33 @@ from meshmq.frames import Consume
 
 if TYPE_CHECKING:
     from meshmq.aio import Mesh, Receipt, Receipts
+
+
+class Signals:
+    """Notes the first SIGINT or SIGTERM and the second; a third is Python's again."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        self._loop = loop
+        self._taken: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self._on_signal)
+                self._taken.append(number)
+            except (NotImplementedError, RuntimeError, ValueError):
+                pass  # not the main thread's loop: then ``run`` ends by being cancelled
+
+    def _on_signal(self) -> None:
+        if self.first.is_set():
+            self.second.set()
+            self.close()
+        self.first.set()
+
+    def close(self) -> None:
+        """Note no more."""
+        while self._taken:
+            self._loop.remove_signal_handler(self._taken.pop())
 
 
 class Transaction(OnlyAsync, Draft):
@@ -319,7 +346,8 @@ class Work:
     async def run(self, timeout: float = 30.0) -> None:
         """Let the workers work until SIGINT or SIGTERM comes, or all have ended; then stop them.
 
-        As ``meshmq.Mesh.run``; cancelled, it stops them too.
+        As ``meshmq.Mesh.run``, but a second Ctrl-C cancels what runs, and it returns. Cancelled, it
+        stops them too.
         """
         if not self._workers:
             raise InvalidArgument(
@@ -327,30 +355,34 @@ class Work:
             )
         self._bell.check_loop()
         loop = asyncio.get_running_loop()
-        signalled = asyncio.Event()
-        taken = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, signalled.set)
-                taken.append(number)
-            except (NotImplementedError, RuntimeError, ValueError):
-                pass  # not the main thread's loop: then it ends by being cancelled
+        signals = Signals(loop)
         for worker in self._workers:
             worker.start()
-        waits = [loop.create_task(worker.wait()) for worker in self._workers]
-        every: asyncio.Future[Any] = asyncio.gather(*waits)
-        stop = loop.create_task(signalled.wait())
+        every = loop.create_task(self._all_ended())
+        first = loop.create_task(signals.first.wait())
+        second = loop.create_task(signals.second.wait())
         try:
-            await asyncio.wait([every, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([every, first], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for number in taken:
-                loop.remove_signal_handler(number)
-            stop.cancel()
-            await self._stop_workers(timeout)
-            await every
+            tell_running(self._workers, timeout)
+            stop = loop.create_task(self._stop_workers(timeout))
+            try:
+                await asyncio.wait([stop, second], return_when=asyncio.FIRST_COMPLETED)
+                if not stop.done():
+                    await self._stop_workers(0)
+                await stop
+                await every
+            finally:
+                signals.close()
+                for task in (first, second, stop, every):
+                    task.cancel()
         error = first_error(self._workers)
         if error is not None:
             raise error
+
+    async def _all_ended(self) -> None:
+        for worker in self._workers:
+            await worker.wait()
 
     async def _stop_workers(self, timeout: float) -> None:
         for worker in self._workers:

@@ -71,14 +71,21 @@ class _Interrupts:
         self._held = False
         self._handler: Any = None
 
+    @staticmethod
+    def is_here() -> bool:
+        """Whether this is the thread that SIGINT comes to."""
+        return threading.get_ident() == threading.main_thread().ident
+
     def hold(self) -> bool:
         """Begin; whether ``release`` is to be called."""
-        if threading.get_ident() != threading.main_thread().ident or self._is_holding:
+        if self._is_holding or not self.is_here():
             return False
         if not callable(getsignal(SIGINT)):
             return False  # ignored, or it ends the process: nothing will be raised
-        self._is_holding = True
+        self._held = False
+        # In this order: one that comes before it holds must not leave it as if it did.
         self._handler = set_handler(SIGINT, self._on_interrupt)
+        self._is_holding = True
         return True
 
     def release(self) -> None:
@@ -238,7 +245,8 @@ class Connection(Channel):
         """After a turn: note failures, wake who waits, call the program back."""
         self._settle()
         if self._waiters:
-            for waiter in tuple(self._waiters):
+            # A copy in one step: making a tuple may run the garbage collector, and with it others.
+            for waiter in self._waiters.copy():
                 if (self.dead is not None or waiter.is_true()) and self._take(waiter):
                     waiter.lock.release()
         if self._driver.is_asleep:
@@ -383,23 +391,11 @@ class Connection(Channel):
             if self._driving_thread == threading.get_ident():
                 self._drive(is_true, deadline)  # a callback that waits
                 break
-            if self._driving.acquire(blocking=False):
-                is_held = self._interrupts.hold()
-                try:
-                    self._driving_thread = threading.get_ident()
-                    self._drives += 1
-                    self._drive(is_true, deadline)
-                finally:
-                    self._driver.is_asleep = False
-                    self._driving_thread = 0
-                    self._driving.release()
-                    self._hand_over()
-                    if is_held:
-                        self._interrupts.release()
+            if self._drive_if_free(is_true, deadline):
                 break
             waiter = _Waiter(is_true)
-            self._waiters[waiter] = None
             try:
+                self._waiters[waiter] = None
                 # In this order: who changes something, or stops driving, looks for waiters after.
                 if not is_true() and self.dead is None and self._driving.locked():
                     left = self.left(deadline)
@@ -412,8 +408,30 @@ class Connection(Channel):
                 break
         return is_true()
 
+    def _drive_if_free(self, is_true: Callable[[], bool], deadline: float | None) -> bool:
+        """Drive, unless another thread does."""
+        # Before it drives: who was interrupted in between would be the driver for ever.
+        is_held = self._interrupts.hold()
+        try:
+            if not self._driving.acquire(blocking=False):
+                return False
+            try:
+                self._driving_thread = threading.get_ident()
+                self._drives += 1
+                self._drive(is_true, deadline)
+            finally:
+                self._driver.is_asleep = False
+                self._driving_thread = 0
+                self._driving.release()
+                self._hand_over()
+            return True
+        finally:
+            if is_held:
+                self._interrupts.release()
+
     def _drive(self, is_true: Callable[[], bool], deadline: float | None) -> None:
-        driver = self._driver
+        driver, interrupts = self._driver, self._interrupts
+        is_main = interrupts.is_here()  # what others let through would cut its turns
         while not is_true() and self.dead is None:
             left = self.left(deadline)
             driver.is_asleep = True
@@ -421,9 +439,13 @@ class Connection(Channel):
                 timeout_ms = self._timeout_ms()
                 if left is not None:
                     timeout_ms = min(timeout_ms, math.ceil(left * 1000))
-                self._interrupts.may_raise = True
-                driver.sleep(self._socket.fds, timeout_ms)
-                self._interrupts.may_raise = False
+                if is_main:
+                    interrupts.may_raise = True
+                try:
+                    driver.sleep(self._socket.fds, timeout_ms)
+                finally:
+                    if is_main:
+                        interrupts.may_raise = False
             driver.is_asleep = False
             self._locked(self._turn)
             if left == 0.0:

@@ -34,6 +34,7 @@ from meshmq.client.values import (
     slices,
 )
 from meshmq.client.work import Work
+from meshmq.client.worker import tell_unused
 from meshmq.core.client import ClientIdentity
 from meshmq.core.lanes import Batch, Options
 from meshmq.core.publisher import TOPIC_DEFAULT
@@ -258,13 +259,20 @@ def check_options(
         raise InvalidArgument(f"on_state is a function of a StateChange, not {on_state!r}")
 
 
+def node_command(url: str) -> str:
+    """What starts a node there, as far as it can be said: on another host only that it is one."""
+    is_here = url.startswith(("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://"))
+    return f"meshmq node --listen {url}" if is_here and url != DEFAULT_URL else "meshmq node"
+
+
 def check_greeted(connection: Connection) -> None:
     """Raise unless a node has answered, and has let us in."""
     if not connection.is_greeted:
         connection.close(1.0)
+        url = connection.url
         raise NodeUnreachable(
-            f"no node answers at {connection.url}: start one with `meshmq node`, or say where it "
-            f"is with --url (connect(url=...), MESHMQ_URL)"
+            f"no node answers at {url}: start one with `{node_command(url)}`, or say where it is "
+            f"with --url (connect(url=...), MESHMQ_URL)"
         )
     if connection.dead is not None:
         connection.close(1.0)
@@ -587,6 +595,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
         if connection.dead is not None:
             connection.close(timeout)
             return
+        tell_unused(self._workers, "mesh.run()")
         try:
             self._close_consumers(timeout)
             self.flush(timeout)

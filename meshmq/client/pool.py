@@ -7,6 +7,7 @@ is begun when a thread is free for it and not before.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import sys
@@ -36,6 +37,20 @@ def check_concurrency(concurrency: object) -> int:
     return concurrency
 
 
+def check_takes_one(function: Callable[..., Any], what: str, item: str) -> None:
+    """Raise InvalidArgument for a function that cannot be called with one argument: else that
+    came up with each request or job."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # of a built-in one nothing is known
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise InvalidArgument(f"{what} is called with {item}: {name}{signature}: {error}") from None
+
+
 class Pool(ABC, Generic[T]):
     """See the module's header.
 
@@ -45,6 +60,8 @@ class Pool(ABC, Generic[T]):
         name: of the threads.
         ended: called once all threads have ended.
     """
+
+    _item: str  # for messages: what it works on
 
     def __init__(
         self,
@@ -66,6 +83,7 @@ class Pool(ABC, Generic[T]):
         self._threads: list[threading.Thread] = []
         self._left = 0  # threads that have not ended
         self._stopping = False
+        self._has_begun = False
         self._reading = threading.Lock()
         self._books = threading.Lock()
 
@@ -150,7 +168,8 @@ class Pool(ABC, Generic[T]):
 
     def _look(self) -> None:
         """Have a thread that waits in ``_next`` look."""
-        if self._channel is not None:
+        # Whoever waits on a dead one is woken, and a forked child may not take its locks.
+        if self._channel is not None and self._channel.dead is None:
             self._channel.run(lambda now_ns: None)
 
     @property
@@ -179,6 +198,7 @@ class Pool(ABC, Generic[T]):
         while item is not None:
             with self._books:
                 self.running += 1
+                self._has_begun = True
             try:
                 item = self._do(item)
             finally:

@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meshmq.client.channel import Channel
 from meshmq.client.opening import OnlySync
-from meshmq.client.pool import Pool, check_concurrency
+from meshmq.client.pool import Pool, check_concurrency, check_takes_one
 from meshmq.client.requests import (
     NO_STREAM,
+    Question,
     Replies,
     Reply,
     Request,
     answer_of,
     call_of,
     check_most,
+    check_name,
     failure_of,
+    failure_told,
     gathered,
+    instance_lost,
     reply_of,
     result_of,
     takes_stream,
 )
-from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
-from meshmq.errors import InstanceLost, InvalidArgument, MeshError
+from meshmq.errors import ForkedError, InvalidArgument, MeshError
 from meshmq.frames import EACH, ONE, STREAM
-from meshmq.names import check_service
 
 if TYPE_CHECKING:
     from meshmq.client.mesh import Mesh
@@ -44,6 +46,7 @@ class Instance(Pool[Incoming]):
     """
 
     registration: Registration
+    _item = "request"
 
     def __init__(
         self,
@@ -129,10 +132,10 @@ class Instance(Pool[Incoming]):
                 responder.reply(item, answer_of(result), True)
         except Exception as error:
             self._end_child(error)
-            responder.finish(item, failure_of(error, request))
+            responder.finish(item, failure_of(error, request, self._function))
         except BaseException as error:
             self._end_child(error)
-            responder.finish(item, InstanceLost("the program ended while it worked on it"))
+            responder.finish(item, instance_lost(self.service))
             raise
         finally:
             channel.urge(gather=bool(item.registration.queue))
@@ -145,19 +148,27 @@ class Instance(Pool[Incoming]):
         try:
             if not takes_stream(incoming):
                 raise NO_STREAM
+            self._wait_for_room(incoming)  # a requester may give none at first
             for value in values:
                 self._end_child()
                 if incoming.cancelled:
                     break
-                responder.reply(incoming, answer_of(value), False)
+                responder.reply(incoming, answer_of(value, "yielded"), False)
                 channel.urge()
-                channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
+                self._wait_for_room(incoming)
                 if channel.dead is not None:
                     break
         finally:
             values.close()  # type: ignore[attr-defined]
         self._end_child()
         responder.finish(incoming)
+
+    def _wait_for_room(self, incoming: Incoming) -> None:
+        """Wait until more of a stream may be sent, or nobody waits for it."""
+        channel = self._channel
+        assert channel is not None
+        if incoming.window <= 0:  # else it would drive for nothing, and wake another to drive
+            channel.wait_until(lambda: incoming.window > 0 or bool(incoming.cancelled), None)
 
     def on_stopped(self, request: Incoming) -> None:
         """Nobody waits for a request at work: a thread cannot be ended, its handler looks."""
@@ -174,7 +185,7 @@ class ReplyStream(OnlySync):
     has no more use for it.
     """
 
-    def __init__(self, channel: Channel, call: Call) -> None:
+    def __init__(self, channel: Channel, call: Question) -> None:
         self._channel = channel
         self._call = call
         self._is_closed = False
@@ -185,6 +196,8 @@ class ReplyStream(OnlySync):
     def __next__(self) -> Reply:
         """The next one; raises the error that ended it."""
         call, channel = self._call, self._channel
+        if isinstance(channel.dead, ForkedError):
+            raise channel.dead  # what came before the fork is its parent's, as are the locks
         if not (call.replies or self._is_closed):
             channel.wait_until(lambda: bool(call.replies or call.is_over), None)
             if channel.dead is not None:
@@ -198,7 +211,7 @@ class ReplyStream(OnlySync):
                 channel.urge()
             return reply_of(row, data)
         if call.error is not None:
-            raise call.error
+            raise failure_told(call)
         raise StopIteration
 
     def close(self) -> None:
@@ -275,9 +288,10 @@ class Services:
         """Ask every instance of a service; returns what they answer, a list.
 
         It ends with ``max_replies`` replies, when all have answered, or at the deadline, with what
-        there is then (the list has ``deadline_exceeded``). Of an instance that failed the reply has
-        ``error``. Arguments and errors are else those of ``request``: where the link to the node is
-        lost before all have answered, or ``max_replies``, that is LinkLost, whatever has come.
+        there is then, which may be nothing (the list has ``deadline_exceeded``). Of an instance
+        that failed the reply has ``error``. Arguments and errors are else those of ``request``:
+        where the link to the node is lost before all have answered, or ``max_replies``, that is
+        LinkLost, whatever has come.
         """
         check_most(max_replies)
         call = self._call(service, value, EACH, timeout, headers, False)
@@ -312,11 +326,11 @@ class Services:
         timeout: float | None,
         headers: Mapping[str, str] | None,
         idempotent: bool,
-    ) -> Call:
+    ) -> Question:
         seconds = self._timeout if timeout is None else timeout
         return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
 
-    def _await(self, call: Call, is_done: Callable[[], bool]) -> None:
+    def _await(self, call: Question, is_done: Callable[[], bool]) -> None:
         channel = self._connection
         try:
             channel.call(call)  # Ctrl-C may come once it is sent
@@ -348,6 +362,7 @@ class Services:
         Raises:
             InvalidName, InvalidArgument, LimitReached, DeadlineExceeded.
         """
+        check_name(service, 'the name comes first: mesh.serve("name", handler)')
         return self.service(service, concurrency=concurrency)(handler)
 
     def service(
@@ -357,9 +372,7 @@ class Services:
 
         ``start=False`` leaves the beginning to ``run`` or ``instance.start()``.
         """
-        if not isinstance(service, str):
-            raise InvalidArgument(f'write it as @mesh.service("name"), not with {service!r}')
-        check_service(service)
+        check_name(service, 'write it as @mesh.service("name")')
         check_concurrency(concurrency)
 
         def decorate(handler: Callable[[Request], Any]) -> Instance:
@@ -367,6 +380,7 @@ class Services:
                 raise InvalidArgument(f"a handler is a function of a Request, not {handler!r}")
             if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
                 raise InvalidArgument("a coroutine function needs meshmq.aio.connect()")
+            check_takes_one(handler, "a handler", "a Request")
             mesh: Any = self
             instance = Instance(handler, mesh, service, concurrency, self._on_worker_ended)
             if start:

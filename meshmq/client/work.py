@@ -18,11 +18,12 @@ from meshmq.client.consumer import Consumer
 from meshmq.client.group_settings import group_of, queue_of, settings_of, to_consume
 from meshmq.client.job import Job
 from meshmq.client.job_options import JobWish, due_of, wish_of
+from meshmq.client.pool import check_takes_one
 from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.services import Instance
 from meshmq.client.transaction import Transaction
 from meshmq.client.values import check_key, check_value
-from meshmq.client.worker import Awaited, Worker, check_worker, first_error
+from meshmq.client.worker import Awaited, Worker, check_worker, first_error, tell_running
 from meshmq.core.lanes import Batch, Lane
 from meshmq.core.publisher import TOPIC_DEFAULT, Publisher
 from meshmq.errors import DeadlineExceeded, InvalidArgument
@@ -350,6 +351,9 @@ class Work:
         def decorate(function: Callable[[Job], Any]) -> Worker:
             if inspect.iscoroutinefunction(function):
                 raise InvalidArgument("a coroutine function needs meshmq.aio.connect()")
+            if not callable(function):
+                raise InvalidArgument(f"a worker is a function of a Job, not {function!r}")
+            check_takes_one(function, "a worker", "a Job")
             worker = Worker(function, join, group or queue, concurrency, self._on_worker_ended)
             if start:
                 worker.start()
@@ -367,9 +371,11 @@ class Work:
         """Let the workers work until SIGINT or SIGTERM comes, or all have ended; then stop them.
 
         Args:
-            timeout: seconds to let what runs come to its end; a second Ctrl-C does not wait.
+            timeout: seconds to let what runs come to its end. If something runs when the signal
+                comes, that is logged, as a warning.
 
         Raises:
+            KeyboardInterrupt: there was a second Ctrl-C: what runs is not waited for.
             MeshError: a worker ended by itself: its group was deleted, the connection closed.
             InvalidArgument: there is no worker.
         """
@@ -388,7 +394,12 @@ class Work:
                     awaited.wait()
         finally:
             self._awaited.remove(awaited)
-            self._stop_workers(timeout)
+            try:
+                tell_running(self._workers, timeout)
+                self._stop_workers(timeout)
+            except KeyboardInterrupt:
+                # Where in here it came is nothing to show.
+                raise KeyboardInterrupt("what ran was not waited for") from None
         error = first_error(self._workers)
         if error is not None:
             raise error

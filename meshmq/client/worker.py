@@ -11,6 +11,7 @@ the key takes it from there: a key's jobs are never at work together nor out of 
 from __future__ import annotations
 
 import inspect
+import logging
 import queue
 import signal
 import threading
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from meshmq.client.consumer import Consumer
 
 AWAKE_SECONDS = 1.0
+
+logger = logging.getLogger("meshmq")
 
 J = TypeVar("J", bound=AnyJob)
 Key = tuple[str, bytes]
@@ -102,6 +105,8 @@ class Worker(Pool[Job]):
         error: why it ended by itself, or None.
         running: jobs at work now.
     """
+
+    _item = "job"
 
     def __init__(
         self,
@@ -205,3 +210,26 @@ class Awaited:
 def first_error(workers: Iterable[Any]) -> BaseException | None:
     """What the first worker that failed ended with."""
     return next((w.error for w in workers if w.error is not None), None)
+
+
+def tell_running(workers: Iterable[Any], seconds: float) -> None:
+    """Log what is waited for after a signal, if anything: without a word it looks stuck."""
+    counts: dict[str, int] = {}
+    for worker in workers:
+        if worker.running:
+            counts[worker._item] = counts.get(worker._item, 0) + worker.running
+    if counts:
+        told = " and ".join(f"{n} {item}{'s' * (n > 1)}" for item, n in counts.items())
+        logger.warning("finishing %s (%g s at most), Ctrl-C again ends it", told, seconds)
+
+
+def tell_unused(workers: Iterable[Any], call: str) -> None:
+    """Log which workers end with their mesh and never had anything: a program without ``run``, or
+    other work that keeps it going, ends at once and says nothing."""
+    for worker in workers:
+        if worker.started and not (worker._stopping or worker._has_begun):
+            logger.warning(
+                "%s ends, for its mesh is closed, and it never had a %s: %s keeps a program going "
+                "until Ctrl-C, stop() says that this is meant",
+                worker._what, worker._item, call,
+            )  # fmt: skip

@@ -6,7 +6,8 @@ from collections import OrderedDict
 
 from meshmq import limits
 from meshmq.core.latency import Latencies
-from meshmq.frames import RequestRow, Serve
+from meshmq.errors import InstanceLost, NoResponders
+from meshmq.frames import ONE, RequestRow, Serve
 
 
 class Instance:
@@ -168,3 +169,26 @@ class Asked:
 def size_of(row: RequestRow, data: bytes) -> int:
     """About how much memory a request takes at a node."""
     return len(data) + len(row.headers) + limits.REQUEST_OVERHEAD_BYTES
+
+
+def nobody(name: str, service: Service | None) -> NoResponders:
+    """Nobody takes requests for it; ``service``: what is known of it."""
+    if service is not None and service.instances:
+        return NoResponders(
+            f"nobody serves {name!r} any more: its last instance takes nothing new and stops once "
+            f"its requests are done; start another"
+        )
+    return NoResponders(
+        f"nobody serves {name!r}: start a program that does, or look for the name in `meshmq "
+        f"services`"
+    )
+
+
+def lost(asked: Asked) -> InstanceLost:
+    """Who had it is gone."""
+    may = not asked.idempotent and asked.kind == ONE
+    hint = " (idempotent=True has another one asked)" if may else ""
+    return InstanceLost(
+        f"the instance of {asked.service.name!r} that had the request went away; whether it was "
+        f"done is unknown{hint}"
+    )

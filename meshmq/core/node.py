@@ -123,7 +123,7 @@ class Node:
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
-        self.services = Services(self._unacked_of)
+        self.services = Services(self._unacked_of, lambda: self.delivery.is_crowded)
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status, self._describe_services
@@ -512,13 +512,16 @@ class Node:
             self._busy.clear()
 
     def _take_effects(self, now_ns: int) -> list[NodeEffect]:
-        if self._touched:
-            self._flush_peers(now_ns)
+        while self._touched:
+            if self._flush_peers(now_ns):
+                self._send_of_services(now_ns)  # who waits for what it had is told at once
         effects, self._effects = self._effects, []
         return effects
 
-    def _flush_peers(self, now_ns: int) -> None:
+    def _flush_peers(self, now_ns: int) -> bool:
+        """Let out what sessions have to send; whether one of them is over."""
         touched, self._touched = self._touched, {}
+        has_dropped = False
         for link, peer in touched.items():
             session = peer.session
             if session.outbox:
@@ -527,11 +530,13 @@ class Node:
                 self._count_unacked(peer)
             if session.state is SessionState.CLOSED:
                 self._drop(link, now_ns)
+                has_dropped = True
                 continue
             due = session.next_deadline_ns()
             if peer.due_ns == 0 or due < peer.due_ns:
                 peer.due_ns = due
                 heapq.heappush(self._due, (due, link))
+        return has_dropped
 
     @property
     def has_unsynced(self) -> bool:

@@ -6,6 +6,9 @@ Rules:
 2. Replies that wait have a share for each link. A value beyond it is dropped, counted, and told in
    its place; a program that does not even take that is a laggard, whose session is to end.
 3. When replies of all links together are too many, who has the most bears it.
+4. While more than the node's budget is on its way over all links together, one that has more than
+   CROWDED_UNACKED_BYTES of it is sent nothing more: many sessions that acknowledge nothing would
+   each be harmless by rule 1, and fill the memory.
 """
 
 from __future__ import annotations
@@ -38,9 +41,10 @@ class Outbox:
     def is_empty(self) -> bool:
         return not (self.requests or self.replies or self.cancels or self.grants)
 
-    def take(self, size: int, frames: int) -> list[Body]:
-        """Frames for a session with so many bytes and frames unacknowledged. Requests, which were
-        handed out, leave all of them, and what is told of them behind them."""
+    def take(self, size: int, frames: int, most: int) -> list[Body]:
+        """Frames for a session with so many bytes and frames unacknowledged; replies as long as it
+        has no more than ``most`` bytes. Requests, which were handed out, leave all of them, and
+        what is told of them behind them."""
         bodies: list[Body] = []
         if self.requests:
             bodies += [_request_of(run) for run in for_frames(self.requests, _size_of)]
@@ -48,22 +52,23 @@ class Outbox:
             self.requests, self.request_bytes = [], 0
         room = limits.SERVICES_UNACKED_FRAMES - frames - len(bodies)
         while self.cancels and room > 0:
-            most = limits.FRAME_BATCHES_MAX
-            bodies.append(Cancel(tuple(self.cancels[:most])))
-            del self.cancels[:most]
+            bodies.append(Cancel(tuple(self.cancels[: limits.FRAME_BATCHES_MAX])))
+            del self.cancels[: limits.FRAME_BATCHES_MAX]
             room -= 1
         if self.grants:
             for number in list(islice(self.grants, max(0, room))):
                 bodies.append(Grant(number, self.grants.pop(number)))
                 room -= 1
         if self.replies:
-            self._take_replies(bodies, size, room)
+            self._take_replies(bodies, size, room, most)
         return bodies
 
-    def _take_replies(self, bodies: list[Body], size: int, room: int) -> None:
+    def _take_replies(self, bodies: list[Body], size: int, room: int, most: int) -> None:
+        if size > most or room <= 0:
+            return  # not to make up in each turn what cannot leave
         count = 0
         for run in for_frames(self.replies, _size_of):
-            if size > limits.REPLIES_UNACKED_BYTES or room <= 0:
+            if size > most or room <= 0:
                 break
             bodies.append(reply_of(run))
             size += sum(map(_size_of, run))
@@ -78,6 +83,7 @@ class Outgoing:
 
     Args:
         unacked: of a link: bytes and frames that were sent over it and are not acknowledged.
+        is_crowded: whether rule 4 is on.
 
     Attributes:
         boxes: those of links for which something waits.
@@ -86,12 +92,15 @@ class Outgoing:
         laggards: links whose sessions are to end, with the sentence to say. Their replies are gone.
     """
 
-    def __init__(self, unacked: Callable[[bytes], tuple[int, int]]) -> None:
+    def __init__(
+        self, unacked: Callable[[bytes], tuple[int, int]], is_crowded: Callable[[], bool]
+    ) -> None:
         self.boxes: dict[bytes, Outbox] = {}
         self.backlog = 0
         self.dropped = 0
         self.laggards: dict[bytes, str] = {}
         self._unacked = unacked
+        self._is_crowded = is_crowded
         self._all: dict[bytes, Outbox] = {}
 
     def _box(self, link: bytes) -> Outbox:
@@ -107,6 +116,7 @@ class Outgoing:
         """Hand a request to an instance over ``link``."""
         box = self._box(link)
         size = request_bytes((row, data))
+        box.grants.pop(row.id, None)  # for who had it over this link before: the row counts it
         box.requests.append((row, data, size))
         box.request_bytes += size
 
@@ -126,7 +136,10 @@ class Outgoing:
         if box is not None:
             size += box.request_bytes
             frames += 1
-        return size >= limits.REQUESTS_UNACKED_BYTES or frames >= limits.SERVICES_UNACKED_FRAMES
+        most = limits.REQUESTS_UNACKED_BYTES
+        if size > limits.CROWDED_UNACKED_BYTES and self._is_crowded():
+            most = limits.CROWDED_UNACKED_BYTES
+        return size >= most or frames >= limits.SERVICES_UNACKED_FRAMES
 
     def reply(self, link: bytes, row: ReplyRow, data: bytes) -> bool:
         """Whether there is room for it; else the requester is told so in its place."""
@@ -187,9 +200,11 @@ class Outgoing:
     def take(self) -> list[tuple[bytes, Body]]:
         """Frames to send now."""
         sends: list[tuple[bytes, Body]] = []
+        crowded = self._is_crowded()
+        most = limits.CROWDED_UNACKED_BYTES if crowded else limits.REPLIES_UNACKED_BYTES
         for link, box in list(self.boxes.items()):
             waiting = box.reply_bytes
-            sends += [(link, body) for body in box.take(*self._unacked(link))]
+            sends += [(link, body) for body in box.take(*self._unacked(link), most)]
             self.backlog += box.reply_bytes - waiting
             if box.is_empty:
                 del self.boxes[link]

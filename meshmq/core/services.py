@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.instances import Asked, Instance, Service, size_of
+from meshmq.core.instances import Asked, Instance, Service, lost, nobody, size_of
 from meshmq.core.outgoing import Outgoing
 from meshmq.errors import (
     BadFrame,
@@ -65,7 +65,7 @@ class Services:
     any case, until that time or half of its own is over: not all may be back.
 
     Args:
-        unacked: of a link: bytes and frames that were sent over it and are not acknowledged.
+        unacked, is_crowded: see Outgoing.
 
     Attributes:
         late: replies that came for what was over.
@@ -73,11 +73,13 @@ class Services:
         outgoing: what waits to leave, and links that take none of it.
     """
 
-    def __init__(self, unacked: Callable[[bytes], tuple[int, int]]) -> None:
+    def __init__(
+        self, unacked: Callable[[bytes], tuple[int, int]], is_crowded: Callable[[], bool]
+    ) -> None:
         self.by_name: dict[str, Service] = {}
         self.late = 0
         self.no_responders = 0
-        self.outgoing = Outgoing(unacked)
+        self.outgoing = Outgoing(unacked, is_crowded)
         self._young_until_ns = -1  # known with the first tick
         self._instances: dict[bytes, dict[int, Instance]] = {}  # by link and registration
         self._asked: dict[int, Asked] = {}
@@ -181,7 +183,7 @@ class Services:
         if service is None or not service.is_served:
             if not self._is_young(now_ns):
                 self.no_responders += 1
-                return _nobody(row.service)
+                return nobody(row.service, service)
             try:
                 check_service(row.service)
             except MeshError as error:
@@ -361,7 +363,7 @@ class Services:
                     row = row._replace(code=DeadlineExceeded.code, message=why)
                 elif row.code == Busy.code and asked.attempts > 1:
                     # This one has done nothing; who had it before may have.
-                    error = _lost(asked.service.name)
+                    error = lost(asked)
                     row = row._replace(code=error.code, message=str(error))
                 self._pass_on(asked, instance, row._replace(end=True), data)
             self._serve_own(instance, now_ns)
@@ -509,8 +511,8 @@ class Services:
     def _give_up(self, asked: Asked) -> None:
         """Nobody is left to take it. Who had it before may have done it."""
         self.no_responders += 1
-        name = asked.service.name
-        self._finish(asked, _lost(name) if asked.attempts else _nobody(name))
+        service = asked.service
+        self._finish(asked, lost(asked) if asked.attempts else nobody(service.name, service))
 
     def drop_link(self, link: bytes, now_ns: int) -> None:
         """A program is gone, with its instances and its requests."""
@@ -531,7 +533,7 @@ class Services:
             retry = asked.idempotent and not asked.any
             retry = retry and asked.attempts < limits.REQUEST_ATTEMPTS_MAX
             if asked.parent is not None:
-                self._finish(asked, _lost(instance.service.name))
+                self._finish(asked, lost(asked))
                 continue
             asked.instance = None
             if not asked.link:
@@ -539,7 +541,7 @@ class Services:
             elif retry and instance.service.is_served:
                 self._wait_again(asked, now_ns)
             else:
-                self._finish(asked, _lost(instance.service.name))
+                self._finish(asked, lost(asked))
         self._leave(instance, now_ns)
         self._forget(instance.service)
 
@@ -652,17 +654,6 @@ class Services:
                 }
             )
         return shown
-
-
-def _nobody(service: str) -> NoResponders:
-    return NoResponders(f"nobody serves {service!r}: start a program that does")
-
-
-def _lost(service: str) -> InstanceLost:
-    return InstanceLost(
-        f"the instance of {service!r} that had the request went away; whether it was done is "
-        f"unknown"
-    )
 
 
 def _breach(asked: Asked, row: ReplyRow) -> str:

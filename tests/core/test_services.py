@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshmq import codec, limits
+from meshmq.core import outgoing
 from meshmq.core.events import FrameReceived
 from meshmq.frames import (
     EACH,
@@ -106,6 +107,10 @@ class Bench(NodeBench):
                 at += row.length
                 found.append((row.id, row.code or value, row.end, row.instance))
         return found
+
+    def told(self, link=ASKER):
+        """The text of each reply that came."""
+        return [row.message for frame in self.take(link, Reply) for row in frame.rows]
 
     @property
     def is_idle(self):
@@ -413,9 +418,26 @@ def test_the_last_one_that_stops_leaves_nobody(bench):
     ((row, _),) = bench.came(FIRST)
     bench.send(Unserve(1), FIRST)
     assert bench.heard() == [(two, "no-responders", True, "")]
+    bench.ask(b"3")
+    (late,) = bench.told()
+    assert late.startswith("nobody serves 's' any more: its last instance takes nothing new")
     bench.answer(FIRST, row)
     assert bench.heard() == [(one, b"r", True, "one")]
     assert bench.node.services.by_name == {}
+    bench.ask(b"4")
+    (never,) = bench.told()
+    assert never.startswith("nobody serves 's': start a program that does, or look for the name")
+
+
+def test_who_is_told_that_its_instance_is_lost_is_told_what_helps_if_that_does(bench):
+    for more, is_helped in (({}, True), ({"idempotent": True}, False), ({"kind": EACH}, False)):
+        bench.connect(FIRST)
+        bench.serve(FIRST)
+        bench.ask(**more)
+        bench.lose(FIRST)
+        told = bench.told()[0]
+        assert told.startswith("the instance of 's' that had the request went away")
+        assert ("idempotent=True" in told) == is_helped
 
 
 def test_who_gives_back_without_having_stopped_gets_nothing_more(bench):
@@ -653,6 +675,15 @@ def test_credit_for_a_stream_that_waits_is_kept(bench):
     assert bench.came(FIRST)[0][0].window == 15
 
 
+def test_credit_that_a_new_hand_out_counts_is_not_sent_behind_it():
+    waiting = outgoing.Outgoing(lambda link: (0, 0), lambda: False)
+    waiting.grant(FIRST, 7, 5)  # for an instance that gives it back before this leaves
+    row = RequestRow(7, 2, "", SECOND, STREAM, False, 15, b"", 0)  # for another of the program
+    waiting.request(FIRST, row, b"")
+    waiting.grant(FIRST, 7, 1)
+    assert waiting.take() == [(FIRST, Request((row,), b"")), (FIRST, Grant(7, 1))]
+
+
 def test_a_stream_that_has_begun_is_lost_with_its_instance(bench):
     bench.serve(FIRST)
     bench.serve(SECOND_ONE)
@@ -797,6 +828,56 @@ def test_when_all_wait_too_much_who_has_most_bears_it(bench, monkeypatch):
     monkeypatch.setattr(limits, "REPLIES_UNACKED_BYTES", 16 * MIB)
     bench.acknowledge(SECOND_ONE)
     assert [h[1] for h in bench.heard(SECOND_ONE)] == [bytes(MIB)] * 4
+    assert bench.is_idle
+
+
+def test_many_that_acknowledge_nothing_together_are_sent_no_more_than_the_budget(bench):
+    bench.node._delivered_bytes_max = 4 * MIB
+    bench.serve(FIRST)
+    links = (ASKER, SECOND_ONE, THIRD)
+    bench.deaf.update(links)
+    for _ in range(8):
+        for link in links:
+            answer_all(bench, 1, MIB, link)
+    assert bench.node._unacked_bytes < 4 * MIB + 3 * 300 + MIB
+    bench.connect(b"other")
+    answer_all(bench, 1, MIB, b"other")  # who has acknowledged everything gets its own
+    assert [h[1] for h in bench.heard(b"other")] == [bytes(MIB)]
+    for link in links * 8:
+        bench.acknowledge(link)
+        bench.deaf.add(link)
+    assert [[h[1] for h in bench.heard(link)] for link in links] == [[bytes(MIB)] * 8] * 3
+    assert bench.is_idle
+
+
+def test_an_instance_that_acknowledges_nothing_is_handed_little_when_others_do_so_too(bench):
+    bench.node._delivered_bytes_max = 4 * MIB
+    bench.deaf.update((FIRST, SECOND_ONE))
+    bench.serve(FIRST, concurrency=100)
+    for _ in range(5):
+        bench.ask(bytes(MIB))
+    bench.serve(SECOND_ONE, service="t", concurrency=100)
+    for _ in range(5):
+        bench.ask(bytes(40_000), service="t")
+    assert [len(bench.came(link)) for link in (FIRST, SECOND_ONE)] == [5, 2]
+    bench.acknowledge(SECOND_ONE)
+    assert len(bench.came(SECOND_ONE)) == 2
+    bench.acknowledge(SECOND_ONE)
+    assert len(bench.came(SECOND_ONE)) == 1
+
+
+def test_what_cannot_leave_is_not_made_up_in_each_turn(bench, monkeypatch):
+    monkeypatch.setattr(limits, "REPLIES_UNACKED_BYTES", -1)
+    for _ in range(100):
+        bench.ask(service="nobody")
+    looked = []
+    size_of = outgoing._size_of
+    monkeypatch.setattr(outgoing, "_size_of", lambda item: looked.append(item) or size_of(item))
+    bench.acknowledge(FIRST)
+    assert not looked
+    monkeypatch.setattr(limits, "REPLIES_UNACKED_BYTES", MIB)
+    bench.acknowledge(FIRST)
+    assert len(looked) >= 100
     assert bench.is_idle
 
 
@@ -1122,3 +1203,14 @@ def test_the_listing_shows_instances_load_and_latency(bench):
         "p50_us": 10_240, "p99_us": 10_240, "state": "serving",
     }  # fmt: skip
     assert bench.command("service.list", ASKER, pattern="other")[2] == {"services": []}
+
+
+def test_a_session_that_what_is_sent_to_it_ends_is_lost_in_the_same_turn(bench, monkeypatch):
+    bench.serve(FIRST, concurrency=5)
+    bench.ask()
+    bench.came(FIRST)
+    full = bench.node.peers[FIRST].session.unacked_count
+    monkeypatch.setattr(limits, "SESSION_UNACKED_FRAMES_MAX", full)
+    bench.ask(link=SECOND_ONE)
+    assert FIRST not in bench.node.peers
+    assert [said for _, said, *_ in bench.heard(ASKER)] == ["instance-lost"]

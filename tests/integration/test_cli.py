@@ -14,6 +14,9 @@ import sys
 import pytest
 
 import meshmq
+import meshmq.cli.app
+from meshmq import cli
+from meshmq.client.mesh import node_command
 
 
 def start(*arguments, url=None, **options):
@@ -117,10 +120,27 @@ def test_a_mistake_ends_in_one_sentence(node, command, code, sentence):
 def test_no_node_there():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
-        code, out, said = run("pub", "a", "x", "--timeout", "0.5",
-                              url=f"tcp://127.0.0.1:{taken.getsockname()[1]}")  # fmt: skip
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        code, out, said = run("pub", "a", "x", "--timeout", "0.5", url=url)
     assert (code, out) == (1, "")
-    assert "start one with `meshmq node`" in the_sentence(said)
+    assert f"start one with `meshmq node --listen {url}`" in the_sentence(said)
+
+
+def test_what_starts_a_node_is_said_as_it_is_needed():
+    assert node_command("tcp://127.0.0.1:5757") == "meshmq node"
+    assert node_command("tcp://example.org:5757") == "meshmq node"
+    for url in ("tcp://127.0.0.1:5758", "tcp://localhost:5757", "tcp://[::1]:1", "ipc:///a"):
+        assert node_command(url) == f"meshmq node --listen {url}"
+
+
+def test_ctrl_c_while_the_commands_are_put_together_is_no_traceback(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.app, "command", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([])
+    assert ended.value.code == 130
 
 
 def test_a_node_that_cannot_start_says_what_to_do(node, process_node, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import meshmq
+from meshmq.client.connection import _Waiter
 
 THREADS = 6
 ROUNDS = 60
@@ -148,6 +150,86 @@ def test_interrupts_anywhere_leave_the_connection_whole(node):
     assert missed == 0
 
 
+def test_who_begins_to_wait_while_others_are_woken_cuts_nothing(node):
+    with meshmq.connect(node.url) as mesh:
+        connection = mesh._connection
+
+        def collected(phase, info):
+            connection._waiters[_Waiter(lambda: True)] = None
+
+        for _ in range(50):  # a tuple of so many is made anew
+            connection._waiters[_Waiter(lambda: False)] = None
+        often = gc.get_threshold()
+        gc.callbacks.append(collected)
+        try:
+            gc.set_threshold(1)
+            connection._tell()
+        finally:
+            gc.set_threshold(*often)
+            gc.callbacks.remove(collected)
+            connection._waiters.clear()
+
+
+def interrupt_a_turn(mesh):
+    """Ctrl-C in the middle of a turn of this thread: it comes behind it."""
+    with pytest.raises(KeyboardInterrupt):
+        mesh._connection.run(lambda now_ns: signal.raise_signal(signal.SIGINT))
+    assert mesh._connection.dead is None
+    assert mesh.publish("a", b"v").wait(20)
+
+
+def test_a_second_ctrl_c_cuts_no_turn(node, monkeypatch):
+    with meshmq.connect(node.url) as mesh:
+
+        def interrupted(fds, timeout_ms):
+            signal.raise_signal(signal.SIGINT)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mesh._connection._driver, "sleep", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                mesh.publish("a", b"v").wait(20)
+        interrupt_a_turn(mesh)
+
+
+def test_ctrl_c_cuts_no_turn_while_another_thread_waits(node, monkeypatch):
+    with meshmq.connect(node.url) as mesh:
+        driver = mesh._connection._driver
+        sleep, asleep, go_on = driver.sleep, threading.Event(), threading.Event()
+
+        def slow(fds, timeout_ms):
+            asleep.set()
+            go_on.wait(20)
+            sleep(fds, timeout_ms)
+
+        with monkeypatch.context() as patch, mesh.subscribe("nothing") as sub:
+            patch.setattr(driver, "sleep", slow)
+            thread = threading.Thread(target=sub.fetch, args=(1, 60))
+            thread.start()
+            assert asleep.wait(20)
+            with pytest.raises(KeyboardInterrupt):
+                mesh._connection.run(lambda now_ns: signal.raise_signal(signal.SIGINT))
+            go_on.set()
+            assert mesh._connection.dead is None
+            mesh.publish("nothing", b"v")
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def test_ctrl_c_just_before_it_drives_leaves_no_driver_behind(node, monkeypatch):
+    with meshmq.connect(node.url) as mesh:
+        receipt = mesh.publish("a", b"v")
+
+        def interrupted():
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mesh._connection._interrupts, "hold", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                mesh._connection.wait_until(lambda: False, 20)
+            assert not mesh._connection._driving.locked()
+        receipt.wait(20)
+
+
 @pytest.mark.slow
 def test_an_idle_connection_stays_up(node):
     states = []
@@ -187,6 +269,43 @@ def test_a_forked_child_is_told_to_connect_again(node):
         capture_output=True, text=True, timeout=50,
     )  # fmt: skip
     assert done.stdout == "0 1\n", done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_waits_for_no_lock_of_its_parent(node):
+    code = """
+    import os, signal, sys
+    import meshmq
+    mesh = meshmq.connect(sys.argv[1])
+    instance = mesh.serve("s", lambda request: (b"v" for _ in range(9)))
+    stream = mesh.request_stream("s", timeout=30)
+    next(stream)
+    connection = mesh._connection
+    connection.wait_until(lambda: len(stream._call.replies) == 8, 30)
+    for name, call in {
+        "next": lambda: next(stream), "close": stream.close, "stop": instance.stop,
+        "request": lambda: mesh.request("s"), "mesh": mesh.close,
+    }.items():
+        with connection._io, mesh._guard:  # as other threads may hold them
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)
+                try:
+                    call()
+                    print(name, flush=True)
+                except meshmq.ForkedError:
+                    print(name, "forked", flush=True)
+                os._exit(0)
+        os.waitpid(pid, 0)
+    print(sum(1 for _ in stream))
+    mesh.close()
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code), node.url],
+        capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    said = ["next forked", "close", "stop", "request forked", "mesh", "8"]
+    assert done.stdout.splitlines() == said, done.stdout + done.stderr
 
 
 def test_ctrl_c_ends_a_program_that_waits(node):

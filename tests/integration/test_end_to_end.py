@@ -93,7 +93,7 @@ def test_a_mistake_is_one_error_and_publishes_nothing(node, error, ask):
 
 
 def test_nobody_there_and_another_mesh_are_told_apart(node):
-    with pytest.raises(meshmq.NodeUnreachable, match="start one with `meshmq node`"):
+    with pytest.raises(meshmq.NodeUnreachable, match="start one with `meshmq node "):
         meshmq.connect("tcp://127.0.0.1:1", timeout=0.3)
     with pytest.raises(meshmq.MeshMismatch, match=r"'local'.*'other'"):
         meshmq.connect(node.url, mesh="other")

@@ -91,9 +91,9 @@ def never_count_attempts(real: Any, self: Any, asked: Any, *rest: Any) -> None:
     real(self, asked, *rest)
 
 
-@planted(services_module, "_lost")
-def say_that_nothing_was_done_where_an_instance_is_lost(real: Any, service: str) -> Any:
-    return NoResponders(service)
+@planted(services_module, "lost")
+def say_that_nothing_was_done_where_an_instance_is_lost(real: Any, asked: Any) -> Any:
+    return NoResponders(asked.service.name)
 
 
 @planted(Services, "_drain")
