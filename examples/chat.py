@@ -19,21 +19,26 @@ import meshmq
 ROOM = "examples.chat"
 
 
-def listen(mesh: meshmq.Mesh, name: str) -> None:
-    """Show what others say."""
-    with mesh.subscribe(f"{ROOM}.*") as room:
-        for message in room:
-            who = message.topic.rsplit(".", 1)[1]
-            if who != name:
-                print(f"{who}: {message.value.decode()}", flush=True)
+def listen(room: meshmq.Subscription, name: str) -> None:
+    """Show what others say, until the room is closed."""
+    for message in room:
+        who = message.topic.rsplit(".", 1)[1]
+        if who != name:
+            print(f"{who}: {message.value.decode()}", flush=True)
 
 
 def chat(name: str, peers: list[str], address: str | None) -> None:
     with meshmq.connect(peers=peers, listen=address, name=name) as mesh:
         print(f"{name} is at {mesh.addresses[0]}", flush=True)
-        threading.Thread(target=listen, args=(mesh, name), daemon=True).start()
-        for line in sys.stdin:
-            mesh.publish(f"{ROOM}.{name}", line.rstrip("\n").encode())
+        room = mesh.subscribe(f"{ROOM}.*")
+        listener = threading.Thread(target=listen, args=(room, name))
+        listener.start()
+        try:
+            for line in sys.stdin:
+                mesh.publish(f"{ROOM}.{name}", line.rstrip("\n").encode())
+        finally:
+            room.close()
+            listener.join()
 
 
 def talk() -> None:

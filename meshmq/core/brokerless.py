@@ -217,12 +217,14 @@ class BrokerlessClient(Client):
                 own, direct.own = direct.own, []
                 for body in own:
                     self._on_body(body, now_ns)
-                direct.end_turn(now_ns)
             if direct.pushes.waiting:
                 for lane, first in direct.pushes.waiting:
                     self.publisher.set_aside(lane, first)
                 direct.pushes.waiting = []
             self._hand_on()
+            if direct.news:
+                news, direct.news = direct.news, []
+                self._effects += [StateChanged("brokerless", what) for what in news]
         if direct.links.effects:
             self._effects += direct.links.effects
             direct.links.effects = []

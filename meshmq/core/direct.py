@@ -86,8 +86,7 @@ class Direct:
         self.inlets = Inlets()
         self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
         self.wishes = Wishes()
-        # What is on its way is of one requester, which has a bound of its own.
-        self.services = Services(self._unacked_of, is_crowded=lambda: False)
+        self.services = Services(self._unacked_of, self._is_crowded)
         self.relay = Relay()
         self.own: list[Body] = []
         self.news: list[str] = []
@@ -441,7 +440,7 @@ class Direct:
             link = self._by_link[name]
             self.links.send(link, frame, now_ns)
             if batches:
-                self.outlets.sent(name, link.session.sent, batches)
+                self.outlets.sent(name, link.session.sent, batches, now_ns)
 
     def _route_credits(self, now_ns: int) -> None:
         for name, credit in self.inlets.take_credits():
@@ -482,6 +481,11 @@ class Direct:
             self.own.append(self.relay.take_ready())  # what they are about
         if body is not None:
             self.own.append(body)
+
+    def _is_crowded(self) -> bool:
+        """Whether more is on its way to all programs together than may be."""
+        unacked = sum([link.session.unacked_bytes for link in self._by_link.values()])
+        return unacked > limits.DELIVERED_BYTES_MAX
 
     def _unacked_of(self, name: bytes) -> tuple[int, int]:
         link = self._by_link.get(name)

@@ -104,12 +104,15 @@ class Links:
         self._touched: dict[bytes, Link] = {}
         self._owing: dict[bytes, Link] = {}
         self._count = 0
+        self._dial_due_ns = discovery.next_deadline_ns()  # it changes with what it is told
 
     # -- dials --------------------------------------------------------------------------------
 
     def tell(self, fact: Event, now_ns: int) -> None:
         """Something is known of peers: dial, or give up dials."""
-        for effect in self.discovery.handle(fact, now_ns):
+        effects = self.discovery.handle(fact, now_ns)
+        self._dial_due_ns = self.discovery.next_deadline_ns()
+        for effect in effects:
             if isinstance(effect, Dial):
                 self._dial(effect.address, now_ns)
             else:
@@ -182,7 +185,7 @@ class Links:
                 link.due_ns = 0
                 link.session.tick(now_ns)
                 self._touched[name] = link
-        at = self.discovery.next_deadline_ns()
+        at = self._dial_due_ns
         if at is not None and at <= now_ns:
             self.tell(Tick(), now_ns)
 
@@ -192,7 +195,7 @@ class Links:
         while due and due[0][1] not in self.by_name:
             heapq.heappop(due)
         found = due[0][0] if due else None
-        dial = self.discovery.next_deadline_ns()
+        dial = self._dial_due_ns
         return found if dial is None else dial if found is None else min(dial, found)
 
     # -- handshakes ---------------------------------------------------------------------------

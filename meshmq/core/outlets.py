@@ -11,12 +11,13 @@ Rules:
    told which (a row without bytes), before what is newer of that topic, GAP_TOLD_NS later at most.
 4. A batch is under way until one of those it went to has it, or none is left. Then it is confirmed.
    So a flood goes as fast as its fastest reader. Who has not taken one for STALLED_NS has stalled:
-   nobody waits for it until it is heard of again.
+   nobody waits for it, and it is sent nothing, until it is heard of again.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 from meshmq import limits
 from meshmq.frames import Confirmation, Deliver, DeliverBatch, PublishBatch
@@ -36,6 +37,14 @@ class UnderWay:
         self.left = len(outlets)
         self.due_ns = due_ns
         self.is_over = False
+
+
+class _Sent(NamedTuple):
+    """A frame that is not acknowledged."""
+
+    sequence: int
+    batches: list[UnderWay]
+    sent_ns: int
 
 
 class Outlet:
@@ -67,6 +76,10 @@ class Outlet:
         self.delivered = 0
         self.dropped = 0
 
+    @property
+    def has_credit(self) -> bool:
+        return self.credit_bytes > 0 and self.credit_records > 0
+
 
 class Outlets:
     """See the module's header. Frames gather in ``sends``, confirmations in ``confirmations``.
@@ -83,8 +96,7 @@ class Outlets:
         self.delivered = 0
         self.dropped = 0
         self._outlets: dict[bytes, dict[int, Outlet]] = {}
-        # Frames by sequence that are not acknowledged, and what was in them.
-        self._sent: dict[bytes, deque[tuple[int, list[UnderWay]]]] = {}
+        self._sent: dict[bytes, deque[_Sent]] = {}
         self._wanting: dict[str, tuple[Outlet, ...]] = {}
         self._under_way: deque[UnderWay] = deque()
         self._gaps: dict[tuple[bytes, int], Outlet] = {}
@@ -101,8 +113,8 @@ class Outlets:
         for number in list(self._outlets.get(link, ())):
             self.unwant(link, number)
         self._outlets.pop(link, None)
-        for _, batches in self._sent.pop(link, ()):
-            self.settle(batches, False)
+        for sent in self._sent.pop(link, ()):
+            self.settle(sent.batches, False)
 
     def want(self, link: bytes, number: int, pattern: str) -> None:
         """A program subscribes."""
@@ -178,6 +190,9 @@ class Outlets:
         else:
             self._under_way.append(under_way)
         for outlet in outlets:
+            waiting = self._sent[outlet.link]
+            if waiting and now_ns - waiting[0].sent_ns > limits.STALLED_NS:
+                outlet.is_stalled = True
             outlet.queue.append((delivery, data, under_way))
             outlet.queue_bytes += row.length
             self._flush(outlet)
@@ -186,7 +201,9 @@ class Outlets:
 
     def _flush(self, outlet: Outlet) -> None:
         queue = outlet.queue
-        while queue and outlet.credit_bytes > 0 and outlet.credit_records > 0:
+        if outlet.is_stalled:
+            return
+        while queue and outlet.has_credit:
             rows: list[DeliverBatch] = self._gap_rows(outlet)
             parts: list[bytes] = []
             batches: list[UnderWay] = []
@@ -248,23 +265,26 @@ class Outlets:
 
     # -- confirmations ------------------------------------------------------------------------
 
-    def sent(self, link: bytes, sequence: int, batches: list[UnderWay]) -> None:
+    def sent(self, link: bytes, sequence: int, batches: list[UnderWay], now_ns: int) -> None:
         """A frame of ``sends`` has left as ``sequence``."""
-        self._sent[link].append((sequence, batches))
+        self._sent[link].append(_Sent(sequence, batches, now_ns))
 
     def on_acked(self, link: bytes, acked: int) -> None:
         """A program has every frame up to ``acked``."""
-        sent = self._sent[link]
-        while sent and sent[0][0] <= acked:
-            self.settle(sent.popleft()[1], True)
+        waiting = self._sent[link]
+        if not waiting or waiting[0].sequence > acked:
+            return
+        while waiting and waiting[0].sequence <= acked:
+            self.settle(waiting.popleft().batches, True)
+        for outlet in self._outlets[link].values():
+            if outlet.is_stalled:
+                outlet.is_stalled = False
+                self._flush(outlet)
 
     def settle(self, batches: list[UnderWay], has_come: bool) -> None:
         """An outlet has brought these to their reader, or never will."""
         for under_way in batches:
             under_way.left -= 1
-            if has_come:
-                for outlet in under_way.outlets:
-                    outlet.is_stalled = False
             if not under_way.is_over and (has_come or not under_way.left):
                 self._end(under_way)
 
@@ -285,6 +305,8 @@ class Outlets:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         under_way = self._under_way
+        if not (under_way or self._gaps):
+            return None
         while under_way and under_way[0].is_over:
             under_way.popleft()
         due = under_way[0].due_ns if under_way else None
@@ -301,7 +323,9 @@ class Outlets:
             late = under_way.popleft()
             if not late.is_over:
                 for outlet in late.outlets:
-                    outlet.is_stalled = True
+                    # Else nothing would be heard of it: it has what it was sent, and room.
+                    is_owing = bool(self._sent.get(outlet.link)) or not outlet.has_credit
+                    outlet.is_stalled = outlet.is_stalled or is_owing
                 self._end(late)
         for outlet in [o for o in self._gaps.values() if o.gap_due_ns <= now_ns]:
             self._tell_gaps(outlet)

@@ -358,6 +358,8 @@ class ProgramSocket:
         self._poll = select.poll()
         self._names: dict[int, bytes] = {}  # of dialled links, by descriptor; b"": the router
         self._ready: dict[bytes, None] = {}  # where something may be
+        self._monitored: dict[int, bytes] = {}  # links by their monitor's descriptor
+        self._maybe_cut: list[bytes] = []
         self.urls = tuple([self._bind(url) for url in urls])
         self.fds: tuple[int, ...] = ()
         self._watch(self._router, b"")
@@ -397,6 +399,7 @@ class ProgramSocket:
         self._dealers[link] = _Dealer(socket, monitor)
         self._watch(socket, link)
         self._watch(monitor, link)
+        self._monitored[int(monitor.getsockopt(zmq.FD))] = link
 
     def shut(self, link: bytes, linger_ms: int = 100) -> None:
         """Close a link that was dialled; ``linger_ms`` lets a goodbye leave."""
@@ -405,6 +408,7 @@ class ProgramSocket:
             return
         for fd in [fd for fd, name in self._names.items() if name == link]:
             del self._names[fd]
+            self._monitored.pop(fd, None)
             self._poll.unregister(fd)
         self.fds = tuple(self._names)
         self._ready.pop(link, None)
@@ -415,12 +419,18 @@ class ProgramSocket:
     def look(self) -> None:
         """Find out where there may be something."""
         for fd, _ in self._poll.poll(0):
-            self._ready[self._names[fd]] = None
+            if fd in self._monitored:
+                self._maybe_cut.append(self._monitored[fd])
+            else:
+                self._ready[self._names[fd]] = None
 
     def take_cut(self) -> list[bytes]:
         """Links that were cut since the last time."""
+        if not self._maybe_cut:
+            return []
+        looked, self._maybe_cut = self._maybe_cut, []
         found = []
-        for name in self._ready:
+        for name in looked:
             dealer = self._dealers.get(name)
             if dealer is not None and int(dealer.monitor.getsockopt(_EVENTS)) & _POLLIN:
                 recv_monitor_message(dealer.monitor, zmq.NOBLOCK)
@@ -439,13 +449,12 @@ class ProgramSocket:
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """The next message, as its link and its parts; None: there is none."""
         for name in list(self._ready):
-            try:
-                if name:
-                    return name, _receive(self._dealers[name].socket)
-                parts = _receive(self._router)
-                return _IN + parts[0], parts[1:]
-            except zmq.Again:
+            socket = self._dealers[name].socket if name else self._router
+            if not int(socket.getsockopt(_EVENTS)) & _POLLIN:  # cheaper than to be refused
                 del self._ready[name]
+                continue
+            parts = _receive(socket)
+            return (name, parts) if name else (_IN + parts[0], parts[1:])
         return None
 
     def send(self, link: bytes, parts: Sequence[bytes]) -> str:

@@ -129,7 +129,7 @@ def requests(world: DirectWorld) -> Iterator[str]:
             yield f"{asking!r} was begun, and is said to be not done: {call.error!r}"
         for run in asking.runs:
             # As who begins it knows: the way there is not counted, which is long on a bad link.
-            if run.begun_ns > run.deadline_ns:
+            if is_punctual and run.begun_ns > run.deadline_ns:
                 yield f"{asking!r} was begun {run.begun_ns - call.deadline_ns} ns late"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshmq import limits
+from meshmq.core.effects import StateChanged
 from meshmq.core.lanes import DONE, FAILED
 from meshmq.errors import DeadlineExceeded, InstanceLost, LinkLost, NoResponders
 from meshmq.frames import EACH, Deliver
@@ -43,8 +44,9 @@ def test_two_that_dial_each_other_keep_one_session(network, order):
     for program in (one, other):
         assert len(program.direct.links.by_name) == 1
         assert len(program.direct.peers()) == 1
-    assert not one.direct.news[1:]
-    assert not other.direct.news[1:]
+        news = [e.reason for e in program.effects if isinstance(e, StateChanged)]
+        assert [text for text in news if text.startswith("lost")] == []
+        assert len([text for text in news if text.startswith("linked")]) == 1
 
 
 def test_who_dials_itself_finds_out(network):
@@ -73,6 +75,16 @@ def test_a_link_that_is_lost_is_made_again(network):
     network.run(4 * SECOND)
     assert a.direct.peers()
     assert b.direct.peers()
+
+
+def test_programs_that_come_and_go_are_told(network):
+    a, b = pair(network)
+    network.kill(a)
+    network.run(5 * SECOND)
+    assert [e.reason for e in b.effects if isinstance(e, StateChanged)] == [
+        "directly with other programs", "linked with a", "lost a: nothing was heard for 3 s",
+    ]  # fmt: skip
+    assert not b.direct.news
 
 
 def test_a_restarted_program_is_linked_again(network):
@@ -299,6 +311,32 @@ def test_a_stalled_reader_holds_up_nobody_for_long(network):
     network.run(2 * limits.STALLED_NS)
     assert batch.state == DONE
     assert a.publish("x", b"2").state == DONE
+
+
+def test_who_has_stalled_is_sent_nothing_until_it_is_heard_of(network):
+    a = network.add("a")
+    b, c = network.add("b", ["a"]), network.add("c", ["a"])
+    network.run()
+    slow, fast = b.subscribe("x"), c.subscribe("x")
+    network.run()
+    sent = []
+
+    def stop(sender, receiver, envelope):
+        if receiver is b and isinstance(envelope.body, Deliver):
+            sent.append(envelope.body.batches[0].base_offset)
+        return receiver is b
+
+    network.lose = stop
+    a.publish("x", b"1")
+    network.run(limits.STALLED_NS + limits.STALLED_NS // 4)
+    for _ in range(100):
+        a.publish("x", b"2")
+        network.run(3 * MS)
+    assert len(c.values(fast)) == 101
+    assert set(sent) == {1}
+    network.lose = lambda *_: False
+    network.run(2 * SECOND)
+    assert len(b.values(slow)) == 101
 
 
 def test_subscribing_waits_for_a_program_that_does_not_answer_and_not_longer(network):

@@ -194,10 +194,11 @@ def push_to_two(real: Any, self: Any, push: Any, puller: Any, count: int) -> Non
         real(self, push, other, count)
 
 
-@planted(Pushes, "_give_up")
-def give_up_what_was_begun_as_not_done(real: Any, self: Any, push: Any) -> None:
-    push.at = 0
-    real(self, push)
+@planted(Pushes, "leave")
+def confirm_what_was_lost(real: Any, self: Any, link: bytes, now_ns: int) -> None:
+    for _, push in self._sent.pop(link, ()):
+        self.came(push)
+    real(self, link, now_ns)
 
 
 # -- requests -------------------------------------------------------------------------------------
