@@ -247,12 +247,16 @@ def faults_of(seed: int, only: str = "") -> list[str]:
     return check_direct(world)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_bug_is_caught(name: str) -> None:
     with PLANTED[name]():
         assert any(faults_of(seed) for seed in range(SEEDS_MAX)), f"{name} was not noticed"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("checker", [c.__name__ for c in CHECKERS])
 def test_each_checker_can_fail_by_itself(checker: str) -> None:
     with PLANTED[NOTICED_BY[checker]]():
