@@ -151,13 +151,16 @@ class Inlets:
             feed.out_bytes = feed.out_records = 0
             reader.feeds[instance] = feed
             if len(reader.feeds) > limits.DIRECT_PEERS_REMEMBERED_MAX:
-                reader.feeds.popitem(last=False)
+                linked = {x.instance for x in self.sources.values()}
+                del reader.feeds[next(x for x in reader.feeds if x not in linked)]
             self._grant_all(reader)
 
     def leave(self, link: bytes) -> None:
         """It is gone: the others may have more."""
-        if self.sources.pop(link, None) is not None:
+        source = self.sources.pop(link, None)
+        if source is not None:
             for reader in self.readers.values():
+                reader.feeds.move_to_end(source.instance)  # who is gone the longest is forgotten
                 self._grant_all(reader)
 
     def on_noted(self, link: bytes, frame: Noted) -> bool:
