@@ -18,7 +18,7 @@ from collections import OrderedDict, deque
 
 from meshmq import limits
 from meshmq.core.effects import Arrival
-from meshmq.errors import LimitReached
+from meshmq.errors import BadFrame, LimitReached
 from meshmq.frames import Credit, Deliver, DeliverBatch, Noted
 from meshmq.names import matches
 
@@ -164,9 +164,12 @@ class Inlets:
                 self._grant_all(reader)
 
     def on_noted(self, link: bytes, frame: Noted) -> bool:
-        """A program knows of our interests up to a version; whether it has said all of that."""
+        """A program knows of our interests up to a version; whether it has said all of that. Raises
+        LimitReached for one that says too much."""
         source = self.sources[link]
         source.noting += frame.rows
+        if len(source.noting) > limits.TOPICS_MAX:
+            raise LimitReached(f"records of more than {limits.TOPICS_MAX} topics")
         if frame.more:
             return False
         rows, source.noting = source.noting, []
@@ -214,7 +217,8 @@ class Inlets:
     # -- records ------------------------------------------------------------------------------
 
     def on_deliver(self, link: bytes, frame: Deliver) -> None:
-        """A program delivers; raises LimitReached for one with too many topics."""
+        """A program delivers; raises LimitReached for one with too many topics, BadFrame for one
+        that sends without credit."""
         source, reader = self.sources[link], self.readers.get(frame.subscription)
         if reader is None:
             return  # it was closed meanwhile
@@ -228,6 +232,8 @@ class Inlets:
                 continue
             data = payload if alone else payload[at : at + row.length]
             at += row.length
+            if feed.out_bytes <= 0 or feed.out_records <= 0 or not row.count:
+                raise BadFrame("records for which there was no credit")
             feed.out_bytes -= row.length
             feed.out_records -= row.count
             if skip < row.count:

@@ -13,13 +13,17 @@ from meshmq.frames import (
     Body,
     Bye,
     Cancel,
+    Deliver,
+    DeliverBatch,
     Envelope,
     Hello,
     Interests,
+    Noted,
     Request,
     RequestRow,
 )
 from meshmq.limits import SECOND
+from tests.core.helpers import encode
 from tests.core.programs import Network
 
 
@@ -85,3 +89,30 @@ def test_a_request_that_is_cancelled_twice_in_a_frame_is_over_once(network):
     peer.say(Cancel((2, 2)))
     assert peer.is_linked
     assert a.direct.relay.count == 1
+
+
+@pytest.mark.parametrize("count", [1, 0])
+def test_who_sends_without_credit_is_let_go(network, count):
+    a = network.add("a")
+    a.auto = False
+    sub = a.subscribe("x", records=10)
+    peer = Peer(network, a, 1)
+    payload = encode([b"1"] * count, 0, 0, 0, 0)
+    for number in range(1, 100):
+        row = DeliverBatch("x", number, count, len(payload), 0, 0, 0, 0)
+        peer.say(Deliver(sub, (row,), 0, payload))
+        if not peer.is_linked:
+            break
+    assert not peer.is_linked
+    assert len(a.values(sub)) == 10 * count
+
+
+def test_who_notes_without_end_is_let_go(network):
+    a = network.add("a")
+    a.subscribe(">")
+    peer = Peer(network, a, 1)
+    rows = tuple((f"t{i}", 1) for i in range(limits.FRAME_BATCHES_MAX))
+    for _ in range(limits.TOPICS_MAX // len(rows) + 1):
+        assert peer.is_linked
+        peer.say(Noted(0, False, rows, True))
+    assert not peer.is_linked
