@@ -18,7 +18,7 @@ from collections import OrderedDict, deque
 
 from meshmq import limits
 from meshmq.core.effects import Arrival
-from meshmq.errors import LimitReached
+from meshmq.errors import BadFrame, LimitReached
 from meshmq.frames import Credit, Deliver, DeliverBatch, Noted
 from meshmq.names import matches
 
@@ -151,19 +151,25 @@ class Inlets:
             feed.out_bytes = feed.out_records = 0
             reader.feeds[instance] = feed
             if len(reader.feeds) > limits.DIRECT_PEERS_REMEMBERED_MAX:
-                reader.feeds.popitem(last=False)
+                linked = {x.instance for x in self.sources.values()}
+                del reader.feeds[next(x for x in reader.feeds if x not in linked)]
             self._grant_all(reader)
 
     def leave(self, link: bytes) -> None:
         """It is gone: the others may have more."""
-        if self.sources.pop(link, None) is not None:
+        source = self.sources.pop(link, None)
+        if source is not None:
             for reader in self.readers.values():
+                reader.feeds.move_to_end(source.instance)  # who is gone the longest is forgotten
                 self._grant_all(reader)
 
     def on_noted(self, link: bytes, frame: Noted) -> bool:
-        """A program knows of our interests up to a version; whether it has said all of that."""
+        """A program knows of our interests up to a version; whether it has said all of that. Raises
+        LimitReached for one that says too much."""
         source = self.sources[link]
         source.noting += frame.rows
+        if len(source.noting) > limits.TOPICS_MAX:
+            raise LimitReached(f"records of more than {limits.TOPICS_MAX} topics")
         if frame.more:
             return False
         rows, source.noting = source.noting, []
@@ -211,7 +217,8 @@ class Inlets:
     # -- records ------------------------------------------------------------------------------
 
     def on_deliver(self, link: bytes, frame: Deliver) -> None:
-        """A program delivers; raises LimitReached for one with too many topics."""
+        """A program delivers; raises LimitReached for one with too many topics, BadFrame for one
+        that sends without credit."""
         source, reader = self.sources[link], self.readers.get(frame.subscription)
         if reader is None:
             return  # it was closed meanwhile
@@ -225,6 +232,8 @@ class Inlets:
                 continue
             data = payload if alone else payload[at : at + row.length]
             at += row.length
+            if feed.out_bytes <= 0 or feed.out_records <= 0 or not row.count:
+                raise BadFrame("records for which there was no credit")
             feed.out_bytes -= row.length
             feed.out_records -= row.count
             if skip < row.count:

@@ -167,7 +167,8 @@ class Relay:
     def cancel(self, link: bytes, frame: Cancel) -> Cancel:
         """As the responder is to see it; what it has not seen is over."""
         mine = self._numbers.get(link, {})
-        return self._cancel([mine[number] for number in frame.ids if number in mine])
+        ids = dict.fromkeys(frame.ids)  # named twice, it is over with the first
+        return self._cancel([mine[number] for number in ids if number in mine])
 
     def _cancel(self, numbers: list[int]) -> Cancel:
         seen = []
