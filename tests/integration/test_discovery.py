@@ -19,7 +19,7 @@ import meshmq
 from meshmq import aio
 from meshmq.client import mesh as client
 from meshmq.client import seeking
-from meshmq.frames import PeerFacts
+from meshmq.frames import PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerFacts
 from meshmq.shell import discovery
 from meshmq.shell.discovery import Mdns
 from meshmq.shell.search import Search
@@ -339,7 +339,8 @@ def test_peers_lists_programs(mesh):
         mdns.close()
     assert code == 0
     assert out.splitlines()[1].split() == [
-        "prog", "client", "found", "mdns", "1.3", "tcp://127.0.0.1:9",
+        "prog", "client", "found", "mdns", f"{PROTOCOL_MAJOR}.{PROTOCOL_MINOR}",
+        "tcp://127.0.0.1:9",
     ]  # fmt: skip
 
 
