@@ -15,10 +15,7 @@ from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.direct import Direct, Tools
 from meshmq.core.effects import (
     Arrived,
-    CallsAnswered,
     ClientEffect,
-    RequestsCame,
-    RequestsStopped,
     StateChanged,
 )
 from meshmq.core.events import (
@@ -228,14 +225,7 @@ class BrokerlessClient(Client):
         if direct.links.effects:
             self._effects += direct.links.effects
             direct.links.effects = []
-        if self.requester.ended:
-            self._effects.append(CallsAnswered(tuple(self.requester.take_news())))
-        if self.responder.came:
-            self._effects.append(RequestsCame(tuple(self.responder.take_came())))
-        if self.responder.stopped:
-            self._effects.append(RequestsStopped(tuple(self.responder.take_stopped())))
-        effects, self._effects = self._effects, []
-        return effects
+        return self._taken()
 
     def _hand_on(self) -> None:
         """Give readers what has come for them."""

@@ -385,6 +385,10 @@ class Client:
             self._flush_outbox()
             if session.state is SessionState.CLOSED and session is self._session:
                 self._lose(session.closed_reason, session.closed_code, now_ns)
+        return self._taken()
+
+    def _taken(self) -> list[ClientEffect]:
+        """The effects, with what is new of requests."""
         if self.requester.ended:
             self._effects.append(CallsAnswered(tuple(self.requester.take_news())))
         if self.responder.came:

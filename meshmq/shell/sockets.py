@@ -154,41 +154,94 @@ def _receive(socket: zmq.Socket[bytes]) -> list[bytes]:
     return parts
 
 
+def _router(context: zmq.Context[zmq.Socket[bytes]], url: str) -> zmq.Socket[bytes]:
+    """A ROUTER for who dials us at ``url``, not yet bound."""
+    socket = context.socket(zmq.ROUTER)
+    _configure(socket, url)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.BACKLOG, 512)
+    return socket
+
+
+def _bind(socket: zmq.Socket[bytes], url: str, in_use: str) -> str:
+    """Listen at ``url``, port 0 taking a free one; return the address that it became. Raises
+    ConfigError, with ``in_use`` to say where that is so."""
+    try:
+        socket.bind(url[:-2] + ":*" if url.endswith(":0") else url)
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise ConfigError(f"{url} is in use{in_use}") from None
+        raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
+    return socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+
+class _Dealer(NamedTuple):
+    """A socket that dials one address, and what tells that it was cut."""
+
+    socket: zmq.Socket[bytes]
+    monitor: zmq.Socket[bytes]
+
+    @classmethod
+    def dial(cls, context: zmq.Context[zmq.Socket[bytes]], url: str) -> _Dealer:
+        """Begin to connect; raises ConfigError if ``url`` is no address."""
+        socket = context.socket(zmq.DEALER)
+        _configure(socket, url)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        dealer = cls(socket, socket.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+        try:
+            socket.connect(url)
+        except zmq.ZMQError as error:
+            dealer.close(0)
+            raise ConfigError(f"cannot connect to {url}: {error.strerror}") from None
+        return dealer
+
+    def was_cut(self) -> bool:
+        """Whether the connection was cut since the last time."""
+        if not int(self.monitor.getsockopt(_EVENTS)) & _POLLIN:
+            return False
+        recv_monitor_message(self.monitor, zmq.NOBLOCK)
+        return True
+
+    def close(self, linger_ms: int) -> None:
+        self.socket.disable_monitor()
+        self.monitor.close(0)
+        self.socket.close(linger_ms)
+
+
+def _why_unsent(error: zmq.ZMQError) -> str:
+    """``full`` or ``gone``; raises what is neither."""
+    if error.errno == zmq.EAGAIN:
+        return "full"
+    if error.errno == zmq.EHOSTUNREACH:
+        return "gone"
+    raise error
+
+
 class NodeSocket:
     """A bound ROUTER: many links, each named by its routing id."""
 
     def __init__(self, url: str) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 65_535)
-        self._socket = self._make(url)
-        bound = url[:-2] + ":*" if url.endswith(":0") else url
+        self._socket = _router(self._context, url)
+        in_use = (
+            ": another node runs there, or choose another address with --listen tcp://127.0.0.1:0"
+        )
         try:
-            self._socket.bind(bound)
-        except zmq.ZMQError as error:
+            self.url = _bind(self._socket, url, in_use)
+        except ConfigError:
             self.close()
-            if error.errno == zmq.EADDRINUSE:
-                raise ConfigError(
-                    f"{url} is in use: another node runs there, or choose another address "
-                    f"with --listen tcp://127.0.0.1:0"
-                ) from None
-            raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
-        self.url = self._socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+            raise
         self._wake: Wake | None = None
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-
-    def _make(self, url: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.ROUTER)
-        _configure(socket, url)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        socket.setsockopt(zmq.BACKLOG, 512)
-        return socket
 
     def rebind(self) -> None:
         """Close every link, free what they hold, and listen again at the same address."""
         self._poller.unregister(self._socket)
         self._socket.close(0)
-        self._socket = self._make(self.url)
+        self._socket = _router(self._context, self.url)
         for left in range(200, -1, -1):
             try:
                 self._socket.bind(self.url)
@@ -226,12 +279,8 @@ class NodeSocket:
         try:
             socket.send(link, _NOW_MORE)
             _send(socket, parts)
-        except zmq.Again:
-            return "full"
         except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return "gone"
-            raise
+            return _why_unsent(error)
         return ""
 
     def close(self) -> None:
@@ -253,8 +302,8 @@ class ClientSocket:
     def __init__(self, url: str) -> None:
         self._url = url
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket: zmq.Socket[bytes] | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
+        self._dealer: _Dealer | None = None
+        self._socket: zmq.Socket[bytes] | None = None  # the dealer's
         self._count = 0
         self.link = b""
         self.fds: tuple[int, ...] = ()
@@ -262,29 +311,16 @@ class ClientSocket:
     def open(self) -> bytes:
         """Begin to connect; return the new link's name."""
         self.shut()
-        socket = self._context.socket(zmq.DEALER)
-        _configure(socket, self._url)
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        self._monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        try:
-            socket.connect(self._url)
-        except zmq.ZMQError as error:
-            socket.close(0)
-            raise ConfigError(f"cannot connect to {self._url}: {error.strerror}") from None
-        self._socket = socket
+        self._dealer = dealer = _Dealer.dial(self._context, self._url)
+        self._socket = dealer.socket
         self._count += 1
         self.link = b"%d" % self._count
-        self.fds = (int(socket.getsockopt(zmq.FD)), int(self._monitor.getsockopt(zmq.FD)))
+        self.fds = (int(dealer.socket.getsockopt(zmq.FD)), int(dealer.monitor.getsockopt(zmq.FD)))
         return self.link
 
     def was_cut(self) -> bool:
         """Whether the connection was cut since the last time."""
-        monitor = self._monitor
-        if monitor is None or not int(monitor.getsockopt(_EVENTS)) & _POLLIN:
-            return False
-        recv_monitor_message(monitor, zmq.NOBLOCK)
-        return True
+        return self._dealer is not None and self._dealer.was_cut()
 
     def has_input(self) -> bool:
         """Whether ``receive`` has something."""
@@ -305,15 +341,11 @@ class ClientSocket:
 
     def shut(self, linger_ms: int = 0) -> None:
         """Close the present link; ``linger_ms`` lets a goodbye leave."""
-        if self._socket is None:
+        if self._dealer is None:
             return
         self.fds = ()
-        if self._monitor is not None:
-            self._socket.disable_monitor()
-            self._monitor.close(0)
-            self._monitor = None
-        self._socket.close(linger_ms)
-        self._socket = None
+        self._dealer.close(linger_ms)
+        self._dealer = self._socket = None
         self.link = b""
 
     def close(self) -> None:
@@ -322,13 +354,6 @@ class ClientSocket:
 
 
 _IN = b"<"  # before routing ids: who dials chooses its own, and must not name a link of ours
-
-
-class _Dealer(NamedTuple):
-    """A socket that dials one address, and what tells that it was cut."""
-
-    socket: zmq.Socket[bytes]
-    monitor: zmq.Socket[bytes]
 
 
 class ProgramSocket:
@@ -350,31 +375,22 @@ class ProgramSocket:
     def __init__(self, urls: Sequence[str]) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 65_535)
-        self._router = self._context.socket(zmq.ROUTER)
-        _configure(self._router, "[" if any("[" in url for url in urls) else "")
-        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._router.setsockopt(zmq.BACKLOG, 512)
+        self._router = _router(self._context, "[" if any("[" in url for url in urls) else "")
         self._dealers: dict[bytes, _Dealer] = {}
         self._poll = select.poll()
         self._names: dict[int, bytes] = {}  # of dialled links, by descriptor; b"": the router
         self._ready: dict[bytes, None] = {}  # where something may be
         self._monitored: dict[int, bytes] = {}  # links by their monitor's descriptor
         self._maybe_cut: list[bytes] = []
-        self.urls = tuple([self._bind(url) for url in urls])
-        self.fds: tuple[int, ...] = ()
-        self._watch(self._router, b"")
-
-    def _bind(self, url: str) -> str:
+        in_use = " by another program: choose another one (listen=...)"
         try:
-            self._router.bind(url[:-2] + ":*" if url.endswith(":0") else url)
-        except zmq.ZMQError as error:
+            self.urls = tuple([_bind(self._router, url, in_use) for url in urls])
+        except ConfigError:
             self._router.close(0)
             self._context.term()
-            if error.errno == zmq.EADDRINUSE:
-                why = f"{url} is in use by another program: choose another one (listen=...)"
-                raise ConfigError(why) from None
-            raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
-        return self._router.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+            raise
+        self.fds: tuple[int, ...] = ()
+        self._watch(self._router, b"")
 
     def _watch(self, socket: zmq.Socket[bytes], name: bytes) -> None:
         fd = int(socket.getsockopt(zmq.FD))
@@ -384,22 +400,10 @@ class ProgramSocket:
 
     def open(self, link: bytes, address: str) -> None:
         """Begin to connect to ``address``; raises ConfigError if that is none."""
-        socket = self._context.socket(zmq.DEALER)
-        _configure(socket, address)
-        socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        try:
-            socket.connect(address)
-        except zmq.ZMQError as error:
-            socket.disable_monitor()
-            monitor.close(0)
-            socket.close(0)
-            raise ConfigError(f"cannot connect to {address}: {error.strerror}") from None
-        self._dealers[link] = _Dealer(socket, monitor)
-        self._watch(socket, link)
-        self._watch(monitor, link)
-        self._monitored[int(monitor.getsockopt(zmq.FD))] = link
+        self._dealers[link] = dealer = _Dealer.dial(self._context, address)
+        self._watch(dealer.socket, link)
+        self._watch(dealer.monitor, link)
+        self._monitored[int(dealer.monitor.getsockopt(zmq.FD))] = link
 
     def shut(self, link: bytes, linger_ms: int = 100) -> None:
         """Close a link that was dialled; ``linger_ms`` lets a goodbye leave."""
@@ -412,9 +416,7 @@ class ProgramSocket:
             self._poll.unregister(fd)
         self.fds = tuple(self._names)
         self._ready.pop(link, None)
-        dealer.socket.disable_monitor()
-        dealer.monitor.close(0)
-        dealer.socket.close(linger_ms)
+        dealer.close(linger_ms)
 
     def look(self) -> None:
         """Find out where there may be something."""
@@ -432,8 +434,7 @@ class ProgramSocket:
         found = []
         for name in looked:
             dealer = self._dealers.get(name)
-            if dealer is not None and int(dealer.monitor.getsockopt(_EVENTS)) & _POLLIN:
-                recv_monitor_message(dealer.monitor, zmq.NOBLOCK)
+            if dealer is not None and dealer.was_cut():
                 found.append(name)
         return found
 
@@ -468,12 +469,8 @@ class ProgramSocket:
                 self._ready[b""] = None
                 self._router.send(link[1:], _NOW_MORE)
                 _send(self._router, parts)
-        except zmq.Again:
-            return "full"
         except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return "gone"
-            raise
+            return _why_unsent(error)
         return ""
 
     def close(self) -> None:
