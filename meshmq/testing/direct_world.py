@@ -18,6 +18,7 @@ from meshmq.core.events import ClientEvent, FrameReceived, LinkClosed, TimerFire
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
 from meshmq.testing.direct_program import Asking, DirectProgram, Pushed, Reading, Run
+from meshmq.testing.network import Network
 from meshmq.testing.request_world import small
 
 FAULTS_NS = 6 * SECOND
@@ -49,7 +50,7 @@ class Wire:
         return b"<%d/%d" % (self.number, acceptor.run)
 
 
-class DirectWorld:
+class DirectWorld(Network):
     """One history, from one seed. ``run`` plays it.
 
     Attributes:
@@ -90,7 +91,6 @@ class DirectWorld:
         self.published: dict[tuple[bytes, str], int] = {}
         self.strange: list[str] = []
         self.unrest: list[str] = []
-        self.healed = False
         self.is_calm = False
         self.is_busy = True
         self.events = 0
@@ -100,7 +100,6 @@ class DirectWorld:
         self._cut: set[tuple[str, str]] = set()  # from, to
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
-        self._fifo_ns = 0
         self._digest = hashlib.sha256()
 
     # -- the play -----------------------------------------------------------------------------
@@ -294,21 +293,6 @@ class DirectWorld:
             travel = partial(self._to_dialler, wire, envelope)
         if (sender.name, name) not in self._cut:
             self._travel(travel)
-
-    def _travel(self, arrive: Callable[[], None]) -> None:
-        rng = self.rng
-        if self.healed:
-            self._fifo_ns = max(self.now_ns + 100_000, self._fifo_ns + 1)
-            self.after(self._fifo_ns - self.now_ns, arrive)
-            return
-        if rng.random() < self.loss:
-            return
-        delay = 50_000 + int(rng.random() * 200_000)
-        if rng.random() < self.late:
-            delay += int(rng.random() * 300 * MS)
-        self.after(delay, arrive)
-        if rng.random() < self.repeat:
-            self.after(delay + int(rng.random() * 100 * MS), arrive)
 
     def _to_acceptor(self, wire: Wire, name: str, envelope: Envelope) -> None:
         program = self.programs.get(name)

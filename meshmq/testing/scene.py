@@ -11,7 +11,7 @@ from meshmq.core.client import Client
 from meshmq.core.effects import ClientEffect, CloseLink, Send
 from meshmq.core.events import FrameReceived, LinkOpened, TimerFired
 from meshmq.frames import Envelope, Hello
-from meshmq.limits import MS
+from meshmq.testing.network import Network
 from meshmq.testing.stage import Stage
 
 
@@ -39,7 +39,7 @@ class Program:
 P = TypeVar("P", bound=Program)
 
 
-class Scene(Stage, Generic[P]):
+class Scene(Stage, Network, Generic[P]):
     """See the module's header; what programs do is up to subclasses.
 
     Attributes:
@@ -58,9 +58,7 @@ class Scene(Stage, Generic[P]):
         self.loss = self.repeat = self.late = 0.0
         self.kill_count = self.cuts = self.full_count = self.flips = self.jumps = 0
         self.swizzle = False
-        self.healed = False
         self.is_full = False
-        self._fifo_ns = 0
 
     def heal_links(self) -> None:
         """From now on links and disk do what they should, and the node runs."""
@@ -73,22 +71,6 @@ class Scene(Stage, Generic[P]):
             self.start_node()
 
     # -- the network --------------------------------------------------------------------------
-
-    def _travel(self, arrive: Callable[[], None]) -> None:
-        rng = self.rng
-        if self.healed:
-            # As TCP does: in order. (Not at one and the same instant, which would be shuffled.)
-            self._fifo_ns = max(self.now_ns + 100_000, self._fifo_ns + 1)
-            self.after(self._fifo_ns - self.now_ns, arrive)
-            return
-        if rng.random() < self.loss:
-            return
-        delay = 50_000 + int(rng.random() * 200_000)
-        if rng.random() < self.late:
-            delay += int(rng.random() * 300 * MS)
-        self.after(delay, arrive)
-        if rng.random() < self.repeat:
-            self.after(delay + int(rng.random() * 100 * MS), arrive)
 
     def to_client(self, link: bytes, envelope: Envelope) -> None:
         name = link.decode().split("/")[0]
