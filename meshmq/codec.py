@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meshmq import codec_direct, codec_groups, codec_lone, codec_services, frames, limits, schema
-from meshmq.codec_checks import adds_up, bounded, short
+from meshmq.codec_checks import addresses, adds_up, bounded, short
 from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 
@@ -353,14 +353,8 @@ def _decode_hello(r: Any, _: bytes | None) -> frames.Hello:
         raise BadFrame("hello: instance and producer are 16 bytes each")
     return frames.Hello(
         h.major, h.minor, short(h.mesh), instance, producer, short(h.name), short(h.software),
-        h.direct, _addresses(h.addresses),
+        h.direct, addresses(h.addresses),
     )  # fmt: skip
-
-
-def _addresses(rows: Any) -> tuple[str, ...]:
-    if len(rows) > limits.PEER_ADDRESSES_MAX:
-        raise BadFrame(f"{len(rows)} addresses, the limit is {limits.PEER_ADDRESSES_MAX}")
-    return tuple([short(address) for address in rows])
 
 
 def _encode_welcome(m: Any, b: frames.Welcome) -> None:
@@ -378,7 +372,7 @@ def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
         raise BadFrame("welcome: the origin is 16 bytes")
     return frames.Welcome(
         w.major, w.minor, origin, short(w.name), short(w.software), w.inFlightBytes, w.direct,
-        _addresses(w.addresses),
+        addresses(w.addresses),
     )  # fmt: skip
 
 
@@ -396,7 +390,7 @@ def _encode_publish(m: Any, b: frames.Publish) -> None:
     for row, batch in zip(rows, b.batches, strict=True):
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
-            row.job,
+            row.job, row.numbered, row.routed,
         ) = batch  # fmt: skip
 
 
@@ -406,10 +400,13 @@ def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
     new = frames.PublishBatch
     batches = tuple(
         [
-            new(x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job)
+            new(
+                x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job,
+                x.numbered, x.routed,
+            )
             for x in rows
         ]
-    )
+    )  # fmt: skip
     body = payload or b""
     adds_up(batches, body)
     for batch in batches:
@@ -428,7 +425,7 @@ def _encode_confirm(m: Any, b: frames.Confirm) -> None:
             row.code, row.message = c.code, c.message
         row.baseOffset, row.appendTime, row.topicId = c.base_offset, c.append_time_ns, c.topic_id
         row.durability, row.last = c.durability, c.last
-        row.duplicate, row.hasOffset = c.duplicate, c.has_offset
+        row.duplicate, row.hasOffset, row.unwanted = c.duplicate, c.has_offset, c.unwanted
 
 
 def _decode_confirm(r: Any, _: bytes | None) -> frames.Confirm:
@@ -440,7 +437,7 @@ def _decode_confirm(r: Any, _: bytes | None) -> frames.Confirm:
             [
                 new(
                     x.topic, x.first, x.count, x.code, x.message, x.baseOffset, x.appendTime,
-                    x.topicId, x.durability, x.last, x.duplicate, x.hasOffset,
+                    x.topicId, x.durability, x.last, x.duplicate, x.hasOffset, x.unwanted,
                 )
                 for x in rows
             ]
@@ -504,6 +501,8 @@ def _encode_deliver(m: Any, b: frames.Deliver) -> None:
             row.damaged = True
         if x.missing:
             row.missing = True
+        if x.source:
+            row.source = x.source
 
 
 def _decode_deliver(r: Any, payload: bytes | None) -> frames.Deliver:
@@ -515,7 +514,7 @@ def _decode_deliver(r: Any, payload: bytes | None) -> frames.Deliver:
         [
             new(
                 x.topic, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn,
-                x.slot, x.damaged, x.missing,
+                x.slot, x.damaged, x.missing, x.source,
             )
             for x in rows
         ]

@@ -31,3 +31,10 @@ def adds_up(batches: Sequence[Any], payload: bytes) -> None:
     total = sum([batch.length for batch in batches])
     if total != len(payload):
         raise BadFrame(f"batches of {total} bytes in a payload of {len(payload)}")
+
+
+def addresses(rows: Any) -> tuple[str, ...]:
+    """Where a peer may be dialled, at most PEER_ADDRESSES_MAX."""
+    if len(rows) > limits.PEER_ADDRESSES_MAX:
+        raise BadFrame(f"{len(rows)} addresses, the limit is {limits.PEER_ADDRESSES_MAX}")
+    return tuple([short(address) for address in rows])

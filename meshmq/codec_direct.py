@@ -1,4 +1,4 @@
-"""Frames between programs that have no node: see ``codec``, which uses this."""
+"""Frames between programs, and of the routes between them: see ``codec``, which uses this."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshmq import frames, limits
-from meshmq.codec_checks import bounded, short
+from meshmq.codec_checks import addresses, bounded, short
 from meshmq.errors import BadFrame
 
 
@@ -17,6 +17,8 @@ def _encode_interests(m: Any, b: frames.Interests) -> None:
         row.number, row.kind, row.name, row.concurrency = x
     if b.remove:
         i.remove = b.remove
+    if b.node:
+        i.node = b.node
 
 
 def _decode_interests(r: Any, _: bytes | None) -> frames.Interests:
@@ -25,7 +27,7 @@ def _decode_interests(r: Any, _: bytes | None) -> frames.Interests:
     if len(added) > limits.INTERESTS_MAX or len(removed) > limits.INTERESTS_MAX:
         raise BadFrame(f"more than {limits.INTERESTS_MAX} interests in a frame")
     add = tuple([frames.Interest(x.number, x.kind, short(x.name), x.concurrency) for x in added])
-    return frames.Interests(i.version, i.whole, add, tuple(removed))
+    return frames.Interests(i.version, i.whole, add, tuple(removed), i.node)
 
 
 def _encode_noted(m: Any, b: frames.Noted) -> None:
@@ -42,12 +44,83 @@ def _decode_noted(r: Any, _: bytes | None) -> frames.Noted:
     return frames.Noted(n.version, n.whole, rows, n.more)
 
 
+def _encode_routes(m: Any, b: frames.Routes) -> None:
+    r = m.init("routes")
+    r.add, r.remove = b.add, b.remove
+
+
+def _decode_routes(r: Any, _: bytes | None) -> frames.Routes:
+    return frames.Routes(_runs(r.routes.add), _runs(r.routes.remove))
+
+
+def _runs(rows: Any) -> tuple[bytes, ...]:
+    bounded(rows, "routes")
+    found = tuple(rows)
+    if any(len(run) != 16 for run in found):
+        raise BadFrame("routes: a run of a program is named by 16 bytes")
+    return found
+
+
+def _encode_wanted(m: Any, b: frames.Wanted) -> None:
+    m.init("wanted").topics = b.topics
+
+
+def _decode_wanted(r: Any, _: bytes | None) -> frames.Wanted:
+    topics = r.wanted.topics
+    bounded(topics, "wanted")
+    return frames.Wanted(tuple([short(topic) for topic in topics]))
+
+
+def _encode_introduce(m: Any, b: frames.Introduce) -> None:
+    i = m.init("introduce")
+    i.instance, i.name, i.lifetime = b.instance, b.name, b.lifetime_ns
+    i.addresses, i.patterns, i.services = b.addresses, b.patterns, b.services
+
+
+def _decode_introduce(r: Any, _: bytes | None) -> frames.Introduce:
+    i = r.introduce
+    instance = i.instance
+    if len(instance) != 16:
+        raise BadFrame("introduce: a run of a program is named by 16 bytes")
+    bounded(i.patterns, "introduce")
+    bounded(i.services, "introduce")
+    return frames.Introduce(
+        instance, short(i.name), addresses(i.addresses), tuple([short(x) for x in i.patterns]),
+        tuple([short(x) for x in i.services]), i.lifetime,
+    )  # fmt: skip
+
+
+def _encode_known(m: Any, b: frames.Known) -> None:
+    for row, x in zip(m.init("known").init("peers", len(b.peers)), b.peers, strict=True):
+        row.instance, row.isNode, row.name, row.addresses = x
+
+
+def _decode_known(r: Any, _: bytes | None) -> frames.Known:
+    rows = r.known.peers
+    bounded(rows, "known")
+    found = []
+    for x in rows:
+        instance = x.instance
+        if len(instance) != 16:
+            raise BadFrame("known: a peer is named by 16 bytes")
+        found.append(frames.KnownPeer(instance, x.isNode, short(x.name), addresses(x.addresses)))
+    return frames.Known(tuple(found))
+
+
 ENCODERS: dict[type, Callable[..., None]] = {
     frames.Interests: _encode_interests,
     frames.Noted: _encode_noted,
+    frames.Routes: _encode_routes,
+    frames.Wanted: _encode_wanted,
+    frames.Introduce: _encode_introduce,
+    frames.Known: _encode_known,
 }
 
 DECODERS: dict[str, Callable[..., Any]] = {
     "interests": _decode_interests,
     "noted": _decode_noted,
+    "routes": _decode_routes,
+    "wanted": _decode_wanted,
+    "introduce": _decode_introduce,
+    "known": _decode_known,
 }

@@ -188,7 +188,7 @@ def _encode_transact(m: Any, b: frames.Transact) -> None:
     for row, batch in zip(t.init("batches", len(b.batches)), b.batches, strict=True):
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
-            row.job,
+            row.job, row.numbered, row.routed,
         ) = batch  # fmt: skip
 
 
@@ -200,11 +200,12 @@ def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
     batches = tuple(
         [
             frames.PublishBatch(
-                x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job
+                x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job,
+                x.numbered, x.routed,
             )
             for x in rows
         ]
-    )
+    )  # fmt: skip
     body = payload or b""
     adds_up(batches, body)
     found = tuple([frames.TransactAck(x.consumer, x.number, x.first, x.count) for x in acks])

@@ -53,8 +53,8 @@ _LOW32 = 0xFFFF_FFFF
 _EMPTY = Struct(_FRAME + "Q")
 _PUBLISH = Struct(_FRAME + "QQQ" + "QQIIIIQ")
 _PUBLISH_SHAPE = (_struct_at(0, 0, 1), _list_at(0, _STRUCTS, 5), 1 << 2 | _struct_at(0, 4, 1))
-_DELIVER = Struct(_FRAME + "QQQQQ" + "QIIIIqQQQ")
-_DELIVER_SHAPE = (_struct_at(0, 2, 1), _list_at(0, _STRUCTS, 7), 1 << 2 | _struct_at(0, 6, 1))
+_DELIVER = Struct(_FRAME + "QQQQQ" + "QIIIIqQQQQ")
+_DELIVER_SHAPE = (_struct_at(0, 2, 1), _list_at(0, _STRUCTS, 8), 1 << 2 | _struct_at(0, 6, 2))
 _CONFIRM = Struct(_FRAME + "QQQ" + "QIBBxxQqQQQQQ")
 _CONFIRM_SHAPE = (_struct_at(0, 0, 1), _list_at(0, _STRUCTS, 9), 1 << 2 | _struct_at(0, 5, 4))
 _CREDIT = Struct(_FRAME + "Q" + "QQQ")
@@ -126,11 +126,12 @@ def _write_empty(e: Envelope, body: Body) -> list[bytes]:
 def _write_publish(e: Envelope, body: Publish) -> list[bytes] | None:
     if len(body.batches) != 1:
         return None
-    topic, first, after, count, length, checksum, resent, job = body.batches[0]
+    topic, first, after, count, length, checksum, resent, job, numbered, routed = body.batches[0]
     words, size, raw = _text(topic)
+    flags = resent | job << 1 | numbered << 2 | routed << 3
     header = _PUBLISH.pack(
         (_PUBLISH_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 6, *_PUBLISH_SHAPE,
-        first, after, count, length, checksum, resent | job << 1, _list_at(0, _BYTES, size),
+        first, after, count, length, checksum, flags, _list_at(0, _BYTES, size),
     )  # fmt: skip
     return [header + raw, body.payload]
 
@@ -138,14 +139,23 @@ def _write_publish(e: Envelope, body: Publish) -> list[bytes] | None:
 def _write_deliver(e: Envelope, body: Deliver) -> list[bytes] | None:
     if len(body.batches) != 1:
         return None
-    topic, base, count, length, checksum, time_ns, lsn, slot, damaged, missing = body.batches[0]
+    (
+        topic, base, count, length, checksum, time_ns, lsn, slot, damaged, missing, source,
+    ) = body.batches[0]  # fmt: skip
     words, size, raw = _text(topic)
     struct, rows, row = _DELIVER_SHAPE
+    pointer = 0
+    if source:
+        if len(source) != 16:
+            return None
+        pointer = _list_at(words, _BYTES, 16)
+        raw += source
+        words += 2
     header = _DELIVER.pack(
         (_DELIVER_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 12, struct,
         body.subscription, body.missed, rows, row,
         base, count, length, checksum, slot, time_ns, lsn, damaged | missing << 1,
-        _list_at(0, _BYTES, size),
+        _list_at(1, _BYTES, size), pointer,
     )  # fmt: skip
     return [header + raw, body.payload]
 
@@ -157,9 +167,10 @@ def _write_confirm(e: Envelope, body: Confirm) -> list[bytes] | None:
     if c.code or c.message or len(c.topic_id) != 16:
         return None
     words, size, raw = _text(c.topic)
+    flags = c.duplicate | c.has_offset << 1 | c.unwanted << 2
     header = _CONFIRM.pack(
         (_CONFIRM_WORDS + words + 2) << 32, _ROOT, e.session, e.sequence, e.ack, 7, *_CONFIRM_SHAPE,
-        c.first, c.count, c.durability, c.duplicate | c.has_offset << 1, c.base_offset,
+        c.first, c.count, c.durability, flags, c.base_offset,
         c.append_time_ns, c.last, _list_at(3, _BYTES, size), 0, 0, _list_at(words, _BYTES, 16),
     )  # fmt: skip
     return [header + raw + c.topic_id]
@@ -262,7 +273,7 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
         _, _, _, _, _, _, struct, rows, row,
         first, after, count, length, checksum, flags, pointer,
     ) = _PUBLISH.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _PUBLISH_SHAPE or flags > 3:
+    if (struct, rows, row) != _PUBLISH_SHAPE or flags > 15:
         return None
     found = _name(header, _PUBLISH.size, pointer, 0)
     if found is None or len(header) != _PUBLISH.size + 8 * found[1]:
@@ -270,8 +281,9 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
     if length != len(payload) or not 1 <= count <= limits.BATCH_RECORDS_MAX or after >= first:
         return None
     batch = PublishBatch(
-        found[0], first, after, count, length, checksum, bool(flags & 1), flags > 1
-    )
+        found[0], first, after, count, length, checksum, bool(flags & 1), bool(flags & 2),
+        bool(flags & 4), bool(flags & 8),
+    )  # fmt: skip
     return Publish((batch,), payload)
 
 
@@ -280,15 +292,24 @@ def _read_deliver(header: bytes, payload: bytes | None) -> Body | None:
         return None
     (
         _, _, _, _, _, _, struct, subscription, missed, rows, row,
-        base, count, length, checksum, slot, time_ns, lsn, flags, pointer,
+        base, count, length, checksum, slot, time_ns, lsn, flags, pointer, source_pointer,
     ) = _DELIVER.unpack_from(header)  # fmt: skip
     if (struct, rows, row) != _DELIVER_SHAPE or flags > 3 or subscription > _LOW32:
         return None
-    found = _name(header, _DELIVER.size, pointer, 0)
-    if found is None or len(header) != _DELIVER.size + 8 * found[1] or length != len(payload):
+    found = _name(header, _DELIVER.size, pointer, 1)
+    if found is None or length != len(payload):
+        return None
+    end, source = _DELIVER.size + 8 * found[1], b""
+    if source_pointer:
+        if source_pointer != _list_at(found[1], _BYTES, 16):
+            return None
+        source = header[end : end + 16]
+        end += 16
+    if len(header) != end:
         return None
     batch = DeliverBatch(
-        found[0], base, count, length, checksum, time_ns, lsn, slot, bool(flags & 1), flags > 1
+        found[0], base, count, length, checksum, time_ns, lsn, slot, bool(flags & 1), flags > 1,
+        source,
     )  # fmt: skip
     return Deliver(subscription, (batch,), missed, payload)
 
@@ -300,7 +321,7 @@ def _read_confirm(header: bytes, payload: bytes | None) -> Body | None:
         _, _, _, _, _, _, struct, rows, row, first, count, durability, flags,
         base, time_ns, last, pointer, code, message, topic_id,
     ) = _CONFIRM.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _CONFIRM_SHAPE or flags > 3 or code or message:
+    if (struct, rows, row) != _CONFIRM_SHAPE or flags > 7 or code or message:
         return None
     found = _name(header, _CONFIRM.size, pointer, 3)
     if found is None or len(header) != _CONFIRM.size + 8 * found[1] + 16:
@@ -309,7 +330,7 @@ def _read_confirm(header: bytes, payload: bytes | None) -> Body | None:
         return None
     row_read = Confirmation(
         found[0], first, count, "", "", base, time_ns, header[-16:], durability, last,
-        bool(flags & 1), flags > 1,
+        bool(flags & 1), bool(flags & 2), bool(flags & 4),
     )  # fmt: skip
     return Confirm((row_read,))
 

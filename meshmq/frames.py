@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 4
+PROTOCOL_MINOR = 5
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
 SENT, SYNCED = 0, 1
@@ -95,7 +95,11 @@ class Bye:
 
 
 class PublishBatch(NamedTuple):
-    """One batch of one topic; ``length`` bytes of the frame's payload are its encoding."""
+    """One batch of one topic; ``length`` bytes of the frame's payload are its encoding.
+
+    ``numbered``: of a transient topic, ``first`` counts without gaps what this run of the program
+    sends of it by all routes. ``routed``: those whom Routes names have it directly.
+    """
 
     topic: str
     first: int
@@ -105,6 +109,8 @@ class PublishBatch(NamedTuple):
     checksum: int
     resent: bool = False
     job: bool = False
+    numbered: bool = False
+    routed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,8 @@ class Publish:
 
 
 class Confirmation(NamedTuple):
-    """Answer to one batch: ``code`` empty means done, else it is an error's code."""
+    """Answer to one batch: ``code`` empty means done, else it is an error's code. ``unwanted``: at
+    the node nobody wants the topic, until a Wanted."""
 
     topic: str
     first: int
@@ -128,6 +135,7 @@ class Confirmation(NamedTuple):
     last: int = 0
     duplicate: bool = False
     has_offset: bool = False
+    unwanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +191,10 @@ class Credit:
 class DeliverBatch(NamedTuple):
     """One batch on its way to a subscriber; ``lsn`` 0 marks a transient one, without offsets.
 
-    Between programs ``base_offset`` is the producer's number of the first record, from 1, and
-    ``missing`` marks records that were dropped on the way.
+    Between programs, and by a node with a ``source`` (the run of the program that published),
+    ``base_offset`` is the producer's number of the first record, from 1, and ``missing`` marks
+    records that were dropped on the way. A ``source`` without records is a marker: all that it had
+    sent by this route has been told.
     """
 
     topic: str
@@ -197,6 +207,7 @@ class DeliverBatch(NamedTuple):
     slot: int
     damaged: bool = False
     missing: bool = False
+    source: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,12 +521,14 @@ class Interest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Interests:
-    """What a program is interested in, for another: all (``whole``), or what has changed."""
+    """What a program is interested in, for another: all (``whole``), or what has changed.
+    ``node`` is the origin of the node that it is at, or empty."""
 
     version: int
     whole: bool
     add: tuple[Interest, ...] = ()
     remove: tuple[int, ...] = ()
+    node: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,11 +542,57 @@ class Noted:
     more: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """To a node: runs of programs that have what is ``routed`` directly from here on (``add``),
+    or by the node again (``remove``). The node says so to them by a marker."""
+
+    add: tuple[bytes, ...] = ()
+    remove: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """By a node: somebody wants these topics, which it has called unwanted."""
+
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """By a node: a program that may be dialled at ``addresses``, or dial, and what may pass between
+    the two directly: all that it may, in place of what was said before, for ``lifetime_ns``."""
+
+    instance: bytes
+    name: str
+    addresses: tuple[str, ...]
+    patterns: tuple[str, ...]
+    services: tuple[str, ...]
+    lifetime_ns: int
+
+
+class KnownPeer(NamedTuple):
+    """A program, or a node (its origin), that the teller is linked with."""
+
+    instance: bytes
+    is_node: bool
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Gossip: all that the teller is linked with now, in place of what it said before."""
+
+    peers: tuple[KnownPeer, ...]
+
+
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
+    | Routes | Wanted | Introduce | Known
 )  # fmt: skip
 
 

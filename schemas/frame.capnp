@@ -43,6 +43,10 @@ struct Frame {
     grant       @35 :Grant;
     interests   @36 :Interests;
     noted       @37 :Noted;
+    routes      @38 :Routes;
+    wanted      @39 :Wanted;
+    introduce   @40 :Introduce;
+    known       @41 :Known;
   }
 }
 
@@ -87,6 +91,9 @@ struct PublishBatch {
   checksum @5 :UInt32;      # CRC-32 of those bytes
   resent   @6 :Bool;        # sent before, perhaps to an earlier life of the node
   job      @7 :Bool;        # of a queue: to be refused where there is none
+  numbered @8 :Bool;        # of a transient topic: `first` counts without gaps all that this run of
+                            # the program sends of it, whatever the route
+  routed   @9 :Bool;        # those that Routes names have it directly: not for them
 }
 
 struct Confirm {
@@ -106,6 +113,7 @@ struct Confirmation {
   last       @9 :UInt64;    # highest sequence the node has of this producer and topic
   duplicate  @10 :Bool;     # it was there already; hasOffset tells whether its offset is known
   hasOffset  @11 :Bool;
+  unwanted   @12 :Bool;     # nobody here wants the topic; Wanted tells when that changes
 }
 
 struct Window {
@@ -161,7 +169,9 @@ struct DeliverBatch {
   lsn        @6 :UInt64;    # 0: transient, it has no offset
   slot       @7 :UInt32;
   damaged    @8 :Bool;      # the stored bytes failed their checksum: no bytes follow
-  missing    @9 :Bool;      # between programs: these were dropped on the way, no bytes follow
+  missing    @9 :Bool;      # numbered ones that were dropped on the way: no bytes follow
+  source     @10 :Data;     # by a node: the run of a program that `baseOffset` is a number of, or
+                            # empty. Without records: all that it had sent by this route is told
 }
 
 struct Command {
@@ -334,6 +344,7 @@ struct Interests {
   whole   @1 :Bool;         # these are all there are; else what has changed
   add     @2 :List(Interest);
   remove  @3 :List(UInt32); # numbers
+  node    @4 :Data;         # origin of the node that the program is at, or empty
 }
 
 struct Interest {
@@ -353,4 +364,33 @@ struct Noted {
 struct NotedRow {
   topic @0 :Text;
   next  @1 :UInt64;         # number of the first record that is sent from here on
+}
+
+struct Routes {
+  add    @0 :List(Data);    # runs of programs that have what is `routed` directly from here on
+  remove @1 :List(Data);    # those that have it by the node again
+}
+
+struct Wanted {
+  topics @0 :List(Text);    # said to be unwanted; not any more
+}
+
+struct Introduce {
+  instance  @0 :Data;       # the run of a program
+  name      @1 :Text;
+  addresses @2 :List(Text); # where it may be dialled
+  patterns  @3 :List(Text); # what records may pass between the two directly
+  services  @4 :List(Text); # what requests may
+  lifetime  @5 :UInt64;     # ns; then what was allowed is over, unless it is said again
+}
+
+struct Known {
+  peers @0 :List(KnownPeer);  # all that the teller is linked with now
+}
+
+struct KnownPeer {
+  instance  @0 :Data;       # a program's run, or a node's origin
+  isNode    @1 :Bool;
+  name      @2 :Text;
+  addresses @3 :List(Text);
 }

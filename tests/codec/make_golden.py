@@ -52,6 +52,9 @@ from meshmq.frames import (
     Holding,
     Interest,
     Interests,
+    Introduce,
+    Known,
+    KnownPeer,
     Leave,
     Noted,
     Nothing,
@@ -65,6 +68,7 @@ from meshmq.frames import (
     RequestRow,
     Result,
     Revoke,
+    Routes,
     Serve,
     Served,
     Settle,
@@ -77,6 +81,7 @@ from meshmq.frames import (
     Transacted,
     Unserve,
     Unsubscribe,
+    Wanted,
     Welcome,
     Window,
 )
@@ -114,6 +119,7 @@ _deliveries = (
     DeliverBatch("orders.us", 5, 2, 0, 77, TIME_NS, 9, 4, True),
     DeliverBatch("t", 0, 3, len(_three), codec.checksum(_three), 0, 0, 0),
 )  # fmt: skip
+_from_run = DeliverBatch("orders.eu", 9, 1, len(_one), codec.checksum(_one), 0, 0, 0, source=ORIGIN)
 _handed = (
     HandOutRow(
         "orders.eu", 77, 2**40, 2, 1, 3, len(_three), codec.checksum(_three), TIME_NS, 9, 3
@@ -197,6 +203,35 @@ FRAMES = {
         ("interests_changed", 42, Interests(4, False, (), (1, 2**32 - 1))),
         ("noted", 42, Noted(3, True, (("orders.eu", 2**40), ("größe", 1)))),
         ("noted_more", 42, Noted(4, False, (), True)),
+        ("interests_node", 42, Interests(5, False, node=ORIGIN)),
+        ("publish_routed", 42, Publish((_rows[0]._replace(numbered=True, routed=True),), _one)),
+        ("deliver_source", 42, Deliver(1, (_from_run,), 0, _one)),
+        ("deliver_marker", 42, Deliver(1, (DeliverBatch("", *[0] * 7, source=ORIGIN),), 0, b"")),
+        ("confirm_unwanted", 42, Confirm((_done._replace(unwanted=True),))),
+        ("routes", 42, Routes((ORIGIN, b"r" * 16), (b"s" * 16,))),
+        ("wanted", 42, Wanted(("orders.eu", "größe"))),
+        (
+            "introduce",
+            42,
+            Introduce(
+                b"r" * 16,
+                "shop",
+                ("tcp://10.0.0.2:7001",),
+                ("orders.>",),
+                ("pricing.quote",),
+                3600 * 10**9,
+            ),
+        ),
+        (
+            "known",
+            42,
+            Known(
+                (
+                    KnownPeer(b"r" * 16, False, "shop", ("tcp://10.0.0.2:7001",)),
+                    KnownPeer(ORIGIN, True, "größe", ()),
+                )
+            ),
+        ),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),
         ("result", 42, Result(5, "", "", b'{"records":3}')),
         (

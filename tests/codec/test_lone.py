@@ -45,8 +45,7 @@ def publishes(draw):
         count,
         len(payload),
         checksum,
-        draw(st.booleans()),
-        draw(st.booleans()),
+        *[draw(st.booleans()) for _ in range(4)],
     )
     return Publish((row,), payload)
 
@@ -57,6 +56,7 @@ def delivers(draw):
     row = DeliverBatch(
         draw(topics), draw(u64), draw(u32), len(payload), draw(u32), draw(i64), draw(u64),
         draw(u32), draw(st.booleans()), draw(st.booleans()),
+        draw(st.just(b"") | st.binary(min_size=16, max_size=16)),
     )  # fmt: skip
     return Deliver(draw(u32), (row,), draw(u64), payload)
 

@@ -47,7 +47,7 @@ def publishes(draw):
             frames.PublishBatch(
                 draw(texts), draw(st.integers(after + 1, 2**64 - 1)), after,
                 draw(st.integers(1, limits.BATCH_RECORDS_MAX)), len(data), draw(u32), draw(flags),
-                draw(flags),
+                draw(flags), draw(flags), draw(flags),
             )
         )  # fmt: skip
         payload += data
@@ -61,7 +61,7 @@ def delivers(draw):
         rows.append(
             frames.DeliverBatch(
                 draw(texts), draw(u64), draw(u32), len(data), draw(u32), draw(i64), draw(u64),
-                draw(u32), draw(flags), draw(flags),
+                draw(u32), draw(flags), draw(flags), draw(blobs),
             )
         )  # fmt: skip
         payload += data
@@ -140,10 +140,11 @@ def _confirmation(topic, first, count, told, *rest):
 
 told = st.just(("", "")) | st.tuples(texts.filter(bool), texts)
 confirmations = st.builds(
-    _confirmation, texts, u64, u32, told, u64, i64, blobs, u8, u64, flags, flags
+    _confirmation, texts, u64, u32, told, u64, i64, blobs, u8, u64, flags, flags, flags
 )
 
 addresses = st.lists(texts, max_size=4).map(tuple)
+runs = st.lists(ids, max_size=4).map(tuple)
 BODIES = {
     frames.Hello: st.builds(
         frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses
@@ -200,10 +201,19 @@ BODIES = {
     frames.Interests: st.builds(
         frames.Interests, u64, flags,
         st.lists(st.builds(frames.Interest, u32, u8, texts, u32), max_size=4).map(tuple),
-        st.lists(u32, max_size=4).map(tuple),
+        st.lists(u32, max_size=4).map(tuple), blobs,
     ),
     frames.Noted: st.builds(
         frames.Noted, u64, flags, st.lists(st.tuples(texts, u64), max_size=4).map(tuple), flags
+    ),
+    frames.Routes: st.builds(frames.Routes, runs, runs),
+    frames.Wanted: st.builds(frames.Wanted, addresses),
+    frames.Introduce: st.builds(
+        frames.Introduce, ids, texts, addresses, addresses, addresses, u64
+    ),
+    frames.Known: st.builds(
+        frames.Known,
+        st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple),
     ),
 }  # fmt: skip
 
