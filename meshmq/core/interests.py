@@ -31,10 +31,12 @@ class Wishes:
         version: counts changes.
         by_number: all there are.
         answers: for the program, in the order they may be given.
+        node: the one that the program is at, or empty.
     """
 
     def __init__(self) -> None:
         self.version = 0
+        self.node = b""
         self.by_number: dict[int, Interest] = {}
         self.answers: list[Body] = []
         self._waiting: list[_Waiting] = []
@@ -47,7 +49,7 @@ class Wishes:
             )
         self.by_number[interest.number] = interest
         self._wait(answer, links, now_ns)
-        return Interests(self.version, False, (interest,))
+        return Interests(self.version, False, (interest,), (), self.node)
 
     def remove(
         self, number: int, answer: Body | None, links: set[bytes], now_ns: int
@@ -56,11 +58,16 @@ class Wishes:
         if self.by_number.pop(number, None) is None:
             return None
         self._wait(answer, links, now_ns)
-        return Interests(self.version, False, (), (number,))
+        return Interests(self.version, False, (), (number,), self.node)
 
     def whole(self) -> Interests:
         """The frame for who joins."""
-        return Interests(self.version, True, tuple(self.by_number.values()))
+        return Interests(self.version, True, tuple(self.by_number.values()), (), self.node)
+
+    def moved(self, node: bytes) -> Interests:
+        """We are at this node now, or at none; the frame for those who are linked."""
+        self.node = node
+        return Interests(self.version, False, (), (), node)
 
     def _wait(self, answer: Body | None, links: set[bytes], now_ns: int) -> None:
         self.version += 1

@@ -8,7 +8,7 @@ Rules:
 3. Of two that dial each other at once the one with the smaller instance keeps the session that it
    dialled; both ends judge alike. What was kept for longer than CROSSING_NS gives way to a new one:
    the other end has lost it.
-4. A node that answers is none of ours: the dial has failed.
+4. A node that answers is none of ours: the dial has failed, and the owner is told (``nodes``).
 
 It does not know what bodies mean. What is new gathers in ``joined``, ``left`` and ``effects``.
 """
@@ -85,6 +85,7 @@ class Links:
         joined, left: sessions that count from now on, and that do no longer; the owner takes them.
         effects: what to do, in order; the owner takes them.
         answered: addresses where somebody was, whoever it was.
+        nodes: addresses where a node was; the owner takes them.
     """
 
     def __init__(self, hello: Hello, discovery: Discovery, entropy: random.Random) -> None:
@@ -96,6 +97,7 @@ class Links:
         self.left: list[Link] = []
         self.effects: list[OpenLink | CloseLink | Send] = []
         self.answered: set[str] = set()
+        self.nodes: list[str] = []
         self.bad_frames = 0
         self.refused = 0
         self._entropy = entropy
@@ -246,6 +248,7 @@ class Links:
     def _on_welcome(self, link: Link, welcome: Welcome, now_ns: int) -> None:
         if not welcome.direct:
             link.session.say_goodbye(now_ns)
+            self.nodes.append(link.address)
             self._lose(link, IS_NODE, now_ns)
             return
         me, other = self.hello.instance, welcome.origin

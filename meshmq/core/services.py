@@ -475,6 +475,24 @@ class Services:
         self._count(asked, limits.REQUEST_OVERHEAD_BYTES - asked.size)
         asked.size = limits.REQUEST_OVERHEAD_BYTES
 
+    def hold(self, link: bytes) -> None:
+        """Hand nothing out over this link, until it has room by Outgoing's count."""
+        self._stuck[link] = None
+        self._place_all(link)
+
+    def withdraw(self, link: bytes) -> list[int]:
+        """An instance's link does not answer: the requests that another may do are over here, for
+        who asked to ask elsewhere; return his numbers of them."""
+        found = []
+        for instance in self._instances.get(link, {}).values():
+            held = [a for a in instance.held.values() if a.idempotent and not a.any]
+            waiting = list(instance.service.waiting.values()) if not instance.draining else []
+            for asked in [*held, *waiting]:
+                if asked.link and asked.kind != EACH and asked.parent is None:
+                    found.append(asked.their_id)
+                    self._abandon(asked)
+        return found
+
     def _abandon(self, asked: Asked) -> None:
         """The requester is no longer interested, or too late: stop who works on it."""
         for part in list(asked.parts.values()):
