@@ -84,13 +84,14 @@ class Introductions:
     def drop_link(self, link: bytes) -> None:
         """A session is over, and with it what was granted for it."""
         program = self._programs.pop(link, None)
-        if program is None:
-            return
-        for other_link, pair in program.pairs.items():
+        for other_link, pair in program.pairs.items() if program is not None else ():
             self._names -= len(pair.patterns) + len(pair.services)
             del self._pairs[pair]
             self._changed.pop(pair, None)
             del self._programs[other_link].pairs[link]
+        for other in self._programs.values():  # the next session may have the same link
+            other.met_publishing.clear()
+            other.met_asking.clear()
 
     # -- meetings -----------------------------------------------------------------------------
 
