@@ -89,7 +89,7 @@ class Introductions:
             del self._pairs[pair]
             self._changed.pop(pair, None)
             del self._programs[other_link].pairs[link]
-        for other in self._programs.values():  # the next session may have the same link
+        for other in self._programs.values():  # there is room, and links may be used again
             other.met_publishing.clear()
             other.met_asking.clear()
 
@@ -107,29 +107,28 @@ class Introductions:
         """A record of ``link`` went to these."""
         program = self._programs[link]
         for meeting in meetings:
-            if self._grant(program, *meeting, is_service=False):
-                _note(program.met_publishing, meeting)
+            _note(program.met_publishing, meeting)
+            self._grant(program, *meeting, is_service=False)
 
     def asked(self, link: bytes, instance_link: bytes, service: str) -> None:
         """A request of ``link`` was handed to an instance of ``service``."""
         program = self._programs.get(link)
         if program is None or (instance_link, service) in program.met_asking:
             return
-        if self._grant(program, instance_link, service, is_service=True):
-            _note(program.met_asking, (instance_link, service))
+        _note(program.met_asking, (instance_link, service))
+        self._grant(program, instance_link, service, is_service=True)
 
-    def _grant(self, one: Program, link: bytes, name: str, is_service: bool) -> bool:
-        """Whether that was the last word of it: else there may be room later."""
+    def _grant(self, one: Program, link: bytes, name: str, is_service: bool) -> None:
         other = self._programs.get(link)
         if other is None or other.hello.instance == one.hello.instance:
-            return True
+            return
         pair = one.pairs.get(link)
         if pair is None:
             if (
                 max(len(one.pairs), len(other.pairs)) >= limits.DIRECT_PEERS_MAX
                 or len(self._pairs) >= limits.INTRODUCTIONS_MAX
             ):
-                return False
+                return
             pair = one.pairs[link] = other.pairs[one.link] = Pair(one, other)
             self._pairs[pair] = None
         names = pair.services if is_service else pair.patterns
@@ -137,7 +136,6 @@ class Introductions:
             names[name] = None
             self._names += 1
             self._changed[pair] = None
-        return True
 
     # -- time ---------------------------------------------------------------------------------
 

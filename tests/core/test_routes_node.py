@@ -246,6 +246,28 @@ def test_a_marker_stands_behind_what_waits_and_needs_no_credit_itself():
     assert bench.got() == [rec(4, big("d"))]
 
 
+def test_a_marker_leaves_at_once_where_nothing_waits_before_it():
+    bench = Bench()
+    bench.open("x", size=0, records=0)
+    bench.routes([S])
+    assert bench.got() == [marker()]
+
+
+def test_a_marker_is_not_dropped_with_what_is_before_it():
+    bench = Bench(queue_bytes=700)
+    bench.open("x", size=0)
+    for i in (1, 2, 3):
+        bench.tell("x", i, big("a"))
+    bench.routes([S])
+    for i in (4, 5, 6):
+        bench.tell("x", i, big("b"))
+    assert bench.got() == []
+    bench.tell("x", 7, big("b"))
+    assert bench.got() == [gap("x", 1, 3), marker()]
+    bench.credit()
+    assert bench.got() == [rec(i, big("b")) for i in (4, 5, 6, 7)]
+
+
 def test_markers_and_rows_of_one_turn_keep_their_order():
     bench = Bench()
     bench.open("x")
@@ -647,6 +669,7 @@ def test_wanted_comes_behind_the_confirmation_that_says_the_contrary():
         (SUB, Subscribe(1, "x", 0, 0, b"", 0, 0, LOTS, LOTS)),
     )
     confirm, wanted = bench.take(PUB)[-2:]
+    assert (type(confirm), type(wanted)) == (Confirm, Wanted)
     assert confirm.confirmations[0].unwanted
     assert wanted == Wanted(("x",))
 
