@@ -58,12 +58,16 @@ class Pair:
 
 
 class Introductions:
-    """See the module's header. Grants that changed gather until ``take_sends``."""
+    """See the module's header.
+
+    Attributes:
+        changed: grants to be told, by ``take_sends``.
+    """
 
     def __init__(self) -> None:
         self._programs: dict[bytes, Program] = {}
         self._pairs: dict[Pair, None] = {}  # by when they are renewed, the next one first
-        self._changed: dict[Pair, None] = {}
+        self.changed: dict[Pair, None] = {}
         self._names = 0
 
     def __len__(self) -> int:
@@ -87,7 +91,7 @@ class Introductions:
         for other_link, pair in program.pairs.items() if program is not None else ():
             self._names -= len(pair.patterns) + len(pair.services)
             del self._pairs[pair]
-            self._changed.pop(pair, None)
+            self.changed.pop(pair, None)
             del self._programs[other_link].pairs[link]
         for other in self._programs.values():  # there is room, and links may be used again
             other.met_publishing.clear()
@@ -135,26 +139,26 @@ class Introductions:
         if name not in names and len(names) < limits.INTRODUCTION_NAMES_MAX:
             names[name] = None
             self._names += 1
-            self._changed[pair] = None
+            self.changed[pair] = None
 
     # -- time ---------------------------------------------------------------------------------
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         first = next(iter(self._pairs), None)
-        return first.renew_ns if first is not None and first not in self._changed else None
+        return first.renew_ns if first is not None and first not in self.changed else None
 
     def tick(self, now_ns: int) -> None:
         """Renew what has half of its life behind it."""
         for pair in self._pairs:
             if pair.renew_ns > now_ns:
                 break
-            self._changed[pair] = None
+            self.changed[pair] = None
 
     def take_sends(self, now_ns: int) -> list[tuple[bytes, Introduce]]:
         """What to tell, by link."""
         sends = []
-        for pair in self._changed:
+        for pair in self.changed:
             pair.renew_ns = now_ns + limits.INTRODUCTION_NS // 2
             del self._pairs[pair]
             self._pairs[pair] = None
@@ -165,7 +169,7 @@ class Introductions:
                     of.instance, of.name, of.addresses, patterns, services, limits.INTRODUCTION_NS
                 )
                 sends.append((to.link, frame))
-        self._changed = {}
+        self.changed = {}
         return sends
 
 

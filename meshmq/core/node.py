@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -404,9 +404,10 @@ class Node:
 
     def _pass_on(self, peer: Peer, topic: Topic, batch: PublishBatch, data: bytes) -> bool:
         """Queue a transient batch; whether somebody gets it."""
+        first, source = (batch.first, peer.hello.instance) if batch.numbered else (0, b"")
         row = DeliverBatch(
-            batch.topic, batch.first if batch.numbered else 0, batch.count, batch.length,
-            batch.checksum, 0, 0, 0, source=peer.hello.instance if batch.numbered else b"",
+            batch.topic, first, batch.count, batch.length, batch.checksum, 0, 0, 0, False, False,
+            source,
         )  # fmt: skip
         without = self.transients.direct(peer.link) if batch.routed else NOBODY
         subs = self.delivery.on_transient(topic, row, data, without)
@@ -441,7 +442,7 @@ class Node:
         for done in [t for t in self._after if t <= ticket]:
             self._send_answers(self._after.pop(done), now_ns)
 
-    def _send_answers(self, answers: list[tuple[bytes, Body]], now_ns: int) -> None:
+    def _send_answers(self, answers: Sequence[tuple[bytes, Body]], now_ns: int) -> None:
         for link, body in answers:
             self._send(link, body, now_ns)
 
@@ -515,10 +516,8 @@ class Node:
     def _send_deliveries(self, now_ns: int) -> None:
         if self.transients.released:
             self._send_released(now_ns)
-        if self.delivery.sends:
-            for link, frame in self.delivery.sends:
-                self._send(link, frame, now_ns)
-            self.delivery.sends = []
+        sends, self.delivery.sends = self.delivery.sends, []
+        self._send_answers(sends, now_ns)
 
     def end_turn(self, now_ns: int) -> list[NodeEffect]:
         """What a turn of one or many events gathered goes together: one append, one read for each
@@ -550,10 +549,11 @@ class Node:
             groups.effects = []
         self._tell_windows(now_ns)
         self._confirm(now_ns)
-        self._tell_wanted(now_ns)
+        if self.transients.wanted:
+            self._tell_wanted(now_ns)
         self._send_of_services(now_ns)
-        for link, frame in self.introductions.take_sends(now_ns):
-            self._send(link, frame, now_ns)
+        if self.introductions.changed:
+            self._send_answers(self.introductions.take_sends(now_ns), now_ns)
         if self.delivery.reads:
             self._effects += self.delivery.reads
             self.delivery.reads = []
@@ -576,6 +576,7 @@ class Node:
                 self._effects += [Send(link, envelope) for envelope in peer.session.outbox]
                 self._drop(link, now_ns)
             self._send_answers(services.take_sends(), now_ns)  # who worked for it is told
+            self._send_deliveries(now_ns)  # so are those whose answers waited for it
 
     def _confirm(self, now_ns: int) -> None:
         confirms, self._confirms = self._confirms, {}
@@ -653,8 +654,7 @@ class Node:
         return self.services.describe(self._now_ns)
 
     def _name_of(self, link: bytes) -> str:
-        peer = self.peers.get(link)
-        return peer.hello.name if peer is not None else ""
+        return self.peers[link].hello.name if link in self.peers else ""
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
         """The node ends in order: tell every client."""

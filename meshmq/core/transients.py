@@ -53,6 +53,7 @@ class Transients:
     """See the module's header. Answers that wait no longer gather in ``released``.
 
     Attributes:
+        wanted: by link the topics that it is to be told of, by ``take_wanted``.
         telling: links that have not acknowledged what they were told.
     """
 
@@ -60,7 +61,7 @@ class Transients:
         self._publishers: dict[bytes, Publisher] = {}
         self._unwanted: dict[str, dict[bytes, None]] = {}  # by topic: links
         self._count = 0
-        self._wanted: dict[bytes, list[str]] = {}
+        self.wanted: dict[bytes, list[str]] = {}
         self._held: dict[tuple[bytes, int], _Held] = {}  # the one that is due first, first
         self.telling: dict[bytes, None] = {}
         self.released: list[tuple[bytes, Subscribed]] = []
@@ -113,7 +114,7 @@ class Transients:
         for topic in publisher.unwanted:
             self._forget_topic(link, topic)
         publisher.unwanted = {}
-        self._wanted.pop(link, None)
+        self.wanted.pop(link, None)
         self.telling.pop(link, None)
         self._on_known(link, _TO_TELL)
 
@@ -139,13 +140,13 @@ class Transients:
                     continue
                 if publisher.unwanted[topic] == _TOLD:
                     publisher.unwanted[topic] = _TO_TELL
-                    self._wanted.setdefault(link, []).append(topic)
+                    self.wanted.setdefault(link, []).append(topic)
                 waits[link] = max(waits.get(link, 0), publisher.unwanted[topic])
         return waits
 
     def take_wanted(self) -> list[tuple[bytes, list[Wanted]]]:
         """What to tell publishers, behind the confirmations; then ``sent`` for each."""
-        wanted, self._wanted = self._wanted, {}
+        wanted, self.wanted = self.wanted, {}
         most = limits.FRAME_BATCHES_MAX
         return [
             (link, [Wanted(tuple(topics[i : i + most])) for i in range(0, len(topics), most)])

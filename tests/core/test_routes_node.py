@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshmq import limits
+from meshmq import codec, limits
 from meshmq.core.events import FrameReceived
 from meshmq.frames import (
     START_EARLIEST,
@@ -741,11 +741,26 @@ def test_nothing_is_kept_of_sessions_that_are_gone():
     for link in (PUB, SUB, THIRD):
         bench.lose(link)
     transients = bench.node.transients
-    kept = (transients._publishers, transients._unwanted, transients._wanted, transients._held)
+    kept = (transients._publishers, transients._unwanted, transients.wanted, transients._held)
     assert kept == ({}, {}, {}, {})
     assert transients.telling == {}
     assert transients._count == 0
     assert bench.node.delivery._of_instance == {}
+
+
+def test_all_of_it_travels():
+    bench = Bench(queue_bytes=700)
+    bench.open("x", size=0)
+    for i in range(1, 9):
+        bench.tell("x", i, big("a"))
+    bench.routes([S])
+    bench.credit()
+    unwanted(bench, "y")
+    bench.open("y", THIRD)
+    for envelopes in bench.inbox.values():
+        for envelope in envelopes:
+            assert codec.decode(codec.encode(envelope)) == envelope
+    assert bench.got() == [gap("x", 1, 4), *[rec(i, big("a")) for i in range(5, 9)], marker()]
 
 
 @pytest.mark.parametrize("flags", [{}, {"numbered": True}])

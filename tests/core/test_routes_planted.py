@@ -390,9 +390,9 @@ def tell_what_is_new(real: Any, self: Any, now_ns: int) -> Any:
     return sends
 
 
-@planted(Introductions, "take_sends", introductions, "test_they_are_told_once")
+@planted(Node, "end_turn", introductions, "test_they_are_told_once")
 def tell_them_at_every_turn(real: Any, self: Any, now_ns: int) -> Any:
-    self._changed = dict.fromkeys(self._pairs)
+    self.introductions.changed = dict.fromkeys(self.introductions._pairs)
     return real(self, now_ns)
 
 
@@ -420,7 +420,7 @@ def let_grants_run_out(real: Any, self: Any, now_ns: int) -> None:
 
 @planted(Introductions, "tick", introductions, "test_those_that_are_due_are_renewed_and_no_others")
 def renew_all(real: Any, self: Any, now_ns: int) -> None:
-    self._changed = dict.fromkeys(self._pairs)
+    self.changed = dict.fromkeys(self._pairs)
 
 
 @planted(Introductions, "drop_link", introductions, "test_an_introduction_ends_with_either_session")
