@@ -163,6 +163,20 @@ PUSH_WAIT_NS = 5 * SECOND  # a push waits so long for somebody who pulls
 PULL_RECORDS_DEFAULT = 256  # shared out in small runs, or one gets what many could do
 PULL_RECORDS_MAX = 65_536
 
+# --- directly and through a node -----------------------------------------------------------
+DIRECT_FANOUT_MAX = 8  # programs a topic goes to directly; to more a node passes it on cheaper
+GAP_RECORDS_MAX = (1 << 32) - 1  # records a row can name as missing
+GAPS_MAX = FRAME_BATCHES_MAX // 2  # not yet told to one subscription; then they are told at once
+MARKER_BYTES = 256  # what a marker that waits counts for in a subscription's queue
+UNWANTED_PER_SESSION_MAX = 1024  # topics a publisher was told of; the others it goes on sending ...
+UNWANTED_MAX = 65_536  # ... and of all sessions together, some 300 bytes each
+INTRODUCTION_NS = 3600 * SECOND  # of a grant; it is renewed at half of that
+INTRODUCTION_NAMES_MAX = 64  # patterns of one, and services; what is beyond goes through the node
+INTRODUCTIONS_MAX = 16_384  # of all programs at a node
+INTRODUCTION_BYTES = 512  # about what one costs in memory, and ...
+INTRODUCTION_NAME_BYTES = 128  # ... each of its names
+MEETINGS_MAX = 1024  # of one program that need no second look; then all are looked at again
+
 # --- discovery -----------------------------------------------------------------------------
 FOUND_PEERS_MAX = 1024  # peers known and not linked, some 2 KiB each; then the oldest sight goes
 PEER_ADDRESSES_MAX = 16  # in one record: a few interfaces, two families, a path

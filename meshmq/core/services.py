@@ -66,6 +66,8 @@ class Services:
 
     Args:
         unacked, is_crowded: see Outgoing.
+        met: hears of each request that is handed out: the link that asked, the instance's, and the
+            service.
 
     Attributes:
         late: replies that came for what was over.
@@ -74,8 +76,12 @@ class Services:
     """
 
     def __init__(
-        self, unacked: Callable[[bytes], tuple[int, int]], is_crowded: Callable[[], bool]
+        self,
+        unacked: Callable[[bytes], tuple[int, int]],
+        is_crowded: Callable[[], bool],
+        met: Callable[[bytes, bytes, str], None] | None = None,
     ) -> None:
+        self._met = met
         self.by_name: dict[str, Service] = {}
         self.late = 0
         self.no_responders = 0
@@ -281,6 +287,8 @@ class Services:
             asked.idempotent, asked.window, asked.headers, len(asked.data),
         )  # fmt: skip
         self.outgoing.request(instance.link, row, asked.data)
+        if self._met is not None:
+            self._met(asked.payer, instance.link, asked.service.name)
         if self.outgoing.is_full(instance.link):
             self._stuck[instance.link] = None
             self._place_all(instance.link)
