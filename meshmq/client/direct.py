@@ -72,6 +72,7 @@ class DirectConnection(Connection):
         self._peers = peers
         self._node = node
         self._uses_nodes = uses_nodes
+        self._is_strict = bool(node) and not peers
         self._default = default
         self._gone: list[bytes] = []
         super().__init__(node or self._sockets.urls[0], identity, on_state, hands_over)
@@ -90,7 +91,7 @@ class DirectConnection(Connection):
         return HybridClient(
             identity, codec.encode_batch, entropy, guard, encode_jobs,
             addresses=self._sockets.urls, tools=TOOLS, insecure=self._insecure,
-            expects_node=bool(self._node), uses_nodes=self._uses_nodes,
+            node=self._node, uses_nodes=self._uses_nodes, is_strict=self._is_strict,
         )  # fmt: skip
 
     def _make_socket(self, url: str) -> Any:

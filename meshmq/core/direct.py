@@ -20,11 +20,12 @@ import random
 from typing import Any, NamedTuple
 
 from meshmq import limits
-from meshmq.core.discovery import PEERS, Discovery, Sighted
+from meshmq.core.discovery import GOSSIP, PEERS, Discovery, Sighted
 from meshmq.core.inlets import Inlets
 from meshmq.core.interests import Wishes
-from meshmq.core.links import Link, Links
+from meshmq.core.links import NOT_INTRODUCED, Link, Links
 from meshmq.core.outlets import NODE, Outlets, UnderWay
+from meshmq.core.permits import Permit, Permits
 from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
 from meshmq.core.relay import Relay
 from meshmq.core.services import Services
@@ -43,6 +44,7 @@ from meshmq.frames import (
     Hello,
     Interest,
     Interests,
+    Introduce,
     Noted,
     PeerFacts,
     Publish,
@@ -60,6 +62,8 @@ from meshmq.names import check_pattern, pushed_topic
 
 OWN = b"own"
 """Stands for the program itself where others are named by their link."""
+
+NO_PERMIT = Permit("", frozenset(), frozenset(), 0)
 
 
 class Tools(NamedTuple):
@@ -79,6 +83,7 @@ class Direct:
         entropy: chooses session numbers, spreads dials.
         insecure: dial beyond this host, if the mesh is not ``local``.
         uses_nodes: dial nodes, too; whoever owns this is told of those that answer.
+        is_strict: talk only to those whom the node introduces; see Permits.
 
     Attributes:
         own: frames for the program, in order.
@@ -96,10 +101,14 @@ class Direct:
         entropy: random.Random,
         insecure: bool = False,
         uses_nodes: bool = True,
+        is_strict: bool = False,
     ) -> None:
         kinds = ("client", "node") if uses_nodes else ("client",)
         discovery = Discovery(hello.instance, hello.mesh, entropy, kinds, insecure)
         self.links = Links(hello, discovery, entropy)
+        self.permits = Permits()
+        if is_strict:
+            self.links.permits = self.permits
         self.outlets = Outlets()
         self.inlets = Inlets()
         self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
@@ -111,7 +120,14 @@ class Direct:
         self.to_node: list[tuple[Body, list[UnderWay]]] = []
         self.node = b""
         self.returned: list[int] = []
-        self._timed = (self.outlets, self.inlets, self.pushes, self.wishes, self.services)
+        self._timed = (
+            self.permits,
+            self.outlets,
+            self.inlets,
+            self.pushes,
+            self.wishes,
+            self.services,
+        )
         self._silent: set[bytes] = set()  # links that do not acknowledge
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
@@ -164,6 +180,29 @@ class Direct:
             add_runs, remove_runs = (add,) if add else (), (remove,) if remove else ()
             self.to_node.append((Routes(add_runs, remove_runs), []))
             self.outlets.changed()
+
+    def introduce(self, frame: Introduce, now_ns: int) -> None:
+        """The node says that we may talk to another program directly, and where it is."""
+        if not self.permits.introduce(frame, now_ns):
+            return
+        facts = PeerFacts(
+            frame.instance, "client", self.links.hello.mesh, frame.name, addresses=frame.addresses
+        )
+        self.links.tell(Sighted(GOSSIP, facts, self.node), now_ns)
+        link = self.links.by_instance.get(frame.instance)
+        permit = self._permit_of(link) if link is not None else None
+        if link is not None and permit is not None and link.name in self._by_link:
+            self.links.send(link, self.wishes.permitted(permit, whole=False), now_ns)
+
+    def _expire(self, now_ns: int) -> None:
+        due = self.permits.next_deadline_ns()
+        if due is None or due > now_ns:
+            return
+        for instance in self.permits.expired(now_ns):
+            link = self.links.by_instance.get(instance)
+            if link is not None and self.links.permits is not None:
+                why = "what the node has allowed the two programs is over"
+                self.links.refuse(link, Refuse(NOT_INTRODUCED, why), now_ns)
 
     def on_node_request(self, body: Request | Cancel | Grant, now_ns: int) -> None:
         """What the node says of requests to the program."""
@@ -276,9 +315,12 @@ class Direct:
         self._unwish(frame.registration, served, now_ns)
 
     def _wish(self, interest: Interest, answer: Subscribed | Served, now_ns: int) -> None:
-        links = set(self._by_link)
+        links = [link for link in self._by_link.values() if self._may_know(link, interest)]
+        names = {link.name for link in links}
         try:
-            self._tell_all(self.wishes.add(interest, answer, links, now_ns), now_ns)
+            frame = self.wishes.add(interest, answer, names, now_ns)
+            for link in links:
+                self.links.send(link, frame, now_ns)
         except LimitReached as error:
             number = interest.number
             if isinstance(answer, Served):
@@ -286,6 +328,21 @@ class Direct:
                 self.own.append(Served(number, error.code, str(error)))
             else:
                 self.own.append(Subscribed(number, error.code, str(error)))
+
+    def _permit_of(self, link: Link) -> Permit | None:
+        """What a link is confined to; None: nothing."""
+        if self.links.permits is None:
+            return None
+        return self.permits.by_instance.get(link.instance) or NO_PERMIT
+
+    def _may_know(self, link: Link, interest: Interest) -> bool:
+        permit = self._permit_of(link)
+        return permit is None or permit.covers(interest)
+
+    def _may_act(self, link: Link, number: int) -> bool:
+        """Whether it may send what is for this interest of ours; one that is over matters not."""
+        interest = self.wishes.by_number.get(number)
+        return interest is None or self._may_know(link, interest)
 
     def _unwish(self, number: int, answer: Served | None, now_ns: int) -> None:
         frame = self.wishes.remove(number, answer, set(self._by_link), now_ns)
@@ -349,13 +406,17 @@ class Direct:
     def _on_body(self, link: Link, body: Body, now_ns: int) -> None:
         name = link.name
         match body:
-            case Deliver():
+            case Deliver(number):
+                if not self._may_act(link, number):
+                    raise BadFrame("records of what the node has not allowed")
                 self.inlets.on_deliver(name, body, now_ns)
                 self.links.owe(link)
             case Credit(number, size, records):
                 if not self.outlets.grant(name, number, size, records):
                     self.pushes.grant(name, number, size, records, now_ns)
-            case Request():
+            case Request(rows):
+                if not all(self._may_act(link, row.registration) for row in rows):
+                    raise BadFrame("requests of a service that the node has not allowed")
                 self.relay.request(name, body, now_ns)
             case Reply():
                 self.services.on_reply(name, body, now_ns)
@@ -382,6 +443,7 @@ class Direct:
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         self.links.tick(now_ns)
+        self._expire(now_ns)
         self._watch(now_ns)
         self.outlets.tick(now_ns)
         self.inlets.tick(now_ns)
@@ -418,7 +480,11 @@ class Direct:
                 self._by_link[name] = link
                 self._numbers[name] = {}
                 self.outlets.join(name)
-                links.send(link, self.wishes.whole(), now_ns)
+                permit = self._permit_of(link)
+                whole = self.wishes.whole()
+                if permit is not None:
+                    whole = self.wishes.permitted(permit, whole=True)
+                links.send(link, whole, now_ns)
                 self.inlets.join(name, link.instance)
                 self._route_to_node(add=link.instance)
                 self.news.append(f"linked with {link.facts.name or '?'}")
@@ -455,6 +521,8 @@ class Direct:
                 raise LimitReached(f"more than {limits.INTERESTS_MAX} interests")
             if number in kinds:
                 self._lose_interest(name, number, now_ns)
+            if not self._may_know(link, interest):
+                continue
             if kind == SERVICE:
                 serve = Serve(number, pattern, concurrency)
                 if self.services.serve(name, link.facts.name, serve, now_ns).code:

@@ -75,6 +75,7 @@ from meshmq.frames import (
     Deliver,
     Grant,
     Hello,
+    Introduce,
     PeerFacts,
     Publish,
     Reply,
@@ -110,7 +111,8 @@ class HybridClient(Client):
         addresses: where others may dial this program.
         tools: the codec's functions that Direct needs.
         insecure: dial beyond this host, if the mesh is not ``local``.
-        expects_node: a node was named; until it is there nothing is done without one.
+        node: address of the node, if one was named; until it is there nothing is done without one.
+        is_strict: see Direct.
         uses_nodes: nodes that are found are used.
         others: see Client.
 
@@ -129,8 +131,9 @@ class HybridClient(Client):
         addresses: tuple[str, ...],
         tools: Tools,
         insecure: bool = False,
-        expects_node: bool = False,
+        node: str = "",
         uses_nodes: bool = True,
+        is_strict: bool = False,
     ) -> None:
         super().__init__(identity, encode, entropy, guard, encode_jobs)
         # Probing a node by this hello must not look like the producer itself.
@@ -139,9 +142,9 @@ class HybridClient(Client):
             identity.name, identity.software, True, addresses,
         )  # fmt: skip
         self.addresses = addresses
-        self.direct = Direct(hello, tools, entropy, insecure, uses_nodes)
-        self.had_node = self.expects_node = expects_node
-        self.node_address = ""  # where the present node was found
+        self.direct = Direct(hello, tools, entropy, insecure, uses_nodes, is_strict)
+        self.had_node = self.expects_node = bool(node)
+        self.node_address = node
         publisher = self.publisher
         publisher.is_numbered = True
         publisher.instance = identity.instance
@@ -579,6 +582,8 @@ class HybridClient(Client):
                 self._on_answer(number, _AT_NODE, body, now_ns)
             case Request() | Cancel() | Grant():
                 direct.on_node_request(body, now_ns)
+            case Introduce():
+                direct.introduce(body, now_ns)
             case Wanted(topics):
                 direct.outlets.unwanted.difference_update(topics)
                 direct.outlets.changed()
@@ -647,12 +652,11 @@ class HybridClient(Client):
         self._to_node(now_ns)
         if is_other or was_brokerless:
             self._place_lanes()
-        if self.node_address:
-            facts = PeerFacts(
-                welcome.origin, "node", self._identity.mesh, welcome.name, welcome.major,
-                welcome.minor, (self.node_address,),
-            )  # fmt: skip
-            self.direct.links.tell(LinkUp(facts, self.node_address), now_ns)
+        facts = PeerFacts(
+            welcome.origin, "node", self._identity.mesh, welcome.name, welcome.major, welcome.minor
+        )
+        self.direct.links.node_address = self.node_address
+        self.direct.links.tell(LinkUp(facts), now_ns)
 
     def _tries_again(self) -> bool:
         return self.expects_node or self.state == "reconnecting"
@@ -664,9 +668,8 @@ class HybridClient(Client):
         if self.state == "connected":
             self.direct.detach(now_ns)
             self._take_own_after_detach(now_ns)
-            if self.node_address:
-                down = LinkDown(self.origin, self.node_address, "the node is gone")
-                self.direct.links.tell(down, now_ns)
+            self.direct.links.node_address = ""
+            self.direct.links.tell(LinkDown(self.origin, "", "the node is gone"), now_ns)
         self.publisher.node.is_open = False
         self._late_replies.clear()
         super()._on_session_lost(now_ns)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshmq import limits
+from meshmq.core.permits import Permit
 from meshmq.errors import LimitReached
 from meshmq.frames import Body, Interest, Interests
 
@@ -63,6 +64,11 @@ class Wishes:
     def whole(self) -> Interests:
         """The frame for who joins."""
         return Interests(self.version, True, tuple(self.by_number.values()), (), self.node)
+
+    def permitted(self, permit: Permit, *, whole: bool) -> Interests:
+        """The frame for who may know of a part only: when it joins, or more is permitted."""
+        shown = tuple([i for i in self.by_number.values() if permit.covers(i)])
+        return Interests(self.version, whole, shown, (), self.node)
 
     def moved(self, node: bytes) -> Interests:
         """We are at this node now, or at none; the frame for those who are linked."""
