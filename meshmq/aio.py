@@ -201,6 +201,7 @@ class Mesh(OnlyAsync, Work, Services):
         timestamp: datetime | int | None = None,
         durability: str | None = None,
         seq: int | None = None,
+        route: str = "auto",
     ) -> Receipt:
         """As ``meshmq.Mesh.publish``: waits for room in the buffer, never for the confirmation.
 
@@ -220,6 +221,7 @@ class Mesh(OnlyAsync, Work, Services):
             and timestamp is None
             and durability is None
             and seq is None
+            and route == "auto"
         ):
             return self._add(topic, value)
         return self._add(
@@ -230,6 +232,7 @@ class Mesh(OnlyAsync, Work, Services):
             timestamp=timestamp,
             durability=durability,
             seq=seq,
+            route=route,
         )
 
     async def publish_many(
@@ -241,6 +244,7 @@ class Mesh(OnlyAsync, Work, Services):
         headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
         timestamps: Sequence[datetime | int] | None = None,
         durability: str | None = None,
+        route: str = "auto",
     ) -> Receipts:
         """As ``meshmq.Mesh.publish_many``; all of it or, cancelled, nothing.
 
@@ -251,7 +255,9 @@ class Mesh(OnlyAsync, Work, Services):
         await asyncio.sleep(0)
         if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
             await self._make_room()
-        batches = self._records._publish_many(topic, values, keys, headers, timestamps, durability)
+        batches = self._records._publish_many(
+            topic, values, keys, headers, timestamps, durability, route=route
+        )
         return self._receipts(batches)
 
     async def push(

@@ -27,6 +27,7 @@ from meshmq.client.values import (
     check_column,
     check_key,
     check_range,
+    check_route,
     check_seq,
     check_value,
     check_values,
@@ -37,7 +38,8 @@ from meshmq.client.work import Work
 from meshmq.client.worker import tell_unused
 from meshmq.core.client import ClientIdentity
 from meshmq.core.lanes import Batch, Options
-from meshmq.core.publisher import TOPIC_DEFAULT
+from meshmq.core.publisher import TOPIC_DEFAULT, Way
+from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
 from meshmq.errors import (
     BufferFull,
@@ -364,6 +366,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
         timestamp: datetime | int | None = None,
         durability: str | None = None,
         seq: int | None = None,
+        route: str = "auto",
     ) -> Receipt:
         """Publish one record; returns at once, before it is confirmed.
 
@@ -376,6 +379,9 @@ class Mesh(OnlySync, Work, Services, Pushing):
             durability: what ``wait`` must reach: ``"sent"`` or ``"synced"``; None: the topic's.
             seq: the program's own sequence number, from 1, rising per topic; with
                 ``connect(producer=...)`` it makes publishing again after a restart harmless.
+            route: ``"auto"``: what the topic may lose goes directly to those who can be reached
+                and by the node to the others, what it may not by the node; ``"node"``: by the node
+                to all; ``"direct"``: only to those who are linked.
 
         Raises:
             InvalidName, InvalidArgument, MessageTooLarge: nothing was published.
@@ -393,11 +399,12 @@ class Mesh(OnlySync, Work, Services, Pushing):
             or timestamp is not None
             or durability is not None
             or seq is not None
+            or route != "auto"
             or type(value) is not bytes
             or len(value) > limits.VALUE_BYTES_MAX
             or publisher.added_bytes >= publisher.ceiling_bytes
         ):
-            return self._publish(topic, value, key, headers, timestamp, durability, seq)
+            return self._publish(topic, value, key, headers, timestamp, durability, seq, route)
         # The common case, without a call more than it needs: Publisher.add for a lone value.
         size = len(value) + limits.RECORD_OVERHEAD_BYTES
         with self._guard:
@@ -427,6 +434,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
         timestamp: datetime | int | None,
         durability: str | None,
         seq: int | None,
+        route: str,
     ) -> Receipt:
         """``publish`` with everything it can do."""
         self._learn(topic)
@@ -439,9 +447,10 @@ class Mesh(OnlySync, Work, Services, Pushing):
         coded = codec.encode_headers(headers) if headers else None
         time_ns = None if timestamp is None else _to_ns(timestamp)
         wanted = self._wanted(durability)
+        pin = self._pin(route, topic, wanted, seq)
         self._make_room()
         batch, index = self._publisher.add(
-            topic, value, key, coded, time_ns, self._connection.wall_ns, wanted, seq
+            topic, value, key, coded, time_ns, self._connection.wall_ns, wanted, seq, pin=pin
         )
         self._connection.published()
         return self._promise(batch, index)
@@ -455,13 +464,16 @@ class Mesh(OnlySync, Work, Services, Pushing):
         headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
         timestamps: Sequence[datetime | int] | None = None,
         durability: str | None = None,
+        route: str = "auto",
     ) -> Receipts:
         """Publish records of one topic in one call; returns a sequence of receipts.
 
         The columns have one item a record; ``headers`` may be one mapping for all. Limits and
         errors are those of ``publish``; if one record is invalid nothing is published.
         """
-        batches = self._publish_many(topic, values, keys, headers, timestamps, durability)
+        batches = self._publish_many(
+            topic, values, keys, headers, timestamps, durability, route=route
+        )
         return Receipts(self._connection, batches, Receipt)
 
     def _publish_many(
@@ -473,10 +485,12 @@ class Mesh(OnlySync, Work, Services, Pushing):
         timestamps: Sequence[datetime | int] | None,
         durability: str | None,
         options: Options | None = None,
+        route: str = "auto",
     ) -> list[tuple[int, Batch]]:
         self._learn(topic)
         self._connection.check()
         wanted = self._wanted(durability)
+        pin = None if route == "auto" else self._pin(route, topic, wanted, None)
         values = check_values(values)
         coded: list[bytes] | None = None
         if isinstance(headers, Mapping):
@@ -506,10 +520,22 @@ class Mesh(OnlySync, Work, Services, Pushing):
                 self._connection.wall_ns,
                 wanted,
                 options,
+                pin,
             )
             batches.append((begin, batch))
             self._connection.published()
         return batches
+
+    def _pin(self, route: str, topic: str, wanted: int, seq: int | None) -> Way | None:
+        """The way that ``publish(route=)`` names."""
+        way = check_route(self._connection, route)
+        if way != DIRECTLY:
+            return self._publisher.node if way else None
+        if self._lanes[topic].transient is False:
+            raise InvalidArgument(f"topic {topic!r} is durable: it goes by the node")
+        if wanted > SENT or seq is not None:
+            raise InvalidArgument("what goes directly is not stored: no durability, no seq")
+        return self._publisher.direct
 
     def _wanted(self, durability: str | None) -> int:
         if durability is None:

@@ -94,8 +94,8 @@ from meshmq.frames import (
 from meshmq.names import queue_of
 
 NOT_BY_NODES = (
-    "push and pull are between programs that have no node (connect(peers=[...])); a node has "
-    "queues for that: enqueue and work"
+    "push and pull go directly between programs, and this connection goes by its node alone "
+    "(route='node'); a node has queues for that: enqueue and work"
 )
 
 FINAL_REFUSALS = frozenset(

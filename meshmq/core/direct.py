@@ -271,7 +271,7 @@ class Direct:
             if row.topic.startswith("$") and pushed_topic(row.topic):
                 self.pushes.push(row, data, now_ns)
             else:
-                self.outlets.publish(row, data, now_ns)
+                self.outlets.publish(row, data, now_ns, by_node=not row.routed)
 
     def subscribe(self, number: int, pattern: str, size: int, records: int, now_ns: int) -> None:
         """Open a subscription; the answer is Subscribed."""

@@ -215,13 +215,7 @@ class Outlets:
         return found
 
     def _find(self, topic: str) -> Audience:
-        direct = [
-            outlet
-            for link, outlets in self._outlets.items()
-            if link != NODE and link not in self.over
-            for outlet in outlets.values()
-            if matches(outlet.pattern, topic)
-        ]
+        direct = [outlet for outlet in self._linked(topic).outlets if outlet.link not in self.over]
         node = self._outlets.get(NODE)
         if node is None:
             return Audience(tuple(direct), DIRECT if direct else 0, True)
@@ -233,6 +227,16 @@ class Outlets:
             return Audience(tuple(direct), DIRECT if direct else 0, True)
         route = BY_NODE | (DIRECT if direct else 0)
         return Audience((*direct, node[0]), route, is_routed)
+
+    def _linked(self, topic: str) -> Audience:
+        found = [
+            outlet
+            for link, outlets in self._outlets.items()
+            if link != NODE
+            for outlet in outlets.values()
+            if matches(outlet.pattern, topic)
+        ]
+        return Audience(tuple(found), DIRECT if found else 0, True)
 
     def grant(self, link: bytes, number: int, size: int, records: int) -> bool:
         """A subscription can take so much more; whether there is such a one."""
@@ -257,11 +261,11 @@ class Outlets:
 
     # -- records ------------------------------------------------------------------------------
 
-    def publish(self, row: PublishBatch, data: bytes, now_ns: int) -> None:
-        """Send a batch to whoever wants it."""
+    def publish(self, row: PublishBatch, data: bytes, now_ns: int, by_node: bool = True) -> None:
+        """Send a batch to whoever wants it; without the node only to those who are linked."""
         topic = row.topic
         self.numbers[topic] = row.first + row.count - 1
-        audience = self.audience(topic)
+        audience = self.audience(topic) if by_node else self._linked(topic)
         outlets = audience.outlets
         if not outlets:
             self._confirm(topic, row.first, row.count, 0)

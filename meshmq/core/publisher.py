@@ -436,6 +436,7 @@ class Publisher:
                     lane.topic, batch.first, batch.after, batch.count, len(data), checksum,
                     batch.attempts > 1, lane.topic in self.queues,
                     self.is_numbered and not lane.explicit,
+                    batch.pin is self.direct,  # by no node: nobody but Direct sees it
                 )
             )  # fmt: skip
         if len(batches) == 1:
