@@ -21,6 +21,8 @@ from meshmq.testing.direct_world import DirectWorld
 from meshmq.testing.group_checkers import check_groups
 from meshmq.testing.group_world import GroupWorld
 from meshmq.testing.history import History
+from meshmq.testing.hybrid_checkers import check_hybrid
+from meshmq.testing.hybrid_world import HybridWorld
 from meshmq.testing.links import LinkWorld, check_link
 from meshmq.testing.request_checkers import check_requests
 from meshmq.testing.request_world import RequestWorld
@@ -31,9 +33,10 @@ if TYPE_CHECKING:
     from meshmq.testing.simulated import Simulation
 
 __all__ = [
-    "DirectWorld", "GroupWorld", "History", "LinkWorld", "LocalNode", "RequestWorld",
-    "Simulation", "World", "check", "check_direct", "check_groups", "check_link",
-    "check_requests", "play", "play_direct", "play_groups", "play_requests",
+    "DirectWorld", "GroupWorld", "History", "HybridWorld", "LinkWorld", "LocalNode",
+    "RequestWorld", "Simulation", "World", "check", "check_direct", "check_groups",
+    "check_hybrid", "check_link", "check_requests", "play", "play_direct", "play_groups",
+    "play_hybrid", "play_requests",
 ]  # fmt: skip
 
 
@@ -76,5 +79,13 @@ def play_direct(seed: int) -> list[str]:
     """Everything that is wrong with the history of programs without a node of one seed."""
     try:
         return check_direct(DirectWorld(seed).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def play_hybrid(seed: int) -> list[str]:
+    """Everything that is wrong with the history of programs with two routes of one seed."""
+    try:
+        return check_hybrid(HybridWorld(seed).run())
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]

@@ -9,15 +9,20 @@ from concurrent.futures import ProcessPoolExecutor
 from meshmq.testing import (
     DirectWorld,
     GroupWorld,
+    HybridWorld,
     RequestWorld,
     World,
     play,
     play_direct,
     play_groups,
+    play_hybrid,
     play_requests,
 )
 
-PLAYS = {"streams": play, "groups": play_groups, "requests": play_requests, "direct": play_direct}
+PLAYS = {
+    "streams": play, "groups": play_groups, "requests": play_requests, "direct": play_direct,
+    "hybrid": play_hybrid,
+}  # fmt: skip
 
 
 def show(world: str, seed: int) -> str:
@@ -30,8 +35,8 @@ def show(world: str, seed: int) -> str:
         groups = GroupWorld(seed).run()
         what, count = "published", len(groups.published)
         kills, events, digest = groups.kills, groups.events, groups.digest
-    elif world == "direct":
-        direct = DirectWorld(seed).run()
+    elif world in ("direct", "hybrid"):
+        direct = (DirectWorld if world == "direct" else HybridWorld)(seed).run()
         what, count = "published", sum(direct.published.values())
         kills, events, digest = direct.kill_count, direct.events, direct.digest
     else:

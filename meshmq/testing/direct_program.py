@@ -20,7 +20,7 @@ from meshmq.core.effects import (
 )
 from meshmq.core.hybrid import HybridClient
 from meshmq.core.lanes import WAITING, Batch
-from meshmq.core.publisher import TOPIC_DEFAULT
+from meshmq.core.publisher import TOPIC_DEFAULT, Way
 from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
 from meshmq.core.subscriber import Start
@@ -106,7 +106,16 @@ class Run:
 
 
 class DirectProgram:
-    """One run of one program."""
+    """One run of one program.
+
+    Attributes:
+        topics, patterns: what it publishes, and subscribes to.
+        patience: how long it waits for replies, in ms.
+    """
+
+    topics = ("a.x", "a.y", "b.x", "c")
+    patterns = ("a.*", "a.x", ">", "*.x", "c")
+    patience = (50, 500, 3000)
 
     def __init__(self, world: DirectWorld, name: str, run: int) -> None:
         self.world = world
@@ -116,10 +125,7 @@ class DirectProgram:
         self.address = world.address_of(name)
         self.identity = bytes([self.rng.randrange(65, 91)]) + f"{name}/{run}".encode().ljust(15)
         identity = ClientIdentity("local", self.identity, self.identity, name, "simulated")
-        self.client = HybridClient(
-            identity, codec.encode_batch, random.Random(self.rng.random()),
-            addresses=(self.address,), tools=TOOLS,
-        )  # fmt: skip
+        self.client = self._make_client(identity, random.Random(self.rng.random()))
         self.is_alive = True
         self.still_until_ns = 0
         self.due_ns: int | None = None
@@ -134,6 +140,11 @@ class DirectProgram:
 
     def __repr__(self) -> str:
         return f"{self.name}/{self.run}"
+
+    def _make_client(self, identity: ClientIdentity, entropy: random.Random) -> HybridClient:
+        return HybridClient(
+            identity, codec.encode_batch, entropy, addresses=(self.address,), tools=TOOLS
+        )
 
     def _watch(self) -> None:
         """Note where topics stand when others' interests are noted, and when ours are known."""
@@ -238,7 +249,7 @@ class DirectProgram:
             self.serve(rng.choice(self.world_services()))
 
     def subscribe(self) -> None:
-        pattern = self.rng.choice(["a.*", "a.x", ">", "*.x", "c"])
+        pattern = self.rng.choice(self.patterns)
         size, records = self.world.window
         number = self.client.subscribe(pattern, Start(), size, records, self.world.now_ns)
         self._open(Reading(self, number, pattern, False))
@@ -264,23 +275,24 @@ class DirectProgram:
 
     def publish(self) -> None:
         world = self.world
-        topic = self.rng.choice(["a.x", "a.y", "b.x", "c"])
+        topic = self.rng.choice(self.topics)
         for _ in range(self.rng.choice([1, 1, 3, 20])):
-            count = self.rng.choice([1, 1, 2, 5])
-            key = self.identity, topic
-            first = world.published.get(key, 0) + 1
-            world.published[key] = first + count - 1
-            values = [
-                b"%s|%s|%d" % (self.identity, topic.encode(), n)
-                for n in range(first, first + count)
-            ]
-            self._add(topic, values)
+            self._publish_some(topic, self.rng.choice([1, 1, 2, 5]))
         world.note(self.name, "publishes", topic, world.published[self.identity, topic])
         world.settle(self)
 
-    def _add(self, lane: str, values: list[bytes]) -> Batch:
+    def _publish_some(self, topic: str, count: int, pin: Way | None = None) -> Batch:
+        world, key = self.world, (self.identity, topic)
+        first = world.published.get(key, 0) + 1
+        world.published[key] = first + count - 1
+        values = [
+            b"%s|%s|%d" % (self.identity, topic.encode(), n) for n in range(first, first + count)
+        ]
+        return self._add(topic, values, pin)
+
+    def _add(self, lane: str, values: list[bytes], pin: Way | None = None) -> Batch:
         return self.client.publisher.add_many(
-            lane, values, None, None, None, lambda: 0, TOPIC_DEFAULT
+            lane, values, None, None, None, lambda: 0, TOPIC_DEFAULT, pin=pin
         )
 
     def push(self) -> None:
@@ -304,7 +316,7 @@ class DirectProgram:
     def ask(self) -> None:
         world, rng = self.world, self.rng
         tag = len(world.askings)
-        deadline_ns = world.now_ns + rng.choice([50, 500, 3000]) * MS
+        deadline_ns = world.now_ns + rng.choice(self.patience) * MS
         kind = rng.choice([ONE, ONE, EACH])
         call = Call(
             rng.choice(self.world_services()), b"%d" % tag, b"", kind, rng.random() < 0.3,

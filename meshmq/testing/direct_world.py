@@ -12,8 +12,9 @@ import heapq
 import random
 from collections.abc import Callable
 from functools import partial
+from typing import Any, Self
 
-from meshmq.core.effects import CloseLink, OpenLink, Send
+from meshmq.core.effects import ClientEffect, CloseLink, OpenLink, Send
 from meshmq.core.events import ClientEvent, FrameReceived, LinkClosed, TimerFired
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
@@ -26,9 +27,6 @@ SETTLED_NS = 12 * SECOND  # by then back-offs and sessions that died are over
 CALM_NS = 1 * SECOND
 REST_NS = 60 * SECOND
 EVENTS_MAX = 300_000  # several times what the busiest history has
-TOPICS = ["a.x", "a.y", "b.x", "c"]
-PATTERNS = ["a.*", "a.x", ">", "*.x", "c"]
-SERVICES = ["s.a", "s.b"]
 
 
 class Wire:
@@ -82,8 +80,8 @@ class DirectWorld(Network):
             ]
         )  # fmt: skip
         self.window = rng.choice([(1 << 20, 10_000), (1 << 20, 10_000), (2000, 8), (400, 2)])
-        self.programs: dict[str, DirectProgram] = {}
-        self.all_programs: list[DirectProgram] = []
+        self.programs: dict[str, Any] = {}
+        self.all_programs: list[Any] = []
         self.readings: list[Reading] = []
         self.pushes: list[Pushed] = []
         self.askings: list[Asking] = []
@@ -98,13 +96,13 @@ class DirectWorld(Network):
         self._wires: dict[tuple[int, bytes], Wire] = {}  # by program and its name for it
         self._wire_count = 0
         self._cut: set[tuple[str, str]] = set()  # from, to
-        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
         self._digest = hashlib.sha256()
 
     # -- the play -----------------------------------------------------------------------------
 
-    def run(self) -> DirectWorld:
+    def run(self) -> Self:
         """Play the history: faults, healing, calm, rest."""
         with small(self.bounds):
             self._run()
@@ -127,16 +125,9 @@ class DirectWorld(Network):
             for _ in range(count):
                 self.after(int(rng.random() * FAULTS_NS), work)
         self.play(self.now_ns + FAULTS_NS)
-        self.note("heal")
-        self.healed = True
-        self.is_busy = False
-        self.loss = self.repeat = self.late = 0.0
-        self._cut.clear()
+        self._heal()
         self.play(self.now_ns + SETTLED_NS)
-        self.note("calm")
-        self.is_calm = self.is_busy = True
-        for program in self.programs.values():
-            program.begin_calm()
+        self._calm()
         self.play(self.now_ns + CALM_NS)
         self.is_busy = False
         end = self.now_ns + REST_NS
@@ -145,15 +136,28 @@ class DirectWorld(Network):
             self.play(self.now_ns + 250 * MS)
         self.unrest = self.find_unrest()
 
+    def _heal(self) -> None:
+        self.note("heal")
+        self.healed = True
+        self.is_busy = False
+        self.loss = self.repeat = self.late = 0.0
+        self._cut.clear()
+
+    def _calm(self) -> None:
+        self.note("calm")
+        self.is_calm = self.is_busy = True
+        for program in self.programs.values():
+            program.begin_calm()
+
     def after(self, delay_ns: int, work: Callable[[], None]) -> None:
         """Do ``work`` in a while."""
         self._count += 1
-        heapq.heappush(self._heap, (self.now_ns + delay_ns, self._count, work))
+        heapq.heappush(self._agenda, (self.now_ns + delay_ns, self._count, work))
 
     def play(self, until_ns: int) -> None:
         """Let time pass."""
-        while self._heap and self._heap[0][0] <= until_ns:
-            self.now_ns, _, work = heapq.heappop(self._heap)
+        while self._agenda and self._agenda[0][0] <= until_ns:
+            self.now_ns, _, work = heapq.heappop(self._agenda)
             self.events += 1
             if self.events > EVENTS_MAX:
                 raise RuntimeError("it does not come to rest")
@@ -175,6 +179,10 @@ class DirectWorld(Network):
     def address_of(name: str) -> str:
         return f"tcp://127.0.0.1:{7000 + int(name[1:])}"
 
+    @staticmethod
+    def name_at(address: str) -> str:
+        return f"p{int(address.rsplit(':', 1)[1]) - 7000}"
+
     def start(self, name: str, run: int) -> None:
         """A program begins, for the first time or again."""
         self.note("start", name, run)
@@ -186,7 +194,7 @@ class DirectWorld(Network):
         self.settle(program)
         program.begin()
 
-    def _some(self) -> DirectProgram | None:
+    def _some(self) -> Any:
         return self.programs[self.rng.choice(sorted(self.programs))] if self.programs else None
 
     def _kill(self) -> None:
@@ -263,13 +271,11 @@ class DirectWorld(Network):
                     case Send(link, envelope):
                         self._carry(program, link, envelope)
                     case OpenLink(link, address):
-                        self._wire_count += 1
-                        wire = Wire(self._wire_count, program, link, address)
-                        self._wires[id(program), link] = wire
-                    case CloseLink(link):
-                        self._close(program, link)
+                        self._open(program, link, address)
+                    case CloseLink():
+                        self._close(program, effect)
                     case _:
-                        program.on_effect(effect)
+                        self._tell(program, effect)
             program.on_settled()
             if not effects and not client.has_work:
                 break
@@ -277,8 +283,15 @@ class DirectWorld(Network):
             self.strange.append(f"{program!r} does not come to rest")
         self._set_timer(program)
 
-    def _close(self, program: DirectProgram, link: bytes) -> None:
-        wire = self._wires.pop((id(program), link), None)
+    def _tell(self, program: Any, effect: ClientEffect) -> None:
+        program.on_effect(effect)
+
+    def _open(self, program: DirectProgram, link: bytes, address: str) -> None:
+        self._wire_count += 1
+        self._wires[id(program), link] = Wire(self._wire_count, program, link, address)
+
+    def _close(self, program: Any, effect: CloseLink) -> None:
+        wire = self._wires.pop((id(program), effect.link), None)
         if wire is not None and wire.dialler is program:
             wire.closed = True
 
@@ -287,7 +300,7 @@ class DirectWorld(Network):
         if wire is None or (wire.closed and wire.dialler is not sender):
             return
         if wire.dialler is sender:
-            name = f"p{int(wire.address.rsplit(':', 1)[1]) - 7000}"
+            name = self.name_at(wire.address)
             travel = partial(self._to_acceptor, wire, name, envelope)
         else:
             name = wire.dialler.name

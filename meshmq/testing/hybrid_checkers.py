@@ -1,0 +1,175 @@
+"""What a history of the hybrid world must keep. Each checker returns sentences: what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from meshmq import codec
+from meshmq.core.lanes import DONE, FAILED
+from meshmq.errors import NOT_DONE, NoResponders, ServiceError
+from meshmq.frames import SYNCED
+from meshmq.limits import SECOND
+from meshmq.names import matches
+from meshmq.testing import direct_checkers
+from meshmq.testing.direct_checkers import _numbers
+from meshmq.testing.hybrid_program import STRICT, HybridReading
+from meshmq.testing.hybrid_world import HybridWorld
+
+DURABLE = ("d.a", "u.d")
+
+
+def check_hybrid(world: HybridWorld) -> list[str]:
+    """Everything that is wrong with a history; empty when it kept its promises."""
+    return [fault for checker in CHECKERS for fault in checker(world)]
+
+
+def _readings(world: HybridWorld) -> Iterator[HybridReading]:
+    """Subscriptions that are kept to the end."""
+    for reading in world.readings:
+        if isinstance(reading, HybridReading) and not reading.is_closed:
+            if reading.program.is_alive:
+                yield reading
+
+
+def order(world: HybridWorld) -> Iterator[str]:
+    """A subscription gets each publisher's records of a topic in order, none twice."""
+    yield from direct_checkers.order(world)
+
+
+def counts(world: HybridWorld) -> Iterator[str]:
+    """Of what is transient, received and missed together are all that was sent since the interest
+    was known, or since the first that came; of a publisher that died the last may be unknown."""
+    alive = {program.identity for program in world.programs.values()}
+    for reading in _readings(world):
+        got = _numbers(reading)
+        least = most = total = 0
+        for (publisher, topic), sent in world.published.items():
+            if topic in DURABLE or not matches(reading.pattern, topic):
+                continue
+            mine = got.get((publisher, topic), [])
+            total += len(mine)
+            base = reading.bases.get(publisher)
+            first = reading.firsts.get((publisher, topic), sent + 1)
+            known = mine[0] if mine else sent + 1
+            if base is not None:
+                known = base.get(topic, 0) + 1
+                first = min(first, known)
+            most += sent + 1 - first
+            if publisher in alive:
+                least += sent + 1 - known
+            elif mine:
+                least += len(mine)
+        if not least <= total + reading.missed <= most:
+            yield (
+                f"{reading!r} got {total} and missed {reading.missed}, sent were {least} to {most}"
+            )
+
+
+def calm(world: HybridWorld) -> Iterator[str]:
+    """Once faults are over nothing is missed any more."""
+    if world.window[1] < 1000 or world.bounds or world.queue_bytes < 1 << 20:
+        return
+    for reading in _readings(world):
+        if reading.missed > reading.calm_missed:
+            yield f"{reading!r} missed {reading.missed - reading.calm_missed} in the calm part"
+
+
+def durable(world: HybridWorld) -> Iterator[str]:
+    """What was confirmed as stored is stored, once and in order, and whoever reads from the
+    beginning gets it; what was said to be not done is nowhere."""
+    stored: Counter[bytes] = Counter()
+    for commit in world.disk.commits:
+        for batch in commit.batches:
+            if batch.count:
+                stored.update(bytes(v) for v in codec.decode_batch(batch.payload, batch.count).values)
+    for value, count in stored.items():
+        if count > 1:
+            yield f"{value!r} is stored {count} times"
+    kept = [s for s in world.sent if s.batch.state == DONE and s.batch.durability == SYNCED]
+    for sent in kept:
+        if sent.topic not in DURABLE:
+            yield f"{sent!r} was confirmed as stored, and is transient"
+        for value in sent.values:
+            if value not in stored:
+                yield f"{value!r} was confirmed and is not stored"
+    for reading in _readings(world):
+        since_ns = 0 if reading.is_earliest else reading.answered_ns
+        if not (reading.is_earliest or reading.is_at_node) or reading.pulls:
+            continue
+        got = set(reading.got)
+        for sent in kept:
+            if sent.at_ns > since_ns and matches(reading.pattern, sent.topic):
+                lost = [value for value in sent.values if value not in got]
+                if lost:
+                    yield f"{reading!r} did not get {lost[0]!r}, which is stored"
+    seen = {value for r in world.readings for value in r.got} | set(stored)
+    for sent in world.sent:
+        error = sent.batch.error
+        if sent.batch.state == FAILED and error is not None and error.outcome == NOT_DONE:
+            for value in sent.values:
+                if value in seen:
+                    yield f"{value!r} was said to be not done ({error.code}), and came"
+
+
+def requests(world: HybridWorld) -> Iterator[str]:
+    """See there; and while faults leave a way to somebody who serves, he is found."""
+    yield from direct_checkers.requests(world)
+    for asking, instances in world.sure.items():
+        call, asker = asking.call, asking.program
+        if not asker.is_alive or asking.is_cancelled or not asking.ended_ns:
+            continue
+        since_ns = asking.asked_ns - 2 * SECOND
+        steady = [
+            program
+            for program, registration in instances
+            if registration.service == call.service
+            and program.is_alive
+            and registration.is_serving
+            and not registration.is_leaving
+            and (asking.is_calm or world.is_quiet({asker.name, program.name, "node"}, since_ns))
+        ]
+        if not steady:
+            continue
+        if call.error is not None and call.error.code == NoResponders.code:
+            yield f"{asking!r} found nobody, and {steady} serve"
+        is_long = call.deadline_ns - asking.asked_ns >= (8 if not asking.is_calm else 3) * SECOND
+        if is_long and call.idempotent and call.kind == 0 and not asking.runs:
+            yield f"{asking!r} was not begun: {call.error!r}"
+        if is_long and call.idempotent and call.error is not None:
+            if not isinstance(call.error, ServiceError):
+                yield f"{asking!r} failed: {call.error!r}"
+
+
+def through(world: HybridWorld) -> Iterator[str]:
+    """Whoever has a route that has been quiet for 2 s gets what is published."""
+    yield from world.overdue
+
+
+def strict(world: HybridWorld) -> Iterator[str]:
+    """A link of a program that goes by its node lasts as long as what the node allowed."""
+    for program in world.programs.values():
+        if program.kind == STRICT:
+            for instance in program.client.direct.links.by_instance:
+                if program.allowed.get(instance, ((), (), 0))[2] < world.now_ns - SECOND:
+                    yield f"{program!r} is linked with {instance!r}, which is not allowed"
+
+
+def rest(world: HybridWorld) -> Iterator[str]:
+    """Everything comes to rest, directly where it can, and nothing strange has happened."""
+    yield from world.unrest
+    yield from world.strange
+
+
+def sessions(world: HybridWorld) -> Iterator[str]:
+    """Two programs have one session, and both know which."""
+    for fault in direct_checkers.sessions(world):
+        if not fault.endswith(" count"):  # dials to those who refuse go on
+            yield fault
+
+
+CHECKERS: list[Callable[[HybridWorld], Iterator[str]]] = [
+    order, counts, calm, durable, direct_checkers.pushes, requests, through, strict, rest,
+    sessions,
+]  # fmt: skip
