@@ -128,6 +128,7 @@ class Direct:
             self.wishes,
             self.services,
         )
+        self._noted: set[bytes] = set()  # links whose interests we know: what they want goes there
         self._silent: set[bytes] = set()  # links that do not acknowledge
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
@@ -163,7 +164,7 @@ class Direct:
 
     def _direct_runs(self) -> list[bytes]:
         over = self.outlets.over
-        return [link.instance for name, link in self._by_link.items() if name not in over]
+        return [self._by_link[name].instance for name in self._noted if name not in over]
 
     def _reach(self) -> None:
         """Find out anew whom the node reaches too."""
@@ -247,7 +248,7 @@ class Direct:
         self.outlets.over.discard(name)
         self.outlets.changed()
         link = self._by_link.get(name)
-        if link is not None and self.node:
+        if link is not None and self.node and name in self._noted:
             self._route_to_node(add=link.instance)
             self.news.append(f"{link.facts.name or '?'} answers directly again")
 
@@ -392,6 +393,7 @@ class Direct:
         link = self._by_link.get(name)
         if link is None:
             return
+        self.inlets.sources[name].heard_ns = now_ns
         if name in self._silent and link.session.waits_since_ns in (None, now_ns):
             self._hear(name, now_ns)
         acked = link.session.acked
@@ -486,7 +488,6 @@ class Direct:
                     whole = self.wishes.permitted(permit, whole=True)
                 links.send(link, whole, now_ns)
                 self.inlets.join(name, link.instance)
-                self._route_to_node(add=link.instance)
                 self.news.append(f"linked with {link.facts.name or '?'}")
 
     def _part(self, link: Link, now_ns: int) -> None:
@@ -495,6 +496,7 @@ class Direct:
             return
         del self._numbers[name]
         self._silent.discard(name)
+        self._noted.discard(name)
         self.outlets.leave(name)
         if all(x.instance != link.instance for x in self._by_link.values()):
             self._route_to_node(remove=link.instance)
@@ -509,6 +511,7 @@ class Direct:
     def _on_interests(self, link: Link, frame: Interests, now_ns: int) -> None:
         name = link.name
         kinds = self._numbers[name]
+        self._route_records(now_ns)  # what was published before goes as it was to go
         if frame.node != self.inlets.sources[name].node:
             self.inlets.on_their_node(name, frame.node)
             self._reach()
@@ -541,6 +544,9 @@ class Direct:
                     continue  # of a later version
             kinds[number] = kind
         self._note(link, frame, patterns, now_ns)
+        if name not in self._noted and frame.whole:
+            self._noted.add(name)
+            self._route_to_node(add=link.instance)
 
     def _lose_interest(self, name: bytes, number: int, now_ns: int) -> None:
         kind = self._numbers[name].pop(number, None)
