@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core.discovery import PEERS, Discovery, Sighted
+from meshmq.core.gossip import Gossip
 from meshmq.core.inlets import Inlets
 from meshmq.core.interests import Wishes
 from meshmq.core.links import Link, Links
@@ -38,6 +39,7 @@ from meshmq.frames import (
     Hello,
     Interest,
     Interests,
+    Known,
     Noted,
     PeerFacts,
     Publish,
@@ -88,9 +90,10 @@ class Direct:
         self.wishes = Wishes()
         self.services = Services(self._unacked_of, self._is_crowded)
         self.relay = Relay()
+        self.gossip = Gossip(discovery, hello.mesh)
         self.own: list[Body] = []
         self.news: list[str] = []
-        self._timed = (self.outlets, self.pushes, self.wishes, self.services)
+        self._timed = (self.outlets, self.pushes, self.wishes, self.services, self.gossip)
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
         self.outlets.join(OWN)
@@ -248,6 +251,9 @@ class Direct:
             case Noted():
                 if self.inlets.on_noted(name, body):
                     self.wishes.on_noted(name, body.version, now_ns)
+            case Known():
+                for fact in self.gossip.hear(link.instance, body):
+                    self.links.tell(fact, now_ns)
             case _:
                 pass  # nothing that one program says to another
 
@@ -266,6 +272,7 @@ class Direct:
         self.pushes.tick(now_ns)
         self.wishes.tick(now_ns)
         self.services.tick(now_ns)
+        self.gossip.tick(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
@@ -292,6 +299,7 @@ class Direct:
                 self.outlets.join(name)
                 links.send(link, self.wishes.whole(), now_ns)
                 self.inlets.join(name, link.instance)
+                self.gossip.join(name, link.instance, now_ns)
                 self.news.append(f"linked with {link.facts.name or '?'}")
 
     def _part(self, link: Link, now_ns: int) -> None:
@@ -305,6 +313,7 @@ class Direct:
         self.services.drop_link(name, now_ns)
         self._to_responder(self.relay.leave(name))
         self.wishes.leave(name, now_ns)
+        self.gossip.leave(name, now_ns)
         reason = link.session.closed_reason or "gone"
         self.news.append(f"lost {link.facts.name or '?'}: {reason}")
 
@@ -364,6 +373,9 @@ class Direct:
         if links.joined or links.left:
             self._meet(now_ns)
         self._route(now_ns)
+        for name, known in self.gossip.take():
+            if name in self._by_link:
+                links.send(self._by_link[name], known, now_ns)
         links.acknowledge(now_ns)
         links.flush(now_ns)
         while links.joined or links.left:  # a session has come to its end
