@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshmq.cli.boundary import CommandError
+from meshmq.cli.direct import PeerOption, node_url
 from meshmq.cli.messages import json_line
 from meshmq.cli.options import (
     InsecureOption,
@@ -71,6 +72,7 @@ def request(
         typer.Option("--lines", help="A newline after each value; on a terminal there is one."),
     ] = False,
     url: UrlOption = None,
+    peer: PeerOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
@@ -85,7 +87,8 @@ def request(
     _check_usage(idempotent, many, max_replies, stream, lines, json)
     options: dict[str, Any] = {"timeout": timeout, "headers": headers_option(header or [])}
     # A node that is there answers in a moment, however little time the service is given.
-    target = Target(url, mesh, insecure, json, min(max(timeout, 1.0), 5.0))
+    wait = min(max(timeout, 1.0), 5.0)
+    target = Target(node_url(url, peer), mesh, insecure, json, wait, tuple(peer or ()))
     show = _renderer(service, json, many, lines)
     try:
         with connected(target) as connection:
