@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -436,6 +435,7 @@ def connect(
     insecure: bool = False,
     peers: Sequence[str] | None = None,
     listen: str | Sequence[str] | None = None,
+    route: str = "auto",
 ) -> Opening[Mesh]:
     """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
 
@@ -456,13 +456,13 @@ def connect(
             made.listener = Bell(loop, made)
             return made
 
-        target = url or os.environ.get("MESHMQ_URL")
+        where = blocking.Where(url, peers, listen, route)
         connection: Connection
-        if peers is not None or listen is not None:
-            connection = blocking.prepare_direct(who, told, url, peers, listen, True)
+        if where.talks_directly:
+            connection = blocking.prepare_direct(who, told, where, True)
             connection.listener = Bell(loop, connection)
-        elif target:
-            connection = make(target, told)
+        elif where.target:
+            connection = make(where.target, told)
         else:
             connection = await _seek(make, who, timeout, told)
         connection.start()

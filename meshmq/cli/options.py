@@ -86,6 +86,7 @@ def connected(
             name=name,
             peers=target.peers or None,
             listen=target.listen or None,
+            route="direct" if target.peers or target.listen else "auto",
         )
         if target.peers and not lasting:
             mesh = linked(connect, target.peers, target.mesh, target.timeout)

@@ -84,16 +84,19 @@ def connect(
     insecure: bool = False,
     peers: Sequence[str] | None = None,
     listen: str | Sequence[str] | None = None,
+    route: str = "auto",
 ) -> Mesh:
-    """Connect to a node, or directly to other programs.
+    """Connect to a node, or directly to other programs, or both.
 
-    With ``peers`` or ``listen`` the program does without a node: it publishes, subscribes, pushes,
-    pulls, asks and serves directly to and from the programs it is linked with. What needs a node
-    then raises NodeUnreachable.
+    Without a node the program publishes, subscribes, pushes, pulls, asks and serves directly to
+    and from the programs it is linked with, and what needs a node raises NodeUnreachable. As soon
+    as there is a node it is attached to that, and topics are what the node says they are; what may
+    be lost still goes directly to those who can be reached.
 
     Args:
-        url: the node's address; None takes MESHMQ_URL, else looks for a node, for 2 s at most: at
-            tcp://127.0.0.1:5757, and by mDNS, whichever answers first.
+        url: the node's address; None takes MESHMQ_URL, else looks for a node at
+            tcp://127.0.0.1:5757 and by mDNS, and for other programs by mDNS. If there is no node
+            within 1 s it begins without one (``state`` is then ``brokerless``), and looks on.
         mesh: name of the mesh; the node must belong to the same.
         producer: a name that keeps its sequence numbers over program restarts (``publish(seq=)``).
             One program at a time may use it.
@@ -104,14 +107,18 @@ def connect(
         on_state: called with each StateChange, from any thread that works for the
             connection, one call at a time; must not block.
         insecure: allow other than loopback addresses without keys.
-        peers: addresses where other programs listen, for example ``["tcp://127.0.0.1:7001"]``.
-            They need not be there yet; those that are have answered when this returns, 200 ms
-            later at most. ``[]``, and no ``listen``: those of the same mesh that mDNS finds.
+        peers: addresses where other programs, or nodes, listen, for example
+            ``["tcp://127.0.0.1:7001"]``. They need not be there yet; those that are have answered
+            when this returns, 200 ms later at most. ``[]``, and no ``listen``: those of the same
+            mesh that mDNS finds.
         listen: where others may dial this program: an address, or several; None: a free port of
             127.0.0.1.
+        route: ``"auto"``; ``"node"``: all goes by a node, and there must be one; ``"direct"``:
+            nodes are not looked for, and ignored.
 
     Raises:
-        NodeUnreachable: no node answered in time.
+        NodeUnreachable: the node that was named (with ``route="node"``: any) did not answer in
+            time.
         MeshMismatch, VersionMismatch: a node answered and refused.
         ConfigError: the address cannot be used.
         InvalidArgument, InvalidName: an argument is not what it may be.
@@ -119,11 +126,12 @@ def connect(
     check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
     who = Who(mesh, producer, name, insecure)
-    target = url or os.environ.get("MESHMQ_URL")
-    if peers is not None or listen is not None:
-        connection: Connection = prepare_direct(who, callback, url, peers, listen)
-    elif target:
-        connection = prepare(target, who, callback)
+    where = Where(url, peers, listen, route)
+    connection: Connection
+    if where.talks_directly:
+        connection = prepare_direct(who, callback, where)
+    elif where.target:
+        connection = prepare(where.target, who, callback)
     else:
         connection = _seek(who, callback, timeout)
     connection.start()
@@ -134,7 +142,42 @@ def connect(
 
 def is_named(connection: Connection, producer: str | None) -> bool:
     """Whether a node knows this producer over several runs."""
-    return producer is not None and not isinstance(connection, DirectConnection)
+    if producer is None:
+        return False
+    return not isinstance(connection, DirectConnection) or connection.client.had_node
+
+
+class Where(NamedTuple):
+    """With whom a program is to talk, and how: see ``connect``."""
+
+    url: str | None
+    peers: Sequence[str] | None
+    listen: str | Sequence[str] | None
+    route: str
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody is named."""
+        return self.url is None and self.peers is None and self.listen is None
+
+    @property
+    def target(self) -> str:
+        """The node that is named, or empty."""
+        if self.url is not None or self.peers is not None or self.route == "direct":
+            return self.url or ""
+        return os.environ.get("MESHMQ_URL", "")
+
+    @property
+    def talks_directly(self) -> bool:
+        """Whether other programs are dialled; raises InvalidArgument for what does not go
+        together."""
+        if self.route not in ("auto", "node", "direct"):
+            raise InvalidArgument(f"route is 'auto', 'node' or 'direct', not {self.route!r}")
+        if self.route == "node" and not (self.peers is None and self.listen is None):
+            raise InvalidArgument("peers and listen are for what does not go by a node: not both")
+        if self.route == "direct" and self.url is not None:
+            raise InvalidArgument("route='direct' does without nodes: give no url")
+        return self.route != "node"
 
 
 class Who(NamedTuple):
@@ -192,23 +235,23 @@ def prepare(
 def prepare_direct(
     who: Who,
     on_state: Callable[[str, str], None] | None,
-    url: str | None,
-    peers: Sequence[str] | None,
-    listen: str | Sequence[str] | None,
+    where: Where,
     hands_over: bool = False,
 ) -> DirectConnection:
-    """A connection without a node, not yet started."""
+    """A connection to other programs, and to a node if there is one; not yet started."""
     check_mesh(who.mesh)
-    dialled = check_addresses("peers", peers or ())
+    listen = where.listen
+    dialled = check_addresses("peers", where.peers or ())
     bound = check_addresses("listen", [listen] if isinstance(listen, str) else listen or ())
-    if url is not None:
-        raise InvalidArgument("give the url of a node, or peers and listen, not both")
-    for address in (*dialled, *bound):
+    node = where.target
+    for address in (*dialled, *bound, *([node] if node else ())):
         check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
-    mdns = not (dialled or bound)
+    looks = not (node or dialled or bound)
+    default = DEFAULT_URL if where.is_alone and looks and where.route == "auto" else ""
     return DirectConnection(
-        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, who.insecure, mdns
-    )
+        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, who.insecure, looks,
+        node, default, where.route == "auto",
+    )  # fmt: skip
 
 
 def check_addresses(what: str, addresses: object) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ class Gossip:
 
     def _all(self) -> Known:
         linked = [
-            KnownPeer(peer.instance, False, peer.name, peer.addresses)
+            KnownPeer(peer.instance, peer.kind == "node", peer.name, peer.addresses)
             for peer in self._discovery.gossip()
         ]
         return Known((*self._nodes, *linked)[: limits.GOSSIP_PEERS_MAX])
