@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core.discovery import GOSSIP, PEERS, Discovery, Sighted
+from meshmq.core.gossip import Gossip
 from meshmq.core.inlets import Inlets
 from meshmq.core.interests import Wishes
 from meshmq.core.links import NOT_INTRODUCED, Link, Links
@@ -45,6 +46,7 @@ from meshmq.frames import (
     Interest,
     Interests,
     Introduce,
+    Known,
     Noted,
     PeerFacts,
     Publish,
@@ -115,6 +117,7 @@ class Direct:
         self.wishes = Wishes()
         self.services = Services(self._unacked_of, self._is_crowded)
         self.relay = Relay()
+        self.gossip = Gossip(discovery, hello.mesh)
         self.own: list[Body] = []
         self.news: list[str] = []
         self.to_node: list[tuple[Body, list[UnderWay]]] = []
@@ -127,6 +130,7 @@ class Direct:
             self.pushes,
             self.wishes,
             self.services,
+            self.gossip,
         )
         self._noted: set[bytes] = set()  # links whose interests we know: what they want goes there
         self._silent: set[bytes] = set()  # links that do not acknowledge
@@ -431,6 +435,9 @@ class Direct:
             case Noted():
                 if self.inlets.on_noted(name, body, now_ns):
                     self.wishes.on_noted(name, body.version, now_ns)
+            case Known() if self.links.permits is None:
+                for fact in self.gossip.hear(link.instance, body):
+                    self.links.tell(fact, now_ns)
             case _:
                 pass  # nothing that one program says to another
 
@@ -452,6 +459,7 @@ class Direct:
         self.pushes.tick(now_ns)
         self.wishes.tick(now_ns)
         self.services.tick(now_ns)
+        self.gossip.tick(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
@@ -488,6 +496,8 @@ class Direct:
                     whole = self.wishes.permitted(permit, whole=True)
                 links.send(link, whole, now_ns)
                 self.inlets.join(name, link.instance)
+                if links.permits is None:  # else each pair is introduced by the node
+                    self.gossip.join(name, link.instance, now_ns)
                 self.news.append(f"linked with {link.facts.name or '?'}")
 
     def _part(self, link: Link, now_ns: int) -> None:
@@ -505,6 +515,8 @@ class Direct:
         self.services.drop_link(name, now_ns)
         self._to_responder(self.relay.leave(name))
         self.wishes.leave(name, now_ns)
+        if self.links.permits is None:
+            self.gossip.leave(name, now_ns)
         reason = link.session.closed_reason or "gone"
         self.news.append(f"lost {link.facts.name or '?'}: {reason}")
 
@@ -573,6 +585,9 @@ class Direct:
         if links.joined or links.left:
             self._meet(now_ns)
         self._route(now_ns)
+        for name, known in self.gossip.take():
+            if name in self._by_link:
+                links.send(self._by_link[name], known, now_ns)
         links.acknowledge(now_ns)
         links.flush(now_ns)
         while links.joined or links.left:  # a session has come to its end
