@@ -149,7 +149,7 @@ def test_a_link_ends_with_what_was_allowed(network):
     _, a, b, sub = met(network)
     network.cuts = {(a, None)}
     for program in (a, b):
-        for permit in program.direct.permits.by_instance.values():
+        for permit in program.direct.links.permits.by_instance.values():
             permit.expires_ns = network.now_ns + SECOND
     network.run(3 * SECOND)
     assert (a.direct.linked, b.direct.linked) == (0, 0)
