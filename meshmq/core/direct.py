@@ -128,7 +128,7 @@ class Direct:
         )
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._sessions: dict[bytes, Session] = {}  # theirs
-        self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
+        self._numbers: dict[bytes, dict[int, Interest]] = {}  # what each wants, by link
         self.outlets.join(OWN)
         self.inlets.join(OWN, hello.instance)
 
@@ -468,6 +468,8 @@ class Direct:
             number, kind, pattern, concurrency = interest
             if len(kinds) >= limits.INTERESTS_MAX:
                 raise LimitReached(f"more than {limits.INTERESTS_MAX} interests")
+            if kinds.get(number) == interest:
+                continue  # we know: its credit is not to be lost
             if number in kinds:
                 self._lose_interest(name, number, now_ns)
             if not self.links.may_know(link, interest):
@@ -488,13 +490,14 @@ class Direct:
                     patterns.append(pattern)
                 else:
                     continue  # of a later version
-            kinds[number] = kind
+            kinds[number] = interest
         self._note(link, frame, patterns, now_ns)
         if frame.whole:
             self.routing.note(name, link.instance)
 
     def _lose_interest(self, name: bytes, number: int, now_ns: int) -> None:
-        kind = self._numbers[name].pop(number, None)
+        interest = self._numbers[name].pop(number, None)
+        kind = interest.kind if interest is not None else -1
         if kind == SERVICE:
             self.services.unserve(name, Unserve(number), now_ns)
         elif kind == PULL:

@@ -354,3 +354,15 @@ def test_an_instance_ends_at_the_node_and_for_the_others(network):
     assert registration.is_ended
     assert not node.node.services.by_name
     assert not a.direct.serves("s")
+
+
+def test_more_that_is_allowed_leaves_what_was_as_it_was(network):
+    _, a, b, sub = met(network)
+    b.serve("s", b.answer)
+    network.run()
+    a.request("s")
+    network.run()  # the node allows the service, too
+    assert a.direct.serves("s")
+    a.publish("live.x", b"4")
+    network.run()
+    assert b.values(sub)[-1] == b"4"
