@@ -152,7 +152,8 @@ DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
 DIRECT_IN_FLIGHT_BYTES = 2 * MIB  # of a program; below that queue, or a flood drops what waits
 DIRECT_FANOUT_MAX = 8  # programs that one sends a topic itself; to more the node sends it
 ROUTE_WAIT_NS = 1 * SECOND  # what came by a new route waits so long for what is on the old one
-ROUTE_SILENT_NS = 800 * MS  # unacknowledged: the direct route fails, and the node takes over
+ROUTE_SILENT_NS = 500 * MS  # unacknowledged: the direct route fails, and the node takes over
+ROUTE_HEARD_NS = 300 * MS  # what is not heard for so long does not bring what is missing
 GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
 STALLED_NS = 1 * SECOND  # a flood waits so long for its fastest subscriber, then no more for it
 SETTLE_NS = 200 * MS  # connecting waits so long for the programs of its peers list
@@ -182,7 +183,8 @@ FOUND_PEERS_MAX = 1024  # peers known and not linked, some 2 KiB each; then the 
 PEER_ADDRESSES_MAX = 16  # in one record: a few interfaces, two families, a path
 PEER_ADDRESS_BYTES_MAX = 128  # the longest path of a Unix socket has 107
 LISTED_ADDRESSES_MAX = 64  # of a peers list; whoever has more nodes lists a few, gossip tells
-GOSSIP_PEERS_MAX = 64  # that one linked peer tells of
+GOSSIP_PEERS_MAX = 256  # that one linked peer tells of: all that a program is linked with
+GOSSIP_NS = 1 * SECOND  # changes are told together: a newcomer is told all, and dials, at once
 GOSSIPERS_PER_PEER_MAX = 4  # so many peers may tell of the same one, more add nothing
 DIALS_LISTED_MAX = 16  # in flight, of the peers list
 DIALS_KNOWN_MAX = 16  # to where a peer was before
@@ -235,6 +237,7 @@ STARTER_BYTES = 1 * MIB  # given up when not even a start has room
 assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTES_TARGET
 assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
 assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
+assert GOSSIP_PEERS_MAX >= DIRECT_PEERS_MAX
 assert DIRECT_PEERS_REMEMBERED_MAX > DIRECT_PEERS_MAX + 1  # those that are linked, and itself
 assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX

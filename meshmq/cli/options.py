@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshmq.cli.output import emit, note
+from meshmq.cli.direct import linked
+from meshmq.cli.output import emit, note, printable
 from meshmq.errors import InvalidArgument, InvalidName, MeshError
 from meshmq.names import (
     check_group,
@@ -46,13 +48,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which node a client command talks to, and how it answers."""
+    """Which node, or else which programs, a client command talks to, and how it answers."""
 
     url: str | None
     mesh: str
     insecure: bool
     json: bool
     timeout: float = 5.0
+    peers: tuple[str, ...] = ()
+    listen: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -61,23 +65,33 @@ def connected(
     *,
     on_state: Callable[[Any], None] | None = None,
     name: str | None = None,
+    lasting: bool = False,
 ) -> Iterator[Mesh]:
     """A connection for one command: drained at the end, dropped at once after an error. Listings
-    show it by its ``name``.
+    show it by its ``name``. Without a node one program at least must be there, unless the command
+    is a ``lasting`` one, which others may join later.
 
     With ``--json`` an error is also an object on stdout (error, message, outcome).
     """
     import meshmq
 
     try:
-        mesh = meshmq.connect(
+        connect = partial(
+            meshmq.connect,
             target.url,
             mesh=as_usage(check_mesh, target.mesh, "--mesh"),
             timeout=target.timeout,
             insecure=target.insecure,
             on_state=on_state,
             name=name,
+            peers=target.peers or None,
+            listen=target.listen or None,
+            route="direct" if target.peers or target.listen else "auto",
         )
+        if target.peers and not lasting:
+            mesh = linked(connect, target.peers, target.mesh, target.timeout)
+        else:
+            mesh = connect()
         try:
             yield mesh
         except BaseException:
@@ -92,7 +106,8 @@ def connected(
 
 
 class StateTeller:
-    """Says on stderr that the connection was lost, and that it is back."""
+    """Says on stderr that the connection was lost, and that it is back; without a node, which
+    programs come and go."""
 
     def __init__(self) -> None:
         self._is_lost = False
@@ -104,6 +119,8 @@ class StateTeller:
         elif change.state == "connected" and self._is_lost:
             self._is_lost = False
             note(change.reason)
+        elif change.state == "brokerless" and change.reason.startswith(("linked with ", "lost ")):
+            note(printable(change.reason.encode("utf-8", "replace")))
 
 
 def as_usage(check: Callable[[str], str], text: str, hint: str) -> str:

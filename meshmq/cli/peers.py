@@ -7,16 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
+from meshmq.cli.direct import PeerOption, linked_rows, node_url
 from meshmq.cli.node import DEFAULT_URL
-from meshmq.cli.options import InsecureOption, JsonOption, MeshOption, UrlOption, as_usage
+from meshmq.cli.options import (
+    InsecureOption,
+    JsonOption,
+    MeshOption,
+    Target,
+    UrlOption,
+    as_usage,
+    connected,
+)
 from meshmq.cli.output import columns, emit, say
 from meshmq.names import check_mesh
 
+NAME = "meshmq peers"  # as others see it
 HEADS = ("name", "kind", "state", "found by", "protocol", "addresses")
 
 
 def peers(
     url: UrlOption = None,
+    peer: PeerOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
@@ -27,22 +38,18 @@ def peers(
     """List nodes and programs of a mesh that are found from here.
 
     Nodes found are greeted: the state says what came of that. Programs are
-    listed as they say they are.
+    listed as they say they are. With --peer it asks the program there
+    instead: it is linked with it, and with all those that it tells of.
     """
-    from meshmq.shell.search import Search
-    from meshmq.shell.sockets import check_url
-
+    url = node_url(url, peer)
     mesh = as_usage(check_mesh, mesh, "--mesh")
-    if url is not None:
-        check_url(url, bind=False, insecure=insecure, mesh=mesh)
-    search = Search(
-        mesh, insecure, default=DEFAULT_URL, listed=[url] if url else [], name="meshmq peers"
-    )
-    search.start()
-    time.sleep(seconds)
-    rows = [_shown(row) for row in search.peers()]
-    search.close()
-    rows = [row for row in rows if row["instance"] or url in row["addresses"]]
+    if peer:
+        listed = tuple(peer)
+        with connected(Target(None, mesh, insecure, json, peers=listed), name=NAME) as connection:
+            time.sleep(seconds)
+            rows = linked_rows(connection, listed)
+    else:
+        rows = _found(url, mesh, insecure, seconds)
     if json:
         for row in rows:
             emit(row)
@@ -50,6 +57,20 @@ def peers(
         say("\n".join(columns(HEADS, [_cells(row) for row in rows])))
     else:
         say(f"nobody of mesh {mesh} is found from here: `meshmq doctor` says what was tried")
+
+
+def _found(url: str | None, mesh: str, insecure: bool, seconds: float) -> list[dict[str, Any]]:
+    from meshmq.shell.search import Search
+    from meshmq.shell.sockets import check_url
+
+    if url is not None:
+        check_url(url, bind=False, insecure=insecure, mesh=mesh)
+    search = Search(mesh, insecure, default=DEFAULT_URL, listed=[url] if url else [], name=NAME)
+    search.start()
+    time.sleep(seconds)
+    rows = [_shown(row) for row in search.peers()]
+    search.close()
+    return [row for row in rows if row["instance"] or url in row["addresses"]]
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -38,9 +38,10 @@ from meshmq.client.work import Work
 from meshmq.client.worker import tell_unused
 from meshmq.core.client import ClientIdentity
 from meshmq.core.lanes import Batch, Options
-from meshmq.core.publisher import TOPIC_DEFAULT, Way
+from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
+from meshmq.core.ways import Way
 from meshmq.errors import (
     BufferFull,
     DeadlineExceeded,

@@ -209,19 +209,28 @@ class Discovery:
         ]
         return min(due, default=None)
 
-    def gossip(self, instance: bytes) -> tuple[PeerFacts, ...]:
-        """What to tell a linked peer: the others that are linked, those met last first."""
+    def gossip(self) -> tuple[PeerFacts, ...]:
+        """What to tell linked peers: who is linked, those met last first.
+
+        Of each the addresses where it has answered and those that it has named itself: what others
+        say of it is not passed on, or one forger would have many knock for it.
+        """
         found: list[PeerFacts] = []
-        for other, peer in reversed(self._peers.items()):
-            if not peer.links or other == instance:
+        for instance, peer in reversed(self._peers.items()):
+            if not peer.links:
                 continue
-            told = [a for a in peer.addresses() if not address_fault(a, self._on_host)]
+            own = dict.fromkeys([*peer.answered, *peer.sights.get((GOSSIP, instance), ())])
+            told = [a for a in own if not address_fault(a, self._on_host)]
             if told:
                 facts = replace(peer.facts, addresses=tuple(told[: limits.PEER_ADDRESSES_MAX]))
                 found.append(facts)
             if len(found) == limits.GOSSIP_PEERS_MAX:
                 break
         return tuple(found)
+
+    def told_by(self, teller: bytes) -> set[bytes]:
+        """Of whom a linked peer tells, but for itself."""
+        return self._told.get(teller, set()) - {teller}
 
     def is_linked(self, instance: bytes) -> bool:
         """Whether there is a link to ``instance``."""

@@ -674,9 +674,24 @@ def test_only_who_is_linked_is_told_of():
     world.see(LARGE, at(2), name="found")
     world.up(SMALL, at(1), name="linked")
     world.up(many(1))
-    told = world.discovery.gossip(many(1))
-    assert told == (facts(SMALL, at(1), name="linked"),)
-    assert world.discovery.gossip(SMALL) == (), "not of itself, nor of one without an address"
+    told = world.discovery.gossip()
+    assert told == (facts(SMALL, at(1), name="linked"),), "nor of one without an address"
+
+
+def test_what_others_say_of_a_peer_is_not_told_on():
+    world = linked_world()
+    world.tell(LinkUp(facts(LARGE, at(1)), ""))
+    world.see(LARGE, at(2))
+    world.gossip(SMALL, LARGE, at(3))
+    assert [told.addresses for told in world.discovery.gossip()] == [(at(1),)]
+
+
+def test_whom_a_peer_tells_of():
+    world = World()
+    world.tell(LinkUp(facts(SMALL, at(1)), ""))
+    world.gossip(SMALL, LARGE, at(2))
+    assert world.discovery.told_by(SMALL) == {LARGE}
+    assert world.discovery.told_by(LARGE) == set()
 
 
 def test_names_are_not_told():
@@ -684,15 +699,14 @@ def test_names_are_not_told():
     world = World()
     world.tell(listed("tcp://localhost:1"))
     world.up(SMALL, "tcp://localhost:1")
-    assert world.discovery.gossip(many(1)) == ()
+    assert world.discovery.gossip() == ()
 
 
 def test_so_many_are_told_of():
     world = World()
     for n in range(limits.GOSSIP_PEERS_MAX + 5):
-        world.up(many(n))
-        world.see(many(n), at(1000 + n))
-    told = world.discovery.gossip(SMALL)
+        world.tell(LinkUp(facts(many(n), at(1000 + n))))
+    told = world.discovery.gossip()
     assert len(told) == limits.GOSSIP_PEERS_MAX
     assert told[0].instance == many(limits.GOSSIP_PEERS_MAX + 4)
 

@@ -35,7 +35,8 @@ def programs():
 
 def pair(programs):
     a = programs(listen="tcp://127.0.0.1:*", name="a")
-    return a, programs(peers=list(a.addresses), name="b")
+    # By a name, or they would be linked inside this process: test_inside.py does that.
+    return a, programs(peers=[a.addresses[0].replace("127.0.0.1", "localhost")], name="b")
 
 
 def until(is_true, timeout=10.0):
