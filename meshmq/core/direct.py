@@ -26,7 +26,7 @@ from meshmq.core.inlets import Inlets
 from meshmq.core.interests import Wishes
 from meshmq.core.links import Link, Links
 from meshmq.core.outlets import NODE, Outlets, UnderWay
-from meshmq.core.permits import Permits
+from meshmq.core.permits import Permit, Permits
 from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
 from meshmq.core.relay import Relay
 from meshmq.core.routing import Routing
@@ -155,16 +155,27 @@ class Direct:
     def introduce(self, frame: Introduce, now_ns: int) -> None:
         """The node says that we may talk to another program directly, and where it is."""
         links = self.links
+        link = links.by_instance.get(frame.instance)
+        before = links.permit_of(link) if link is not None else None
         if not links.introduce(frame, now_ns):
             return
         facts = PeerFacts(
             frame.instance, "client", links.hello.mesh, frame.name, addresses=frame.addresses
         )
         links.tell(Sighted(GOSSIP, facts, self.routing.node), now_ns)
-        link = links.by_instance.get(frame.instance)
-        permit = links.permit_of(link) if link is not None else None
-        if link is not None and permit is not None and link.name in self._by_link:
-            links.send(link, self.wishes.permitted(permit, whole=False), now_ns)
+        if link is not None and before is not None and link.name in self._by_link:
+            self._show(link, before, now_ns)
+
+    def _show(self, link: Link, before: Permit, now_ns: int) -> None:
+        """Let a program know what it may, where that is not what it was."""
+        changed = self.wishes.changed(before, self.links.permit_of(link) or before)
+        if changed is None:
+            return
+        self.links.send(link, changed, now_ns)
+        for number in changed.remove:
+            self.inlets.hide(link.name, number)
+        for interest in changed.add:
+            self.inlets.show(link.name, interest.number, changed.version)
 
     def on_node_request(self, body: Request | Cancel | Grant, now_ns: int) -> None:
         """What the node says of requests to the program."""
@@ -231,7 +242,8 @@ class Direct:
         self._wish(Interest(number, SUBSCRIPTION, pattern), Subscribed(number), now_ns)
         if number in self.wishes.by_number:
             version = self.wishes.version
-            self.inlets.open(number, pattern, False, version, size, records)
+            hidden = self._hidden_from(Interest(number, SUBSCRIPTION, pattern))
+            self.inlets.open(number, pattern, False, version, size, records, hidden)
             self.outlets.want(OWN, number, pattern)
             rows = tuple(self.outlets.next_numbers([pattern]))
             self.inlets.on_noted(OWN, Noted(version, False, rows))
@@ -241,7 +253,8 @@ class Direct:
         self._wish(Interest(number, PULL, pattern), Subscribed(number), now_ns)
         if number in self.wishes.by_number:
             self.pushes.want(OWN, number, pattern)
-            self.inlets.open(number, pattern, True, self.wishes.version, size, records)
+            hidden = self._hidden_from(Interest(number, PULL, pattern))
+            self.inlets.open(number, pattern, True, self.wishes.version, size, records, hidden)
 
     def close(self, number: int, now_ns: int) -> None:
         """End a subscription or pull."""
@@ -281,6 +294,11 @@ class Direct:
                 self.own.append(Served(number, error.code, str(error)))
             else:
                 self.own.append(Subscribed(number, error.code, str(error)))
+
+    def _hidden_from(self, interest: Interest) -> list[bytes]:
+        """Links that may not know of it."""
+        links = self._by_link.values() if self.links.permits is not None else ()
+        return [link.name for link in links if not self.links.may_know(link, interest)]
 
     def _may_act(self, link: Link, number: int) -> bool:
         """Whether it may send what is for this interest of ours; one that is over matters not."""
@@ -428,10 +446,12 @@ class Direct:
                 self.outlets.join(name)
                 permit = links.permit_of(link)
                 whole = self.wishes.whole()
+                hidden: set[int] = set()
                 if permit is not None:
-                    whole = self.wishes.permitted(permit, whole=True)
+                    whole = self.wishes.permitted(permit)
+                    hidden = set(self.wishes.by_number) - {i.number for i in whole.add}
                 links.send(link, whole, now_ns)
-                self.inlets.join(name, link.instance)
+                self.inlets.join(name, link.instance, hidden)
                 if links.permits is None:  # else each pair is introduced by the node
                     self.gossip.join(name, link.instance, now_ns)
                 self.news.append(f"linked with {link.facts.name or '?'}")

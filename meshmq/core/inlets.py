@@ -19,6 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from meshmq import limits
@@ -108,18 +109,29 @@ class Reader:
         self.is_thirsty = False
 
 
-class Source:
-    """One program that is linked; ``node`` is the one that it is at, or empty; ``heard_ns`` when
-    anything came over the link."""
+HIDDEN = 1 << 64
+"""Above every version."""
 
-    __slots__ = ("heard_ns", "instance", "link", "node", "noting", "version")
+
+class Source:
+    """One program that is linked.
+
+    Attributes:
+        node: the one that it is at, or empty.
+        heard_ns: when anything came over the link.
+        version: of our interests, as far as it has noted them in this session.
+        shown: readers that it was not told of with the others: HIDDEN, or the version that told.
+    """
+
+    __slots__ = ("heard_ns", "instance", "link", "node", "noting", "shown", "version")
 
     def __init__(self, link: bytes, instance: bytes) -> None:
         self.link = link
         self.heard_ns = 0
         self.node = b""
         self.instance = instance
-        self.version = -1  # of our interests, as far as it has noted them in this session
+        self.version = -1
+        self.shown: dict[int, int] = {}
         self.noting: list[tuple[str, int]] = []
 
 
@@ -147,17 +159,38 @@ class Inlets:
     # -- readers ------------------------------------------------------------------------------
 
     def open(
-        self, number: int, pattern: str, pulls: bool, version: int, size: int, records: int
-    ) -> None:
-        """The program subscribes or pulls; the others are told before this grants them credit."""
+        self, number: int, pattern: str, pulls: bool, version: int, size: int, records: int,
+        hidden: Iterable[bytes] = (),
+    ) -> None:  # fmt: skip
+        """The program subscribes or pulls; the others are told before this grants them credit,
+        but for those that it is ``hidden`` from."""
         reader = self.readers[number] = Reader(number, pattern, pulls, version, size, records)
         for source in self.sources.values():
             reader.feeds[source.instance] = Feed()
+        for link in hidden:
+            self.sources[link].shown[number] = HIDDEN
         self._grant_all(reader)
+
+    def show(self, link: bytes, number: int, version: int) -> None:
+        """A program is told of a reader that was hidden from it, by this version."""
+        source, reader = self.sources[link], self.readers.get(number)
+        if reader is not None and number in source.shown:
+            source.shown[number] = version
+            self._grant(reader, source)
+
+    def hide(self, link: bytes, number: int) -> None:
+        """A program is told that a reader is over, and it is not: nothing more comes from there."""
+        source, reader = self.sources[link], self.readers.get(number)
+        if reader is not None:
+            source.shown[number] = HIDDEN
+            feed = reader.feeds[source.instance]
+            feed.out_bytes = feed.out_records = 0
 
     def close(self, number: int) -> None:
         """It does no longer."""
         reader = self.readers.pop(number, None)
+        for source in self.sources.values():
+            source.shown.pop(number, None)
         self.arrived.pop(number, None)
         self.missing.pop(number, None)
         if self._waiting and reader is not None:
@@ -186,9 +219,11 @@ class Inlets:
 
     # -- sources ------------------------------------------------------------------------------
 
-    def join(self, link: bytes, instance: bytes) -> None:
-        """A program is linked, and is told our interests before this grants it credit."""
-        self.sources[link] = self._by_instance[instance] = Source(link, instance)
+    def join(self, link: bytes, instance: bytes, hidden: Iterable[int] = ()) -> None:
+        """A program is linked, and is told our interests before this grants it credit, but for
+        those that are ``hidden``."""
+        source = self.sources[link] = self._by_instance[instance] = Source(link, instance)
+        source.shown = dict.fromkeys(hidden, HIDDEN)
         for reader in self.readers.values():
             feed = reader.feeds.pop(instance, None) or Feed()
             feed.out_bytes = feed.out_records = 0
@@ -229,7 +264,8 @@ class Inlets:
         rows, source.noting = source.noting, []
         source.version = max(source.version, frame.version)
         for reader in self.readers.values():
-            if reader.pulls or reader.version > frame.version:
+            known = source.shown.get(reader.number, reader.version)
+            if reader.pulls or known > frame.version:
                 continue
             feed = reader.feeds[source.instance]
             if feed.is_noted and not frame.whole:
@@ -373,6 +409,8 @@ class Inlets:
 
     def _grant(self, reader: Reader, source: Source) -> None:
         """Grant what is worth a frame."""
+        if source.shown.get(reader.number) == HIDDEN:
+            return
         feed = reader.feeds[source.instance]
         count = len(self.sources)
         size = max(

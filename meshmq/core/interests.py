@@ -65,10 +65,21 @@ class Wishes:
         """The frame for who joins."""
         return Interests(self.version, True, tuple(self.by_number.values()), (), self.node)
 
-    def permitted(self, permit: Permit, *, whole: bool) -> Interests:
-        """The frame for who may know of a part only: when it joins, or more is permitted."""
+    def permitted(self, permit: Permit) -> Interests:
+        """The frame for who joins and may know of a part only."""
         shown = tuple([i for i in self.by_number.values() if permit.covers(i)])
-        return Interests(self.version, whole, shown, (), self.node)
+        return Interests(self.version, True, shown, (), self.node)
+
+    def changed(self, before: Permit, now: Permit) -> Interests | None:
+        """The frame for who may know of another part than before; None: of the same. (What it
+        knows is not said again: it would begin anew with that.)"""
+        known = {n for n, i in self.by_number.items() if before.covers(i)}
+        shown = {n for n, i in self.by_number.items() if now.covers(i)}
+        if known == shown:
+            return None
+        self.version += 1
+        add = tuple([self.by_number[n] for n in sorted(shown - known)])
+        return Interests(self.version, False, add, tuple(sorted(known - shown)), self.node)
 
     def moved(self, node: bytes) -> Interests:
         """We are at this node now, or at none; the frame for those who are linked."""

@@ -177,6 +177,10 @@ class HybridProgram(DirectProgram):
             return frozenset(), frozenset()
         return patterns, services
 
+    def is_allowed(self, other: HybridProgram) -> bool:
+        """Whether it may talk to another one directly, as far as the node has told."""
+        return self.allowed.get(other.identity, ((), (), 0))[2] > self.world.now_ns
+
     def _check_deliver(self, instance: bytes, frame: Deliver) -> None:
         reading = self.readings.get(frame.subscription)
         if self.kind != STRICT or reading is None:
@@ -200,18 +204,10 @@ class HybridProgram(DirectProgram):
             case Deliver(number) if other is not None:
                 reading = other.readings.get(number)
                 if any(r.count for r in body.batches) and reading is not None:
-                    # By an earlier grant that was larger, too: who gets it ends the link.
-                    known = patterns | self.granted.get(instance, frozenset())
-                    if reading.pattern not in known:
+                    if reading.pattern not in patterns:
                         self.strange(f"gives {other!r} {reading.pattern!r}, which is not allowed")
             case _:
                 pass
-
-    @property
-    def granted(self) -> dict[bytes, frozenset[str]]:
-        """Patterns that the permits of its machine name."""
-        permits = self.client.direct.permits.by_instance
-        return {instance: permit.patterns for instance, permit in permits.items()}
 
     # -- what it does -------------------------------------------------------------------------
 
@@ -326,9 +322,9 @@ class HybridProgram(DirectProgram):
         if session is not None and session.unacked_count:
             found.append(f"{self!r}: frames to the node are not acknowledged")
         for what, held in (
-            ("links that do not answer", direct._silent), ("links by the node", direct.outlets.over),
+            ("links that do not answer", direct.routing.silent), ("links by the node", direct.outlets.over),
             ("readers that wait", direct.inlets._waiting), ("replies", client._late_replies),
-            ("answers that wait", client._awaited), ("frames for the node", direct.to_node),
+            ("answers that wait", client._awaited), ("frames for the node", direct.routing.to_node),
         ):  # fmt: skip
             if held:
                 found.append(f"{self!r}: {what}: {list(held)[:3]}")

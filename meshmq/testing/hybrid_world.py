@@ -479,14 +479,11 @@ class HybridWorld(DirectWorld, Stage):
             is_listed = name in self._peers[program.name] or program.name in self._peers[name]
             if is_listed and STRICT not in (program.kind, other.kind):
                 found.append(f"{program!r} is not linked with {other!r}")
-            elif self._is_met(program, other) and self._is_met(other, program):
+            elif ALONE not in (program.kind, other.kind) and (
+                program.is_allowed(other) and other.is_allowed(program)
+            ):
                 found.append(f"{program!r} is not linked with {other!r}, introduced")
         return found
-
-    @staticmethod
-    def _is_met(program: HybridProgram, other: HybridProgram) -> bool:
-        permit = program.client.direct.permits.by_instance.get(other.identity)
-        return permit is not None and program.kind != ALONE
 
     def _find_disagreements(self) -> list[str]:
         """Where the node and programs do not say the same of routes."""
@@ -501,7 +498,8 @@ class HybridWorld(DirectWorld, Stage):
                 found.append(f"the node has a session of {peer.hello.instance!r}, which is gone")
                 continue
             direct = program.client.direct
-            mine = {program.identity, *direct._direct_runs()}
+            runs, over = direct.routing._runs, direct.outlets.over
+            mine = {program.identity, *[run for name, run in runs.items() if name not in over]}
             if node.transients.direct(link) != mine:
                 found.append(f"the node and {program!r} do not agree on who is reached directly")
             for topic in direct.outlets.unwanted:
@@ -512,6 +510,6 @@ class HybridWorld(DirectWorld, Stage):
                 other = next(
                     (p for p in self.programs.values() if p.identity == source.instance), None
                 )
-                if other is not None and source.node != other.client.direct.node:
+                if other is not None and source.node != other.client.direct.routing.node:
                     found.append(f"{program!r} takes {other!r} to be at {source.node!r} ({name!r})")
         return found
