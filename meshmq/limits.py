@@ -150,6 +150,7 @@ DIRECT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one subscription's credit; then 
 DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it ...
 DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
 DIRECT_IN_FLIGHT_BYTES = 2 * MIB  # of a program; below that queue, or a flood drops what waits
+EARLY_INTERESTS_MAX = 64  # frames with interests that the node has not allowed yet
 DIRECT_FANOUT_MAX = 8  # programs that one sends a topic itself; to more the node sends it
 ROUTE_WAIT_NS = 1 * SECOND  # what came by a new route waits so long for what is on the old one
 ROUTE_SILENT_NS = 500 * MS  # unacknowledged: the direct route fails, and the node takes over
@@ -165,6 +166,7 @@ PULL_RECORDS_DEFAULT = 256  # shared out in small runs, or one gets what many co
 PULL_RECORDS_MAX = 65_536
 
 # --- directly and through a node -----------------------------------------------------------
+EARLY_INTERESTS_MAX = 64  # frames with interests that the node has not allowed yet
 DIRECT_FANOUT_MAX = 8  # programs a topic goes to directly; to more a node passes it on cheaper
 GAP_RECORDS_MAX = (1 << 32) - 1  # records a row can name as missing
 GAPS_MAX = FRAME_BATCHES_MAX // 2  # not yet told to one subscription; then they are told at once
