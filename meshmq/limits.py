@@ -162,6 +162,7 @@ PULL_RECORDS_MAX = 65_536
 FOUND_PEERS_MAX = 1024  # peers known and not linked, some 2 KiB each; then the oldest sight goes
 PEER_ADDRESSES_MAX = 16  # in one record: a few interfaces, two families, a path
 PEER_ADDRESS_BYTES_MAX = 128  # the longest path of a Unix socket has 107
+ADDRESS_CLAIMS_MAX = 32  # that say who is there: a few lives of one program; each look costs them
 LISTED_ADDRESSES_MAX = 64  # of a peers list; whoever has more nodes lists a few, gossip tells
 GOSSIP_PEERS_MAX = 64  # that one linked peer tells of
 GOSSIPERS_PER_PEER_MAX = 4  # so many peers may tell of the same one, more add nothing
@@ -180,6 +181,9 @@ DIAL_BACKOFF_NS_MAX = 30 * SECOND
 DIAL_BACKOFF_LISTED_NS_MAX = 2 * SECOND  # who is listed is meant to be there
 LINK_STEADY_NS = 10 * SECOND  # a link that lived so long was a good one: no back-off behind it
 MDNS_EVENTS_MAX = 1024  # heard and not yet looked at
+MDNS_EVENTS_PER_TURN_COUNT = (
+    32  # 1 ms; then records of the program, links and pings have their turn
+)
 MDNS_RESOLVES_MAX = 16  # records asked for at a time because they came in parts
 MDNS_RESOLVE_NS = 2 * SECOND
 MDNS_SHARE = 5  # mDNS gets one part in so many of a core, however much is sent
