@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -202,6 +201,7 @@ class Mesh(OnlyAsync, Work, Services):
         timestamp: datetime | int | None = None,
         durability: str | None = None,
         seq: int | None = None,
+        route: str = "auto",
     ) -> Receipt:
         """As ``meshmq.Mesh.publish``: waits for room in the buffer, never for the confirmation.
 
@@ -221,6 +221,7 @@ class Mesh(OnlyAsync, Work, Services):
             and timestamp is None
             and durability is None
             and seq is None
+            and route == "auto"
         ):
             return self._add(topic, value)
         return self._add(
@@ -231,6 +232,7 @@ class Mesh(OnlyAsync, Work, Services):
             timestamp=timestamp,
             durability=durability,
             seq=seq,
+            route=route,
         )
 
     async def publish_many(
@@ -242,6 +244,7 @@ class Mesh(OnlyAsync, Work, Services):
         headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
         timestamps: Sequence[datetime | int] | None = None,
         durability: str | None = None,
+        route: str = "auto",
     ) -> Receipts:
         """As ``meshmq.Mesh.publish_many``; all of it or, cancelled, nothing.
 
@@ -252,7 +255,9 @@ class Mesh(OnlyAsync, Work, Services):
         await asyncio.sleep(0)
         if self._publisher.added_bytes >= self._publisher.ceiling_bytes:
             await self._make_room()
-        batches = self._records._publish_many(topic, values, keys, headers, timestamps, durability)
+        batches = self._records._publish_many(
+            topic, values, keys, headers, timestamps, durability, route=route
+        )
         return self._receipts(batches)
 
     async def push(
@@ -436,6 +441,7 @@ def connect(
     insecure: bool = False,
     peers: Sequence[str] | None = None,
     listen: str | Sequence[str] | None = None,
+    route: str = "auto",
 ) -> Opening[Mesh]:
     """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
 
@@ -456,13 +462,13 @@ def connect(
             made.listener = Bell(loop, made)
             return made
 
-        target = url or os.environ.get("MESHMQ_URL")
+        where = blocking.Where(url, peers, listen, route)
         connection: Connection
-        if peers is not None or listen is not None:
-            connection = blocking.prepare_direct(who, told, url, peers, listen, True)
+        if where.talks_directly:
+            connection = blocking.prepare_direct(who, told, where, True)
             connection.listener = Bell(loop, connection)
-        elif target:
-            connection = make(target, told)
+        elif where.target:
+            connection = make(where.target, told)
         else:
             connection = await _seek(make, who, timeout, told)
         connection.start()

@@ -121,7 +121,8 @@ class Publish:
 
 class Confirmation(NamedTuple):
     """Answer to one batch: ``code`` empty means done, else it is an error's code. ``unwanted``: at
-    the node nobody wants the topic, until a Wanted."""
+    the node nobody wants the topic, until a Wanted. ``route`` does not travel: ``"node"``, and for
+    what a program hands over itself ``"direct"``, ``"both"``, or empty where nobody wanted it."""
 
     topic: str
     first: int
@@ -136,6 +137,7 @@ class Confirmation(NamedTuple):
     duplicate: bool = False
     has_offset: bool = False
     unwanted: bool = False
+    route: str = "node"
 
 
 @dataclass(frozen=True, slots=True)

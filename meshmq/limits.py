@@ -150,13 +150,32 @@ DIRECT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one subscription's credit; then 
 DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it ...
 DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
 DIRECT_IN_FLIGHT_BYTES = 2 * MIB  # of a program; below that queue, or a flood drops what waits
+DIRECT_FANOUT_MAX = 8  # programs that one sends a topic itself; to more the node sends it
+ROUTE_WAIT_NS = 1 * SECOND  # what came by a new route waits so long for what is on the old one
+ROUTE_SILENT_NS = 800 * MS  # unacknowledged: the direct route fails, and the node takes over
 GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
 STALLED_NS = 1 * SECOND  # a flood waits so long for its fastest subscriber, then no more for it
 SETTLE_NS = 200 * MS  # connecting waits so long for the programs of its peers list
+LOOK_NS = 1 * SECOND  # ... and for a node, where none is named; mDNS answers in 0.3 s as a rule
+LOOK_LEAST_NS = 300 * MS  # ... also if there is a program, that knows of no node
 NOTED_NS = 1 * SECOND  # subscribing waits so long for programs that do not answer
 PUSH_WAIT_NS = 5 * SECOND  # a push waits so long for somebody who pulls
 PULL_RECORDS_DEFAULT = 256  # shared out in small runs, or one gets what many could do
 PULL_RECORDS_MAX = 65_536
+
+# --- directly and through a node -----------------------------------------------------------
+DIRECT_FANOUT_MAX = 8  # programs a topic goes to directly; to more a node passes it on cheaper
+GAP_RECORDS_MAX = (1 << 32) - 1  # records a row can name as missing
+GAPS_MAX = FRAME_BATCHES_MAX // 2  # not yet told to one subscription; then they are told at once
+MARKER_BYTES = 256  # what a marker that waits counts for in a subscription's queue
+UNWANTED_PER_SESSION_MAX = 1024  # topics a publisher was told of; the others it goes on sending ...
+UNWANTED_MAX = 65_536  # ... and of all sessions together, some 300 bytes each
+INTRODUCTION_NS = 3600 * SECOND  # of a grant; it is renewed at half of that
+INTRODUCTION_NAMES_MAX = 64  # patterns of one, and services; what is beyond goes through the node
+INTRODUCTIONS_MAX = 16_384  # of all programs at a node
+INTRODUCTION_BYTES = 512  # about what one costs in memory, and ...
+INTRODUCTION_NAME_BYTES = 128  # ... each of its names
+MEETINGS_MAX = 1024  # of one program that need no second look; then all are looked at again
 
 # --- discovery -----------------------------------------------------------------------------
 FOUND_PEERS_MAX = 1024  # peers known and not linked, some 2 KiB each; then the oldest sight goes

@@ -342,7 +342,7 @@ class ReplyStream(OnlyAsync):
             channel.client.requester.taken(call, len(data))
             if channel.client.requester.has_work:
                 channel.urge()
-            return reply_of(row, data)
+            return reply_of(call, row, data)
         if call.error is not None:
             raise failure_told(call)
         raise StopAsyncIteration
@@ -383,9 +383,10 @@ class Services:
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
         idempotent: bool = False,
+        route: str = "auto",
     ) -> Reply:
         """As ``meshmq.Mesh.request``; when the task is cancelled the service is told to stop."""
-        call = self._call(service, value, ONE, timeout, headers, idempotent)
+        call = self._call(service, value, ONE, timeout, headers, idempotent, route)
         await self._await(call, lambda: call.is_over)
         return result_of(call)
 
@@ -397,10 +398,11 @@ class Services:
         timeout: float | None = None,
         max_replies: int | None = None,
         headers: Mapping[str, str] | None = None,
+        route: str = "auto",
     ) -> Replies:
         """As ``meshmq.Mesh.request_many``."""
         check_most(max_replies)
-        call = self._call(service, value, EACH, timeout, headers, False)
+        call = self._call(service, value, EACH, timeout, headers, False, route)
         most = max_replies or 1 << 62
         await self._await(call, lambda: call.is_over or len(call.replies) >= most)
         return gathered(call, max_replies)
@@ -412,9 +414,10 @@ class Services:
         *,
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
+        route: str = "auto",
     ) -> ReplyStream:
         """As ``meshmq.Mesh.request_stream``, with ``async for``; asked when it is called."""
-        call = self._call(service, value, STREAM, timeout, headers, False)
+        call = self._call(service, value, STREAM, timeout, headers, False, route)
         stream = ReplyStream(self._connection, self._bell, call)
         self._connection.call(call)
         return stream
@@ -427,10 +430,11 @@ class Services:
         timeout: float | None,
         headers: Mapping[str, str] | None,
         idempotent: bool,
+        route: str,
     ) -> Question:
         self._bell.check_loop()
         seconds = self._timeout if timeout is None else timeout
-        return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
+        return call_of(self._connection, service, value, kind, seconds, headers, idempotent, route)
 
     async def _await(self, call: Question, is_done: Callable[[], bool]) -> None:
         channel = self._connection

@@ -27,6 +27,7 @@ from meshmq.core.effects import (
     CloseLink,
     CommandAnswered,
     ConsumerAnswered,
+    FoundNode,
     HandedOut,
     OpenLink,
     RequestsCame,
@@ -104,7 +105,7 @@ class Channel(ABC):
     Attributes:
         dead: why nothing can be asked any more, or None.
         sleeping: whether nobody sees to a record that is published now.
-        addresses: where other programs may dial this one, if it does without a node.
+        addresses: where other programs may dial this one; empty: it talks to its node alone.
         listener: see Listener.
         wall_ns: the time of records that bring none.
     """
@@ -197,6 +198,9 @@ class Channel(ABC):
     def _open_link(self, effect: OpenLink) -> None:
         raise AssertionError("a client of a node opens its links itself")
 
+    def _found_node(self, address: str) -> None:
+        raise AssertionError("a client of a node knows where it is")
+
     # -- turns ---------------------------------------------------------------------------------
 
     def _handle(self, event: ClientEvent, now: int) -> None:
@@ -243,6 +247,8 @@ class Channel(ABC):
                     self._note(registration)
                 case OpenLink():
                     self._open_link(effect)
+                case FoundNode(address):
+                    self._found_node(address)
                 case TransactionAnswered(number, code, message, offsets, keys):
                     transaction = self._transactions.pop(number, None)
                     if transaction is not None:
@@ -270,7 +276,7 @@ class Channel(ABC):
         logger.info("%s: %s", state, reason)
         if state == "closed" and not self._closing:
             self._die(from_code(code or "closed", reason))
-        if state != "reconnecting":
+        if state not in ("connecting", "reconnecting"):
             self._greeted = True
         self._note(self)
         told = self._on_state

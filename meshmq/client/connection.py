@@ -47,7 +47,6 @@ from meshmq.core.events import (
 )
 from meshmq.errors import BadFrame, ClosedError, ForkedError, MeshError
 from meshmq.frames import Envelope
-from meshmq.limits import PARTIAL_FRAMES_IN_FLIGHT
 from meshmq.shell import clock
 from meshmq.shell.sockets import ClientSocket, Sleeper
 
@@ -359,12 +358,10 @@ class Connection(Channel):
         if self._hands_over:
             if self.sleeping:
                 self.wake()
-        elif not publisher.frames_in_flight and not publisher.has_full and not self._io.locked():
+        elif publisher.node.is_quiet and not self._io.locked():
             self._locked(self._send_now)
             self._follow_up()
-        elif self.sleeping and (
-            publisher.frames_in_flight < PARTIAL_FRAMES_IN_FLIGHT or publisher.has_full
-        ):
+        elif self.sleeping and (publisher.node.takes_partial or publisher.node.full):
             self.wake()
 
     def urge(self, gather: bool = False) -> None:

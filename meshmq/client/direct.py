@@ -1,4 +1,4 @@
-"""A program's connection to other programs, where there is no node."""
+"""A program's connection to other programs, and to a node where there is one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any
 from meshmq import codec, limits
 from meshmq.client.channel import encode_jobs
 from meshmq.client.connection import FRAMES_PER_TURN, Connection
-from meshmq.core.brokerless import BrokerlessClient, needs_node
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.direct import Tools
+from meshmq.core.discovery import DEFAULT, Sighted
 from meshmq.core.effects import CloseLink, OpenLink
-from meshmq.core.events import BadFrameReceived, FrameReceived, LinkClosed, TimerFired
+from meshmq.core.events import (
+    BadFrameReceived,
+    FrameReceived,
+    LinkClosed,
+    LinkOpened,
+    TimerFired,
+)
+from meshmq.core.hybrid import HybridClient, needs_node
 from meshmq.errors import BadFrame, ConfigError
 from meshmq.frames import Envelope, PeerFacts
 from meshmq.shell import clock
@@ -31,20 +38,23 @@ TOOLS = Tools(codec.decode_batch, codec.pick_records, codec.checksum)
 
 
 class DirectConnection(Connection):
-    """Runs a BrokerlessClient over many sockets; see Connection for threads and turns.
+    """Runs a HybridClient over many sockets; see Connection for threads and turns.
 
     Args:
         listen: where others may dial this program.
         peers: addresses that it dials.
         insecure: dial, and be told of, beyond this host.
         mdns: find others by mDNS, and be found; not started before the connection is.
+        node: address of the node that it is at; empty: the first one that it finds.
+        default: an address where a node may be.
+        uses_nodes: nodes that are found are used.
         others: see Connection.
 
     Raises:
         ConfigError: it cannot listen there.
     """
 
-    client: BrokerlessClient
+    client: HybridClient
 
     def __init__(
         self,
@@ -55,6 +65,9 @@ class DirectConnection(Connection):
         hands_over: bool = False,
         insecure: bool = False,
         mdns: bool = False,
+        node: str = "",
+        default: str = "",
+        uses_nodes: bool = True,
     ) -> None:
         self._insecure = insecure  # before the machine is made, which asks for it
         self._sockets = ProgramSocket(listen)
@@ -62,27 +75,37 @@ class DirectConnection(Connection):
         reachable = chain.from_iterable(map(reachable_at, self._sockets.urls))
         self._reachable = tuple(reachable)[: limits.PEER_ADDRESSES_MAX]
         self._peers = peers
+        self._node = node
+        self._uses_nodes = uses_nodes
+        self._is_strict = bool(node) and not peers
+        self._default = default
         self._gone: list[bytes] = []
-        super().__init__(self._sockets.urls[0], identity, on_state, hands_over)
+        super().__init__(node or self._sockets.urls[0], identity, on_state, hands_over)
         self.addresses = self._reachable
         self._mdns = self._look_around() if mdns else None
-        self.is_settled = not peers
-        self._settle_by_ns = 0
+        self.is_settled = not (peers or node or default)
+        self._has_begun = False
+        self._begun_ns = 0
+        self._node_links = 0
+        self._node_link = b""
         self._sent_ns = 0  # when a program's thread has last sent a record of its own
 
     def _make_client(
         self, identity: ClientIdentity, entropy: random.Random, guard: AbstractContextManager[Any]
     ) -> Client:
-        return BrokerlessClient(
+        return HybridClient(
             identity, codec.encode_batch, entropy, guard, encode_jobs,
             addresses=self._reachable, tools=TOOLS, insecure=self._insecure,
+            node=self._node, uses_nodes=self._uses_nodes, is_strict=self._is_strict,
         )  # fmt: skip
 
     def _make_socket(self, url: str) -> Any:
         return self._sockets
 
     def check_node(self, what: str) -> None:
-        raise needs_node(what)
+        self.check()
+        if not self.client.had_node:
+            raise needs_node(what)
 
     def _look_around(self) -> Mdns:
         """What hears of other programs, and tells them of this one."""
@@ -106,7 +129,7 @@ class DirectConnection(Connection):
 
     @property
     def is_greeted(self) -> bool:
-        """Whether the programs of the peers list have had their time to answer."""
+        """Whether a node, or the programs of the peers list, have had their time to answer."""
         return self.dead is not None or (self.is_settled and super().is_greeted)
 
     def peers(self) -> list[dict[str, Any]]:
@@ -118,7 +141,9 @@ class DirectConnection(Connection):
         if not self.client.is_connected:
             pass  # the first turn sends it
         elif (
-            not (self._hands_over or publisher.frames_in_flight or publisher.has_full)
+            not self._hands_over
+            and publisher.direct.is_quiet
+            and publisher.node.is_quiet
             and clock.now_ns() - self._sent_ns > LONE_NS
             and not self._io.locked()
         ):
@@ -137,9 +162,11 @@ class DirectConnection(Connection):
             return
         now = clock.now_ns()
         client, sockets = self.client, self._sockets
-        if self._reopen_at is not None:
-            self._reopen_at = None  # the first turn, for which nobody waits
-            client.start(self._peers, now)
+        if not self._has_begun:
+            self._begin(now)
+        if self._reopen_at is not None and now >= self._reopen_at:
+            self._reopen_at = None
+            self._open_node(now)
         if self._gone:
             gone, self._gone = self._gone, []
             for link in gone:
@@ -169,19 +196,63 @@ class DirectConnection(Connection):
         if not self.is_settled:
             self._look_settled(now)
 
+    def _begin(self, now: int) -> None:
+        """The first turn, for which nobody waits."""
+        self._has_begun = True
+        self._begun_ns = now
+        if not self._node:
+            self._reopen_at = None
+        client = self.client
+        client.start(self._peers, now)
+        if self._default:
+            facts = PeerFacts(addresses=(self._default,))
+            client.direct.links.tell(Sighted(DEFAULT, facts), now)
+        if self.is_settled:
+            client.do_without()
+
+    def _open_node(self, now: int) -> None:
+        self._node_links += 1
+        self._node_link = b"node-%d" % self._node_links
+        try:
+            self._sockets.open(self._node_link, self._node)
+        except ConfigError:
+            self._reopen_at = now + limits.RECONNECT_NS_MAX
+            return
+        self.client.handle(LinkOpened(self._node_link), now)
+
+    def _found_node(self, address: str) -> None:
+        self._node = self.url = address
+        self._reopen_at = clock.now_ns()
+        self._more = True
+
     def _look_settled(self, now: int) -> None:
-        """Whether those listed are there, and know what we want; or have had their time."""
-        if not self._settle_by_ns:
-            self._settle_by_ns = now + limits.SETTLE_NS
-        if self.client.direct.is_settled(self._peers) or now >= self._settle_by_ns:
+        """Whether a node is there, or those listed are and know what we want; or have had their
+        time."""
+        client, waited_ns = self.client, now - self._begun_ns
+        if client.has_node:
+            is_settled = not self._peers or client.direct.is_settled(self._peers)
+            is_settled = is_settled or waited_ns >= limits.SETTLE_NS
+        elif client.expects_node:
+            is_settled = False
+        elif self._default:
+            is_alone = not client.direct.knows_of_none()
+            least_ns = limits.LOOK_NS if is_alone else limits.LOOK_LEAST_NS
+            is_settled = waited_ns >= least_ns
+        else:
+            is_settled = client.direct.is_settled(self._peers) or waited_ns >= limits.SETTLE_NS
+        if is_settled:
             self.is_settled = True
+            client.do_without()
+            self._more = True
             self._note(self)
 
     def _timeout_ms(self) -> int:
         timeout_ms = super()._timeout_ms()
         if not self.is_settled:
-            left = self._settle_by_ns - clock.now_ns() if self._settle_by_ns else 0
-            timeout_ms = min(timeout_ms, max(0, left) // limits.MS + 1)
+            waited_ns = clock.now_ns() - self._begun_ns
+            for after_ns in (limits.SETTLE_NS, limits.LOOK_LEAST_NS, limits.LOOK_NS):
+                if waited_ns < after_ns:
+                    return min(timeout_ms, (after_ns - waited_ns) // limits.MS + 1)
         return timeout_ms
 
     def _transmit(self, link: bytes, envelope: Envelope) -> None:
@@ -196,8 +267,13 @@ class DirectConnection(Connection):
 
     def _close_link(self, effect: CloseLink) -> None:
         self._sockets.shut(effect.link)
+        if effect.link == self._node_link and effect.reopen_after_ns >= 0:
+            self._reopen_at = clock.now_ns() + effect.reopen_after_ns
 
     def _send_ready(self, now: int) -> None:
-        super()._send_ready(now)
+        self._more = False
+        self.client.pump(now)
+        self._perform(self.client.take_effects(now))
         is_told = self._mdns is not None and bool(self._mdns.events)
-        self._more = self._more or bool(self._gone) or is_told
+        # Sending takes the news of what came meanwhile.
+        self._more = self._more or bool(self._gone) or is_told or self._socket.has_input()

@@ -27,6 +27,7 @@ from meshmq.client.values import (
     check_column,
     check_key,
     check_range,
+    check_route,
     check_seq,
     check_value,
     check_values,
@@ -38,7 +39,8 @@ from meshmq.client.worker import tell_unused
 from meshmq.core.client import ClientIdentity
 from meshmq.core.hints import LOCAL_MESH
 from meshmq.core.lanes import Batch, Options
-from meshmq.core.publisher import TOPIC_DEFAULT
+from meshmq.core.publisher import TOPIC_DEFAULT, Way
+from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
 from meshmq.errors import (
     BufferFull,
@@ -86,16 +88,19 @@ def connect(
     insecure: bool = False,
     peers: Sequence[str] | None = None,
     listen: str | Sequence[str] | None = None,
+    route: str = "auto",
 ) -> Mesh:
-    """Connect to a node, or directly to other programs.
+    """Connect to a node, or directly to other programs, or both.
 
-    With ``peers`` or ``listen`` the program does without a node: it publishes, subscribes, pushes,
-    pulls, asks and serves directly to and from the programs it is linked with. What needs a node
-    then raises NodeUnreachable.
+    Without a node the program publishes, subscribes, pushes, pulls, asks and serves directly to
+    and from the programs it is linked with, and what needs a node raises NodeUnreachable. As soon
+    as there is a node it is attached to that, and topics are what the node says they are; what may
+    be lost still goes directly to those who can be reached.
 
     Args:
-        url: the node's address; None takes MESHMQ_URL, else looks for a node, for 2 s at most: at
-            tcp://127.0.0.1:5757, and by mDNS, whichever answers first.
+        url: the node's address; None takes MESHMQ_URL, else looks for a node at
+            tcp://127.0.0.1:5757 and by mDNS, and for other programs by mDNS. If there is no node
+            within 1 s it begins without one (``state`` is then ``brokerless``), and looks on.
         mesh: name of the mesh; the node must belong to the same.
         producer: a name that keeps its sequence numbers over program restarts (``publish(seq=)``).
             One program at a time may use it.
@@ -106,14 +111,18 @@ def connect(
         on_state: called with each StateChange, from any thread that works for the
             connection, one call at a time; must not block.
         insecure: allow other than loopback addresses without keys.
-        peers: addresses where other programs listen, for example ``["tcp://127.0.0.1:7001"]``.
-            They need not be there yet; those that are have answered when this returns, 200 ms
-            later at most. ``[]``, and no ``listen``: those of the same mesh that mDNS finds.
+        peers: addresses where other programs, or nodes, listen, for example
+            ``["tcp://127.0.0.1:7001"]``. They need not be there yet; those that are have answered
+            when this returns, 200 ms later at most. ``[]``, and no ``listen``: those of the same
+            mesh that mDNS finds.
         listen: where others may dial this program: an address, or several; None: a free port of
             127.0.0.1, or of all interfaces where mDNS is to find it from other hosts.
+        route: ``"auto"``; ``"node"``: all goes by a node, and there must be one; ``"direct"``:
+            nodes are not looked for, and ignored.
 
     Raises:
-        NodeUnreachable: no node answered in time.
+        NodeUnreachable: the node that was named (with ``route="node"``: any) did not answer in
+            time.
         MeshMismatch, VersionMismatch: a node answered and refused.
         ConfigError: the address cannot be used.
         InvalidArgument, InvalidName: an argument is not what it may be.
@@ -121,11 +130,12 @@ def connect(
     check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
     who = Who(mesh, producer, name, insecure)
-    target = url or os.environ.get("MESHMQ_URL")
-    if peers is not None or listen is not None:
-        connection: Connection = prepare_direct(who, callback, url, peers, listen)
-    elif target:
-        connection = prepare(target, who, callback)
+    where = Where(url, peers, listen, route)
+    connection: Connection
+    if where.talks_directly:
+        connection = prepare_direct(who, callback, where)
+    elif where.target:
+        connection = prepare(where.target, who, callback)
     else:
         connection = _seek(who, callback, timeout)
     connection.start()
@@ -136,7 +146,42 @@ def connect(
 
 def is_named(connection: Connection, producer: str | None) -> bool:
     """Whether a node knows this producer over several runs."""
-    return producer is not None and not isinstance(connection, DirectConnection)
+    if producer is None:
+        return False
+    return not isinstance(connection, DirectConnection) or connection.client.had_node
+
+
+class Where(NamedTuple):
+    """With whom a program is to talk, and how: see ``connect``."""
+
+    url: str | None
+    peers: Sequence[str] | None
+    listen: str | Sequence[str] | None
+    route: str
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody is named."""
+        return self.url is None and self.peers is None and self.listen is None
+
+    @property
+    def target(self) -> str:
+        """The node that is named, or empty."""
+        if self.url is not None or self.peers is not None or self.route == "direct":
+            return self.url or ""
+        return os.environ.get("MESHMQ_URL", "")
+
+    @property
+    def talks_directly(self) -> bool:
+        """Whether other programs are dialled; raises InvalidArgument for what does not go
+        together."""
+        if self.route not in ("auto", "node", "direct"):
+            raise InvalidArgument(f"route is 'auto', 'node' or 'direct', not {self.route!r}")
+        if self.route == "node" and not (self.peers is None and self.listen is None):
+            raise InvalidArgument("peers and listen are for what does not go by a node: not both")
+        if self.route == "direct" and self.url is not None:
+            raise InvalidArgument("route='direct' does without nodes: give no url")
+        return self.route != "node"
 
 
 class Who(NamedTuple):
@@ -194,27 +239,27 @@ def prepare(
 def prepare_direct(
     who: Who,
     on_state: Callable[[str, str], None] | None,
-    url: str | None,
-    peers: Sequence[str] | None,
-    listen: str | Sequence[str] | None,
+    where: Where,
     hands_over: bool = False,
 ) -> DirectConnection:
-    """A connection without a node, not yet started."""
+    """A connection to other programs, and to a node if there is one; not yet started."""
     check_mesh(who.mesh)
-    dialled = check_addresses("peers", peers or ())
+    listen = where.listen
+    dialled = check_addresses("peers", where.peers or ())
     bound = check_addresses("listen", [listen] if isinstance(listen, str) else listen or ())
-    if url is not None:
-        raise InvalidArgument("give the url of a node, or peers and listen, not both")
-    for address in (*dialled, *bound):
+    node = where.target
+    for address in (*dialled, *bound, *([node] if node else ())):
         check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
-    mdns = not (dialled or bound)
+    looks = not (node or dialled or bound)
+    default = DEFAULT_URL if where.is_alone and looks and where.route == "auto" else ""
     if not bound:
         # Others find us where mDNS is spoken, which is everywhere then.
-        is_everywhere = mdns and who.insecure and who.mesh != LOCAL_MESH
+        is_everywhere = looks and who.insecure and who.mesh != LOCAL_MESH
         bound = (ANY_PORT_EVERYWHERE if is_everywhere else ANY_PORT,)
     return DirectConnection(
-        bound, dialled, who.identity(), on_state, hands_over, who.insecure, mdns
-    )
+        bound, dialled, who.identity(), on_state, hands_over, who.insecure, looks, node, default,
+        where.route == "auto",
+    )  # fmt: skip
 
 
 def check_addresses(what: str, addresses: object) -> tuple[str, ...]:
@@ -327,6 +372,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
         timestamp: datetime | int | None = None,
         durability: str | None = None,
         seq: int | None = None,
+        route: str = "auto",
     ) -> Receipt:
         """Publish one record; returns at once, before it is confirmed.
 
@@ -339,6 +385,9 @@ class Mesh(OnlySync, Work, Services, Pushing):
             durability: what ``wait`` must reach: ``"sent"`` or ``"synced"``; None: the topic's.
             seq: the program's own sequence number, from 1, rising per topic; with
                 ``connect(producer=...)`` it makes publishing again after a restart harmless.
+            route: ``"auto"``: what the topic may lose goes directly to those who can be reached
+                and by the node to the others, what it may not by the node; ``"node"``: by the node
+                to all; ``"direct"``: only to those who are linked.
 
         Raises:
             InvalidName, InvalidArgument, MessageTooLarge: nothing was published.
@@ -356,11 +405,12 @@ class Mesh(OnlySync, Work, Services, Pushing):
             or timestamp is not None
             or durability is not None
             or seq is not None
+            or route != "auto"
             or type(value) is not bytes
             or len(value) > limits.VALUE_BYTES_MAX
             or publisher.added_bytes >= publisher.ceiling_bytes
         ):
-            return self._publish(topic, value, key, headers, timestamp, durability, seq)
+            return self._publish(topic, value, key, headers, timestamp, durability, seq, route)
         # The common case, without a call more than it needs: Publisher.add for a lone value.
         size = len(value) + limits.RECORD_OVERHEAD_BYTES
         with self._guard:
@@ -390,6 +440,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
         timestamp: datetime | int | None,
         durability: str | None,
         seq: int | None,
+        route: str,
     ) -> Receipt:
         """``publish`` with everything it can do."""
         self._learn(topic)
@@ -402,9 +453,10 @@ class Mesh(OnlySync, Work, Services, Pushing):
         coded = codec.encode_headers(headers) if headers else None
         time_ns = None if timestamp is None else _to_ns(timestamp)
         wanted = self._wanted(durability)
+        pin = self._pin(route, topic, wanted, seq)
         self._make_room()
         batch, index = self._publisher.add(
-            topic, value, key, coded, time_ns, self._connection.wall_ns, wanted, seq
+            topic, value, key, coded, time_ns, self._connection.wall_ns, wanted, seq, pin=pin
         )
         self._connection.published()
         return self._promise(batch, index)
@@ -418,13 +470,16 @@ class Mesh(OnlySync, Work, Services, Pushing):
         headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None = None,
         timestamps: Sequence[datetime | int] | None = None,
         durability: str | None = None,
+        route: str = "auto",
     ) -> Receipts:
         """Publish records of one topic in one call; returns a sequence of receipts.
 
         The columns have one item a record; ``headers`` may be one mapping for all. Limits and
         errors are those of ``publish``; if one record is invalid nothing is published.
         """
-        batches = self._publish_many(topic, values, keys, headers, timestamps, durability)
+        batches = self._publish_many(
+            topic, values, keys, headers, timestamps, durability, route=route
+        )
         return Receipts(self._connection, batches, Receipt)
 
     def _publish_many(
@@ -436,10 +491,12 @@ class Mesh(OnlySync, Work, Services, Pushing):
         timestamps: Sequence[datetime | int] | None,
         durability: str | None,
         options: Options | None = None,
+        route: str = "auto",
     ) -> list[tuple[int, Batch]]:
         self._learn(topic)
         self._connection.check()
         wanted = self._wanted(durability)
+        pin = None if route == "auto" else self._pin(route, topic, wanted, None)
         values = check_values(values)
         coded: list[bytes] | None = None
         if isinstance(headers, Mapping):
@@ -469,10 +526,22 @@ class Mesh(OnlySync, Work, Services, Pushing):
                 self._connection.wall_ns,
                 wanted,
                 options,
+                pin,
             )
             batches.append((begin, batch))
             self._connection.published()
         return batches
+
+    def _pin(self, route: str, topic: str, wanted: int, seq: int | None) -> Way | None:
+        """The way that ``publish(route=)`` names."""
+        way = check_route(self._connection, route)
+        if way != DIRECTLY:
+            return self._publisher.node if way else None
+        if self._lanes[topic].transient is False:
+            raise InvalidArgument(f"topic {topic!r} is durable: it goes by the node")
+        if wanted > SENT or seq is not None:
+            raise InvalidArgument("what goes directly is not stored: no durability, no seq")
+        return self._publisher.direct
 
     def _wanted(self, durability: str | None) -> int:
         if durability is None:

@@ -1,4 +1,4 @@
-"""What a synchronous Mesh offers for handing records to one of many, where there is no node."""
+"""What a synchronous Mesh offers for handing records to one of many programs, directly."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Pushing:
 
         It goes to the one that has the least to do, and at most once: what a program that dies had
         is gone. Without a program that has room it waits, without one that pulls at all for 5 s.
-        Only without a node: a node's queues lose nothing (``enqueue`` and ``work``).
+        It never goes by a node: a node's queues lose nothing (``enqueue`` and ``work``).
 
         Args:
             topic, value, key, headers: as in ``publish``.

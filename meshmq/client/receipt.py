@@ -79,6 +79,12 @@ class Promise:
         return DURABILITY_NAMES[self._settled().durability]
 
     @property
+    def route(self) -> str:
+        """How it went: ``"node"``, ``"direct"``, ``"both"`` (directly, and by the node to others),
+        or empty: nobody wanted it."""
+        return self._settled().route
+
+    @property
     def append_time_ns(self) -> int:
         """When the node appended it (unix ns); 0 for a transient topic."""
         return self._settled().append_time_ns

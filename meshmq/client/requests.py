@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from meshmq import codec, limits
 from meshmq.client.channel import Channel
-from meshmq.client.values import check_value
-from meshmq.core.requester import Call, error_of
+from meshmq.client.values import check_route, check_value
+from meshmq.core.requester import BY_NODE, Call, error_of
 from meshmq.core.responder import Incoming
 from meshmq.errors import (
     DeadlineExceeded,
@@ -37,11 +37,13 @@ class Reply(NamedTuple):
         value: its bytes.
         instance: the name of the program that answered (``connect(name=)``).
         error: of ``request_many`` only: why this instance has no value; else None.
+        route: how it came: ``"direct"`` or ``"node"``.
     """
 
     value: bytes
     instance: str
     error: MeshError | None = None
+    route: str = BY_NODE
 
 
 class Question(Call):
@@ -58,9 +60,9 @@ class Question(Call):
     url: str
 
 
-def reply_of(row: ReplyRow, data: bytes) -> Reply:
+def reply_of(call: Call, row: ReplyRow, data: bytes) -> Reply:
     """A row as the program sees it."""
-    return Reply(data, row.instance, error_of(row) if row.code else None)
+    return Reply(data, row.instance, error_of(row) if row.code else None, call.way)
 
 
 def call_of(
@@ -71,6 +73,7 @@ def call_of(
     timeout: float,
     headers: Mapping[str, str] | None,
     idempotent: bool,
+    route: str,
 ) -> Question:
     """Check what a request was asked with."""
     check_service(service)
@@ -83,7 +86,8 @@ def call_of(
         raise InvalidArgument(f"timeout is more than 0 and up to {most} seconds, not {timeout!r}")
     deadline_ns = channel.now_ns() + int(timeout * limits.SECOND)
     window = limits.STREAM_WINDOW_BYTES if kind == STREAM else 0
-    question = Question(service, value, coded, kind, idempotent, deadline_ns, window)
+    pin = check_route(channel, route)
+    question = Question(service, value, coded, kind, idempotent, deadline_ns, window, pin=pin)
     question.timeout, question.url = timeout, channel.url
     return question
 
@@ -121,13 +125,13 @@ def result_of(call: Question) -> Reply:
         raise failure_told(call)
     if not call.replies:
         raise _unanswered(call)
-    return reply_of(*call.replies[0])
+    return reply_of(call, *call.replies[0])
 
 
 def gathered(call: Question, most: int | None) -> Replies:
     """The replies of a request to all instances; raises its error, unless that is its deadline, or
     ``most`` have come."""
-    found = [reply_of(row, data) for row, data in call.replies][:most]
+    found = [reply_of(call, row, data) for row, data in call.replies][:most]
     is_enough = most is not None and len(found) >= most
     is_late = isinstance(call.error, DeadlineExceeded) and not is_enough
     if call.error is not None and not (is_enough or is_late):

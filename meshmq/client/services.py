@@ -209,7 +209,7 @@ class ReplyStream(OnlySync):
             channel.client.requester.taken(call, len(data))
             if channel.client.requester.has_work:
                 channel.urge()
-            return reply_of(row, data)
+            return reply_of(call, row, data)
         if call.error is not None:
             raise failure_told(call)
         raise StopIteration
@@ -250,6 +250,7 @@ class Services:
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
         idempotent: bool = False,
+        route: str = "auto",
     ) -> Reply:
         """Ask a service; returns its reply.
 
@@ -263,6 +264,8 @@ class Services:
                 which is not handed out after it. None: as given to ``connect``.
             headers: at most 32, 4 KiB together; str to str.
             idempotent: whether doing it twice does no harm.
+            route: ``"auto"``: directly if an instance is linked, else by the node; or ``"direct"``
+                or ``"node"``, and only so.
 
         Raises:
             NoResponders: nobody serves it.
@@ -272,7 +275,7 @@ class Services:
             InvalidName, InvalidArgument, MessageTooLarge: nothing was asked.
             Busy, LimitReached: the node has too many requests; nothing was asked.
         """
-        call = self._call(service, value, ONE, timeout, headers, idempotent)
+        call = self._call(service, value, ONE, timeout, headers, idempotent, route)
         self._await(call, lambda: call.is_over)
         return result_of(call)
 
@@ -284,8 +287,9 @@ class Services:
         timeout: float | None = None,
         max_replies: int | None = None,
         headers: Mapping[str, str] | None = None,
+        route: str = "auto",
     ) -> Replies:
-        """Ask every instance of a service; returns what they answer, a list.
+        """Ask every instance of a service, by the node if there is one; returns their answers.
 
         It ends with ``max_replies`` replies, when all have answered, or at the deadline, with what
         there is then, which may be nothing (the list has ``deadline_exceeded``). Of an instance
@@ -294,7 +298,7 @@ class Services:
         LinkLost, whatever has come.
         """
         check_most(max_replies)
-        call = self._call(service, value, EACH, timeout, headers, False)
+        call = self._call(service, value, EACH, timeout, headers, False, route)
         most = max_replies or 1 << 62
         self._await(call, lambda: call.is_over or len(call.replies) >= most)
         return gathered(call, max_replies)
@@ -306,6 +310,7 @@ class Services:
         *,
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
+        route: str = "auto",
     ) -> ReplyStream:
         """Ask a service that answers with a stream (its handler is a generator).
 
@@ -313,7 +318,7 @@ class Services:
         on its way before the program takes it.
         Arguments and errors are else those of ``request``; errors come with the iteration.
         """
-        call = self._call(service, value, STREAM, timeout, headers, False)
+        call = self._call(service, value, STREAM, timeout, headers, False, route)
         stream = ReplyStream(self._connection, call)
         self._connection.call(call)
         return stream
@@ -326,9 +331,10 @@ class Services:
         timeout: float | None,
         headers: Mapping[str, str] | None,
         idempotent: bool,
+        route: str,
     ) -> Question:
         seconds = self._timeout if timeout is None else timeout
-        return call_of(self._connection, service, value, kind, seconds, headers, idempotent)
+        return call_of(self._connection, service, value, kind, seconds, headers, idempotent, route)
 
     def _await(self, call: Question, is_done: Callable[[], bool]) -> None:
         channel = self._connection

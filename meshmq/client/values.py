@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from meshmq import limits
+from meshmq.core.requester import BY_NODE, DIRECTLY
 from meshmq.errors import InvalidArgument, MessageTooLarge
+
+if TYPE_CHECKING:
+    from meshmq.client.channel import Channel
 
 
 def check_value(value: object) -> bytes:
@@ -118,3 +123,17 @@ def slices(values: Sequence[bytes]) -> list[tuple[int, int]]:
     if begin < len(values):
         slices.append((begin, len(values)))
     return slices
+
+
+def check_route(channel: Channel, route: object) -> str:
+    """The way that ``route`` names, empty for any; raises for one that this connection has not."""
+    if route == "auto":
+        return ""
+    if route == "node":
+        channel.check_node("route='node'")
+        return BY_NODE
+    if route != "direct":
+        raise InvalidArgument(f"route is 'auto', 'node' or 'direct', not {route!r}")
+    if not channel.addresses:
+        raise InvalidArgument("this connection goes by the node (route='node'), nothing is direct")
+    return DIRECTLY

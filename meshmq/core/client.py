@@ -94,8 +94,8 @@ from meshmq.frames import (
 from meshmq.names import queue_of
 
 NOT_BY_NODES = (
-    "push and pull are between programs that have no node (connect(peers=[...])); a node has "
-    "queues for that: enqueue and work"
+    "push and pull go directly between programs, and this connection goes by its node alone "
+    "(route='node'); a node has queues for that: enqueue and work"
 )
 
 FINAL_REFUSALS = frozenset(
@@ -160,6 +160,7 @@ class Client:
         guard: AbstractContextManager[Any] | None = None,
         encode_jobs: EncodeJobs | None = None,
     ) -> None:
+        self.addresses: tuple[str, ...] = ()  # where other programs may dial this one
         self._identity = identity
         self._entropy = entropy
         self._guard = guard if guard is not None else nullcontext()
@@ -207,7 +208,9 @@ class Client:
             return False
         if self.publisher.has_work or self.requester.ended:
             return True
-        if (self.requester.has_work or self.responder.has_work) and min(self._room()) > 0:
+        requester = self.requester
+        has_calls = requester.has_work or requester.has_held or self.responder.has_work
+        if has_calls and min(self._room()) > 0:
             return True
         return any(member.has_work for member in self._ranks)
 
@@ -230,7 +233,7 @@ class Client:
         self._last_id += 1
         sub = Subscriber(self._last_id, pattern, start, window_bytes, window_records)
         self.subscribers[sub.id] = sub
-        self._send(sub.subscribe(), now_ns)
+        self._ask(sub.subscribe(), now_ns)
         return sub.id
 
     def pull(self, pattern: str, window_bytes: int, window_records: int, now_ns: int) -> int:
@@ -240,7 +243,7 @@ class Client:
     def unsubscribe(self, number: int, now_ns: int) -> None:
         """End a subscription; what is on its way is dropped."""
         if self.subscribers.pop(number, None) is not None:
-            self._send(Unsubscribe(number), now_ns)
+            self._ask(Unsubscribe(number), now_ns)
 
     def consumed(self, number: int, size: int, records: int, now_ns: int) -> None:
         """The program has taken so much of a subscription."""
@@ -256,7 +259,7 @@ class Client:
         self._last_id += 1
         command = Command(self._last_id, verb, arguments)
         self._commands[command.id] = command
-        self._send(command, now_ns)
+        self._ask(command, now_ns)
         return command.id
 
     def forget_command(self, number: int) -> None:
@@ -269,7 +272,7 @@ class Client:
         member = Member(replace(wish, consumer=self._last_id), self._guard, owner)
         self.members[member.id] = member
         self._ranks = tuple(self.members.values())
-        self._send(member.consume(), now_ns)
+        self._ask(member.consume(), now_ns)
         return member
 
     def leave(self, number: int, now_ns: int) -> None:
@@ -278,8 +281,8 @@ class Client:
         if member is not None:
             self._ranks = tuple(self.members.values())
             for body in member.take():
-                self._send(body, now_ns)
-            self._send(Leave(number), now_ns)
+                self._ask(body, now_ns)
+            self._ask(Leave(number), now_ns)
             self._effects.append(SettlesAnswered(number, member.leave()))
 
     def serve(self, service: str, concurrency: int, owner: Any, now_ns: int) -> Registration:
@@ -287,7 +290,7 @@ class Client:
         self._last_id += 1
         registration = Registration(self._last_id, service, concurrency, owner)
         self.responder.registrations[registration.id] = registration
-        self._send(registration.serve(), now_ns)
+        self._ask(registration.serve(), now_ns)
         return registration
 
     def unserve(self, registration: Registration, now_ns: int) -> None:
@@ -299,7 +302,7 @@ class Client:
         registration.is_leaving = True
         self.responder.give_back(registration)
         if self.is_connected:
-            self._send(Unserve(registration.id), now_ns)
+            self._ask(Unserve(registration.id), now_ns)
         else:
             self._on_served(Served(registration.id, ended=True))
 
@@ -318,7 +321,7 @@ class Client:
         self._last_transaction += 1
         transaction = _Transaction(self._last_transaction, tuple(acks), batches, payload)
         self._transactions[transaction.id] = transaction
-        self._send(transaction.frame(), now_ns)
+        self._ask(transaction.frame(), now_ns)
         return transaction.id
 
     def close(self, now_ns: int) -> None:
@@ -344,7 +347,7 @@ class Client:
             if self.responder.has_work:
                 for answered in self.responder.take(*self._room()):
                     self._send(answered, now_ns)
-            if self.requester.has_work:
+            if self.requester.has_work or self.requester.has_held:
                 for asked in self.requester.take(now_ns, *self._room()):
                     self._send(asked, now_ns)
 
@@ -368,8 +371,8 @@ class Client:
                 if link == self._link and self._session is not None:
                     self._lose(f"the node sent a bad frame: {reason}", "bad-frame", now_ns)
             case TimerFired():
-                if 0 < self.publisher.paused_until_ns <= now_ns:
-                    self.publisher.paused_until_ns = 0
+                if 0 < self.publisher.node.paused_until_ns <= now_ns:
+                    self.publisher.node.paused_until_ns = 0
                 if self._session is not None:
                     self._session.tick(now_ns)
                 for member in self.members.values():
@@ -413,7 +416,7 @@ class Client:
             renew = member.next_deadline_ns()
             if renew is not None and renew < due:
                 due = renew
-        paused = self.publisher.paused_until_ns
+        paused = self.publisher.node.paused_until_ns
         return min(due, paused) if paused else due
 
     def _on_link_opened(self, link: bytes, now_ns: int) -> None:
@@ -423,8 +426,9 @@ class Client:
         self._link = link
         number = self._entropy.getrandbits(63) + 1
         hello = Hello(
-            PROTOCOL_MAJOR, PROTOCOL_MINOR, me.mesh, me.instance, me.producer, me.name, me.software
-        )
+            PROTOCOL_MAJOR, PROTOCOL_MINOR, me.mesh, me.instance, me.producer, me.name, me.software,
+            addresses=self.addresses,
+        )  # fmt: skip
         self._session = Session(number, hello, now_ns)
 
     def _on_body(self, body: Body, now_ns: int) -> None:
@@ -440,11 +444,11 @@ class Client:
             case HandOut() | Settled() | Revoke() | Consumed():
                 self._on_member(body, now_ns)
             case Window(in_flight, pause):
-                publisher = self.publisher
-                publisher.window_bytes = _window(in_flight)
+                way = self.publisher.node
+                way.window_bytes = _window(in_flight)
                 if pause:
                     most = now_ns + min(pause, limits.SECOND)
-                    publisher.paused_until_ns = max(publisher.paused_until_ns, most)
+                    way.paused_until_ns = max(way.paused_until_ns, most)
             case Welcome():
                 self._on_welcome(body, now_ns)
             case Subscribed():
@@ -478,8 +482,8 @@ class Client:
         self.origin = welcome.origin
         self.node_name = welcome.name
         publisher = self.publisher
-        publisher.window_bytes = _window(welcome.in_flight_bytes)
-        publisher.paused_until_ns = 0
+        publisher.node.window_bytes = _window(welcome.in_flight_bytes)
+        publisher.node.paused_until_ns = 0
         publisher.on_origin(welcome.origin, now_ns - self._lost_ns)
         self.state = "connected"
         reason = f"connected to node {welcome.name or '?'}"
@@ -610,6 +614,10 @@ class Client:
                 self._send(credit, now_ns)
         self._effects.append(SubscriptionAnswered(sub.id, frame.code, frame.message, frame.topics))
 
+    def _ask(self, body: Body, now_ns: int) -> None:
+        """Send what the program asks for."""
+        self._send(body, now_ns)
+
     def _send(self, body: Body, now_ns: int) -> None:
         # Before the welcome nothing is sent: the welcome sends what is open then.
         if self._session is not None and self._session.state is SessionState.OPEN:
@@ -625,17 +633,8 @@ class Client:
     def _lose(self, reason: str, code: str, now_ns: int) -> None:
         self._flush_outbox()
         self._session = None
-        self.publisher.on_session_lost()
-        for sub in self.subscribers.values():
-            sub.is_active = False
-        for member in self.members.values():
-            member.on_session_lost()
-        self.requester.on_session_lost()
-        self.responder.on_session_lost()
-        for registration in list(self.responder.registrations.values()):
-            if registration.is_leaving:
-                self._on_served(Served(registration.id, ended=True))
-        if code in FINAL_REFUSALS:
+        self._on_session_lost(now_ns)
+        if code in FINAL_REFUSALS and self._is_final(code):
             self._effects.append(CloseLink(self._link))
             self._end(from_code(code, reason), reason, code)
             return
@@ -648,7 +647,31 @@ class Client:
             self.state = "reconnecting"
             self._effects.append(StateChanged("reconnecting", reason, code))
         self._attempt += 1
-        self._effects.append(CloseLink(self._link, delay))
+        self._effects.append(CloseLink(self._link, delay if self._tries_again() else -1))
+
+    def _is_final(self, code: str) -> bool:
+        """Whether a refusal that waiting cannot mend ends the client."""
+        return True
+
+    def _tries_again(self) -> bool:
+        """Whether the same node is dialled again."""
+        return True
+
+    def _on_session_lost(self, now_ns: int) -> None:
+        self.publisher.on_session_lost()
+        for sub in self.subscribers.values():
+            sub.is_active = False
+        for member in self.members.values():
+            member.on_session_lost()
+        self.requester.on_session_lost()
+        self._drop_requests(now_ns)
+
+    def _drop_requests(self, now_ns: int) -> None:
+        """The requests that the node had handed out are its no more."""
+        self.responder.on_session_lost()
+        for registration in list(self.responder.registrations.values()):
+            if registration.is_leaving:
+                self._on_served(Served(registration.id, ended=True))
 
     def _end(
         self, error: MeshError, reason: str, code: str, of_calls: MeshError | None = None

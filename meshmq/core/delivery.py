@@ -7,17 +7,20 @@ Rules:
 2. Nothing is sent without credit, in bytes and in records; a batch is never split, so credit may
    be overdrawn by one batch. What a subscription is behind costs no memory.
 3. Transient batches wait for credit in the subscription's own queue, bounded in bytes: the oldest
-   are dropped for that subscription alone, counted, and told with the next delivery.
+   are dropped for that subscription alone, counted, and told with the next delivery: those with a
+   source by their numbers, as rows of their own, before what is newer of it; the others as a sum.
 4. While more than its budget is on the way to all subscribers together, the node sends only to
    links that have acknowledged everything; the others wait in ``_denied``.
+5. A marker stands behind all that waited when it came, and needs no credit.
+6. To a subscription that is held nothing goes: it waits for the answer that opens it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core.feed import Feed, Reader
@@ -38,8 +41,11 @@ from meshmq.names import check_pattern, is_literal, matches
 
 
 class _Queued(NamedTuple):
+    """A batch, or a marker (a row without a topic); ``size`` is what it counts for in a queue."""
+
     row: DeliverBatch
     payload: bytes
+    size: int
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -47,17 +53,30 @@ class Subscription(Reader):
     """One subscription of one client.
 
     Attributes:
+        instance: the program's.
         queue: transient batches that wait for credit.
-        dropped: transient records dropped and not yet told.
+        dropped: transient records without a source that were dropped and are not yet told.
+        gaps: by source and topic the newest numbers that were dropped and are not yet told: the
+            first, and the one behind the last. old_gaps: what was dropped of them before.
+        is_held: nothing may go yet.
+        meeting: by what its program meets a publisher, see core/introductions.py.
     """
 
     link: bytes
     number: int
+    instance: bytes = b""
     queue: deque[_Queued] = field(default_factory=deque)
     queue_bytes: int = 0
     dropped: int = 0
     dropped_total: int = 0
     delivered: int = 0
+    gaps: dict[tuple[bytes, str], tuple[int, int]] = field(default_factory=dict)
+    old_gaps: list[DeliverBatch] = field(default_factory=list)
+    is_held: bool = False
+    meeting: tuple[bytes, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meeting = (self.link, self.pattern)
 
 
 class Delivery(Feed):
@@ -69,12 +88,14 @@ class Delivery(Feed):
         burdened: links with unacknowledged deliveries; kept by the owner.
         queued_bytes: transient batches that wait for credit, of all subscriptions.
         damaged_ranges: (topic, first offset) -> next offset, of what readers met damaged.
+        overfull: subscriptions that are held and have no room for more.
     """
 
     def __init__(self, topics: Topics, next_lsn: int, recent_bytes: int, queue_bytes: int) -> None:
         super().__init__(topics, next_lsn, recent_bytes)
         self._queue_bytes_max = queue_bytes
         self._subscriptions: dict[tuple[bytes, int], Subscription] = {}
+        self._of_instance: dict[bytes, dict[int, Subscription]] = {}  # by id()
         self.sends: list[tuple[bytes, Deliver]] = []
         self.delivered = 0
         self.dropped = 0
@@ -84,6 +105,7 @@ class Delivery(Feed):
         self._denied: dict[int, Subscription] = {}
         self.queued_bytes = 0
         self.damaged_ranges: dict[tuple[str, int], int] = {}
+        self.overfull: list[Subscription] = []
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -98,7 +120,9 @@ class Delivery(Feed):
 
     # -- coming and going -------------------------------------------------------------------
 
-    def subscribe(self, link: bytes, frame: Subscribe, origin: bytes) -> Subscribed:
+    def subscribe(
+        self, link: bytes, frame: Subscribe, origin: bytes, instance: bytes = b""
+    ) -> Subscribed:
         """Open a subscription and begin to feed it; the answer to send before anything else."""
         number = frame.subscription
         try:
@@ -119,11 +143,13 @@ class Delivery(Feed):
             min(frame.credit_records, limits.CREDIT_RECORDS_MAX),
             link=link,
             number=number,
+            instance=instance,
         )
         refusal = self._place(sub, frame, origin)
         if refusal is not None:
             return refusal
         self._subscriptions[link, number] = sub
+        self._of_instance.setdefault(instance, {})[id(sub)] = sub
         self.add_reader(sub)
         topics = sum(1 for name in self._topics.by_name if matches(pattern, name))
         return Subscribed(number, "", "", origin, sub.lsn, sub.slot, topics)
@@ -174,6 +200,10 @@ class Delivery(Feed):
         if sub is not None:
             self.remove_reader(sub)
             self.queued_bytes -= sub.queue_bytes
+            same = self._of_instance[sub.instance]
+            del same[id(sub)]
+            if not same:
+                del self._of_instance[sub.instance]
 
     def drop_link(self, link: bytes) -> None:
         """Forget every subscription of a session that ended."""
@@ -188,21 +218,49 @@ class Delivery(Feed):
             sub.credit_records = min(sub.credit_records + records, limits.CREDIT_RECORDS_MAX)
             self.feed(sub)
 
+    def hold(self, link: bytes, number: int) -> None:
+        """Let nothing go to a subscription just opened before ``feed_number``."""
+        self._subscriptions[link, number].is_held = True
+
     def feed_number(self, link: bytes, number: int) -> None:
         """Begin to feed a subscription just opened."""
         sub = self._subscriptions.get((link, number))
         if sub is not None:
+            sub.is_held = False
             self.feed(sub)
 
     # -- what comes in ----------------------------------------------------------------------
 
-    def on_transient(self, topic: Topic, row: DeliverBatch, payload: bytes) -> list[Subscription]:
-        """Queue a transient batch for whoever wants it; ``flush`` those it returns."""
-        subs = [r for r in self.wanting(topic) if isinstance(r, Subscription)]
+    def subscribed_to(self, topic: Topic) -> list[Subscription]:
+        """Who wants a topic."""
+        return [r for r in self.wanting(topic) if isinstance(r, Subscription)]
+
+    def on_transient(
+        self, topic: Topic, row: DeliverBatch, payload: bytes, without: Collection[bytes] = ()
+    ) -> list[Subscription]:
+        """Queue a transient batch for whoever wants it, but for the instances that are to be
+        ``without``; ``flush`` those it returns."""
+        subs = self.subscribed_to(topic)
+        if without:
+            subs = [sub for sub in subs if sub.instance not in without]
+        queued = _Queued(row, payload, row.length)
         for sub in subs:
-            sub.queue.append(_Queued(row, payload))
+            sub.queue.append(queued)
             sub.queue_bytes += row.length
             self.queued_bytes += row.length
+        return subs
+
+    def mark(self, instance: bytes, source: bytes) -> list[Subscription]:
+        """Queue a marker of ``source`` for all subscriptions of a program; ``flush`` those it
+        returns."""
+        queued = _Queued(
+            DeliverBatch("", 0, 0, 0, 0, 0, 0, 0, source=source), b"", limits.MARKER_BYTES
+        )
+        subs = list(self._of_instance.get(instance, {}).values())
+        for sub in subs:
+            sub.queue.append(queued)
+            sub.queue_bytes += queued.size
+            self.queued_bytes += queued.size
         return subs
 
     def _give(self, reader: Reader, batches: list[StoredBatch]) -> None:
@@ -220,7 +278,7 @@ class Delivery(Feed):
                 topic.entry.name, b.base_offset, b.count, len(b.payload), b.checksum,
                 b.append_time_ns, b.lsn, b.slot, b.damaged,
             )  # fmt: skip
-            rows.append(_Queued(row, b.payload))
+            rows.append(_Queued(row, b.payload, 0))
         self._deliver(reader, rows)
 
     def _note_damage(self, topic: Topic, batch: StoredBatch) -> None:
@@ -240,7 +298,7 @@ class Delivery(Feed):
         return self._may_send(reader) if isinstance(reader, Subscription) else reader.has_credit
 
     def _may_send(self, sub: Subscription) -> bool:
-        if not sub.has_credit:
+        if sub.is_held or not sub.has_credit:
             return False
         if self.is_crowded and sub.link in self.burdened:
             self._denied[id(sub)] = sub
@@ -264,36 +322,85 @@ class Delivery(Feed):
 
     def flush(self, sub: Subscription) -> None:
         """Send transient batches within credit, then drop the oldest over the queue's bound."""
+        if sub.is_held:
+            if self._is_overfull(sub):
+                self.overfull.append(sub)
+            return
+        self._send_queue(sub)
+        # The newest stays, so that there is always a delivery to tell of those dropped.
         queue = sub.queue
-        while queue and self._may_send(sub):
+        while len(queue) > 1 and self._is_overfull(sub):
+            self._drop_oldest(sub)
+            if not queue[0].row.topic:
+                self._send_queue(sub)
+
+    def _is_overfull(self, sub: Subscription) -> bool:
+        return (
+            sub.queue_bytes > self._queue_bytes_max
+            or self.queued_bytes > limits.TRANSIENT_QUEUES_BYTES_MAX
+        )
+
+    def _send_queue(self, sub: Subscription) -> None:
+        queue = sub.queue
+        while queue:
+            may_send = self._may_send(sub)
+            if not may_send and queue[0].row.topic:
+                return
+            gaps = self._take_gaps(sub)
+            most = limits.FRAME_BATCHES_MAX - len(gaps)
             rows: list[_Queued] = []
-            size = records = 0
-            while queue and len(rows) < limits.FRAME_BATCHES_MAX:
-                if rows and (
-                    size >= sub.credit_bytes
-                    or records >= sub.credit_records
-                    or size + queue[0].row.length > limits.BATCH_BYTES_TARGET * 5 // 4
+            size = records = weight = 0
+            while queue and len(rows) < most:
+                row = queue[0].row
+                if row.topic and (
+                    not may_send
+                    or (
+                        rows
+                        and (
+                            size >= sub.credit_bytes
+                            or records >= sub.credit_records
+                            or size + row.length > limits.BATCH_BYTES_TARGET * 5 // 4
+                        )
+                    )
                 ):
                     break
                 rows.append(queue.popleft())
-                size += rows[-1].row.length
-                records += rows[-1].row.count
-            sub.queue_bytes -= size
-            self.queued_bytes -= size
-            self._deliver(sub, rows)
-        # The newest stays, so that there is always a delivery to tell of those dropped.
-        while len(queue) > 1 and (
-            sub.queue_bytes > self._queue_bytes_max
-            or self.queued_bytes > limits.TRANSIENT_QUEUES_BYTES_MAX
-        ):
-            old = queue.popleft().row
-            sub.queue_bytes -= old.length
-            self.queued_bytes -= old.length
-            sub.dropped += old.count
-            sub.dropped_total += old.count
-            self.dropped += old.count
+                size += row.length
+                records += row.count
+                weight += rows[-1].size
+            sub.queue_bytes -= weight
+            self.queued_bytes -= weight
+            self._deliver(sub, rows, gaps)
 
-    def _deliver(self, sub: Subscription, rows: list[_Queued]) -> None:
+    def _drop_oldest(self, sub: Subscription) -> None:
+        row, _, size = sub.queue.popleft()
+        sub.queue_bytes -= size
+        self.queued_bytes -= size
+        sub.dropped_total += row.count
+        self.dropped += row.count
+        if not row.source:
+            sub.dropped += row.count
+            return
+        key, base = (row.source, row.topic), row.base_offset
+        first, end = sub.gaps.get(key, (base, base))
+        if end != base or end - first + row.count > limits.GAP_RECORDS_MAX:
+            # What is between them was not dropped here: it went another way.
+            sub.old_gaps.append(_gap(key, first, end))
+            first = base
+        sub.gaps[key] = (first, base + row.count)
+        if len(sub.old_gaps) + len(sub.gaps) >= limits.GAPS_MAX:
+            self._deliver(sub, [], self._take_gaps(sub))
+
+    def _take_gaps(self, sub: Subscription) -> list[DeliverBatch]:
+        if not sub.gaps:
+            return []
+        gaps = sub.old_gaps + [_gap(key, *numbers) for key, numbers in sub.gaps.items()]
+        sub.gaps, sub.old_gaps = {}, []
+        return gaps
+
+    def _deliver(
+        self, sub: Subscription, rows: list[_Queued], gaps: Iterable[DeliverBatch] = ()
+    ) -> None:
         while len(rows) > limits.FRAME_BATCHES_MAX:
             self._deliver(sub, rows[: limits.FRAME_BATCHES_MAX])
             rows = rows[limits.FRAME_BATCHES_MAX :]
@@ -306,5 +413,42 @@ class Delivery(Feed):
         if self.is_crowded and payload:
             self.burdened.add(sub.link)  # one delivery each, until it is acknowledged
         missed, sub.dropped = sub.dropped, 0
-        frame = Deliver(sub.number, tuple([r.row for r in rows]), missed, payload)
+        frame = Deliver(sub.number, (*gaps, *[r.row for r in rows]), missed, payload)
         self.sends.append((sub.link, frame))
+
+    # -- what is shown ----------------------------------------------------------------------
+
+    def describe(self, name_of: Callable[[bytes], str]) -> list[dict[str, Any]]:
+        """Subscriptions as ``status`` shows them; ``name_of`` a link: its program's."""
+        return [
+            {
+                "client": name_of(s.link),
+                "pattern": s.pattern,
+                "live": s.is_live,
+                "lag_commits": 0 if s.is_live else max(0, self.committed_lsn + 1 - s.lsn),
+                "delivered": s.delivered,
+                "dropped": s.dropped_total,
+                "queued_bytes": s.queue_bytes,
+                "credit_bytes": s.credit_bytes,
+                "credit_records": s.credit_records,
+            }
+            for s in self.subscriptions
+        ]
+
+    def describe_damage(self, origin: bytes) -> list[dict[str, Any]]:
+        """Damaged ranges as ``status`` shows them."""
+        return [
+            {
+                "topic": topic,
+                "origin": origin.hex(),
+                "first_offset": first,
+                "next_offset": end,
+            }
+            for (topic, first), end in self.damaged_ranges.items()
+        ]
+
+
+def _gap(key: tuple[bytes, str], first: int, end: int) -> DeliverBatch:
+    """Records of a source that were dropped, from ``first`` to before ``end``."""
+    source, topic = key
+    return DeliverBatch(topic, first, end - first, 0, 0, 0, 0, 0, missing=True, source=source)

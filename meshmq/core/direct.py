@@ -1,4 +1,4 @@
-"""One program among others, with no node: links, interests, records, requests put together.
+"""One program among others: links, interests, records, requests put together.
 
 It routes; the parts decide. The program's own side speaks the same frames as to a node: what it
 sends comes in by ``publish``, ``subscribe``, ``ask`` ..., what is for it gathers in ``own``.
@@ -7,6 +7,11 @@ Way of a record: publish -> Outlets (a row for each program that wants it) -> se
 session -> Inlets (numbers, who of the program wants it) -> Arrived.
 Way of a request: ask -> Services, of this program: who serves, who has the least -> session; there
 session -> Relay (whose it is) -> Responder; and back.
+
+A node that the program is at is one more whom records and requests come from and go to (NODE):
+what is for it gathers in ``to_node``, for the owner, who has that session. Each linked program that
+is at the same node has what is published directly, unless its link does not acknowledge for
+ROUTE_SILENT_NS: then by the node, until it does again.
 """
 
 from __future__ import annotations
@@ -15,11 +20,12 @@ import random
 from typing import Any, NamedTuple
 
 from meshmq import limits
-from meshmq.core.discovery import PEERS, Discovery, Sighted
+from meshmq.core.discovery import GOSSIP, PEERS, Discovery, Sighted
 from meshmq.core.inlets import Inlets
 from meshmq.core.interests import Wishes
-from meshmq.core.links import Link, Links
-from meshmq.core.outlets import Outlets
+from meshmq.core.links import NOT_INTRODUCED, Link, Links
+from meshmq.core.outlets import NODE, Outlets, UnderWay
+from meshmq.core.permits import Permit, Permits
 from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
 from meshmq.core.relay import Relay
 from meshmq.core.services import Services
@@ -38,12 +44,15 @@ from meshmq.frames import (
     Hello,
     Interest,
     Interests,
+    Introduce,
     Noted,
     PeerFacts,
     Publish,
+    PublishBatch,
     Refuse,
     Reply,
     Request,
+    Routes,
     Serve,
     Served,
     Subscribed,
@@ -53,6 +62,8 @@ from meshmq.names import check_pattern, pushed_topic
 
 OWN = b"own"
 """Stands for the program itself where others are named by their link."""
+
+NO_PERMIT = Permit("", frozenset(), frozenset(), 0)
 
 
 class Tools(NamedTuple):
@@ -71,17 +82,33 @@ class Direct:
         tools: the codec's.
         entropy: chooses session numbers, spreads dials.
         insecure: dial beyond this host, if the mesh is not ``local``.
+        uses_nodes: dial nodes, too; whoever owns this is told of those that answer.
+        is_strict: talk only to those whom the node introduces; see Permits.
 
     Attributes:
         own: frames for the program, in order.
+        to_node: frames for the node, in order, with the batches in them that it confirms by
+            acknowledging.
+        node: origin of the node that we are at, or empty.
+        returned: requests of the program that are to be asked again by the node.
         news: programs that have come or gone, in words.
     """
 
     def __init__(
-        self, hello: Hello, tools: Tools, entropy: random.Random, insecure: bool = False
+        self,
+        hello: Hello,
+        tools: Tools,
+        entropy: random.Random,
+        insecure: bool = False,
+        uses_nodes: bool = True,
+        is_strict: bool = False,
     ) -> None:
-        discovery = Discovery(hello.instance, hello.mesh, entropy, ("client",), insecure)
+        kinds = ("client", "node") if uses_nodes else ("client",)
+        discovery = Discovery(hello.instance, hello.mesh, entropy, kinds, insecure)
         self.links = Links(hello, discovery, entropy)
+        self.permits = Permits()
+        if is_strict:
+            self.links.permits = self.permits
         self.outlets = Outlets()
         self.inlets = Inlets()
         self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
@@ -90,11 +117,139 @@ class Direct:
         self.relay = Relay()
         self.own: list[Body] = []
         self.news: list[str] = []
-        self._timed = (self.outlets, self.pushes, self.wishes, self.services)
+        self.to_node: list[tuple[Body, list[UnderWay]]] = []
+        self.node = b""
+        self.returned: list[int] = []
+        self._timed = (
+            self.permits,
+            self.outlets,
+            self.inlets,
+            self.pushes,
+            self.wishes,
+            self.services,
+        )
+        self._silent: set[bytes] = set()  # links that do not acknowledge
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
         self.outlets.join(OWN)
         self.inlets.join(OWN, hello.instance)
+
+    # -- the node -----------------------------------------------------------------------------
+
+    def attach(self, origin: bytes, window_bytes: int, now_ns: int) -> None:
+        """There is a session with a node."""
+        self.node = origin
+        self.outlets.attach(window_bytes)
+        self.to_node.append((Routes((self.links.hello.instance, *self._direct_runs())), []))
+        self._move(origin, now_ns)
+
+    def detach(self, now_ns: int) -> None:
+        """It is over."""
+        if not self.node:
+            return
+        self.node = b""
+        self.to_node.clear()
+        self.outlets.detach()
+        for name in list(self._silent):
+            self._hear(name, now_ns)
+        self._to_responder(self.relay.leave(NODE))
+        self._move(b"", now_ns)
+
+    def _move(self, origin: bytes, now_ns: int) -> None:
+        self.inlets.on_node(origin)
+        self.inlets.on_their_node(OWN, origin)
+        self._reach()
+        self._tell_all(self.wishes.moved(origin), now_ns)
+
+    def _direct_runs(self) -> list[bytes]:
+        over = self.outlets.over
+        return [link.instance for name, link in self._by_link.items() if name not in over]
+
+    def _reach(self) -> None:
+        """Find out anew whom the node reaches too."""
+        sources = self.inlets.sources
+        self.outlets.reachable = {
+            name for name in self._by_link if self.node and sources[name].node == self.node
+        }
+        self.outlets.changed()
+
+    def _route_to_node(self, *, add: bytes = b"", remove: bytes = b"") -> None:
+        if self.node:
+            if remove:
+                self.outlets.want_again()
+            add_runs, remove_runs = (add,) if add else (), (remove,) if remove else ()
+            self.to_node.append((Routes(add_runs, remove_runs), []))
+            self.outlets.changed()
+
+    def introduce(self, frame: Introduce, now_ns: int) -> None:
+        """The node says that we may talk to another program directly, and where it is."""
+        if not self.permits.introduce(frame, now_ns):
+            return
+        facts = PeerFacts(
+            frame.instance, "client", self.links.hello.mesh, frame.name, addresses=frame.addresses
+        )
+        self.links.tell(Sighted(GOSSIP, facts, self.node), now_ns)
+        link = self.links.by_instance.get(frame.instance)
+        permit = self._permit_of(link) if link is not None else None
+        if link is not None and permit is not None and link.name in self._by_link:
+            self.links.send(link, self.wishes.permitted(permit, whole=False), now_ns)
+
+    def _expire(self, now_ns: int) -> None:
+        due = self.permits.next_deadline_ns()
+        if due is None or due > now_ns:
+            return
+        for instance in self.permits.expired(now_ns):
+            link = self.links.by_instance.get(instance)
+            if link is not None and self.links.permits is not None:
+                why = "what the node has allowed the two programs is over"
+                self.links.refuse(link, Refuse(NOT_INTRODUCED, why), now_ns)
+
+    def on_node_request(self, body: Request | Cancel | Grant, now_ns: int) -> None:
+        """What the node says of requests to the program."""
+        match body:
+            case Request():
+                self.relay.request(NODE, body, now_ns)
+            case Cancel():
+                self._to_responder(self.relay.cancel(NODE, body))
+            case Grant():
+                self._to_responder(self.relay.grant(NODE, body))
+
+    def serves(self, service: str) -> bool:
+        """Whether an instance that is linked, or our own, may take a request now."""
+        found = self.services.by_name.get(service)
+        return found is not None and any(
+            not (i.draining or i.link in self._silent) for i in found.instances.values()
+        )
+
+    def _watch(self, now_ns: int) -> None:
+        """Who does not acknowledge is reached by the node, if he is there."""
+        for name in self.outlets.reachable if self.node else ():
+            since = self._by_link[name].session.waits_since_ns
+            is_silent = since is not None and now_ns - since >= limits.ROUTE_SILENT_NS
+            if is_silent and name not in self._silent:
+                self._fall_silent(name, now_ns)
+            elif name in self._silent and not is_silent:
+                self._hear(name, now_ns)
+
+    def _fall_silent(self, name: bytes, now_ns: int) -> None:
+        link = self._by_link[name]
+        self._route_records(now_ns)
+        self._silent.add(name)
+        self.outlets.over.add(name)
+        self._route_to_node(remove=link.instance)
+        self.services.hold(name)
+        self.returned += self.services.withdraw(name)
+        self.news.append(f"{link.facts.name or '?'} does not answer directly: by the node")
+
+    def _hear(self, name: bytes, now_ns: int) -> None:
+        self._route_records(now_ns)
+        self._silent.discard(name)
+        self.outlets.over.discard(name)
+        self.outlets.changed()
+        link = self._by_link.get(name)
+        if link is not None and self.node:
+            self._route_to_node(add=link.instance)
+            self.news.append(f"{link.facts.name or '?'} answers directly again")
 
     # -- the program's side -------------------------------------------------------------------
 
@@ -116,7 +271,7 @@ class Direct:
             if row.topic.startswith("$") and pushed_topic(row.topic):
                 self.pushes.push(row, data, now_ns)
             else:
-                self.outlets.publish(row, data, now_ns)
+                self.outlets.publish(row, data, now_ns, by_node=not row.routed)
 
     def subscribe(self, number: int, pattern: str, size: int, records: int, now_ns: int) -> None:
         """Open a subscription; the answer is Subscribed."""
@@ -160,9 +315,12 @@ class Direct:
         self._unwish(frame.registration, served, now_ns)
 
     def _wish(self, interest: Interest, answer: Subscribed | Served, now_ns: int) -> None:
-        links = set(self._by_link)
+        links = [link for link in self._by_link.values() if self._may_know(link, interest)]
+        names = {link.name for link in links}
         try:
-            self._tell_all(self.wishes.add(interest, answer, links, now_ns), now_ns)
+            frame = self.wishes.add(interest, answer, names, now_ns)
+            for link in links:
+                self.links.send(link, frame, now_ns)
         except LimitReached as error:
             number = interest.number
             if isinstance(answer, Served):
@@ -170,6 +328,21 @@ class Direct:
                 self.own.append(Served(number, error.code, str(error)))
             else:
                 self.own.append(Subscribed(number, error.code, str(error)))
+
+    def _permit_of(self, link: Link) -> Permit | None:
+        """What a link is confined to; None: nothing."""
+        if self.links.permits is None:
+            return None
+        return self.permits.by_instance.get(link.instance) or NO_PERMIT
+
+    def _may_know(self, link: Link, interest: Interest) -> bool:
+        permit = self._permit_of(link)
+        return permit is None or permit.covers(interest)
+
+    def _may_act(self, link: Link, number: int) -> bool:
+        """Whether it may send what is for this interest of ours; one that is over matters not."""
+        interest = self.wishes.by_number.get(number)
+        return interest is None or self._may_know(link, interest)
 
     def _unwish(self, number: int, answer: Served | None, now_ns: int) -> None:
         frame = self.wishes.remove(number, answer, set(self._by_link), now_ns)
@@ -202,6 +375,8 @@ class Direct:
     def _send_reply(self, name: bytes, reply: Reply, now_ns: int) -> None:
         if name == OWN:
             self.services.on_reply(OWN, reply, now_ns)
+        elif name == NODE:
+            self.to_node.append((reply, []))
         else:
             link = self._by_link.get(name)
             if link is not None:
@@ -217,6 +392,8 @@ class Direct:
         link = self._by_link.get(name)
         if link is None:
             return
+        if name in self._silent and link.session.waits_since_ns in (None, now_ns):
+            self._hear(name, now_ns)
         acked = link.session.acked
         self.outlets.on_acked(name, acked)
         self.pushes.on_acked(name, acked)
@@ -229,13 +406,17 @@ class Direct:
     def _on_body(self, link: Link, body: Body, now_ns: int) -> None:
         name = link.name
         match body:
-            case Deliver():
-                self.inlets.on_deliver(name, body)
+            case Deliver(number):
+                if not self._may_act(link, number):
+                    raise BadFrame("records of what the node has not allowed")
+                self.inlets.on_deliver(name, body, now_ns)
                 self.links.owe(link)
             case Credit(number, size, records):
                 if not self.outlets.grant(name, number, size, records):
                     self.pushes.grant(name, number, size, records, now_ns)
-            case Request():
+            case Request(rows):
+                if not all(self._may_act(link, row.registration) for row in rows):
+                    raise BadFrame("requests of a service that the node has not allowed")
                 self.relay.request(name, body, now_ns)
             case Reply():
                 self.services.on_reply(name, body, now_ns)
@@ -246,7 +427,7 @@ class Direct:
             case Interests():
                 self._on_interests(link, body, now_ns)
             case Noted():
-                if self.inlets.on_noted(name, body):
+                if self.inlets.on_noted(name, body, now_ns):
                     self.wishes.on_noted(name, body.version, now_ns)
             case _:
                 pass  # nothing that one program says to another
@@ -262,7 +443,10 @@ class Direct:
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         self.links.tick(now_ns)
+        self._expire(now_ns)
+        self._watch(now_ns)
         self.outlets.tick(now_ns)
+        self.inlets.tick(now_ns)
         self.pushes.tick(now_ns)
         self.wishes.tick(now_ns)
         self.services.tick(now_ns)
@@ -274,12 +458,18 @@ class Direct:
             more = part.next_deadline_ns()
             if more is not None and (due is None or more < due):
                 due = more
+        if self.node:
+            for name in self.outlets.reachable - self._silent:
+                since = self._by_link[name].session.waits_since_ns
+                if since is not None and (due is None or since + limits.ROUTE_SILENT_NS < due):
+                    due = since + limits.ROUTE_SILENT_NS
         return due
 
     # -- coming and going ---------------------------------------------------------------------
 
     def _meet(self, now_ns: int) -> None:
         links = self.links
+        self._route_records(now_ns)  # what was published before goes as it was to go
         while links.left or links.joined:
             left, links.left = links.left, []
             joined, links.joined = links.joined, []
@@ -290,8 +480,13 @@ class Direct:
                 self._by_link[name] = link
                 self._numbers[name] = {}
                 self.outlets.join(name)
-                links.send(link, self.wishes.whole(), now_ns)
+                permit = self._permit_of(link)
+                whole = self.wishes.whole()
+                if permit is not None:
+                    whole = self.wishes.permitted(permit, whole=True)
+                links.send(link, whole, now_ns)
                 self.inlets.join(name, link.instance)
+                self._route_to_node(add=link.instance)
                 self.news.append(f"linked with {link.facts.name or '?'}")
 
     def _part(self, link: Link, now_ns: int) -> None:
@@ -299,7 +494,10 @@ class Direct:
         if self._by_link.pop(name, None) is None:
             return
         del self._numbers[name]
+        self._silent.discard(name)
         self.outlets.leave(name)
+        if all(x.instance != link.instance for x in self._by_link.values()):
+            self._route_to_node(remove=link.instance)
         self.inlets.leave(name)
         self.pushes.leave(name, now_ns)
         self.services.drop_link(name, now_ns)
@@ -311,6 +509,9 @@ class Direct:
     def _on_interests(self, link: Link, frame: Interests, now_ns: int) -> None:
         name = link.name
         kinds = self._numbers[name]
+        if frame.node != self.inlets.sources[name].node:
+            self.inlets.on_their_node(name, frame.node)
+            self._reach()
         for number in list(kinds) if frame.whole else frame.remove:
             self._lose_interest(name, number, now_ns)
         patterns: list[str] = []
@@ -320,6 +521,8 @@ class Direct:
                 raise LimitReached(f"more than {limits.INTERESTS_MAX} interests")
             if number in kinds:
                 self._lose_interest(name, number, now_ns)
+            if not self._may_know(link, interest):
+                continue
             if kind == SERVICE:
                 serve = Serve(number, pattern, concurrency)
                 if self.services.serve(name, link.facts.name, serve, now_ns).code:
@@ -434,8 +637,11 @@ class Direct:
     def _route_records(self, now_ns: int) -> None:
         for name, frame, batches in self.outlets.take_sends():
             if name == OWN:
-                self.inlets.on_deliver(OWN, frame)
+                self.inlets.on_deliver(OWN, frame, now_ns)
                 self.outlets.settle(batches, True)
+                continue
+            if name == NODE:
+                self.to_node.append((_publish(frame, batches), batches))
                 continue
             link = self._by_link[name]
             self.links.send(link, frame, now_ns)
@@ -460,7 +666,7 @@ class Direct:
                 self.links.send(link, frame, now_ns)
                 self.pushes.sent(name, link.session.sent, push)
             elif name == OWN and frame.subscription in self.inlets.readers:
-                self.inlets.on_deliver(OWN, frame)
+                self.inlets.on_deliver(OWN, frame, now_ns)
                 self.pushes.came(push)
             else:
                 self.pushes.lost(push)
@@ -491,6 +697,8 @@ class Direct:
         link = self._by_link.get(name)
         if link is None:
             return 0, 0
+        if name in self._silent:
+            return limits.SESSION_UNACKED_BYTES_MAX, limits.SESSION_UNACKED_FRAMES_MAX
         return link.session.unacked_bytes, link.session.unacked_count
 
     def goodbye(self, now_ns: int) -> None:
@@ -510,13 +718,22 @@ class Direct:
         sources, version = self.inlets.sources, self.wishes.version
         return all(sources[name].version >= version for name in self._by_link)
 
+    def knows_of_none(self) -> bool:
+        """Whether somebody is linked, and knows what we want, and nobody linked is at a node."""
+        sources, version = self.inlets.sources, self.wishes.version
+        linked = [sources[name] for name in self._by_link]
+        return bool(linked) and all(x.version >= version and not x.node for x in linked)
+
     def peers(self) -> list[dict[str, Any]]:
         """Linked programs, as listings show them."""
         rows = []
+        sources = self.inlets.sources
         for name, link in self._by_link.items():
             delivered, dropped, queued = self.outlets.counts(name)
             rows.append(
                 {
+                    "route": "node" if name in self.outlets.over else "direct",
+                    "at_node": bool(self.node) and sources[name].node == self.node,
                     "name": link.facts.name,
                     "instance": link.instance.hex(),
                     "address": link.address or None,
@@ -527,3 +744,15 @@ class Direct:
                 }
             )
         return rows
+
+
+def _publish(frame: Deliver, batches: list[UnderWay]) -> Publish:
+    """What is delivered to others, for the node."""
+    rows = [
+        PublishBatch(
+            row.topic, row.base_offset, 0, row.count, row.length, row.checksum, False, False, True,
+            under_way.is_routed,
+        )
+        for row, under_way in zip(frame.batches, batches, strict=True)
+    ]  # fmt: skip
+    return Publish(tuple(rows), frame.payload)

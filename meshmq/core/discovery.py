@@ -325,7 +325,8 @@ class Discovery:
         if by is None or not by.links:
             return "gossip-unlinked"
         told = self._told.get(teller, ())
-        if instance not in told and len(told) >= limits.GOSSIP_PEERS_MAX:
+        most = limits.DIRECT_PEERS_MAX if by.facts.kind == "node" else limits.GOSSIP_PEERS_MAX
+        if instance not in told and len(told) >= most:
             return "gossip-full"
         if peer is not None and (GOSSIP, teller) not in peer.sights:
             tellers = sum(source == GOSSIP for source, _ in peer.sights)

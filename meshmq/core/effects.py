@@ -37,6 +37,13 @@ class OpenLink:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundNode:
+    """A node answers at ``address``: open a link to it, now and where one is to be opened again."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """Add entries to the log and sync; tickets count up from 1 and are committed in order."""
 
@@ -211,7 +218,7 @@ class RequestsStopped:
 
 
 ClientEffect = (
-    Send | CloseLink | OpenLink | StateChanged | Arrived | SubscriptionAnswered
+    Send | CloseLink | OpenLink | FoundNode | StateChanged | Arrived | SubscriptionAnswered
     | CommandAnswered | ConsumerAnswered | HandedOut | SettlesAnswered | TransactionAnswered
     | CallsAnswered | ServiceAnswered | RequestsCame | RequestsStopped
 )  # fmt: skip

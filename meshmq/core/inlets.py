@@ -8,13 +8,18 @@ Rules:
    told as missing, or lies between two sessions, is counted. Received and missing together are all
    that was sent since the other program noted the interest.
 2. What a reader has room for is shared out among the programs that are linked. What was read is
-   credit again, for the program that it came from.
+   credit again, for the program that it came from. The node gives credit by itself (Subscriber).
 3. What is pulled has no numbers to go by: each record comes to one reader of all there are.
+4. A program has two routes where both are at one node, and may change between them. What comes by
+   one while records before it may still come by the other waits for those: until they are there,
+   the other route is told to be empty (a marker) or gone, or ROUTE_WAIT_NS are over; then they are
+   missing. So order holds, and what comes twice is dropped by its number.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from typing import NamedTuple
 
 from meshmq import limits
 from meshmq.core.effects import Arrival
@@ -23,19 +28,36 @@ from meshmq.frames import Credit, Deliver, DeliverBatch, Noted
 from meshmq.names import matches
 
 
+class _Waiting(NamedTuple):
+    """A row that waits for what is before it; see rule 4."""
+
+    row: DeliverBatch
+    data: bytes
+    by_node: bool
+
+
 class Feed:
     """What one reader has from one program.
 
     Attributes:
         last: the last number of each topic that came or was told as missing, over all sessions.
         is_noted: the program has noted the interest, in whatever session.
+        begins: where topics begin that come directly, while the node's marker is waited for.
+        waiting: see rule 4; in the order they came.
+        due_ns: until when, or 0.
         out_bytes, out_records: granted in this session, and nothing has come for it.
         held_bytes, held_records: came, and is not read.
     """
 
-    __slots__ = ("held_bytes", "held_records", "is_noted", "last", "out_bytes", "out_records")
+    __slots__ = (
+        "begins", "due_ns", "held_bytes", "held_records", "is_noted", "last", "out_bytes",
+        "out_records", "waiting",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.begins: tuple[tuple[str, int], ...] | None = None
+        self.waiting: list[_Waiting] = []
+        self.due_ns = 0
         self.last: dict[str, int] = {}
         self.is_noted = False
         self.out_bytes = self.out_records = 0
@@ -59,7 +81,7 @@ class Reader:
     Attributes:
         version: of our interests, since it is one of them.
         feeds: by instance; those of programs that are gone are kept for a while.
-        held: what is not read, oldest first: whose feed, bytes, records.
+        held: what is not read, oldest first: whose feed (None: by the node), bytes, records.
         missed: records, of all programs.
         is_thirsty: some program may soon have to wait for credit, so that all that is read counts.
     """
@@ -79,18 +101,19 @@ class Reader:
         self.window_bytes = size
         self.window_records = records
         self.feeds: OrderedDict[bytes, Feed] = OrderedDict()
-        self.held: deque[tuple[Feed, int, int]] = deque()
+        self.held: deque[tuple[Feed | None, int, int]] = deque()
         self.missed = 0
         self.is_thirsty = False
 
 
 class Source:
-    """One program that is linked."""
+    """One program that is linked; ``node`` is the one that it is at, or empty."""
 
-    __slots__ = ("instance", "link", "noting", "version")
+    __slots__ = ("instance", "link", "node", "noting", "version")
 
     def __init__(self, link: bytes, instance: bytes) -> None:
         self.link = link
+        self.node = b""
         self.instance = instance
         self.version = -1  # of our interests, as far as it has noted them in this session
         self.noting: list[tuple[str, int]] = []
@@ -102,6 +125,8 @@ class Inlets:
     Attributes:
         arrived: batches for readers, by their number; ``missing`` those who miss more.
         credits: what to grant, by link.
+        node: the one that we are at, or empty.
+        returned: what came by the node and was dropped: reader, bytes, records.
     """
 
     def __init__(self) -> None:
@@ -110,6 +135,10 @@ class Inlets:
         self.arrived: dict[int, list[Arrival]] = {}
         self.missing: dict[int, Reader] = {}
         self.credits: list[tuple[bytes, Credit]] = []
+        self.node = b""
+        self.returned: list[tuple[int, int, int]] = []
+        self._by_instance: dict[bytes, Source] = {}
+        self._waiting: dict[int, tuple[Reader, bytes, Feed]] = {}  # feeds that wait, by their id
 
     # -- readers ------------------------------------------------------------------------------
 
@@ -124,46 +153,66 @@ class Inlets:
 
     def close(self, number: int) -> None:
         """It does no longer."""
-        self.readers.pop(number, None)
+        reader = self.readers.pop(number, None)
         self.arrived.pop(number, None)
         self.missing.pop(number, None)
+        if self._waiting and reader is not None:
+            for feed in reader.feeds.values():
+                self._waiting.pop(id(feed), None)
 
-    def consumed(self, number: int, records: int) -> None:
-        """The program has read so many records of a reader, in whole batches."""
+    def consumed(self, number: int, records: int) -> tuple[int, int]:
+        """The program has read so many records of a reader, in whole batches; return bytes and
+        records of what had come by the node."""
         reader = self.readers.get(number)
+        by_node = node_bytes = 0
         if reader is None:
-            return
+            return 0, 0
         held = reader.held
         while held and records > 0:
             feed, size, count = held.popleft()
             records -= count
-            feed.held_bytes -= size
-            feed.held_records -= count
+            if feed is None:
+                node_bytes += size
+                by_node += count
+            else:
+                feed.held_bytes -= size
+                feed.held_records -= count
         self._grant_all(reader)
+        return node_bytes, by_node
 
     # -- sources ------------------------------------------------------------------------------
 
     def join(self, link: bytes, instance: bytes) -> None:
         """A program is linked, and is told our interests before this grants it credit."""
-        self.sources[link] = Source(link, instance)
+        self.sources[link] = self._by_instance[instance] = Source(link, instance)
         for reader in self.readers.values():
             feed = reader.feeds.pop(instance, None) or Feed()
             feed.out_bytes = feed.out_records = 0
             reader.feeds[instance] = feed
-            if len(reader.feeds) > limits.DIRECT_PEERS_REMEMBERED_MAX:
-                linked = {x.instance for x in self.sources.values()}
-                del reader.feeds[next(x for x in reader.feeds if x not in linked)]
+            self._forget(reader)
             self._grant_all(reader)
 
     def leave(self, link: bytes) -> None:
         """It is gone: the others may have more."""
         source = self.sources.pop(link, None)
         if source is not None:
+            if self._by_instance.get(source.instance) is source:
+                del self._by_instance[source.instance]
             for reader in self.readers.values():
                 reader.feeds.move_to_end(source.instance)  # who is gone the longest is forgotten
+                self._release(reader, source.instance, reader.feeds[source.instance])
                 self._grant_all(reader)
 
-    def on_noted(self, link: bytes, frame: Noted) -> bool:
+    def _forget(self, reader: Reader) -> None:
+        """Bound the programs that are remembered."""
+        if len(reader.feeds) > limits.DIRECT_PEERS_REMEMBERED_MAX:
+            found = next((x for x in reader.feeds if x not in self._by_instance), None)
+            if found is not None:
+                feed = reader.feeds[found]
+                self._release(reader, found, feed)
+                del reader.feeds[found]
+
+    def on_noted(self, link: bytes, frame: Noted, now_ns: int = 0) -> bool:
         """A program knows of our interests up to a version; whether it has said all of that. Raises
         LimitReached for one that says too much."""
         source = self.sources[link]
@@ -180,13 +229,129 @@ class Inlets:
             feed = reader.feeds[source.instance]
             if feed.is_noted and not frame.whole:
                 continue
-            for topic, number in rows:
-                if matches(reader.pattern, topic):
-                    if feed.is_noted:
-                        self._miss(reader, number - 1 - feed.last.get(topic, 0))
-                    feed.last[topic] = number - 1
-            feed.is_noted = True
+            mine = tuple([row for row in rows if matches(reader.pattern, row[0])])
+            if frame.whole and self._has_both(source):
+                # What it sent before may be on its way by the node: its marker comes behind that.
+                feed.begins = mine
+                self._wait(reader, source.instance, feed, now_ns)
+            else:
+                self._begin(reader, feed, mine)
         return True
+
+    def _begin(self, reader: Reader, feed: Feed, rows: tuple[tuple[str, int], ...]) -> None:
+        """From here on topics go on with these numbers directly, others begin with 1."""
+        for topic, number in rows:
+            last = feed.last.get(topic, 0)
+            if feed.is_noted or topic in feed.last:
+                self._miss(reader, number - 1 - last)
+            feed.last[topic] = max(last, number - 1)
+        feed.is_noted = True
+
+    # -- two routes ---------------------------------------------------------------------------
+
+    def on_node(self, origin: bytes) -> None:
+        """We are at this node now, or (empty) at none: nothing more comes by the one before."""
+        self.node = origin
+        self._release_all()
+
+    def on_their_node(self, link: bytes, origin: bytes) -> None:
+        """A program is at this node now, or at none."""
+        source = self.sources[link]
+        if source.node != origin:
+            source.node = origin
+            for reader in self.readers.values():
+                self._release(reader, source.instance, reader.feeds[source.instance])
+
+    def _has_both(self, source: Source) -> bool:
+        return bool(self.node) and source.node == self.node
+
+    def on_marker(self, number: int, instance: bytes) -> None:
+        """What a program had sent by the old route has been told."""
+        reader = self.readers.get(number)
+        feed = reader.feeds.get(instance) if reader is not None else None
+        if reader is not None and feed is not None:
+            self._release(reader, instance, feed)
+
+    def _wait(self, reader: Reader, instance: bytes, feed: Feed, now_ns: int) -> None:
+        if not feed.due_ns:
+            feed.due_ns = now_ns + limits.ROUTE_WAIT_NS
+            self._waiting[id(feed)] = (reader, instance, feed)
+
+    def _release(self, reader: Reader, instance: bytes, feed: Feed) -> None:
+        """Wait no longer: what is not there is missing."""
+        if not feed.due_ns:
+            return
+        feed.due_ns = 0
+        self._waiting.pop(id(feed), None)
+        if feed.begins is not None:
+            begins, feed.begins = feed.begins, None
+            self._begin(reader, feed, begins)
+        waiting, feed.waiting = feed.waiting, []
+        waiting.sort(key=lambda w: w.row.base_offset)
+        for row, data, by_node in waiting:
+            self._take(reader, feed, row, data, by_node)
+
+    def _release_all(self) -> None:
+        for reader, instance, feed in list(self._waiting.values()):
+            self._release(reader, instance, feed)
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        waiting = self._waiting
+        return min([feed.due_ns for _, _, feed in waiting.values()]) if waiting else None
+
+    def tick(self, now_ns: int) -> None:
+        """Rule 4."""
+        for reader, instance, feed in list(self._waiting.values()):
+            if feed.due_ns <= now_ns:
+                self._release(reader, instance, feed)
+
+    def on_node_row(self, number: int, row: DeliverBatch, data: bytes, now_ns: int) -> None:
+        """A numbered row came by the node. Raises LimitReached for one with too many topics."""
+        reader = self.readers.get(number)
+        if reader is None:
+            return
+        feed = reader.feeds.get(row.source)
+        if feed is None:
+            feed = reader.feeds[row.source] = Feed()
+            self._forget(reader)
+        source = self._by_instance.get(row.source)
+        has_both = source is not None and self._has_both(source)
+        self._on_row(reader, row.source, feed, row, data, True, has_both, now_ns)
+
+    def _on_row(
+        self, reader: Reader, instance: bytes, feed: Feed, row: DeliverBatch, data: bytes,
+        by_node: bool, has_both: bool, now_ns: int,
+    ) -> None:  # fmt: skip
+        """Take a row, now or when what is before it is there."""
+        if feed.due_ns and feed.begins is not None:
+            waits = not by_node
+        else:
+            last = feed.last.get(row.topic, 0)
+            is_open = feed.is_noted or row.topic in feed.last
+            waits = has_both and is_open and row.base_offset > last + 1
+        if waits:
+            feed.waiting.append(_Waiting(row, data, by_node))
+            self._wait(reader, instance, feed, now_ns)
+            return
+        self._take(reader, feed, row, data, by_node)
+        if feed.waiting and feed.begins is None:
+            self._look(reader, instance, feed)
+
+    def _look(self, reader: Reader, instance: bytes, feed: Feed) -> None:
+        """Take what has waited for what came now."""
+        more = True
+        while more and feed.waiting:
+            more = False
+            for waiting in feed.waiting:
+                if waiting.row.base_offset <= feed.last.get(waiting.row.topic, 0) + 1:
+                    feed.waiting.remove(waiting)
+                    self._take(reader, feed, *waiting)
+                    more = True
+                    break
+        if not feed.waiting:
+            feed.due_ns = 0
+            self._waiting.pop(id(feed), None)
 
     def _miss(self, reader: Reader, records: int) -> None:
         if records > 0:
@@ -216,7 +381,7 @@ class Inlets:
 
     # -- records ------------------------------------------------------------------------------
 
-    def on_deliver(self, link: bytes, frame: Deliver) -> None:
+    def on_deliver(self, link: bytes, frame: Deliver, now_ns: int = 0) -> None:
         """A program delivers; raises LimitReached for one with too many topics, BadFrame for one
         that sends without credit."""
         source, reader = self.sources[link], self.readers.get(frame.subscription)
@@ -225,24 +390,57 @@ class Inlets:
         feed = reader.feeds[source.instance]
         payload = frame.payload
         alone = len(frame.batches) == 1
+        has_both = self._has_both(source)
         at = 0
         for row in frame.batches:
-            skip = 0 if reader.pulls else self._place(reader, feed, row)
-            if row.missing:
-                continue
             data = payload if alone else payload[at : at + row.length]
             at += row.length
-            if feed.out_bytes <= 0 or feed.out_records <= 0 or not row.count:
-                raise BadFrame("records for which there was no credit")
-            feed.out_bytes -= row.length
-            feed.out_records -= row.count
-            if skip < row.count:
+            if not row.missing:
+                if not row.count and row.source:
+                    self.on_marker(frame.subscription, source.instance)
+                    continue
+                if feed.out_bytes <= 0 or feed.out_records <= 0 or not row.count:
+                    raise BadFrame("records for which there was no credit")
+                feed.out_bytes -= row.length
+                feed.out_records -= row.count
                 feed.held_bytes += row.length
                 feed.held_records += row.count
-                reader.held.append((feed, row.length, row.count))
-                arrival = Arrival(row.topic, 0, row.count, skip, data, row.checksum, 0, b"", 0, 0)
-                self.arrived.setdefault(reader.number, []).append(arrival)
+            if reader.pulls:
+                self._arrive(reader, feed, row, data, 0, False)
+            elif has_both or feed.due_ns:
+                self._on_row(reader, source.instance, feed, row, data, False, has_both, now_ns)
+            else:
+                self._take(reader, feed, row, data, False)
         self._grant(reader, source)
+
+    def _take(
+        self, reader: Reader, feed: Feed, row: DeliverBatch, data: bytes, by_node: bool
+    ) -> None:
+        """Count a row, and hand on what is new of it."""
+        skip = self._place(reader, feed, row)
+        if row.missing:
+            return
+        if skip < row.count:
+            self._arrive(reader, feed, row, data, skip, by_node)
+        elif by_node:
+            self.returned.append((reader.number, row.length, row.count))
+        else:
+            feed.held_bytes -= row.length
+            feed.held_records -= row.count
+
+    def _arrive(
+        self, reader: Reader, feed: Feed, row: DeliverBatch, data: bytes, skip: int, by_node: bool
+    ) -> None:
+        reader.held.append((None if by_node else feed, row.length, row.count))
+        arrival = Arrival(row.topic, 0, row.count, skip, data, row.checksum, 0, b"", 0, 0)
+        self.arrived.setdefault(reader.number, []).append(arrival)
+
+    def arrive(self, number: int, arrival: Arrival, size: int) -> None:
+        """What has no number came by the node."""
+        reader = self.readers.get(number)
+        if reader is not None:
+            reader.held.append((None, size, arrival.count))
+            self.arrived.setdefault(number, []).append(arrival)
 
     def _place(self, reader: Reader, feed: Feed, row: DeliverBatch) -> int:
         """Note a row's numbers; return how many of its leading records were seen."""
@@ -251,7 +449,7 @@ class Inlets:
         if before is None:
             if len(last) >= limits.TOPICS_MAX:
                 raise LimitReached(f"records of more than {limits.TOPICS_MAX} topics")
-            before = 0
+            before = 0 if feed.is_noted else first - 1
         self._miss(reader, first - 1 - before)
         skip = max(0, before + 1 - first)
         if row.missing:

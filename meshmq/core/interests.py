@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshmq import limits
+from meshmq.core.permits import Permit
 from meshmq.errors import LimitReached
 from meshmq.frames import Body, Interest, Interests
 
@@ -31,10 +32,12 @@ class Wishes:
         version: counts changes.
         by_number: all there are.
         answers: for the program, in the order they may be given.
+        node: the one that the program is at, or empty.
     """
 
     def __init__(self) -> None:
         self.version = 0
+        self.node = b""
         self.by_number: dict[int, Interest] = {}
         self.answers: list[Body] = []
         self._waiting: list[_Waiting] = []
@@ -47,7 +50,7 @@ class Wishes:
             )
         self.by_number[interest.number] = interest
         self._wait(answer, links, now_ns)
-        return Interests(self.version, False, (interest,))
+        return Interests(self.version, False, (interest,), (), self.node)
 
     def remove(
         self, number: int, answer: Body | None, links: set[bytes], now_ns: int
@@ -56,11 +59,21 @@ class Wishes:
         if self.by_number.pop(number, None) is None:
             return None
         self._wait(answer, links, now_ns)
-        return Interests(self.version, False, (), (number,))
+        return Interests(self.version, False, (), (number,), self.node)
 
     def whole(self) -> Interests:
         """The frame for who joins."""
-        return Interests(self.version, True, tuple(self.by_number.values()))
+        return Interests(self.version, True, tuple(self.by_number.values()), (), self.node)
+
+    def permitted(self, permit: Permit, *, whole: bool) -> Interests:
+        """The frame for who may know of a part only: when it joins, or more is permitted."""
+        shown = tuple([i for i in self.by_number.values() if permit.covers(i)])
+        return Interests(self.version, whole, shown, (), self.node)
+
+    def moved(self, node: bytes) -> Interests:
+        """We are at this node now, or at none; the frame for those who are linked."""
+        self.node = node
+        return Interests(self.version, False, (), (), node)
 
     def _wait(self, answer: Body | None, links: set[bytes], now_ns: int) -> None:
         self.version += 1

@@ -31,14 +31,18 @@ class Lane:
         explicit: whether the program numbers the records itself.
         owner: what the shell hangs here for receipts; the machine never looks at it.
         transient: None until the node has told; then whether the topic keeps nothing.
+        way: where its batches leave.
+        begins: the next batch is the first of it that this node gets.
     """
 
     __slots__ = (
-        "explicit", "held", "in_flight", "is_fresh", "missing", "open", "owner", "plain", "tail",
-        "topic", "transient", "unsettled",
+        "begins", "explicit", "held", "in_flight", "is_fresh", "missing", "open", "owner", "plain",
+        "tail", "topic", "transient", "unsettled", "way",
     )  # fmt: skip
 
-    def __init__(self, topic: str, owner: Any) -> None:
+    def __init__(self, topic: str, owner: Any, way: Any) -> None:
+        self.way = way
+        self.begins = False
         self.topic = topic
         self.owner = owner
         self.tail = 0
@@ -62,6 +66,9 @@ class Batch:
         skipped: leading records the node had already; they are not sent again.
         size: bytes accounted.
         options: what its jobs share, or None; one batch's are equal.
+        pin: the way it takes whatever its lane does, or None.
+        way: the one it takes.
+        route: how it came to those who wanted it: see Confirmation.
         state: WAITING, DONE or FAILED.
         base_offset: offset of record ``skipped``, or None (transient, or not known any more).
         waiter: what the shell hangs here to be told; the machine never looks at it.
@@ -84,6 +91,8 @@ class Batch:
         "lane",
         "options",
         "origin",
+        "pin",
+        "route",
         "sent_to",
         "size",
         "skipped",
@@ -94,6 +103,7 @@ class Batch:
         "values",
         "waiter",
         "wanted",
+        "way",
     )
 
     def __init__(
@@ -104,8 +114,12 @@ class Batch:
         time_ns: int,
         wanted: int,
         options: Options | None = None,
+        pin: Any = None,
     ) -> None:
         self.lane = lane
+        self.pin = pin
+        self.way = pin or lane.way
+        self.route = ""
         self.options = options
         self.first = first
         self.after = after

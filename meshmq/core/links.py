@@ -8,7 +8,7 @@ Rules:
 3. Of two that dial each other at once the one with the smaller instance keeps the session that it
    dialled; both ends judge alike. What was kept for longer than CROSSING_NS gives way to a new one:
    the other end has lost it.
-4. A node that answers is none of ours: the dial has failed.
+4. A node that answers is none of ours: the dial has failed, and the owner is told (``nodes``).
 
 It does not know what bodies mean. What is new gathers in ``joined``, ``left`` and ``effects``.
 """
@@ -30,6 +30,7 @@ from meshmq.core.discovery import (
     Tick,
 )
 from meshmq.core.effects import CloseLink, OpenLink, Send
+from meshmq.core.permits import Permits
 from meshmq.core.session import Session, SessionState
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -46,6 +47,9 @@ REDUNDANT = "redundant"
 """Code of a refusal: there is another session between the two."""
 
 FULL = "this program has as many links as it may"
+
+NOT_INTRODUCED = "not-introduced"
+"""Code of a refusal: the program talks only to those whom its node has introduced."""
 
 IS_NODE = "node"
 """Reason of a failed dial: a node answered."""
@@ -85,6 +89,9 @@ class Links:
         joined, left: sessions that count from now on, and that do no longer; the owner takes them.
         effects: what to do, in order; the owner takes them.
         answered: addresses where somebody was, whoever it was.
+        nodes: addresses where a node was; the owner takes them.
+        node_address: where the node is that we are at, or empty.
+        permits: whom we may talk to; None: to all.
     """
 
     def __init__(self, hello: Hello, discovery: Discovery, entropy: random.Random) -> None:
@@ -96,6 +103,9 @@ class Links:
         self.left: list[Link] = []
         self.effects: list[OpenLink | CloseLink | Send] = []
         self.answered: set[str] = set()
+        self.nodes: list[str] = []
+        self.node_address = ""
+        self.permits: Permits | None = None
         self.bad_frames = 0
         self.refused = 0
         self._entropy = entropy
@@ -114,7 +124,10 @@ class Links:
         self._dial_due_ns = self.discovery.next_deadline_ns()
         for effect in effects:
             if isinstance(effect, Dial):
-                self._dial(effect.address, now_ns)
+                if effect.address == self.node_address:
+                    self.tell(DialFailed(effect.address, IS_NODE), now_ns)  # we know who is there
+                else:
+                    self._dial(effect.address, now_ns)
             else:
                 link = self._dialled.get(effect.address)
                 if link is not None:
@@ -241,11 +254,17 @@ class Links:
             )
         if len(self.by_name) >= 2 * limits.DIRECT_PEERS_MAX:
             return Refuse("busy", FULL)
-        return None
+        return self._stranger(hello.instance)
+
+    def _stranger(self, instance: bytes) -> Refuse | None:
+        if self.permits is None or instance in self.permits.by_instance:
+            return None
+        return Refuse(NOT_INTRODUCED, "no node has introduced the two programs to each other")
 
     def _on_welcome(self, link: Link, welcome: Welcome, now_ns: int) -> None:
         if not welcome.direct:
             link.session.say_goodbye(now_ns)
+            self.nodes.append(link.address)
             self._lose(link, IS_NODE, now_ns)
             return
         me, other = self.hello.instance, welcome.origin
@@ -261,6 +280,10 @@ class Links:
         if is_first and len(self.by_instance) >= limits.DIRECT_PEERS_MAX:
             is_first = False
         address = link.address
+        stranger = self._stranger(other)
+        if stranger is not None:
+            self.refuse(link, stranger, now_ns)
+            return
         if is_first and other != me:
             self._keep(link, now_ns)
         self.tell(LinkUp(facts, address), now_ns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,14 @@ from meshmq.core.events import (
 )
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
+from meshmq.core.introductions import Introductions
 from meshmq.core.log import Commit, Entry, LogState, TopicEntry, TrimEntry
 from meshmq.core.services import Services
 from meshmq.core.session import Session, SessionState
-from meshmq.core.streams import Streams
-from meshmq.core.topics import Topics
+from meshmq.core.streams import Streams, merge
+from meshmq.core.topics import Topic, Topics
 from meshmq.core.transact import transact
+from meshmq.core.transients import NOBODY, Transients
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -58,9 +60,11 @@ from meshmq.frames import (
     Hello,
     Leave,
     Publish,
+    PublishBatch,
     Refuse,
     Reply,
     Request,
+    Routes,
     Serve,
     Settle,
     Subscribe,
@@ -123,7 +127,11 @@ class Node:
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
-        self.services = Services(self._unacked_of, lambda: self.delivery.is_crowded)
+        self.transients = Transients()
+        self.introductions = Introductions()
+        self.services = Services(
+            self._unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
+        )
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status, self._describe_services
@@ -190,7 +198,12 @@ class Node:
     def next_deadline_ns(self) -> int:
         """When TimerFired is due."""
         due = min(self._due[0][0], self._retention_ns) if self._due else self._retention_ns
-        for more in (self.groups.next_deadline_ns(), self.services.next_deadline_ns()):
+        for more in (
+            self.groups.next_deadline_ns(),
+            self.services.next_deadline_ns(),
+            self.transients.next_deadline_ns(),
+            self.introductions.next_deadline_ns(),
+        ):
             if more is not None and more < due:
                 due = more
         return due
@@ -211,8 +224,13 @@ class Node:
         self._touched[link] = peer
         received = peer.session.receive(envelope, now_ns)
         self._count_unacked(peer)
+        if link in self.transients.telling:
+            self.transients.on_acked(link, peer.session.acked)
         if received is not None:
-            self._on_body(peer, received, now_ns)
+            try:
+                self._on_body(peer, received, now_ns)
+            except BadFrame as error:
+                self._on_bad_frame(link, str(error), now_ns)
 
     def _count_unacked(self, peer: Peer) -> None:
         """Keep the sum of what is on its way to subscribers, for Delivery's rule 4."""
@@ -253,6 +271,7 @@ class Node:
         self.peers[link] = peer
         self._producers[hello.producer] = link
         self._touched[link] = peer
+        self.introductions.join(link, hello)
 
     def _judge(self, hello: Hello) -> Refuse | None:
         if hello.major != PROTOCOL_MAJOR:
@@ -278,17 +297,14 @@ class Node:
             case Credit(number, size, records):
                 self.delivery.grant(link, number, size, records)
             case Subscribe():
-                answer = self.delivery.subscribe(link, body, self.origin)
-                peer.session.send(answer, now_ns)
-                if not answer.code:
-                    self.delivery.feed_number(link, body.subscription)
+                self._on_subscribe(peer, body, now_ns)
             case Unsubscribe(number):
                 self.delivery.unsubscribe(link, number)
+                self.transients.release(link, number)
+            case Routes():
+                self._on_routes(peer, body)
             case Settle():
-                try:
-                    self.groups.members.settle(link, body, now_ns)
-                except BadFrame as error:
-                    self._on_bad_frame(link, str(error), now_ns)
+                self.groups.members.settle(link, body, now_ns)
             case Consume():
                 self.groups.members.consume(link, peer.hello, body, now_ns)
             case Leave():
@@ -296,10 +312,7 @@ class Node:
             case Request():
                 self.services.on_request(link, body, now_ns)
             case Reply():
-                try:
-                    self.services.on_reply(link, body, now_ns)
-                except BadFrame as error:
-                    self._on_bad_frame(link, str(error), now_ns)
+                self.services.on_reply(link, body, now_ns)
             case Cancel():
                 self.services.on_cancel(link, body)
             case Grant():
@@ -325,8 +338,11 @@ class Node:
                 self.groups.asked = 0  # a consumer that made a group has asked for itself
                 result = commands.run(self._desk, peer.hello, body, entries)
                 self._entries += entries
-                if entries and any(type(e) is TopicEntry and e.deleted for e in entries):
+                deleted = [e.name for e in entries if type(e) is TopicEntry and e.deleted]
+                if deleted:
                     self.groups.forget_streams()
+                for name in deleted:
+                    self.transients.want(name)  # what is made anew may be durable
                 if self.groups.answer_when_placed(link, result):
                     pass
                 elif entries or body.verb in commands.AFTER_SYNC:
@@ -335,6 +351,32 @@ class Node:
                     peer.session.send(result, now_ns)
             case _:
                 pass  # Refuse has closed the session; the rest is not for a node.
+
+    def _on_subscribe(self, peer: Peer, body: Subscribe, now_ns: int) -> None:
+        link, number, instance = peer.link, body.subscription, peer.hello.instance
+        self.transients.release(link, number)  # every Subscribe is answered, in order
+        self._send_released(now_ns)
+        answer = self.delivery.subscribe(link, body, self.origin, instance)
+        waits = {} if answer.code else self.transients.want(body.pattern, instance)
+        if waits:
+            self.transients.hold(link, answer, waits, now_ns)
+            self.delivery.hold(link, number)
+            return
+        peer.session.send(answer, now_ns)
+        if not answer.code:
+            self.delivery.feed_number(link, number)
+
+    def _send_released(self, now_ns: int) -> None:
+        """Answers that have waited, and what has waited behind them."""
+        released, self.transients.released = self.transients.released, []
+        for link, answer in released:
+            self._send(link, answer, now_ns)
+            self.delivery.feed_number(link, answer.subscription)
+
+    def _on_routes(self, peer: Peer, body: Routes) -> None:
+        for instance in self.transients.on_routes(peer.link, body):
+            for sub in self.delivery.mark(instance, peer.hello.instance):
+                self._dirty[id(sub)] = sub
 
     def _on_publish(self, peer: Peer, body: Publish) -> None:
         payload = body.payload
@@ -348,15 +390,39 @@ class Node:
             if answer is not None and answer.duplicate and answer.durability == SYNCED:
                 self._answers.append((peer.link, Confirm((answer,))))  # once that is synced
             elif answer is not None:
+                if (
+                    accepted is not None
+                    and not self._pass_on(peer, accepted.topic, batch, data)
+                    and batch.numbered
+                    and batch.routed
+                    and self.transients.is_unwanted(peer.link, batch.topic)
+                ):
+                    answer = answer._replace(unwanted=True)
                 self._confirms.setdefault(peer.link, []).append(answer)
                 if answer.code == "busy":
                     self._busy.add(peer.link)
-            if accepted is not None and not accepted.topic.entry.durable:
-                row = DeliverBatch(
-                    batch.topic, 0, batch.count, batch.length, batch.checksum, 0, 0, 0
-                )
-                for sub in self.delivery.on_transient(accepted.topic, row, data):
-                    self._dirty[id(sub)] = sub
+
+    def _pass_on(self, peer: Peer, topic: Topic, batch: PublishBatch, data: bytes) -> bool:
+        """Queue a transient batch; whether somebody gets it."""
+        first, source = (batch.first, peer.hello.instance) if batch.numbered else (0, b"")
+        row = DeliverBatch(
+            batch.topic, first, batch.count, batch.length, batch.checksum, 0, 0, 0, False, False,
+            source,
+        )  # fmt: skip
+        without = self.transients.direct(peer.link) if batch.routed else NOBODY
+        subs = self.delivery.on_transient(topic, row, data, without)
+        for sub in subs:
+            self._dirty[id(sub)] = sub
+        if batch.numbered and subs:
+            unmet = self.introductions.unmet(peer.link, subs)
+            if unmet and self._is_for_few(topic):
+                self.introductions.published(peer.link, unmet)
+        return bool(subs)
+
+    def _is_for_few(self, topic: Topic) -> bool:
+        """Whether so few programs want it that it may go to them directly."""
+        programs = {sub.instance for sub in self.delivery.subscribed_to(topic)}
+        return len(programs) <= limits.DIRECT_FANOUT_MAX
 
     def _on_committed(self, ticket: int, commits: tuple[Commit, ...], now_ns: int) -> None:
         is_first = not self._confirms
@@ -376,7 +442,7 @@ class Node:
         for done in [t for t in self._after if t <= ticket]:
             self._send_answers(self._after.pop(done), now_ns)
 
-    def _send_answers(self, answers: list[tuple[bytes, Body]], now_ns: int) -> None:
+    def _send_answers(self, answers: Sequence[tuple[bytes, Body]], now_ns: int) -> None:
         for link, body in answers:
             self._send(link, body, now_ns)
 
@@ -398,6 +464,8 @@ class Node:
                 self._touched[link] = peer
         self.groups.tick(now_ns)
         self.services.tick(now_ns)
+        self.transients.tick(now_ns)
+        self.introductions.tick(now_ns)
         if now_ns >= self._retention_ns:
             self._retention_ns = now_ns + limits.RETENTION_INTERVAL_NS
             if self._retention_planned:
@@ -424,24 +492,32 @@ class Node:
             self.delivery.drop_link(link)
             self.groups.members.drop_link(link, now_ns)
             self.services.drop_link(link, now_ns)
+            self.introductions.drop_link(link)
+            self.transients.drop_link(link)
             self._effects.append(CloseLink(link))
 
     # -- after each event, and after each turn ------------------------------------------------
 
     def _deliver(self, now_ns: int) -> list[NodeEffect]:
         """Deliveries and answers leave at once: somebody waits for them."""
+        delivery = self.delivery
         if self._dirty:
             for sub in self._dirty.values():
-                self.delivery.flush(sub)
+                delivery.flush(sub)
             self._dirty = {}
-        delivery = self.delivery
+            for sub in delivery.overfull:
+                self.transients.release(sub.link, sub.number)
+            delivery.overfull = []
         delivery.feed_denied()
         self.groups.feed_denied()
-        if delivery.sends:
-            for link, frame in delivery.sends:
-                self._send(link, frame, now_ns)
-            delivery.sends = []
+        self._send_deliveries(now_ns)
         return self._take_effects(now_ns)
+
+    def _send_deliveries(self, now_ns: int) -> None:
+        if self.transients.released:
+            self._send_released(now_ns)
+        sends, self.delivery.sends = self.delivery.sends, []
+        self._send_answers(sends, now_ns)
 
     def end_turn(self, now_ns: int) -> list[NodeEffect]:
         """What a turn of one or many events gathered goes together: one append, one read for each
@@ -473,11 +549,21 @@ class Node:
             groups.effects = []
         self._tell_windows(now_ns)
         self._confirm(now_ns)
+        if self.transients.wanted:
+            self._tell_wanted(now_ns)
         self._send_of_services(now_ns)
+        if self.introductions.changed:
+            self._send_answers(self.introductions.take_sends(now_ns), now_ns)
         if self.delivery.reads:
             self._effects += self.delivery.reads
             self.delivery.reads = []
         return self._take_effects(now_ns)
+
+    def _tell_wanted(self, now_ns: int) -> None:
+        """Behind the confirmations that say the contrary."""
+        for link, frames in self.transients.take_wanted():
+            self._send_answers([(link, frame) for frame in frames], now_ns)
+            self.transients.sent(link, self.peers[link].session.sent)
 
     def _send_of_services(self, now_ns: int) -> None:
         services = self.services
@@ -490,11 +576,12 @@ class Node:
                 self._effects += [Send(link, envelope) for envelope in peer.session.outbox]
                 self._drop(link, now_ns)
             self._send_answers(services.take_sends(), now_ns)  # who worked for it is told
+            self._send_deliveries(now_ns)  # so are those whose answers waited for it
 
     def _confirm(self, now_ns: int) -> None:
         confirms, self._confirms = self._confirms, {}
         for link, rows in confirms.items():
-            merged = _merge(rows)
+            merged = merge(rows)
             for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
                 part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
                 self._send(link, Confirm(part), now_ns)
@@ -515,6 +602,7 @@ class Node:
         while self._touched:
             if self._flush_peers(now_ns):
                 self._send_of_services(now_ns)  # who waits for what it had is told at once
+                self._send_deliveries(now_ns)
         effects, self._effects = self._effects, []
         return effects
 
@@ -553,6 +641,7 @@ class Node:
             + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
             + self.groups.held_bytes()
             + self.services.held_bytes()
+            + self.introductions.held_bytes()
         )
 
     def _unacked_of(self, link: bytes) -> tuple[int, int]:
@@ -563,6 +652,9 @@ class Node:
 
     def _describe_services(self) -> list[dict[str, Any]]:
         return self.services.describe(self._now_ns)
+
+    def _name_of(self, link: bytes) -> str:
+        return self.peers[link].hello.name if link in self.peers else ""
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
         """The node ends in order: tell every client."""
@@ -590,15 +682,7 @@ class Node:
             "refused": dict(streams.refused),
             "delivered": delivery.delivered,
             "drops": {"subscription-queue-full": delivery.dropped, "damaged": delivery.damaged},
-            "damage": [
-                {
-                    "topic": topic,
-                    "origin": self.origin.hex(),
-                    "first_offset": first,
-                    "next_offset": end,
-                }
-                for (topic, first), end in delivery.damaged_ranges.items()
-            ],
+            "damage": delivery.describe_damage(self.origin),
             "topics": sum([not name.startswith("$") for name in self.topics.by_name]),
             "groups": self._desk.clerk.list({})["groups"],
             "services": self._describe_services(),
@@ -610,39 +694,7 @@ class Node:
                 "refused": self.refused_sessions,
             },
             "committed_lsn": delivery.committed_lsn,
-            "subscriptions": [
-                {
-                    "client": self.peers[s.link].hello.name if s.link in self.peers else "",
-                    "pattern": s.pattern,
-                    "live": s.is_live,
-                    "lag_commits": 0 if s.is_live else max(0, delivery.committed_lsn + 1 - s.lsn),
-                    "delivered": s.delivered,
-                    "dropped": s.dropped_total,
-                    "queued_bytes": s.queue_bytes,
-                    "credit_bytes": s.credit_bytes,
-                    "credit_records": s.credit_records,
-                }
-                for s in delivery.subscriptions
-            ],
+            "introductions": len(self.introductions),
+            "subscriptions": delivery.describe(self._name_of),
             **self.more_status(),
         }
-
-
-def _merge(rows: list[Confirmation]) -> list[Confirmation]:
-    """Join confirmations that continue each other in sequence and offset."""
-    merged: list[Confirmation] = []
-    for c in rows:
-        if merged and not c.code and not c.duplicate:
-            p = merged[-1]
-            if (
-                p.topic == c.topic
-                and not p.code
-                and not p.duplicate
-                and p.first + p.count == c.first
-                and p.append_time_ns == c.append_time_ns
-                and (not c.has_offset or p.base_offset + p.count == c.base_offset)
-            ):
-                merged[-1] = p._replace(count=p.count + c.count, last=c.last)
-                continue
-        merged.append(c)
-    return merged

@@ -1,7 +1,7 @@
 """What a program publishes, on its way to the programs that want it: who gets which batch.
 
 Data: an Outlet for each subscription of each linked program: its credit, what waits for that. The
-program itself is one of them.
+program itself is one of them, and so is the node that it is at, for all who are not linked.
 
 Rules:
 1. A topic's records are numbered once, for all who get them; numbers tell each what it did not.
@@ -12,6 +12,9 @@ Rules:
 4. A batch is under way until one of those it went to has it, or none is left. Then it is confirmed.
    So a flood goes as fast as its fastest reader. Who has not taken one for STALLED_NS has stalled:
    nobody waits for it, and it is sent nothing, until it is heard of again.
+5. A program has what is published either from here or by the node (``over``: those that have it by
+   the node). What more than FANOUT_MAX programs want goes to all of them by the node.
+6. The node is sent nothing of a topic that it has called unwanted.
 """
 
 from __future__ import annotations
@@ -23,13 +26,29 @@ from meshmq import limits
 from meshmq.frames import Confirmation, Deliver, DeliverBatch, PublishBatch
 from meshmq.names import matches
 
+NODE = b"node"
+"""Stands for the node where others are named by their link."""
+
+DIRECT, BY_NODE = 1, 2
+_ROUTES = ("", "direct", "node", "both")
+
 
 class UnderWay:
-    """One batch that is not confirmed yet, at ``left`` outlets."""
+    """One batch that is not confirmed yet, at ``left`` outlets.
 
-    __slots__ = ("count", "due_ns", "first", "is_over", "left", "outlets", "topic")
+    Attributes:
+        route: how it goes, of DIRECT and BY_NODE.
+        is_routed: not by the node to those who have it directly.
+    """
 
-    def __init__(self, row: PublishBatch, outlets: tuple[Outlet, ...], due_ns: int) -> None:
+    __slots__ = (
+        "count", "due_ns", "first", "is_over", "is_routed", "left", "outlets", "route", "topic",
+    )  # fmt: skip
+
+    def __init__(self, row: PublishBatch, audience: Audience, due_ns: int) -> None:
+        outlets = audience.outlets
+        self.route = audience.route
+        self.is_routed = audience.is_routed
         self.topic = row.topic
         self.first = row.first
         self.count = row.count
@@ -39,12 +58,21 @@ class UnderWay:
         self.is_over = False
 
 
+class Audience(NamedTuple):
+    """Who gets a topic now, and how: see UnderWay."""
+
+    outlets: tuple[Outlet, ...]
+    route: int
+    is_routed: bool
+
+
 class _Sent(NamedTuple):
     """A frame that is not acknowledged."""
 
     sequence: int
     batches: list[UnderWay]
     sent_ns: int
+    size: int
 
 
 class Outlet:
@@ -87,6 +115,9 @@ class Outlets:
     Attributes:
         numbers: the last one of each topic.
         delivered, dropped: records so far, to all.
+        unwanted: topics of which the node wants nothing.
+        reachable: links of programs that are at the same node.
+        over: those of them that have what is published by the node.
     """
 
     def __init__(self) -> None:
@@ -95,9 +126,13 @@ class Outlets:
         self.confirmations: list[Confirmation] = []
         self.delivered = 0
         self.dropped = 0
+        self.unwanted: set[str] = set()
+        self.reachable: set[bytes] = set()
+        self.over: set[bytes] = set()
+        self._asked_up_to: dict[str, int] = {}
         self._outlets: dict[bytes, dict[int, Outlet]] = {}
         self._sent: dict[bytes, deque[_Sent]] = {}
-        self._wanting: dict[str, tuple[Outlet, ...]] = {}
+        self._wanting: dict[str, Audience] = {}
         self._under_way: deque[UnderWay] = deque()
         self._gaps: dict[tuple[bytes, int], Outlet] = {}
 
@@ -110,6 +145,8 @@ class Outlets:
 
     def leave(self, link: bytes) -> None:
         """It is gone: its numbers will tell it what it did not get, should it come back."""
+        self.over.discard(link)
+        self.reachable.discard(link)
         for number in list(self._outlets.get(link, ())):
             self.unwant(link, number)
         self._outlets.pop(link, None)
@@ -119,14 +156,14 @@ class Outlets:
     def want(self, link: bytes, number: int, pattern: str) -> None:
         """A program subscribes."""
         self._outlets[link][number] = Outlet(link, number, pattern)
-        self._wanting.clear()
+        self.changed()
 
     def unwant(self, link: bytes, number: int) -> None:
         """It does no longer."""
         outlet = self._outlets[link].pop(number, None)
         if outlet is not None:
             self._gaps.pop((link, number), None)
-            self._wanting.clear()
+            self.changed()
             self.settle([under_way for _, _, under_way in outlet.queue], False)
 
     def next_numbers(self, patterns: list[str]) -> list[tuple[str, int]]:
@@ -137,20 +174,69 @@ class Outlets:
             if any(matches(pattern, topic) for pattern in patterns)
         ]
 
-    def wanting(self, topic: str) -> tuple[Outlet, ...]:
-        """Whoever wants ``topic``."""
+    def attach(self, window_bytes: int) -> None:
+        """There is a session with a node, which takes so much at a time."""
+        self.join(NODE)
+        node = Outlet(NODE, 0, ">")
+        node.credit_bytes, node.credit_records = window_bytes, limits.CREDIT_RECORDS_MAX
+        self._outlets[NODE][0] = node
+        self.changed()
+
+    def detach(self) -> None:
+        """It is over."""
+        if NODE in self._outlets:
+            self.leave(NODE)
+        self.unwanted.clear()
+        self._asked_up_to = {}
+        self.changed()
+
+    def changed(self) -> None:
+        """Who gets what has changed."""
+        self._wanting.clear()
+
+    def want_no_more(self, topic: str, last: int) -> None:
+        """Rule 6; said of records up to ``last``: no longer true if they went before somebody was
+        to have them by the node again."""
+        if last > self._asked_up_to.get(topic, 0):
+            self.unwanted.add(topic)
+            self._wanting.pop(topic, None)
+
+    def want_again(self) -> None:
+        """Somebody is to have by the node what he had directly."""
+        self.unwanted.clear()
+        self._asked_up_to = dict(self.numbers)
+        self.changed()
+
+    def audience(self, topic: str) -> Audience:
+        """Whoever gets ``topic``; rules 5 and 6."""
         found = self._wanting.get(topic)
         if found is None:
-            found = tuple(
-                [
-                    outlet
-                    for outlets in self._outlets.values()
-                    for outlet in outlets.values()
-                    if matches(outlet.pattern, topic)
-                ]
-            )
-            self._wanting[topic] = found
+            found = self._wanting[topic] = self._find(topic)
         return found
+
+    def _find(self, topic: str) -> Audience:
+        direct = [outlet for outlet in self._linked(topic).outlets if outlet.link not in self.over]
+        node = self._outlets.get(NODE)
+        if node is None:
+            return Audience(tuple(direct), DIRECT if direct else 0, True)
+        reachable = {o.link for o in direct if o.link in self.reachable}
+        is_routed = len(reachable) <= limits.DIRECT_FANOUT_MAX
+        if not is_routed:
+            direct = [o for o in direct if o.link not in reachable]
+        elif topic in self.unwanted:
+            return Audience(tuple(direct), DIRECT if direct else 0, True)
+        route = BY_NODE | (DIRECT if direct else 0)
+        return Audience((*direct, node[0]), route, is_routed)
+
+    def _linked(self, topic: str) -> Audience:
+        found = [
+            outlet
+            for link, outlets in self._outlets.items()
+            if link != NODE
+            for outlet in outlets.values()
+            if matches(outlet.pattern, topic)
+        ]
+        return Audience(tuple(found), DIRECT if found else 0, True)
 
     def grant(self, link: bytes, number: int, size: int, records: int) -> bool:
         """A subscription can take so much more; whether there is such a one."""
@@ -175,16 +261,17 @@ class Outlets:
 
     # -- records ------------------------------------------------------------------------------
 
-    def publish(self, row: PublishBatch, data: bytes, now_ns: int) -> None:
-        """Send a batch to whoever wants it."""
+    def publish(self, row: PublishBatch, data: bytes, now_ns: int, by_node: bool = True) -> None:
+        """Send a batch to whoever wants it; without the node only to those who are linked."""
         topic = row.topic
         self.numbers[topic] = row.first + row.count - 1
-        outlets = self.wanting(topic)
+        audience = self.audience(topic) if by_node else self._linked(topic)
+        outlets = audience.outlets
         if not outlets:
-            self._confirm(topic, row.first, row.count)
+            self._confirm(topic, row.first, row.count, 0)
             return
         delivery = DeliverBatch(topic, row.first, row.count, row.length, row.checksum, 0, 0, 0)
-        under_way = UnderWay(row, outlets, now_ns + limits.STALLED_NS)
+        under_way = UnderWay(row, audience, now_ns + limits.STALLED_NS)
         if all(outlet.is_stalled for outlet in outlets):
             self._end(under_way)
         else:
@@ -239,6 +326,8 @@ class Outlets:
             outlet.dropped += row.count
             self.dropped += row.count
             dropped.append(under_way)
+            if outlet.link == NODE:
+                continue  # its numbers will tell those who get it there
             if not outlet.gaps:
                 outlet.gap_due_ns = now_ns + limits.GAP_TOLD_NS
                 self._gaps[outlet.link, outlet.number] = outlet
@@ -265,17 +354,24 @@ class Outlets:
 
     # -- confirmations ------------------------------------------------------------------------
 
-    def sent(self, link: bytes, sequence: int, batches: list[UnderWay], now_ns: int) -> None:
+    def sent(
+        self, link: bytes, sequence: int, batches: list[UnderWay], now_ns: int, size: int = 0
+    ) -> None:
         """A frame of ``sends`` has left as ``sequence``."""
-        self._sent[link].append(_Sent(sequence, batches, now_ns))
+        self._sent[link].append(_Sent(sequence, batches, now_ns, size))
 
     def on_acked(self, link: bytes, acked: int) -> None:
         """A program has every frame up to ``acked``."""
         waiting = self._sent[link]
         if not waiting or waiting[0].sequence > acked:
             return
+        size = 0
         while waiting and waiting[0].sequence <= acked:
-            self.settle(waiting.popleft().batches, True)
+            sent = waiting.popleft()
+            size += sent.size
+            self.settle(sent.batches, True)
+        if size:
+            self.grant(link, 0, size, 0)  # the node gives no credit but by taking what came
         for outlet in self._outlets[link].values():
             if outlet.is_stalled:
                 outlet.is_stalled = False
@@ -290,15 +386,20 @@ class Outlets:
 
     def _end(self, under_way: UnderWay) -> None:
         under_way.is_over = True
-        self._confirm(under_way.topic, under_way.first, under_way.count)
+        self._confirm(under_way.topic, under_way.first, under_way.count, under_way.route)
 
-    def _confirm(self, topic: str, first: int, count: int) -> None:
+    def _confirm(self, topic: str, first: int, count: int, by: int) -> None:
         before = self.confirmations[-1] if self.confirmations else None
-        if before is not None and before.topic == topic and before.last + 1 == first:
-            more = before.count + count
-            self.confirmations[-1] = before._replace(count=more, last=first + count - 1)
+        last, route = first + count - 1, _ROUTES[by]
+        if (
+            before is not None
+            and before.topic == topic
+            and before.last + 1 == first
+            and before.route == route
+        ):
+            self.confirmations[-1] = before._replace(count=before.count + count, last=last)
         else:
-            self.confirmations.append(Confirmation(topic, first, count, last=first + count - 1))
+            self.confirmations.append(Confirmation(topic, first, count, last=last, route=route))
 
     # -- time ---------------------------------------------------------------------------------
 

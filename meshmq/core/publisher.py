@@ -1,19 +1,20 @@
 """The producing side of a client: records gather in batches, batches travel until answered.
 
-Data: a Lane per topic numbers its records; ``open`` holds the batch each topic is gathering;
-``_queue`` what is closed and waits; ``_in_flight`` what was sent and is not yet answered.
+Data: a Lane per topic numbers its records and holds the batch that gathers; a Way is where batches
+leave, by the node or directly to other programs: what waits for it and what is under way there.
 
 Rules:
 1. A batch leaves at once when little is under way: a partly filled one waits only while
    PARTIAL_FRAMES_IN_FLIGHT frames are unconfirmed, a full one goes whenever the window has room.
-   So a lone record is not delayed and a flood travels in large frames, with no timer. Without a
-   node each topic has its own way, so there each lane counts its own batches (``by_lane``).
+   So a lone record is not delayed and a flood travels in large frames, with no timer. Directly
+   each topic goes to others, so there each lane counts its own batches (``by_lane``).
 2. Sequences count records per topic from 1. A batch keeps its sequences and its bytes for ever,
    so sending it again is harmless; it names the sequence it follows (``after``).
 3. A batch ends in one of three ways: done; failed, certainly not stored; failed, unknown.
 4. ``add`` may be called from any thread; the rest belongs to one. They meet only under ``guard``.
 5. A job goes to a queue. Where the node has none (somebody deleted it) the lane waits: the owner
    has it made again, and what was refused goes there, numbered anew.
+6. A lane may change its way: what was not sent goes by the new one, what was sent ends where it is.
 
 It does not send: the owner takes Publish bodies and gives back what the node answered.
 """
@@ -68,6 +69,67 @@ TOPIC_DEFAULT = -1
 """For ``wanted``: the durability the topic itself has."""
 
 
+class Way:
+    """Where batches leave.
+
+    Attributes:
+        by_lane: see rule 1.
+        is_open: whether anything can be sent by it.
+        opened: batches that gather, in the order their first record came; written under the guard.
+        full: those that were closed and not taken; written under the guard.
+        queue: those that were taken and wait to be sent.
+        frames: number of each frame under way -> its batches that are unanswered.
+        paused_until_ns: set by the owner, who also ends it.
+    """
+
+    __slots__ = (
+        "by_lane", "frames", "full", "in_flight_bytes", "in_flight_count", "is_open", "opened",
+        "paused_until_ns", "queue", "window_bytes",
+    )  # fmt: skip
+
+    def __init__(self, by_lane: bool = False) -> None:
+        self.by_lane = by_lane
+        self.is_open = True
+        self.opened: list[Batch] = []
+        self.full: list[Batch] = []
+        self.queue: deque[Batch] = deque()
+        self.frames: dict[int, int] = {}
+        self.in_flight_bytes = 0
+        self.in_flight_count = 0
+        self.paused_until_ns = 0
+        self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way and nothing full waits."""
+        return not (self.frames or self.full)
+
+    @property
+    def takes_partial(self) -> bool:
+        """Whether a partly filled batch leaves at once."""
+        return len(self.frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to send now."""
+        if self.paused_until_ns or not self.is_open:
+            return False
+        if self.full or self.queue:
+            return self.has_room(self.queue[0] if self.queue else self.full[0])
+        if self.by_lane:
+            return any(b.lane.open is b and _may_leave(b.lane) for b in self.opened)
+        return bool(self.opened) and self.takes_partial
+
+    def has_room(self, batch: Batch) -> bool:
+        """Whether one more may be under way."""
+        if self.in_flight_count == 0:
+            return True
+        return (
+            self.in_flight_bytes + batch.size <= self.window_bytes
+            and self.in_flight_count < limits.PRODUCER_IN_FLIGHT_BATCHES_MAX
+        )
+
+
 class Publisher:
     """All lanes of one producer.
 
@@ -77,7 +139,10 @@ class Publisher:
         encode_jobs: the same for batches with options.
 
     Attributes:
-        by_lane: see rule 1.
+        node, direct: the ways there are.
+        way_of: which one a new lane takes, by its topic; called under the guard.
+        is_numbered: sequences number what is transient for subscribers as well; see PublishBatch.
+        instance: the origin of what goes directly.
     """
 
     def __init__(
@@ -90,19 +155,15 @@ class Publisher:
         self._encode_jobs = encode_jobs
         self.guard = guard
         self.owner: Any = None
-        self.by_lane = False
+        self.node = Way()
+        self.direct = Way(by_lane=True)
+        self.way_of: Callable[[str], Way] = lambda topic: self.node
+        self.is_numbered = False
+        self.instance = b""
         self.lanes: dict[str, Lane] = {}
         self.queues: set[str] = set()  # topics whose records are jobs, known before the first
         self.missing: list[str] = []  # queues that the owner is to have made again
-        self._full: list[Batch] = []  # closed by add(), not yet taken
-        self._opened: list[Batch] = []  # in the order their first record came
-        self._queue: deque[Batch] = deque()
-        self._frames: dict[int, int] = {}  # frame number -> batches unanswered
         self._frame_count = 0
-        self._in_flight_bytes = 0
-        self._in_flight_count = 0
-        self.paused_until_ns = 0  # set by the owner, who also ends it
-        self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
         self.added_bytes = 0  # written under the guard
         self.released_bytes = 0  # written by the owner's thread only
         self.buffer_bytes = limits.PRODUCER_BUFFER_BYTES_MAX
@@ -123,24 +184,12 @@ class Publisher:
     @property
     def frames_in_flight(self) -> int:
         """Frames sent and not wholly answered."""
-        return len(self._frames)
-
-    @property
-    def has_full(self) -> bool:
-        """Whether a batch was closed and not yet taken."""
-        return bool(self._full)
+        return len(self.node.frames) + len(self.direct.frames)
 
     @property
     def has_work(self) -> bool:
         """Whether ``take`` would have something to send now."""
-        if self.paused_until_ns:
-            return False
-        if self._full or self._queue:
-            head = self._queue[0] if self._queue else self._full[0]
-            return self._has_room(head)
-        if self.by_lane:
-            return any(b.lane.open is b and _has_way(b.lane) for b in self._opened)
-        return bool(self._opened) and len(self._frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
+        return self.node.has_work or self.direct.has_work
 
     # -- any thread ---------------------------------------------------------------------
 
@@ -148,7 +197,7 @@ class Publisher:
         """The lane of ``topic``, made on first use; call under the guard or before sharing."""
         lane = self.lanes.get(topic)
         if lane is None:
-            lane = self.lanes[topic] = Lane(topic, self.owner)
+            lane = self.lanes[topic] = Lane(topic, self.owner, self.way_of(topic))
         return lane
 
     def add(
@@ -163,12 +212,14 @@ class Publisher:
         sequence: int | None,
         options: Options | None = None,
         alone: bool = False,
+        pin: Way | None = None,
     ) -> tuple[Batch, int]:
         """Add one record; return its batch and its index there.
 
         ``time_ns`` None takes the batch's own time, read from ``clock_ns`` when it opens.
         ``sequence`` is the program's own number of the record, from 1. ``options`` are those of
-        its batch; ``alone`` it shares that with no other record.
+        its batch; ``alone`` it shares that with no other record; ``pin`` is the way it takes
+        whatever its lane takes.
         """
         with self.guard:
             lane = self.lane(topic)
@@ -181,8 +232,9 @@ class Publisher:
                 or batch.wanted != wanted
                 or sequence is not None
                 or batch.options != options
+                or batch.pin is not pin
             ):
-                batch = self._batch_for(lane, wanted, sequence, clock_ns, options)
+                batch = self._batch_for(lane, wanted, sequence, clock_ns, options, pin)
             if key is not None or headers is not None or time_ns is not None:
                 lane.plain = None
             values = batch.values
@@ -215,13 +267,14 @@ class Publisher:
         clock_ns: Callable[[], int],
         wanted: int,
         options: Options | None = None,
+        pin: Way | None = None,
     ) -> Batch:
         """Add one slice of records that fits one batch, as a batch of its own; return it."""
         with self.guard:
             lane = self.lane(topic)
             if lane.open is not None:
                 self.close(lane.open)
-            batch = Batch(lane, lane.tail + 1, lane.tail, clock_ns(), wanted, options)
+            batch = Batch(lane, lane.tail + 1, lane.tail, clock_ns(), wanted, options, pin)
             batch.values = values if isinstance(values, list) else list(values)
             batch.keys = list(keys) if keys is not None else None
             batch.headers = list(headers) if headers is not None else None
@@ -233,7 +286,6 @@ class Publisher:
             batch.size = size
             self.added_bytes += size
             lane.open = batch
-            self._opened.append(batch)
             self.close(batch)
             return batch
 
@@ -253,11 +305,13 @@ class Publisher:
         sequence: int | None,
         clock_ns: Callable[[], int],
         options: Options | None,
+        pin: Way | None,
     ) -> Batch:
         batch = lane.open
         if batch is not None:
             follows = sequence is None or sequence == batch.first + len(batch.values)
-            if follows and batch.wanted == wanted and batch.options == options:
+            same = (batch.wanted, batch.options, batch.pin) == (wanted, options, pin)
+            if follows and same:
                 return batch
             self.close(batch)
         lane.explicit = lane.explicit or sequence is not None
@@ -267,10 +321,10 @@ class Publisher:
             # It goes on where an earlier run ended, and the node must know about that.
             after = first - 1
             lane.is_fresh = False
-        batch = lane.open = Batch(lane, first, after, clock_ns(), wanted, options)
-        is_plain = wanted == TOPIC_DEFAULT and sequence is None and options is None
+        batch = lane.open = Batch(lane, first, after, clock_ns(), wanted, options, pin)
+        is_plain = wanted == TOPIC_DEFAULT and sequence is None and options is None and pin is None
         lane.plain = batch if is_plain else None
-        self._opened.append(batch)
+        batch.way.opened.append(batch)
         return batch
 
     def close(self, batch: Batch) -> None:
@@ -280,22 +334,23 @@ class Publisher:
         batch.count = len(batch.values)
         lane.tail = batch.first + batch.count - 1
         lane.unsettled.append(batch)
-        self._full.append(batch)
+        batch.way.full.append(batch)
 
     # -- the owner's thread ---------------------------------------------------------------
 
-    def take(self, origin: bytes) -> list[Publish]:
-        """The frames to send now to the node whose log is ``origin``; rule 1."""
-        partial = self.by_lane or len(self._frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
-        if self._full or (partial and self._opened):
-            self._gather(partial)
+    def take(self, origin: bytes, way: Way | None = None) -> list[Publish]:
+        """The frames to send now by ``way`` (None: by the node) to the log ``origin``; rule 1."""
+        way = way or self.node
+        partial = way.by_lane or way.takes_partial
+        if way.full or (partial and way.opened):
+            self._gather(way, partial)
         bodies: list[Publish] = []
-        if self.paused_until_ns:
+        if way.paused_until_ns:
             return bodies
-        queue = self._queue
+        queue = way.queue
         chosen: list[Batch] = []
         total = 0
-        while queue and self._has_room(queue[0]):
+        while queue and way.has_room(queue[0]):
             batch = queue.popleft()
             if batch.lane.held:
                 batch.lane.held.append(batch)
@@ -310,8 +365,8 @@ class Publisher:
                 chosen, total = [], 0
             chosen.append(batch)
             total += len(data[0])
-            self._in_flight_bytes += batch.size
-            self._in_flight_count += 1
+            way.in_flight_bytes += batch.size
+            way.in_flight_count += 1
             if total >= limits.BATCH_BYTES_TARGET and len(chosen) == 1:
                 bodies.append(self._frame(chosen, origin))
                 chosen, total = [], 0
@@ -319,30 +374,37 @@ class Publisher:
             bodies.append(self._frame(chosen, origin))
         return bodies
 
-    def _gather(self, partial: bool) -> None:
+    def _gather(self, way: Way, partial: bool) -> None:
         with self.guard:
-            if self.by_lane:
-                for batch in self._opened:
-                    if batch.lane.open is batch and _has_way(batch.lane):
+            if way.by_lane:
+                for batch in way.opened:
+                    if batch.lane.open is batch and _may_leave(batch.lane):
                         self.close(batch)
-                self._opened = [b for b in self._opened if b.lane.open is b]
+                way.opened = [b for b in way.opened if b.lane.open is b]
             elif partial:
-                for batch in self._opened:
+                for batch in way.opened:
                     if batch.lane.open is batch:
                         self.close(batch)
-                self._opened.clear()
-            elif len(self._opened) > 64:
-                self._opened = [b for b in self._opened if b.lane.open is b]
-            full, self._full = self._full, []
-        self._queue.extend(full)
+                way.opened.clear()
+            elif len(way.opened) > 64:
+                way.opened = [b for b in way.opened if b.lane.open is b]
+            full, way.full = way.full, []
+        way.queue.extend(full)
 
-    def _has_room(self, batch: Batch) -> bool:
-        if self._in_flight_count == 0:
-            return True
-        return (
-            self._in_flight_bytes + batch.size <= self.window_bytes
-            and self._in_flight_count < limits.PRODUCER_IN_FLIGHT_BATCHES_MAX
-        )
+    def place(self, ways: dict[str, Way]) -> None:
+        """Lanes, by topic, change their way; rule 6."""
+        with self.guard:
+            for topic, to in ways.items():
+                self.lanes[topic].way = to
+            for old, new in ((self.node, self.direct), (self.direct, self.node)):
+                for name in ("opened", "full", "queue"):
+                    mine = getattr(old, name)
+                    if any(_goes_by(b) is new for b in mine):
+                        moved = [b for b in mine if _goes_by(b) is new]
+                        setattr(old, name, type(mine)(b for b in mine if _goes_by(b) is not new))
+                        getattr(new, name).extend(moved)
+                        for batch in moved:
+                            batch.way = new
 
     def _bytes_of(self, batch: Batch) -> tuple[bytes, int]:
         if batch.encoded is None:
@@ -357,7 +419,7 @@ class Publisher:
 
     def _frame(self, batches: list[Batch], origin: bytes) -> Publish:
         self._frame_count += 1
-        self._frames[self._frame_count] = len(batches)
+        batches[0].way.frames[self._frame_count] = len(batches)
         rows = []
         for batch in batches:
             data, checksum = self._bytes_of(batch)
@@ -365,11 +427,16 @@ class Publisher:
             batch.sent_to = origin
             batch.attempts += 1
             lane = batch.lane
+            if lane.begins:  # the node knows nothing of what went directly before
+                lane.begins = False
+                batch.after = 0
             lane.in_flight.append(batch)
             rows.append(
                 PublishBatch(
                     lane.topic, batch.first, batch.after, batch.count, len(data), checksum,
                     batch.attempts > 1, lane.topic in self.queues,
+                    self.is_numbered and not lane.explicit,
+                    batch.pin is self.direct,  # by no node: nobody but Direct sees it
                 )
             )  # fmt: skip
         if len(batches) == 1:
@@ -377,32 +444,41 @@ class Publisher:
         return Publish(tuple(rows), b"".join([self._bytes_of(b)[0] for b in batches]))
 
     def on_confirmation(self, c: Confirmation, origin: bytes) -> None:
-        """Take the node's answer to a run of sequences of one topic."""
+        """Take the answer of the log ``origin`` to a run of sequences of one topic; empty: what
+        went directly has come."""
         lane = self.lanes.get(c.topic)
         if lane is None:
             return
+        way = self.node if origin else self.direct
         if c.code:
-            self._on_refusal(lane, c)
+            self._on_refusal(lane, c, way)
             return
-        lane.transient = c.durability == SENT
-        lane.is_fresh = False
-        for batch in take_covered(lane.in_flight, c.first, c.count):
+        if origin:
+            lane.transient = c.durability == SENT
+            lane.is_fresh = False
+        covered = take_covered(lane.in_flight, c.first, c.count)
+        if any(batch.way is not way for batch in covered):
+            # The node has got it too; it is confirmed where it was sent.
+            lane.in_flight.extendleft([b for b in reversed(covered) if b.way is not way])
+            covered = [b for b in covered if b.way is way]
+        for batch in covered:
             if c.has_offset:
                 batch.base_offset = c.base_offset + batch.first - c.first
             batch.append_time_ns = c.append_time_ns
             batch.topic_id = c.topic_id
-            batch.origin = origin
+            batch.origin = origin or self.instance
             batch.durability = c.durability
             batch.duplicate = c.duplicate
+            batch.route = c.route
             self.confirmed_records += batch.count
             self._finish(batch, DONE, None)
 
-    def _on_refusal(self, lane: Lane, c: Confirmation) -> None:
+    def _on_refusal(self, lane: Lane, c: Confirmation, way: Way) -> None:
         # A program that numbers its records may say some again while they are under way: the
         # first sequence alone does not tell the batches apart.
         same = (b for b in lane.in_flight if (b.first, b.count) == (c.first, c.count))
         batch = next(same, None)
-        if batch is None:
+        if batch is None or batch.way is not way:
             return
         if c.code == "sequence-overlap" and batch.first <= c.last < batch.first + batch.count - 1:
             self._trim(batch, c.last)
@@ -488,7 +564,7 @@ class Publisher:
                 tail += len(batch.values)
             lane.tail = tail - (len(lane.open.values) if lane.open else 0)
         held.sort(key=lambda b: b.first)  # what was gathered meanwhile came before its predecessor
-        self._queue.extendleft(reversed(held))
+        self.node.queue.extendleft(reversed(held))
 
     def _again(self, batch: Batch) -> None:
         batch.lane.in_flight.remove(batch)
@@ -496,13 +572,13 @@ class Publisher:
         batch.attempts -= 1  # it was certainly not stored: as if never sent
         # Behind what was already put back, before what was never sent: order per lane holds
         # because refusals of one lane come in the order its batches were sent.
-        self._queue.insert(self._resend_point(), batch)
+        self.node.queue.insert(self._resend_point(), batch)
 
     def _resend_point(self) -> int:
-        for i, batch in enumerate(self._queue):
+        for i, batch in enumerate(self.node.queue):
             if not batch.sent_to:
                 return i
-        return len(self._queue)
+        return len(self.node.queue)
 
     def _trim(self, batch: Batch, last: int) -> None:
         """Drop the leading records the node already has; the rest keeps its sequences."""
@@ -519,31 +595,37 @@ class Publisher:
         batch.encoded = None
 
     def on_session_lost(self) -> None:
-        """Put what is unanswered back, in order; what may be lost and was sent has failed."""
+        """The node's session has ended: put what is unanswered there back, in order; what may be
+        lost and was sent has failed."""
         again: list[Batch] = []
         for lane in self.lanes.values():
+            elsewhere: deque[Batch] = deque()
             while lane.in_flight:
                 batch = lane.in_flight.popleft()
-                if lane.transient:
+                if batch.way is not self.node:
+                    elsewhere.append(batch)
+                elif lane.transient:
                     error = from_code("link-lost", "the link was lost before the node confirmed")
                     self._finish(batch, FAILED, error)
                 else:
                     lane.is_fresh = False
                     self._unfly(batch)
                     again.append(batch)
+            lane.in_flight = elsewhere
             lane.held, held = [], lane.held
             again.extend(held)
         again.sort(key=lambda b: b.frame)
-        self._queue.extendleft(reversed(again))
-        self._frames.clear()
+        self.node.queue.extendleft(reversed(again))
+        self.node.frames.clear()
 
     def on_origin(self, origin: bytes, away_ns: int) -> None:
         """A session with the log ``origin`` begins, ``away_ns`` after the last one ended: what
         went to another log, or was sent so long ago that it is forgotten, stays unknown."""
         forgotten = away_ns > limits.PRODUCER_FORGET_NS - limits.PRODUCER_SWEEP_NS
-        stale = [b for b in self._queue if b.sent_to and (forgotten or b.sent_to != origin)]
+        queue = self.node.queue
+        stale = [b for b in queue if b.sent_to and (forgotten or b.sent_to != origin)]
         for batch in stale:
-            self._queue.remove(batch)
+            queue.remove(batch)
             reason = (
                 "the node answers with another log than the one this record was sent to"
                 if batch.sent_to != origin
@@ -554,15 +636,21 @@ class Publisher:
 
     def fail_all(self, error: MeshError) -> None:
         """Give up: everything that is not answered fails with ``error``."""
-        self._gather(True)
+        with self.guard:
+            for lane in self.lanes.values():
+                if lane.open is not None:
+                    self.close(lane.open)
+        for way in (self.node, self.direct):
+            self._gather(way, True)
         for lane in self.lanes.values():
             while lane.in_flight:
                 self._finish(lane.in_flight.popleft(), FAILED, error)
             for batch in lane.held:
                 self._fail_waiting(batch, error)
             lane.held.clear()
-        while self._queue:
-            self._fail_waiting(self._queue.popleft(), error)
+        for way in (self.node, self.direct):
+            while way.queue:
+                self._fail_waiting(way.queue.popleft(), error)
 
     def set_aside(self, topic: str, first: int) -> None:
         """A batch was sent, and waits for something else than its way: it is no longer under way,
@@ -576,14 +664,15 @@ class Publisher:
     def _unfly(self, batch: Batch) -> None:
         if not batch.frame:
             return  # set aside
-        self._in_flight_bytes -= batch.size
-        self._in_flight_count -= 1
-        left = self._frames.get(batch.frame)
+        way = batch.way
+        way.in_flight_bytes -= batch.size
+        way.in_flight_count -= 1
+        left = way.frames.get(batch.frame)
         if left is not None:
             if left == 1:
-                del self._frames[batch.frame]
+                del way.frames[batch.frame]
             else:
-                self._frames[batch.frame] = left - 1
+                way.frames[batch.frame] = left - 1
 
     def _finish(self, batch: Batch, state: int, error: MeshError | None) -> None:
         self._unfly(batch)
@@ -609,6 +698,12 @@ class Publisher:
         return finished
 
 
-def _has_way(lane: Lane) -> bool:
+def _goes_by(batch: Batch) -> Way:
+    """The way it is to take, as long as it was not sent."""
+    way: Way = batch.pin or batch.lane.way
+    return way
+
+
+def _may_leave(lane: Lane) -> bool:
     """Whether a partly filled batch of it need not wait."""
     return len(lane.in_flight) < limits.PARTIAL_FRAMES_IN_FLIGHT

@@ -10,6 +10,7 @@ Rules:
 3. Of a stream no more comes than the program takes: bytes it has taken are granted again, and for
    each value RECORD_OVERHEAD_BYTES, or empty ones would have no bound.
 4. What a session takes no more of, unacknowledged, waits here.
+5. A call goes by the node or directly (``way``). One that certainly was not done may change.
 
 The program's threads and whoever sees to the socket call it at the same time: ``guard`` is held
 for whatever changes.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -46,11 +48,15 @@ from meshmq.frames import (
     RequestRow,
 )
 
+BY_NODE, DIRECTLY = "node", "direct"
+
 
 class Call:
     """One request of the program.
 
     Attributes:
+        pin: the way it must take: BY_NODE, DIRECTLY, or empty.
+        way: the one it took last, or empty.
         replies: rows with their values that the program has not taken.
         is_over: nothing more comes; ``error`` says why, if it did not end well.
         lost: how many sessions have ended in which it was sent.
@@ -59,14 +65,16 @@ class Call:
 
     __slots__ = (
         "any", "data", "deadline_ns", "error", "headers", "id", "idempotent", "is_over", "kind",
-        "lost", "owed", "owner", "replies", "sent", "service", "window",
+        "lost", "owed", "owner", "pin", "replies", "sent", "service", "way", "window",
     )  # fmt: skip
 
     def __init__(
         self, service: str, data: bytes, headers: bytes, kind: int, idempotent: bool,
-        deadline_ns: int, window: int = 0, owner: Any = None,
+        deadline_ns: int, window: int = 0, owner: Any = None, pin: str = "",
     ) -> None:  # fmt: skip
         self.id = 0
+        self.pin = pin
+        self.way = BY_NODE
         self.service = service
         self.data = data
         self.headers = headers
@@ -98,8 +106,9 @@ class Requester:
         self.calls: dict[int, Call] = {}
         self.ended: list[Call] = []
         self._guard = guard
+        self._held: deque[Call] = deque()
         self._unsent: deque[Call] = deque()
-        self._cancels: list[int] = []
+        self._cancels: dict[str, list[int]] = {BY_NODE: [], DIRECTLY: []}
         self._grants: dict[int, int] = {}
         self._abandoned: deque[Call] = deque()
         self._deadlines: list[tuple[int, int]] = []
@@ -108,7 +117,18 @@ class Requester:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._unsent or self._cancels or self._grants or self._abandoned)
+        return bool(
+            self._unsent
+            or self._cancels[BY_NODE]
+            or self._cancels[DIRECTLY]
+            or self._grants
+            or self._abandoned
+        )
+
+    @property
+    def has_held(self) -> bool:
+        """Whether calls wait for the node's session to take more."""
+        return bool(self._held)
 
     # -- what the program says, from any thread -------------------------------------------------
 
@@ -163,37 +183,72 @@ class Requester:
         most_frames: int = limits.CALLS_UNACKED_FRAMES_MAX,
     ) -> list[Body]:
         """Frames to send: not more than ``most_frames``, and values of ``most_bytes`` and one."""
-        bodies: list[Body] = []
+        return self.take_by(lambda call: BY_NODE, now_ns, most_bytes, most_frames)[0]
+
+    def take_by(
+        self,
+        way_of: Callable[[Call], str],
+        now_ns: int,
+        most_bytes: int,
+        most_frames: int,
+    ) -> tuple[list[Body], list[Body]]:
+        """Frames to send by the node (see ``take``), and directly: of those there is no bound."""
+        by_node: list[Body] = []
+        direct: list[Body] = []
         with self._guard:
             self._cancel_abandoned()
-            while self._cancels and len(bodies) < most_frames:
-                ids = tuple(self._cancels[: limits.FRAME_BATCHES_MAX])
-                del self._cancels[: limits.FRAME_BATCHES_MAX]
-                bodies.append(Cancel(ids))
-            while self._grants and len(bodies) < most_frames:
-                bodies.append(Grant(*self._grants.popitem()))
-            if self._unsent:
-                bodies += self._requests(now_ns, most_bytes, most_frames - len(bodies))
-        return bodies
+            for way, bodies, most in (
+                (BY_NODE, by_node, most_frames), (DIRECTLY, direct, limits.CALLS_UNACKED_FRAMES_MAX)
+            ):  # fmt: skip
+                cancels = self._cancels[way]
+                while cancels and len(bodies) < most:
+                    bodies.append(Cancel(tuple(cancels[: limits.FRAME_BATCHES_MAX])))
+                    del cancels[: limits.FRAME_BATCHES_MAX]
+            for number in list(self._grants):
+                call = self.calls.get(number)
+                if call is not None and call.way == DIRECTLY:
+                    direct.append(Grant(number, self._grants.pop(number)))
+                elif len(by_node) < most_frames:
+                    by_node.append(Grant(number, self._grants.pop(number)))
+            if self._unsent or self._held:
+                asked = self._requests(way_of, now_ns, most_bytes, most_frames - len(by_node))
+                by_node += asked[0]
+                direct += asked[1]
+        return by_node, direct
 
-    def _requests(self, now_ns: int, most_bytes: int, most_frames: int) -> list[Request]:
-        items: list[tuple[RequestRow, bytes]] = []
+    def _requests(
+        self, way_of: Callable[[Call], str], now_ns: int, most_bytes: int, most_frames: int
+    ) -> tuple[list[Request], list[Request]]:
+        by_node: list[tuple[RequestRow, bytes]] = []
+        direct: list[tuple[RequestRow, bytes]] = []
         size = 0
         # Each is in one frame, so there are no more frames than these.
-        while self._unsent and size < most_bytes and len(items) < most_frames:
-            call = self._unsent.popleft()
+        while self._held or self._unsent:
+            has_room = size < most_bytes and len(by_node) < most_frames
+            if self._held and has_room:
+                call, way = self._held.popleft(), BY_NODE
+            elif self._unsent:
+                call = self._unsent.popleft()
+                way = call.pin or way_of(call)
+                if way == BY_NODE and not has_room:
+                    self._held.append(call)
+                    continue
+            else:
+                break
             if call.is_over or call.deadline_ns <= now_ns:
                 continue
             call.sent = True
+            call.way = way
             row = RequestRow(
                 call.id, 0, call.service, call.deadline_ns - now_ns, call.kind,
                 call.idempotent, call.window, call.headers, len(call.data),
             )  # fmt: skip
-            items.append((row, call.data))
-            size += len(call.data)
-        if len(items) == 1:
-            return [_request_of(items)]
-        return [_request_of(run) for run in for_frames(items, request_bytes)]
+            if way == BY_NODE:
+                by_node.append((row, call.data))
+                size += len(call.data)
+            else:
+                direct.append((row, call.data))
+        return _frames_of(by_node), _frames_of(direct)
 
     def on_reply(self, frame: Reply) -> None:
         """Take replies; those of calls that are over are dropped."""
@@ -223,15 +278,15 @@ class Requester:
             self._end(call, error_of(row) if row.code else None)
 
     def on_session_lost(self) -> None:
-        """See rule 2."""
+        """The session with the node is over; see rule 2."""
         with self._guard:
             self._cancel_abandoned()
-            self._cancels.clear()
-            self._grants.clear()
+            self._cancels[BY_NODE].clear()
             again: list[Call] = []
             for call in list(self.calls.values()):
-                if not call.sent:
+                if not call.sent or call.way != BY_NODE:
                     continue
+                self._grants.pop(call.id, None)
                 call.lost += 1
                 if not call.idempotent or call.any or call.kind == EACH:
                     hint = " (idempotent=True asks again by itself)" if call.kind == ONE else ""
@@ -243,7 +298,20 @@ class Requester:
                     continue
                 why = f"the link to the node was lost before {call.service!r} had answered"
                 self._end(call, LinkLost(f"{why}; whether it was done is unknown{hint}"))
-            self._unsent.extendleft(reversed(again))
+            self._unsent.extendleft(reversed([*again, *self._held]))
+            self._held.clear()
+
+    def again(self, number: int) -> bool:
+        """Ask again, by the node: directly it was not done, or it may be done twice, and nothing of
+        it has come. False: it cannot be."""
+        with self._guard:
+            call = self.calls.get(number)
+            if call is None or call.any or call.pin or call.way != DIRECTLY:
+                return False
+            call.sent = False
+            call.pin = BY_NODE
+            self._unsent.append(call)
+            return True
 
     def tick(self, now_ns: int, is_connected: bool = False) -> None:
         """End what is over its deadline."""
@@ -253,7 +321,7 @@ class Requester:
                 if call is None:
                     continue
                 if call.sent:
-                    self._cancels.append(call.id)
+                    self._cancels[call.way].append(call.id)
                     why = f"{call.service!r} did not answer in time"
                     self._end(call, DeadlineExceeded(why))
                 elif is_connected:
@@ -281,7 +349,9 @@ class Requester:
             for call in list(self.calls.values()):
                 self._fail(call, error)
             self._unsent.clear()
-            self._cancels.clear()
+            self._held.clear()
+            for cancels in self._cancels.values():
+                cancels.clear()
             self._grants.clear()
             self._abandoned.clear()
 
@@ -296,7 +366,7 @@ class Requester:
     def _cancel(self, call: Call) -> None:
         if call.id in self.calls:
             if call.sent:
-                self._cancels.append(call.id)
+                self._cancels[call.way].append(call.id)
             self._end(call, None)
 
     def _cancel_abandoned(self) -> None:
@@ -322,6 +392,12 @@ class Requester:
         call.is_over = True
         call.data = b""
         self.ended.append(call)
+
+
+def _frames_of(items: list[tuple[RequestRow, bytes]]) -> list[Request]:
+    if len(items) == 1:
+        return [_request_of(items)]
+    return [_request_of(run) for run in for_frames(items, request_bytes)] if items else []
 
 
 def _request_of(items: list[tuple[RequestRow, bytes]]) -> Request:

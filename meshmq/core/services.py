@@ -66,6 +66,8 @@ class Services:
 
     Args:
         unacked, is_crowded: see Outgoing.
+        met: hears of each request that is handed out: the link that asked, the instance's, and the
+            service.
 
     Attributes:
         late: replies that came for what was over.
@@ -74,8 +76,12 @@ class Services:
     """
 
     def __init__(
-        self, unacked: Callable[[bytes], tuple[int, int]], is_crowded: Callable[[], bool]
+        self,
+        unacked: Callable[[bytes], tuple[int, int]],
+        is_crowded: Callable[[], bool],
+        met: Callable[[bytes, bytes, str], None] | None = None,
     ) -> None:
+        self._met = met
         self.by_name: dict[str, Service] = {}
         self.late = 0
         self.no_responders = 0
@@ -281,6 +287,8 @@ class Services:
             asked.idempotent, asked.window, asked.headers, len(asked.data),
         )  # fmt: skip
         self.outgoing.request(instance.link, row, asked.data)
+        if self._met is not None:
+            self._met(asked.payer, instance.link, asked.service.name)
         if self.outgoing.is_full(instance.link):
             self._stuck[instance.link] = None
             self._place_all(instance.link)
@@ -474,6 +482,24 @@ class Services:
         asked.data = asked.headers = b""
         self._count(asked, limits.REQUEST_OVERHEAD_BYTES - asked.size)
         asked.size = limits.REQUEST_OVERHEAD_BYTES
+
+    def hold(self, link: bytes) -> None:
+        """Hand nothing out over this link, until it has room by Outgoing's count."""
+        self._stuck[link] = None
+        self._place_all(link)
+
+    def withdraw(self, link: bytes) -> list[int]:
+        """An instance's link does not answer: the requests that another may do are over here, for
+        who asked to ask elsewhere; return his numbers of them."""
+        found = []
+        for instance in self._instances.get(link, {}).values():
+            held = [a for a in instance.held.values() if a.idempotent and not a.any]
+            waiting = list(instance.service.waiting.values()) if not instance.draining else []
+            for asked in [*held, *waiting]:
+                if asked.link and asked.kind != EACH and asked.parent is None:
+                    found.append(asked.their_id)
+                    self._abandon(asked)
+        return found
 
     def _abandon(self, asked: Asked) -> None:
         """The requester is no longer interested, or too late: stop who works on it."""

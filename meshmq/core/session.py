@@ -66,6 +66,7 @@ class Session:
         "_sent_at",
         "_unacked",
         "_unacked_bytes",
+        "_waits_at",
         "closed_code",
         "closed_reason",
         "id",
@@ -90,6 +91,7 @@ class Session:
         self._forgotten_at = 0
         self._ack_at = 0
         self._resend_at = 0
+        self._waits_at = 0
         self._gap_at = 0
         self._heard_at = now_ns
         self._sent_at = now_ns
@@ -115,6 +117,11 @@ class Session:
         """Payload bytes of them, with the rows of requests and replies."""
         return self._unacked_bytes
 
+    @property
+    def waits_since_ns(self) -> int | None:
+        """Since when nothing of what was sent is acknowledged; None: nothing is under way."""
+        return self._waits_at if self._unacked else None
+
     def send(self, body: Body, now_ns: int) -> None:
         """Send ``body`` in order and once. The session must be OPEN; nothing goes when CLOSED."""
         if self.state is SessionState.CLOSED:
@@ -130,6 +137,7 @@ class Session:
             size = len(body.body)
         if not self._unacked:
             self._resend_at = now_ns + limits.RESEND_NS
+            self._waits_at = now_ns
         self._unacked.append((self.sent, body, size))
         self._unacked_bytes += size
         if (
@@ -221,6 +229,7 @@ class Session:
             return
         while unacked and unacked[0][0] <= ack:
             self._unacked_bytes -= unacked.popleft()[2]
+        self._waits_at = now_ns
         self._resend_at = now_ns + limits.RESEND_NS
 
     def acknowledge(self, now_ns: int) -> None:

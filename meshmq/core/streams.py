@@ -311,3 +311,24 @@ class Streams:
             for producer in old:
                 del topic.producers[producer]
             self._producer_count += len(topic.producers)
+
+
+def merge(rows: list[Confirmation]) -> list[Confirmation]:
+    """Join confirmations that continue each other in sequence and offset."""
+    merged: list[Confirmation] = []
+    for c in rows:
+        if merged and not c.code and not c.duplicate:
+            p = merged[-1]
+            if (
+                p.topic == c.topic
+                and not p.code
+                and not p.duplicate
+                and p.unwanted == c.unwanted
+                and p.first + p.count == c.first
+                and p.append_time_ns == c.append_time_ns
+                and (not c.has_offset or p.base_offset + p.count == c.base_offset)
+            ):
+                merged[-1] = p._replace(count=p.count + c.count, last=c.last)
+                continue
+        merged.append(c)
+    return merged

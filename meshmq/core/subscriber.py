@@ -19,6 +19,7 @@ from meshmq.frames import (
     START_POSITION,
     Credit,
     Deliver,
+    DeliverBatch,
     Subscribe,
     Subscribed,
 )
@@ -46,6 +47,7 @@ class Subscriber:
         missed: records that were passed over or dropped so far.
         damaged: records lost because their stored bytes failed the checksum (part of ``missed``).
         is_active: whether the node has accepted it in this session.
+        is_pull: it takes what programs push, and is not the node's.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Subscriber:
         self.missed = 0
         self.damaged = 0
         self.is_active = False
+        self.is_pull = False
         self._start = start
         self._origin = start.origin
         self._window_bytes = window_bytes
@@ -66,6 +69,11 @@ class Subscriber:
         self._owed_records = 0
         self._next_offset: dict[str, int] = {}
         self._floor = start.value if start.kind == START_OFFSET else 0
+
+    @property
+    def needs_node(self) -> bool:
+        """Whether it reads what a node keeps, and has not begun to."""
+        return self._start.kind != START_NEW
 
     def subscribe(self) -> Subscribe:
         """The frame that opens it in a new session."""
@@ -103,23 +111,31 @@ class Subscriber:
         for b in frame.batches:
             data = payload if alone else payload[at : at + b.length]
             at += b.length
-            self._held_bytes += b.length
-            self._held_records += b.count
-            skip = self._place(b.topic, b.base_offset, b.count, b.lsn, b.slot) if b.lsn else 0
-            if b.damaged:
-                self.missed += b.count - skip
-                self.damaged += b.count - skip
-                skip = b.count
-            if skip >= b.count:
-                self.on_consumed(b.length, b.count)
-                continue
-            arrivals.append(
-                Arrival(
-                    b.topic, b.base_offset, b.count, skip, data, b.checksum, b.append_time_ns,
-                    self._origin, b.lsn, b.slot,
-                )
-            )  # fmt: skip
+            arrival = self.take(b, data)
+            if arrival is not None:
+                arrivals.append(arrival)
         return arrivals
+
+    def hold(self, b: DeliverBatch) -> None:
+        """What came takes of the window until the program has consumed it."""
+        self._held_bytes += b.length
+        self._held_records += b.count
+
+    def take(self, b: DeliverBatch, data: bytes) -> Arrival | None:
+        """Take one batch of a delivery; None: nothing of it is new."""
+        self.hold(b)
+        skip = self._place(b.topic, b.base_offset, b.count, b.lsn, b.slot) if b.lsn else 0
+        if b.damaged:
+            self.missed += b.count - skip
+            self.damaged += b.count - skip
+            skip = b.count
+        if skip >= b.count:
+            self.on_consumed(b.length, b.count)
+            return None
+        return Arrival(
+            b.topic, b.base_offset, b.count, skip, data, b.checksum, b.append_time_ns,
+            self._origin, b.lsn, b.slot,
+        )  # fmt: skip
 
     def _place(self, topic: str, base: int, count: int, lsn: int, slot: int) -> int:
         """Note a durable batch; return how many of its leading records were seen or unwanted."""

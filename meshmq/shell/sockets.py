@@ -404,6 +404,8 @@ class ProgramSocket:
         self._watch(dealer.socket, link)
         self._watch(dealer.monitor, link)
         self._monitored[int(dealer.monitor.getsockopt(zmq.FD))] = link
+        # Its descriptor tells of nothing before somebody has once seen that there is nothing.
+        self._maybe_cut.append(link)
 
     def shut(self, link: bytes, linger_ms: int = 100) -> None:
         """Close a link that was dialled; ``linger_ms`` lets a goodbye leave."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshmq import codec
-from meshmq.core.brokerless import BrokerlessClient
 from meshmq.core.client import ClientIdentity
 from meshmq.core.direct import Tools
 from meshmq.core.effects import (
@@ -19,6 +18,7 @@ from meshmq.core.effects import (
     RequestsCame,
     SubscriptionAnswered,
 )
+from meshmq.core.hybrid import HybridClient
 from meshmq.core.lanes import WAITING, Batch
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import Call
@@ -116,7 +116,7 @@ class DirectProgram:
         self.address = world.address_of(name)
         self.identity = bytes([self.rng.randrange(65, 91)]) + f"{name}/{run}".encode().ljust(15)
         identity = ClientIdentity("local", self.identity, self.identity, name, "simulated")
-        self.client = BrokerlessClient(
+        self.client = HybridClient(
             identity, codec.encode_batch, random.Random(self.rng.random()),
             addresses=(self.address,), tools=TOOLS,
         )  # fmt: skip
@@ -145,8 +145,8 @@ class DirectProgram:
             self.noted[key] = dict(direct.outlets.numbers)
             want(link, number, pattern)
 
-        def watch_noted(link: bytes, frame: Noted) -> bool:
-            is_whole = on_noted(link, frame)
+        def watch_noted(link: bytes, frame: Noted, now_ns: int = 0) -> bool:
+            is_whole = on_noted(link, frame, now_ns)
             if is_whole and link != b"own":
                 self._on_known(link)
             return is_whole

@@ -182,6 +182,7 @@ class DirectWorld(Network):
         self.programs[name] = program
         self.all_programs.append(program)
         program.client.start(tuple(map(self.address_of, self._peers[name])), self.now_ns)
+        program.client.do_without()
         self.settle(program)
         program.begin()
 

@@ -9,7 +9,6 @@ import random
 import zlib
 from types import SimpleNamespace
 
-from meshmq.core.brokerless import BrokerlessClient
 from meshmq.core.client import ClientIdentity
 from meshmq.core.direct import Tools
 from meshmq.core.effects import (
@@ -22,6 +21,7 @@ from meshmq.core.effects import (
     SubscriptionAnswered,
 )
 from meshmq.core.events import FrameReceived, LinkClosed, TimerFired
+from meshmq.core.hybrid import HybridClient
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import Call
 from meshmq.core.subscriber import Start
@@ -45,7 +45,7 @@ class Program:
         self.address = f"tcp://127.0.0.1:{network.port(name)}"
         instance = instance or name.encode().ljust(16, b"\0")
         identity = ClientIdentity(mesh, instance, instance, name, "meshmq test")
-        self.client = BrokerlessClient(
+        self.client = HybridClient(
             identity, encode, random.Random(name), addresses=(self.address,), tools=TOOLS
         )
         self.got = {}
@@ -55,6 +55,7 @@ class Program:
         self.links = {}  # our name of a link -> (program, its name of it)
         self.auto = True  # what arrives is read at once
         self.client.start(tuple(network.address(p) for p in peers), network.now_ns)
+        self.client.do_without()
         network.programs[self.address] = self
         self.flush()
 

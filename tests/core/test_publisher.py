@@ -61,7 +61,7 @@ def test_a_full_batch_does_not_wait(pub):
     add(pub, "a", b"2")
     take(pub)
     add(pub, "a", b"x" * TARGET)
-    assert pub.has_full
+    assert pub.node.full
     assert pub.has_work
     add(pub, "a", b"3")
     assert [r[:3] for r in take(pub)] == [("a", 3, 2)]
@@ -325,7 +325,7 @@ def test_a_batch_skips_nothing_while_its_predecessor_is_not_settled(pub):
 
 
 def test_what_was_refused_goes_again_before_what_was_never_sent(pub):
-    pub.window_bytes = 2 * TARGET + 1000
+    pub.node.window_bytes = 2 * TARGET + 1000
     for _ in range(4):
         add(pub, "a", b"x" * TARGET)
     assert [r[1] for r in take(pub)] == [1, 2]
@@ -380,14 +380,14 @@ def test_a_full_batch_that_waited_meanwhile_is_numbered_anew_too(pub):
     add(pub, "a", b"1")
     take(pub)
     answer(pub, yes("a", 1, 1))
-    pub.window_bytes = 1
+    pub.node.window_bytes = 1
     add(pub, "a", b"x" * TARGET)
     take(pub)
     add(pub, "a", b"y" * TARGET)
     add(pub, "a", b"z")
     assert take(pub) == []
     answer(pub, no("a", 2, "producer-unknown"))
-    pub.window_bytes = 10 * TARGET
+    pub.node.window_bytes = 10 * TARGET
     assert [r[:3] for r in take(pub)] == [("a", 1, 0), ("a", 2, 1), ("a", 3, 2)]
 
 
@@ -451,7 +451,7 @@ def test_what_was_never_sent_does_not_age(pub):
 
 
 def test_giving_up_fails_everything_that_is_not_answered(pub):
-    pub.window_bytes = TARGET
+    pub.node.window_bytes = TARGET
     done, _ = add(pub, "a", b"0")
     take(pub)
     answer(pub, yes("a", 1, 1))
@@ -499,7 +499,7 @@ def test_a_lost_session_puts_batches_that_wait_for_new_numbers_back_in_order(pub
 
 def test_no_more_is_under_way_than_the_window(pub):
     size = TARGET + limits.RECORD_OVERHEAD_BYTES
-    pub.window_bytes = 3 * size
+    pub.node.window_bytes = 3 * size
     for _ in range(5):
         add(pub, "a", b"x" * TARGET)
     assert [r[1] for r in take(pub)] == [1, 2, 3]
@@ -511,7 +511,7 @@ def test_no_more_is_under_way_than_the_window(pub):
 
 
 def test_a_batch_larger_than_the_window_goes_alone(pub):
-    pub.window_bytes = 10
+    pub.node.window_bytes = 10
     add(pub, "a", b"x" * TARGET)
     add(pub, "a", b"y" * TARGET)
     assert [r[1] for r in take(pub)] == [1]
@@ -581,12 +581,12 @@ def test_time_is_read_once_a_batch(pub):
 def test_a_busy_node_gets_the_batch_again_after_the_pause(pub):
     one, _ = add(pub, "a", b"x" * TARGET)
     assert [r[:2] for r in take(pub)] == [("a", 1)]
-    pub.paused_until_ns = 5
+    pub.node.paused_until_ns = 5
     answer(pub, no("a", 1, "busy"))
     assert one.state == WAITING
     assert not pub.has_work
     assert take(pub) == []
-    pub.paused_until_ns = 0
+    pub.node.paused_until_ns = 0
     assert pub.has_work
     assert [r[:2] for r in take(pub)] == [("a", 1)]
 

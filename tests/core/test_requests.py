@@ -228,7 +228,7 @@ def test_what_a_session_takes_no_more_of_waits(asking):
     for _ in range(4):
         ask(asking, b"12345")
     assert asking.take(0, 0) == asking.take(0, 10, 0) == asking.take(0, -5, -5) == []
-    assert asking.has_work
+    assert asking.has_held
     assert [frame.payload for frame in asking.take(0, 6)] == [b"1234512345"]
     assert [len(frame.rows) for frame in asking.take(0, most_frames=1)] == [1]
     assert [len(frame.rows) for frame in asking.take(0)] == [1]
@@ -594,7 +594,7 @@ def test_a_session_outlives_any_number_of_bytes_asked_at_once(linked):
         ask(requester, bytes(limits.MIB), idempotent=True)
     linked.pump()
     asked = []
-    while linked.client.requester.has_work:
+    while linked.client.requester.has_held:
         assert not linked.client.has_work  # nothing to do before an ack comes
         assert linked.client._session.unacked_bytes <= limits.CALLS_UNACKED_BYTES_MAX + limits.MIB
         asked += linked.receive()

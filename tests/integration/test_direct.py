@@ -212,7 +212,7 @@ def test_what_needs_a_node_says_so(programs):
 
 
 def test_push_and_pull_need_programs(node):
-    with meshmq.connect(node.url) as mesh:
+    with meshmq.connect(node.url, route="node") as mesh:
         for ask in (
             lambda: mesh.push("x", b""),
             lambda: mesh.push_many("x", [b""]),
@@ -230,7 +230,10 @@ def test_wrong_arguments():
         {"peers": [1]},
         {"peers": ["tcp://127.0.0.1:1"] * 100},
         {"listen": 5},
-        {"url": "tcp://127.0.0.1:1", "peers": []},
+        {"route": "elsewhere"},
+        {"route": "node", "peers": []},
+        {"route": "node", "listen": "tcp://127.0.0.1:*"},
+        {"route": "direct", "url": "tcp://127.0.0.1:1"},
     ):
         with pytest.raises(InvalidArgument):
             meshmq.connect(**options)

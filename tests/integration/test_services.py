@@ -771,7 +771,8 @@ def test_sigterm_lets_a_service_end_in_order(node):
 
 
 def test_a_node_that_restarts_finds_its_services_again(process_node):
-    with meshmq.connect(process_node.url) as server, meshmq.connect(process_node.url) as asker:
+    url = process_node.url
+    with meshmq.connect(url, route="node") as server, meshmq.connect(url, route="node") as asker:
         server.serve("s", lambda request: request.value)
         assert asker.request("s", b"before").value == b"before"
         process_node.kill()

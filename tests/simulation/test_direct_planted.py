@@ -13,8 +13,8 @@ from unittest.mock import patch
 
 import pytest
 
-from meshmq.core.brokerless import BrokerlessClient
 from meshmq.core.direct import Direct
+from meshmq.core.hybrid import HybridClient
 from meshmq.core.inlets import Feed, Inlets
 from meshmq.core.interests import Wishes
 from meshmq.core.links import Link, Links
@@ -86,7 +86,7 @@ def count_what_was_before_the_interest(real: Any, self: Any, link: bytes, frame:
     return bool(real(self, link, frame))
 
 
-@planted(BrokerlessClient, "_hand_on", "order")
+@planted(HybridClient, "_hand_on", "order")
 def hand_on_the_newest_first(real: Any, self: Any) -> None:
     for arrivals in self.direct.inlets.arrived.values():
         arrivals.reverse()

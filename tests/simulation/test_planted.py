@@ -130,7 +130,7 @@ def store_a_malformed_batch(real: Any, self: Any, batch: Any, data: Any) -> Any:
     return "", ""
 
 
-@planted(node_module, "_merge")
+@planted(node_module, "merge")
 def merge_confirmations_that_do_not_join(real: Any, rows: Any) -> Any:
     merged: list[Confirmation] = []
     for c in rows:

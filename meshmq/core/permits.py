@@ -1,0 +1,58 @@
+"""What a node has allowed this program to say directly to others, and for how long.
+
+A program that was told its node, and no other programs, talks directly to those alone whom the node
+introduces, about what the node names, until that is over. It is shown to each no more of what it
+wants than its permit covers, and a link over which anything else comes is ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshmq import limits
+from meshmq.frames import PULL, SERVICE, Interest, Introduce
+
+
+@dataclass(slots=True)
+class Permit:
+    """What may pass between this program and another one, until ``expires_ns``."""
+
+    name: str
+    patterns: frozenset[str]
+    services: frozenset[str]
+    expires_ns: int
+
+    def covers(self, interest: Interest) -> bool:
+        """Whether the other may know of an interest, and act on it."""
+        if interest.kind == PULL:
+            return False
+        return interest.name in (self.services if interest.kind == SERVICE else self.patterns)
+
+
+class Permits:
+    """See the module's header; by the run of the other program."""
+
+    def __init__(self) -> None:
+        self.by_instance: dict[bytes, Permit] = {}
+
+    def introduce(self, frame: Introduce, now_ns: int) -> bool:
+        """A node says what is allowed now; False: there are as many as may be."""
+        known = self.by_instance
+        if frame.instance not in known and len(known) >= limits.DIRECT_PEERS_MAX:
+            return False
+        lifetime_ns = min(frame.lifetime_ns, limits.DAY)
+        known[frame.instance] = Permit(
+            frame.name, frozenset(frame.patterns), frozenset(frame.services), now_ns + lifetime_ns
+        )
+        return True
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``expired`` has something to tell."""
+        return min([permit.expires_ns for permit in self.by_instance.values()], default=None)
+
+    def expired(self, now_ns: int) -> list[bytes]:
+        """Forget what is over; return whose it was."""
+        over = [i for i, permit in self.by_instance.items() if permit.expires_ns <= now_ns]
+        for instance in over:
+            del self.by_instance[instance]
+        return over

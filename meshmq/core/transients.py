@@ -1,0 +1,213 @@
+"""What publishers that have other ways than this node send of transient topics, and what not.
+
+Data: a Publisher for each session that said Routes or was told of unwanted topics; the answers to
+Subscribe that wait until publishers know of the subscription.
+
+Rules:
+1. What is routed does not go to programs that Routes names: they have it directly.
+2. A publisher stops sending what it was told nobody wants. When somebody does, it is told so, and
+   the subscription is answered once it has heard of that: from then on nothing is passed over.
+   A publisher that is silent holds it up for NOTED_NS at most.
+3. Whoever takes back a route begins anew: nothing counts as unwanted any more, at either end.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from meshmq import limits
+from meshmq.errors import BadFrame
+from meshmq.frames import Routes, Subscribed, Wanted
+from meshmq.names import is_literal, matches
+
+NOBODY: frozenset[bytes] = frozenset()
+
+_TOLD = 0  # of a topic: the publisher was told that nobody wants it
+_TO_TELL = 1 << 64  # that somebody does; above every sequence
+
+
+class Publisher:
+    """One session of a program.
+
+    Attributes:
+        direct: instances that have directly what is routed.
+        unwanted: by topic _TOLD, _TO_TELL, or the sequence of the Wanted that is on its way.
+    """
+
+    __slots__ = ("direct", "unwanted")
+
+    def __init__(self) -> None:
+        self.direct: set[bytes] = set()
+        self.unwanted: dict[str, int] = {}
+
+
+class _Held(NamedTuple):
+    """An answer that waits: by the publisher's link, for what its session must acknowledge."""
+
+    answer: Subscribed
+    due_ns: int
+    waits: dict[bytes, int]
+
+
+class Transients:
+    """See the module's header. Answers that wait no longer gather in ``released``.
+
+    Attributes:
+        wanted: by link the topics that it is to be told of, by ``take_wanted``.
+        telling: links that have not acknowledged what they were told.
+    """
+
+    def __init__(self) -> None:
+        self._publishers: dict[bytes, Publisher] = {}
+        self._unwanted: dict[str, dict[bytes, None]] = {}  # by topic: links
+        self._count = 0
+        self.wanted: dict[bytes, list[str]] = {}
+        self._held: dict[tuple[bytes, int], _Held] = {}  # the one that is due first, first
+        self.telling: dict[bytes, None] = {}
+        self.released: list[tuple[bytes, Subscribed]] = []
+
+    # -- routes -------------------------------------------------------------------------------
+
+    def direct(self, link: bytes) -> set[bytes] | frozenset[bytes]:
+        """Instances that have directly what is routed."""
+        publisher = self._publishers.get(link)
+        return publisher.direct if publisher is not None else NOBODY
+
+    def on_routes(self, link: bytes, frame: Routes) -> list[bytes]:
+        """Note who has what directly; return for whom that has changed. Raise BadFrame for too
+        many."""
+        publisher = self._publishers.setdefault(link, Publisher())
+        direct = publisher.direct
+        removed = [run for run in frame.remove if run in direct]
+        direct.difference_update(removed)
+        added = [run for run in frame.add if run not in direct]
+        direct.update(added)
+        if len(direct) > limits.DIRECT_PEERS_MAX + 1:
+            raise BadFrame(
+                f"routes to more than {limits.DIRECT_PEERS_MAX} programs and the publisher itself"
+            )
+        if frame.remove:
+            self._forget(link, publisher)
+        return list(dict.fromkeys(removed + added))
+
+    # -- topics nobody wants ------------------------------------------------------------------
+
+    def is_unwanted(self, link: bytes, topic: str) -> bool:
+        """A batch went to nobody: whether to tell its publisher."""
+        publisher = self._publishers.setdefault(link, Publisher())
+        known = publisher.unwanted.get(topic)
+        if known == _TO_TELL:
+            return False
+        if known is None:
+            if (
+                len(publisher.unwanted) >= limits.UNWANTED_PER_SESSION_MAX
+                or self._count >= limits.UNWANTED_MAX
+            ):
+                return False
+            self._unwanted.setdefault(topic, {})[link] = None
+            self._count += 1
+        publisher.unwanted[topic] = _TOLD
+        return True
+
+    def _forget(self, link: bytes, publisher: Publisher) -> None:
+        """It sends all of its topics again."""
+        for topic in publisher.unwanted:
+            self._forget_topic(link, topic)
+        publisher.unwanted = {}
+        self.wanted.pop(link, None)
+        self.telling.pop(link, None)
+        self._on_known(link, _TO_TELL)
+
+    def _forget_topic(self, link: bytes, topic: str) -> None:
+        links = self._unwanted[topic]
+        del links[link]
+        if not links:
+            del self._unwanted[topic]
+        self._count -= 1
+
+    def want(self, pattern: str, instance: bytes = b"") -> dict[bytes, int]:
+        """Somebody wants what ``pattern`` covers: tell those who do not send it, unless they reach
+        ``instance`` directly; return their links, with what each must acknowledge first."""
+        if is_literal(pattern):
+            topics = [pattern] if pattern in self._unwanted else []
+        else:
+            topics = [topic for topic in self._unwanted if matches(pattern, topic)]
+        waits: dict[bytes, int] = {}
+        for topic in topics:
+            for link in self._unwanted[topic]:
+                publisher = self._publishers[link]
+                if instance in publisher.direct:
+                    continue
+                if publisher.unwanted[topic] == _TOLD:
+                    publisher.unwanted[topic] = _TO_TELL
+                    self.wanted.setdefault(link, []).append(topic)
+                waits[link] = max(waits.get(link, 0), publisher.unwanted[topic])
+        return waits
+
+    def take_wanted(self) -> list[tuple[bytes, list[Wanted]]]:
+        """What to tell publishers, behind the confirmations; then ``sent`` for each."""
+        wanted, self.wanted = self.wanted, {}
+        most = limits.FRAME_BATCHES_MAX
+        return [
+            (link, [Wanted(tuple(topics[i : i + most])) for i in range(0, len(topics), most)])
+            for link, topics in wanted.items()
+        ]
+
+    def sent(self, link: bytes, sequence: int) -> None:
+        """All of it has left, up to ``sequence``."""
+        unwanted = self._publishers[link].unwanted
+        for topic, state in unwanted.items():
+            if state == _TO_TELL:
+                unwanted[topic] = sequence
+        self.telling[link] = None
+        for held in self._held.values():
+            if held.waits.get(link) == _TO_TELL:
+                held.waits[link] = sequence
+
+    def on_acked(self, link: bytes, acked: int) -> None:
+        """A session of ``telling`` has every frame up to ``acked``."""
+        unwanted = self._publishers[link].unwanted
+        on_way = {topic: n for topic, n in unwanted.items() if _TOLD < n < _TO_TELL}
+        known = [topic for topic, n in on_way.items() if n <= acked]
+        for topic in known:
+            del unwanted[topic]
+            self._forget_topic(link, topic)
+        if len(known) == len(on_way):
+            del self.telling[link]
+        self._on_known(link, acked)
+
+    # -- subscriptions whose answer waits -----------------------------------------------------
+
+    def hold(self, link: bytes, answer: Subscribed, waits: dict[bytes, int], now_ns: int) -> None:
+        """Let the answer wait for the acknowledgements that ``want`` has named."""
+        self._held[link, answer.subscription] = _Held(answer, now_ns + limits.NOTED_NS, waits)
+
+    def release(self, link: bytes, number: int) -> None:
+        """The answer waits no longer, if it did."""
+        held = self._held.pop((link, number), None)
+        if held is not None:
+            self.released.append((link, held.answer))
+
+    def _on_known(self, link: bytes, acked: int) -> None:
+        for (to, number), held in list(self._held.items()):
+            if link in held.waits and held.waits[link] <= acked:
+                del held.waits[link]
+                if not held.waits:
+                    self.release(to, number)
+
+    def drop_link(self, link: bytes) -> None:
+        """A session is over."""
+        for key in [key for key in self._held if key[0] == link]:
+            del self._held[key]
+        publisher = self._publishers.pop(link, None)
+        if publisher is not None:
+            self._forget(link, publisher)
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        return next(iter(self._held.values())).due_ns if self._held else None
+
+    def tick(self, now_ns: int) -> None:
+        """Answer those that have waited long enough."""
+        for key in [key for key, held in self._held.items() if held.due_ns <= now_ns]:
+            self.release(*key)

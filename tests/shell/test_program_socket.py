@@ -1,0 +1,48 @@
+"""The sockets of a program that talks to others, over loopback."""
+
+from __future__ import annotations
+
+import select
+import time
+
+import zmq
+
+from meshmq.shell.sockets import ProgramSocket
+
+WAIT_S = 20
+
+
+def wait_for(socket, look):
+    """Sleep on the socket's descriptors, as a connection does, until ``look`` finds something."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        poll = select.poll()
+        for fd in socket.fds:
+            poll.register(fd, select.POLLIN)
+        poll.poll(max(0, deadline - time.monotonic()) * 1000)
+        socket.look()
+        found = look()
+        if found:
+            return found
+    return None
+
+
+def test_that_a_link_was_cut_is_told_by_its_descriptor():
+    with zmq.Context() as context:
+        far = context.socket(zmq.ROUTER)
+        far.setsockopt(zmq.LINGER, 0)
+        port = far.bind_to_random_port("tcp://127.0.0.1")
+        near = ProgramSocket(["tcp://127.0.0.1:*"])
+        try:
+            near.open(b"link", f"tcp://127.0.0.1:{port}")
+            near.send(b"link", [b"hello"])
+            name, hello = far.recv_multipart()
+            assert hello == b"hello"
+            near.look()
+            assert near.take_cut() == []
+            far.send_multipart([name, b"hello yourself"])
+            assert wait_for(near, near.receive) == (b"link", [b"hello yourself"])
+            far.close()
+            assert wait_for(near, near.take_cut) == [b"link"]
+        finally:
+            near.close()
