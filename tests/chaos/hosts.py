@@ -5,6 +5,7 @@ Making them needs root and ``ip``; cutting one off from another ``nft``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -127,15 +128,21 @@ class Network:
             if process.poll() is None:
                 process.kill()
         for process in self._processes:
-            process.communicate()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
         self._processes.clear()
 
     def close(self) -> None:
         """Kill all that was started, and take the hosts away."""
-        self.end()
-        for name in reversed(self._made):
-            ip("netns", "del", name)
-        self._compiled.cleanup()
+        try:
+            self.end()
+        finally:
+            for name in reversed(self._made):
+                ip("netns", "del", name)
+            self._compiled.cleanup()
 
     def __enter__(self) -> Self:
         return self
