@@ -154,7 +154,7 @@ DIRECT_FANOUT_MAX = 8  # programs that one sends a topic itself; to more the nod
 ROUTE_WAIT_NS = 1 * SECOND  # what came by a new route waits so long for what is on the old one
 ROUTE_SILENT_NS = 800 * MS  # unacknowledged: the direct route fails, and the node takes over
 GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
-STALLED_NS = 1 * SECOND  # a flood waits so long for its fastest subscriber, then no more for it
+STALLED_NS = 800 * MS  # a flood waits so long for its fastest subscriber, then no more for it
 SETTLE_NS = 200 * MS  # connecting waits so long for the programs of its peers list
 LOOK_NS = 1 * SECOND  # ... and for a node, where none is named; mDNS answers in 0.3 s as a rule
 LOOK_LEAST_NS = 300 * MS  # ... also if there is a program, that knows of no node
@@ -237,6 +237,7 @@ BALLAST_BYTES = 16 * MIB  # given up when the reserve is gone: for acks, deletio
 STARTER_BYTES = 1 * MIB  # given up when not even a start has room
 
 assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTES_TARGET
+assert STALLED_NS <= ROUTE_SILENT_NS  # or what is to go by the node would wait for who is silent
 assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
 assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
 assert DIRECT_PEERS_REMEMBERED_MAX > DIRECT_PEERS_MAX + 1  # those that are linked, and itself

@@ -38,7 +38,7 @@ from tests.chaos.soak import child
 LIVE, KEPT, SERVICE = "live.x", "kept", "where"
 GAP_S = 0.5  # between two of 50 records a second: no more is a pause of the machine
 MOVED_S = 1.0  # until what goes directly no more goes through the node
-PAUSE_S = 2.25  # until it comes, with the second that one waits for what the old route still brings
+PAUSE_S = 2.0  # until it comes, with the second that one waits for what the old route still brings
 AGAIN_S = 30.0  # until programs talk directly, the first time and again
 
 PUBLISHER = """
