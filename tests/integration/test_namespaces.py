@@ -36,10 +36,10 @@ def test_programs_find_a_node_on_another_host(network, tmp_path):
     code, out, said = network.run(two, "-m", "meshmq", "pub", "a.b", "hello", *LAB)
     assert (code, said) == (0, ""), out
     assert time.monotonic() - began < 5, "with a start of Python and 2 s of looking"
-    code, out, _ = network.run(
+    code, out, said = network.run(
         three, "-m", "meshmq", "sub", "a.b", "--from", "earliest", "--count", "1", *LAB
     )
-    assert (code, out) == (0, "a.b #0 hello\n")
+    assert (code, out) == (0, "a.b #0 hello\n"), said
 
 
 def test_nodes_and_their_addresses_are_listed(network, tmp_path):
