@@ -204,6 +204,15 @@ class Talker:
         assert self.process.wait(30) == 0, "a program failed"
         return self.report
 
+    def close(self) -> None:
+        """It ends now, if it has not; nothing of it stays open."""
+        self.process.kill()
+        self.process.wait()
+        self._thread.join(10)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
 
 class Four:
     """Publisher, subscriber, client and service, attached to the node at ``url``.
@@ -232,8 +241,9 @@ class Four:
         """End all, and what they report, together."""
         report = {**self.client.end(), **self.publisher.end()}
         assert self.subscriber.process.wait(60) == 0, "the subscriber failed"
-        self.subscriber._thread.join(10)
         self.service.end()
+        for talker in (self.client, self.publisher, self.subscriber, self.service):
+            talker.close()
         return {**report, **self.subscriber.report}
 
 
