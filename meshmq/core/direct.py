@@ -129,6 +129,8 @@ class Direct:
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._sessions: dict[bytes, Session] = {}  # theirs
         self._numbers: dict[bytes, dict[int, Interest]] = {}  # what each wants, by link
+        # What others want beyond what we know to be allowed: they may have heard of it before us.
+        self._early: dict[bytes, list[Interests]] = {}
         self.outlets.join(OWN)
         self.inlets.join(OWN, hello.instance)
 
@@ -165,6 +167,8 @@ class Direct:
         links.tell(Sighted(GOSSIP, facts, self.routing.node), now_ns)
         if link is not None and before is not None and link.name in self._by_link:
             self._show(link, before, now_ns)
+            for early in self._early.pop(link.name, []):
+                self._on_interests(link, early, now_ns)
 
     def _show(self, link: Link, before: Permit, now_ns: int) -> None:
         """Let a program know what it may, where that is not what it was."""
@@ -461,6 +465,7 @@ class Direct:
         if self._by_link.pop(name, None) is None:
             return
         del self._numbers[name]
+        self._early.pop(name, None)
         del self._sessions[name]
         self.outlets.leave(name)
         self.routing.leave(name)
@@ -477,6 +482,12 @@ class Direct:
     def _on_interests(self, link: Link, frame: Interests, now_ns: int) -> None:
         name = link.name
         kinds = self._numbers[name]
+        if name in self._early or not all(self.links.may_know(link, i) for i in frame.add):
+            early = self._early.setdefault(name, [])
+            if len(early) >= limits.EARLY_INTERESTS_MAX:
+                raise LimitReached("it wants what the node has not allowed, again and again")
+            early.append(frame)
+            return
         self._route_records(now_ns)  # what was published before goes as it was to go
         if frame.node != self.inlets.sources[name].node:
             self.inlets.on_their_node(name, frame.node)
@@ -492,8 +503,6 @@ class Direct:
                 continue  # we know: its credit is not to be lost
             if number in kinds:
                 self._lose_interest(name, number, now_ns)
-            if not self.links.may_know(link, interest):
-                continue
             if kind == SERVICE:
                 serve = Serve(number, pattern, concurrency)
                 if self.services.serve(name, link.facts.name, serve, now_ns).code:

@@ -297,6 +297,11 @@ class Discovery:
         if fault:
             self.counters[fault] += 1
             return
+        key = (instance, source, teller)
+        addresses = [text for text in facts.addresses if self._has_place(text, key)]
+        if not addresses:
+            self.counters["crowded"] += 1
+            return
         peer = self._peers.get(instance)
         lane = self._mdns
         if source == GOSSIP:
@@ -315,7 +320,14 @@ class Discovery:
             table = self._former if instance in self._former else self._fresh
             table.move_to_end(instance)
         self.counters["sighted"] += 1
-        self._see(peer, (source, teller), facts.addresses, lane, now_ns)
+        self._see(peer, (source, teller), addresses, lane, now_ns)
+
+    def _has_place(self, text: str, key: Claim) -> bool:
+        """Whether one more may be said to be there. It is dialled whoever is said to be."""
+        address = self._addresses.get(text)
+        if address is None or len(address.claims) < limits.ADDRESS_CLAIMS_MAX:
+            return True
+        return key in address.claims
 
     def _gossip_fault(self, instance: bytes, peer: Peer | None, teller: bytes) -> str:
         by = self._peers.get(teller)

@@ -329,6 +329,16 @@ def take_any_list(real: Any, self: Any, source: str, facts: Any, now_ns: int) ->
     real(self, source, facts, now_ns)
 
 
+@planted(Discovery, "_has_place", "test_a_flood_of_one_address_is_dialled_as_one_and_costs_no_more")
+def remember_all_who_are_said_to_be_there(real: Any, self: Any, text: str, key: Any) -> bool:
+    return True
+
+
+@planted(Discovery, "_has_place", "test_a_flood_of_one_address_is_dialled_as_one_and_costs_no_more")
+def ignore_who_is_at_a_crowded_address(real: Any, self: Any, text: str, key: Any) -> bool:
+    return len(self._peers) < limits.ADDRESS_CLAIMS_MAX
+
+
 def cases_of(test: Any) -> list[dict[str, Any]]:
     """The arguments that pytest would call it with."""
     cases: list[dict[str, Any]] = [{}]

@@ -10,7 +10,7 @@ from meshmq import limits
 from meshmq.core.lanes import DONE, WAITING
 from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
-from meshmq.frames import EACH, START_EARLIEST, Deliver, Interests, Publish, Request
+from meshmq.frames import EACH, START_EARLIEST, Deliver, Interests, Introduce, Publish, Request
 from meshmq.limits import SECOND
 from tests.core.programs import Network, Station
 
@@ -366,3 +366,25 @@ def test_more_that_is_allowed_leaves_what_was_as_it_was(network):
     a.publish("live.x", b"4")
     network.run()
     assert b.values(sub)[-1] == b"4"
+
+
+def test_who_hears_later_of_what_is_allowed_knows_what_the_other_wants(network):
+    _, a, b, _ = met(network)
+    b.serve("s", b.answer)
+    network.run()
+    held = []
+
+    def lose(sender, receiver, envelope):
+        is_late = receiver is a and isinstance(envelope.body, Introduce)
+        if is_late:
+            held.append(envelope)
+        return is_late
+
+    network.lose = lose
+    a.request("s")
+    network.run(SECOND // 20)
+    assert held
+    assert not a.direct.serves("s")
+    network.lose = lambda *_: False
+    network.run(2 * SECOND)  # it is sent again
+    assert a.direct.serves("s")
