@@ -600,12 +600,17 @@ class HybridClient(Client):
 
     def _on_kinds(self, confirmations: tuple[Confirmation, ...]) -> None:
         """The node has told of topics what they are."""
-        publisher = self.publisher
+        lanes, numbers = self.publisher.lanes, self.direct.outlets.numbers
+        has_moved = False
         for c in confirmations:
-            lane = publisher.lanes.get(c.topic)
-            if lane is not None and not c.code and self._way_of(lane) is not lane.way:
-                self._place_lanes()
-                return
+            lane = lanes.get(c.topic)
+            if lane is None or c.code:
+                continue
+            if lane.transient is False:
+                numbers.pop(c.topic, None)  # what the node keeps has other numbers
+            has_moved = has_moved or self._way_of(lane) is not lane.way
+        if has_moved:
+            self._place_lanes()
 
     def _on_deliver(self, frame: Deliver, now_ns: int) -> None:
         sub = self.subscribers.get(frame.subscription)

@@ -436,6 +436,8 @@ class Publisher:
             pass  # it was told with a Window how long to wait
         elif c.code == "producer-unknown" and lane.unsettled[0] is not batch:
             pass  # the one before it was refused; what becomes of that decides
+        elif c.code == "producer-unknown" and self.is_numbered and lane.transient:
+            batch.after = 0  # subscribers go by these numbers, and the node keeps none
         elif c.code == "producer-unknown" and batch.attempts == 1 and not lane.explicit:
             self._hold(batch)
             return

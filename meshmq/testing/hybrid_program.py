@@ -76,6 +76,7 @@ class HybridProgram(DirectProgram):
         kind: STRICT (told its node alone), NAMED (its node, and others), LISTED (others; it looks
             for a node), ALONE (others; it wants no node).
         allowed: what nodes have allowed, by instance: patterns, services, and until when.
+        served: services, by the number of each registration that ever was.
         durable_from: topics that it knows to be durable, and the last number before it did.
     """
 
@@ -89,6 +90,7 @@ class HybridProgram(DirectProgram):
         self.node_links = 0
         self.node_link = b""
         self.allowed: dict[bytes, tuple[frozenset[str], frozenset[str], int]] = {}
+        self.served: dict[int, str] = {}
         self.durable_from: dict[str, int] = {}
         self.started_ns = world.now_ns
         super().__init__(world, name, run)
@@ -107,7 +109,7 @@ class HybridProgram(DirectProgram):
         direct = self.client.direct
         inlets, links = direct.inlets, direct.links
         on_deliver, on_node_row = inlets.on_deliver, inlets.on_node_row
-        publish, send = direct.publish, links.send
+        publish, send, introduce = direct.publish, links.send, links.introduce
 
         def watch_deliver(link: bytes, frame: Deliver, now_ns: int = 0) -> None:
             source = inlets.sources[link].instance
@@ -133,6 +135,11 @@ class HybridProgram(DirectProgram):
                 self._check_send(link.instance, body)
             send(link, body, now_ns)
 
+        def watch_introduce(frame: Introduce, now_ns: int) -> bool:
+            self.on_introduce(frame)
+            return introduce(frame, now_ns)
+
+        links.introduce = watch_introduce  # type: ignore[method-assign]
         inlets.on_deliver = watch_deliver  # type: ignore[method-assign]
         inlets.on_node_row = watch_node_row  # type: ignore[method-assign]
         direct.publish = watch_publish  # type: ignore[method-assign]
@@ -197,9 +204,8 @@ class HybridProgram(DirectProgram):
                     if interest.name not in patterns | services:
                         self.strange(f"tells {other!r} of {interest.name!r}, which is not allowed")
             case Request(rows) if other is not None:
-                names = {r.id: r.service for r in other.registrations}
                 for row in rows:
-                    if names.get(row.registration) not in services:
+                    if other.served.get(row.registration) not in services:
                         self.strange(f"asks {other!r} for what is not allowed")
             case Deliver(number) if other is not None:
                 reading = other.readings.get(number)
@@ -210,6 +216,10 @@ class HybridProgram(DirectProgram):
                 pass
 
     # -- what it does -------------------------------------------------------------------------
+
+    def serve(self, service: str) -> None:
+        self.served[self.client._last_id + 1] = service
+        super().serve(service)
 
     def act(self) -> None:
         world, rng = self.world, self.rng
@@ -288,6 +298,11 @@ class HybridProgram(DirectProgram):
             self._later(SECOND, partial(self._cancel, asking))
 
     # -- what it is told ----------------------------------------------------------------------
+
+    def pull(self) -> None:
+        records = self.rng.choice([1, 4, 100])
+        number = self.client.pull("jobs", 1 << 20, records, self.world.now_ns)
+        self._open(HybridReading(self, number, "jobs", True))
 
     def on_effect(self, effect: ClientEffect) -> None:
         match effect:

@@ -17,7 +17,7 @@ from meshmq.core.discovery import DEFAULT, Sighted
 from meshmq.core.effects import ClientEffect, CloseLink, FoundNode
 from meshmq.core.events import ClientEvent, FrameReceived, LinkOpened, NodeEvent
 from meshmq.core.log import Entry, RuleEntry
-from meshmq.frames import EACH, Envelope, Introduce, Noted, PeerFacts
+from meshmq.frames import EACH, Envelope, Noted, PeerFacts
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
 from meshmq.testing.direct_program import Asking, DirectProgram
@@ -94,9 +94,9 @@ class HybridWorld(DirectWorld, Stage):
     def _play_all(self) -> None:
         rng = self.rng
         names = [f"p{i}" for i in range(rng.choice([3, 3, 4, 5, 6]))]
+        kinds = [STRICT] if rng.random() < 0.4 else [NAMED, NAMED, LISTED, LISTED, LISTED, ALONE]
         for i, name in enumerate(names):
-            kind = rng.choice([STRICT, STRICT, STRICT, NAMED, NAMED, LISTED, LISTED, LISTED, ALONE])
-            self._kinds[name] = kind
+            kind = self._kinds[name] = rng.choice(kinds)
             known = names[:i] if rng.random() < 0.5 else [n for n in names if n != name]
             self._peers[name] = [] if kind == STRICT else known
         for name in names:
@@ -236,9 +236,7 @@ class HybridWorld(DirectWorld, Stage):
         is_there = program.is_alive and (self.now_ns >= program.still_until_ns or self.healed)
         if is_there and isinstance(event, FrameReceived):
             body = event.envelope.body
-            if isinstance(body, Introduce):
-                program.on_introduce(body)  # type: ignore[attr-defined]
-            elif isinstance(body, Noted) and event.link in program.client.direct.inlets.sources:
+            if isinstance(body, Noted) and event.link in program.client.direct.inlets.sources:
                 program.on_noted(event.link, body)  # type: ignore[attr-defined]
         super().event(program, event)
 
