@@ -436,8 +436,6 @@ class Publisher:
             pass  # it was told with a Window how long to wait
         elif c.code == "producer-unknown" and lane.unsettled[0] is not batch:
             pass  # the one before it was refused; what becomes of that decides
-        elif c.code == "producer-unknown" and self.is_numbered and lane.transient:
-            batch.after = 0  # subscribers go by these numbers, and the node keeps none
         elif c.code == "producer-unknown" and batch.attempts == 1 and not lane.explicit:
             self._hold(batch)
             return
@@ -500,11 +498,13 @@ class Publisher:
         with self.guard:
             tail = 0
             for batch in [*lane.unsettled, *([lane.open] if lane.open else [])]:
-                batch.first, batch.after = tail + 1, tail
+                # Subscribers may know the numbers already: those go on, and the node begins there.
+                batch.first, batch.after = batch.first if self.is_numbered else tail + 1, tail
                 batch.attempts = 0
                 batch.sent_to = b""
-                tail += len(batch.values)
-            lane.tail = tail - (len(lane.open.values) if lane.open else 0)
+                tail = batch.first + len(batch.values) - 1
+            if not self.is_numbered:
+                lane.tail = tail - (len(lane.open.values) if lane.open else 0)
         held.sort(key=lambda b: b.first)  # what was gathered meanwhile came before its predecessor
         self.node.queue.extendleft(reversed(held))
 

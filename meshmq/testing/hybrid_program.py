@@ -93,6 +93,7 @@ class HybridProgram(DirectProgram):
         self.served: dict[int, str] = {}
         self.durable_from: dict[str, int] = {}
         self.started_ns = world.now_ns
+        self.has_begun = False
         super().__init__(world, name, run)
 
     def _make_client(self, identity: ClientIdentity, entropy: random.Random) -> HybridClient:
@@ -216,6 +217,14 @@ class HybridProgram(DirectProgram):
                 pass
 
     # -- what it does -------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self.has_begun = True
+        super().begin()
+
+    def change(self) -> None:
+        if self.has_begun:  # else ``connect`` has not returned
+            super().change()
 
     def serve(self, service: str) -> None:
         self.served[self.client._last_id + 1] = service

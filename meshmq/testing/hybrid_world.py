@@ -79,6 +79,8 @@ class HybridWorld(DirectWorld, Stage):
         self.sent: list[Sent] = []
         self.overdue: list[str] = []
         self.sure: dict[Asking, list[Any]] = {}
+        self.calm_from: dict[tuple[bytes, str], int] = {}  # what was published by then
+        self.calm_ns = 0
         self.probes = 0
         self.node_still_until_ns = 0
         self._kinds: dict[str, str] = {}
@@ -131,6 +133,7 @@ class HybridWorld(DirectWorld, Stage):
             self.start_node()
 
     def _calm(self) -> None:
+        self.calm_from, self.calm_ns = dict(self.published), self.now_ns
         super()._calm()
         for program in self.programs.values():
             # The last numbers of each topic tell of all that was before.
