@@ -506,7 +506,14 @@ class Publisher:
             if not self.is_numbered:
                 lane.tail = tail - (len(lane.open.values) if lane.open else 0)
         held.sort(key=lambda b: b.first)  # what was gathered meanwhile came before its predecessor
-        self.node.queue.extendleft(reversed(held))
+        self._put_back(held)
+
+    def _put_back(self, batches: list[Batch]) -> None:
+        """Send these first: again where they were, else by the way that each takes now."""
+        for batch in reversed(batches):
+            if not batch.sent_to:
+                batch.way = goes_by(batch)
+            batch.way.queue.appendleft(batch)
 
     def _again(self, batch: Batch) -> None:
         batch.lane.in_flight.remove(batch)
@@ -557,7 +564,7 @@ class Publisher:
             lane.held, held = [], lane.held
             again.extend(held)
         again.sort(key=lambda b: b.frame)
-        self.node.queue.extendleft(reversed(again))
+        self._put_back(again)
         self.node.frames.clear()
 
     def on_origin(self, origin: bytes, away_ns: int) -> None:

@@ -261,7 +261,8 @@ class HybridProgram(DirectProgram):
         topic = rng.choice(self.topics)
         lane = publisher.lanes.get(topic)
         pin, luck = None, rng.random()
-        if lane is not None and lane.transient:  # else what waits for the node is overtaken
+        # Not what may wait for the node: it would be overtaken. The last ones go to all.
+        if lane is not None and lane.transient and not self.world.is_calm:
             if luck < 0.05:
                 pin = publisher.direct
             elif luck > 0.95:
