@@ -41,6 +41,7 @@ class Feed:
     """What one reader has from one program.
 
     Attributes:
+        firsts: the first number of each topic that came by the node before is_noted.
         last: the last number of each topic that came or was told as missing, over all sessions.
         is_noted: the program has noted the interest, in whatever session.
         begins: where topics begin that come directly, while the node's marker is waited for.
@@ -52,7 +53,7 @@ class Feed:
     """
 
     __slots__ = (
-        "begins", "due_ns", "held_bytes", "held_records", "is_marked", "is_noted", "last",
+        "begins", "due_ns", "firsts", "held_bytes", "held_records", "is_marked", "is_noted", "last",
         "out_bytes", "out_records", "waiting",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class Feed:
         self.is_marked = False
         self.waiting: list[_Waiting] = []
         self.due_ns = 0
+        self.firsts: dict[str, int] = {}
         self.last: dict[str, int] = {}
         self.is_noted = False
         self.out_bytes = self.out_records = 0
@@ -281,6 +283,11 @@ class Inlets:
 
     def _begin(self, reader: Reader, feed: Feed, rows: tuple[tuple[str, int], ...]) -> None:
         """From here on topics go on with these numbers directly, others begin with 1."""
+        if not feed.is_noted and feed.firsts:
+            numbers = dict(rows)
+            for topic, first in feed.firsts.items():  # they have overtaken what was before them
+                self._miss(reader, first - numbers.get(topic, 1))
+            feed.firsts = {}
         for topic, number in rows:
             last = feed.last.get(topic, 0)
             if feed.is_noted or topic in feed.last:
@@ -495,7 +502,10 @@ class Inlets:
         if before is None:
             if len(last) >= limits.TOPICS_MAX:
                 raise LimitReached(f"records of more than {limits.TOPICS_MAX} topics")
-            before = 0 if feed.is_noted else first - 1
+            before = 0
+            if not feed.is_noted:
+                before = first - 1
+                feed.firsts[topic] = first
         self._miss(reader, first - 1 - before)
         skip = max(0, before + 1 - first)
         if row.missing:

@@ -65,6 +65,10 @@ def counts(world: HybridWorld) -> Iterator[str]:
     for reading in _readings(world):
         got = _numbers(reading)
         least = most = total = 0
+        direct = [s for s in world.sent if s.topic in DURABLE and s.batch.durability != SYNCED]
+        for batch in direct:  # before their node was known; they may be missed, too
+            if matches(reading.pattern, batch.topic):
+                most += sum(value not in reading.seen for value in batch.values)
         for (publisher, topic), sent in world.published.items():
             if topic in DURABLE or not matches(reading.pattern, topic):
                 continue

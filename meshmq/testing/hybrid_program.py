@@ -22,7 +22,6 @@ from meshmq.frames import (
     Deliver,
     Interests,
     Introduce,
-    Noted,
     Publish,
     Request,
 )
@@ -157,20 +156,19 @@ class HybridProgram(DirectProgram):
             reading.firsts[key] = min(first, reading.firsts.get(key, first))
 
     def _on_known(self, link: bytes) -> None:
-        pass  # see _watch_noted: here what is noted first may count later
-
-    def on_noted(self, link: bytes, frame: Noted) -> None:
-        """A program has said that it knows what we want."""
         inlets = self.client.direct.inlets
-        instance = inlets.sources[link].instance
-        other = next(p for p in self.world.all_programs if p.identity == instance)
+        source = inlets.sources[link]
+        other = next(p for p in self.world.all_programs if p.identity == source.instance)
         wire = self.world.wire_number(self, link)
         for reading in self.readings.values():
             reader = inlets.readers.get(reading.number)
-            if reader is not None and not reader.pulls and reader.version <= frame.version:
+            if reader is None or reader.pulls or source.instance in reading.bases:
+                continue
+            if source.shown.get(reading.number, reader.version) <= source.version:
                 base = other.noted.get((wire, reading.number))
-                if base is not None:
-                    reading.bases.setdefault(instance, base)
+                if base is None:
+                    self.strange(f"{reading!r} is known to {other!r} too early")
+                reading.bases[source.instance] = base or {}
 
     def on_introduce(self, frame: Introduce) -> None:
         """A node says what is allowed."""

@@ -15,12 +15,12 @@ from typing import Any
 from meshmq import codec, limits
 from meshmq.core.discovery import DEFAULT, Sighted
 from meshmq.core.effects import ClientEffect, CloseLink, FoundNode
-from meshmq.core.events import ClientEvent, FrameReceived, LinkOpened, NodeEvent
+from meshmq.core.events import FrameReceived, LinkOpened, NodeEvent
 from meshmq.core.log import Entry, RuleEntry
-from meshmq.frames import EACH, Envelope, Noted, PeerFacts
+from meshmq.frames import EACH, Envelope, PeerFacts
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
-from meshmq.testing.direct_program import Asking, DirectProgram
+from meshmq.testing.direct_program import Asking
 from meshmq.testing.direct_world import CALM_NS, FAULTS_NS, REST_NS, DirectWorld, Wire
 from meshmq.testing.hybrid_program import (
     ALONE,
@@ -234,14 +234,6 @@ class HybridWorld(DirectWorld, Stage):
         super()._close(program, effect)
         if effect.link == program.node_link and effect.reopen_after_ns >= 0:
             self.after(effect.reopen_after_ns + 1, partial(self._open_node, program))
-
-    def event(self, program: DirectProgram, event: ClientEvent) -> None:
-        is_there = program.is_alive and (self.now_ns >= program.still_until_ns or self.healed)
-        if is_there and isinstance(event, FrameReceived):
-            body = event.envelope.body
-            if isinstance(body, Noted) and event.link in program.client.direct.inlets.sources:
-                program.on_noted(event.link, body)  # type: ignore[attr-defined]
-        super().event(program, event)
 
     # -- faults -------------------------------------------------------------------------------
 
