@@ -20,10 +20,11 @@ from meshmq.core.effects import (
 )
 from meshmq.core.hybrid import HybridClient
 from meshmq.core.lanes import WAITING, Batch
-from meshmq.core.publisher import TOPIC_DEFAULT, Way
+from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
 from meshmq.core.subscriber import Start
+from meshmq.core.ways import Way
 from meshmq.errors import ServiceError
 from meshmq.frames import EACH, ONE, Noted
 from meshmq.limits import MS, SECOND
@@ -113,9 +114,9 @@ class DirectProgram:
         patience: how long it waits for replies, in ms.
     """
 
-    topics = ("a.x", "a.y", "b.x", "c")
-    patterns = ("a.*", "a.x", ">", "*.x", "c")
-    patience = (50, 500, 3000)
+    topics: tuple[str, ...] = ("a.x", "a.y", "b.x", "c")
+    patterns: tuple[str, ...] = ("a.*", "a.x", ">", "*.x", "c")
+    patience: tuple[int, ...] = (50, 500, 3000)
 
     def __init__(self, world: DirectWorld, name: str, run: int) -> None:
         self.world = world

@@ -115,7 +115,7 @@ def calm(world: HybridWorld) -> Iterator[str]:
                 if _value(instance, topic, number) not in reading.seen
             ]
             if lost:
-                yield f"{reading!r} did not get {topic!r} {lost[:9]} of {publisher!r} in the calm part"
+                yield f"{reading!r} did not get {topic!r} {lost[:9]} of {publisher!r} when calm"
 
 
 def durable(world: HybridWorld) -> Iterator[str]:
@@ -125,7 +125,9 @@ def durable(world: HybridWorld) -> Iterator[str]:
     for commit in world.disk.commits:
         for batch in commit.batches:
             if batch.count:
-                stored.update(bytes(v) for v in codec.decode_batch(batch.payload, batch.count).values)
+                stored.update(
+                    bytes(v) for v in codec.decode_batch(batch.payload, batch.count).values
+                )
     for value, count in stored.items():
         if count > 1:
             yield f"{value!r} is stored {count} times"
@@ -179,9 +181,9 @@ def requests(world: HybridWorld) -> Iterator[str]:
         is_long = call.deadline_ns - asking.asked_ns >= (8 if not asking.is_calm else 3) * SECOND
         if is_long and call.idempotent and call.kind == 0 and not asking.runs:
             yield f"{asking!r} was not begun: {call.error!r}"
-        if is_long and call.idempotent and call.error is not None:
-            if not isinstance(call.error, ServiceError):
-                yield f"{asking!r} failed: {call.error!r}"
+        is_own = call.error is None or isinstance(call.error, ServiceError)
+        if is_long and call.idempotent and not is_own:
+            yield f"{asking!r} failed: {call.error!r}"
 
 
 def through(world: HybridWorld) -> Iterator[str]:

@@ -11,9 +11,9 @@ from meshmq.core.client import ClientIdentity
 from meshmq.core.effects import Arrival, Arrived, ClientEffect, SubscriptionAnswered
 from meshmq.core.hybrid import HybridClient
 from meshmq.core.lanes import Batch
-from meshmq.core.publisher import Way
 from meshmq.core.requester import BY_NODE, DIRECTLY, Call
 from meshmq.core.subscriber import Start
+from meshmq.core.ways import Way
 from meshmq.frames import (
     EACH,
     ONE,
@@ -208,9 +208,9 @@ class HybridProgram(DirectProgram):
                         self.strange(f"asks {other!r} for what is not allowed")
             case Deliver(number) if other is not None:
                 reading = other.readings.get(number)
-                if any(r.count for r in body.batches) and reading is not None:
-                    if reading.pattern not in patterns:
-                        self.strange(f"gives {other!r} {reading.pattern!r}, which is not allowed")
+                has_records = any(row.count for row in body.batches)
+                if has_records and reading is not None and reading.pattern not in patterns:
+                    self.strange(f"gives {other!r} {reading.pattern!r}, which is not allowed")
             case _:
                 pass
 
@@ -345,7 +345,8 @@ class HybridProgram(DirectProgram):
         if session is not None and session.unacked_count:
             found.append(f"{self!r}: frames to the node are not acknowledged")
         for what, held in (
-            ("links that do not answer", direct.routing.silent), ("links by the node", direct.outlets.over),
+            ("links that do not answer", direct.routing.silent),
+            ("links by the node", direct.outlets.over),
             ("readers that wait", direct.inlets._waiting), ("replies", client._late_replies),
             ("answers that wait", client._awaited), ("frames for the node", direct.routing.to_node),
         ):  # fmt: skip

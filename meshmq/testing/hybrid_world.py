@@ -343,8 +343,10 @@ class HybridWorld(DirectWorld, Stage):
         if {(NODE, program.name), (program.name, NODE)} & self._cut or self.node is None:
             return False
         session = program.client._session
-        return program.client.has_node and session is not None and any(
-            peer.session.id == session.id for peer in self.node.peers.values()
+        return (
+            program.client.has_node
+            and session is not None
+            and any(peer.session.id == session.id for peer in self.node.peers.values())
         )
 
     def _has_no_noise(self) -> bool:
@@ -433,8 +435,10 @@ class HybridWorld(DirectWorld, Stage):
         service = asker.client.direct.services.by_name.get(registration.service)
         if registration.service != asking.call.service or service is None:
             return False
-        if asker.client.had_node and not asker.client.has_node and not self.is_direct(
-            asker, program
+        if (
+            asker.client.had_node
+            and not asker.client.has_node
+            and not self.is_direct(asker, program)
         ):
             return False
         link = asker.client.direct.links.by_instance.get(program.identity)
@@ -496,9 +500,11 @@ class HybridWorld(DirectWorld, Stage):
             if node.transients.direct(link) != mine:
                 found.append(f"the node and {program!r} do not agree on who is reached directly")
             for topic in direct.outlets.unwanted:
-                for sub in node.delivery.subscriptions:
-                    if matches(sub.pattern, topic) and sub.instance not in mine:
-                        found.append(f"{program!r} keeps {topic!r} from {sub.link!r}")
+                found += [
+                    f"{program!r} keeps {topic!r} from {sub.link!r}"
+                    for sub in node.delivery.subscriptions
+                    if matches(sub.pattern, topic) and sub.instance not in mine
+                ]
             for name, source in direct.inlets.sources.items():
                 other = next(
                     (p for p in self.programs.values() if p.identity == source.instance), None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from meshmq.testing import play, play_direct, play_groups, play_requests
+from meshmq.testing import play, play_direct, play_groups, play_hybrid, play_requests
 
 CHUNK = 20
 COUNT = int(os.environ.get("MESHMQ_SEEDS", "100"))
@@ -78,13 +78,19 @@ def test_seeds_of_programs_keep_every_promise(first: int) -> None:
     assert not faults, f"replay with: python -m meshmq.testing --world direct --seed {min(faults)}"
 
 
+@pytest.mark.parametrize("seed", _listed("hybrid_seeds.txt"))
+def test_seed_of_programs_with_two_routes(seed: int) -> None:
+    assert play_hybrid(seed) == []
+
+
 def test_a_seed_replays_exactly_in_any_process() -> None:
     code = (
-        "from meshmq.testing import DirectWorld, GroupWorld, RequestWorld, World\n"
+        "from meshmq.testing import DirectWorld, GroupWorld, HybridWorld, RequestWorld, World\n"
         "print([World(seed).run().digest for seed in range(12)]"
         " + [GroupWorld(seed).run().digest for seed in range(4)]"
         " + [RequestWorld(seed).run().digest for seed in range(4)]"
-        " + [DirectWorld(seed).run().digest for seed in range(4)])\n"
+        " + [DirectWorld(seed).run().digest for seed in range(4)]"
+        " + [HybridWorld(seed).run().digest for seed in range(4)])\n"
     )
 
     def digests(hash_seed: str) -> str:
@@ -97,4 +103,4 @@ def test_a_seed_replays_exactly_in_any_process() -> None:
 
     one, other = digests("1"), digests("2")
     assert one == other
-    assert len(set(one.split(","))) == 24
+    assert len(set(one.split(","))) == 28

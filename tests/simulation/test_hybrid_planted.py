@@ -1,0 +1,250 @@
+"""Planted bugs of programs with two routes: each is a change of the core that some seed must catch.
+
+For each checker one is named that it notices by itself. What machines without a node do wrong is
+in test_direct_planted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from meshmq.core.hybrid import HybridClient
+from meshmq.core.inlets import Inlets
+from meshmq.core.interests import Wishes
+from meshmq.core.lanes import Lane
+from meshmq.core.links import Link, Links
+from meshmq.core.outlets import Outlets
+from meshmq.core.permits import Permit
+from meshmq.core.publisher import Publisher
+from meshmq.core.pushes import Pushes
+from meshmq.core.requester import Requester
+from meshmq.core.routing import Routing
+from meshmq.core.services import Services
+from meshmq.core.streams import Streams
+from meshmq.core.subscriber import Subscriber
+from meshmq.errors import NoResponders
+from meshmq.frames import Interest, Reply
+from meshmq.testing import HybridWorld, check_hybrid
+from meshmq.testing.hybrid_checkers import CHECKERS
+
+SEEDS = [
+    int(line.split()[0])
+    for line in Path(__file__).with_name("hybrid_seeds.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+Plant = Callable[[], AbstractContextManager[Any]]
+PLANTED: dict[str, Plant] = {}
+NOTICED_BY: dict[str, str] = {}  # checker -> bug
+
+
+def planted(
+    owner: Any, name: str, checker: str = ""
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function, called with the original first, as a bug in ``owner``;
+    ``checker`` notices it by itself."""
+
+    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
+        original = getattr(owner, name)
+
+        def buggy(*args: Any, **kwargs: Any) -> Any:
+            return bug(original, *args, **kwargs)
+
+        PLANTED[bug.__name__] = lambda: patch.object(owner, name, buggy)
+        if checker:
+            NOTICED_BY[checker] = bug.__name__
+        return bug
+
+    return register
+
+
+# -- records that may be lost ----------------------------------------------------------------------
+
+
+@planted(Inlets, "_miss", "counts")
+def count_nothing(real: Any, self: Any, reader: Any, records: int) -> None: ...
+
+
+@planted(Inlets, "_begin")
+def count_nothing_between_two_sessions(
+    real: Any, self: Any, reader: Any, feed: Any, rows: Any
+) -> None:
+    missed = reader.missed
+    real(self, reader, feed, rows)
+    reader.missed = missed
+
+
+@planted(Inlets, "_place", "order")
+def hand_on_what_came_by_the_other_route(real: Any, self: Any, *more: Any) -> int:
+    real(self, *more)
+    return 0
+
+
+@planted(HybridClient, "_hand_on")
+def hand_on_the_newest_first(real: Any, self: Any, now_ns: int) -> None:
+    for arrivals in self.direct.inlets.arrived.values():
+        arrivals.reverse()
+    real(self, now_ns)
+
+
+@planted(Publisher, "_put_back")
+def put_back_by_the_node(real: Any, self: Any, batches: Any) -> None:
+    self.node.queue.extendleft(reversed(batches))
+
+
+@planted(Wishes, "whole", "calm")
+def tell_who_joins_nothing(real: Any, self: Any) -> Any:
+    return replace(real(self), add=())
+
+
+# -- records that are kept -------------------------------------------------------------------------
+
+
+@planted(HybridClient, "_way_of")
+def send_what_is_kept_directly(real: Any, self: Any, lane: Lane) -> Any:
+    return real(self, lane) if lane.transient is not False else self.publisher.direct
+
+
+@planted(Subscriber, "take", "durable")
+def pass_over_what_is_kept(real: Any, self: Any, row: Any, data: bytes) -> Any:
+    arrival = real(self, row, data)
+    return None if row.lsn % 7 == 6 else arrival
+
+
+@planted(Streams, "publish")
+def confirm_before_it_is_stored(real: Any, self: Any, link: bytes, producer: bytes, batch: Any,
+                                data: bytes, entries: Any) -> Any:  # fmt: skip
+    mine: list[Any] = []
+    found = real(self, link, producer, batch, data, mine)
+    if batch.first % 11:
+        entries += mine
+    return found
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+@planted(Requester, "on_reply", "requests")
+def take_every_reply_twice(real: Any, self: Any, frame: Reply) -> None:
+    calls = dict(self.calls)
+    real(self, frame)
+    for row in frame.rows:
+        if row.has_value and row.id in calls:
+            calls[row.id].replies.append((row, b""))
+
+
+@planted(Services, "_judge")
+def find_nobody_now_and_then(real: Any, self: Any, link: bytes, row: Any, *more: Any) -> Any:
+    return NoResponders("nobody") if row.id % 3 == 0 else real(self, link, row, *more)
+
+
+@planted(HybridClient, "_is_asked_again")
+def ask_again_whatever_it_is(real: Any, self: Any, row: Any) -> bool:
+    call = self.requester.calls.get(row.id)
+    return call is not None and self.requester.again(row.id)
+
+
+# -- routes ----------------------------------------------------------------------------------------
+
+
+@planted(Routing, "turned", "through")
+def never_notice_that_a_link_is_silent(
+    real: Any, self: Any, sessions: Any, now_ns: int
+) -> Iterable[Any]:
+    return []
+
+
+@planted(Routing, "fall_silent")
+def leave_the_node_in_the_belief_that_it_goes_directly(real: Any, self: Any, link: bytes) -> None:
+    with patch.object(self, "_tell", lambda **more: None):
+        real(self, link)
+
+
+@planted(Routing, "hear")
+def stay_with_the_node(real: Any, self: Any, link: bytes) -> None: ...
+
+
+@planted(Routing, "move")
+def forget_where_others_are(real: Any, self: Any, link: bytes, node: bytes) -> None: ...
+
+
+@planted(Inlets, "tick")
+def wait_for_ever(real: Any, self: Any, now_ns: int) -> None: ...
+
+
+@planted(Outlets, "grant", "rest")
+def lose_credit(real: Any, self: Any, link: bytes, number: int, size: int, records: int) -> bool:
+    return bool(real(self, link, number, size // 8, records // 8))
+
+
+@planted(Outlets, "want_again")
+def keep_what_nobody_wanted_from_the_node(real: Any, self: Any) -> None: ...
+
+
+@planted(Links, "_on_first", "sessions")
+def keep_what_was_dialled_whoever_dialled(real: Any, self: Any, link: Link, now_ns: int) -> bool:
+    if link.instance in self.by_instance:
+        return False
+    return bool(real(self, link, now_ns))
+
+
+@planted(Pushes, "_hand_over", "pushes")
+def push_to_two(real: Any, self: Any, push: Any, puller: Any, count: int) -> None:
+    at = push.at
+    real(self, push, puller, count)
+    other = next((p for p in self._pullers.values() if p is not puller and p.has_credit), None)
+    if other is not None:
+        push.at = at
+        real(self, push, other, count)
+
+
+# -- what a node allows ----------------------------------------------------------------------------
+
+
+@planted(Permit, "covers")
+def show_everything_to_who_was_introduced(real: Any, self: Any, interest: Interest) -> bool:
+    return True
+
+
+@planted(Links, "_stranger")
+def talk_to_strangers(real: Any, self: Any, instance: bytes) -> None: ...
+
+
+@planted(Links, "_expire", "strict")
+def stay_linked_when_the_permit_is_over(real: Any, self: Any, permits: Any, now_ns: int) -> None:
+    permits.expired(now_ns)
+
+
+def faults_of(seed: int, only: str = "") -> list[str]:
+    try:
+        world = HybridWorld(seed).run()
+    except Exception as error:
+        return [] if only else [f"{type(error).__name__}: {error}"]
+    if only:
+        checker = next(c for c in CHECKERS if c.__name__ == only)
+        return list(checker(world))
+    return check_hybrid(world)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_bug_is_caught(name: str) -> None:
+    with PLANTED[name]():
+        assert any(faults_of(seed) for seed in SEEDS), f"{name} was not noticed"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("checker", [c.__name__ for c in CHECKERS])
+def test_each_checker_can_fail_by_itself(checker: str) -> None:
+    with PLANTED[NOTICED_BY[checker]]():
+        found = any(faults_of(seed, checker) for seed in SEEDS)
+    assert found, f"{checker} does not notice {NOTICED_BY[checker]}"
