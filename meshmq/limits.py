@@ -33,6 +33,7 @@ FRAME_HEADER_BYTES_MAX = 1152 * KIB  # a largest Result; FRAME_BATCHES_MAX rows 
 FRAME_PARTS_MAX = 2
 FRAME_BATCHES_MAX = 1024
 COMMAND_BYTES_MAX = 64 * KIB
+ROUTES_LISTED_BYTES_MAX = 512 * KIB  # of a list of who has what directly; then it ends
 RESULT_BYTES_MAX = 1 * MIB
 
 # --- session -------------------------------------------------------------------------------

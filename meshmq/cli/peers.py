@@ -8,11 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from meshmq.cli.node import DEFAULT_URL
-from meshmq.cli.options import InsecureOption, JsonOption, MeshOption, UrlOption, as_usage
+from meshmq.cli.options import (
+    InsecureOption,
+    JsonOption,
+    MeshOption,
+    Target,
+    UrlOption,
+    as_usage,
+    connected,
+)
 from meshmq.cli.output import columns, emit, say
 from meshmq.names import check_mesh
 
 HEADS = ("name", "kind", "state", "found by", "protocol", "addresses")
+ROUTE_HEADS = ("from", "to", "route", "introduced for")
 
 
 def peers(
@@ -23,12 +32,25 @@ def peers(
     seconds: Annotated[
         float, typer.Option("--seconds", help="How long to listen for them.", min=0.1, max=600)
     ] = 2.0,
+    routes: Annotated[
+        bool,
+        typer.Option(
+            "--routes", help="Ask the node which of its programs talk directly to which others."
+        ),
+    ] = False,
 ) -> None:
     """List nodes and programs of a mesh that are found from here.
 
     Nodes found are greeted: the state says what came of that. Programs are
     listed as they say they are.
+
+    With --routes, one line for each two programs at the node that talk
+    directly or were introduced by it: how what the one publishes, and may
+    be lost, comes to the other. All else goes by the node.
     """
+    if routes:
+        _show_routes(Target(url, mesh, insecure, json))
+        return
     from meshmq.shell.search import Search
     from meshmq.shell.sockets import check_url
 
@@ -50,6 +72,24 @@ def peers(
         say("\n".join(columns(HEADS, [_cells(row) for row in rows])))
     else:
         say(f"nobody of mesh {mesh} is found from here: `meshmq doctor` says what was tried")
+
+
+def _show_routes(target: Target) -> None:
+    with connected(target, name="meshmq peers") as connection:
+        rows = connection.admin.routes()
+        node = connection.admin.status()["node"]["name"]
+    if target.json:
+        for row in rows:
+            emit({**row, "node": node})
+    elif rows:
+        say("\n".join(columns(ROUTE_HEADS, [_route_cells(row) for row in rows])))
+    else:
+        say(f"no programs are at node {node}")
+
+
+def _route_cells(row: dict[str, Any]) -> list[Any]:
+    to = "all others" if row["to"] is None else row["to"]
+    return [row["from"], to, row["route"], [*row["patterns"], *row["services"]]]
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
