@@ -61,9 +61,10 @@ def connected(
     *,
     on_state: Callable[[Any], None] | None = None,
     name: str | None = None,
+    route: str = "node",
 ) -> Iterator[Mesh]:
     """A connection for one command: drained at the end, dropped at once after an error. Listings
-    show it by its ``name``.
+    show it by its ``name``. What needs no node says ``route="auto"``.
 
     With ``--json`` an error is also an object on stdout (error, message, outcome).
     """
@@ -77,6 +78,7 @@ def connected(
             insecure=target.insecure,
             on_state=on_state,
             name=name,
+            route=route,
         )
         try:
             yield mesh
@@ -92,17 +94,18 @@ def connected(
 
 
 class StateTeller:
-    """Says on stderr that the connection was lost, and that it is back."""
+    """Says on stderr that the connection was lost, and that there is one, where there was none."""
 
     def __init__(self) -> None:
-        self._is_lost = False
+        self._state = "connecting"
 
     def __call__(self, change: Any) -> None:
+        before, self._state = self._state, change.state
+        if change.state == before:
+            return  # another program has come or gone
         if change.state == "reconnecting":
-            self._is_lost = True
             note(f"connection lost ({change.reason}), trying again")
-        elif change.state == "connected" and self._is_lost:
-            self._is_lost = False
+        elif change.state == "connected" and before != "connecting":
             note(change.reason)
 
 

@@ -79,7 +79,7 @@ def request(
 
     The exit code is 1 if nobody serves it, it answers with an error, or not
     in time. To try it, run meshmq serve hello --echo in another terminal,
-    then meshmq request hello hi.
+    then meshmq request hello hi. Neither needs a node.
     """
     service = service_argument(service)
     _check_usage(idempotent, many, max_replies, stream, lines, json)
@@ -88,7 +88,7 @@ def request(
     target = Target(url, mesh, insecure, json, min(max(timeout, 1.0), 5.0))
     show = _renderer(service, json, many, lines)
     try:
-        with connected(target) as connection:
+        with connected(target, route="auto") as connection:
             data = _value_of(value)
             if many:
                 replies = connection.request_many(service, data, max_replies=max_replies, **options)

@@ -65,7 +65,7 @@ def serve(
         )
     name = name or f"meshmq-serve:{os.getpid()}"
     target = Target(url, mesh, insecure, json, timeout)
-    with connected(target, on_state=StateTeller(), name=name) as connection:
+    with connected(target, on_state=StateTeller(), name=name, route="auto") as connection:
         from meshmq.cli.serving import Server
 
         Server(connection, service, command, concurrency, name, json, url).run()

@@ -59,7 +59,10 @@ def sub(
     insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Show messages as they come, or from an earlier place on, until Ctrl-C."""
+    """Show messages as they come, or from an earlier place on, until Ctrl-C.
+
+    Without a node they come directly from the programs that publish them.
+    """
     pattern = pattern_argument(pattern)
     begin = parse_start(start, pattern)
     render = renderer(output, json)
@@ -67,11 +70,14 @@ def sub(
     shown, last = 0, None
     try:
         with (
-            connected(target, on_state=StateTeller()) as connection,
+            connected(target, on_state=StateTeller(), route="auto") as connection,
             connection.subscribe(pattern, start=begin) as subscription,
             _TellMissed(subscription) as missed,
         ):
-            tell_waiting(connection, pattern)
+            if connection.state == "brokerless":
+                note("there is no node: messages come directly from programs that are found")
+            else:
+                tell_waiting(connection, pattern)
             while count is None or shown < count:
                 room = FETCH_RECORDS_MAX if count is None else count - shown
                 batch = subscription.fetch(min(room, FETCH_RECORDS_MAX), timeout=FETCH_WAIT_S)
