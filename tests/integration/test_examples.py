@@ -124,10 +124,14 @@ def test_every_example_is_in_the_list():
 
 # -- pages ----------------------------------------------------------------------------------------
 
-PAGE = EXAMPLES.parent / "docs" / "asyncio.md"
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", PAGE.read_text(), re.M | re.S
-)
+PAGES = [EXAMPLES.parent / "docs" / name for name in ("asyncio.md", "routes.md")]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(
+        r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", page.read_text(), re.M | re.S
+    )
+]
 TESTS = [code for code, _ in BLOCKS if "def test_" in code]
 PROGRAMS = [(code, out) for code, out in BLOCKS if "def test_" not in code]
 
