@@ -34,7 +34,7 @@ UrlOption = Annotated[
         help="Where the node is, as tcp://HOST:PORT; else tcp://127.0.0.1:5757, or found by mDNS.",
     ),
 ]
-MeshOption = Annotated[str, typer.Option("--mesh", help="Name of the mesh the node belongs to.")]
+MeshOption = Annotated[str, typer.Option("--mesh", help="Name of the mesh: others are not seen.")]
 InsecureOption = Annotated[
     bool,
     typer.Option(

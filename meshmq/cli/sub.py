@@ -53,7 +53,9 @@ def sub(
         Format,
         typer.Option("--format", help="text: a line to read. raw: the value and a newline."),
     ] = Format.text,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the node.", min=0.1)] = 5.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for the node of --url.", min=0.1)
+    ] = 5.0,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,

@@ -86,9 +86,9 @@ def test_transaction_also_the_second_time(node):
         assert each == "each order has one: yes"
 
 
-def test_calculator_service_also_the_second_time(node):
-    for _ in range(2):
-        assert lines("calculator_service.py", node.url) == [
+def test_calculator_service_also_the_second_time_and_without_a_node(node):
+    for url in (node.url, node.url, ""):
+        assert lines("calculator_service.py", url) == [
             "12 + 30: 42",
             "7 / 2: 3.5",
             "1 / 0: infinite, or so",
