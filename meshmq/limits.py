@@ -151,13 +151,15 @@ DIRECT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one subscription's credit; then 
 DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it ...
 DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
 DIRECT_IN_FLIGHT_BYTES = 2 * MIB  # of a program; below that queue, or a flood drops what waits
+EARLY_INTERESTS_MAX = 64  # frames with interests that the node has not allowed yet
 DIRECT_FANOUT_MAX = 8  # programs that one sends a topic itself; to more the node sends it
 ROUTE_WAIT_NS = 1 * SECOND  # what came by a new route waits so long for what is on the old one
-ROUTE_SILENT_NS = 800 * MS  # unacknowledged: the direct route fails, and the node takes over
+ROUTE_SILENT_NS = 500 * MS  # unacknowledged: the direct route fails, and the node takes over
+ROUTE_HEARD_NS = 300 * MS  # what is not heard for so long does not bring what is missing
 GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
-STALLED_NS = 1 * SECOND  # a flood waits so long for its fastest subscriber, then no more for it
+STALLED_NS = 500 * MS  # a flood waits so long for its fastest subscriber, then no more for it
 SETTLE_NS = 200 * MS  # connecting waits so long for the programs of its peers list
-LOOK_NS = 1 * SECOND  # ... and for a node, where none is named; mDNS answers in 0.3 s as a rule
+LOOK_NS = 1500 * MS  # ... and for a node, where none is named; mDNS repeats nothing within a second
 LOOK_LEAST_NS = 300 * MS  # ... also if there is a program, that knows of no node
 NOTED_NS = 1 * SECOND  # subscribing waits so long for programs that do not answer
 PUSH_WAIT_NS = 5 * SECOND  # a push waits so long for somebody who pulls
@@ -165,6 +167,7 @@ PULL_RECORDS_DEFAULT = 256  # shared out in small runs, or one gets what many co
 PULL_RECORDS_MAX = 65_536
 
 # --- directly and through a node -----------------------------------------------------------
+EARLY_INTERESTS_MAX = 64  # frames with interests that the node has not allowed yet
 DIRECT_FANOUT_MAX = 8  # programs a topic goes to directly; to more a node passes it on cheaper
 GAP_RECORDS_MAX = (1 << 32) - 1  # records a row can name as missing
 GAPS_MAX = FRAME_BATCHES_MAX // 2  # not yet told to one subscription; then they are told at once
@@ -182,8 +185,10 @@ MEETINGS_MAX = 1024  # of one program that need no second look; then all are loo
 FOUND_PEERS_MAX = 1024  # peers known and not linked, some 2 KiB each; then the oldest sight goes
 PEER_ADDRESSES_MAX = 16  # in one record: a few interfaces, two families, a path
 PEER_ADDRESS_BYTES_MAX = 128  # the longest path of a Unix socket has 107
+ADDRESS_CLAIMS_MAX = 32  # that say who is there: a few lives of one program; each look costs them
 LISTED_ADDRESSES_MAX = 64  # of a peers list; whoever has more nodes lists a few, gossip tells
-GOSSIP_PEERS_MAX = 64  # that one linked peer tells of
+GOSSIP_PEERS_MAX = 256  # that one linked peer tells of: all that a program is linked with
+GOSSIP_NS = 1 * SECOND  # changes are told together: a newcomer is told all, and dials, at once
 GOSSIPERS_PER_PEER_MAX = 4  # so many peers may tell of the same one, more add nothing
 DIALS_LISTED_MAX = 16  # in flight, of the peers list
 DIALS_KNOWN_MAX = 16  # to where a peer was before
@@ -200,6 +205,9 @@ DIAL_BACKOFF_NS_MAX = 30 * SECOND
 DIAL_BACKOFF_LISTED_NS_MAX = 2 * SECOND  # who is listed is meant to be there
 LINK_STEADY_NS = 10 * SECOND  # a link that lived so long was a good one: no back-off behind it
 MDNS_EVENTS_MAX = 1024  # heard and not yet looked at
+MDNS_EVENTS_PER_TURN_COUNT = (
+    32  # 1 ms; then records of the program, links and pings have their turn
+)
 MDNS_RESOLVES_MAX = 16  # records asked for at a time because they came in parts
 MDNS_RESOLVE_NS = 2 * SECOND
 MDNS_SHARE = 5  # mDNS gets one part in so many of a core, however much is sent
@@ -234,8 +242,10 @@ BALLAST_BYTES = 16 * MIB  # given up when the reserve is gone: for acks, deletio
 STARTER_BYTES = 1 * MIB  # given up when not even a start has room
 
 assert FRAME_PAYLOAD_BYTES_MAX >= BATCH_BYTES_MAX > VALUE_BYTES_MAX > BATCH_BYTES_TARGET
+assert STALLED_NS <= ROUTE_SILENT_NS  # or what is to go by the node would wait for who is silent
 assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
 assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
+assert GOSSIP_PEERS_MAX >= DIRECT_PEERS_MAX
 assert DIRECT_PEERS_REMEMBERED_MAX > DIRECT_PEERS_MAX + 1  # those that are linked, and itself
 assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX

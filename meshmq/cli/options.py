@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from meshmq.cli.output import emit, note
+from meshmq.cli.direct import linked
+from meshmq.cli.output import emit, note, printable
 from meshmq.errors import InvalidArgument, InvalidName, MeshError
 from meshmq.names import (
     check_group,
@@ -46,13 +48,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which node a client command talks to, and how it answers."""
+    """Which node, or else which programs, a client command talks to, and how it answers."""
 
     url: str | None
     mesh: str
     insecure: bool
     json: bool
     timeout: float = 5.0
+    peers: tuple[str, ...] = ()
+    listen: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -61,25 +65,34 @@ def connected(
     *,
     on_state: Callable[[Any], None] | None = None,
     name: str | None = None,
+    lasting: bool = False,
     route: str = "node",
 ) -> Iterator[Mesh]:
     """A connection for one command: drained at the end, dropped at once after an error. Listings
-    show it by its ``name``. What needs no node says ``route="auto"``.
+    show it by its ``name``. What needs no node says ``route="auto"``. With ``--peer`` one program
+    at least must be there, unless the command is a ``lasting`` one, which others may join later.
 
     With ``--json`` an error is also an object on stdout (error, message, outcome).
     """
     import meshmq
 
     try:
-        mesh = meshmq.connect(
+        connect = partial(
+            meshmq.connect,
             target.url,
             mesh=as_usage(check_mesh, target.mesh, "--mesh"),
             timeout=target.timeout,
             insecure=target.insecure,
             on_state=on_state,
             name=name,
-            route=route,
+            peers=target.peers or None,
+            listen=target.listen or None,
+            route="direct" if target.peers or target.listen else route,
         )
+        if target.peers and not lasting:
+            mesh = linked(connect, target.peers, target.mesh, target.timeout)
+        else:
+            mesh = connect()
         try:
             yield mesh
         except BaseException:
@@ -94,19 +107,22 @@ def connected(
 
 
 class StateTeller:
-    """Says on stderr that the connection was lost, and that there is one, where there was none."""
+    """Says on stderr that the connection was lost, and that there is one, where there was none;
+    without a node, which programs come and go."""
 
     def __init__(self) -> None:
         self._state = "connecting"
 
     def __call__(self, change: Any) -> None:
         before, self._state = self._state, change.state
-        if change.state == before:
+        if change.state == before and change.state != "brokerless":
             return  # another program has come or gone
         if change.state == "reconnecting":
             note(f"connection lost ({change.reason}), trying again")
         elif change.state == "connected" and before != "connecting":
             note(change.reason)
+        elif change.state == "brokerless" and change.reason.startswith(("linked with ", "lost ")):
+            note(printable(change.reason.encode("utf-8", "replace")))
 
 
 def as_usage(check: Callable[[str], str], text: str, hint: str) -> str:

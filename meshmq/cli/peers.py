@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meshmq.cli.direct import PeerOption, linked_rows, node_url
 from meshmq.cli.node import DEFAULT_URL
 from meshmq.cli.options import (
     InsecureOption,
@@ -20,12 +21,14 @@ from meshmq.cli.options import (
 from meshmq.cli.output import columns, emit, say
 from meshmq.names import check_mesh
 
+NAME = "meshmq peers"  # as others see it
 HEADS = ("name", "kind", "state", "found by", "protocol", "addresses")
 ROUTE_HEADS = ("from", "to", "route", "introduced for")
 
 
 def peers(
     url: UrlOption = None,
+    peer: PeerOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
@@ -42,29 +45,27 @@ def peers(
     """List nodes and programs of a mesh that are found from here.
 
     Nodes found are greeted: the state says what came of that. Programs are
-    listed as they say they are.
+    listed as they say they are. With --peer it asks the program there
+    instead: it is linked with it, and with all those that it tells of.
 
     With --routes, one line for each two programs at the node that talk
     directly or were introduced by it: how what the one publishes, and may
     be lost, comes to the other. All else goes by the node.
     """
+    url = node_url(url, peer)
     if routes:
+        if peer:
+            raise typer.BadParameter("it is the node that is asked", param_hint="--routes")
         _show_routes(Target(url, mesh, insecure, json))
         return
-    from meshmq.shell.search import Search
-    from meshmq.shell.sockets import check_url
-
     mesh = as_usage(check_mesh, mesh, "--mesh")
-    if url is not None:
-        check_url(url, bind=False, insecure=insecure, mesh=mesh)
-    search = Search(
-        mesh, insecure, default=DEFAULT_URL, listed=[url] if url else [], name="meshmq peers"
-    )
-    search.start()
-    time.sleep(seconds)
-    rows = [_shown(row) for row in search.peers()]
-    search.close()
-    rows = [row for row in rows if row["instance"] or url in row["addresses"]]
+    if peer:
+        listed = tuple(peer)
+        with connected(Target(None, mesh, insecure, json, peers=listed), name=NAME) as connection:
+            time.sleep(seconds)
+            rows = linked_rows(connection, listed)
+    else:
+        rows = _found(url, mesh, insecure, seconds)
     if json:
         for row in rows:
             emit(row)
@@ -75,7 +76,7 @@ def peers(
 
 
 def _show_routes(target: Target) -> None:
-    with connected(target, name="meshmq peers") as connection:
+    with connected(target, name=NAME) as connection:
         rows = connection.admin.routes()
         node = connection.admin.status()["node"]["name"]
     if target.json:
@@ -90,6 +91,20 @@ def _show_routes(target: Target) -> None:
 def _route_cells(row: dict[str, Any]) -> list[Any]:
     to = "all others" if row["to"] is None else row["to"]
     return [row["from"], to, row["route"], [*row["patterns"], *row["services"]]]
+
+
+def _found(url: str | None, mesh: str, insecure: bool, seconds: float) -> list[dict[str, Any]]:
+    from meshmq.shell.search import Search
+    from meshmq.shell.sockets import check_url
+
+    if url is not None:
+        check_url(url, bind=False, insecure=insecure, mesh=mesh)
+    search = Search(mesh, insecure, default=DEFAULT_URL, listed=[url] if url else [], name=NAME)
+    search.start()
+    time.sleep(seconds)
+    rows = [_shown(row) for row in search.peers()]
+    search.close()
+    return [row for row in rows if row["instance"] or url in row["addresses"]]
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from meshmq.cli.boundary import CommandError, Interrupted
+from meshmq.cli.direct import PeerOption, node_url
 from meshmq.cli.lines import LineRouter, Run, read_blocks, refuse_columns
 from meshmq.cli.options import (
     InsecureOption,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from meshmq import Mesh
 
 RATE_SLICES_A_SECOND = 100  # a paced publisher sends at most so many bursts a second
-FIND_S = 1.5  # without a node: others are looked for so long, and pause between two looks
+FIND_S = 2.0  # without a node: others are looked for so long, and pause between two looks
 FIND_PAUSE_S = 0.1
 
 
@@ -78,6 +79,7 @@ def pub(
         ),
     ] = 60.0,
     url: UrlOption = None,
+    peer: PeerOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
@@ -93,7 +95,8 @@ def pub(
     if key is not None and key_column is not None:
         raise typer.BadParameter("give either --key or --key-column", param_hint="--key-column")
     headers = headers_option(header or [])
-    target = Target(url, mesh, insecure, json, min(timeout, 5.0))
+    url = node_url(url, peer)
+    target = Target(url, mesh, insecure, json, min(timeout, 5.0), tuple(peer or ()))
     if value is not None:
         if key_column is not None or skip or rate is not None:
             raise typer.BadParameter(

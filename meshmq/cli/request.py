@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meshmq.cli.boundary import CommandError
+from meshmq.cli.direct import PeerOption, node_url
 from meshmq.cli.messages import json_line
 from meshmq.cli.options import (
     InsecureOption,
@@ -26,7 +27,7 @@ from meshmq.errors import DeadlineExceeded, MeshError, MessageTooLarge, ServiceE
 from meshmq.limits import REQUEST_TIMEOUT_NS_MAX, SECOND, VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
-    from meshmq import Reply
+    from meshmq import Replies, Reply
 
 
 def request(
@@ -71,6 +72,7 @@ def request(
         typer.Option("--lines", help="A newline after each value; on a terminal there is one."),
     ] = False,
     url: UrlOption = None,
+    peer: PeerOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
@@ -85,23 +87,15 @@ def request(
     _check_usage(idempotent, many, max_replies, stream, lines, json)
     options: dict[str, Any] = {"timeout": timeout, "headers": headers_option(header or [])}
     # A node that is there answers in a moment, however little time the service is given.
-    target = Target(url, mesh, insecure, json, min(max(timeout, 1.0), 5.0))
+    wait = min(max(timeout, 1.0), 5.0)
+    target = Target(node_url(url, peer), mesh, insecure, json, wait, tuple(peer or ()))
     show = _renderer(service, json, many, lines)
     try:
         with connected(target, route="auto") as connection:
             data = _value_of(value)
             if many:
-                replies = connection.request_many(service, data, max_replies=max_replies, **options)
-                _write(show, replies)
-                if not replies:
-                    raise DeadlineExceeded(
-                        f"no instance of '{service}' answered within {timeout:g} s; whether it was "
-                        "done is unknown: allow more time with --timeout"
-                    )
-                if replies.deadline_exceeded:
-                    count = plural(len(replies), "instance")
-                    note(f"{count} answered within {timeout:g} s, the others did not")
-                _check_any(service, replies)
+                options["max_replies"] = max_replies
+                _show_all(show, service, connection.request_many(service, data, **options), timeout)
             elif stream:
                 with connection.request_stream(service, data, **options) as found:
                     _write(show, found)
@@ -143,6 +137,21 @@ def _value_of(text: str | None) -> bytes:
             f"standard input has more than {VALUE_BYTES_MAX} bytes, the limit of one value"
         )
     return data
+
+
+def _show_all(
+    show: Callable[[Reply], bytes], service: str, replies: Replies, timeout: float
+) -> None:
+    _write(show, replies)
+    if not replies:
+        raise DeadlineExceeded(
+            f"no instance of '{service}' answered within {timeout:g} s; whether it was "
+            "done is unknown: allow more time with --timeout"
+        )
+    if replies.deadline_exceeded:
+        count = plural(len(replies), "instance")
+        note(f"{count} answered within {timeout:g} s, the others did not")
+    _check_any(service, replies)
 
 
 def _write(show: Callable[[Reply], bytes], replies: Iterable[Reply]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from meshmq.cli.direct import ListenOption, PeerOption, node_url, tell_addresses
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -46,6 +47,8 @@ def serve(
         float, typer.Option(help="Seconds to wait for the node of --url.", min=0.1)
     ] = 5.0,
     url: UrlOption = None,
+    peer: PeerOption = None,
+    listen: ListenOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
@@ -67,8 +70,11 @@ def serve(
             param_hint="--name",
         )
     name = name or f"meshmq-serve:{os.getpid()}"
-    target = Target(url, mesh, insecure, json, timeout)
-    with connected(target, on_state=StateTeller(), name=name, route="auto") as connection:
+    url = node_url(url, peer, listen)
+    target = Target(url, mesh, insecure, json, timeout, tuple(peer or ()), tuple(listen or ()))
+    teller = StateTeller()
+    with connected(target, on_state=teller, name=name, lasting=True, route="auto") as connection:
+        tell_addresses(connection, target.peers)
         from meshmq.cli.serving import Server
 
         Server(connection, service, command, concurrency, name, json, url).run()

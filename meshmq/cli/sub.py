@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from meshmq.cli.boundary import Interrupted
+from meshmq.cli.direct import ListenOption, PeerOption, node_url, tell_addresses
 from meshmq.cli.messages import Format, renderer
 from meshmq.cli.options import (
     InsecureOption,
@@ -57,6 +58,8 @@ def sub(
         float, typer.Option(help="Seconds to wait for the node of --url.", min=0.1)
     ] = 5.0,
     url: UrlOption = None,
+    peer: PeerOption = None,
+    listen: ListenOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
@@ -68,17 +71,17 @@ def sub(
     pattern = pattern_argument(pattern)
     begin = parse_start(start, pattern)
     render = renderer(output, json)
-    target = Target(url, mesh, insecure, json, timeout)
+    url = node_url(url, peer, listen)
+    target = Target(url, mesh, insecure, json, timeout, tuple(peer or ()), tuple(listen or ()))
     shown, last = 0, None
     try:
         with (
-            connected(target, on_state=StateTeller(), route="auto") as connection,
+            connected(target, on_state=StateTeller(), lasting=True, route="auto") as connection,
             connection.subscribe(pattern, start=begin) as subscription,
             _TellMissed(subscription) as missed,
         ):
-            if connection.state == "brokerless":
-                note("there is no node: messages come directly from programs that are found")
-            else:
+            tell_addresses(connection, target.peers)
+            if connection.state != "brokerless":
                 tell_waiting(connection, pattern)
             while count is None or shown < count:
                 room = FETCH_RECORDS_MAX if count is None else count - shown

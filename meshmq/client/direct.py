@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from meshmq import codec, limits
@@ -25,6 +26,7 @@ from meshmq.core.hybrid import HybridClient, needs_node
 from meshmq.errors import BadFrame, ConfigError
 from meshmq.frames import Envelope, PeerFacts
 from meshmq.shell import clock
+from meshmq.shell.interfaces import reachable_at
 from meshmq.shell.sockets import ProgramSocket
 
 LONE_NS = 200_000  # a record this long behind the last one is sent by the thread that publishes it
@@ -69,6 +71,9 @@ class DirectConnection(Connection):
     ) -> None:
         self._insecure = insecure  # before the machine is made, which asks for it
         self._sockets = ProgramSocket(listen)
+        # As of now: mDNS tells the addresses that there are later, too.
+        reachable = chain.from_iterable(map(reachable_at, self._sockets.urls))
+        self._reachable = tuple(reachable)[: limits.PEER_ADDRESSES_MAX]
         self._peers = peers
         self._node = node
         self._uses_nodes = uses_nodes
@@ -76,7 +81,7 @@ class DirectConnection(Connection):
         self._default = default
         self._gone: list[bytes] = []
         super().__init__(node or self._sockets.urls[0], identity, on_state, hands_over)
-        self.addresses = self._sockets.urls
+        self.addresses = self._reachable
         self._mdns = self._look_around() if mdns else None
         self.is_settled = not (peers or node or default)
         self._has_begun = False
@@ -90,7 +95,7 @@ class DirectConnection(Connection):
     ) -> Client:
         return HybridClient(
             identity, codec.encode_batch, entropy, guard, encode_jobs,
-            addresses=self._sockets.urls, tools=TOOLS, insecure=self._insecure,
+            addresses=self._reachable, tools=TOOLS, insecure=self._insecure,
             node=self._node, uses_nodes=self._uses_nodes, is_strict=self._is_strict,
         )  # fmt: skip
 
@@ -108,7 +113,8 @@ class DirectConnection(Connection):
 
         me = self.client.direct.links.hello
         mdns = Mdns(me.mesh, self._insecure, self.wake)
-        mdns.advertise(PeerFacts(me.instance, "client", me.mesh, me.name, addresses=me.addresses))
+        told = self._sockets.urls
+        mdns.advertise(PeerFacts(me.instance, "client", me.mesh, me.name, addresses=told))
         return mdns
 
     def start(self) -> None:
@@ -166,8 +172,9 @@ class DirectConnection(Connection):
             for link in gone:
                 client.handle(LinkClosed(link, "the connection was cut"), now)
         if self._mdns is not None:
-            while self._mdns.events:
-                client.direct.links.tell(self._mdns.events.popleft(), now)
+            heard = self._mdns.events
+            for _ in range(min(len(heard), limits.MDNS_EVENTS_PER_TURN_COUNT)):
+                client.direct.links.tell(heard.popleft(), now)
         sockets.look()
         for link in sockets.take_cut():
             client.handle(LinkClosed(link, "the connection was cut"), now)
@@ -267,5 +274,6 @@ class DirectConnection(Connection):
         self._more = False
         self.client.pump(now)
         self._perform(self.client.take_effects(now))
+        is_told = self._mdns is not None and bool(self._mdns.events)
         # Sending takes the news of what came meanwhile.
-        self._more = self._more or bool(self._gone) or self._socket.has_input()
+        self._more = self._more or bool(self._gone) or is_told or self._socket.has_input()

@@ -37,10 +37,12 @@ from meshmq.client.values import (
 from meshmq.client.work import Work
 from meshmq.client.worker import tell_unused
 from meshmq.core.client import ClientIdentity
+from meshmq.core.hints import LOCAL_MESH
 from meshmq.core.lanes import Batch, Options
-from meshmq.core.publisher import TOPIC_DEFAULT, Way
+from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
+from meshmq.core.ways import Way
 from meshmq.errors import (
     BufferFull,
     DeadlineExceeded,
@@ -63,6 +65,7 @@ from meshmq.shell.sockets import check_url
 
 DEFAULT_URL = "tcp://127.0.0.1:5757"
 ANY_PORT = "tcp://127.0.0.1:*"
+ANY_PORT_EVERYWHERE = "tcp://0.0.0.0:*"
 _LAST_INDEX = limits.BATCH_RECORDS_MAX - 1
 
 
@@ -114,7 +117,7 @@ def connect(
             when this returns, 200 ms later at most. ``[]``, and no ``listen``: those of the same
             mesh that mDNS finds.
         listen: where others may dial this program: an address, or several; None: a free port of
-            127.0.0.1.
+            127.0.0.1, or of all interfaces where mDNS is to find it from other hosts.
         route: ``"auto"``; ``"node"``: all goes by a node, and there must be one; ``"direct"``:
             nodes are not looked for, and ignored.
 
@@ -250,9 +253,13 @@ def prepare_direct(
         check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
     looks = not (node or dialled or bound)
     default = DEFAULT_URL if where.is_alone and looks and where.route == "auto" else ""
+    if not bound:
+        # Others find us where mDNS is spoken, which is everywhere then.
+        is_everywhere = looks and who.insecure and who.mesh != LOCAL_MESH
+        bound = (ANY_PORT_EVERYWHERE if is_everywhere else ANY_PORT,)
     return DirectConnection(
-        bound or (ANY_PORT,), dialled, who.identity(), on_state, hands_over, who.insecure, looks,
-        node, default, where.route == "auto",
+        bound, dialled, who.identity(), on_state, hands_over, who.insecure, looks, node, default,
+        where.route == "auto",
     )  # fmt: skip
 
 

@@ -21,14 +21,17 @@ from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core.discovery import GOSSIP, PEERS, Discovery, Sighted
+from meshmq.core.gossip import Gossip
 from meshmq.core.inlets import Inlets
 from meshmq.core.interests import Wishes
-from meshmq.core.links import NOT_INTRODUCED, Link, Links
+from meshmq.core.links import Link, Links
 from meshmq.core.outlets import NODE, Outlets, UnderWay
-from meshmq.core.permits import Permit, Permits
+from meshmq.core.permits import Permits
 from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
 from meshmq.core.relay import Relay
+from meshmq.core.routing import Routing
 from meshmq.core.services import Services
+from meshmq.core.session import Session
 from meshmq.errors import BadFrame, InvalidName, LimitReached
 from meshmq.frames import (
     PULL,
@@ -45,6 +48,7 @@ from meshmq.frames import (
     Interest,
     Interests,
     Introduce,
+    Known,
     Noted,
     PeerFacts,
     Publish,
@@ -52,7 +56,6 @@ from meshmq.frames import (
     Refuse,
     Reply,
     Request,
-    Routes,
     Serve,
     Served,
     Subscribed,
@@ -62,8 +65,6 @@ from meshmq.names import check_pattern, pushed_topic
 
 OWN = b"own"
 """Stands for the program itself where others are named by their link."""
-
-NO_PERMIT = Permit("", frozenset(), frozenset(), 0)
 
 
 class Tools(NamedTuple):
@@ -87,9 +88,7 @@ class Direct:
 
     Attributes:
         own: frames for the program, in order.
-        to_node: frames for the node, in order, with the batches in them that it confirms by
-            acknowledging.
-        node: origin of the node that we are at, or empty.
+        routing: which way is taken; what is for the node gathers there.
         returned: requests of the program that are to be asked again by the node.
         news: programs that have come or gone, in words.
     """
@@ -106,31 +105,32 @@ class Direct:
         kinds = ("client", "node") if uses_nodes else ("client",)
         discovery = Discovery(hello.instance, hello.mesh, entropy, kinds, insecure)
         self.links = Links(hello, discovery, entropy)
-        self.permits = Permits()
         if is_strict:
-            self.links.permits = self.permits
+            self.links.permits = Permits()
         self.outlets = Outlets()
         self.inlets = Inlets()
         self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
         self.wishes = Wishes()
         self.services = Services(self._unacked_of, self._is_crowded)
         self.relay = Relay()
+        self.gossip = Gossip(discovery, hello.mesh)
         self.own: list[Body] = []
         self.news: list[str] = []
-        self.to_node: list[tuple[Body, list[UnderWay]]] = []
-        self.node = b""
+        self.routing = Routing(hello.instance, self.outlets)
         self.returned: list[int] = []
         self._timed = (
-            self.permits,
             self.outlets,
             self.inlets,
             self.pushes,
             self.wishes,
             self.services,
+            self.gossip,
         )
-        self._silent: set[bytes] = set()  # links that do not acknowledge
         self._by_link: dict[bytes, Link] = {}  # those that count
-        self._numbers: dict[bytes, dict[int, int]] = {}  # kind of each interest, by link
+        self._sessions: dict[bytes, Session] = {}  # theirs
+        self._numbers: dict[bytes, dict[int, Interest]] = {}  # what each wants, by link
+        # What others want beyond what we know to be allowed: they may have heard of it before us.
+        self._early: dict[bytes, list[Interests]] = {}
         self.outlets.join(OWN)
         self.inlets.join(OWN, hello.instance)
 
@@ -138,71 +138,37 @@ class Direct:
 
     def attach(self, origin: bytes, window_bytes: int, now_ns: int) -> None:
         """There is a session with a node."""
-        self.node = origin
-        self.outlets.attach(window_bytes)
-        self.to_node.append((Routes((self.links.hello.instance, *self._direct_runs())), []))
+        self.routing.attach(origin, window_bytes)
         self._move(origin, now_ns)
 
     def detach(self, now_ns: int) -> None:
         """It is over."""
-        if not self.node:
-            return
-        self.node = b""
-        self.to_node.clear()
-        self.outlets.detach()
-        for name in list(self._silent):
-            self._hear(name, now_ns)
-        self._to_responder(self.relay.leave(NODE))
-        self._move(b"", now_ns)
+        if self.routing.node:
+            self.routing.detach()
+            self._watch(now_ns)
+            self._to_responder(self.relay.leave(NODE))
+            self._move(b"", now_ns)
 
     def _move(self, origin: bytes, now_ns: int) -> None:
         self.inlets.on_node(origin)
         self.inlets.on_their_node(OWN, origin)
-        self._reach()
         self._tell_all(self.wishes.moved(origin), now_ns)
-
-    def _direct_runs(self) -> list[bytes]:
-        over = self.outlets.over
-        return [link.instance for name, link in self._by_link.items() if name not in over]
-
-    def _reach(self) -> None:
-        """Find out anew whom the node reaches too."""
-        sources = self.inlets.sources
-        self.outlets.reachable = {
-            name for name in self._by_link if self.node and sources[name].node == self.node
-        }
-        self.outlets.changed()
-
-    def _route_to_node(self, *, add: bytes = b"", remove: bytes = b"") -> None:
-        if self.node:
-            if remove:
-                self.outlets.want_again()
-            add_runs, remove_runs = (add,) if add else (), (remove,) if remove else ()
-            self.to_node.append((Routes(add_runs, remove_runs), []))
-            self.outlets.changed()
 
     def introduce(self, frame: Introduce, now_ns: int) -> None:
         """The node says that we may talk to another program directly, and where it is."""
-        if not self.permits.introduce(frame, now_ns):
+        links = self.links
+        if not links.introduce(frame, now_ns):
             return
         facts = PeerFacts(
-            frame.instance, "client", self.links.hello.mesh, frame.name, addresses=frame.addresses
+            frame.instance, "client", links.hello.mesh, frame.name, addresses=frame.addresses
         )
-        self.links.tell(Sighted(GOSSIP, facts, self.node), now_ns)
-        link = self.links.by_instance.get(frame.instance)
-        permit = self._permit_of(link) if link is not None else None
+        links.tell(Sighted(GOSSIP, facts, self.routing.node), now_ns)
+        link = links.by_instance.get(frame.instance)
+        permit = links.permit_of(link) if link is not None else None
         if link is not None and permit is not None and link.name in self._by_link:
-            self.links.send(link, self.wishes.permitted(permit, whole=False), now_ns)
-
-    def _expire(self, now_ns: int) -> None:
-        due = self.permits.next_deadline_ns()
-        if due is None or due > now_ns:
-            return
-        for instance in self.permits.expired(now_ns):
-            link = self.links.by_instance.get(instance)
-            if link is not None and self.links.permits is not None:
-                why = "what the node has allowed the two programs is over"
-                self.links.refuse(link, Refuse(NOT_INTRODUCED, why), now_ns)
+            links.send(link, self.wishes.permitted(permit, whole=False), now_ns)
+            for early in self._early.pop(link.name, []):
+                self._on_interests(link, early, now_ns)
 
     def on_node_request(self, body: Request | Cancel | Grant, now_ns: int) -> None:
         """What the node says of requests to the program."""
@@ -218,38 +184,29 @@ class Direct:
         """Whether an instance that is linked, or our own, may take a request now."""
         found = self.services.by_name.get(service)
         return found is not None and any(
-            not (i.draining or i.link in self._silent) for i in found.instances.values()
+            not (i.draining or i.link in self.routing.silent) for i in found.instances.values()
         )
 
     def _watch(self, now_ns: int) -> None:
-        """Who does not acknowledge is reached by the node, if he is there."""
-        for name in self.outlets.reachable if self.node else ():
-            since = self._by_link[name].session.waits_since_ns
-            is_silent = since is not None and now_ns - since >= limits.ROUTE_SILENT_NS
-            if is_silent and name not in self._silent:
+        """Who does not answer is reached by the node, if he is there."""
+        for name, is_silent in self.routing.turned(self._sessions, now_ns):
+            if is_silent:
                 self._fall_silent(name, now_ns)
-            elif name in self._silent and not is_silent:
+            else:
                 self._hear(name, now_ns)
 
     def _fall_silent(self, name: bytes, now_ns: int) -> None:
-        link = self._by_link[name]
-        self._route_records(now_ns)
-        self._silent.add(name)
-        self.outlets.over.add(name)
-        self._route_to_node(remove=link.instance)
+        self._route_records(now_ns)  # what was published before goes as it was to go
+        self.routing.fall_silent(name)
         self.services.hold(name)
         self.returned += self.services.withdraw(name)
-        self.news.append(f"{link.facts.name or '?'} does not answer directly: by the node")
+        who = self._by_link[name].facts.name or "?"
+        self.news.append(f"{who} does not answer directly: by the node")
 
     def _hear(self, name: bytes, now_ns: int) -> None:
         self._route_records(now_ns)
-        self._silent.discard(name)
-        self.outlets.over.discard(name)
-        self.outlets.changed()
-        link = self._by_link.get(name)
-        if link is not None and self.node:
-            self._route_to_node(add=link.instance)
-            self.news.append(f"{link.facts.name or '?'} answers directly again")
+        self.routing.hear(name)
+        self.news.append(f"{self._by_link[name].facts.name or '?'} answers directly again")
 
     # -- the program's side -------------------------------------------------------------------
 
@@ -315,7 +272,7 @@ class Direct:
         self._unwish(frame.registration, served, now_ns)
 
     def _wish(self, interest: Interest, answer: Subscribed | Served, now_ns: int) -> None:
-        links = [link for link in self._by_link.values() if self._may_know(link, interest)]
+        links = [link for link in self._by_link.values() if self.links.may_know(link, interest)]
         names = {link.name for link in links}
         try:
             frame = self.wishes.add(interest, answer, names, now_ns)
@@ -329,20 +286,10 @@ class Direct:
             else:
                 self.own.append(Subscribed(number, error.code, str(error)))
 
-    def _permit_of(self, link: Link) -> Permit | None:
-        """What a link is confined to; None: nothing."""
-        if self.links.permits is None:
-            return None
-        return self.permits.by_instance.get(link.instance) or NO_PERMIT
-
-    def _may_know(self, link: Link, interest: Interest) -> bool:
-        permit = self._permit_of(link)
-        return permit is None or permit.covers(interest)
-
     def _may_act(self, link: Link, number: int) -> bool:
         """Whether it may send what is for this interest of ours; one that is over matters not."""
         interest = self.wishes.by_number.get(number)
-        return interest is None or self._may_know(link, interest)
+        return interest is None or self.links.may_know(link, interest)
 
     def _unwish(self, number: int, answer: Served | None, now_ns: int) -> None:
         frame = self.wishes.remove(number, answer, set(self._by_link), now_ns)
@@ -376,7 +323,7 @@ class Direct:
         if name == OWN:
             self.services.on_reply(OWN, reply, now_ns)
         elif name == NODE:
-            self.to_node.append((reply, []))
+            self.routing.to_node.append((reply, []))
         else:
             link = self._by_link.get(name)
             if link is not None:
@@ -392,7 +339,8 @@ class Direct:
         link = self._by_link.get(name)
         if link is None:
             return
-        if name in self._silent and link.session.waits_since_ns in (None, now_ns):
+        self.inlets.sources[name].heard_ns = now_ns
+        if name in self.routing.silent and link.session.waits_since_ns in (None, now_ns):
             self._hear(name, now_ns)
         acked = link.session.acked
         self.outlets.on_acked(name, acked)
@@ -429,6 +377,9 @@ class Direct:
             case Noted():
                 if self.inlets.on_noted(name, body, now_ns):
                     self.wishes.on_noted(name, body.version, now_ns)
+            case Known() if self.links.permits is None:
+                for fact in self.gossip.hear(link.instance, body):
+                    self.links.tell(fact, now_ns)
             case _:
                 pass  # nothing that one program says to another
 
@@ -443,13 +394,13 @@ class Direct:
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         self.links.tick(now_ns)
-        self._expire(now_ns)
         self._watch(now_ns)
         self.outlets.tick(now_ns)
         self.inlets.tick(now_ns)
         self.pushes.tick(now_ns)
         self.wishes.tick(now_ns)
         self.services.tick(now_ns)
+        self.gossip.tick(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
@@ -458,11 +409,9 @@ class Direct:
             more = part.next_deadline_ns()
             if more is not None and (due is None or more < due):
                 due = more
-        if self.node:
-            for name in self.outlets.reachable - self._silent:
-                since = self._by_link[name].session.waits_since_ns
-                if since is not None and (due is None or since + limits.ROUTE_SILENT_NS < due):
-                    due = since + limits.ROUTE_SILENT_NS
+        more = self.routing.next_deadline_ns(self._sessions)
+        if more is not None and (due is None or more < due):
+            due = more
         return due
 
     # -- coming and going ---------------------------------------------------------------------
@@ -478,15 +427,17 @@ class Direct:
             for link in joined:
                 name = link.name
                 self._by_link[name] = link
+                self._sessions[name] = link.session
                 self._numbers[name] = {}
                 self.outlets.join(name)
-                permit = self._permit_of(link)
+                permit = links.permit_of(link)
                 whole = self.wishes.whole()
                 if permit is not None:
                     whole = self.wishes.permitted(permit, whole=True)
                 links.send(link, whole, now_ns)
                 self.inlets.join(name, link.instance)
-                self._route_to_node(add=link.instance)
+                if links.permits is None:  # else each pair is introduced by the node
+                    self.gossip.join(name, link.instance, now_ns)
                 self.news.append(f"linked with {link.facts.name or '?'}")
 
     def _part(self, link: Link, now_ns: int) -> None:
@@ -494,24 +445,33 @@ class Direct:
         if self._by_link.pop(name, None) is None:
             return
         del self._numbers[name]
-        self._silent.discard(name)
+        self._early.pop(name, None)
+        del self._sessions[name]
         self.outlets.leave(name)
-        if all(x.instance != link.instance for x in self._by_link.values()):
-            self._route_to_node(remove=link.instance)
+        self.routing.leave(name)
         self.inlets.leave(name)
         self.pushes.leave(name, now_ns)
         self.services.drop_link(name, now_ns)
         self._to_responder(self.relay.leave(name))
         self.wishes.leave(name, now_ns)
+        if self.links.permits is None:
+            self.gossip.leave(name, now_ns)
         reason = link.session.closed_reason or "gone"
         self.news.append(f"lost {link.facts.name or '?'}: {reason}")
 
     def _on_interests(self, link: Link, frame: Interests, now_ns: int) -> None:
         name = link.name
         kinds = self._numbers[name]
+        if name in self._early or not all(self.links.may_know(link, i) for i in frame.add):
+            early = self._early.setdefault(name, [])
+            if len(early) >= limits.EARLY_INTERESTS_MAX:
+                raise LimitReached("it wants what the node has not allowed, again and again")
+            early.append(frame)
+            return
+        self._route_records(now_ns)  # what was published before goes as it was to go
         if frame.node != self.inlets.sources[name].node:
             self.inlets.on_their_node(name, frame.node)
-            self._reach()
+            self.routing.move(name, frame.node)
         for number in list(kinds) if frame.whole else frame.remove:
             self._lose_interest(name, number, now_ns)
         patterns: list[str] = []
@@ -519,10 +479,10 @@ class Direct:
             number, kind, pattern, concurrency = interest
             if len(kinds) >= limits.INTERESTS_MAX:
                 raise LimitReached(f"more than {limits.INTERESTS_MAX} interests")
+            if kinds.get(number) == interest:
+                continue  # we know: its credit is not to be lost
             if number in kinds:
                 self._lose_interest(name, number, now_ns)
-            if not self._may_know(link, interest):
-                continue
             if kind == SERVICE:
                 serve = Serve(number, pattern, concurrency)
                 if self.services.serve(name, link.facts.name, serve, now_ns).code:
@@ -539,11 +499,14 @@ class Direct:
                     patterns.append(pattern)
                 else:
                     continue  # of a later version
-            kinds[number] = kind
+            kinds[number] = interest
         self._note(link, frame, patterns, now_ns)
+        if frame.whole:
+            self.routing.note(name, link.instance)
 
     def _lose_interest(self, name: bytes, number: int, now_ns: int) -> None:
-        kind = self._numbers[name].pop(number, None)
+        interest = self._numbers[name].pop(number, None)
+        kind = interest.kind if interest is not None else -1
         if kind == SERVICE:
             self.services.unserve(name, Unserve(number), now_ns)
         elif kind == PULL:
@@ -567,6 +530,9 @@ class Direct:
         if links.joined or links.left:
             self._meet(now_ns)
         self._route(now_ns)
+        for name, known in self.gossip.take():
+            if name in self._by_link:
+                links.send(self._by_link[name], known, now_ns)
         links.acknowledge(now_ns)
         links.flush(now_ns)
         while links.joined or links.left:  # a session has come to its end
@@ -641,7 +607,7 @@ class Direct:
                 self.outlets.settle(batches, True)
                 continue
             if name == NODE:
-                self.to_node.append((_publish(frame, batches), batches))
+                self.routing.to_node.append((_publish(frame, batches), batches))
                 continue
             link = self._by_link[name]
             self.links.send(link, frame, now_ns)
@@ -697,7 +663,7 @@ class Direct:
         link = self._by_link.get(name)
         if link is None:
             return 0, 0
-        if name in self._silent:
+        if name in self.routing.silent:
             return limits.SESSION_UNACKED_BYTES_MAX, limits.SESSION_UNACKED_FRAMES_MAX
         return link.session.unacked_bytes, link.session.unacked_count
 
@@ -727,13 +693,12 @@ class Direct:
     def peers(self) -> list[dict[str, Any]]:
         """Linked programs, as listings show them."""
         rows = []
-        sources = self.inlets.sources
         for name, link in self._by_link.items():
             delivered, dropped, queued = self.outlets.counts(name)
             rows.append(
                 {
                     "route": "node" if name in self.outlets.over else "direct",
-                    "at_node": bool(self.node) and sources[name].node == self.node,
+                    "at_node": self.routing.is_at_our_node(name),
                     "name": link.facts.name,
                     "instance": link.instance.hex(),
                     "address": link.address or None,

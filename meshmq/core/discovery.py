@@ -209,19 +209,28 @@ class Discovery:
         ]
         return min(due, default=None)
 
-    def gossip(self, instance: bytes) -> tuple[PeerFacts, ...]:
-        """What to tell a linked peer: the others that are linked, those met last first."""
+    def gossip(self) -> tuple[PeerFacts, ...]:
+        """What to tell linked peers: who is linked, those met last first.
+
+        Of each the addresses where it has answered and those that it has named itself: what others
+        say of it is not passed on, or one forger would have many knock for it.
+        """
         found: list[PeerFacts] = []
-        for other, peer in reversed(self._peers.items()):
-            if not peer.links or other == instance:
+        for instance, peer in reversed(self._peers.items()):
+            if not peer.links:
                 continue
-            told = [a for a in peer.addresses() if not address_fault(a, self._on_host)]
+            own = dict.fromkeys([*peer.answered, *peer.sights.get((GOSSIP, instance), ())])
+            told = [a for a in own if not address_fault(a, self._on_host)]
             if told:
                 facts = replace(peer.facts, addresses=tuple(told[: limits.PEER_ADDRESSES_MAX]))
                 found.append(facts)
             if len(found) == limits.GOSSIP_PEERS_MAX:
                 break
         return tuple(found)
+
+    def told_by(self, teller: bytes) -> set[bytes]:
+        """Of whom a linked peer tells, but for itself."""
+        return self._told.get(teller, set()) - {teller}
 
     def is_linked(self, instance: bytes) -> bool:
         """Whether there is a link to ``instance``."""
@@ -288,6 +297,11 @@ class Discovery:
         if fault:
             self.counters[fault] += 1
             return
+        key = (instance, source, teller)
+        addresses = [text for text in facts.addresses if self._has_place(text, key)]
+        if not addresses:
+            self.counters["crowded"] += 1
+            return
         peer = self._peers.get(instance)
         lane = self._mdns
         if source == GOSSIP:
@@ -306,7 +320,14 @@ class Discovery:
             table = self._former if instance in self._former else self._fresh
             table.move_to_end(instance)
         self.counters["sighted"] += 1
-        self._see(peer, (source, teller), facts.addresses, lane, now_ns)
+        self._see(peer, (source, teller), addresses, lane, now_ns)
+
+    def _has_place(self, text: str, key: Claim) -> bool:
+        """Whether one more may be said to be there. It is dialled whoever is said to be."""
+        address = self._addresses.get(text)
+        if address is None or len(address.claims) < limits.ADDRESS_CLAIMS_MAX:
+            return True
+        return key in address.claims
 
     def _gossip_fault(self, instance: bytes, peer: Peer | None, teller: bytes) -> str:
         by = self._peers.get(teller)

@@ -48,10 +48,11 @@ from meshmq.core.events import (
 )
 from meshmq.core.lanes import Lane
 from meshmq.core.outlets import NODE
-from meshmq.core.publisher import EncodeBatch, EncodeJobs, Way
+from meshmq.core.publisher import EncodeBatch, EncodeJobs
 from meshmq.core.requester import BY_NODE, DIRECTLY, Call
 from meshmq.core.responder import Registration
 from meshmq.core.subscriber import Start, Subscriber
+from meshmq.core.ways import Way
 from meshmq.errors import (
     ClosedError,
     InstanceLost,
@@ -402,7 +403,7 @@ class HybridClient(Client):
         direct = self.direct
         if self.state != "closed":
             direct.end_turn(now_ns)
-            while direct.own or direct.to_node:
+            while direct.own or direct.routing.to_node:
                 own, direct.own = direct.own, []
                 for body in own:
                     self._on_own(body, now_ns)
@@ -440,7 +441,7 @@ class HybridClient(Client):
 
     def _to_node(self, now_ns: int) -> None:
         """Send the node what Direct has for it."""
-        to_node, self.direct.to_node = self.direct.to_node, []
+        to_node, self.direct.routing.to_node = self.direct.routing.to_node, []
         for body, batches in to_node:
             if isinstance(body, Reply):
                 self._late_replies.append(body)

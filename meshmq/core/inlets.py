@@ -43,6 +43,7 @@ class Feed:
         last: the last number of each topic that came or was told as missing, over all sessions.
         is_noted: the program has noted the interest, in whatever session.
         begins: where topics begin that come directly, while the node's marker is waited for.
+        is_marked: that has come already.
         waiting: see rule 4; in the order they came.
         due_ns: until when, or 0.
         out_bytes, out_records: granted in this session, and nothing has come for it.
@@ -50,12 +51,13 @@ class Feed:
     """
 
     __slots__ = (
-        "begins", "due_ns", "held_bytes", "held_records", "is_noted", "last", "out_bytes",
-        "out_records", "waiting",
+        "begins", "due_ns", "held_bytes", "held_records", "is_marked", "is_noted", "last",
+        "out_bytes", "out_records", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.begins: tuple[tuple[str, int], ...] | None = None
+        self.is_marked = False
         self.waiting: list[_Waiting] = []
         self.due_ns = 0
         self.last: dict[str, int] = {}
@@ -107,12 +109,14 @@ class Reader:
 
 
 class Source:
-    """One program that is linked; ``node`` is the one that it is at, or empty."""
+    """One program that is linked; ``node`` is the one that it is at, or empty; ``heard_ns`` when
+    anything came over the link."""
 
-    __slots__ = ("instance", "link", "node", "noting", "version")
+    __slots__ = ("heard_ns", "instance", "link", "node", "noting", "version")
 
     def __init__(self, link: bytes, instance: bytes) -> None:
         self.link = link
+        self.heard_ns = 0
         self.node = b""
         self.instance = instance
         self.version = -1  # of our interests, as far as it has noted them in this session
@@ -188,6 +192,7 @@ class Inlets:
         for reader in self.readers.values():
             feed = reader.feeds.pop(instance, None) or Feed()
             feed.out_bytes = feed.out_records = 0
+            feed.is_marked = False
             reader.feeds[instance] = feed
             self._forget(reader)
             self._grant_all(reader)
@@ -230,7 +235,7 @@ class Inlets:
             if feed.is_noted and not frame.whole:
                 continue
             mine = tuple([row for row in rows if matches(reader.pattern, row[0])])
-            if frame.whole and self._has_both(source):
+            if frame.whole and self._has_both(source) and not feed.is_marked:
                 # What it sent before may be on its way by the node: its marker comes behind that.
                 feed.begins = mine
                 self._wait(reader, source.instance, feed, now_ns)
@@ -270,6 +275,7 @@ class Inlets:
         reader = self.readers.get(number)
         feed = reader.feeds.get(instance) if reader is not None else None
         if reader is not None and feed is not None:
+            feed.is_marked = True
             self._release(reader, instance, feed)
 
     def _wait(self, reader: Reader, instance: bytes, feed: Feed, now_ns: int) -> None:
@@ -317,6 +323,8 @@ class Inlets:
             self._forget(reader)
         source = self._by_instance.get(row.source)
         has_both = source is not None and self._has_both(source)
+        if source is not None and now_ns - source.heard_ns >= limits.ROUTE_HEARD_NS:
+            has_both = False
         self._on_row(reader, row.source, feed, row, data, True, has_both, now_ns)
 
     def _on_row(

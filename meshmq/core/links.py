@@ -30,7 +30,7 @@ from meshmq.core.discovery import (
     Tick,
 )
 from meshmq.core.effects import CloseLink, OpenLink, Send
-from meshmq.core.permits import Permits
+from meshmq.core.permits import NO_PERMIT, Permit, Permits
 from meshmq.core.session import Session, SessionState
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -38,6 +38,8 @@ from meshmq.frames import (
     Body,
     Envelope,
     Hello,
+    Interest,
+    Introduce,
     PeerFacts,
     Refuse,
     Welcome,
@@ -143,6 +145,30 @@ class Links:
         self.by_name[name] = self._dialled[address] = link
         self._touched[name] = link
 
+    # -- what a node allows -------------------------------------------------------------------
+
+    def introduce(self, frame: Introduce, now_ns: int) -> bool:
+        """A node says what may pass between us and another program; whether he may be dialled."""
+        return self.permits is None or self.permits.introduce(frame, now_ns)
+
+    def permit_of(self, link: Link) -> Permit | None:
+        """What a link is confined to; None: nothing."""
+        if self.permits is None:
+            return None
+        return self.permits.by_instance.get(link.instance, NO_PERMIT)
+
+    def may_know(self, link: Link, interest: Interest) -> bool:
+        """Whether the other end may know of an interest of ours, or act on it."""
+        permit = self.permit_of(link)
+        return permit is None or permit.covers(interest)
+
+    def _expire(self, permits: Permits, now_ns: int) -> None:
+        for instance in permits.expired(now_ns):
+            link = self.by_instance.get(instance)
+            if link is not None:
+                why = "what the node has allowed the two programs is over"
+                self.refuse(link, Refuse(NOT_INTRODUCED, why), now_ns)
+
     # -- events -------------------------------------------------------------------------------
 
     def receive(self, name: bytes, envelope: Envelope, now_ns: int) -> tuple[Link, Body] | None:
@@ -201,6 +227,8 @@ class Links:
         at = self._dial_due_ns
         if at is not None and at <= now_ns:
             self.tell(Tick(), now_ns)
+        if self.permits is not None:
+            self._expire(self.permits, now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
@@ -208,8 +236,9 @@ class Links:
         while due and due[0][1] not in self.by_name:
             heapq.heappop(due)
         found = due[0][0] if due else None
-        dial = self._dial_due_ns
-        return found if dial is None else dial if found is None else min(dial, found)
+        over = self.permits.next_deadline_ns() if self.permits is not None else None
+        times = [at for at in (found, self._dial_due_ns, over) if at is not None]
+        return min(times, default=None)
 
     # -- handshakes ---------------------------------------------------------------------------
 

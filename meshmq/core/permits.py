@@ -29,6 +29,9 @@ class Permit:
         return interest.name in (self.services if interest.kind == SERVICE else self.patterns)
 
 
+NO_PERMIT = Permit("", frozenset(), frozenset(), 0)
+
+
 class Permits:
     """See the module's header; by the run of the other program."""
 
@@ -47,7 +50,7 @@ class Permits:
         return True
 
     def next_deadline_ns(self) -> int | None:
-        """When ``expired`` has something to tell."""
+        """When ``expired`` has something to tell, or None."""
         return min([permit.expires_ns for permit in self.by_instance.values()], default=None)
 
     def expired(self, now_ns: int) -> list[bytes]:

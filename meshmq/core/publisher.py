@@ -38,6 +38,7 @@ from meshmq.core.lanes import (
     put_time,
     take_covered,
 )
+from meshmq.core.ways import Way, goes_by, may_leave
 from meshmq.errors import MeshError, from_code
 from meshmq.frames import SENT, Confirmation, Publish, PublishBatch
 from meshmq.names import queue_of
@@ -67,67 +68,6 @@ EncodeJobs = Callable[
 
 TOPIC_DEFAULT = -1
 """For ``wanted``: the durability the topic itself has."""
-
-
-class Way:
-    """Where batches leave.
-
-    Attributes:
-        by_lane: see rule 1.
-        is_open: whether anything can be sent by it.
-        opened: batches that gather, in the order their first record came; written under the guard.
-        full: those that were closed and not taken; written under the guard.
-        queue: those that were taken and wait to be sent.
-        frames: number of each frame under way -> its batches that are unanswered.
-        paused_until_ns: set by the owner, who also ends it.
-    """
-
-    __slots__ = (
-        "by_lane", "frames", "full", "in_flight_bytes", "in_flight_count", "is_open", "opened",
-        "paused_until_ns", "queue", "window_bytes",
-    )  # fmt: skip
-
-    def __init__(self, by_lane: bool = False) -> None:
-        self.by_lane = by_lane
-        self.is_open = True
-        self.opened: list[Batch] = []
-        self.full: list[Batch] = []
-        self.queue: deque[Batch] = deque()
-        self.frames: dict[int, int] = {}
-        self.in_flight_bytes = 0
-        self.in_flight_count = 0
-        self.paused_until_ns = 0
-        self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing is under way and nothing full waits."""
-        return not (self.frames or self.full)
-
-    @property
-    def takes_partial(self) -> bool:
-        """Whether a partly filled batch leaves at once."""
-        return len(self.frames) < limits.PARTIAL_FRAMES_IN_FLIGHT
-
-    @property
-    def has_work(self) -> bool:
-        """Whether there is something to send now."""
-        if self.paused_until_ns or not self.is_open:
-            return False
-        if self.full or self.queue:
-            return self.has_room(self.queue[0] if self.queue else self.full[0])
-        if self.by_lane:
-            return any(b.lane.open is b and _may_leave(b.lane) for b in self.opened)
-        return bool(self.opened) and self.takes_partial
-
-    def has_room(self, batch: Batch) -> bool:
-        """Whether one more may be under way."""
-        if self.in_flight_count == 0:
-            return True
-        return (
-            self.in_flight_bytes + batch.size <= self.window_bytes
-            and self.in_flight_count < limits.PRODUCER_IN_FLIGHT_BATCHES_MAX
-        )
 
 
 class Publisher:
@@ -378,7 +318,7 @@ class Publisher:
         with self.guard:
             if way.by_lane:
                 for batch in way.opened:
-                    if batch.lane.open is batch and _may_leave(batch.lane):
+                    if batch.lane.open is batch and may_leave(batch.lane):
                         self.close(batch)
                 way.opened = [b for b in way.opened if b.lane.open is b]
             elif partial:
@@ -399,9 +339,9 @@ class Publisher:
             for old, new in ((self.node, self.direct), (self.direct, self.node)):
                 for name in ("opened", "full", "queue"):
                     mine = getattr(old, name)
-                    if any(_goes_by(b) is new for b in mine):
-                        moved = [b for b in mine if _goes_by(b) is new]
-                        setattr(old, name, type(mine)(b for b in mine if _goes_by(b) is not new))
+                    if any(goes_by(b) is new for b in mine):
+                        moved = [b for b in mine if goes_by(b) is new]
+                        setattr(old, name, type(mine)(b for b in mine if goes_by(b) is not new))
                         getattr(new, name).extend(moved)
                         for batch in moved:
                             batch.way = new
@@ -696,14 +636,3 @@ class Publisher:
         """Batches settled since the last call, in order."""
         finished, self.finished = self.finished, []
         return finished
-
-
-def _goes_by(batch: Batch) -> Way:
-    """The way it is to take, as long as it was not sent."""
-    way: Way = batch.pin or batch.lane.way
-    return way
-
-
-def _may_leave(lane: Lane) -> bool:
-    """Whether a partly filled batch of it need not wait."""
-    return len(lane.in_flight) < limits.PARTIAL_FRAMES_IN_FLIGHT

@@ -32,14 +32,12 @@ def describe(
             sessions[other].hello.instance: (patterns, services)
             for other, patterns, services in introductions.of(link)
         }
-        is_alone = True
-        for run in dict.fromkeys((*met, *direct)):
-            other = by_run.get(run)
-            if other is not None and run != me.instance:
-                is_alone = False
-                patterns, services = met.get(run, ((), ()))
-                yield _row(me, other, "direct" if run in direct else "node", patterns, services)
-        if is_alone:
+        runs = (direct | met.keys()) & by_run.keys() - {me.instance}
+        for run in sorted(runs):
+            patterns, services = met.get(run, ((), ()))
+            route = "direct" if run in direct else "node"
+            yield _row(me, by_run[run], route, patterns, services)
+        if not runs:
             yield _row(me, None, "node", (), ())
 
 

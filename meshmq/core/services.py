@@ -484,13 +484,12 @@ class Services:
         asked.size = limits.REQUEST_OVERHEAD_BYTES
 
     def hold(self, link: bytes) -> None:
-        """Hand nothing out over this link, until it has room by Outgoing's count."""
+        """Hand nothing out over this link, until Outgoing has room."""
         self._stuck[link] = None
         self._place_all(link)
 
     def withdraw(self, link: bytes) -> list[int]:
-        """An instance's link does not answer: the requests that another may do are over here, for
-        who asked to ask elsewhere; return his numbers of them."""
+        """A link does not answer: what another may do is over here; who asked asks elsewhere."""
         found = []
         for instance in self._instances.get(link, {}).values():
             held = [a for a in instance.held.values() if a.idempotent and not a.any]

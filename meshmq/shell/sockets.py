@@ -7,6 +7,7 @@ blocking send: what does not fit is lost, and the session machine sends it again
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import time
@@ -353,12 +354,62 @@ class ClientSocket:
         self._context.term()
 
 
-_IN = b"<"  # before routing ids: who dials chooses its own, and must not name a link of ours
+class _Inside:
+    """Programs of this process that listen, for those of it that dial: by inproc, which needs no
+    system calls for what it carries, and no I/O thread.
+
+    Attributes:
+        context: for inproc sockets only. It is never ended: what was sent has arrived, so nothing
+            is waited for.
+    """
+
+    def __init__(self) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=0)
+        self.context.set(zmq.MAX_SOCKETS, 65_535)
+        self._numbers = itertools.count(1)
+        self._listeners: dict[str, str] = {}
+
+    def listen(self, urls: Sequence[str]) -> zmq.Socket[bytes]:
+        """A ROUTER for those who dial one of ``urls``."""
+        socket = _router(self.context, "")
+        address = f"inproc://{next(self._numbers)}"
+        socket.bind(address)
+        self._listeners.update(dict.fromkeys(urls, address))
+        return socket
+
+    def leave(self, urls: Sequence[str]) -> None:
+        """Nobody listens there any more."""
+        for url in urls:
+            self._listeners.pop(url, None)
+
+    def find(self, url: str) -> str | None:
+        """Where ``url`` is listened at, if that is in this process."""
+        return self._listeners.get(url)
+
+
+_inside = _Inside()
+_before_forks: list[_Inside] = []  # those of the parents: not ours, and nothing may end them
+
+
+def _begin_anew() -> None:
+    """This process is a child: what its parent listens at is in another one."""
+    global _inside
+    _before_forks.append(_inside)
+    _inside = _Inside()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
+# Before routing ids: who dials chooses its own, and must not name a link of ours.
+_IN, _INSIDE = b"<", b"("
 
 
 class ProgramSocket:
-    """What a program without a node has: a bound ROUTER for those who dial it, and a DEALER for
-    each address that it dials. Links are named: by the caller, or by the routing id.
+    """What a program without a node has: a bound ROUTER for those who dial it, another one for
+    those of its own process, and a DEALER for each address that it dials. Links are named: by the
+    caller, or by the routing id.
 
     One thread at a time may call it; ``fds`` may be slept on by any.
 
@@ -378,7 +429,7 @@ class ProgramSocket:
         self._router = _router(self._context, "[" if any("[" in url for url in urls) else "")
         self._dealers: dict[bytes, _Dealer] = {}
         self._poll = select.poll()
-        self._names: dict[int, bytes] = {}  # of dialled links, by descriptor; b"": the router
+        self._names: dict[int, bytes] = {}  # of dialled links and routers, by descriptor
         self._ready: dict[bytes, None] = {}  # where something may be
         self._monitored: dict[int, bytes] = {}  # links by their monitor's descriptor
         self._maybe_cut: list[bytes] = []
@@ -390,7 +441,10 @@ class ProgramSocket:
             self._context.term()
             raise
         self.fds: tuple[int, ...] = ()
-        self._watch(self._router, b"")
+        self._inside = _inside
+        self._routers = {_IN: self._router, _INSIDE: self._inside.listen(self.urls)}
+        for name, router in self._routers.items():
+            self._watch(router, name)
 
     def _watch(self, socket: zmq.Socket[bytes], name: bytes) -> None:
         fd = int(socket.getsockopt(zmq.FD))
@@ -400,7 +454,12 @@ class ProgramSocket:
 
     def open(self, link: bytes, address: str) -> None:
         """Begin to connect to ``address``; raises ConfigError if that is none."""
-        self._dealers[link] = dealer = _Dealer.dial(self._context, address)
+        inside = self._inside.find(address)
+        if inside is not None:
+            dealer = _Dealer.dial(self._inside.context, inside)
+        else:
+            dealer = _Dealer.dial(self._context, address)
+        self._dealers[link] = dealer
         self._watch(dealer.socket, link)
         self._watch(dealer.monitor, link)
         self._monitored[int(dealer.monitor.getsockopt(zmq.FD))] = link
@@ -440,10 +499,14 @@ class ProgramSocket:
                 found.append(name)
         return found
 
+    def _socket_of(self, name: bytes) -> zmq.Socket[bytes]:
+        router = self._routers.get(name)
+        return self._dealers[name].socket if router is None else router
+
     def has_input(self) -> bool:
         """Whether ``receive`` has something, where ``look`` or a send has looked."""
         for name in list(self._ready):
-            socket = self._dealers[name].socket if name else self._router
+            socket = self._socket_of(name)
             if int(socket.getsockopt(_EVENTS)) & _POLLIN:
                 return True
             del self._ready[name]
@@ -452,12 +515,12 @@ class ProgramSocket:
     def receive(self) -> tuple[bytes, list[bytes]] | None:
         """The next message, as its link and its parts; None: there is none."""
         for name in list(self._ready):
-            socket = self._dealers[name].socket if name else self._router
+            socket = self._socket_of(name)
             if not int(socket.getsockopt(_EVENTS)) & _POLLIN:  # cheaper than to be refused
                 del self._ready[name]
                 continue
             parts = _receive(socket)
-            return (name, parts) if name else (_IN + parts[0], parts[1:])
+            return (name + parts[0], parts[1:]) if name in self._routers else (name, parts)
         return None
 
     def send(self, link: bytes, parts: Sequence[bytes]) -> str:
@@ -467,10 +530,10 @@ class ProgramSocket:
             if dealer is not None:
                 self._ready[link] = None  # sending takes the news of what came meanwhile
                 _send(dealer.socket, parts)
-            elif link.startswith(_IN):
-                self._ready[b""] = None
-                self._router.send(link[1:], _NOW_MORE)
-                _send(self._router, parts)
+            elif (router := self._routers.get(link[:1])) is not None:
+                self._ready[link[:1]] = None
+                router.send(link[1:], _NOW_MORE)
+                _send(router, parts)
         except zmq.ZMQError as error:
             return _why_unsent(error)
         return ""
@@ -480,5 +543,7 @@ class ProgramSocket:
         for link in list(self._dealers):
             self.shut(link)
         self.fds = ()
-        self._router.close(100)
+        self._inside.leave(self.urls)
+        for router in self._routers.values():
+            router.close(100)
         self._context.term()

@@ -19,16 +19,23 @@ if TYPE_CHECKING:
 
 
 class LocalNode:
-    """A running node on a free port of loopback. Stop it, or use it in ``with``.
+    """A running node, by default on a free port of loopback. Stop it, or use it in ``with``.
 
     Attributes:
         url: where clients reach it; the same after ``restart``.
         data: its log's directory.
     """
 
-    def __init__(self, data: Path, *, mesh: str = "local", name: str = "test") -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        mesh: str = "local",
+        name: str = "test",
+        listen: str = "tcp://127.0.0.1:0",
+    ) -> None:
         self.data = Path(data)
-        self.url = "tcp://127.0.0.1:0"
+        self.url = listen
         self._mesh = mesh
         self._name = name
         self._runner: NodeRunner | None = None

@@ -1,4 +1,4 @@
-"""Programs without a node, for tests of their machines: a network that does what a test says.
+"""Programs, and a node, for tests of their machines: a network that does what a test says.
 
 A batch's bytes are length, value, length, value ..., as in ``helpers``.
 """
@@ -9,25 +9,41 @@ import random
 import zlib
 from types import SimpleNamespace
 
+from meshmq import codec
 from meshmq.core.client import ClientIdentity
 from meshmq.core.direct import Tools
 from meshmq.core.effects import (
+    Append,
     Arrived,
     CloseLink,
+    FoundNode,
     OpenLink,
+    ReadLog,
     RequestsCame,
     Send,
     ServiceAnswered,
+    StateChanged,
     SubscriptionAnswered,
 )
-from meshmq.core.events import FrameReceived, LinkClosed, TimerFired
+from meshmq.core.events import (
+    Committed,
+    FrameReceived,
+    LinkClosed,
+    LinkOpened,
+    TimerFired,
+    WallClock,
+)
 from meshmq.core.hybrid import HybridClient
+from meshmq.core.node import Node
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import Call
 from meshmq.core.subscriber import Start
 from meshmq.frames import ONE
 from meshmq.limits import MS, SECOND
-from tests.core.helpers import decode, encode
+from meshmq.testing.disk import Disk
+from tests.core.helpers import ORIGIN, check_batch, decode, encode
+
+WALL = 1_700_000_000 * SECOND
 
 TOOLS = Tools(
     lambda data, count: SimpleNamespace(values=decode(data)),
@@ -39,25 +55,39 @@ TOOLS = Tools(
 class Program:
     """One program: its machine, and what it was told."""
 
-    def __init__(self, network, name, peers=(), mesh="local", instance=None):
+    def __init__(self, network, name, peers=(), mesh="local", instance=None, node="", **options):
         self.network = network
         self.name = name
         self.address = f"tcp://127.0.0.1:{network.port(name)}"
         instance = instance or name.encode().ljust(16, b"\0")
         identity = ClientIdentity(mesh, instance, instance, name, "meshmq test")
         self.client = HybridClient(
-            identity, encode, random.Random(name), addresses=(self.address,), tools=TOOLS
-        )
+            identity, encode, random.Random(name), addresses=(self.address,), tools=TOOLS,
+            node=node, is_strict=bool(node), **options,
+        )  # fmt: skip
         self.got = {}
         self.missed = {}
         self.answers = {}
         self.effects = []
         self.links = {}  # our name of a link -> (program, its name of it)
         self.auto = True  # what arrives is read at once
+        self.states = []
+        self.sessions = 0
         self.client.start(tuple(network.address(p) for p in peers), network.now_ns)
-        self.client.do_without()
         network.programs[self.address] = self
+        if node:
+            self.attach(node)
+        else:
+            self.client.do_without()
         self.flush()
+
+    def attach(self, address):
+        """Open a session with the node there."""
+        self.node = address
+        self.sessions += 1
+        link = b"node-%d" % self.sessions
+        self.network.connect(self, link, address)
+        self.client.handle(LinkOpened(link), self.network.now_ns)
 
     @property
     def direct(self):
@@ -81,8 +111,14 @@ class Program:
                 self.network.connect(self, link, address)
             case Send(link, envelope):
                 self.network.carry(self, link, envelope)
-            case CloseLink(link):
+            case CloseLink(link, again_ns):
                 self.network.hang_up(self, link)
+                if link.startswith(b"node-") and again_ns >= 0:
+                    self.network.after(again_ns, self._attach_again)
+            case FoundNode(address):
+                self.attach(address)
+            case StateChanged(state, reason):
+                self.states.append((state, reason))
             case Arrived(number, arrivals, missed):
                 self.missed[number] = missed
                 for a in arrivals:
@@ -100,6 +136,11 @@ class Program:
                 for registration in registrations:
                     if registration.owner is not None:
                         self._serve(registration)
+
+    def _attach_again(self):
+        if self.network.programs.get(self.address) is self and self.client._session is None:
+            self.attach(self.node)
+            self.flush()
 
     def _serve(self, registration):
         responder = self.client.responder
@@ -123,9 +164,9 @@ class Program:
         self.client.unsubscribe(number, self.network.now_ns)
         self.flush()
 
-    def publish(self, topic, *values):
+    def publish(self, topic, *values, pin=None):
         batch = self.client.publisher.add_many(
-            topic, list(values), None, None, None, lambda: 0, TOPIC_DEFAULT
+            topic, list(values), None, None, None, lambda: 0, TOPIC_DEFAULT, pin=pin
         )
         self.flush()
         return batch
@@ -139,15 +180,69 @@ class Program:
         self.client.responder.reply(incoming, value, True)
         self.flush()
 
-    def request(self, service, value=b"?", kind=ONE, timeout_ns=SECOND, idempotent=False):
+    def request(self, service, value=b"?", kind=ONE, timeout_ns=SECOND, idempotent=False,
+                pin=""):  # fmt: skip
         now = self.network.now_ns
-        call = Call(service, value, b"", kind, idempotent, now + timeout_ns)
+        call = Call(service, value, b"", kind, idempotent, now + timeout_ns, pin=pin)
         self.client.requester.add(call)
         self.flush()
         return call
 
     def values(self, number):
         return [value for _, value in self.got.get(number, [])]
+
+
+class Station:
+    """A node in the network; what it appends is synced at once.
+
+    Attributes:
+        is_stopped: it handles nothing, and what comes waits.
+    """
+
+    def __init__(self, network, address, disk=None):
+        self.network = network
+        self.address = address
+        self.disk = disk or Disk(ORIGIN)
+        self.node = self.client = Node(
+            self.disk.state, name="node-1", mesh="local", software="meshmq test",
+            tools=codec.TOOLS._replace(check=check_batch), entropy=random.Random(1),
+        )  # fmt: skip
+        self.links = {}
+        self.waiting = []
+        self.is_stopped = False
+        network.programs[address] = self
+        self.handle(WallClock(WALL + network.now_ns))
+
+    def handle(self, event):
+        if self.is_stopped:
+            self.waiting.append(event)
+            return
+        now = self.network.now_ns
+        self._perform(self.node.handle(event, now))
+        self.flush()
+
+    def go_on(self):
+        """It was stopped, and is not any more."""
+        self.is_stopped = False
+        waiting, self.waiting = self.waiting, []
+        for event in waiting:
+            self.handle(event)
+
+    def flush(self):
+        self._perform(self.node.end_turn(self.network.now_ns))
+
+    def _perform(self, effects):
+        for effect in effects:
+            match effect:
+                case Send(link, envelope):
+                    self.network.carry(self, link, envelope)
+                case Append(ticket, entries):
+                    commit = self.disk.commit(entries, WALL, decode)
+                    self.handle(Committed(ticket, (commit,)))
+                case ReadLog():
+                    self.handle(self.disk.read(effect))
+                case CloseLink(link):
+                    self.links.pop(link, None)
 
 
 class Network:
@@ -165,6 +260,8 @@ class Network:
         return self._ports.setdefault(name, 7000 + len(self._ports))
 
     def address(self, name):
+        if name.startswith("tcp:"):
+            return name
         return f"tcp://127.0.0.1:{self.port(name)}"
 
     def add(self, name, peers=(), **more):
@@ -192,6 +289,9 @@ class Network:
         if self.programs.get(receiver.address) is not receiver:
             return
         receiver.links.setdefault(theirs, (sender, link))
+        if isinstance(receiver, Station):
+            receiver.handle(FrameReceived(theirs, envelope))
+            return
         receiver.client.handle(FrameReceived(theirs, envelope), self.now_ns)
         receiver.flush()
 
@@ -211,7 +311,11 @@ class Network:
     def run(self, duration_ns=SECOND // 5):
         end_ns = self.now_ns + duration_ns
         while True:
-            due = [(p.client.next_deadline_ns(), p) for p in self.programs.values()]
+            due = [
+                (p.client.next_deadline_ns(), p)
+                for p in self.programs.values()
+                if not (isinstance(p, Station) and p.is_stopped)
+            ]
             timers = [d for d, _ in due if d is not None]
             at = min([h[0] for h in self._heap] + [max(d, self.now_ns) for d in timers] + [end_ns])
             if at >= end_ns:
@@ -223,6 +327,10 @@ class Network:
             for _, _, work in ready:
                 work()
             for deadline, program in due:
-                if deadline is not None and deadline <= at:
+                if deadline is None or deadline > at:
+                    continue
+                if isinstance(program, Station):
+                    program.handle(TimerFired())
+                else:
                     program.client.handle(TimerFired(), at)
                     program.flush()

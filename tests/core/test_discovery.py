@@ -547,6 +547,25 @@ def test_a_flood_pushes_out_nobody_who_is_linked_and_grows_nothing():
         assert len(lane.queue) <= 2 * len(discovery._addresses) + 64
 
 
+def test_a_flood_of_one_address_is_dialled_as_one_and_costs_no_more():
+    """All are said to be where nobody answers; who is there is met all the same."""
+    world = World()
+    world.tell(Sighted(MDNS, facts(many(0), at(7))))
+    world.tell(DialFailed(at(7), "refused"))
+    for number in range(1, 5000):
+        world.tell(Sighted(MDNS, facts(many(number), at(7))))
+    assert world.discovery.counters["crowded"] == 5000 - limits.ADDRESS_CLAIMS_MAX
+    assert len(world.discovery.rows()) == limits.ADDRESS_CLAIMS_MAX
+    world.tell(Sighted(MDNS, facts(SMALL, at(7), at(8))))
+    assert at(8) in world.dialling, "the other address of one who is at a crowded one, too"
+    for number in range(1, 5000):  # said again, as mDNS does
+        world.tell(Sighted(MDNS, facts(many(number), at(7))))
+    world.run(limits.DIAL_TIMEOUT_NS // 2)
+    assert at(7) in world.dialling
+    world.tell(LinkUp(facts(LARGE), at(7)))
+    assert world.discovery.is_linked(LARGE)
+
+
 def test_one_record_that_changes_again_and_again_grows_nothing():
     world = World()
     for n in range(20_000):
@@ -571,9 +590,9 @@ def test_a_flood_does_not_keep_us_from_what_is_listed_nor_from_who_was_linked():
 def test_the_one_sighted_longest_ago_goes_first():
     world = World(dials=[])
     for n in range(limits.FOUND_PEERS_MAX):
-        world.see(many(n), at(1))
+        world.see(many(n), at(1 + n))
     world.see(many(0), at(1))
-    world.see(SMALL, at(1))
+    world.see(SMALL, at(9999))
     assert world.knows(many(0))
     assert not world.knows(many(1))
 
@@ -674,9 +693,24 @@ def test_only_who_is_linked_is_told_of():
     world.see(LARGE, at(2), name="found")
     world.up(SMALL, at(1), name="linked")
     world.up(many(1))
-    told = world.discovery.gossip(many(1))
-    assert told == (facts(SMALL, at(1), name="linked"),)
-    assert world.discovery.gossip(SMALL) == (), "not of itself, nor of one without an address"
+    told = world.discovery.gossip()
+    assert told == (facts(SMALL, at(1), name="linked"),), "nor of one without an address"
+
+
+def test_what_others_say_of_a_peer_is_not_told_on():
+    world = linked_world()
+    world.tell(LinkUp(facts(LARGE, at(1)), ""))
+    world.see(LARGE, at(2))
+    world.gossip(SMALL, LARGE, at(3))
+    assert [told.addresses for told in world.discovery.gossip()] == [(at(1),)]
+
+
+def test_whom_a_peer_tells_of():
+    world = World()
+    world.tell(LinkUp(facts(SMALL, at(1)), ""))
+    world.gossip(SMALL, LARGE, at(2))
+    assert world.discovery.told_by(SMALL) == {LARGE}
+    assert world.discovery.told_by(LARGE) == set()
 
 
 def test_names_are_not_told():
@@ -684,15 +718,14 @@ def test_names_are_not_told():
     world = World()
     world.tell(listed("tcp://localhost:1"))
     world.up(SMALL, "tcp://localhost:1")
-    assert world.discovery.gossip(many(1)) == ()
+    assert world.discovery.gossip() == ()
 
 
 def test_so_many_are_told_of():
     world = World()
     for n in range(limits.GOSSIP_PEERS_MAX + 5):
-        world.up(many(n))
-        world.see(many(n), at(1000 + n))
-    told = world.discovery.gossip(SMALL)
+        world.tell(LinkUp(facts(many(n), at(1000 + n))))
+    told = world.discovery.gossip()
     assert len(told) == limits.GOSSIP_PEERS_MAX
     assert told[0].instance == many(limits.GOSSIP_PEERS_MAX + 4)
 

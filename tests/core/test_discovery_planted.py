@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -290,10 +291,19 @@ def the_last_word_counts(
 
 
 @planted(Discovery, "gossip", "test_only_who_is_linked_is_told_of")
-def tell_of_all(real: Any, self: Any, instance: bytes) -> Any:
+def tell_of_all(real: Any, self: Any) -> Any:
     for peer in self._peers.values():
         peer.links.add("")
-    return real(self, instance)
+        peer.answered[next(iter(peer.addresses()), "")] = None
+    return real(self)
+
+
+@planted(Discovery, "gossip", "test_what_others_say_of_a_peer_is_not_told_on")
+def tell_hearsay(real: Any, self: Any) -> Any:
+    return tuple(
+        replace(found, addresses=tuple(self._peers[found.instance].addresses()))
+        for found in real(self)
+    )
 
 
 @planted(Discovery, "_gossip_fault", "test_a_teller_tells_of_so_many")
@@ -317,6 +327,16 @@ def each_teller_for_itself(real: Any, self: Any, lane: Any) -> bool:
 def take_any_list(real: Any, self: Any, source: str, facts: Any, now_ns: int) -> None:
     self._listed_count = 0
     real(self, source, facts, now_ns)
+
+
+@planted(Discovery, "_has_place", "test_a_flood_of_one_address_is_dialled_as_one_and_costs_no_more")
+def remember_all_who_are_said_to_be_there(real: Any, self: Any, text: str, key: Any) -> bool:
+    return True
+
+
+@planted(Discovery, "_has_place", "test_a_flood_of_one_address_is_dialled_as_one_and_costs_no_more")
+def ignore_who_is_at_a_crowded_address(real: Any, self: Any, text: str, key: Any) -> bool:
+    return len(self._peers) < limits.ADDRESS_CLAIMS_MAX
 
 
 def cases_of(test: Any) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from meshmq.errors import (
     NodeUnreachable,
     NoResponders,
 )
+from meshmq.shell.interfaces import reachable_at
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ def programs():
 
 def pair(programs):
     a = programs(listen="tcp://127.0.0.1:*", name="a")
-    return a, programs(peers=list(a.addresses), name="b")
+    # By a name, or they would be linked inside this process: test_inside.py does that.
+    return a, programs(peers=[a.addresses[0].replace("127.0.0.1", "localhost")], name="b")
 
 
 def until(is_true, timeout=10.0):
@@ -271,6 +273,18 @@ def test_programs_that_name_nobody_find_each_other(programs):
         assert [m.value for m in sub.fetch(1, timeout=10)] == [b"hi"]
     b.close()
     until(lambda: a.peers() == [])
+
+
+def test_a_program_that_others_find_is_where_mdns_is_spoken(programs):
+    """On this host only, unless it is told otherwise; what it tells can be dialled."""
+    here = programs(mesh=f"test-{uuid.uuid4().hex[:12]}", peers=[])
+    assert all(a.startswith("tcp://127.0.0.1:") for a in here.addresses)
+    assert all(
+        a.startswith("tcp://127.0.0.1:") for a in programs(peers=[], insecure=True).addresses
+    )
+    everywhere = programs(mesh=f"test-{uuid.uuid4().hex[:12]}", peers=[], insecure=True)
+    port = everywhere.addresses[-1].rpartition(":")[2]
+    assert everywhere.addresses == reachable_at(f"tcp://0.0.0.0:{port}")
 
 
 def test_programs_of_other_meshes_do_not_meet(programs):

@@ -102,7 +102,9 @@ def run(*arguments, mesh=None):
 def test_a_node_is_found_by_mdns(start, mesh, usual):
     node = start()
     states = []
-    with meshmq.connect(mesh=mesh, on_state=lambda change: states.append(change.state)) as found:
+    with meshmq.connect(
+        mesh=mesh, route="node", on_state=lambda change: states.append(change.state)
+    ) as found:
         assert found.publish("a", b"x").wait(5).offset == 0
         assert found._connection.url == node.url
     assert states[0] == "connected", "what was tried before is nobody's business"
@@ -111,7 +113,7 @@ def test_a_node_is_found_by_mdns(start, mesh, usual):
 @pytest.mark.parametrize("listen", ["tcp://[::1]:0", "ipc://{}", "tcp://localhost:0"])
 def test_a_node_is_found_wherever_it_listens(start, mesh, usual, tmp_path, listen):
     node = start(listen=listen.format(tmp_path / "a socket"))
-    with meshmq.connect(mesh=mesh) as found:
+    with meshmq.connect(mesh=mesh, route="node") as found:
         assert found._connection.url == node.url
 
 
@@ -119,7 +121,7 @@ def test_asyncio_finds_it_too(start, mesh, usual):
     node = start()
 
     async def main():
-        async with aio.connect(mesh=mesh) as found:
+        async with aio.connect(mesh=mesh, route="node") as found:
             assert (await (await found.publish("a", b"x")).wait(5)).offset == 0
             return found._connection.url
 
@@ -130,7 +132,7 @@ def test_a_node_at_the_usual_address_is_taken_at_once(tmp_path, mesh, usual):
     with LocalNode(tmp_path / "data", mesh=mesh) as node:
         client.DEFAULT_URL = node.url
         before = {thread.name for thread in threading.enumerate()}
-        with meshmq.connect(mesh=mesh) as found:
+        with meshmq.connect(mesh=mesh, route="node") as found:
             assert found._connection.url == node.url
             made = {thread.name for thread in threading.enumerate()} - before
         assert made == {"meshmq-io"}, "nobody looked around"
@@ -141,7 +143,9 @@ def test_a_node_of_another_mesh_at_the_usual_address_is_passed_over(start, tmp_p
     states = []
     with LocalNode(tmp_path / "data", mesh="other") as other:
         client.DEFAULT_URL = other.url
-        with meshmq.connect(mesh=mesh, on_state=lambda c: states.append(c.state)) as found:
+        with meshmq.connect(
+            mesh=mesh, route="node", on_state=lambda c: states.append(c.state)
+        ) as found:
             assert found._connection.url == node.url
     assert states[0] == "connected"
 
@@ -150,21 +154,21 @@ def test_a_node_of_another_mesh_and_no_other_is_said(tmp_path, mesh, in_vain):
     with LocalNode(tmp_path / "data", mesh="other") as other:
         client.DEFAULT_URL = other.url
         with pytest.raises(meshmq.MeshMismatch, match="'other'"):
-            meshmq.connect(mesh=mesh)
+            meshmq.connect(mesh=mesh, route="node")
 
 
 def test_a_program_at_the_usual_port_that_is_no_node_is_passed_over(start, mesh, usual):
     node = start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         client.DEFAULT_URL = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        with meshmq.connect(mesh=mesh) as found:
+        with meshmq.connect(mesh=mesh, route="node") as found:
             assert found._connection.url == node.url
 
 
 def test_a_node_that_does_not_tell_is_not_found(start, mesh, in_vain):
     start("--no-mdns")
     with pytest.raises(meshmq.NodeUnreachable) as failed:
-        meshmq.connect(mesh=mesh)
+        meshmq.connect(mesh=mesh, route="node")
     assert str(failed.value) == (
         f"no node answers at {in_vain}, and mDNS finds none of mesh {mesh!r}: start one with "
         f"`meshmq node`, say where it is with --url (connect(url=...), MESHMQ_URL), or ask "
@@ -184,7 +188,7 @@ def test_asyncio_says_so_too_and_the_loop_goes_on(mesh, in_vain):
 
         ticking = asyncio.create_task(tick())
         with pytest.raises(meshmq.NodeUnreachable, match="mDNS finds none"):
-            await aio.connect(mesh=mesh)
+            await aio.connect(mesh=mesh, route="node")
         ticking.cancel()
         return ticks
 
@@ -194,7 +198,7 @@ def test_asyncio_says_so_too_and_the_loop_goes_on(mesh, in_vain):
 def test_a_short_timeout_is_kept(mesh, in_vain):
     seeking.SEEK_S = 3600.0  # it would not come to an end
     with pytest.raises(meshmq.NodeUnreachable):
-        meshmq.connect(mesh=mesh, timeout=0.3)
+        meshmq.connect(mesh=mesh, route="node", timeout=0.3)
 
 
 def threads():
@@ -211,13 +215,13 @@ def ends(seconds=5.0):
 def test_looking_in_vain_leaves_nothing_behind(mesh, in_vain):
     assert ends()
     with pytest.raises(meshmq.NodeUnreachable):
-        meshmq.connect(mesh=mesh, timeout=0.5)
+        meshmq.connect(mesh=mesh, route="node", timeout=0.5)
     assert ends()
 
 
 def test_finding_one_leaves_nothing_behind_either(start, mesh, usual):
     start()
-    with meshmq.connect(mesh=mesh):
+    with meshmq.connect(mesh=mesh, route="node"):
         deadline = time.monotonic() + 5
         while threads() != {"meshmq-io"} and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -235,7 +239,7 @@ def test_a_wait_that_is_cut_short_leaves_nothing_behind(mesh, usual):
             await looking
 
     async def opened():
-        return await aio.connect(mesh=mesh)
+        return await aio.connect(mesh=mesh, route="node")
 
     asyncio.run(main())
     assert ends()
@@ -249,7 +253,7 @@ def test_a_wait_that_is_interrupted_leaves_nothing_behind(mesh, usual):
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         with pytest.raises(KeyboardInterrupt):
-            meshmq.connect(mesh=mesh)
+            meshmq.connect(mesh=mesh, route="node")
     finally:
         signal.signal(signal.SIGALRM, before)
     assert ends()
@@ -265,14 +269,14 @@ def test_an_address_that_is_given_is_the_only_one(start, mesh, usual):
 def test_where_mdns_does_not_work_it_is_said(mesh, in_vain, monkeypatch):
     monkeypatch.setattr(discovery, "multicast_addresses", lambda everywhere: ["192.0.2.222"])
     with pytest.raises(meshmq.NodeUnreachable, match="mDNS does not work here"):
-        meshmq.connect(mesh=mesh, timeout=1)
+        meshmq.connect(mesh=mesh, route="node", timeout=1)
 
 
 def test_a_node_that_hangs_is_not_taken(start, mesh, in_vain):
     hanging, other = start(), start()
     hanging.process.send_signal(signal.SIGSTOP)
     for _ in range(3):
-        with meshmq.connect(mesh=mesh) as found:
+        with meshmq.connect(mesh=mesh, route="node") as found:
             assert found._connection.url == other.url
 
 
@@ -284,7 +288,7 @@ def test_a_program_waits_for_a_node_that_is_just_starting(tmp_path, mesh, usual)
         telling = threading.Timer(0.7, mdns.advertise, [facts])
         telling.start()
         try:
-            with meshmq.connect(mesh=mesh, timeout=5) as found:
+            with meshmq.connect(mesh=mesh, route="node", timeout=5) as found:
                 assert found._connection.url == node.url
         finally:
             telling.join()

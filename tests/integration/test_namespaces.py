@@ -3,89 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import time
-import uuid
 
 import pytest
 
-needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and ip"
-)
-pytestmark = [pytest.mark.root, pytest.mark.slow, needs_namespaces]
+from tests.chaos import network as programs
+from tests.chaos.hosts import Network, ip, why_not
 
-
-def ip(*arguments):
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
-
-
-class Network:
-    """Hosts 10.77.0.1, 10.77.0.2 ... at one switch, each a network namespace; so is the switch."""
-
-    def __init__(self, count):
-        self._mark = f"mq{uuid.uuid4().hex[:6]}"
-        self._switch = f"{self._mark}-switch"
-        self._made = []
-        self._processes = []
-        try:
-            self._add(self._switch)
-            ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
-            ip("-n", self._switch, "link", "set", "switch", "up")
-            self.hosts = [self._plug(number) for number in range(1, count + 1)]
-        except BaseException:
-            self.close()
-            raise
-
-    def _add(self, name):
-        ip("netns", "add", name)
-        self._made.append(name)
-        ip("-n", name, "link", "set", "lo", "up")
-
-    def _plug(self, number):
-        name = f"{self._mark}-{number}"
-        self._add(name)
-        port = f"port{number}"
-        ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port,
-           "netns", self._switch)  # fmt: skip
-        ip("-n", self._switch, "link", "set", port, "master", "switch", "up")
-        ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
-        ip("-n", name, "link", "set", "eth0", "up")
-        return name
-
-    def start(self, host, *arguments):
-        environment = {k: v for k, v in os.environ.items() if k != "MESHMQ_URL"}
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", host, sys.executable, *map(str, arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE, text=True,
-            env=environment,
-        )  # fmt: skip
-        self._processes.append(process)
-        return process
-
-    def run(self, host, *arguments):
-        process = self.start(host, *arguments)
-        out, said = process.communicate(timeout=40)
-        return process.returncode, out, said
-
-    def node(self, host, data, *arguments):
-        """A node at port 5757 of all interfaces; once it is ready."""
-        process = self.start(host, "-m", "meshmq", "node", "--data", data, *arguments)
-        line = process.stdout.readline()
-        assert " ready at " in line, process.stderr.read()
-        return process
-
-    def close(self):
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-        for name in reversed(self._made):
-            ip("netns", "del", name)
+pytestmark = [
+    pytest.mark.root, pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not()),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -109,10 +36,10 @@ def test_programs_find_a_node_on_another_host(network, tmp_path):
     code, out, said = network.run(two, "-m", "meshmq", "pub", "a.b", "hello", *LAB)
     assert (code, said) == (0, ""), out
     assert time.monotonic() - began < 5, "with a start of Python and 2 s of looking"
-    code, out, _ = network.run(
+    code, out, said = network.run(
         three, "-m", "meshmq", "sub", "a.b", "--from", "earliest", "--count", "1", *LAB
     )
-    assert (code, out) == (0, "a.b #0 hello\n")
+    assert (code, out) == (0, "a.b #0 hello\n"), said
 
 
 def test_nodes_and_their_addresses_are_listed(network, tmp_path):
@@ -217,3 +144,28 @@ def test_a_node_that_was_there_before_its_network(network, tmp_path):
     deadline = time.monotonic() + 25
     while network.run(two, "-m", "meshmq", "status", *LAB)[0] != 0:
         assert time.monotonic() < deadline
+
+
+# -- programs without a node: short runs of what `python -m tests.chaos.network` plays -------------
+
+
+def test_programs_of_several_hosts_find_each_other(network):
+    found = programs.found(network, "found", per_host=2)
+    assert found["pairs_met"] == found["pairs"] == 30
+    assert found["links"] == 30
+    assert found["missed"] == 0
+    assert found["max_s"] < 10
+
+
+@pytest.mark.parametrize("order", [("subscriber", "publisher"), ("publisher", "subscriber")])
+def test_the_first_record_of_two_that_have_just_started(network, order):
+    found = programs.first(network, "peers", order, True)
+    assert found["from_start"] < 5
+    found = programs.first(network, "mdns", order, True)
+    assert found["from_start"] < 5
+
+
+def test_lies_by_mdns_change_nothing_but_the_report(network):
+    found = programs.talk(network, 6, 100, True)
+    assert programs.faults_of(found, 100) == []
+    assert found["lies"] > 5000

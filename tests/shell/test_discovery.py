@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from zeroconf import DNSOutgoing, ServiceInfo
-from zeroconf.const import _FLAGS_AA, _FLAGS_QR_RESPONSE
 
 from meshmq import limits
 from meshmq.core.discovery import MDNS, Discovery, LinkUp, Sighted, SightLost
 from meshmq.frames import PeerFacts
 from meshmq.shell import discovery as shell
-from meshmq.shell.discovery import SERVICE, Mdns, facts_of, service_info
+from meshmq.shell.discovery import Mdns, facts_of, service_info
 from meshmq.shell.interfaces import GROUP, PORT, multicast_addresses, reachable_at
+from tests.chaos.forger import FORGERIES, facts, forged, records
 
 FOUND_S = 20.0  # how long to look; it takes a fraction of a second
 pytestmark = pytest.mark.xdist_group("mdns")  # a flood of one test is heard by all
@@ -36,13 +35,6 @@ def until(is_true: Callable[[], Any], seconds: float) -> bool:
     while not is_true() and time.monotonic() < deadline:
         time.sleep(0.01)
     return bool(is_true())
-
-
-def facts(mesh: str, port: int = 1001, **other: Any) -> PeerFacts:
-    addresses = other.pop("addresses", (f"tcp://127.0.0.1:{port}",))
-    return PeerFacts(
-        os.urandom(16), other.pop("kind", "client"), mesh, addresses=addresses, **other
-    )
 
 
 def sorted_event(event: Any) -> Any:
@@ -95,16 +87,6 @@ def peers(mesh: str) -> Iterator[Callable[..., Peer]]:
     for peer in made:
         peer.mdns.close(2)
         assert peer.mdns.state in ("closed", "failed")
-
-
-def records(info: ServiceInfo, ttl: int | None = None) -> list[bytes]:
-    """The packets of a response that nobody asked for."""
-    out = DNSOutgoing(_FLAGS_QR_RESPONSE | _FLAGS_AA)
-    for record in (
-        info.dns_pointer(ttl), info.dns_service(ttl), info.dns_text(ttl), *info.dns_addresses(ttl)
-    ):  # fmt: skip
-        out.add_answer_at_time(record, 0)
-    return out.packets()
 
 
 class Forger:
@@ -200,43 +182,6 @@ def test_long_names_are_cut_where_a_letter_ends():
     heard = facts_of(info.name, info.port, info.parsed_addresses(), info.properties)
     assert heard.name == "ü" * (limits.MDNS_NAME_BYTES_MAX // 2)
     assert max(map(len, records(info))) < 1460
-
-
-def forged(mesh: str, **changes: Any) -> ServiceInfo:
-    """A record with something wrong with it."""
-    info = service_info(facts(mesh))
-    text = {
-        k: v for k, v in info.properties.items() if k.decode() not in changes.get("without", ())
-    }
-    text.update({k.encode(): v for k, v in changes.get("text", {}).items()})
-    return ServiceInfo(
-        SERVICE,
-        changes.get("name", info.name),
-        port=changes.get("port", 1001),
-        server=info.server,
-        addresses=[socket.inet_aton(a) for a in changes.get("hosts", ["127.0.0.1"])],
-        properties=text,
-    )
-
-
-FORGERIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "no instance": ("bad-record", {"without": "i"}),
-    "instance is no hex": ("bad-record", {"text": {"i": b"zz"}}),
-    "another's name": ("bad-record", {"name": f"{'ab' * 16}.{SERVICE}"}),
-    "no mesh": ("bad-record", {"without": "m"}),
-    "no version": ("bad-record", {"without": "v"}),
-    "version is no number": ("bad-record", {"text": {"v": b"one.two"}}),
-    "version is endless": ("bad-record", {"text": {"v": b"1." + b"9" * 200}}),
-    "not UTF-8": ("bad-record", {"text": {"n": b"\xff\xfe"}}),
-    "steers the terminal": ("bad-name", {"text": {"n": b"\x1b[2J"}}),
-    "port 0": ("bad-port", {"port": 0}),
-    "not of this host": ("not-local", {"hosts": ["192.0.2.66"]}),
-    "many addresses": ("too-many-addresses", {"hosts": [f"127.0.0.{n}" for n in range(1, 40)]}),
-    "long path": ("address-too-long", {"text": {"u": b"/" + b"x" * 200}}),
-    "relative path": ("bad-address", {"text": {"u": b"etc/passwd"}}),
-    "kind": ("bad-kind", {"text": {"k": b"broker"}}),
-    "other mesh": ("other-mesh", {"text": {"m": b"test-other"}}),
-}
 
 
 def test_forged_records_change_nothing_but_the_counters(peers, mesh):

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from meshmq.core.direct import Direct
+from meshmq.core.gossip import Gossip
 from meshmq.core.hybrid import HybridClient
 from meshmq.core.inlets import Feed, Inlets
 from meshmq.core.interests import Wishes
@@ -167,6 +168,11 @@ def keep_both_sessions(real: Any, self: Any, link: Link, now_ns: int) -> bool:
 @planted(Links, "_lose")
 def tell_discovery_of_no_loss(real: Any, self: Any, link: Link, reason: str, now_ns: int) -> None:
     self._drop(link, now_ns)
+
+
+@planted(Gossip, "hear")
+def believe_no_gossip(real: Any, self: Any, teller: bytes, frame: Any) -> Any:
+    return []
 
 
 @planted(Session, "tick")

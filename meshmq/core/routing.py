@@ -1,0 +1,132 @@
+"""Which of the linked programs have what is published directly, and which by the node.
+
+Data: the links whose interests we know, where each of them is, and which do not answer.
+
+Rules:
+1. A linked program has everything directly, from when we know what it wants. The node is told so in
+   order with the records that it gets (``Routes``), and tells the program by a marker.
+2. One that is at the same node and leaves what it was sent unacknowledged for ROUTE_SILENT_NS has
+   it by the node instead, until it acknowledges again.
+
+Frames for the node gather in ``to_node``, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from meshmq import limits
+from meshmq.core.outlets import Outlets, UnderWay
+from meshmq.core.session import Session
+from meshmq.frames import Body, Routes
+
+
+class Routing:
+    """See the module's header.
+
+    Args:
+        me: our own run; what we want ourselves never takes the way by the node.
+        outlets: who wants what; told of whom the node reaches, and who has it by the node.
+
+    Attributes:
+        node: origin of the node that we are at, or empty.
+        to_node: frames for it, with the batches in them that it confirms by acknowledging.
+        silent: links that do not answer.
+    """
+
+    def __init__(self, me: bytes, outlets: Outlets) -> None:
+        self.node = b""
+        self.to_node: list[tuple[Body, list[UnderWay]]] = []
+        self.silent: set[bytes] = set()
+        self._me = me
+        self._outlets = outlets
+        self._runs: dict[bytes, bytes] = {}  # by link, of those whose interests we know
+        self._nodes: dict[bytes, bytes] = {}  # where each linked program is
+
+    def attach(self, origin: bytes, window_bytes: int) -> None:
+        """There is a session with a node, which takes so much at a time."""
+        self.node = origin
+        self._outlets.attach(window_bytes)
+        over = self._outlets.over
+        direct = [run for link, run in self._runs.items() if link not in over]
+        self.to_node.append((Routes((self._me, *direct)), []))
+        self._reach()
+
+    def detach(self) -> None:
+        """It is over: nobody is reached by it."""
+        self.node = b""
+        self.to_node.clear()
+        self._outlets.detach()
+        self._reach()
+
+    def note(self, link: bytes, run: bytes) -> None:
+        """We know what a program wants: from here on it goes directly."""
+        if link not in self._runs:
+            self._runs[link] = run
+            self._tell(add=run)
+
+    def move(self, link: bytes, node: bytes) -> None:
+        """A program is at this node, or at none."""
+        self._nodes[link] = node
+        self._reach()
+
+    def leave(self, link: bytes) -> None:
+        """A program is linked no more."""
+        self.silent.discard(link)
+        self._nodes.pop(link, None)
+        run = self._runs.pop(link, b"")
+        if run and run not in self._runs.values():
+            self._tell(remove=run)
+        self._reach()
+
+    def fall_silent(self, link: bytes) -> None:
+        """Rule 2."""
+        self.silent.add(link)
+        self._outlets.over.add(link)
+        self._tell(remove=self._runs.get(link, b""))
+
+    def hear(self, link: bytes) -> None:
+        """It answers again."""
+        self.silent.discard(link)
+        self._outlets.over.discard(link)
+        self._outlets.changed()
+        self._tell(add=self._runs.get(link, b""))
+
+    def is_at_our_node(self, link: bytes) -> bool:
+        """Whether the node reaches a program as well."""
+        return bool(self.node) and self._nodes.get(link) == self.node
+
+    def turned(
+        self, sessions: Mapping[bytes, Session], now_ns: int
+    ) -> Iterable[tuple[bytes, bool]]:
+        """Links of which rule 2 says something new, and whether they are silent now."""
+        if not self.node:
+            return [(link, False) for link in self.silent]
+        found = []
+        for link in self._outlets.reachable:
+            since = sessions[link].waits_since_ns
+            is_silent = since is not None and now_ns - since >= limits.ROUTE_SILENT_NS
+            if is_silent != (link in self.silent):
+                found.append((link, is_silent))
+        return found
+
+    def next_deadline_ns(self, sessions: Mapping[bytes, Session]) -> int | None:
+        """When ``turned`` has something new, if nothing else happens."""
+        due = None
+        for link in self._outlets.reachable if self.node else ():
+            since = sessions[link].waits_since_ns
+            if since is not None and link not in self.silent and (due is None or since < due):
+                due = since
+        return None if due is None else due + limits.ROUTE_SILENT_NS
+
+    def _reach(self) -> None:
+        self._outlets.reachable = {link for link in self._nodes if self.is_at_our_node(link)}
+        self._outlets.changed()
+
+    def _tell(self, *, add: bytes = b"", remove: bytes = b"") -> None:
+        if not (self.node and (add or remove)):
+            return
+        if remove:
+            self._outlets.want_again()
+        self.to_node.append((Routes((add,) if add else (), (remove,) if remove else ()), []))
+        self._outlets.changed()
