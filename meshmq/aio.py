@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from meshmq import limits
+from meshmq.client import connecting
 from meshmq.client import mesh as blocking
 from meshmq.client.admin import ROUTES, Ask, ask, ask_create
 from meshmq.client.aio_admin import DeadLetters, Groups, Queues, ServiceList
@@ -448,24 +449,24 @@ def connect(
     ``on_state`` is called in the event loop.
     """
 
-    blocking.check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
+    connecting.check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
 
     async def opening() -> Mesh:
         loop = asyncio.get_running_loop()
         told: Callable[[str, str], None] | None = None
         if on_state is not None:
             told = lambda s, r: _call_soon(loop, on_state, StateChange(s, r))  # noqa: E731
-        who = blocking.Who(mesh, producer, name, insecure)
+        who = connecting.Who(mesh, producer, name, insecure)
 
         def make(address: str, told: Callable[[str, str], None] | None) -> Connection:
-            made = blocking.prepare(address, who, told, hands_over=True)
+            made = connecting.prepare(address, who, told, hands_over=True)
             made.listener = Bell(loop, made)
             return made
 
-        where = blocking.Where(url, peers, listen, route)
+        where = connecting.Where(url, peers, listen, route)
         connection: Connection
         if where.talks_directly:
-            connection = blocking.prepare_direct(who, told, where, True)
+            connection = connecting.prepare_direct(who, told, where, True)
             connection.listener = Bell(loop, connection)
         elif where.target:
             connection = make(where.target, told)
@@ -474,12 +475,12 @@ def connect(
         connection.start()
         try:
             await _wait_greeted(connection, timeout)
-            blocking.check_greeted(connection)
+            connecting.check_greeted(connection)
         except BaseException:
             connection.close(0)
             raise
         bell: Any = connection.listener
-        named = blocking.is_named(connection, producer)
+        named = connecting.is_named(connection, producer)
         return Mesh(connection, bell, timeout, max_buffer, on_full == "block", named)
 
     return Opening(opening, "meshmq.aio.connect(...)")
@@ -492,12 +493,12 @@ async def _wait_greeted(connection: Connection, seconds: float) -> None:
 
 async def _seek(
     make: Callable[[str, Callable[[str, str], None] | None], Connection],
-    who: blocking.Who,
+    who: connecting.Who,
     timeout: float,
     told: Callable[[str, str], None] | None,
 ) -> Connection:
     """The connection to whichever node answers first; see ``client.seeking``."""
-    seeking = Seeking(make, blocking.DEFAULT_URL, who.mesh, who.insecure, timeout, told)
+    seeking = Seeking(make, connecting.DEFAULT_URL, who.mesh, who.insecure, timeout, told)
     try:
         for seconds in seeking.steps():
             if seeking.connection.dead is None:

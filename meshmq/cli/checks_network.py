@@ -144,7 +144,7 @@ def check_dials(search: Search, mesh: str, default: str, given: str | None) -> I
         matters = address in (given, default) or not is_found
         yield check_dial(greeting, mesh, matters)
     if not is_found and not any(g.outcome == "mesh-mismatch" for g in greetings.values()):
-        from meshmq.client.mesh import node_command
+        from meshmq.client.connecting import node_command
 
         start = node_command(given) if given else "meshmq node"
         yield Finding(

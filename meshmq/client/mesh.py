@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import meshmq
 from meshmq import codec, limits
+from meshmq.client import connecting
 from meshmq.client.admin import Admin
 from meshmq.client.channel import Channel
+from meshmq.client.connecting import (
+    Where,
+    Who,
+    check_greeted,
+    check_options,
+    is_named,
+    prepare,
+    prepare_direct,
+)
 from meshmq.client.connection import Connection
-from meshmq.client.direct import DirectConnection
 from meshmq.client.opening import OnlySync
 from meshmq.client.pushing import Pushing
 from meshmq.client.receipt import Receipt, Receipts
@@ -31,13 +37,10 @@ from meshmq.client.values import (
     check_seq,
     check_value,
     check_values,
-    is_text,
     slices,
 )
 from meshmq.client.work import Work
 from meshmq.client.worker import tell_unused
-from meshmq.core.client import ClientIdentity
-from meshmq.core.hints import LOCAL_MESH
 from meshmq.core.lanes import Batch, Options
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import DIRECTLY
@@ -48,7 +51,6 @@ from meshmq.errors import (
     DeadlineExceeded,
     DurabilityUnavailable,
     InvalidArgument,
-    NodeUnreachable,
 )
 from meshmq.frames import (
     DURABILITY_NAMES,
@@ -59,13 +61,8 @@ from meshmq.frames import (
     START_POSITION,
     START_TIME,
 )
-from meshmq.names import Position, check_mesh, check_pattern, check_topic
-from meshmq.shell import clock
-from meshmq.shell.sockets import check_url
+from meshmq.names import Position, check_pattern, check_topic
 
-DEFAULT_URL = "tcp://127.0.0.1:5757"
-ANY_PORT = "tcp://127.0.0.1:*"
-ANY_PORT_EVERYWHERE = "tcp://0.0.0.0:*"
 _LAST_INDEX = limits.BATCH_RECORDS_MAX - 1
 
 
@@ -117,7 +114,7 @@ def connect(
             when this returns, 200 ms later at most. ``[]``, and no ``listen``: those of the same
             mesh that mDNS finds.
         listen: where others may dial this program: an address, or several; None: a free port of
-            127.0.0.1, or of all interfaces where mDNS is to find it from other hosts.
+            127.0.0.1, or of all interfaces where it is to be found from other hosts.
         route: ``"auto"``; ``"node"``: all goes by a node, and there must be one; ``"direct"``:
             nodes are not looked for, and ignored.
 
@@ -145,73 +142,13 @@ def connect(
     return Mesh(connection, timeout, max_buffer, on_full == "block", is_named(connection, producer))
 
 
-def is_named(connection: Connection, producer: str | None) -> bool:
-    """Whether a node knows this producer over several runs."""
-    if producer is None:
-        return False
-    return not isinstance(connection, DirectConnection) or connection.client.had_node
-
-
-class Where(NamedTuple):
-    """With whom a program is to talk, and how: see ``connect``."""
-
-    url: str | None
-    peers: Sequence[str] | None
-    listen: str | Sequence[str] | None
-    route: str
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether nobody is named."""
-        return self.url is None and self.peers is None and self.listen is None
-
-    @property
-    def target(self) -> str:
-        """The node that is named, or empty."""
-        if self.url is not None or self.peers is not None or self.route == "direct":
-            return self.url or ""
-        return os.environ.get("MESHMQ_URL", "")
-
-    @property
-    def talks_directly(self) -> bool:
-        """Whether other programs are dialled; raises InvalidArgument for what does not go
-        together."""
-        if self.route not in ("auto", "node", "direct"):
-            raise InvalidArgument(f"route is 'auto', 'node' or 'direct', not {self.route!r}")
-        if self.route == "node" and not (self.peers is None and self.listen is None):
-            raise InvalidArgument("peers and listen are for what does not go by a node: not both")
-        if self.route == "direct" and self.url is not None:
-            raise InvalidArgument("route='direct' does without nodes: give no url")
-        return self.route != "node"
-
-
-class Who(NamedTuple):
-    """What a connection says of itself: see ``connect``."""
-
-    mesh: str
-    producer: str | None
-    name: str | None
-    insecure: bool
-
-    def identity(self) -> ClientIdentity:
-        """For the handshake."""
-        if self.producer is None:
-            producer = clock.instance_id()
-        else:
-            producer = hashlib.sha256(f"{self.mesh}/{self.producer}".encode()).digest()[:16]
-        return ClientIdentity(
-            self.mesh, clock.instance_id(), producer, self.name or clock.program_name(),
-            f"meshmq {meshmq.__version__}",
-        )  # fmt: skip
-
-
 def _seek(who: Who, on_state: Callable[[str, str], None] | None, timeout: float) -> Connection:
     """The connection to whichever node answers first; see ``seeking``."""
 
     def make(url: str, told: Callable[[str, str], None] | None) -> Connection:
         return prepare(url, who, told)
 
-    seeking = Seeking(make, DEFAULT_URL, who.mesh, who.insecure, timeout, on_state)
+    seeking = Seeking(make, connecting.DEFAULT_URL, who.mesh, who.insecure, timeout, on_state)
     try:
         for seconds in seeking.steps():
             connection = seeking.connection
@@ -226,105 +163,6 @@ def _seek(who: Who, on_state: Callable[[str, str], None] | None, timeout: float)
         seeking.close()
     seeking.check()
     return seeking.connection
-
-
-def prepare(
-    url: str, who: Who, on_state: Callable[[str, str], None] | None, hands_over: bool = False
-) -> Connection:
-    """A connection to a node, not yet started."""
-    check_mesh(who.mesh)
-    check_url(url, bind=False, insecure=who.insecure, mesh=who.mesh)
-    return Connection(url, who.identity(), on_state, hands_over)
-
-
-def prepare_direct(
-    who: Who,
-    on_state: Callable[[str, str], None] | None,
-    where: Where,
-    hands_over: bool = False,
-) -> DirectConnection:
-    """A connection to other programs, and to a node if there is one; not yet started."""
-    check_mesh(who.mesh)
-    listen = where.listen
-    dialled = check_addresses("peers", where.peers or ())
-    bound = check_addresses("listen", [listen] if isinstance(listen, str) else listen or ())
-    node = where.target
-    for address in (*dialled, *bound, *([node] if node else ())):
-        check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
-    looks = not (node or dialled or bound)
-    default = DEFAULT_URL if where.is_alone and looks and where.route == "auto" else ""
-    if not bound:
-        # Others find us where mDNS is spoken, which is everywhere then.
-        is_everywhere = looks and who.insecure and who.mesh != LOCAL_MESH
-        bound = (ANY_PORT_EVERYWHERE if is_everywhere else ANY_PORT,)
-    return DirectConnection(
-        bound, dialled, who.identity(), on_state, hands_over, who.insecure, looks, node, default,
-        where.route == "auto",
-    )  # fmt: skip
-
-
-def check_addresses(what: str, addresses: object) -> tuple[str, ...]:
-    """The addresses of ``peers`` or ``listen``; raises InvalidArgument."""
-    if isinstance(addresses, str) or not isinstance(addresses, Sequence):
-        raise InvalidArgument(f"{what} is a list of addresses, not {addresses!r}")
-    for address in addresses:
-        if not isinstance(address, str) or not is_text(address):
-            raise InvalidArgument(f"{what} is a list of addresses, {address!r} is none")
-    if len(addresses) > limits.LISTED_ADDRESSES_MAX:
-        raise InvalidArgument(
-            f"{what} has at most {limits.LISTED_ADDRESSES_MAX} addresses, not {len(addresses)}"
-        )
-    return tuple(addresses)
-
-
-def check_options(
-    url: object,
-    producer: object,
-    name: object,
-    timeout: object,
-    max_buffer: object,
-    on_full: object,
-    on_state: object,
-) -> None:
-    """Raise InvalidArgument for what ``connect`` does not take."""
-    for what, text in (("url", url), ("producer", producer), ("name", name)):
-        if not (text is None or isinstance(text, str)):
-            raise InvalidArgument(f"{what} is a text or None, not {text!r}")
-        if text is not None and not is_text(text):
-            raise InvalidArgument(f"{what} is no text that can be sent: {text!r}")
-    if name is not None and len(str(name)) > limits.PEER_NAME_MAX:
-        raise InvalidArgument(
-            f"name has at most {limits.PEER_NAME_MAX} characters, not {len(str(name))}"
-        )
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
-        raise InvalidArgument(f"timeout is a number of seconds, not {timeout!r}")
-    if on_full not in ("block", "fail"):
-        raise InvalidArgument(f"on_full is 'block' or 'fail', not {on_full!r}")
-    least = 2 * limits.BATCH_BYTES_MAX
-    if not isinstance(max_buffer, int) or isinstance(max_buffer, bool) or max_buffer < least:
-        raise InvalidArgument(f"max_buffer is a number of bytes from {least}, not {max_buffer!r}")
-    if on_state is not None and not callable(on_state):
-        raise InvalidArgument(f"on_state is a function of a StateChange, not {on_state!r}")
-
-
-def node_command(url: str) -> str:
-    """What starts a node there, as far as it can be said: on another host only that it is one."""
-    is_here = url.startswith(("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://"))
-    return f"meshmq node --listen {url}" if is_here and url != DEFAULT_URL else "meshmq node"
-
-
-def check_greeted(connection: Connection) -> None:
-    """Raise unless a node has answered, and has let us in."""
-    if not connection.is_greeted:
-        connection.close(1.0)
-        url = connection.url
-        raise NodeUnreachable(
-            f"no node answers at {url}: start one with `{node_command(url)}`, or say where it is "
-            f"with --url (connect(url=...), MESHMQ_URL)"
-        )
-    if connection.dead is not None:
-        connection.close(1.0)
-        raise connection.dead
 
 
 class Mesh(OnlySync, Work, Services, Pushing):

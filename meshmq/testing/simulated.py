@@ -25,7 +25,8 @@ from functools import partial
 
 from meshmq import codec, limits
 from meshmq.client.channel import Channel
-from meshmq.client.mesh import Mesh, StateChange, check_options
+from meshmq.client.connecting import check_options
+from meshmq.client.mesh import Mesh, StateChange
 from meshmq.client.values import deadline_of
 from meshmq.core.client import ClientIdentity
 from meshmq.core.effects import CloseLink

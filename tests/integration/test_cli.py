@@ -16,7 +16,7 @@ import pytest
 import meshmq
 import meshmq.cli.app
 from meshmq import cli
-from meshmq.client.mesh import node_command
+from meshmq.client.connecting import node_command
 
 
 def start(*arguments, url=None, **options):

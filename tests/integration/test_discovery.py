@@ -17,7 +17,7 @@ import pytest
 
 import meshmq
 from meshmq import aio
-from meshmq.client import mesh as client
+from meshmq.client import connecting as client
 from meshmq.client import seeking
 from meshmq.frames import PROTOCOL_MAJOR, PROTOCOL_MINOR, PeerFacts
 from meshmq.shell import discovery

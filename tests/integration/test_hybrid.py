@@ -12,7 +12,7 @@ import pytest
 
 import meshmq
 from meshmq import aio
-from meshmq.client import mesh as client
+from meshmq.client import connecting as client
 from meshmq.testing import LocalNode
 
 
