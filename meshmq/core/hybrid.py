@@ -77,6 +77,7 @@ from meshmq.frames import (
     Grant,
     Hello,
     Introduce,
+    KnownPeer,
     PeerFacts,
     Publish,
     Reply,
@@ -658,6 +659,8 @@ class HybridClient(Client):
         )
         self.direct.links.node_address = self.node_address
         self.direct.links.tell(LinkUp(facts), now_ns)
+        known = KnownPeer(welcome.origin, True, welcome.name, (self.node_address,))
+        self.direct.gossip.attach((known,), now_ns)
 
     def _tries_again(self) -> bool:
         return self.expects_node or self.state == "reconnecting"
@@ -671,6 +674,7 @@ class HybridClient(Client):
             self._take_own_after_detach(now_ns)
             self.direct.links.node_address = ""
             self.direct.links.tell(LinkDown(self.origin, "", "the node is gone"), now_ns)
+            self.direct.gossip.attach((), now_ns)
         self.publisher.node.is_open = False
         self._late_replies.clear()
         super()._on_session_lost(now_ns)

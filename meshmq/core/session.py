@@ -63,6 +63,7 @@ class Session:
         "_heard_at",
         "_hello_at",
         "_resend_at",
+        "_resent_to",
         "_sent_at",
         "_unacked",
         "_unacked_bytes",
@@ -91,6 +92,7 @@ class Session:
         self._forgotten_at = 0
         self._ack_at = 0
         self._resend_at = 0
+        self._resent_to = 0
         self._waits_at = 0
         self._gap_at = 0
         self._heard_at = now_ns
@@ -231,6 +233,11 @@ class Session:
             self._unacked_bytes -= unacked.popleft()[2]
         self._waits_at = now_ns
         self._resend_at = now_ns + limits.RESEND_NS
+        if 0 < self._resent_to <= ack:
+            # What was sent again has come: what is behind that may be lost as well.
+            self._resent_to = 0
+            if unacked:
+                self._resend(now_ns)
 
     def acknowledge(self, now_ns: int) -> None:
         """Acknowledge what came, now: somebody counts on it to send more."""
@@ -285,8 +292,10 @@ class Session:
 
     def _resend(self, now_ns: int) -> None:
         self._resend_at = now_ns + limits.RESEND_NS
+        self._resent_to = 0
         for i, (sequence, body, _) in enumerate(self._unacked):
             if i >= limits.RESEND_FRAMES_MAX:
+                self._resent_to = sequence - 1
                 break
             self._put(sequence, body, now_ns)
 

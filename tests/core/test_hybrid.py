@@ -90,7 +90,7 @@ def test_a_program_without_a_node_takes_the_one_that_it_finds(network):
     network.run()
     assert second.state == DONE
     assert (second.route, second.base_offset) == ("node", 0)
-    assert b.values(sub) == [b"before"]  # it is at no node, and the topic is one that is kept
+    assert b.values(sub) == [b"before", b"after"]  # it heard of the node from the other
 
 
 def test_numbers_go_on_where_a_node_comes(network):
@@ -388,3 +388,10 @@ def test_who_hears_later_of_what_is_allowed_knows_what_the_other_wants(network):
     network.lose = lambda *_: False
     network.run(2 * SECOND)  # it is sent again
     assert a.direct.serves("s")
+
+
+def test_a_program_hears_of_the_node_from_those_who_are_at_it(network):
+    Station(network, NODE)
+    a, b = network.add("a", [NODE]), network.add("b", ["a"])
+    network.run(5 * SECOND)
+    assert (a.client.state, b.client.state) == ("connected", "connected")

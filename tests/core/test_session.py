@@ -244,6 +244,22 @@ def test_a_resend_is_bounded():
 # -- acknowledging -------------------------------------------------------------------------------
 
 
+def test_what_was_sent_again_has_come_and_the_rest_follows_at_once():
+    one, other = pair()
+    many = 3 * limits.RESEND_FRAMES_MAX
+    send(one, *range(many))
+    sent(one)  # all of it is lost
+    now_ns = START + limits.RESEND_NS
+    one.tick(now_ns)
+    for _ in range(3):
+        carry(one, other, now_ns)
+        other.acknowledge(now_ns)
+        carry(other, one, now_ns)
+    assert other.received == many
+    assert one.unacked_count == 0
+    assert bodies(one) == []
+
+
 def test_an_ack_waits_for_a_frame_to_ride_on():
     one, other = pair()
     send(one, 1)
