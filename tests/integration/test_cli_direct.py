@@ -70,7 +70,7 @@ def test_two_terminals_without_a_node(lasting):
     assert (code, said) == (0, "")
     assert json.loads(out) == {
         "topic": "hello.you", "stream": None, "offset": None, "durability": "sent",
-        "duplicate": False,
+        "route": "direct", "duplicate": False,
     }  # fmt: skip
     out, _ = reader.communicate(timeout=20)
     assert out.splitlines() == ["hello.world [k] hi there", "hello.you x"]
