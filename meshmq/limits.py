@@ -152,7 +152,6 @@ DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it
 DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
 DIRECT_IN_FLIGHT_BYTES = 4 * MIB  # of a program; below that queue, or a flood drops what waits
 EARLY_INTERESTS_MAX = 64  # frames with interests that the node has not allowed yet
-DIRECT_FANOUT_MAX = 8  # programs that one sends a topic itself; to more the node sends it
 ROUTE_WAIT_NS = 1 * SECOND  # what came by a new route waits so long for what is on the old one
 ROUTE_SILENT_NS = 500 * MS  # unacknowledged: the direct route fails, and the node takes over
 ROUTE_HEARD_NS = 300 * MS  # what is not heard for so long does not bring what is missing
