@@ -1,7 +1,7 @@
 """A service with errors of its own, and a program that asks it.
 
 Here both are in one script, each with its connection. Several programs that serve the same name
-share the requests. Needs a node: `meshmq node`.
+share the requests. It needs no node, and uses one that is there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""A chat with no server: programs that find each other by address, and nothing between them.
+"""A chat with no server: programs that find each other, and nothing between them.
+
+    python chat.py ann
+    python chat.py bob
+
+They find each other by mDNS; where that does not work, by address:
 
     python chat.py ann --listen tcp://127.0.0.1:7001
     python chat.py bob --peer tcp://127.0.0.1:7001 --listen tcp://127.0.0.1:7002
@@ -28,7 +33,7 @@ def listen(room: meshmq.Subscription, name: str) -> None:
 
 
 def chat(name: str, peers: list[str], address: str | None) -> None:
-    with meshmq.connect(peers=peers, listen=address, name=name) as mesh:
+    with meshmq.connect(peers=peers or None, listen=address, name=name) as mesh:
         print(f"{name} is at {mesh.addresses[0]}", flush=True)
         room = mesh.subscribe(f"{ROOM}.*")
         listener = threading.Thread(target=listen, args=(room, name))

@@ -1,6 +1,6 @@
 """Ask everybody, take what comes in time: three shops name their price, one of them too late.
 
-Here all are in one script, each with its connection. Needs a node: `meshmq node`.
+Here all are in one script, each with its connection. It needs no node, and uses one that is there.
 """
 
 from __future__ import annotations

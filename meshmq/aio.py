@@ -21,7 +21,7 @@ from typing import Any, Self
 from meshmq import limits
 from meshmq.client import connecting
 from meshmq.client import mesh as blocking
-from meshmq.client.admin import Ask, ask, ask_create
+from meshmq.client.admin import ROUTES, Ask, ask, ask_create
 from meshmq.client.aio_admin import DeadLetters, Groups, Queues, ServiceList
 from meshmq.client.aio_consumer import Consumer, Job, Worker
 from meshmq.client.aio_services import Services
@@ -576,6 +576,11 @@ class Admin:
         self.queues = Queues(mesh)
         self.dlq = DeadLetters(mesh)
         self.services = ServiceList(mesh)
+
+    async def routes(self) -> list[dict[str, Any]]:
+        """How programs at the node have what others of them publish: see the synchronous one."""
+        routes: list[dict[str, Any]] = await self._mesh._run(ROUTES)
+        return routes
 
     async def status(self) -> dict[str, Any]:
         """Every counter of the node."""

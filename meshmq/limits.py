@@ -33,6 +33,7 @@ FRAME_HEADER_BYTES_MAX = 1152 * KIB  # a largest Result; FRAME_BATCHES_MAX rows 
 FRAME_PARTS_MAX = 2
 FRAME_BATCHES_MAX = 1024
 COMMAND_BYTES_MAX = 64 * KIB
+ROUTES_LISTED_BYTES_MAX = 512 * KIB  # of a list of who has what directly; then it ends
 RESULT_BYTES_MAX = 1 * MIB
 
 # --- session -------------------------------------------------------------------------------
@@ -146,15 +147,10 @@ DIRECT_PEERS_MAX = 256  # sessions of one program with others
 DIRECT_PEERS_REMEMBERED_MAX = 1024  # programs whose numbers are known, so that a gap is seen
 CROSSING_NS = 1 * SECOND  # two that dial each other at once have two links for less than this
 INTERESTS_MAX = 2048  # of one program; with the longest names they fit one frame
-DIRECT_QUEUE_BYTES_MAX = 4 * MIB  # waiting for one subscription's credit; then its oldest drop
+DIRECT_QUEUE_BYTES_MAX = 8 * MIB  # waiting for one subscription's credit; then its oldest drop
 DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it ...
 DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
-DIRECT_IN_FLIGHT_BYTES = 2 * MIB  # of a program; below that queue, or a flood drops what waits
-EARLY_INTERESTS_MAX = 64  # frames with interests that the node has not allowed yet
-DIRECT_FANOUT_MAX = 8  # programs that one sends a topic itself; to more the node sends it
-ROUTE_WAIT_NS = 1 * SECOND  # what came by a new route waits so long for what is on the old one
-ROUTE_SILENT_NS = 500 * MS  # unacknowledged: the direct route fails, and the node takes over
-ROUTE_HEARD_NS = 300 * MS  # what is not heard for so long does not bring what is missing
+DIRECT_IN_FLIGHT_BYTES = 4 * MIB  # of a program; below that queue, or a flood drops what waits
 GAP_TOLD_NS = 100 * MS  # what was dropped is told with what follows, or after this
 STALLED_NS = 500 * MS  # a flood waits so long for its fastest subscriber, then no more for it
 SETTLE_NS = 200 * MS  # connecting waits so long for the programs of its peers list
@@ -168,6 +164,9 @@ PULL_RECORDS_MAX = 65_536
 # --- directly and through a node -----------------------------------------------------------
 EARLY_INTERESTS_MAX = 64  # frames with interests that the node has not allowed yet
 DIRECT_FANOUT_MAX = 8  # programs a topic goes to directly; to more a node passes it on cheaper
+ROUTE_WAIT_NS = 1 * SECOND  # what came by a new route waits so long for what is on the old one
+ROUTE_SILENT_NS = 500 * MS  # unacknowledged: the direct route fails, and the node takes over
+ROUTE_HEARD_NS = 300 * MS  # what is not heard for so long does not bring what is missing
 GAP_RECORDS_MAX = (1 << 32) - 1  # records a row can name as missing
 GAPS_MAX = FRAME_BATCHES_MAX // 2  # not yet told to one subscription; then they are told at once
 MARKER_BYTES = 256  # what a marker that waits counts for in a subscription's queue

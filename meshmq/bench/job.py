@@ -332,7 +332,7 @@ def link_of(job: Job) -> dict[str, Any]:
             return {"listen": job.address}
         case "dial":
             return {"peers": [job.address]}
-    return {"url": job.address}
+    return {"url": job.address, "route": "node"}
 
 
 def ready() -> None:

@@ -53,7 +53,7 @@ def _left(mesh: meshmq.Mesh, name: str) -> int:
 
 def put(job: Job) -> Result:
     """Fill a queue while its workers empty it; then ask what was left."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         send, chunk = _sender(mesh, job)
         ready_then_go()
         sent = send_chunks(job, send, chunk)
@@ -73,7 +73,7 @@ def put(job: Job) -> Result:
 def work(job: Job) -> Result:
     """Take records of a queue or group and ack each."""
     options = job.options
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         prefetch = options.get("prefetch", 4096)
         order = options.get("order", "any")
         if "group" in options:
@@ -95,7 +95,7 @@ def work(job: Job) -> Result:
 
 def drain(job: Job) -> Result:
     """Take ``count`` records of what waits and ack each, as fast as they come."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         with mesh.work(job.topic, prefetch=job.options.get("prefetch", 4096)) as consumer:
             ready_then_go()
             start_ns, taken = time.monotonic_ns(), 0
@@ -110,7 +110,7 @@ def drain(job: Job) -> Result:
 
 def delay_some(job: Job) -> Result:
     """Nack ``count`` records with a delay."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         with mesh.work(job.topic, prefetch=16384) as consumer:
             ready_then_go()
             taken = 0
@@ -125,7 +125,7 @@ def delay_some(job: Job) -> Result:
 def fill(job: Job) -> Result:
     """Put ``count`` jobs into a queue."""
     values = job.values()
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         ready_then_go()
         for i in range(0, job.count, len(values)):
             mesh.enqueue_many(job.topic, values[: min(len(values), job.count - i)])
@@ -135,7 +135,10 @@ def fill(job: Job) -> Result:
 
 def hoard(job: Job) -> Result:
     """Take records, tell so, and never settle them; to be killed."""
-    with meshmq.connect(job.address) as mesh, mesh.work(job.topic, prefetch=64) as consumer:
+    with (
+        meshmq.connect(job.address, route="node") as mesh,
+        mesh.work(job.topic, prefetch=64) as consumer,
+    ):
         ready()
         board = Board(job.board)
         consumer.fetch(64, timeout=30)
@@ -146,7 +149,10 @@ def hoard(job: Job) -> Result:
 
 def inherit(job: Job) -> Result:
     """Say when the first record comes that another worker had."""
-    with meshmq.connect(job.address) as mesh, mesh.work(job.topic, prefetch=4096) as consumer:
+    with (
+        meshmq.connect(job.address, route="node") as mesh,
+        mesh.work(job.topic, prefetch=4096) as consumer,
+    ):
         ready()
         for message in consumer:
             if message.maybe_duplicate or message.attempt > 1:
@@ -161,7 +167,10 @@ def scheduled(job: Job) -> Result:
     """Jobs with a due time in their value: how late they come, in us; early ones are counted."""
     late: list[int] = []
     early = 0
-    with meshmq.connect(job.address) as mesh, mesh.work(job.topic, prefetch=1024) as consumer:
+    with (
+        meshmq.connect(job.address, route="node") as mesh,
+        mesh.work(job.topic, prefetch=1024) as consumer,
+    ):
         ready_then_go()
         for i in range(job.count):
             delay = 0.2 + (i * 7 % 1000) / 1000 * job.seconds

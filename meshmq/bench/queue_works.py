@@ -83,7 +83,7 @@ def _cost(settings: Settings, groups: int) -> float:
     with a_site(settings, own=True) as site:
         site.team.run(ROLES, [], ("fill", a_job(settings, site, count=GROUP_RECORDS)))
         before = cpu_seconds(site.pid)
-        with meshmq.connect(site.url) as mesh:
+        with meshmq.connect(site.url, route="node") as mesh:
             for i in range(groups):
                 with mesh.consume(f"{site.topic}.>", f"warm.{i}"):
                     pass

@@ -107,7 +107,7 @@ def subscribe(job: Job) -> Result:
 
 def replay(job: Job) -> Result:
     """Read ``job.count`` stored records from the first on."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         ready_then_go()
         count, size, offset = 0, 0, None
         start_ns = time.monotonic_ns()
@@ -126,7 +126,7 @@ def publish_aio(job: Job) -> Result:
     """As ``publish`` in a flood, from asyncio."""
 
     async def main() -> Result:
-        async with aio.connect(job.address) as mesh:
+        async with aio.connect(job.address, route="node") as mesh:
             values = job.values()
             durability = (await (await mesh.publish(job.topic, values[0])).wait(10)).durability
             ready_then_go()
@@ -149,7 +149,7 @@ def replay_aio(job: Job) -> Result:
     """As ``replay``, from asyncio."""
 
     async def main() -> Result:
-        async with aio.connect(job.address) as mesh:
+        async with aio.connect(job.address, route="node") as mesh:
             ready_then_go()
             count, size, offset = 0, 0, None
             start_ns = time.monotonic_ns()
@@ -168,7 +168,7 @@ def replay_aio(job: Job) -> Result:
 
 def paced(job: Job) -> Result:
     """Publish lone stamped messages at ``job.rate`` a second."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         mesh.publish(job.topic, job.stamped(0)).wait(10)
         ready_then_go()
         publish_one, topic = mesh.publish, job.topic
@@ -180,7 +180,7 @@ def paced(job: Job) -> Result:
 
 def delays(job: Job) -> Result:
     """Time from sending to receiving, of every stamped message up to the end mark."""
-    with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic) as sub:
+    with meshmq.connect(job.address, route="node") as mesh, mesh.subscribe(job.topic) as sub:
         samples, clock = list[int](), time.monotonic_ns
         ready()
         for message in sub:
@@ -193,7 +193,7 @@ def delays(job: Job) -> Result:
 
 def confirm(job: Job) -> Result:
     """Publish one record, wait for its confirmation, and again, for ``job.seconds``."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         value = job.values()[0]
         durability = mesh.publish(job.topic, value).wait(10).durability
         ready_then_go()
@@ -211,7 +211,7 @@ def steady(job: Job) -> Result:
     Measures the share of one core that this process and ``options["node_pid"]`` take meanwhile.
     """
     node_pid: int = job.options["node_pid"]
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         values = job.values()
         mesh.publish(job.topic, values[0]).wait(10)
         ready_then_go()
@@ -234,7 +234,7 @@ def steady(job: Job) -> Result:
 
 def load(job: Job) -> Result:
     """Store ``job.count`` records over ``options["topics"]`` topics by publish_many."""
-    with meshmq.connect(job.address) as mesh:
+    with meshmq.connect(job.address, route="node") as mesh:
         ready_then_go()
         topics = job.options.get("topics", 0)
         names = [f"{job.topic}.{i}" for i in range(topics)] or [job.topic]
@@ -249,7 +249,10 @@ def load(job: Job) -> Result:
 
 def stall(job: Job) -> Result:
     """Subscribe and never read, until the parent closes our standard input."""
-    with meshmq.connect(job.address) as mesh, mesh.subscribe(job.topic, start="earliest"):
+    with (
+        meshmq.connect(job.address, route="node") as mesh,
+        mesh.subscribe(job.topic, start="earliest"),
+    ):
         ready()
         sys.stdin.read()
     return {}

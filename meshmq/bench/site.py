@@ -70,7 +70,7 @@ def a_site(settings: Settings, own: bool = False) -> Iterator[Site]:
 
 def _forget(url: str, topic: str) -> None:
     """Delete what a work left on a node that is not ours."""
-    with contextlib.suppress(meshmq.MeshError), meshmq.connect(url) as mesh:
+    with contextlib.suppress(meshmq.MeshError), meshmq.connect(url, route="node") as mesh:
         for found in mesh.admin.topics.list():
             name = found["topic"]
             if name == topic or name.startswith(topic + "."):

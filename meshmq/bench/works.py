@@ -29,7 +29,7 @@ IDLE_SECONDS = 4.0
 
 
 def _transient(site: Site) -> None:
-    with meshmq.connect(site.url) as mesh:
+    with meshmq.connect(site.url, route="node") as mesh:
         mesh.admin.topics.create(site.topic, durability="transient")
 
 

@@ -29,7 +29,7 @@ from meshmq.cli.output import emit, say
 
 app = typer.Typer(
     name="meshmq",
-    help="A messaging mesh: publish and subscribe, durable and replayable, from one small node.",
+    help="A messaging mesh: programs talk directly, and a node keeps what must not be lost.",
     add_completion=False,  # completion would run in main() of the library, past our boundary
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,  # they would show keys and values

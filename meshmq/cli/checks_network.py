@@ -217,7 +217,9 @@ def check_clock(url: str, mesh: str, insecure: bool) -> Finding:
 
     check, tried = f"clock {url}", f"the clock of the node at {url} agrees with the one here"
     try:
-        with meshmq.connect(url, mesh=mesh, insecure=insecure, timeout=2.0) as connection:
+        with meshmq.connect(
+            url, mesh=mesh, insecure=insecure, timeout=2.0, route="node"
+        ) as connection:
             before = time.time()
             status: dict[str, Any] = connection.admin.status()
             after = time.time()

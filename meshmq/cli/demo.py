@@ -1,9 +1,10 @@
-"""``meshmq demo``: real flights through a real node that is killed on the way, and a work queue."""
+"""``meshmq demo``: two programs without a node; then one under them, that is killed; a queue."""
 
 from __future__ import annotations
 
 import gzip
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshmq.cli.boundary import CommandError
+from meshmq.cli.demo_direct import RADAR, Airport
 from meshmq.cli.demo_jobs import show_jobs
 from meshmq.cli.output import say
 
@@ -37,10 +39,11 @@ class Flight(NamedTuple):
 
 
 def demo() -> None:
-    """Show it all in a few seconds: real flights, a killed node, a replay, a job that fails.
+    """Show it all in a few seconds: no node, then one; it is killed; a replay, a job that fails.
 
-    It needs nothing running: the node is started on a free port of this machine, with its log in
-    a temporary folder that is removed at the end. Exit code 1 if anything is lost or doubled.
+    It needs nothing running: two programs talk directly, then a node is started under them on a
+    free port of this machine, with its log in a temporary folder that is removed at the end. Exit
+    code 1 if anything is lost or doubled.
     """
     with tempfile.TemporaryDirectory(prefix="meshmq-demo-") as folder:
         node = DemoNode(Path(folder) / "log")
@@ -55,9 +58,8 @@ class DemoNode:
 
     def __init__(self, data: Path) -> None:
         self._data = data
-        self.url = "tcp://127.0.0.1:0"
+        self.url = f"tcp://127.0.0.1:{free_port()}"
         self._process: subprocess.Popen[str] | None = None
-        self.start()
 
     def start(self) -> None:
         """Start it and wait until it says where it listens."""
@@ -73,7 +75,6 @@ class DemoNode:
         watchdog.cancel()
         if " ready at " not in line:
             raise CommandError("the demo's node did not start; `meshmq node` tells why")
-        self.url = line.split(" ready at ")[1].split(",")[0].strip()
 
     def kill(self) -> None:
         """End it as a crash does: SIGKILL, nothing is said or saved."""
@@ -90,6 +91,14 @@ class DemoNode:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.communicate()
+
+
+def free_port() -> int:
+    """A port that the node will find free: programs are told of it before there is a node."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+        return port
 
 
 class LiveReader(threading.Thread):
@@ -136,42 +145,48 @@ def read_flights() -> list[Flight]:
 
 
 def _run(node: DemoNode) -> None:
-    import meshmq
-
     flights = read_flights()
-    say(f"1. A node is running at {node.url}, its log in a temporary folder.")
-    say(f"2. {len(flights):,} records of real flights go to topics flights.<origin>.<carrier>,")
-    say("   with the tail number as key; a live subscriber follows flights.JFK.>")
-    states: list[str] = []
-    with meshmq.connect(node.url, on_state=lambda change: states.append(change.state)) as mesh:
-        live = LiveReader(mesh, sum(f.topic.startswith("flights.JFK.") for f in flights))
+    say("1. There is no node. Two programs, tower and gate, talk directly:")
+    with Airport(node.url) as airport:
+        mesh = airport.tower
+        airport.talk()
+        node.start()
+        say(f"2. A node is started at {node.url}, its log in a temporary folder.")
+        airport.attach()
+        say(f"   Both attach by themselves; {RADAR} may be lost, so it still goes directly:")
+        airport.talk()
+        say(f"3. {len(flights):,} records of real flights go to topics flights.<origin>.<carrier>,")
+        say("   durable ones, with the tail number as key; the gate follows flights.JFK.>")
+        live = LiveReader(airport.gate, sum(f.topic.startswith("flights.JFK.") for f in flights))
         live.start()
         began = time.perf_counter()
-        receipts = _publish(mesh, node, live, flights)
+        receipts = _publish(airport, node, live, flights)
         mesh.flush(CONFIRM_TIMEOUT_S)
         seconds = time.perf_counter() - began
-        say(f"   ... publishing went on by itself: {' -> '.join(states)}")
+        say(f"   ... and publishing by itself: {' -> '.join(airport.states)}")
         live.join(DRAIN_TIMEOUT_S)
-        say("4. Everything is replayed from the start and compared byte for byte.")
+        say("5. Everything is replayed from the start and compared byte for byte.")
         began = time.perf_counter()
         replayed = _replay(mesh, len(flights))
         replay_seconds = time.perf_counter() - began
         live.subscription.close()
-        jobs = show_jobs(mesh, first_step=5)
+        jobs = show_jobs(mesh, first_step=6)
     _report(flights, receipts, replayed, live, seconds, replay_seconds, jobs)
 
 
-def _publish(mesh: Mesh, node: DemoNode, live: LiveReader, flights: list[Flight]) -> list[Any]:
+def _publish(
+    airport: Airport, node: DemoNode, live: LiveReader, flights: list[Flight]
+) -> list[Any]:
     """Publish all of them, and kill the node when half are out."""
-    half = len(flights) // 2
+    half, mesh = len(flights) // 2, airport.tower
     receipts = [mesh.publish(f.topic, f.value, key=f.key) for f in flights[:half]]
     live.shown.wait(DRAIN_TIMEOUT_S)
     node.kill()
-    say("3. The node is killed (SIGKILL) in the middle and started again.")
-    restart = threading.Thread(target=node.start)
-    restart.start()
+    say("4. The node is killed (SIGKILL) in the middle. The two still talk:")
     receipts += [mesh.publish(f.topic, f.value, key=f.key) for f in flights[half:]]
-    restart.join()
+    airport.talk()
+    node.start()
+    say("   Flights wait for it. It is started again, and they go on ...")
     return receipts
 
 
@@ -221,8 +236,8 @@ def _report(
     say("")
     if lost or doubled or confirmed != len(flights) or not _in_order(flights, replayed):
         raise CommandError("the demo lost, doubled or reordered records: please report this")
-    say("Next: `meshmq node` in one terminal, `meshmq sub 'hello.>'` in a second,")
-    say("      `meshmq pub hello.world 'hi there'` in a third.")
+    say("Next: `meshmq sub 'hello.>'` in one terminal, `meshmq pub hello.world 'hi there'` in a")
+    say("      second; and the same again after `meshmq node` in a third.")
 
 
 def _in_order(flights: list[Flight], replayed: list[Message]) -> bool:

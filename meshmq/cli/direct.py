@@ -84,7 +84,7 @@ def _why_not(peers: tuple[str, ...], mesh: str) -> str:
 
 def tell_addresses(connection: Mesh, peers: tuple[str, ...]) -> None:
     """Say where others reach this program, and whether those it dials are not there yet."""
-    if not connection.addresses:
+    if connection.state != "brokerless":
         return  # there is a node
     if peers and not connection.peers():
         note(f"no program answers at {' or '.join(peers)} yet")

@@ -36,7 +36,7 @@ UrlOption = Annotated[
         help="Where the node is, as tcp://HOST:PORT; else tcp://127.0.0.1:5757, or found by mDNS.",
     ),
 ]
-MeshOption = Annotated[str, typer.Option("--mesh", help="Name of the mesh the node belongs to.")]
+MeshOption = Annotated[str, typer.Option("--mesh", help="Name of the mesh: others are not seen.")]
 InsecureOption = Annotated[
     bool,
     typer.Option(
@@ -66,10 +66,11 @@ def connected(
     on_state: Callable[[Any], None] | None = None,
     name: str | None = None,
     lasting: bool = False,
+    route: str = "node",
 ) -> Iterator[Mesh]:
     """A connection for one command: drained at the end, dropped at once after an error. Listings
-    show it by its ``name``. Without a node one program at least must be there, unless the command
-    is a ``lasting`` one, which others may join later.
+    show it by its ``name``. What needs no node says ``route="auto"``. With ``--peer`` one program
+    at least must be there, unless the command is a ``lasting`` one, which others may join later.
 
     With ``--json`` an error is also an object on stdout (error, message, outcome).
     """
@@ -86,7 +87,7 @@ def connected(
             name=name,
             peers=target.peers or None,
             listen=target.listen or None,
-            route="direct" if target.peers or target.listen else "auto",
+            route="direct" if target.peers or target.listen else route,
         )
         if target.peers and not lasting:
             mesh = linked(connect, target.peers, target.mesh, target.timeout)
@@ -106,18 +107,19 @@ def connected(
 
 
 class StateTeller:
-    """Says on stderr that the connection was lost, and that it is back; without a node, which
-    programs come and go."""
+    """Says on stderr that the connection was lost, and that there is one, where there was none;
+    without a node, which programs come and go."""
 
     def __init__(self) -> None:
-        self._is_lost = False
+        self._state = "connecting"
 
     def __call__(self, change: Any) -> None:
+        before, self._state = self._state, change.state
+        if change.state == before and change.state != "brokerless":
+            return  # another program has come or gone
         if change.state == "reconnecting":
-            self._is_lost = True
             note(f"connection lost ({change.reason}), trying again")
-        elif change.state == "connected" and self._is_lost:
-            self._is_lost = False
+        elif change.state == "connected" and before != "connecting":
             note(change.reason)
         elif change.state == "brokerless" and change.reason.startswith(("linked with ", "lost ")):
             note(printable(change.reason.encode("utf-8", "replace")))

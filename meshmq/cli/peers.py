@@ -23,6 +23,7 @@ from meshmq.names import check_mesh
 
 NAME = "meshmq peers"  # as others see it
 HEADS = ("name", "kind", "state", "found by", "protocol", "addresses")
+ROUTE_HEADS = ("from", "to", "route", "introduced for")
 
 
 def peers(
@@ -34,14 +35,29 @@ def peers(
     seconds: Annotated[
         float, typer.Option("--seconds", help="How long to listen for them.", min=0.1, max=600)
     ] = 2.0,
+    routes: Annotated[
+        bool,
+        typer.Option(
+            "--routes", help="Ask the node which of its programs talk directly to which others."
+        ),
+    ] = False,
 ) -> None:
     """List nodes and programs of a mesh that are found from here.
 
     Nodes found are greeted: the state says what came of that. Programs are
     listed as they say they are. With --peer it asks the program there
     instead: it is linked with it, and with all those that it tells of.
+
+    With --routes, one line for each two programs at the node that talk
+    directly or were introduced by it: how what the one publishes, and may
+    be lost, comes to the other. All else goes by the node.
     """
     url = node_url(url, peer)
+    if routes:
+        if peer:
+            raise typer.BadParameter("it is the node that is asked", param_hint="--routes")
+        _show_routes(Target(url, mesh, insecure, json))
+        return
     mesh = as_usage(check_mesh, mesh, "--mesh")
     if peer:
         listed = tuple(peer)
@@ -57,6 +73,24 @@ def peers(
         say("\n".join(columns(HEADS, [_cells(row) for row in rows])))
     else:
         say(f"nobody of mesh {mesh} is found from here: `meshmq doctor` says what was tried")
+
+
+def _show_routes(target: Target) -> None:
+    with connected(target, name=NAME) as connection:
+        rows = connection.admin.routes()
+        node = connection.admin.status()["node"]["name"]
+    if target.json:
+        for row in rows:
+            emit({**row, "node": node})
+    elif rows:
+        say("\n".join(columns(ROUTE_HEADS, [_route_cells(row) for row in rows])))
+    else:
+        say(f"no programs are at node {node}")
+
+
+def _route_cells(row: dict[str, Any]) -> list[Any]:
+    to = "all others" if row["to"] is None else row["to"]
+    return [row["from"], to, row["route"], [*row["patterns"], *row["services"]]]
 
 
 def _found(url: str | None, mesh: str, insecure: bool, seconds: float) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from meshmq.cli.options import (
     connected,
     topic_argument,
 )
-from meshmq.cli.output import emit, note, say
+from meshmq.cli.output import emit, note, plural, say
 from meshmq.cli.progress import LineProgress
 from meshmq.cli.window import Window
 from meshmq.errors import MeshError
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from meshmq import Mesh
 
 RATE_SLICES_A_SECOND = 100  # a paced publisher sends at most so many bursts a second
+FIND_S = 2.0  # without a node: others are looked for so long, and pause between two looks
+FIND_PAUSE_S = 0.1
 
 
 def pub(
@@ -84,6 +86,7 @@ def pub(
 ) -> None:
     """Publish a value, or one record for every line of a file, and wait until it is confirmed.
 
+    Without a node it goes directly to programs that listen, if there are any.
     A line's bytes are the value as they are, without the newline. Example:
     meshmq pub 'flights.{4}.{1}' --lines flights.csv --skip 1 --key '{3}'
     """
@@ -111,7 +114,7 @@ def pub(
     router = LineRouter(topic, key, separator)
     if "{" not in topic:
         topic_argument(topic)
-    _publish_lines(target, router, lines or "-", skip, headers, rate, timeout)
+    _publish_lines(target, topic, router, lines or "-", skip, headers, rate, timeout)
 
 
 def headers_option(pairs: list[str]) -> dict[str, str] | None:
@@ -133,11 +136,19 @@ def _publish_one(
     headers: dict[str, str] | None,
     timeout: float,
 ) -> None:
-    with connected(target) as mesh:
-        receipt = mesh.publish(
-            topic, os.fsencode(value), key=os.fsencode(key) if key else None, headers=headers
-        )
-        receipt.wait(timeout)
+    begun = time.monotonic()
+    with connected(target, route="auto") as mesh:
+        while True:
+            receipt = mesh.publish(
+                topic, os.fsencode(value), key=os.fsencode(key) if key else None, headers=headers
+            )
+            receipt.wait(timeout)
+            has_looked = mesh.state != "brokerless" or time.monotonic() - begun > FIND_S
+            if receipt.route or has_looked:
+                break
+            time.sleep(FIND_PAUSE_S)  # nobody had it: who is being linked with may want it
+    if not receipt.route:
+        _tell_unheard(topic, 1)
     stored = receipt.offset is not None
     if target.json:
         emit(
@@ -146,17 +157,25 @@ def _publish_one(
                 "stream": str(receipt.stream) if stored else None,
                 "offset": receipt.offset,
                 "durability": receipt.durability,
+                "route": receipt.route,
                 "duplicate": receipt.duplicate,
             }
         )
     elif stored:
         say(f"published to {topic} at offset {receipt.offset}, {receipt.durability}")
     else:
-        say(f"published to {topic}, {receipt.durability}")
+        directly = " directly" if receipt.route == "direct" else ""
+        say(f"published to {topic}, {receipt.durability}{directly}")
+
+
+def _tell_unheard(what: str, count: int) -> None:
+    """Nobody wanted it: that is no failure, and may be a misspelt topic."""
+    note(f"nobody listens to {what}, and it is not kept: {plural(count, 'record')} reached nobody")
 
 
 def _publish_lines(
     target: Target,
+    topic: str,
     router: LineRouter,
     name: str,
     skip: int,
@@ -165,7 +184,7 @@ def _publish_lines(
     timeout: float,
 ) -> None:
     """Stream a file; at the end, however it comes, say what was published and confirmed."""
-    with opened(name) as (stream, size), connected(target, on_state=StateTeller()) as mesh:
+    with opened(name) as (stream, size), _connected_for_lines(target) as mesh:
         window = Window(mesh, partial(_publish_run, mesh, headers), timeout)
         start = time.monotonic()
         try:
@@ -181,17 +200,32 @@ def _publish_lines(
             note(counts(window, start))
             raise
         seconds = max(time.monotonic() - start, 1e-9)
+    if window.unheard_count:
+        _tell_unheard(topic, window.unheard_count)
     if target.json:
         emit(
             {
                 "published": window.published_count,
                 "confirmed": window.confirmed_count,
+                "unheard": window.unheard_count,
                 "seconds": round(seconds, 6),
                 "rate": round(window.confirmed_count / seconds, 1),
             }
         )
     else:
         note(counts(window, start))
+
+
+@contextmanager
+def _connected_for_lines(target: Target) -> Iterator[Mesh]:
+    """As ``connected``; without a node it is linked with somebody, or has looked long enough."""
+    begun = time.monotonic()
+    with connected(target, on_state=StateTeller(), route="auto") as mesh:
+        while mesh.state == "brokerless" and time.monotonic() - begun < FIND_S:
+            if mesh.peers():
+                break
+            time.sleep(FIND_PAUSE_S)
+        yield mesh
 
 
 def _publish_run(mesh: Mesh, headers: dict[str, str] | None, run: Run) -> Any:

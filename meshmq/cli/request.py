@@ -81,7 +81,7 @@ def request(
 
     The exit code is 1 if nobody serves it, it answers with an error, or not
     in time. To try it, run meshmq serve hello --echo in another terminal,
-    then meshmq request hello hi.
+    then meshmq request hello hi. Neither needs a node.
     """
     service = service_argument(service)
     _check_usage(idempotent, many, max_replies, stream, lines, json)
@@ -91,7 +91,7 @@ def request(
     target = Target(node_url(url, peer), mesh, insecure, json, wait, tuple(peer or ()))
     show = _renderer(service, json, many, lines)
     try:
-        with connected(target) as connection:
+        with connected(target, route="auto") as connection:
             data = _value_of(value)
             if many:
                 options["max_replies"] = max_replies

@@ -43,7 +43,9 @@ def serve(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What listings and answers call it.")
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the node.", min=0.1)] = 5.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for the node of --url.", min=0.1)
+    ] = 5.0,
     url: UrlOption = None,
     peer: PeerOption = None,
     listen: ListenOption = None,
@@ -53,6 +55,7 @@ def serve(
 ) -> None:
     """Answer the requests of a service until Ctrl-C: run a command for each, or echo it.
 
+    It needs no node: who asks finds it, or asks by the node that both are at.
     The command finds MESHMQ_SERVICE and MESHMQ_DEADLINE_SECONDS, the time
     it has, in its environment. It is ended when nobody waits for its answer
     any more. Ctrl-C and SIGTERM let what runs come to its end, for at most
@@ -69,7 +72,8 @@ def serve(
     name = name or f"meshmq-serve:{os.getpid()}"
     url = node_url(url, peer, listen)
     target = Target(url, mesh, insecure, json, timeout, tuple(peer or ()), tuple(listen or ()))
-    with connected(target, on_state=StateTeller(), name=name, lasting=True) as connection:
+    teller = StateTeller()
+    with connected(target, on_state=teller, name=name, lasting=True, route="auto") as connection:
         tell_addresses(connection, target.peers)
         from meshmq.cli.serving import Server
 

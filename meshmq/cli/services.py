@@ -35,6 +35,8 @@ def services(
 ) -> None:
     """List services and their instances: how much each has in flight, and how long it takes.
 
+    They are those at the node, and their figures those of requests that
+    went by it, not directly.
     In flight are requests at work, of how many there may be at a time.
     Requests are those that were accepted. Served counts those an instance
     has ended, failed the ones of them without a value: an error, or given

@@ -54,7 +54,9 @@ def sub(
         Format,
         typer.Option("--format", help="text: a line to read. raw: the value and a newline."),
     ] = Format.text,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the node.", min=0.1)] = 5.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for the node of --url.", min=0.1)
+    ] = 5.0,
     url: UrlOption = None,
     peer: PeerOption = None,
     listen: ListenOption = None,
@@ -62,7 +64,10 @@ def sub(
     insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Show messages as they come, or from an earlier place on, until Ctrl-C."""
+    """Show messages as they come, or from an earlier place on, until Ctrl-C.
+
+    Without a node they come directly from the programs that publish them.
+    """
     pattern = pattern_argument(pattern)
     begin = parse_start(start, pattern)
     render = renderer(output, json)
@@ -71,12 +76,12 @@ def sub(
     shown, last = 0, None
     try:
         with (
-            connected(target, on_state=StateTeller(), lasting=True) as connection,
+            connected(target, on_state=StateTeller(), lasting=True, route="auto") as connection,
             connection.subscribe(pattern, start=begin) as subscription,
             _TellMissed(subscription) as missed,
         ):
             tell_addresses(connection, target.peers)
-            if not connection.addresses:
+            if connection.state != "brokerless":
                 tell_waiting(connection, pattern)
             while count is None or shown < count:
                 room = FETCH_RECORDS_MAX if count is None else count - shown

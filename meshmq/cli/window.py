@@ -34,6 +34,7 @@ class Window:
         self.published_count = 0
         self.confirmed_count = 0
         self.duplicate_count = 0  # of those, lone records that were there already
+        self.unheard_count = 0  # of those, records that nobody wanted
         self._mesh = mesh
         self._send = send
         self._timeout = timeout
@@ -85,3 +86,5 @@ class Window:
         self._waiting_bytes -= size
         self.confirmed_count += count
         self.duplicate_count += count == 1 and receipt.duplicate
+        last = receipt if count == 1 else receipt[-1]
+        self.unheard_count += 0 if last.route else count

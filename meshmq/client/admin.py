@@ -92,6 +92,9 @@ def ask_services(pattern: str) -> Ask:
     return ask("service.list", "services", pattern=check_pattern(pattern))
 
 
+ROUTES = ask("route.list", "routes")
+
+
 class Topics:
     """``mesh.admin.topics``."""
 
@@ -187,6 +190,18 @@ class Admin:
         self.queues = Queues(connection, timeout)
         self.dlq = DeadLetters(connection, timeout)
         self.services = ServiceList(connection, timeout)
+
+    def routes(self) -> list[dict[str, Any]]:
+        """How programs at the node have what others of them publish, of topics that may be lost.
+
+        Of each pair that talks directly, or that the node has introduced: ``from`` and ``to``
+        (names; also ``from_instance``, ``to_instance``), ``route`` (``"direct"`` or ``"node"``),
+        and the ``patterns`` and ``services`` by which the node has introduced them. A program
+        without such a pair has one row, without ``to``: all that it publishes goes by the node.
+        The list ends at 512 KiB.
+        """
+        routes: list[dict[str, Any]] = self.topics._run(ROUTES)
+        return routes
 
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""

@@ -191,12 +191,13 @@ class Mesh(OnlySync, Work, Services, Pushing):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where other programs may dial this one; empty with a node."""
+        """Where other programs may dial this one; empty with ``route="node"``."""
         return self._connection.addresses
 
     def peers(self) -> list[dict[str, Any]]:
         """The programs that this one is linked with: ``name``, ``instance``, ``address`` if this
-        one has dialled it, records ``delivered`` to it and ``dropped`` on the way."""
+        one has dialled it, records ``delivered`` to it and ``dropped`` on the way, ``at_node``:
+        whether it is at our node, and ``route``: ``"node"`` if it does not answer directly now."""
         return self._connection.peers()
 
     # -- publishing ---------------------------------------------------------------------------

@@ -7,7 +7,7 @@ for those that mean "what there is now": a seek or a purge that is repeated is d
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -29,6 +29,7 @@ class Desk(NamedTuple):
     clerk: Clerk
     status: Callable[[], dict[str, Any]]
     services: Callable[[], list[dict[str, Any]]]
+    routes: Callable[[], Iterable[dict[str, Any]]]
 
 
 Verb = Callable[[Desk, Hello, dict[str, Any], list[Entry]], dict[str, Any]]
@@ -209,6 +210,21 @@ def _service_list(
     return {"services": [s for s in desk.services() if matches(pattern, s["service"])]}
 
 
+def _route_list(
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    routes: list[dict[str, Any]] = []
+    size = 0
+    for row in desk.routes():
+        if row["from_instance"] == hello.instance.hex():
+            continue  # who asks is no news to itself
+        size += len(json.dumps(row))
+        if size > limits.ROUTES_LISTED_BYTES_MAX:
+            return {"routes": routes, "complete": False}
+        routes.append(row)
+    return {"routes": routes, "complete": True}
+
+
 AFTER_SYNC = frozenset({"producer.last"}) | group_commands.CHANGING
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
 
@@ -219,5 +235,6 @@ VERBS: dict[str, Verb] = {
     "topic.delete": _topic_delete,
     "producer.last": _producer_last,
     "service.list": _service_list,
+    "route.list": _route_list,
     "status": _status,
 }

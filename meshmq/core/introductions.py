@@ -141,6 +141,14 @@ class Introductions:
             self._names += 1
             self.changed[pair] = None
 
+    def of(self, link: bytes) -> list[tuple[bytes, tuple[str, ...], tuple[str, ...]]]:
+        """Those whom a program was introduced to: link, patterns, services."""
+        program = self._programs.get(link)
+        return [
+            (other, tuple(pair.patterns), tuple(pair.services))
+            for other, pair in (program.pairs.items() if program is not None else ())
+        ]
+
     # -- time ---------------------------------------------------------------------------------
 
     def next_deadline_ns(self) -> int | None:

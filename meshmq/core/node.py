@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshmq import limits
-from meshmq.core import commands
+from meshmq.core import commands, routes
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
 from meshmq.core.delivery import Delivery, Subscription
@@ -134,8 +134,10 @@ class Node:
         )
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
-            self.topics, self.delivery, clerk, self.status, self._describe_services
-        )
+            self.topics, self.delivery, clerk, self.status,
+            lambda: self.services.describe(self._now_ns),
+            lambda: routes.describe(self.peers, self.transients, self.introductions),
+        )  # fmt: skip
         self.more_status = more_status
         self.peers: dict[bytes, Peer] = {}
         self.bad_frames = 0
@@ -650,9 +652,6 @@ class Node:
             return 0, 0
         return peer.session.unacked_bytes, peer.session.unacked_count
 
-    def _describe_services(self) -> list[dict[str, Any]]:
-        return self.services.describe(self._now_ns)
-
     def _name_of(self, link: bytes) -> str:
         return self.peers[link].hello.name if link in self.peers else ""
 
@@ -685,7 +684,7 @@ class Node:
             "damage": delivery.describe_damage(self.origin),
             "topics": sum([not name.startswith("$") for name in self.topics.by_name]),
             "groups": self._desk.clerk.list({})["groups"],
-            "services": self._describe_services(),
+            "services": self.services.describe(self._now_ns),
             "requests": self.services.counters(),
             "bad_frames": self.bad_frames,
             "sessions": {

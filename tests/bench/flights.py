@@ -77,7 +77,10 @@ def _replay(url: str, count: int) -> dict[str, list[tuple[int, bytes | None, byt
     """Everything stored under flights.>, per topic in the order it came."""
     found: dict[str, list[tuple[int, bytes | None, bytes]]] = {}
     received = 0
-    with meshmq.connect(url) as mesh, mesh.subscribe("flights.>", start="earliest") as sub:
+    with (
+        meshmq.connect(url, route="node") as mesh,
+        mesh.subscribe("flights.>", start="earliest") as sub,
+    ):
         # Past the expected count it goes on until nothing comes: doubled records would follow.
         while batch := sub.fetch(4096, timeout=10 if received < count else 1):
             for message in batch:

@@ -70,7 +70,7 @@ def tail_of(line: bytes) -> bytes:
 def put(job: Job) -> dict[str, Any]:
     """Put all flights; a flight's number is its offset then."""
     lines = read(Path(job.options["file"]))
-    with meshmq.connect(job.address, timeout=30) as mesh:
+    with meshmq.connect(job.address, timeout=30, route="node") as mesh:
         ready_then_go()
         begin = time.monotonic()
         for i in range(0, len(lines), CHUNK):
@@ -85,7 +85,7 @@ def work(job: Job) -> dict[str, Any]:
     """Take flights until a line comes on standard input, and write down what happens to each."""
     seed = job.options["seed"]
     with (
-        meshmq.connect(job.address, timeout=30) as mesh,
+        meshmq.connect(job.address, timeout=30, route="node") as mesh,
         mesh.work(QUEUE, order="key", prefetch=PREFETCH, ack_timeout=ACK_TIMEOUT) as consumer,
         Path(job.options["file"]).open("wb") as file,
     ):
@@ -201,7 +201,7 @@ def run(source: Path, seed: int, workers: int, directory: Path | None = None) ->
     count, failing = len(lines), sum(fails(seed, row) for row in range(len(lines)))
     with Team(directory) as team:
         node = Node(team)
-        with meshmq.connect(node.url, timeout=60) as mesh:
+        with meshmq.connect(node.url, timeout=60, route="node") as mesh:
             mesh.admin.queues.create(
                 QUEUE, order="key", max_deliveries=MAX_DELIVERIES, backoff=BACKOFF,
                 backoff_max=1,

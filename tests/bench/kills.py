@@ -121,7 +121,10 @@ def take(message: meshmq.Message, seen: dict[str, array[int]], to: Watcher | _Co
 def _replay(url: str, count: int) -> tuple[dict[str, array[int]], int]:
     """All that is stored, per topic, and how many offsets were not the next."""
     seen, counter = {topic: array("Q") for topic in TOPICS}, _Counter()
-    with meshmq.connect(url) as mesh, mesh.subscribe("kills.>", start="earliest") as sub:
+    with (
+        meshmq.connect(url, route="node") as mesh,
+        mesh.subscribe("kills.>", start="earliest") as sub,
+    ):
         while batch := sub.fetch(4096, timeout=10 if counter.count < count else 1):
             for message in batch:
                 take(message, seen, counter)
@@ -143,9 +146,9 @@ def _disorder(seen: dict[str, array[int]]) -> int:
 def load(job: Job) -> dict[str, Any]:
     """The load: publish and watch until a line comes on standard input, then check everything."""
     with (
-        meshmq.connect(job.address) as first,
-        meshmq.connect(job.address) as second,
-        meshmq.connect(job.address) as third,
+        meshmq.connect(job.address, route="node") as first,
+        meshmq.connect(job.address, route="node") as second,
+        meshmq.connect(job.address, route="node") as third,
     ):
         for topic in TOPICS:
             first.admin.topics.create(topic)

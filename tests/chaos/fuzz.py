@@ -109,7 +109,15 @@ def _of_groups(
 
 
 LEARNED = 1  # no hand-out has such a number: who guesses one has to guess 62 bits
-VERBS = ("topic.create", "topic.list", "topic.show", "topic.delete", "producer.last", "status")
+VERBS = (
+    "topic.create",
+    "topic.list",
+    "topic.show",
+    "topic.delete",
+    "producer.last",
+    "route.list",
+    "status",
+)
 GROUP_VERBS = tuple(group_commands.VERBS)
 
 

@@ -492,6 +492,7 @@ def main() -> None:
             print(case, json.dumps(result[case][-1]), flush=True)
     if options.out:
         path = options.out / f"hybrid-{about.stamp()}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
     if bad:
         sys.exit(f"hybrid: {'; '.join(bad)}")

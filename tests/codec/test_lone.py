@@ -96,6 +96,7 @@ def replies(draw):
 confirms = st.builds(
     Confirmation, topics, u64, u32, st.just(""), st.just(""), u64, i64,
     st.binary(min_size=16, max_size=16), st.integers(0, 255), u64, st.booleans(), st.booleans(),
+    st.booleans(), st.just("node"),
 ).map(lambda row: Confirm((row,)))  # fmt: skip
 bodies = st.one_of(
     publishes(), delivers(), confirms, st.builds(Credit, u32, u64, u64), st.just(Nothing()),

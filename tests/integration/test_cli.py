@@ -62,7 +62,7 @@ def test_json_is_one_object_a_line(node):
     assert code == 0
     assert json.loads(out) == {
         "topic": "a.b", "stream": json.loads(out)["stream"], "offset": 0,
-        "durability": "synced", "duplicate": False,
+        "durability": "synced", "route": "node", "duplicate": False,
     }  # fmt: skip
     for command in (
         ("sub", "a.>", "--from", "earliest", "--count", "1", "--json"),

@@ -65,12 +65,12 @@ def lasting():
 def test_two_terminals_without_a_node(lasting):
     reader, address = lasting("sub", "hello.>", "--listen", "tcp://127.0.0.1:*", "--count", 2)
     code, out, said = run("pub", "hello.world", "hi there", "--key", "k", "--peer", address)
-    assert (code, out, said) == (0, "published to hello.world, sent\n", "")
+    assert (code, out, said) == (0, "published to hello.world, sent directly\n", "")
     code, out, said = run("pub", "hello.you", "x", "--peer", address, "--json")
     assert (code, said) == (0, "")
     assert json.loads(out) == {
         "topic": "hello.you", "stream": None, "offset": None, "durability": "sent",
-        "duplicate": False,
+        "route": "direct", "duplicate": False,
     }  # fmt: skip
     out, _ = reader.communicate(timeout=20)
     assert out.splitlines() == ["hello.world [k] hi there", "hello.you x"]

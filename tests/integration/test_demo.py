@@ -29,7 +29,10 @@ def test_the_demo_loses_and_doubles_nothing(tmp_path):
     assert table["lost"] == table["duplicated"] == "0"
     assert table["published"] == table["confirmed"] == table["replayed"]
     assert int(table["published"].replace(",", "")) > 10_000
-    assert "connected -> reconnecting -> connected" in out
+    assert "brokerless -> connected -> reconnecting -> connected" in out
+    assert out.count("tower to gate: 200 positions, 0 missed") == 3
+    story = ["There is no node", "A node is started", "The node is killed", "replayed"]
+    assert sorted(story, key=out.index) == story
     assert "failed 3 times" in out
     assert (table["jobs done"], table["jobs left dead"]) == ("200", "0")
     assert list(tmp_path.iterdir()) == []
@@ -37,8 +40,9 @@ def test_the_demo_loses_and_doubles_nothing(tmp_path):
 
 def test_an_interrupted_demo_leaves_no_node_and_no_folder(tmp_path):
     demo = start(tmp_path)
-    url = demo.stdout.readline().split(" running at ")[1].split(",")[0]
-    assert "2." in demo.stdout.readline()
+    url = next(line for line in demo.stdout if line.startswith("2."))
+    url = url.split(" started at ")[1].split(",")[0]
+    assert "attach by themselves" in demo.stdout.readline()
     demo.send_signal(signal.SIGINT)
     _, said = demo.communicate(timeout=30)
     assert demo.returncode == 130

@@ -86,9 +86,9 @@ def test_transaction_also_the_second_time(node):
         assert each == "each order has one: yes"
 
 
-def test_calculator_service_also_the_second_time(node):
-    for _ in range(2):
-        assert lines("calculator_service.py", node.url) == [
+def test_calculator_service_also_the_second_time_and_without_a_node(node):
+    for url in (node.url, node.url, ""):
+        assert lines("calculator_service.py", url) == [
             "12 + 30: 42",
             "7 / 2: 3.5",
             "1 / 0: infinite, or so",
@@ -124,10 +124,14 @@ def test_every_example_is_in_the_list():
 
 # -- pages ----------------------------------------------------------------------------------------
 
-PAGE = EXAMPLES.parent / "docs" / "asyncio.md"
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", PAGE.read_text(), re.M | re.S
-)
+PAGES = [EXAMPLES.parent / "docs" / name for name in ("asyncio.md", "routes.md")]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(
+        r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", page.read_text(), re.M | re.S
+    )
+]
 TESTS = [code for code, _ in BLOCKS if "def test_" in code]
 PROGRAMS = [(code, out) for code, out in BLOCKS if "def test_" not in code]
 
