@@ -20,6 +20,7 @@ import random
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.demand import Demand
 from meshmq.core.discovery import GOSSIP, PEERS, Discovery, Sighted
 from meshmq.core.gossip import Gossip
 from meshmq.core.inlets import Inlets
@@ -32,7 +33,7 @@ from meshmq.core.relay import Relay
 from meshmq.core.routing import Routing
 from meshmq.core.services import Services
 from meshmq.core.session import Session
-from meshmq.errors import BadFrame, InvalidName, LimitReached
+from meshmq.errors import BadFrame, LimitReached
 from meshmq.frames import (
     PULL,
     SERVICE,
@@ -61,7 +62,7 @@ from meshmq.frames import (
     Subscribed,
     Unserve,
 )
-from meshmq.names import check_pattern, pushed_topic
+from meshmq.names import pushed_topic
 
 OWN = b"own"
 """Stands for the program itself where others are named by their link."""
@@ -128,9 +129,7 @@ class Direct:
         )
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._sessions: dict[bytes, Session] = {}  # theirs
-        self._numbers: dict[bytes, dict[int, Interest]] = {}  # what each wants, by link
-        # What others want beyond what we know to be allowed: they may have heard of it before us.
-        self._early: dict[bytes, list[Interests]] = {}
+        self.demand = Demand(self.outlets, self.pushes, self.services)
         self.outlets.join(OWN)
         self.inlets.join(OWN, hello.instance)
 
@@ -167,7 +166,7 @@ class Direct:
         links.tell(Sighted(GOSSIP, facts, self.routing.node), now_ns)
         if link is not None and before is not None and link.name in self._by_link:
             self._show(link, before, now_ns)
-            for early in self._early.pop(link.name, []):
+            for early in self.demand.take_early(link.name):
                 self._on_interests(link, early, now_ns)
 
     def _show(self, link: Link, before: Permit, now_ns: int) -> None:
@@ -446,7 +445,7 @@ class Direct:
                 name = link.name
                 self._by_link[name] = link
                 self._sessions[name] = link.session
-                self._numbers[name] = {}
+                self.demand.join(name)
                 self.outlets.join(name)
                 permit = links.permit_of(link)
                 whole = self.wishes.whole()
@@ -464,8 +463,7 @@ class Direct:
         name = link.name
         if self._by_link.pop(name, None) is None:
             return
-        del self._numbers[name]
-        self._early.pop(name, None)
+        self.demand.leave(name)
         del self._sessions[name]
         self.outlets.leave(name)
         self.routing.leave(name)
@@ -481,66 +479,18 @@ class Direct:
 
     def _on_interests(self, link: Link, frame: Interests, now_ns: int) -> None:
         name = link.name
-        kinds = self._numbers[name]
-        if name in self._early or not all(self.links.may_know(link, i) for i in frame.add):
-            early = self._early.setdefault(name, [])
-            if len(early) >= limits.EARLY_INTERESTS_MAX:
-                raise LimitReached("it wants what the node has not allowed, again and again")
-            early.append(frame)
+        is_allowed = all(self.links.may_know(link, interest) for interest in frame.add)
+        if self.demand.is_early(name, frame, is_allowed):
             return
         self._route_records(now_ns)  # what was published before goes as it was to go
         if frame.node != self.inlets.sources[name].node:
             self.inlets.on_their_node(name, frame.node)
             self.routing.move(name, frame.node)
-        for number in list(kinds) if frame.whole else frame.remove:
-            self._lose_interest(name, number, now_ns)
-        patterns: list[str] = []
-        for interest in frame.add:
-            number, kind, pattern, concurrency = interest
-            if len(kinds) >= limits.INTERESTS_MAX:
-                raise LimitReached(f"more than {limits.INTERESTS_MAX} interests")
-            if kinds.get(number) == interest:
-                continue  # we know: its credit is not to be lost
-            if number in kinds:
-                self._lose_interest(name, number, now_ns)
-            if kind == SERVICE:
-                serve = Serve(number, pattern, concurrency)
-                if self.services.serve(name, link.facts.name, serve, now_ns).code:
-                    continue
-            else:
-                try:
-                    check_pattern(pattern)
-                except InvalidName:
-                    continue
-                if kind == PULL:
-                    self.pushes.want(name, number, pattern)
-                elif kind == SUBSCRIPTION:
-                    self.outlets.want(name, number, pattern)
-                    patterns.append(pattern)
-                else:
-                    continue  # of a later version
-            kinds[number] = interest
-        self._note(link, frame, patterns, now_ns)
+        patterns = self.demand.take(name, link.facts.name, frame, now_ns)
+        for noted in self.demand.noted(frame, patterns):
+            self.links.send(link, noted, now_ns)
         if frame.whole:
             self.routing.note(name, link.instance)
-
-    def _lose_interest(self, name: bytes, number: int, now_ns: int) -> None:
-        interest = self._numbers[name].pop(number, None)
-        kind = interest.kind if interest is not None else -1
-        if kind == SERVICE:
-            self.services.unserve(name, Unserve(number), now_ns)
-        elif kind == PULL:
-            self.pushes.unwant(name, number)
-        elif kind == SUBSCRIPTION:
-            self.outlets.unwant(name, number)
-
-    def _note(self, link: Link, frame: Interests, patterns: list[str], now_ns: int) -> None:
-        rows = self.outlets.next_numbers(patterns) if patterns else []
-        most = limits.FRAME_BATCHES_MAX
-        while len(rows) > most:
-            part, rows = tuple(rows[:most]), rows[most:]
-            self.links.send(link, Noted(frame.version, frame.whole, part, True), now_ns)
-        self.links.send(link, Noted(frame.version, frame.whole, tuple(rows)), now_ns)
 
     # -- after each turn ----------------------------------------------------------------------
 

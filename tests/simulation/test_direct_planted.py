@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
+from meshmq.core.demand import Demand
 from meshmq.core.direct import Direct
 from meshmq.core.gossip import Gossip
 from meshmq.core.hybrid import HybridClient
@@ -67,7 +68,7 @@ def count_nothing(real: Any, self: Any, reader: Any, records: int) -> None: ...
 
 @planted(Inlets, "on_noted")
 def forget_what_was_missed_between_sessions(
-    real: Any, self: Any, link: bytes, frame: Noted
+    real: Any, self: Any, link: bytes, frame: Noted, *now: int
 ) -> bool:
     source = self.sources[link]
     if frame.whole and not frame.more:
@@ -75,29 +76,34 @@ def forget_what_was_missed_between_sessions(
             feed = reader.feeds.get(source.instance)
             if feed is not None:
                 feed.is_noted = False
-    return bool(real(self, link, frame))
+                feed.last.clear()
+    return bool(real(self, link, frame, *now))
 
 
 @planted(Inlets, "on_noted")
-def count_what_was_before_the_interest(real: Any, self: Any, link: bytes, frame: Noted) -> bool:
+def count_what_was_before_the_interest(
+    real: Any, self: Any, link: bytes, frame: Noted, *now: int
+) -> bool:
     for reader in self.readers.values():
         feed = reader.feeds.get(self.sources[link].instance)
         if feed is not None:
             feed.is_noted = frame.whole or feed.is_noted
-    return bool(real(self, link, frame))
+    return bool(real(self, link, frame, *now))
 
 
 @planted(HybridClient, "_hand_on", "order")
-def hand_on_the_newest_first(real: Any, self: Any) -> None:
+def hand_on_the_newest_first(real: Any, self: Any, now_ns: int) -> None:
     for arrivals in self.direct.inlets.arrived.values():
         arrivals.reverse()
-    real(self)
+    real(self, now_ns)
 
 
 @planted(Inlets, "on_deliver", "beginnings")
-def hand_on_what_was_before_the_interest(real: Any, self: Any, link: bytes, frame: Deliver) -> None:
+def hand_on_what_was_before_the_interest(
+    real: Any, self: Any, link: bytes, frame: Deliver, now_ns: int
+) -> None:
     """A new subscription gets what comes for the others, too."""
-    real(self, link, frame)
+    real(self, link, frame, now_ns)
     reader = self.readers.get(frame.subscription)
     found = self.arrived.get(frame.subscription)
     for other in list(self.readers.values()):
@@ -135,9 +141,9 @@ def never_tell_of_gaps_by_time(real: Any, self: Any, now_ns: int) -> None:
 # -- interests and links --------------------------------------------------------------------------
 
 
-@planted(Direct, "_lose_interest")
+@planted(Demand, "lose")
 def keep_services_that_ended(real: Any, self: Any, name: bytes, number: int, now_ns: int) -> None:
-    self._numbers[name].pop(number, None)
+    self._known[name].pop(number, None)
 
 
 @planted(Services, "_judge", "calm")
@@ -211,11 +217,11 @@ def confirm_what_was_lost(real: Any, self: Any, link: bytes, now_ns: int) -> Non
 
 
 @planted(Relay, "request")
-def mix_up_who_asked(real: Any, self: Any, link: bytes, frame: Any) -> Any:
+def mix_up_who_asked(real: Any, self: Any, link: bytes, frame: Any, now_ns: int) -> Any:
     """The numbers of programs are taken as they are: the second one overwrites the first."""
     for row in frame.rows:
         self._last_id = row.id - 1
-    return real(self, link, frame)
+    return real(self, link, frame, now_ns)
 
 
 @planted(Services, "_lose")
@@ -246,6 +252,8 @@ def faults_of(seed: int, only: str = "") -> list[str]:
     try:
         world = DirectWorld(seed).run()
     except Exception as error:
+        if any(f"{name}()" in str(error) for name in PLANTED):
+            raise  # a bug that cannot be called proves nothing
         return [] if only else [f"{type(error).__name__}: {error}"]
     if only:
         checker = next(c for c in CHECKERS if c.__name__ == only)
