@@ -14,7 +14,7 @@ from meshmq.limits import SECOND
 from meshmq.names import matches
 from meshmq.testing import direct_checkers
 from meshmq.testing.direct_checkers import _numbers
-from meshmq.testing.hybrid_program import STRICT, HybridReading
+from meshmq.testing.hybrid_program import HybridReading
 from meshmq.testing.hybrid_world import HybridWorld
 
 DURABLE = ("d.a", "u.d")
@@ -193,11 +193,9 @@ def through(world: HybridWorld) -> Iterator[str]:
 
 def strict(world: HybridWorld) -> Iterator[str]:
     """A link of a program that goes by its node lasts as long as what the node allowed."""
-    for program in world.programs.values():
-        if program.kind == STRICT:
-            for instance in program.client.direct.links.by_instance:
-                if program.allowed.get(instance, ((), (), 0))[2] < world.now_ns - SECOND:
-                    yield f"{program!r} is linked with {instance!r}, which is not allowed"
+    for (program, instance), at_ns in world.lapsed.items():
+        when = f"at {at_ns / SECOND:.4f} s"
+        yield f"{program!r} is linked with {instance!r}, which is not allowed ({when})"
 
 
 def rest(world: HybridWorld) -> Iterator[str]:

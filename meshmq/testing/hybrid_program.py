@@ -332,6 +332,10 @@ class HybridProgram(DirectProgram):
             if lane.transient is False and topic not in self.durable_from:
                 self.durable_from[topic] = lane.tail
         inlets, now_ns = client.direct.inlets, self.world.now_ns
+        if self.kind == STRICT and self.still_until_ns < now_ns - SECOND:
+            for instance in client.direct.links.by_instance:
+                if self.allowed.get(instance, ((), (), 0))[2] < now_ns - SECOND:
+                    self.world.lapsed[self, instance] = now_ns
         for reader, _, feed in inlets._waiting.values():
             if 0 < feed.due_ns < now_ns - SLACK_NS and self.still_until_ns < now_ns - SLACK_NS:
                 self.strange(f"reader {reader.number} waits {(now_ns - feed.due_ns) // MS} ms more")

@@ -55,7 +55,9 @@ class HybridWorld(DirectWorld, Stage):
 
     Attributes:
         sent: batches that were published, in order.
-        overdue: records and requests that should have come through.
+        overdue: records that should have come through.
+        lapsed: links of programs that talk to introduced ones alone, when what was allowed was
+            over for long; the last time.
         sure: requests that must find somebody, unless a fault hits their way.
     """
 
@@ -78,6 +80,7 @@ class HybridWorld(DirectWorld, Stage):
         self.queue_bytes = rng.choice([2_000, 1 << 22, 1 << 22])
         self.sent: list[Sent] = []
         self.overdue: list[str] = []
+        self.lapsed: dict[tuple[HybridProgram, bytes], int] = {}
         self.sure: dict[Asking, list[Any]] = {}
         self.calm_from: dict[tuple[bytes, str], int] = {}  # what was published by then
         self.calm_ns = 0

@@ -154,14 +154,14 @@ def ask_again_whatever_it_is(real: Any, self: Any, row: Any) -> bool:
 # -- routes ----------------------------------------------------------------------------------------
 
 
-@planted(Routing, "turned", "through")
+@planted(Routing, "turned")
 def never_notice_that_a_link_is_silent(
     real: Any, self: Any, sessions: Any, now_ns: int
 ) -> Iterable[Any]:
     return []
 
 
-@planted(Routing, "fall_silent")
+@planted(Routing, "fall_silent", "through")
 def leave_the_node_in_the_belief_that_it_goes_directly(real: Any, self: Any, link: bytes) -> None:
     with patch.object(self, "_tell", lambda **more: None):
         real(self, link)
