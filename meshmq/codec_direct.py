@@ -46,19 +46,26 @@ def _decode_noted(r: Any, _: bytes | None) -> frames.Noted:
 
 def _encode_routes(m: Any, b: frames.Routes) -> None:
     r = m.init("routes")
-    r.add, r.remove = b.add, b.remove
+    for name, routes in (("add", b.add), ("remove", b.remove)):
+        for row, route in zip(r.init(name, len(routes)), routes, strict=True):
+            row.instance, row.subscriptions = route
 
 
 def _decode_routes(r: Any, _: bytes | None) -> frames.Routes:
-    return frames.Routes(_runs(r.routes.add), _runs(r.routes.remove))
+    return frames.Routes(_routes(r.routes.add), _routes(r.routes.remove))
 
 
-def _runs(rows: Any) -> tuple[bytes, ...]:
+def _routes(rows: Any) -> tuple[frames.Route, ...]:
     bounded(rows, "routes")
-    found = tuple(rows)
-    if any(len(run) != 16 for run in found):
-        raise BadFrame("routes: a run of a program is named by 16 bytes")
-    return found
+    found = []
+    for row in rows:
+        instance, subscriptions = row.instance, row.subscriptions
+        if len(instance) != 16:
+            raise BadFrame("routes: a run of a program is named by 16 bytes")
+        if len(subscriptions) > limits.INTERESTS_MAX:
+            raise BadFrame(f"a route of more than {limits.INTERESTS_MAX} subscriptions")
+        found.append(frames.Route(instance, tuple(subscriptions)))
+    return tuple(found)
 
 
 def _encode_wanted(m: Any, b: frames.Wanted) -> None:

@@ -544,13 +544,20 @@ class Noted:
     more: bool = False
 
 
+class Route(NamedTuple):
+    """Subscriptions of one run of a program, by its own numbers; none: all that it has."""
+
+    instance: bytes
+    subscriptions: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """To a node: runs of programs that have what is ``routed`` directly from here on (``add``),
-    or by the node again (``remove``). The node says so to them by a marker."""
+    """To a node: who has what is ``routed`` directly from here on (``add``), or by the node again
+    (``remove``). The node says so to their programs by a marker for each subscription."""
 
-    add: tuple[bytes, ...] = ()
-    remove: tuple[bytes, ...] = ()
+    add: tuple[Route, ...] = ()
+    remove: tuple[Route, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,8 +367,13 @@ struct NotedRow {
 }
 
 struct Routes {
-  add    @0 :List(Data);    # runs of programs that have what is `routed` directly from here on
-  remove @1 :List(Data);    # those that have it by the node again
+  add    @0 :List(Route);   # who has what is `routed` directly from here on
+  remove @1 :List(Route);   # who has it by the node again
+}
+
+struct Route {
+  instance      @0 :Data;         # the run of a program
+  subscriptions @1 :List(UInt32); # its own numbers of them; none: all there are
 }
 
 struct Wanted {

@@ -18,7 +18,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from meshmq import limits
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.log import StoredBatch
 from meshmq.core.topics import Topic, Topics
+from meshmq.core.transients import NOBODY, Direct, has_directly
 from meshmq.errors import InvalidName
 from meshmq.frames import (
     START_EARLIEST,
@@ -34,6 +35,7 @@ from meshmq.frames import (
     START_TIME,
     Deliver,
     DeliverBatch,
+    Route,
     Subscribe,
     Subscribed,
 )
@@ -236,13 +238,13 @@ class Delivery(Feed):
         return [r for r in self.wanting(topic) if isinstance(r, Subscription)]
 
     def on_transient(
-        self, topic: Topic, row: DeliverBatch, payload: bytes, without: Collection[bytes] = ()
+        self, topic: Topic, row: DeliverBatch, payload: bytes, without: Direct = NOBODY
     ) -> list[Subscription]:
-        """Queue a transient batch for whoever wants it, but for the instances that are to be
-        ``without``; ``flush`` those it returns."""
+        """Queue a transient batch for whoever wants it, but for those that are to be ``without``;
+        ``flush`` those it returns."""
         subs = self.subscribed_to(topic)
         if without:
-            subs = [sub for sub in subs if sub.instance not in without]
+            subs = [s for s in subs if not has_directly(without, s.instance, s.number)]
         queued = _Queued(row, payload, row.length)
         for sub in subs:
             sub.queue.append(queued)
@@ -250,13 +252,17 @@ class Delivery(Feed):
             self.queued_bytes += row.length
         return subs
 
-    def mark(self, instance: bytes, source: bytes) -> list[Subscription]:
-        """Queue a marker of ``source`` for all subscriptions of a program; ``flush`` those it
-        returns."""
+    def mark(self, route: Route, source: bytes) -> list[Subscription]:
+        """Queue a marker of ``source`` for subscriptions; ``flush`` those it returns."""
         queued = _Queued(
             DeliverBatch("", 0, 0, 0, 0, 0, 0, 0, source=source), b"", limits.MARKER_BYTES
         )
-        subs = list(self._of_instance.get(instance, {}).values())
+        instance, numbers = route
+        subs = [
+            sub
+            for sub in self._of_instance.get(instance, {}).values()
+            if not numbers or sub.number in numbers
+        ]
         for sub in subs:
             sub.queue.append(queued)
             sub.queue_bytes += queued.size

@@ -16,6 +16,7 @@ from meshmq.frames import (
     PULL,
     SERVICE,
     SUBSCRIPTION,
+    Credit,
     Interest,
     Interests,
     Noted,
@@ -34,6 +35,7 @@ class Demand:
         self._services = services
         self._known: dict[bytes, dict[int, Interest]] = {}  # by link and the program's own number
         self._early: dict[bytes, list[Interests]] = {}
+        self._early_credits: dict[bytes, list[Credit]] = {}
 
     def join(self, link: bytes) -> None:
         """A program is linked; it wants nothing yet."""
@@ -43,6 +45,7 @@ class Demand:
         """It is gone; those who serve what it wants are told by others."""
         self._known.pop(link, None)
         self._early.pop(link, None)
+        self._early_credits.pop(link, None)
 
     def is_early(self, link: bytes, frame: Interests, is_allowed: bool) -> bool:
         """Whether a frame, or one before it, is kept until more is allowed. Raises LimitReached."""
@@ -54,9 +57,23 @@ class Demand:
         early.append(frame)
         return True
 
-    def take_early(self, link: bytes) -> list[Interests]:
-        """What was kept: more is allowed now."""
-        return self._early.pop(link, [])
+    def keep_credit(self, link: bytes, credit: Credit) -> None:
+        """Credit came for what is not known; it may be for an interest that is kept."""
+        kept = self._early_credits.setdefault(link, [])
+        if link in self._early and len(kept) < limits.INTERESTS_MAX:
+            kept.append(credit)
+
+    def take_early(self, link: bytes) -> tuple[list[Interests], list[Credit]]:
+        """What was kept, to be taken in this order: more is allowed now."""
+        return self._early.pop(link, []), self._early_credits.pop(link, [])
+
+    def known(self, link: bytes) -> list[Interest]:
+        """All that it wants, as far as we know."""
+        return list(self._known[link].values())
+
+    def subscriptions(self, link: bytes) -> list[int]:
+        """Those that we know of, by the program's own numbers."""
+        return [n for n, interest in self._known[link].items() if interest.kind == SUBSCRIPTION]
 
     def take(self, link: bytes, name: str, frame: Interests, now_ns: int) -> list[str]:
         """Take what a program called ``name`` wants; the patterns that are new. Raises

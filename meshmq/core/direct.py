@@ -166,8 +166,31 @@ class Direct:
         links.tell(Sighted(GOSSIP, facts, self.routing.node), now_ns)
         if link is not None and before is not None and link.name in self._by_link:
             self._show(link, before, now_ns)
-            for early in self.demand.take_early(link.name):
+            self._confine(link, now_ns)
+            interests, credit = self.demand.take_early(link.name)
+            for early in interests:
                 self._on_interests(link, early, now_ns)
+            for more in credit:
+                self._on_credit(link.name, more, now_ns)
+
+    def _on_credit(self, name: bytes, credit: Credit, now_ns: int) -> None:
+        number, size, records = credit.subscription, credit.bytes, credit.records
+        if not self.outlets.grant(name, number, size, records) and not self.pushes.grant(
+            name, number, size, records, now_ns
+        ):
+            self.demand.keep_credit(name, credit)
+
+    def _confine(self, link: Link, now_ns: int) -> None:
+        """Let a program have no more than it may. It may be allowed more again before it has heard
+        that it was less: what it gave credit for is kept."""
+        for interest in self.demand.known(link.name):
+            is_allowed = self.links.may_know(link, interest)
+            if interest.kind == SUBSCRIPTION:
+                self.outlets.withhold(link.name, interest.number, not is_allowed)
+                change = self.routing.note if is_allowed else self.routing.forget
+                change(link.name, (interest.number,))
+            elif not is_allowed:
+                self.demand.lose(link.name, interest.number, now_ns)
 
     def _show(self, link: Link, before: Permit, now_ns: int) -> None:
         """Let a program know what it may, where that is not what it was."""
@@ -249,7 +272,7 @@ class Direct:
             self.inlets.open(number, pattern, False, version, size, records, hidden)
             self.outlets.want(OWN, number, pattern)
             rows = tuple(self.outlets.next_numbers([pattern]))
-            self.inlets.on_noted(OWN, Noted(version, False, rows))
+            self.inlets.on_noted(OWN, Noted(version, False, rows), now_ns, waits=False)
 
     def pull(self, number: int, pattern: str, size: int, records: int, now_ns: int) -> None:
         """Open a pull; the answer is Subscribed."""
@@ -376,9 +399,8 @@ class Direct:
                     raise BadFrame("records of what the node has not allowed")
                 self.inlets.on_deliver(name, body, now_ns)
                 self.links.owe(link)
-            case Credit(number, size, records):
-                if not self.outlets.grant(name, number, size, records):
-                    self.pushes.grant(name, number, size, records, now_ns)
+            case Credit():
+                self._on_credit(name, body, now_ns)
             case Request(rows):
                 if not all(self._may_act(link, row.registration) for row in rows):
                     raise BadFrame("requests of a service that the node has not allowed")
@@ -446,6 +468,7 @@ class Direct:
                 self._by_link[name] = link
                 self._sessions[name] = link.session
                 self.demand.join(name)
+                self.routing.join(name, link.instance)
                 self.outlets.join(name)
                 permit = links.permit_of(link)
                 whole = self.wishes.whole()
@@ -480,17 +503,17 @@ class Direct:
     def _on_interests(self, link: Link, frame: Interests, now_ns: int) -> None:
         name = link.name
         is_allowed = all(self.links.may_know(link, interest) for interest in frame.add)
-        if self.demand.is_early(name, frame, is_allowed):
-            return
         self._route_records(now_ns)  # what was published before goes as it was to go
         if frame.node != self.inlets.sources[name].node:
             self.inlets.on_their_node(name, frame.node)
             self.routing.move(name, frame.node)
+        if self.demand.is_early(name, frame, is_allowed):
+            return
         patterns = self.demand.take(name, link.facts.name, frame, now_ns)
         for noted in self.demand.noted(frame, patterns):
             self.links.send(link, noted, now_ns)
-        if frame.whole:
-            self.routing.note(name, link.instance)
+        self.routing.forget(name, frame.remove)
+        self.routing.note(name, self.demand.subscriptions(name))
 
     # -- after each turn ----------------------------------------------------------------------
 
@@ -586,13 +609,12 @@ class Direct:
 
     def _route_credits(self, now_ns: int) -> None:
         for name, credit in self.inlets.take_credits():
-            number, size, records = credit.subscription, credit.bytes, credit.records
             if name != OWN:
                 link = self._by_link.get(name)
                 if link is not None:
                     self.links.send(link, credit, now_ns)
-            elif not self.outlets.grant(OWN, number, size, records):
-                self.pushes.grant(OWN, number, size, records, now_ns)
+            else:
+                self._on_credit(OWN, credit, now_ns)
 
     def _route_pushes(self, now_ns: int) -> None:
         sends, self.pushes.sends = self.pushes.sends, []

@@ -254,9 +254,10 @@ class Inlets:
                 self._release(reader, found, feed)
                 del reader.feeds[found]
 
-    def on_noted(self, link: bytes, frame: Noted, now_ns: int = 0) -> bool:
+    def on_noted(self, link: bytes, frame: Noted, now_ns: int = 0, *, waits: bool = True) -> bool:
         """A program knows of our interests up to a version; whether it has said all of that. Raises
-        LimitReached for one that says too much."""
+        LimitReached for one that says too much. ``waits``: for the node's marker, where there is
+        a node."""
         source = self.sources[link]
         source.noting += frame.rows
         if len(source.noting) > limits.TOPICS_MAX:
@@ -270,10 +271,10 @@ class Inlets:
             if reader.pulls or known > frame.version:
                 continue
             feed = reader.feeds[source.instance]
-            if feed.is_noted and not frame.whole:
-                continue
+            if (feed.is_noted or feed.begins is not None) and not frame.whole:
+                continue  # it is about another interest
             mine = tuple([row for row in rows if matches(reader.pattern, row[0])])
-            if frame.whole and self._has_both(source) and not feed.is_marked:
+            if waits and self._has_both(source) and not feed.is_marked:
                 # What it sent before may be on its way by the node: its marker comes behind that.
                 feed.begins = mine
                 self._wait(reader, source.instance, feed, now_ns)

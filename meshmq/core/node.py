@@ -64,6 +64,7 @@ from meshmq.frames import (
     Refuse,
     Reply,
     Request,
+    Route,
     Routes,
     Serve,
     Settle,
@@ -359,7 +360,9 @@ class Node:
         self.transients.release(link, number)  # every Subscribe is answered, in order
         self._send_released(now_ns)
         answer = self.delivery.subscribe(link, body, self.origin, instance)
-        waits = {} if answer.code else self.transients.want(body.pattern, instance)
+        if not answer.code:
+            self._mark_direct(Route(instance, (number,)))
+        waits = {} if answer.code else self.transients.want(body.pattern, instance, number)
         if waits:
             self.transients.hold(link, answer, waits, now_ns)
             self.delivery.hold(link, number)
@@ -376,9 +379,18 @@ class Node:
             self.delivery.feed_number(link, answer.subscription)
 
     def _on_routes(self, peer: Peer, body: Routes) -> None:
-        for instance in self.transients.on_routes(peer.link, body):
-            for sub in self.delivery.mark(instance, peer.hello.instance):
-                self._dirty[id(sub)] = sub
+        for route in self.transients.on_routes(peer.link, body):
+            self._mark(route, peer.hello.instance)
+
+    def _mark(self, route: Route, source: bytes) -> None:
+        for sub in self.delivery.mark(route, source):
+            self._dirty[id(sub)] = sub
+
+    def _mark_direct(self, route: Route) -> None:
+        """A subscription was opened: of those who reach it directly it gets nothing here."""
+        for link in self.transients.routing_to(route.instance, route.subscriptions[0]):
+            if self.peers[link].hello.instance != route.instance:
+                self._mark(route, self.peers[link].hello.instance)
 
     def _on_publish(self, peer: Peer, body: Publish) -> None:
         payload = body.payload

@@ -83,11 +83,12 @@ class Outlet:
         gaps: of each topic the numbers, first and last, that were dropped and not told.
         gap_due_ns: when they are told at the latest.
         is_stalled: a batch was under way to it for STALLED_NS, and nothing was heard since.
+        is_withheld: it may have nothing of what is published now.
     """
 
     __slots__ = (
         "credit_bytes", "credit_records", "delivered", "dropped", "gap_due_ns", "gaps",
-        "is_stalled", "link", "number", "pattern", "queue", "queue_bytes",
+        "is_stalled", "is_withheld", "link", "number", "pattern", "queue", "queue_bytes",
     )  # fmt: skip
 
     def __init__(self, link: bytes, number: int, pattern: str) -> None:
@@ -101,6 +102,7 @@ class Outlet:
         self.gaps: dict[str, tuple[int, int]] = {}
         self.gap_due_ns = 0
         self.is_stalled = False
+        self.is_withheld = False
         self.delivered = 0
         self.dropped = 0
 
@@ -165,6 +167,15 @@ class Outlets:
             self._gaps.pop((link, number), None)
             self.changed()
             self.settle([under_way for _, _, under_way in outlet.queue], False)
+
+    def withhold(self, link: bytes, number: int, is_withheld: bool) -> None:
+        """A subscription may have what is published from here on, or not."""
+        outlet = self._outlets[link].get(number)
+        if outlet is not None and outlet.is_withheld != is_withheld:
+            outlet.is_withheld = is_withheld
+            waiting, outlet.queue, outlet.queue_bytes = outlet.queue, deque(), 0
+            self.settle([under_way for _, _, under_way in waiting], False)  # its numbers will tell
+            self.changed()
 
     def next_numbers(self, patterns: list[str]) -> list[tuple[str, int]]:
         """Where topics go on that one of these covers."""
@@ -234,7 +245,7 @@ class Outlets:
             for link, outlets in self._outlets.items()
             if link != NODE
             for outlet in outlets.values()
-            if matches(outlet.pattern, topic)
+            if matches(outlet.pattern, topic) and not outlet.is_withheld
         ]
         return Audience(tuple(found), DIRECT if found else 0, True)
 

@@ -206,7 +206,9 @@ class Pushes:
             self._refuse(push)
         else:
             self.confirmations.append(
-                Confirmation(row.topic, row.first, row.count, last=row.first + row.count - 1)
+                Confirmation(
+                    row.topic, row.first, row.count, last=row.first + row.count - 1, route="direct"
+                )
             )
 
     def _refuse(self, push: Push) -> None:

@@ -32,7 +32,7 @@ def describe(
             sessions[other].hello.instance: (patterns, services)
             for other, patterns, services in introductions.of(link)
         }
-        runs = (direct | met.keys()) & by_run.keys() - {me.instance}
+        runs = (direct.keys() | met.keys()) & by_run.keys() - {me.instance}
         for run in sorted(runs):
             patterns, services = met.get(run, ((), ()))
             route = "direct" if run in direct else "node"

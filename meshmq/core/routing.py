@@ -3,8 +3,8 @@
 Data: the links whose interests we know, where each of them is, and which do not answer.
 
 Rules:
-1. A linked program has everything directly, from when we know what it wants. The node is told so in
-   order with the records that it gets (``Routes``), and tells the program by a marker.
+1. A linked program has directly what we know that it wants, subscription by subscription. The node
+   is told so in order with the records that it gets (``Routes``), and tells the program by markers.
 2. One that is at the same node and leaves what it was sent unacknowledged for ROUTE_SILENT_NS has
    it by the node instead, until it acknowledges again.
 
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from meshmq import limits
 from meshmq.core.outlets import Outlets, UnderWay
 from meshmq.core.session import Session
-from meshmq.frames import Body, Routes
+from meshmq.frames import Body, Route, Routes
 
 
 class Routing:
@@ -40,7 +40,7 @@ class Routing:
         self.silent: set[bytes] = set()
         self._me = me
         self._outlets = outlets
-        self._runs: dict[bytes, bytes] = {}  # by link, of those whose interests we know
+        self._known: dict[bytes, tuple[bytes, set[int]]] = {}  # by link: run and subscriptions
         self._nodes: dict[bytes, bytes] = {}  # where each linked program is
 
     def attach(self, origin: bytes, window_bytes: int) -> None:
@@ -48,8 +48,11 @@ class Routing:
         self.node = origin
         self._outlets.attach(window_bytes)
         over = self._outlets.over
-        direct = [run for link, run in self._runs.items() if link not in over]
-        self.to_node.append((Routes((self._me, *direct)), []))
+        routes = [Route(self._me)]
+        for link, (run, numbers) in self._known.items():
+            if numbers and link not in over:
+                routes.append(Route(run, tuple(sorted(numbers))))
+        self.to_node.append((Routes(tuple(routes)), []))
         self._reach()
 
     def detach(self) -> None:
@@ -59,11 +62,25 @@ class Routing:
         self._outlets.detach()
         self._reach()
 
-    def note(self, link: bytes, run: bytes) -> None:
-        """We know what a program wants: from here on it goes directly."""
-        if link not in self._runs:
-            self._runs[link] = run
-            self._tell(add=run)
+    def join(self, link: bytes, run: bytes) -> None:
+        """A program is linked; we know of nothing that it wants."""
+        self._known[link] = (run, set())
+
+    def note(self, link: bytes, numbers: Iterable[int]) -> None:
+        """We know of subscriptions of a program: from here on they go directly."""
+        run, known = self._known[link]
+        new = sorted(set(numbers) - known)
+        known.update(new)
+        if new and link not in self.silent:
+            self._tell(add=Route(run, tuple(new)))
+
+    def forget(self, link: bytes, numbers: Iterable[int]) -> None:
+        """It wants them no longer, or not from us."""
+        run, known = self._known[link]
+        old = sorted(known.intersection(numbers))
+        known.difference_update(old)
+        if old and link not in self.silent:
+            self._tell(remove=Route(run, tuple(old)))
 
     def move(self, link: bytes, node: bytes) -> None:
         """A program is at this node, or at none."""
@@ -74,23 +91,27 @@ class Routing:
         """A program is linked no more."""
         self.silent.discard(link)
         self._nodes.pop(link, None)
-        run = self._runs.pop(link, b"")
-        if run and run not in self._runs.values():
-            self._tell(remove=run)
+        run, known = self._known.pop(link, (b"", set()))
+        if known and all(run != other for other, _ in self._known.values()):
+            self._tell(remove=Route(run))
         self._reach()
 
     def fall_silent(self, link: bytes) -> None:
         """Rule 2."""
         self.silent.add(link)
         self._outlets.over.add(link)
-        self._tell(remove=self._runs.get(link, b""))
+        run, known = self._known[link]
+        if known:
+            self._tell(remove=Route(run, tuple(sorted(known))))
 
     def hear(self, link: bytes) -> None:
         """It answers again."""
         self.silent.discard(link)
         self._outlets.over.discard(link)
         self._outlets.changed()
-        self._tell(add=self._runs.get(link, b""))
+        run, known = self._known[link]
+        if known:
+            self._tell(add=Route(run, tuple(sorted(known))))
 
     def is_at_our_node(self, link: bytes) -> bool:
         """Whether the node reaches a program as well."""
@@ -123,8 +144,8 @@ class Routing:
         self._outlets.reachable = {link for link in self._nodes if self.is_at_our_node(link)}
         self._outlets.changed()
 
-    def _tell(self, *, add: bytes = b"", remove: bytes = b"") -> None:
-        if not (self.node and (add or remove)):
+    def _tell(self, *, add: Route | None = None, remove: Route | None = None) -> None:
+        if not self.node:
             return
         if remove:
             self._outlets.want_again()

@@ -4,7 +4,7 @@ Data: a Publisher for each session that said Routes or was told of unwanted topi
 Subscribe that wait until publishers know of the subscription.
 
 Rules:
-1. What is routed does not go to programs that Routes names: they have it directly.
+1. What is routed does not go to subscriptions that Routes names: they have it directly.
 2. A publisher stops sending what it was told nobody wants. When somebody does, it is told so, and
    the subscription is answered once it has heard of that: from then on nothing is passed over.
    A publisher that is silent holds it up for NOTED_NS at most.
@@ -13,14 +13,20 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from meshmq import limits
 from meshmq.errors import BadFrame
-from meshmq.frames import Routes, Subscribed, Wanted
+from meshmq.frames import Route, Routes, Subscribed, Wanted
 from meshmq.names import is_literal, matches
 
-NOBODY: frozenset[bytes] = frozenset()
+Direct = Mapping[bytes, set[int] | None]
+"""By run of a program: which subscriptions have directly what is routed; None: all of them."""
+
+NOBODY: Direct = {}
+
+_NO_NUMBERS: set[int] = set()
 
 _TOLD = 0  # of a topic: the publisher was told that nobody wants it
 _TO_TELL = 1 << 64  # that somebody does; above every sequence
@@ -30,14 +36,14 @@ class Publisher:
     """One session of a program.
 
     Attributes:
-        direct: instances that have directly what is routed.
+        direct: see Direct.
         unwanted: by topic _TOLD, _TO_TELL, or the sequence of the Wanted that is on its way.
     """
 
     __slots__ = ("direct", "unwanted")
 
     def __init__(self) -> None:
-        self.direct: set[bytes] = set()
+        self.direct: dict[bytes, set[int] | None] = {}
         self.unwanted: dict[str, int] = {}
 
 
@@ -68,27 +74,33 @@ class Transients:
 
     # -- routes -------------------------------------------------------------------------------
 
-    def direct(self, link: bytes) -> set[bytes] | frozenset[bytes]:
-        """Instances that have directly what is routed."""
+    def direct(self, link: bytes) -> Direct:
+        """Who has directly what a publisher routes."""
         publisher = self._publishers.get(link)
         return publisher.direct if publisher is not None else NOBODY
 
-    def on_routes(self, link: bytes, frame: Routes) -> list[bytes]:
+    def routing_to(self, instance: bytes, number: int) -> list[bytes]:
+        """Publishers, by link, that reach a subscription directly."""
+        return [
+            link
+            for link, publisher in self._publishers.items()
+            if has_directly(publisher.direct, instance, number)
+        ]
+
+    def on_routes(self, link: bytes, frame: Routes) -> list[Route]:
         """Note who has what directly; return for whom that has changed. Raise BadFrame for too
         many."""
         publisher = self._publishers.setdefault(link, Publisher())
         direct = publisher.direct
-        removed = [run for run in frame.remove if run in direct]
-        direct.difference_update(removed)
-        added = [run for run in frame.add if run not in direct]
-        direct.update(added)
+        changed = [_remove(direct, route) for route in frame.remove]
+        changed += [_add(direct, route) for route in frame.add]
         if len(direct) > limits.DIRECT_PEERS_MAX + 1:
             raise BadFrame(
                 f"routes to more than {limits.DIRECT_PEERS_MAX} programs and the publisher itself"
             )
         if frame.remove:
             self._forget(link, publisher)
-        return list(dict.fromkeys(removed + added))
+        return list(dict.fromkeys([route for route in changed if route is not None]))
 
     # -- topics nobody wants ------------------------------------------------------------------
 
@@ -125,9 +137,9 @@ class Transients:
             del self._unwanted[topic]
         self._count -= 1
 
-    def want(self, pattern: str, instance: bytes = b"") -> dict[bytes, int]:
+    def want(self, pattern: str, instance: bytes = b"", number: int = 0) -> dict[bytes, int]:
         """Somebody wants what ``pattern`` covers: tell those who do not send it, unless they reach
-        ``instance`` directly; return their links, with what each must acknowledge first."""
+        the subscription directly; return their links, with what each must acknowledge first."""
         if is_literal(pattern):
             topics = [pattern] if pattern in self._unwanted else []
         else:
@@ -136,7 +148,7 @@ class Transients:
         for topic in topics:
             for link in self._unwanted[topic]:
                 publisher = self._publishers[link]
-                if instance in publisher.direct:
+                if has_directly(publisher.direct, instance, number):
                     continue
                 if publisher.unwanted[topic] == _TOLD:
                     publisher.unwanted[topic] = _TO_TELL
@@ -211,3 +223,42 @@ class Transients:
         """Answer those that have waited long enough."""
         for key in [key for key, held in self._held.items() if held.due_ns <= now_ns]:
             self.release(*key)
+
+
+def has_directly(direct: Direct, instance: bytes, number: int) -> bool:
+    """Whether a subscription has directly what is routed."""
+    numbers = direct.get(instance, _NO_NUMBERS)
+    return numbers is None or number in numbers
+
+
+def _add(direct: dict[bytes, set[int] | None], route: Route) -> Route | None:
+    """What of it is new."""
+    instance, subscriptions = route
+    known = direct.get(instance, _NO_NUMBERS)
+    if known is None:
+        return None
+    if not subscriptions:
+        direct[instance] = None
+        return route
+    new = tuple([number for number in dict.fromkeys(subscriptions) if number not in known])
+    direct[instance] = numbers = {*known, *new}
+    if len(numbers) > limits.INTERESTS_MAX:
+        raise BadFrame(f"routes to more than {limits.INTERESTS_MAX} subscriptions of a program")
+    return Route(instance, new) if new else None
+
+
+def _remove(direct: dict[bytes, set[int] | None], route: Route) -> Route | None:
+    """What of it was there."""
+    instance, subscriptions = route
+    known = direct.get(instance, _NO_NUMBERS)
+    if not subscriptions:
+        return Route(instance) if direct.pop(instance, _NO_NUMBERS) is not _NO_NUMBERS else None
+    if known is None:
+        return None  # all are named, whatever their numbers
+    old = tuple([number for number in dict.fromkeys(subscriptions) if number in known])
+    left = {*known} - {*old}
+    if left:
+        direct[instance] = left
+    else:
+        direct.pop(instance, None)
+    return Route(instance, old) if old else None

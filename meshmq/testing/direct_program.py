@@ -157,8 +157,8 @@ class DirectProgram:
             self.noted[key] = dict(direct.outlets.numbers)
             want(link, number, pattern)
 
-        def watch_noted(link: bytes, frame: Noted, now_ns: int = 0) -> bool:
-            is_whole = on_noted(link, frame, now_ns)
+        def watch_noted(link: bytes, frame: Noted, now_ns: int = 0, *, waits: bool = True) -> bool:
+            is_whole = on_noted(link, frame, now_ns, waits=waits)
             if is_whole and link != b"own":
                 self._on_known(link)
             return is_whole

@@ -17,6 +17,7 @@ from meshmq.core.discovery import DEFAULT, Sighted
 from meshmq.core.effects import ClientEffect, CloseLink, FoundNode
 from meshmq.core.events import FrameReceived, LinkOpened, NodeEvent
 from meshmq.core.log import Entry, RuleEntry
+from meshmq.core.transients import has_directly
 from meshmq.frames import EACH, Envelope, PeerFacts
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
@@ -498,15 +499,19 @@ class HybridWorld(DirectWorld, Stage):
                 found.append(f"the node has a session of {peer.hello.instance!r}, which is gone")
                 continue
             direct = program.client.direct
-            runs, over = direct.routing._runs, direct.outlets.over
-            mine = {program.identity, *[run for name, run in runs.items() if name not in over]}
+            known, over = direct.routing._known, direct.outlets.over
+            mine: dict[bytes, set[int] | None] = {program.identity: None}
+            for name, (run, numbers) in known.items():
+                if numbers and name not in over:
+                    mine[run] = numbers
             if node.transients.direct(link) != mine:
                 found.append(f"the node and {program!r} do not agree on who is reached directly")
             for topic in direct.outlets.unwanted:
                 found += [
                     f"{program!r} keeps {topic!r} from {sub.link!r}"
                     for sub in node.delivery.subscriptions
-                    if matches(sub.pattern, topic) and sub.instance not in mine
+                    if matches(sub.pattern, topic)
+                    and not has_directly(mine, sub.instance, sub.number)
                 ]
             for name, source in direct.inlets.sources.items():
                 other = next(

@@ -68,6 +68,7 @@ from meshmq.frames import (
     RequestRow,
     Result,
     Revoke,
+    Route,
     Routes,
     Serve,
     Served,
@@ -208,7 +209,7 @@ FRAMES = {
         ("deliver_source", 42, Deliver(1, (_from_run,), 0, _one)),
         ("deliver_marker", 42, Deliver(1, (DeliverBatch("", *[0] * 7, source=ORIGIN),), 0, b"")),
         ("confirm_unwanted", 42, Confirm((_done._replace(unwanted=True),))),
-        ("routes", 42, Routes((ORIGIN, b"r" * 16), (b"s" * 16,))),
+        ("routes", 42, Routes((Route(ORIGIN), Route(b"r" * 16, (1, 7))), (Route(b"s" * 16),))),
         ("wanted", 42, Wanted(("orders.eu", "größe"))),
         (
             "introduce",

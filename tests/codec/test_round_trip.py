@@ -144,7 +144,9 @@ confirmations = st.builds(
 )
 
 addresses = st.lists(texts, max_size=4).map(tuple)
-runs = st.lists(ids, max_size=4).map(tuple)
+runs = st.lists(st.builds(frames.Route, ids, st.lists(u32, max_size=4).map(tuple)), max_size=4).map(
+    tuple
+)
 BODIES = {
     frames.Hello: st.builds(
         frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses

@@ -13,6 +13,7 @@ from meshmq.frames import (
     Envelope,
     Nothing,
     Publish,
+    Route,
     Routes,
     Subscribe,
     Wanted,
@@ -28,6 +29,15 @@ LOTS = 1 << 20
 def marker(source=P):
     """What ``Bench.got`` shows of a marker."""
     return ("", source)
+
+
+def routes(add=(), remove=()):
+    """A frame of routes; a run alone stands for all of its subscriptions."""
+
+    def named(items):
+        return tuple([item if isinstance(item, Route) else Route(item) for item in items])
+
+    return Routes(named(add), named(remove))
 
 
 def gap(topic, first, count, source=P):
@@ -95,7 +105,7 @@ class Bench(NodeBench):
         return row
 
     def routes(self, add=(), remove=(), link=PUB):
-        self.send(Routes(tuple(add), tuple(remove)), link)
+        self.send(routes(add, remove), link)
 
     def open(self, pattern, link=SUB, number=1, size=LOTS, records=LOTS):
         """Subscribe."""

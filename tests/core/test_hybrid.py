@@ -390,8 +390,44 @@ def test_who_hears_later_of_what_is_allowed_knows_what_the_other_wants(network):
     assert a.direct.serves("s")
 
 
+def test_credit_for_what_is_not_known_to_be_allowed_yet_is_kept(network):
+    _, a, b, _ = met(network)
+    create(a, "more.>")
+    more = b.subscribe("more.>", records=2)
+    network.run()
+    network.lose = lambda _, receiver, e: receiver is a and isinstance(e.body, Introduce)
+    a.publish("more.x", b"0")
+    network.run(SECOND // 20)
+    network.lose = lambda *_: False
+    network.run(2 * SECOND)
+    for i in range(1, 9):
+        a.publish("more.x", b"%d" % i)
+        network.run()
+    assert b.values(more) == [b"%d" % i for i in range(9)]
+    assert b.missed.get(more, 0) == 0
+
+
 def test_a_program_hears_of_the_node_from_those_who_are_at_it(network):
     Station(network, NODE)
     a, b = network.add("a", [NODE]), network.add("b", ["a"])
     network.run(5 * SECOND)
     assert (a.client.state, b.client.state) == ("connected", "connected")
+
+
+def test_what_is_not_allowed_directly_comes_by_the_node(network):
+    _, a, b, sub = met(network)
+    create(a, "more.>")
+    more = b.subscribe("more.>")
+    network.run()
+    for i in range(3):
+        a.publish("more.x", b"%d" % i)
+        a.publish("live.x", b"x%d" % i)
+        network.run()
+    assert b.values(more) == [b"0", b"1", b"2"]
+    assert b.values(sub)[-3:] == [b"x0", b"x1", b"x2"]
+    assert (b.missed.get(more, 0), b.missed.get(sub, 0)) == (0, 0)
+    assert a.publish("more.x", b"3").route == ""  # not confirmed yet
+    network.run()
+    batch = a.publish("more.x", b"4")
+    network.run()
+    assert batch.route == "direct"  # by now the node allows it

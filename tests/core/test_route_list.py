@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from meshmq import limits
 from meshmq.core.events import LinkClosed
-from meshmq.frames import Routes, Serve
-from tests.core.routes import PUB, SUB, THIRD, P, S, T
+from meshmq.frames import Serve
+from tests.core.routes import PUB, SUB, THIRD, P, S, T, routes
 from tests.core.test_introductions import Town, ask
 
 ASKER, A = b"link-a", b"A" * 16
@@ -35,15 +35,15 @@ def test_who_was_introduced_has_it_by_the_node_until_the_publisher_says_otherwis
     there = ("P", "S", "node", ["x"], [])
     back = ("S", "P", "node", ["x"], [])
     assert town.rows()[0] == [there, back, ("T", None, "node", [], [])]
-    town.send(Routes((P, S)), PUB)
+    town.send(routes((P, S)), PUB)
     assert town.rows()[0][:2] == [("P", "S", "direct", ["x"], []), back]
-    town.send(Routes((), (S,)), PUB)
+    town.send(routes((), (S,)), PUB)
     assert town.rows()[0][:2] == [there, back]
 
 
 def test_who_is_linked_without_the_node_is_listed_and_who_is_not_here_is_not():
     town = Listed()
-    town.send(Routes((S, T, b"X" * 16)), PUB)
+    town.send(routes((S, T, b"X" * 16)), PUB)
     assert [row[:3] for row in town.rows()[0]] == [
         ("P", "S", "direct"), ("P", "T", "direct"), ("S", None, "node"), ("T", None, "node")
     ]  # fmt: skip

@@ -14,14 +14,14 @@ from meshmq.frames import (
     Deliver,
     Envelope,
     Refuse,
-    Routes,
+    Route,
     Subscribe,
     Subscribed,
     Unsubscribe,
     Wanted,
 )
 from meshmq.limits import MS, SECOND
-from tests.core.routes import LOTS, PUB, SUB, THIRD, Bench, P, S, T, batch, gap, marker, rec
+from tests.core.routes import LOTS, PUB, SUB, THIRD, Bench, P, S, T, batch, gap, marker, rec, routes
 
 SMALL = {"queue_bytes": 300}  # three batches of a hundred bytes fit
 
@@ -60,7 +60,7 @@ def test_the_flags_mean_nothing_on_a_durable_topic():
     bench.open("durable")
     bench.send(batch("durable", 1, b"a", routed=True))
     bench.sync()
-    assert bench.got() == [("durable", 0, b"", b"a")]
+    assert bench.got() == [marker(), ("durable", 0, b"", b"a")]
     (confirm,) = bench.take(PUB, Confirm)
     assert not confirm.confirmations[0].unwanted
 
@@ -220,14 +220,43 @@ def test_each_subscription_of_the_program_has_its_marker_and_nobody_elses():
     assert bench.got(THIRD) == []
 
 
-def test_a_subscription_opened_later_needs_none():
+def test_a_subscription_opened_later_has_its_own_at_once():
     bench = Bench()
     bench.routes([S])
     bench.open("x")
+    assert bench.got() == [marker()]
     bench.tell("x", 1, b"a", routed=True)
     assert bench.got() == []
     bench.routes(remove=[S])
     assert bench.got() == [marker()]
+
+
+def test_a_route_may_be_of_some_subscriptions():
+    bench = Bench()
+    bench.open("x", number=1)
+    bench.routes([Route(S, (2, 3))])
+    assert bench.got() == []
+    bench.tell("x", 1, b"a", routed=True)
+    assert bench.got() == [rec(1, b"a")]
+    bench.routes([Route(S, (1, 2))])
+    assert bench.got() == [marker()]
+    bench.routes([Route(S, (1, 3))])  # no news
+    bench.tell("x", 2, b"b", routed=True)
+    assert bench.got() == []
+    bench.routes(remove=[Route(S, (2,))])
+    assert bench.got() == []
+    bench.routes(remove=[Route(S, (1,))])
+    bench.tell("x", 3, b"c", routed=True)
+    assert bench.got() == [marker(), rec(3, b"c")]
+
+
+def test_a_subscription_that_is_named_before_it_is_there_has_its_marker_once_it_is():
+    bench = Bench()
+    bench.routes([Route(S, (3,))])
+    bench.open("x", number=2)
+    assert bench.got(number=2) == []
+    bench.open("x", number=3)
+    assert bench.got(number=3) == [marker()]
 
 
 def test_a_marker_stands_behind_what_waits_and_needs_no_credit_itself():
@@ -274,9 +303,9 @@ def test_markers_and_rows_of_one_turn_keep_their_order():
     bench.take(SUB)
     bench.together(
         (PUB, batch("x", 1, b"a", routed=True)),
-        (PUB, Routes((S,))),
+        (PUB, routes((S,))),
         (PUB, batch("x", 2, b"b", routed=True)),
-        (PUB, Routes((), (S,))),
+        (PUB, routes((), (S,))),
         (PUB, batch("x", 3, b"c", routed=True)),
     )
     assert bench.got() == [rec(1, b"a"), marker(), marker(), rec(3, b"c")]
@@ -369,7 +398,7 @@ def test_a_subscription_that_was_closed_gets_no_marker():
     bench.send(Unsubscribe(1), SUB)
     bench.routes([S])
     assert bench.got() == []
-    assert bench.node.delivery.mark(S, P) == []
+    assert bench.node.delivery.mark(Route(S), P) == []
 
 
 def test_too_many_routes_end_the_session(monkeypatch):

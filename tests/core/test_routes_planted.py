@@ -135,7 +135,7 @@ def routed_or_not(real: Any, self: Any, peer: Any, topic: Any, batch: Any, data:
 
 @planted(Transients, "direct", routes, "test_routes_are_of_one_publisher")
 def routes_are_everybodys(real: Any, self: Any, link: bytes) -> Any:
-    return {run for publisher in self._publishers.values() for run in publisher.direct}
+    return {run: None for publisher in self._publishers.values() for run in publisher.direct}
 
 
 @planted(Transients, "drop_link", routes, "test_routes_end_with_their_session")
@@ -211,10 +211,10 @@ def mark_everybody(real: Any, self: Any, instance: bytes, source: bytes) -> Any:
     routes,
     "test_each_subscription_of_the_program_has_its_marker_and_nobody_elses",
 )
-def mark_one_subscription(real: Any, self: Any, instance: bytes, source: bytes) -> Any:
-    same = self._of_instance.get(instance, {})
-    with patch.dict(self._of_instance, {instance: dict(list(same.items())[:1])}):
-        return real(self, instance, source)
+def mark_one_subscription(real: Any, self: Any, route: Any, source: bytes) -> Any:
+    same = self._of_instance.get(route.instance, {})
+    with patch.dict(self._of_instance, {route.instance: dict(list(same.items())[:1])}):
+        return real(self, route, source)
 
 
 @planted(Transients, "on_routes", routes, "test_too_many_routes_end_the_session")
@@ -263,7 +263,7 @@ def deliver_before_the_answer(real: Any, self: Any, peer: Any, body: Any, now_ns
 
 
 @planted(Transients, "want", routes, "test_who_has_it_directly_waits_for_nobody")
-def wake_all_publishers(real: Any, self: Any, pattern: str, instance: bytes = b"") -> Any:
+def wake_all_publishers(real: Any, self: Any, pattern: str, *whom: Any) -> Any:
     return real(self, pattern)
 
 

@@ -207,3 +207,11 @@ def test_a_source_that_only_the_node_reaches_begins_where_it_begins(reading):
     gap = row._replace(base_offset=74)
     reading.inlets.on_node_row(1, gap, b"..", reading.now_ns)
     assert (reading.got, reading.missed) == ([2, 2], 2)
+
+
+def test_what_is_noted_of_another_interest_leaves_what_is_waited_for(reading):
+    reading.noted(5, whole=False)
+    reading.inlets.on_noted(LINK, Noted(2, False), reading.now_ns)
+    reading.directly(5)
+    reading.marker()
+    assert (reading.got, reading.missed) == ([1], 0)
