@@ -149,6 +149,7 @@ class HybridClient(Client):
         self.node_address = node
         publisher = self.publisher
         publisher.is_numbered = True
+        publisher.numbers = self.direct.outlets.numbers
         publisher.instance = identity.instance
         publisher.direct.window_bytes = limits.DIRECT_IN_FLIGHT_BYTES
         publisher.node.is_open = False

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -82,6 +82,7 @@ class Publisher:
         node, direct: the ways there are.
         way_of: which one a new lane takes, by its topic; called under the guard.
         is_numbered: sequences number what is transient for subscribers as well; see PublishBatch.
+        numbers: then the last one of each topic that subscribers may know.
         instance: the origin of what goes directly.
     """
 
@@ -99,6 +100,7 @@ class Publisher:
         self.direct = Way(by_lane=True)
         self.way_of: Callable[[str], Way] = lambda topic: self.node
         self.is_numbered = False
+        self.numbers: Mapping[str, int] = {}
         self.instance = b""
         self.lanes: dict[str, Lane] = {}
         self.queues: set[str] = set()  # topics whose records are jobs, known before the first
@@ -459,7 +461,7 @@ class Publisher:
 
     def _hold(self, batch: Batch) -> None:
         """The node knows nothing of this producer, and this batch was never sent before: number
-        it anew from 1, once all that is under way in its lane has been refused too."""
+        it anew, once all that is under way in its lane has been refused too."""
         batch.lane.in_flight.remove(batch)
         self._unfly(batch)
         batch.lane.held.append(batch)
@@ -496,12 +498,15 @@ class Publisher:
             return
         held, lane.held = lane.held, []
         with self.guard:
-            tail = 0
+            # Not below what subscribers have seen, or they would drop what is new as repeats.
+            tail = min(self.numbers.get(lane.topic, 0), lane.unsettled[0].first - 1)
+            after = 0
             for batch in [*lane.unsettled, *([lane.open] if lane.open else [])]:
-                batch.first, batch.after = tail + 1, tail
+                batch.first, batch.after = tail + 1, after
                 batch.attempts = 0
                 batch.sent_to = b""
                 tail += len(batch.values)
+                after = tail
             lane.tail = tail - (len(lane.open.values) if lane.open else 0)
         held.sort(key=lambda b: b.first)  # what was gathered meanwhile came before its predecessor
         self.node.queue.extendleft(reversed(held))

@@ -12,6 +12,7 @@ from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
 from meshmq.frames import EACH, START_EARLIEST, Deliver, Interests, Introduce, Publish, Request
 from meshmq.limits import SECOND
+from meshmq.testing.disk import Disk
 from tests.core.programs import Network, Station
 
 NODE = "tcp://127.0.0.1:5757"
@@ -395,3 +396,45 @@ def test_a_program_hears_of_the_node_from_those_who_are_at_it(network):
     a, b = network.add("a", [NODE]), network.add("b", ["a"])
     network.run(5 * SECOND)
     assert (a.client.state, b.client.state) == ("connected", "connected")
+
+
+def recreate(network, program, durability):
+    program.client.command("topic.delete", b'{"topic":"live.x"}', network.now_ns)
+    program.flush()
+    network.run()
+    create(program, "live.x", durability)
+
+
+def published(network, program, numbers):
+    for i in numbers:
+        batch = program.publish("live.x", b"%d" % i)
+        network.run()
+        assert batch.state == DONE
+
+
+def test_what_is_transient_again_is_no_repeat_of_what_it_was_before(network):
+    _, a, b, sub = met(network)
+    recreate(network, a, "durable")
+    published(network, a, range(4, 9))
+    recreate(network, a, "transient")
+    published(network, a, range(9, 14))
+    # 4 went directly, too, before the node said what the topic is now.
+    assert b.values(sub) == [b"%d" % i for i in (1, 2, 3, 4, *range(4, 14))]
+    assert b.missed.get(sub, 0) == 0
+
+
+def test_nor_is_it_where_nodes_come_and_go_that_keep_it_or_not(network):
+    node, a, b, sub = met(network)
+    published(network, a, range(4, 6))
+    for run, durability, numbers in (
+        (b"N" * 16, "durable", range(6, 11)), (b"M" * 16, "transient", range(11, 16))
+    ):  # fmt: skip
+        network.kill(node)
+        network.run(SECOND)
+        node = Station(network, NODE, Disk(run))
+        other = network.add(f"for {durability}", node=NODE)
+        network.run()
+        create(other, "live.>", durability)
+        network.run(10 * SECOND)
+        published(network, a, numbers)
+    assert b.values(sub) == [b"%d" % i for i in range(1, 16)]
