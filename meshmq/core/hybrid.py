@@ -398,7 +398,7 @@ class HybridClient(Client):
         for member in self.members.values():
             member.tick(now_ns)
         self.direct.tick(now_ns)
-        self.requester.tick(now_ns, self.is_connected)
+        self.requester.tick(now_ns, self.has_node)
         self.responder.tick(now_ns)
 
     def take_effects(self, now_ns: int) -> list[ClientEffect]:

@@ -279,6 +279,15 @@ def test_a_request_that_was_given_back_is_asked_again_by_the_node(network):
     assert node.node.services.by_name["s"].requests == 2
 
 
+def test_a_request_that_no_node_was_there_for_says_so(network):
+    node, a, _ = serving(network)
+    network.kill(node)
+    network.run(4 * SECOND)
+    call = a.request("elsewhere")
+    network.run(2 * SECOND)
+    assert "no node was there in time" in str(call.error)
+
+
 def test_a_request_to_all_goes_by_the_node(network):
     _, a, _ = serving(network)
     call = a.request("s", kind=EACH)
