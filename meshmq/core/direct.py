@@ -157,7 +157,7 @@ class Direct:
     def introduce(self, frame: Introduce, now_ns: int) -> None:
         """The node says that we may talk to another program directly, and where it is."""
         links = self.links
-        if not links.introduce(frame, now_ns):
+        if not links.introduce(frame, self.routing.node, now_ns):
             return
         facts = PeerFacts(
             frame.instance, "client", links.hello.mesh, frame.name, addresses=frame.addresses

@@ -447,3 +447,32 @@ def test_nor_is_it_where_nodes_come_and_go_that_keep_it_or_not(network):
         network.run(10 * SECOND)
         published(network, a, numbers)
     assert b.values(sub) == [b"%d" % i for i in range(1, 16)]
+
+
+def test_those_who_are_gone_take_no_place_of_who_is_introduced_now(network):
+    _, a, b = told(network, "a", "b")
+    sub = b.subscribe("live.>")
+    for i in range(limits.DIRECT_PEERS_MAX):
+        gone = network.add(f"gone {i}", node=NODE)
+        network.run(SECOND // 100)
+        gone.publish("live.x", b"hello")
+        network.run(SECOND // 100)
+        gone.client.close(network.now_ns)
+        gone.flush()
+        network.kill(gone)
+    network.run()
+    for value in (b"1", b"2", b"3"):
+        batch = a.publish("live.x", value)
+        network.run()
+    assert batch.route == "direct"
+    assert b.values(sub)[-3:] == [b"1", b"2", b"3"]
+    assert len(b.direct.links.permits.by_instance) == limits.DIRECT_PEERS_MAX
+
+
+def test_who_was_linked_keeps_his_permit_whoever_comes(network):
+    _, a, b, _ = met(network)
+    for i in range(2 * limits.DIRECT_PEERS_MAX):
+        run = b"%16d" % i
+        b.direct.introduce(Introduce(run, "", (), ("live.>",), (), SECOND * 60), network.now_ns)
+    assert a.client._identity.instance in b.direct.links.permits.by_instance
+    assert len(b.direct.links.permits.by_instance) == limits.DIRECT_PEERS_MAX
