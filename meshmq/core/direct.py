@@ -167,8 +167,11 @@ class Direct:
         permit = links.permit_of(link) if link is not None else None
         if link is not None and permit is not None and link.name in self._by_link:
             links.send(link, self.wishes.permitted(permit, whole=False), now_ns)
-            for early in self._early.pop(link.name, []):
-                self._on_interests(link, early, now_ns)
+            try:
+                for early in self._early.pop(link.name, []):
+                    self._on_interests(link, early, now_ns)
+            except LimitReached as error:
+                links.refuse(link, Refuse(error.code, str(error)), now_ns)
 
     def on_node_request(self, body: Request | Cancel | Grant, now_ns: int) -> None:
         """What the node says of requests to the program."""

@@ -10,7 +10,17 @@ from meshmq import limits
 from meshmq.core.lanes import DONE, WAITING
 from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
-from meshmq.frames import EACH, START_EARLIEST, Deliver, Interests, Introduce, Publish, Request
+from meshmq.frames import (
+    EACH,
+    START_EARLIEST,
+    SUBSCRIPTION,
+    Deliver,
+    Interest,
+    Interests,
+    Introduce,
+    Publish,
+    Request,
+)
 from meshmq.limits import SECOND
 from meshmq.testing.disk import Disk
 from tests.core.programs import Network, Station
@@ -476,3 +486,23 @@ def test_who_was_linked_keeps_his_permit_whoever_comes(network):
         b.direct.introduce(Introduce(run, "", (), ("live.>",), (), SECOND * 60), network.now_ns)
     assert a.client._identity.instance in b.direct.links.permits.by_instance
     assert len(b.direct.links.permits.by_instance) == limits.DIRECT_PEERS_MAX
+
+
+def test_who_wants_too_much_before_it_is_allowed_ends_the_link_alone(network):
+    _, a, b, _ = met(network)
+    (link,) = a.direct._by_link.values()
+    for start, pattern, count in (
+        (1000, "live.>", 1500),
+        (3000, "late", 1),
+        (4000, "live.>", 1500),
+    ):
+        wants = [Interest(start + i, SUBSCRIPTION, pattern, 0) for i in range(count)]
+        frame = Interests(a.direct.wishes.version, False, tuple(wants), (), a.client.origin)
+        a.direct.links.send(link, frame, network.now_ns)
+    a.subscribe("late")
+    network.run()
+    create(a, "late")
+    b.publish("late", b"1")  # the node allows it now
+    network.run(SECOND // 20)
+    assert b.client.state == "connected"
+    assert any(reason.startswith("lost a") for _, reason in b.states)
