@@ -148,8 +148,7 @@ class HybridClient(Client):
         self.had_node = self.expects_node = bool(node)
         self.node_address = node
         publisher = self.publisher
-        publisher.is_numbered = True
-        publisher.numbers = self.direct.outlets.numbers
+        publisher.is_numbered, publisher.numbers = True, self.direct.outlets.numbers
         publisher.instance = identity.instance
         publisher.direct.window_bytes = limits.DIRECT_IN_FLIGHT_BYTES
         publisher.node.is_open = False

@@ -128,7 +128,7 @@ class Node:
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
-        self.introductions = Introductions()
+        self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self._unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
         )
@@ -318,8 +318,8 @@ class Node:
             case Grant():
                 self.services.on_grant(link, body)
             case Serve():
-                name = peer.hello.name
-                peer.session.send(self.services.serve(link, name, body, now_ns), now_ns)
+                peer.session.send(self.services.serve(link, peer.hello.name, body, now_ns), now_ns)
+                self.introductions.served(link, body.service)
             case Unserve():
                 # Nothing comes behind the answer: what was handed to it in this turn goes before.
                 self._send_answers(self.services.take_sends(), now_ns)

@@ -274,9 +274,30 @@ def test_an_idempotent_request_that_got_stuck_is_asked_again_by_the_node(network
     assert (later.is_over, later.error, later.way) == (True, None, "node")
 
 
+def test_each_instance_has_its_share_of_what_goes_directly(network):
+    _, a, b, c, d = told(network, "a", "b", "c", "d")
+    has = {program: [] for program in (b, c, d)}
+    for program in (b, c):
+        program.serve("s", has[program].append)
+    network.run()
+    a.request("s")  # by the node: whichever has it, all are introduced
+    network.run()
+    for program in (b, c):
+        for incoming in has[program]:
+            program.answer(incoming)
+        has[program].clear()
+    d.serve("s", has[d].append)  # so is one that comes later
+    network.run()
+    calls = [a.request("s") for _ in has]
+    network.run()
+    assert [len(incoming) for incoming in has.values()] == [1, 1, 1]
+    assert {call.way for call in calls} == {"direct"}
+
+
 def test_a_request_that_was_given_back_is_asked_again_by_the_node(network):
     node, a, b = serving(network)
     c = network.add("c", node=NODE)
+    cut(network, a, c)
     c.serve("s", c.answer)
     network.run()
     registration = next(iter(b.client.responder.registrations.values()))
