@@ -527,3 +527,18 @@ def test_who_wants_too_much_before_it_is_allowed_ends_the_link_alone(network):
     network.run(SECOND // 20)
     assert b.client.state == "connected"
     assert any(reason.startswith("lost a") for _, reason in b.states)
+
+
+def test_a_program_that_lists_two_nodes_is_at_the_other_one_when_its_own_is_gone(network):
+    other = "tcp://127.0.0.1:5758"
+    for seed in range(10):
+        first = Station(network, NODE)
+        a = network.add(f"a{seed}", [NODE, other])
+        network.run(SECOND)
+        assert a.client.state == "connected"
+        Station(network, other, Disk(b"N" * 16))
+        network.kill(first)
+        network.run(2 * limits.LINK_SILENT_NS + 3 * SECOND)
+        assert (a.client.state, a.client.node_address) == ("connected", other)
+        del network.programs[other]
+        network.kill(a)
