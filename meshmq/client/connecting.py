@@ -175,8 +175,10 @@ def is_here(url: str) -> bool:
 
 
 def check_greeted(connection: Connection) -> None:
-    """Raise unless a node has answered, and has let us in."""
+    """Raise unless a node has answered, and has let us in, or it does without one."""
     if not connection.is_greeted:
+        if isinstance(connection, DirectConnection) and connection.stop_looking():
+            return
         connection.close(1.0)
         url = connection.url
         raise NodeUnreachable(

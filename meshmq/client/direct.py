@@ -241,10 +241,20 @@ class DirectConnection(Connection):
         else:
             is_settled = client.direct.is_settled(self._peers) or waited_ns >= limits.SETTLE_NS
         if is_settled:
-            self.is_settled = True
-            client.do_without()
-            self._more = True
-            self._note(self)
+            self._settle_for_this()
+
+    def _settle_for_this(self) -> None:
+        self.is_settled = True
+        self.client.do_without()
+        self._more = True
+        self._note(self)
+
+    def stop_looking(self) -> bool:
+        """There is no more time to look round: begin with what is there. False: a node must be."""
+        if self.client.expects_node:
+            return False
+        self.run(lambda now_ns: self._settle_for_this())
+        return True
 
     def _timeout_ms(self) -> int:
         timeout_ms = super()._timeout_ms()

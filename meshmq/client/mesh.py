@@ -98,7 +98,8 @@ def connect(
     Args:
         url: the node's address; None takes MESHMQ_URL, else looks for a node at
             tcp://127.0.0.1:5757 and by mDNS, and for other programs by mDNS. If there is no node
-            within 1 s it begins without one (``state`` is then ``brokerless``), and looks on.
+            within 1.5 s, or ``timeout``, it begins without one (``state`` is then ``brokerless``),
+            and looks on.
         mesh: name of the mesh; the node must belong to the same.
         producer: a name that keeps its sequence numbers over program restarts (``publish(seq=)``).
             One program at a time may use it.

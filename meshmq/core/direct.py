@@ -26,11 +26,11 @@ from meshmq.core.gossip import Gossip
 from meshmq.core.inlets import Inlets
 from meshmq.core.interests import Wishes
 from meshmq.core.links import Link, Links
-from meshmq.core.outlets import NODE, Outlets, UnderWay
+from meshmq.core.outlets import NODE, Outlets
 from meshmq.core.permits import Permit, Permits
 from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
 from meshmq.core.relay import Relay
-from meshmq.core.routing import Routing
+from meshmq.core.routing import Routing, to_publish
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.errors import BadFrame, LimitReached
@@ -53,7 +53,6 @@ from meshmq.frames import (
     Noted,
     PeerFacts,
     Publish,
-    PublishBatch,
     Refuse,
     Reply,
     Request,
@@ -120,13 +119,8 @@ class Direct:
         self.routing = Routing(hello.instance, self.outlets)
         self.returned: list[int] = []
         self._timed = (
-            self.outlets,
-            self.inlets,
-            self.pushes,
-            self.wishes,
-            self.services,
-            self.gossip,
-        )
+            self.outlets, self.inlets, self.pushes, self.wishes, self.services, self.gossip,
+        )  # fmt: skip
         self._by_link: dict[bytes, Link] = {}  # those that count
         self._sessions: dict[bytes, Session] = {}  # theirs
         self.demand = Demand(self.outlets, self.pushes, self.services)
@@ -158,7 +152,7 @@ class Direct:
         links = self.links
         link = links.by_instance.get(frame.instance)
         before = links.permit_of(link) if link is not None else None
-        if not links.introduce(frame, now_ns):
+        if not links.introduce(frame, self.routing.node, now_ns):
             return
         facts = PeerFacts(
             frame.instance, "client", links.hello.mesh, frame.name, addresses=frame.addresses
@@ -168,8 +162,12 @@ class Direct:
             self._show(link, before, now_ns)
             self._confine(link, now_ns)
             interests, credit = self.demand.take_early(link.name)
-            for early in interests:
-                self._on_interests(link, early, now_ns)
+            try:
+                for early in interests:
+                    self._on_interests(link, early, now_ns)
+            except LimitReached as error:
+                links.refuse(link, Refuse(error.code, str(error)), now_ns)
+                return
             for more in credit:
                 self._on_credit(link.name, more, now_ns)
 
@@ -600,7 +598,7 @@ class Direct:
                 self.outlets.settle(batches, True)
                 continue
             if name == NODE:
-                self.routing.to_node.append((_publish(frame, batches), batches))
+                self.routing.to_node.append((to_publish(frame, batches), batches))
                 continue
             link = self._by_link[name]
             self.links.send(link, frame, now_ns)
@@ -678,8 +676,7 @@ class Direct:
 
     def knows_of_none(self) -> bool:
         """Whether somebody is linked, and knows what we want, and nobody linked is at a node."""
-        sources, version = self.inlets.sources, self.wishes.version
-        linked = [sources[name] for name in self._by_link]
+        version, linked = self.wishes.version, [self.inlets.sources[x] for x in self._by_link]
         return bool(linked) and all(x.version >= version and not x.node for x in linked)
 
     def peers(self) -> list[dict[str, Any]]:
@@ -701,15 +698,3 @@ class Direct:
                 }
             )
         return rows
-
-
-def _publish(frame: Deliver, batches: list[UnderWay]) -> Publish:
-    """What is delivered to others, for the node."""
-    rows = [
-        PublishBatch(
-            row.topic, row.base_offset, 0, row.count, row.length, row.checksum, False, False, True,
-            under_way.is_routed,
-        )
-        for row, under_way in zip(frame.batches, batches, strict=True)
-    ]  # fmt: skip
-    return Publish(tuple(rows), frame.payload)

@@ -305,7 +305,7 @@ class Discovery:
         peer = self._peers.get(instance)
         lane = self._mdns
         if source == GOSSIP:
-            refusal = self._gossip_fault(instance, peer, teller)
+            refusal = self._gossip_fault(instance, peer, teller, now_ns)
             if refusal:
                 self.counters[refusal] += 1
                 return
@@ -329,14 +329,18 @@ class Discovery:
             return True
         return key in address.claims
 
-    def _gossip_fault(self, instance: bytes, peer: Peer | None, teller: bytes) -> str:
+    def _gossip_fault(self, instance: bytes, peer: Peer | None, teller: bytes, now_ns: int) -> str:
         by = self._peers.get(teller)
         if by is None or not by.links:
             return "gossip-unlinked"
         told = self._told.get(teller, ())
         most = limits.DIRECT_PEERS_MAX if by.facts.kind == "node" else limits.GOSSIP_PEERS_MAX
         if instance not in told and len(told) >= most:
-            return "gossip-full"
+            gone = next((key for key in self._lost if key[1:] == (GOSSIP, teller)), None)
+            if gone is None:
+                return "gossip-full"
+            del self._lost[gone]
+            self._forget_sight(*gone, now_ns)
         if peer is not None and (GOSSIP, teller) not in peer.sights:
             tellers = sum(source == GOSSIP for source, _ in peer.sights)
             if tellers >= limits.GOSSIPERS_PER_PEER_MAX:

@@ -96,14 +96,12 @@ from meshmq.frames import (
 )
 from meshmq.names import pushed_topic, queue_of
 
-NO_NODE = "and there is none: start one with `meshmq node`"
-
 _AT_NODE, _DIRECT = "node", "direct"
 
 
 def needs_node(what: str) -> NodeUnreachable:
     """The error for what no program can do without a node."""
-    return NodeUnreachable(f"{what} needs a node, {NO_NODE}")
+    return NodeUnreachable(f"{what} needs a node, and there is none: start one with `meshmq node`")
 
 
 class HybridClient(Client):
@@ -187,13 +185,8 @@ class HybridClient(Client):
     def has_work(self) -> bool:
         if self.state == "closed":
             return False
-        requester = self.requester
-        if (
-            self.publisher.has_work
-            or requester.ended
-            or requester.has_work
-            or self.responder.has_work
-        ):
+        requester, publisher = self.requester, self.publisher
+        if publisher.has_work or requester.ended or requester.has_work or self.responder.has_work:
             return True
         if not self.has_node:
             return False
@@ -397,7 +390,7 @@ class HybridClient(Client):
         for member in self.members.values():
             member.tick(now_ns)
         self.direct.tick(now_ns)
-        self.requester.tick(now_ns, self.is_connected)
+        self.requester.tick(now_ns, self.has_node)
         self.responder.tick(now_ns)
 
     def take_effects(self, now_ns: int) -> list[ClientEffect]:
@@ -405,9 +398,7 @@ class HybridClient(Client):
         if self.state != "closed":
             direct.end_turn(now_ns)
             while direct.own or direct.routing.to_node:
-                own, direct.own = direct.own, []
-                for body in own:
-                    self._on_own(body, now_ns)
+                self._take_own(now_ns)
                 self._to_node(now_ns)
             if direct.returned:
                 returned, direct.returned = direct.returned, []
@@ -423,7 +414,7 @@ class HybridClient(Client):
                 self._effects += [StateChanged(self.state, what) for what in news]
             if direct.links.nodes:
                 nodes, direct.links.nodes = direct.links.nodes, []
-                if not self.expects_node and self._session is None:
+                if not self.expects_node and self._turns_to(nodes[0], now_ns):
                     self.node_address = nodes[0]
                     self._effects.append(FoundNode(nodes[0]))
             self._to_node(now_ns)
@@ -434,11 +425,17 @@ class HybridClient(Client):
             effects += self.take_effects(now_ns)  # others are told that we are at no node
         return effects
 
+    def _turns_to(self, address: str, now_ns: int) -> bool:
+        """Whether to be at a node that answers: our own had the time of a handshake to be back."""
+        if self._session is not None:
+            if self.state != "reconnecting" or self._attempt < 2 or address == self.node_address:
+                return False
+            self._lose("another node answers", "link-lost", now_ns)
+        return True
+
     def _take_links(self) -> None:
-        links = self.direct.links
-        if links.effects:
-            self._effects += links.effects
-            links.effects = []
+        effects, self.direct.links.effects = self.direct.links.effects, []
+        self._effects += effects
 
     def _to_node(self, now_ns: int) -> None:
         """Send the node what Direct has for it."""
@@ -503,9 +500,7 @@ class HybridClient(Client):
             case Confirm(confirmations):
                 for c in confirmations:
                     self.publisher.on_confirmation(c, b"")
-            case Subscribed(number):
-                self._on_answer(number, _DIRECT, body, now_ns)
-            case Served(number):
+            case Subscribed(number) | Served(number):
                 self._on_answer(number, _DIRECT, body, now_ns)
             case Reply():
                 self._on_direct_reply(body)
@@ -676,7 +671,7 @@ class HybridClient(Client):
     def _on_session_lost(self, now_ns: int) -> None:
         if self.state == "connected":
             self.direct.detach(now_ns)
-            self._take_own_after_detach(now_ns)
+            self._take_own(now_ns)
             self.direct.links.node_address = ""
             self.direct.links.tell(LinkDown(self.origin, "", "the node is gone"), now_ns)
             self.direct.gossip.attach((), now_ns)
@@ -692,14 +687,14 @@ class HybridClient(Client):
                 body = Subscribed(number) if is_sub else Served(number, ended=self._leaves(number))
                 self._on_answer(number, _AT_NODE, body, now_ns)
 
-    def _take_own_after_detach(self, now_ns: int) -> None:
+    def _take_own(self, now_ns: int) -> None:
         own, self.direct.own = self.direct.own, []
         for body in own:
             self._on_own(body, now_ns)
 
     def _leaves(self, number: int) -> bool:
-        registration = self.responder.registrations.get(number)
-        return registration is not None and registration.is_leaving
+        found = self.responder.registrations.get(number)
+        return found is not None and found.is_leaving
 
     def _drop_requests(self, now_ns: int) -> None:
         pass  # Direct has told the responder which ones are over

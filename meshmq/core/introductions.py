@@ -5,7 +5,9 @@ patterns and services that they met by: the grant.
 
 Rules:
 1. They meet when a record of one goes to a subscription of the other, or its request to an instance
-   of the other. Only who says addresses is introduced, and nobody to itself.
+   of the other. Who met one instance of a service meets all there are, and those that come: what it
+   asks goes to no other once it goes directly. Only who says addresses is introduced, and nobody to
+   itself.
 2. Both ends are told the whole grant, each time it grows, and again at half of its life. It ends
    with the session of either.
 3. A program has at most DIRECT_PEERS_MAX introductions, a grant INTRODUCTION_NAMES_MAX patterns and
@@ -14,7 +16,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from meshmq import limits
@@ -32,15 +34,17 @@ class Program:
 
     Attributes:
         pairs: by the other's link.
+        asks: services that it has asked.
         met: links with a pattern, and with a service, that need no second look.
     """
 
-    __slots__ = ("hello", "link", "met_asking", "met_publishing", "pairs")
+    __slots__ = ("asks", "hello", "link", "met_asking", "met_publishing", "pairs")
 
     def __init__(self, link: bytes, hello: Hello) -> None:
         self.link = link
         self.hello = hello
         self.pairs: dict[bytes, Pair] = {}
+        self.asks: set[str] = set()
         self.met_publishing: set[tuple[bytes, str]] = set()
         self.met_asking: set[tuple[bytes, str]] = set()
 
@@ -60,11 +64,15 @@ class Pair:
 class Introductions:
     """See the module's header.
 
+    Args:
+        instances_of: those of a service that is asked, named by link and registration.
+
     Attributes:
         changed: grants to be told, by ``take_sends``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, instances_of: Callable[[str], Iterable[tuple[bytes, int]]]) -> None:
+        self._instances_of = instances_of
         self._programs: dict[bytes, Program] = {}
         self._pairs: dict[Pair, None] = {}  # by when they are renewed, the next one first
         self.changed: dict[Pair, None] = {}
@@ -119,8 +127,19 @@ class Introductions:
         program = self._programs.get(link)
         if program is None or (instance_link, service) in program.met_asking:
             return
-        _note(program.met_asking, (instance_link, service))
-        self._grant(program, instance_link, service, is_service=True)
+        if len(program.asks) < limits.INTRODUCTION_NAMES_MAX:
+            program.asks.add(service)
+        others = [other for other, _ in self._instances_of(service)]
+        for other_link in dict.fromkeys((instance_link, *others)):
+            _note(program.met_asking, (other_link, service))
+            self._grant(program, other_link, service, is_service=True)
+
+    def served(self, link: bytes, service: str) -> None:
+        """A program serves, or wants to: whoever has asked for that meets it."""
+        if link in self._programs:
+            for program in self._programs.values():
+                if service in program.asks:
+                    self._grant(program, link, service, is_service=True)
 
     def _grant(self, one: Program, link: bytes, name: str, is_service: bool) -> None:
         other = self._programs.get(link)

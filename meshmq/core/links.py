@@ -21,12 +21,14 @@ from dataclasses import dataclass
 
 from meshmq import limits
 from meshmq.core.discovery import (
+    GOSSIP,
     Dial,
     DialFailed,
     Discovery,
     Event,
     LinkDown,
     LinkUp,
+    SightLost,
     Tick,
 )
 from meshmq.core.effects import CloseLink, OpenLink, Send
@@ -110,6 +112,7 @@ class Links:
         self.permits: Permits | None = None
         self.bad_frames = 0
         self.refused = 0
+        self._introducer = b""
         self._entropy = entropy
         self._dialled: dict[str, Link] = {}
         self._due: list[tuple[int, bytes]] = []
@@ -147,9 +150,15 @@ class Links:
 
     # -- what a node allows -------------------------------------------------------------------
 
-    def introduce(self, frame: Introduce, now_ns: int) -> bool:
+    def introduce(self, frame: Introduce, node: bytes, now_ns: int) -> bool:
         """A node says what may pass between us and another program; whether he may be dialled."""
-        return self.permits is None or self.permits.introduce(frame, now_ns)
+        self._introducer = node
+        if self.permits is None:
+            return True
+        over = self.permits.introduce(frame, self.by_instance, now_ns)
+        for instance in over:
+            self.tell(SightLost(GOSSIP, instance, node), now_ns)
+        return frame.instance not in over
 
     def permit_of(self, link: Link) -> Permit | None:
         """What a link is confined to; None: nothing."""
@@ -164,6 +173,7 @@ class Links:
 
     def _expire(self, permits: Permits, now_ns: int) -> None:
         for instance in permits.expired(now_ns):
+            self.tell(SightLost(GOSSIP, instance, self._introducer), now_ns)
             link = self.by_instance.get(instance)
             if link is not None:
                 why = "what the node has allowed the two programs is over"

@@ -129,7 +129,7 @@ class Node:
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
-        self.introductions = Introductions()
+        self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self._unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
         )
@@ -321,8 +321,8 @@ class Node:
             case Grant():
                 self.services.on_grant(link, body)
             case Serve():
-                name = peer.hello.name
-                peer.session.send(self.services.serve(link, name, body, now_ns), now_ns)
+                peer.session.send(self.services.serve(link, peer.hello.name, body, now_ns), now_ns)
+                self.introductions.served(link, body.service)
             case Unserve():
                 # Nothing comes behind the answer: what was handed to it in this turn goes before.
                 self._send_answers(self.services.take_sends(), now_ns)
@@ -360,9 +360,11 @@ class Node:
         self.transients.release(link, number)  # every Subscribe is answered, in order
         self._send_released(now_ns)
         answer = self.delivery.subscribe(link, body, self.origin, instance)
+        waits: dict[bytes, int] = {}
         if not answer.code:
-            self._mark_direct(Route(instance, (number,)))
-        waits = {} if answer.code else self.transients.want(body.pattern, instance, number)
+            for publisher in self.transients.routing_to(link, instance, number):
+                self._mark(Route(instance, (number,)), publisher)  # of whom it gets nothing here
+            waits = self.transients.want(body.pattern, instance, number)
         if waits:
             self.transients.hold(link, answer, waits, now_ns)
             self.delivery.hold(link, number)
@@ -380,17 +382,11 @@ class Node:
 
     def _on_routes(self, peer: Peer, body: Routes) -> None:
         for route in self.transients.on_routes(peer.link, body):
-            self._mark(route, peer.hello.instance)
+            self._mark(route, peer.link)
 
-    def _mark(self, route: Route, source: bytes) -> None:
-        for sub in self.delivery.mark(route, source):
+    def _mark(self, route: Route, publisher: bytes) -> None:
+        for sub in self.delivery.mark(route, self.peers[publisher].hello.instance):
             self._dirty[id(sub)] = sub
-
-    def _mark_direct(self, route: Route) -> None:
-        """A subscription was opened: of those who reach it directly it gets nothing here."""
-        for link in self.transients.routing_to(route.instance, route.subscriptions[0]):
-            if self.peers[link].hello.instance != route.instance:
-                self._mark(route, self.peers[link].hello.instance)
 
     def _on_publish(self, peer: Peer, body: Publish) -> None:
         payload = body.payload
@@ -435,8 +431,8 @@ class Node:
 
     def _is_for_few(self, topic: Topic) -> bool:
         """Whether so few programs want it that it may go to them directly."""
-        programs = {sub.instance for sub in self.delivery.subscribed_to(topic)}
-        return len(programs) <= limits.DIRECT_FANOUT_MAX
+        subs = self.delivery.subscribed_to(topic)
+        return len({sub.instance for sub in subs}) <= limits.DIRECT_FANOUT_MAX
 
     def _on_committed(self, ticket: int, commits: tuple[Commit, ...], now_ns: int) -> None:
         is_first = not self._confirms
@@ -677,13 +673,10 @@ class Node:
     def status(self) -> dict[str, Any]:
         """Every counter there is."""
         streams, delivery = self.streams, self.delivery
+        opened, refused = self.sessions_opened, self.refused_sessions
+        me = {"name": self.name, "mesh": self.mesh, "origin": self.origin.hex()}
         return {
-            "node": {
-                "name": self.name,
-                "mesh": self.mesh,
-                "origin": self.origin.hex(),
-                "software": self.software,
-            },
+            "node": {**me, "software": self.software},
             "state": "full" if self.admission.is_full else "ok",
             "unsynced_bytes": self.admission.waiting_bytes,
             "undelivered_bytes": self._unacked_bytes + delivery.queued_bytes,
@@ -699,11 +692,7 @@ class Node:
             "services": self.services.describe(self._now_ns),
             "requests": self.services.counters(),
             "bad_frames": self.bad_frames,
-            "sessions": {
-                "open": len(self.peers),
-                "opened": self.sessions_opened,
-                "refused": self.refused_sessions,
-            },
+            "sessions": {"open": len(self.peers), "opened": opened, "refused": refused},
             "committed_lsn": delivery.committed_lsn,
             "introductions": len(self.introductions),
             "subscriptions": delivery.describe(self._name_of),

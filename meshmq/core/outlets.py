@@ -23,6 +23,7 @@ from collections import deque
 from typing import NamedTuple
 
 from meshmq import limits
+from meshmq.errors import LimitReached
 from meshmq.frames import Confirmation, Deliver, DeliverBatch, PublishBatch
 from meshmq.names import matches
 
@@ -275,6 +276,11 @@ class Outlets:
     def publish(self, row: PublishBatch, data: bytes, now_ns: int, by_node: bool = True) -> None:
         """Send a batch to whoever wants it; without the node only to those who are linked."""
         topic = row.topic
+        if topic not in self.numbers and len(self.numbers) >= limits.TOPICS_MAX:
+            why = f"a program publishes on at most {limits.TOPICS_MAX} topics directly"
+            no = Confirmation(topic, row.first, row.count, LimitReached.code, why)
+            self.confirmations.append(no)
+            return
         self.numbers[topic] = row.first + row.count - 1
         audience = self.audience(topic) if by_node else self._linked(topic)
         outlets = audience.outlets

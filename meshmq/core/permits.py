@@ -7,6 +7,7 @@ wants than its permit covers, and a link over which anything else comes is ended
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from meshmq import limits
@@ -38,16 +39,23 @@ class Permits:
     def __init__(self) -> None:
         self.by_instance: dict[bytes, Permit] = {}
 
-    def introduce(self, frame: Introduce, now_ns: int) -> bool:
-        """A node says what is allowed now; False: there are as many as may be."""
+    def introduce(self, frame: Introduce, linked: Container[bytes], now_ns: int) -> list[bytes]:
+        """A node says what is allowed now; whose permits give way to it, the frame's own if there
+        is no room. Who is not ``linked`` gives way, the one told of longest ago first: of those who
+        are gone nobody says so, and they may be many."""
         known = self.by_instance
-        if frame.instance not in known and len(known) >= limits.DIRECT_PEERS_MAX:
-            return False
+        known.pop(frame.instance, None)
+        over = []
+        if len(known) >= limits.DIRECT_PEERS_MAX:
+            over = [next((i for i in known if i not in linked), frame.instance)]
+            if over == [frame.instance]:
+                return over
+            del known[over[0]]
         lifetime_ns = min(frame.lifetime_ns, limits.DAY)
         known[frame.instance] = Permit(
             frame.name, frozenset(frame.patterns), frozenset(frame.services), now_ns + lifetime_ns
         )
-        return True
+        return over
 
     def next_deadline_ns(self) -> int | None:
         """When ``expired`` has something to tell, or None."""

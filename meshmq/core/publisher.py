@@ -459,7 +459,7 @@ class Publisher:
 
     def _hold(self, batch: Batch) -> None:
         """The node knows nothing of this producer, and this batch was never sent before: number
-        it anew from 1, once all that is under way in its lane has been refused too."""
+        it anew, once all that is under way in its lane has been refused too."""
         batch.lane.in_flight.remove(batch)
         self._unfly(batch)
         batch.lane.held.append(batch)

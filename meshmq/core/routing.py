@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from meshmq import limits
 from meshmq.core.outlets import Outlets, UnderWay
 from meshmq.core.session import Session
-from meshmq.frames import Body, Route, Routes
+from meshmq.frames import Body, Deliver, Publish, PublishBatch, Route, Routes
 
 
 class Routing:
@@ -151,3 +151,15 @@ class Routing:
             self._outlets.want_again()
         self.to_node.append((Routes((add,) if add else (), (remove,) if remove else ()), []))
         self._outlets.changed()
+
+
+def to_publish(frame: Deliver, batches: list[UnderWay]) -> Publish:
+    """What is delivered to others, for the node."""
+    rows = [
+        PublishBatch(
+            row.topic, row.base_offset, 0, row.count, row.length, row.checksum, False, False, True,
+            under_way.is_routed,
+        )
+        for row, under_way in zip(frame.batches, batches, strict=True)
+    ]  # fmt: skip
+    return Publish(tuple(rows), frame.payload)

@@ -68,6 +68,7 @@ class Subscriber:
         self._owed_bytes = 0
         self._owed_records = 0
         self._next_offset: dict[str, int] = {}
+        self._last_place = (0, 0)  # lsn and slot of the last batch: what is behind it is new
         self._floor = start.value if start.kind == START_OFFSET else 0
 
     @property
@@ -94,6 +95,7 @@ class Subscriber:
         if self._origin and self._origin != frame.origin:
             # Another log: everything in it is unseen.
             self._next_offset.clear()
+            self._last_place = (0, 0)
             self._floor = 0
         self._origin = frame.origin
         if start.kind == START_OFFSET:
@@ -142,6 +144,9 @@ class Subscriber:
         skip = 0
         expected = self._next_offset.get(topic)
         start = self._start
+        if expected is not None and base < expected and (lsn, slot) > self._last_place:
+            expected = 0  # the topic was deleted and made anew
+        self._last_place = max(self._last_place, (lsn, slot))
         if expected is not None:
             if base > expected:
                 self.missed += base - expected

@@ -79,12 +79,12 @@ class Transients:
         publisher = self._publishers.get(link)
         return publisher.direct if publisher is not None else NOBODY
 
-    def routing_to(self, instance: bytes, number: int) -> list[bytes]:
-        """Publishers, by link, that reach a subscription directly."""
+    def routing_to(self, own: bytes, instance: bytes, number: int) -> list[bytes]:
+        """Other publishers, by link, that reach a subscription of ``own`` directly."""
         return [
             link
             for link, publisher in self._publishers.items()
-            if has_directly(publisher.direct, instance, number)
+            if link != own and has_directly(publisher.direct, instance, number)
         ]
 
     def on_routes(self, link: bytes, frame: Routes) -> list[Route]:

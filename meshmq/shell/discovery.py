@@ -37,7 +37,7 @@ from meshmq.shell.interfaces import LOOPBACK, multicast_addresses, reachable_at,
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo, ServiceStateChange, Zeroconf
-    from zeroconf.asyncio import AsyncZeroconf
+    from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
 SERVICE = "_meshmq._tcp.local."
 STARTING, ON, FAILED, CLOSED = "starting", "on", "failed", "closed"
@@ -146,11 +146,12 @@ class Mdns:
         from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
         zeroconf = AsyncZeroconf(interfaces=usable(self.addresses))
+        browser: AsyncServiceBrowser | None = None
         try:
             await zeroconf.zeroconf.async_wait_for_start()
             self._confine(zeroconf)
             if self._browse:
-                AsyncServiceBrowser(
+                browser = AsyncServiceBrowser(
                     zeroconf.zeroconf,
                     SERVICE,
                     handlers=[self._on_change],
@@ -170,6 +171,8 @@ class Mdns:
         finally:
             for task in self._resolving:
                 task.cancel()
+            if browser is not None:
+                await browser.async_cancel()  # or its first question fails, and asyncio says so
             await zeroconf.async_close()
 
     async def _pause(self) -> None:

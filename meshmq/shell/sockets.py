@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import select
 import time
 import weakref
@@ -27,6 +28,7 @@ _PARTS_KEPT = limits.FRAME_PARTS_MAX + 1
 _ZERO_COPY_BYTES = 32 * limits.KIB
 # Plain ints: combining enum members costs more than a send.
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_MAPPED = re.compile(r"\[::ffff:([0-9.]+)\]")
 _NOW, _NOW_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
@@ -104,9 +106,9 @@ def check_url(url: str, *, bind: bool, insecure: bool, mesh: str) -> str:
         port = parts.port if not url.endswith(":*") else 0
     except ValueError:
         parts, port = urlsplit(""), None
-    if parts.scheme == "ipc" and len(url) > len("ipc://"):
+    if parts.scheme == "ipc" and len("ipc://") < len(url) <= len("ipc://") + zmq.IPC_PATH_MAX_LEN:
         return url
-    if parts.scheme != "tcp" or not parts.hostname or port is None:
+    if parts.scheme != "tcp" or not parts.hostname or port is None or not (bind or port):
         raise ConfigError(f"{url!r} is not an address: write it like tcp://127.0.0.1:5757")
     loopback = parts.hostname in ("localhost", "::1") or parts.hostname.startswith("127.")
     if not loopback and not (insecure and mesh != "local"):
@@ -173,7 +175,8 @@ def _bind(socket: zmq.Socket[bytes], url: str, in_use: str) -> str:
         if error.errno == zmq.EADDRINUSE:
             raise ConfigError(f"{url} is in use{in_use}") from None
         raise ConfigError(f"cannot listen on {url}: {error.strerror}") from None
-    return socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+    # Beside an IPv6 address one of IPv4 is told in that other form, which nobody dials.
+    return _MAPPED.sub(r"\1", socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
 
 
 class _Dealer(NamedTuple):

@@ -135,9 +135,9 @@ class HybridProgram(DirectProgram):
                 self._check_send(link.instance, body)
             send(link, body, now_ns)
 
-        def watch_introduce(frame: Introduce, now_ns: int) -> bool:
+        def watch_introduce(frame: Introduce, node: bytes, now_ns: int) -> bool:
             self.on_introduce(frame)
-            return introduce(frame, now_ns)
+            return introduce(frame, node, now_ns)
 
         links.introduce = watch_introduce  # type: ignore[method-assign]
         inlets.on_deliver = watch_deliver  # type: ignore[method-assign]

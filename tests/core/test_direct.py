@@ -619,3 +619,20 @@ def test_an_instance_that_stops_takes_nothing_more(network):
     network.run()
     assert registration.is_ended
     assert isinstance(b.request("s").error, NoResponders)
+
+
+def test_topics_beyond_the_most_are_refused_and_nothing_else_is(network, monkeypatch):
+    monkeypatch.setattr(limits, "TOPICS_MAX", 8)
+    a, b = pair(network)
+    own, others = a.subscribe(">"), b.subscribe(">")
+    network.run()
+    batches = [a.publish(f"t{i}", b"%d" % i) for i in range(10)]
+    network.run()
+    assert [batch.state for batch in batches] == [DONE] * 8 + [FAILED] * 2
+    assert "at most 8 topics" in str(batches[-1].error)
+    late = a.subscribe(">")
+    again = a.publish("t0", b"again")
+    network.run()
+    assert again.state == DONE
+    assert (len(a.values(own)), len(b.values(others)), a.values(late)) == (9, 9, [b"again"])
+    assert a.direct.linked == 1

@@ -260,8 +260,8 @@ def never_sweep(real: Any, self: Any, lane: Any) -> None:
 
 
 @planted(Discovery, "_gossip_fault", "test_what_others_tell_is_ignored")
-def believe_anybody(real: Any, self: Any, instance: bytes, peer: Any, teller: bytes) -> str:
-    fault: str = real(self, instance, peer, teller)
+def believe_anybody(real: Any, self: Any, *said: Any) -> str:
+    fault: str = real(self, *said)
     return "" if fault == "gossip-unlinked" else fault
 
 
@@ -307,14 +307,14 @@ def tell_hearsay(real: Any, self: Any) -> Any:
 
 
 @planted(Discovery, "_gossip_fault", "test_a_teller_tells_of_so_many")
-def hear_all_of_it(real: Any, self: Any, instance: bytes, peer: Any, teller: bytes) -> str:
-    fault: str = real(self, instance, peer, teller)
+def hear_all_of_it(real: Any, self: Any, *said: Any) -> str:
+    fault: str = real(self, *said)
     return "" if fault == "gossip-full" else fault
 
 
 @planted(Discovery, "_gossip_fault", "test_so_many_tell_of_one")
-def note_all_tellers(real: Any, self: Any, instance: bytes, peer: Any, teller: bytes) -> str:
-    fault: str = real(self, instance, peer, teller)
+def note_all_tellers(real: Any, self: Any, *said: Any) -> str:
+    fault: str = real(self, *said)
     return "" if fault == "gossip-known" else fault
 
 

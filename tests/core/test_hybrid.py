@@ -10,8 +10,19 @@ from meshmq import limits
 from meshmq.core.lanes import DONE, WAITING
 from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
-from meshmq.frames import EACH, START_EARLIEST, Deliver, Interests, Introduce, Publish, Request
+from meshmq.frames import (
+    EACH,
+    START_EARLIEST,
+    SUBSCRIPTION,
+    Deliver,
+    Interest,
+    Interests,
+    Introduce,
+    Publish,
+    Request,
+)
 from meshmq.limits import SECOND
+from meshmq.testing.disk import Disk
 from tests.core.programs import Network, Station
 
 NODE = "tcp://127.0.0.1:5757"
@@ -263,9 +274,30 @@ def test_an_idempotent_request_that_got_stuck_is_asked_again_by_the_node(network
     assert (later.is_over, later.error, later.way) == (True, None, "node")
 
 
+def test_each_instance_has_its_share_of_what_goes_directly(network):
+    _, a, b, c, d = told(network, "a", "b", "c", "d")
+    has = {program: [] for program in (b, c, d)}
+    for program in (b, c):
+        program.serve("s", has[program].append)
+    network.run()
+    a.request("s")  # by the node: whichever has it, all are introduced
+    network.run()
+    for program in (b, c):
+        for incoming in has[program]:
+            program.answer(incoming)
+        has[program].clear()
+    d.serve("s", has[d].append)  # so is one that comes later
+    network.run()
+    calls = [a.request("s") for _ in has]
+    network.run()
+    assert [len(incoming) for incoming in has.values()] == [1, 1, 1]
+    assert {call.way for call in calls} == {"direct"}
+
+
 def test_a_request_that_was_given_back_is_asked_again_by_the_node(network):
     node, a, b = serving(network)
     c = network.add("c", node=NODE)
+    cut(network, a, c)
     c.serve("s", c.answer)
     network.run()
     registration = next(iter(b.client.responder.registrations.values()))
@@ -276,6 +308,15 @@ def test_a_request_that_was_given_back_is_asked_again_by_the_node(network):
     assert (call.is_over, call.error) == (True, None)
     assert call.way == "node"
     assert node.node.services.by_name["s"].requests == 2
+
+
+def test_a_request_that_no_node_was_there_for_says_so(network):
+    node, a, _ = serving(network)
+    network.kill(node)
+    network.run(4 * SECOND)
+    call = a.request("elsewhere")
+    network.run(2 * SECOND)
+    assert "no node was there in time" in str(call.error)
 
 
 def test_a_request_to_all_goes_by_the_node(network):
@@ -431,3 +472,109 @@ def test_what_is_not_allowed_directly_comes_by_the_node(network):
     batch = a.publish("more.x", b"4")
     network.run()
     assert batch.route == "direct"  # by now the node allows it
+
+
+def recreate(network, program, durability):
+    program.client.command("topic.delete", b'{"topic":"live.x"}', network.now_ns)
+    program.flush()
+    network.run()
+    create(program, "live.x", durability)
+
+
+def published(network, program, numbers):
+    for i in numbers:
+        batch = program.publish("live.x", b"%d" % i)
+        network.run()
+        assert batch.state == DONE
+
+
+def test_what_is_transient_again_is_no_repeat_of_what_it_was_before(network):
+    _, a, b, sub = met(network)
+    recreate(network, a, "durable")
+    published(network, a, range(4, 9))
+    recreate(network, a, "transient")
+    published(network, a, range(9, 14))
+    # 4 went directly, too, before the node said what the topic is now.
+    assert b.values(sub) == [b"%d" % i for i in (1, 2, 3, 4, *range(4, 14))]
+    assert b.missed[sub] == 4  # numbers of what came as the node kept it, which has others there
+
+
+def test_nor_is_it_where_nodes_come_and_go_that_keep_it_or_not(network):
+    node, a, b, sub = met(network)
+    published(network, a, range(4, 6))
+    for run, durability, numbers in (
+        (b"N" * 16, "durable", range(6, 11)), (b"M" * 16, "transient", range(11, 16))
+    ):  # fmt: skip
+        network.kill(node)
+        network.run(SECOND)
+        node = Station(network, NODE, Disk(run))
+        other = network.add(f"for {durability}", node=NODE)
+        network.run()
+        create(other, "live.>", durability)
+        network.run(10 * SECOND)
+        published(network, a, numbers)
+    assert b.values(sub) == [b"%d" % i for i in range(1, 16)]
+
+
+def test_those_who_are_gone_take_no_place_of_who_is_introduced_now(network):
+    _, a, b = told(network, "a", "b")
+    sub = b.subscribe("live.>")
+    for i in range(limits.DIRECT_PEERS_MAX):
+        gone = network.add(f"gone {i}", node=NODE)
+        network.run(SECOND // 100)
+        gone.publish("live.x", b"hello")
+        network.run(SECOND // 100)
+        gone.client.close(network.now_ns)
+        gone.flush()
+        network.kill(gone)
+    network.run()
+    for value in (b"1", b"2", b"3"):
+        batch = a.publish("live.x", value)
+        network.run()
+    assert batch.route == "direct"
+    assert b.values(sub)[-3:] == [b"1", b"2", b"3"]
+    assert len(b.direct.links.permits.by_instance) == limits.DIRECT_PEERS_MAX
+
+
+def test_who_was_linked_keeps_his_permit_whoever_comes(network):
+    _, a, b, _ = met(network)
+    for i in range(2 * limits.DIRECT_PEERS_MAX):
+        run = b"%16d" % i
+        b.direct.introduce(Introduce(run, "", (), ("live.>",), (), SECOND * 60), network.now_ns)
+    assert a.client._identity.instance in b.direct.links.permits.by_instance
+    assert len(b.direct.links.permits.by_instance) == limits.DIRECT_PEERS_MAX
+
+
+def test_who_wants_too_much_before_it_is_allowed_ends_the_link_alone(network):
+    _, a, b, _ = met(network)
+    (link,) = a.direct._by_link.values()
+    for start, pattern, count in (
+        (1000, "live.>", 1500),
+        (3000, "late", 1),
+        (4000, "live.>", 1500),
+    ):
+        wants = [Interest(start + i, SUBSCRIPTION, pattern, 0) for i in range(count)]
+        frame = Interests(a.direct.wishes.version, False, tuple(wants), (), a.client.origin)
+        a.direct.links.send(link, frame, network.now_ns)
+    a.subscribe("late")
+    network.run()
+    create(a, "late")
+    b.publish("late", b"1")  # the node allows it now
+    network.run(SECOND // 20)
+    assert b.client.state == "connected"
+    assert any(reason.startswith("lost a") for _, reason in b.states)
+
+
+def test_a_program_that_lists_two_nodes_is_at_the_other_one_when_its_own_is_gone(network):
+    other = "tcp://127.0.0.1:5758"
+    for seed in range(10):
+        first = Station(network, NODE)
+        a = network.add(f"a{seed}", [NODE, other])
+        network.run(SECOND)
+        assert a.client.state == "connected"
+        Station(network, other, Disk(b"N" * 16))
+        network.kill(first)
+        network.run(2 * limits.LINK_SILENT_NS + 3 * SECOND)
+        assert (a.client.state, a.client.node_address) == ("connected", other)
+        del network.programs[other]
+        network.kill(a)

@@ -72,6 +72,17 @@ def test_asyncio_needs_nothing_else_either(mesh, usual):
     asyncio.run(main())
 
 
+def test_who_has_no_time_to_look_round_begins_without_a_node(mesh, usual):
+    async def main():
+        async with aio.connect(mesh=mesh, timeout=0.05) as other:
+            assert (await (await other.publish("a", b"")).wait(5)).durability == "sent"
+            assert other.state == "brokerless"
+
+    with meshmq.connect(mesh=mesh, timeout=0.05) as one:
+        assert one.state == "brokerless"
+    asyncio.run(main())
+
+
 def test_a_node_appears_under_running_programs_and_goes_again(mesh, usual, tmp_path):
     with meshmq.connect(mesh=mesh) as one, meshmq.connect(mesh=mesh) as other:
         linked(one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -434,3 +435,12 @@ def test_nothing_of_it_is_loaded_before_it_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_who_closes_at_once_says_nothing_of_it(mesh: str, caplog: pytest.LogCaptureFixture) -> None:
+    mdns: Mdns
+    mdns = Mdns(mesh, False, lambda: mdns.close(0))
+    mdns.start()
+    assert until(lambda: not mdns._thread.is_alive(), FOUND_S)
+    gc.collect()  # asyncio tells of a failed task once nobody can ask for its end
+    assert caplog.records == []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import select
 import time
 
+import pytest
 import zmq
 
-from meshmq.shell.sockets import ProgramSocket
+from meshmq.errors import ConfigError
+from meshmq.shell.sockets import ProgramSocket, check_url
 
 WAIT_S = 20
 
@@ -46,3 +48,19 @@ def test_that_a_link_was_cut_is_told_by_its_descriptor():
             assert wait_for(near, near.take_cut) == [b"link"]
         finally:
             near.close()
+
+
+def test_where_it_listens_others_may_dial():
+    program = ProgramSocket(["tcp://[::1]:0", "tcp://127.0.0.1:0"])
+    try:
+        for url, host in zip(program.urls, ("[::1]", "127.0.0.1"), strict=True):
+            assert url.startswith(f"tcp://{host}:")
+            check_url(url, bind=False, insecure=False, mesh="local")
+    finally:
+        program.close()
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "tcp://127.0.0.1:*", "ipc:///" + "x" * 107])
+def test_what_nobody_can_dial_is_said_at_once(url):
+    with pytest.raises(ConfigError, match="not an address"):
+        check_url(url, bind=False, insecure=False, mesh="local")
