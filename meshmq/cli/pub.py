@@ -165,7 +165,8 @@ def _publish_one(
         say(f"published to {topic} at offset {receipt.offset}, {receipt.durability}")
     else:
         directly = " directly" if receipt.route == "direct" else ""
-        say(f"published to {topic}, {receipt.durability}{directly}")
+        if receipt.route:  # else it was said that nobody got it
+            say(f"published to {topic}, {receipt.durability}{directly}")
 
 
 def _tell_unheard(what: str, count: int) -> None:

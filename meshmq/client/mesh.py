@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -552,8 +553,14 @@ def _to_ns(time: datetime | int) -> int:
     return found
 
 
+_OTHER_DURABILITIES = re.compile(r"replicated|mirrored:[0-9]+")
+
+
 def _durability(name: str) -> int:
     if name not in DURABILITY_NAMES:
+        if not (isinstance(name, str) and _OTHER_DURABILITIES.fullmatch(name)):
+            known = " or ".join(map(repr, DURABILITY_NAMES))
+            raise InvalidArgument(f"durability is {known}, not {name!r}")
         raise DurabilityUnavailable(
             f"durability {name!r} needs more than one node; a node alone gives "
             f"{' or '.join(map(repr, DURABILITY_NAMES))}"
@@ -583,6 +590,11 @@ def _to_start(start: object) -> Start:
             return Start(START_NEW)
         if start == "earliest":
             return Start(START_EARLIEST)
+        if not start.startswith("p1-"):
+            raise InvalidArgument(
+                f"start is 'new', 'earliest', an aware datetime, a position (msg.position) or an "
+                f"offset, not {start!r}"
+            )
         start = Position.parse(start)
     if isinstance(start, Position):
         origin = bytes.fromhex(start.origin)

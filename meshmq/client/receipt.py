@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from meshmq.core.lanes import DONE, WAITING, Batch
 from meshmq.errors import DeadlineExceeded, DurabilityUnavailable, JobNotFound
 from meshmq.frames import DURABILITY_NAMES
-from meshmq.names import JobId, Stream, topic_key
+from meshmq.names import JobId, Stream, pushed_topic, topic_key
 
 if TYPE_CHECKING:
     from meshmq.client.channel import Channel
@@ -93,7 +93,12 @@ class Promise:
     def stream(self) -> Stream:
         """The stream that holds it."""
         batch = self._settled()
-        return Stream(batch.lane.topic, batch.topic_id.hex(), batch.origin.hex())
+        return Stream(self._topic, batch.topic_id.hex(), batch.origin.hex())
+
+    @property
+    def _topic(self) -> str:
+        topic: str = self._batch.lane.topic
+        return pushed_topic(topic) or topic
 
     @property
     def job_id(self) -> str:
@@ -112,9 +117,9 @@ class Promise:
     def __repr__(self) -> str:
         name = type(self).__name__
         if not self.done:
-            return f"{name}(topic={self._batch.lane.topic!r}, waiting)"
+            return f"{name}(topic={self._topic!r}, waiting)"
         if self._batch.state != DONE:
-            return f"{name}(topic={self._batch.lane.topic!r}, failed: {self._batch.error})"
+            return f"{name}(topic={self._topic!r}, failed: {self._batch.error})"
         return f"{name}({self.stream}, offset={self.offset}, durability={self.durability!r})"
 
 

@@ -26,6 +26,7 @@ def describe(
     Made one at a time: who takes them may stop before there are too many.
     """
     by_run = {session.hello.instance: session.hello for session in sessions.values()}
+    links = {session.hello.instance: link for link, session in sessions.items()}
     for link, session in sessions.items():
         me, direct = session.hello, transients.direct(link)
         met = {
@@ -35,7 +36,9 @@ def describe(
         runs = (direct.keys() | met.keys()) & by_run.keys() - {me.instance}
         for run in sorted(runs):
             patterns, services = met.get(run, ((), ()))
-            route = "direct" if run in direct else "node"
+            # Who reaches us directly is linked: what he came to want would go to him directly, too.
+            is_linked = run in direct or me.instance in transients.direct(links[run])
+            route = "direct" if is_linked else "node"
             yield _row(me, by_run[run], route, patterns, services)
         if not runs:
             yield _row(me, None, "node", (), ())

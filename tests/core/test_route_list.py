@@ -36,7 +36,8 @@ def test_who_was_introduced_has_it_by_the_node_until_the_publisher_says_otherwis
     back = ("S", "P", "node", ["x"], [])
     assert town.rows()[0] == [there, back, ("T", None, "node", [], [])]
     town.send(routes((P, S)), PUB)
-    assert town.rows()[0][:2] == [("P", "S", "direct", ["x"], []), back]
+    both = [("P", "S", "direct", ["x"], []), ("S", "P", "direct", ["x"], [])]  # they are linked
+    assert town.rows()[0][:2] == both
     town.send(routes((), (S,)), PUB)
     assert town.rows()[0][:2] == [there, back]
 
