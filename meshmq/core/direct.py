@@ -402,7 +402,8 @@ class Direct:
             case Request(rows):
                 if not all(self._may_act(link, row.registration) for row in rows):
                     raise BadFrame("requests of a service that the node has not allowed")
-                self.relay.request(name, body, now_ns)
+                at_node = self.routing.is_at_our_node(name)
+                self.relay.request(name, body, now_ns, may_wait=not at_node)
             case Reply():
                 self.services.on_reply(name, body, now_ns)
             case Cancel():
@@ -671,8 +672,7 @@ class Direct:
         """Whether each of these has answered, and all who are linked know what we want."""
         if not self.links.answered.issuperset(addresses):
             return False
-        sources, version = self.inlets.sources, self.wishes.version
-        return all(sources[name].version >= version for name in self._by_link)
+        return all(self.inlets.sources[x].version >= self.wishes.version for x in self._by_link)
 
     def knows_of_none(self) -> bool:
         """Whether somebody is linked, and knows what we want, and nobody linked is at a node."""

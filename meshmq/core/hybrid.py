@@ -54,6 +54,7 @@ from meshmq.core.responder import Registration
 from meshmq.core.subscriber import Start, Subscriber
 from meshmq.core.ways import Way
 from meshmq.errors import (
+    Busy,
     ClosedError,
     InstanceLost,
     LimitReached,
@@ -518,14 +519,13 @@ class HybridClient(Client):
             self.requester.on_reply(reply)
 
     def _is_asked_again(self, row: Any) -> bool:
-        if row.code not in (NoResponders.code, InstanceLost.code):
+        if row.code not in (NoResponders.code, Busy.code, InstanceLost.code):
             return False
         call = self.requester.calls.get(row.id)
         if call is None or call.kind == EACH:
             return False
-        if row.code == InstanceLost.code and not call.idempotent:
-            return False
-        return self.requester.again(row.id)
+        is_certain = row.code != InstanceLost.code  # that nothing was done
+        return (is_certain or call.idempotent) and self.requester.again(row.id)
 
     def _on_answer(self, number: int, who: str, body: Subscribed | Served, now_ns: int) -> None:
         """One of those who have to answer has; rule 4."""

@@ -2,7 +2,8 @@
 anew here, and replies find back.
 
 Each program has its own count of what it has given an instance. What is over the instance's
-concurrency waits here, in turn, and is not handed on once its deadline is over.
+concurrency waits here, in turn, and is not handed on once its deadline is over; or it is refused,
+where the program that asks can ask a node instead.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ class Relay:
         for number in list(place.waiting) if place is not None else ():
             self._refuse(number, RETURNED)
 
-    def request(self, link: bytes, frame: Request, now_ns: int) -> None:
-        """Requests from ``link``."""
+    def request(self, link: bytes, frame: Request, now_ns: int, *, may_wait: bool = True) -> None:
+        """Requests from ``link``; those that may not wait for a place are refused instead: there is
+        a node that may know a better one."""
         mine = self._numbers.setdefault(link, {})
         alone = len(frame.rows) == 1
         at = 0
@@ -85,6 +87,12 @@ class Relay:
                 or self._bytes + row.length > limits.REQUESTS_BYTES_MAX
             ):
                 why = f"{self._bytes} bytes of requests, {len(mine)} of one program: the limit"
+                no = ReplyRow(row.id, False, True, Busy.code, "", why)
+                self.refused.append((link, Reply((no,), b"")))
+                continue
+            place = self._places.get(row.registration)
+            if not may_wait and place is not None and place.at_work >= place.concurrency:
+                why = "the instance that was asked directly is busy"
                 no = ReplyRow(row.id, False, True, Busy.code, "", why)
                 self.refused.append((link, Reply((no,), b"")))
                 continue

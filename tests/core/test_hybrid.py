@@ -578,3 +578,19 @@ def test_a_program_that_lists_two_nodes_is_at_the_other_one_when_its_own_is_gone
         assert (a.client.state, a.client.node_address) == ("connected", other)
         del network.programs[other]
         network.kill(a)
+
+
+def test_a_busy_instance_is_passed_over_whoever_has_made_it_busy(network):
+    _, a, b = told(network, "a", "b")
+    c = network.add("c", node=NODE)
+    b.serve("s", lambda incoming: None)  # it never answers
+    network.run()
+    stuck = a.request("s", timeout_ns=60 * SECOND)  # by the node, which introduces the two
+    network.run()
+    assert a.direct.serves("s")
+    c.serve("s", c.answer)
+    network.run()
+    calls = [a.request("s") for _ in range(4)]
+    network.run(SECOND // 2)
+    assert [(call.is_over, call.error) for call in calls] == [(True, None)] * 4
+    assert not stuck.is_over

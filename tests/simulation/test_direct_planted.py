@@ -217,11 +217,13 @@ def confirm_what_was_lost(real: Any, self: Any, link: bytes, now_ns: int) -> Non
 
 
 @planted(Relay, "request")
-def mix_up_who_asked(real: Any, self: Any, link: bytes, frame: Any, now_ns: int) -> Any:
+def mix_up_who_asked(
+    real: Any, self: Any, link: bytes, frame: Any, now_ns: int, **more: Any
+) -> Any:
     """The numbers of programs are taken as they are: the second one overwrites the first."""
     for row in frame.rows:
         self._last_id = row.id - 1
-    return real(self, link, frame, now_ns)
+    return real(self, link, frame, now_ns, **more)
 
 
 @planted(Services, "_lose")
