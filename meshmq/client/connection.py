@@ -87,6 +87,13 @@ class _Interrupts:
         self._is_holding = True
         return True
 
+    def let_through(self) -> None:
+        """From here on one that comes is raised at once; so is one that was held back."""
+        self.may_raise = True
+        if self._held:
+            self._held = False
+            raise_signal(SIGINT)
+
     def release(self) -> None:
         self._is_holding = False
         set_handler(SIGINT, self._handler)
@@ -436,9 +443,9 @@ class Connection(Channel):
                 timeout_ms = self._timeout_ms()
                 if left is not None:
                     timeout_ms = min(timeout_ms, math.ceil(left * 1000))
-                if is_main:
-                    interrupts.may_raise = True
                 try:
+                    if is_main:
+                        interrupts.let_through()
                     driver.sleep(self._socket.fds, timeout_ms)
                 finally:
                     if is_main:

@@ -178,6 +178,24 @@ def interrupt_a_turn(mesh):
     assert mesh.publish("a", b"v").wait(20)
 
 
+def test_ctrl_c_in_a_turn_of_who_waits_is_not_kept_until_the_wait_is_over(node, monkeypatch):
+    with meshmq.connect(node.url) as mesh, mesh.subscribe("nothing") as sub:
+        connection = mesh._connection
+        turn = connection._turn
+        told = []
+
+        def interrupted():
+            if not told and threading.current_thread() is threading.main_thread():
+                told.append(True)
+                signal.raise_signal(signal.SIGINT)
+            turn()
+
+        monkeypatch.setattr(connection, "_turn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sub.fetch(1)  # nothing comes, ever
+        assert told
+
+
 def test_a_second_ctrl_c_cuts_no_turn(node, monkeypatch):
     with meshmq.connect(node.url) as mesh:
 
