@@ -3,8 +3,7 @@
 It is a Client whose session with a node comes and goes, beside ``Direct``, which has the links to
 other programs. Producer, subscriptions, requester and responder are the same for both.
 
-States: connecting (it looks round), brokerless (there was no node yet), connected, reconnecting
-(there was one), closed.
+States: connecting, brokerless (there was no node yet), connected, reconnecting, closed.
 
 Rules:
 1. What may be lost goes directly: topics that the node has called transient, and requests of
@@ -260,6 +259,7 @@ class HybridClient(Client):
         if self.had_node:
             super().close(now_ns)
         else:
+            self.publisher.fail_sent(LinkLost("the connection was closed before it had come"))
             self._end(ClosedError("the connection was closed"), "closed here", "")
 
     def pump(self, now_ns: int) -> None:
@@ -404,7 +404,7 @@ class HybridClient(Client):
             if direct.returned:
                 returned, direct.returned = direct.returned, []
                 for number in returned:
-                    self.requester.again(number)
+                    self.requester.again(number, is_lost=True)
             if direct.pushes.waiting:
                 for lane, first in direct.pushes.waiting:
                     self.publisher.set_aside(lane, first)
@@ -524,8 +524,8 @@ class HybridClient(Client):
         call = self.requester.calls.get(row.id)
         if call is None or call.kind == EACH:
             return False
-        is_certain = row.code != InstanceLost.code  # that nothing was done
-        return (is_certain or call.idempotent) and self.requester.again(row.id)
+        is_lost = row.code == InstanceLost.code  # else nothing was done
+        return (call.idempotent or not is_lost) and self.requester.again(row.id, is_lost=is_lost)
 
     def _on_answer(self, number: int, who: str, body: Subscribed | Served, now_ns: int) -> None:
         """One of those who have to answer has; rule 4."""

@@ -583,6 +583,12 @@ class Publisher:
             error = from_code("producer-unknown", f"{reason}; whether it was stored is unknown")
             self._fail_waiting(batch, error)
 
+    def fail_sent(self, error: MeshError) -> None:
+        """What was sent and is not answered fails with ``error``: it may have come."""
+        for lane in self.lanes.values():
+            while lane.in_flight:
+                self._finish(lane.in_flight.popleft(), FAILED, error)
+
     def fail_all(self, error: MeshError) -> None:
         """Give up: everything that is not answered fails with ``error``."""
         with self.guard:
@@ -591,9 +597,8 @@ class Publisher:
                     self.close(lane.open)
         for way in (self.node, self.direct):
             self._gather(way, True)
+        self.fail_sent(error)
         for lane in self.lanes.values():
-            while lane.in_flight:
-                self._finish(lane.in_flight.popleft(), FAILED, error)
             for batch in lane.held:
                 self._fail_waiting(batch, error)
             lane.held.clear()

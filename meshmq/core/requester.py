@@ -301,14 +301,15 @@ class Requester:
             self._unsent.extendleft(reversed([*again, *self._held]))
             self._held.clear()
 
-    def again(self, number: int) -> bool:
-        """Ask again, by the node: directly it was not done, or it may be done twice, and nothing of
-        it has come. False: it cannot be."""
+    def again(self, number: int, *, is_lost: bool) -> bool:
+        """Ask again, by the node: directly it was not done, or (``is_lost``) it may have been, may
+        be done twice, and nothing of it has come. False: it cannot be."""
         with self._guard:
             call = self.calls.get(number)
             if call is None or call.any or call.pin or call.way != DIRECTLY:
                 return False
             call.sent = False
+            call.lost += is_lost
             call.pin = BY_NODE
             self._unsent.append(call)
             return True

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from meshmq import limits
-from meshmq.core.lanes import DONE, WAITING
+from meshmq.core.lanes import DONE, FAILED, WAITING
 from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
 from meshmq.frames import (
@@ -594,3 +594,30 @@ def test_a_busy_instance_is_passed_over_whoever_has_made_it_busy(network):
     network.run(SECOND // 2)
     assert [(call.is_over, call.error) for call in calls] == [(True, None)] * 4
     assert not stuck.is_over
+
+
+def test_what_was_begun_directly_and_then_asked_in_vain_may_have_been_done(network):
+    _, a, b = told(network, "a", "b")
+    b.serve("s", lambda incoming: None, concurrency=10)  # it never answers
+    network.run()
+    a.request("s")  # by the node, which introduces the two
+    network.run()
+    call = a.request("s", idempotent=True, timeout_ns=20 * SECOND)
+    network.run(SECOND // 20)
+    assert call.way == DIRECTLY
+    network.kill(b)
+    network.run(10 * SECOND)
+    assert call.is_over
+    assert (call.error.code, call.error.outcome) == ("link-lost", "unknown")
+
+
+def test_what_was_on_its_way_directly_when_it_closes_may_have_come(network):
+    a, b = network.add("a"), network.add("b", ["a"])
+    network.run()
+    b.subscribe("x")
+    network.run()
+    network.cuts = {(a, b)}
+    batch = a.publish("x", b"1")
+    network.cuts = set()
+    a.client.close(network.now_ns)
+    assert (batch.state, batch.error.outcome) == (FAILED, "unknown")
