@@ -68,7 +68,7 @@ def count_nothing(real: Any, self: Any, reader: Any, records: int) -> None: ...
 
 @planted(Inlets, "on_noted")
 def forget_what_was_missed_between_sessions(
-    real: Any, self: Any, link: bytes, frame: Noted, *now: int
+    real: Any, self: Any, link: bytes, frame: Noted, *now: int, **more: Any
 ) -> bool:
     source = self.sources[link]
     if frame.whole and not frame.more:
@@ -77,18 +77,18 @@ def forget_what_was_missed_between_sessions(
             if feed is not None:
                 feed.is_noted = False
                 feed.last.clear()
-    return bool(real(self, link, frame, *now))
+    return bool(real(self, link, frame, *now, **more))
 
 
 @planted(Inlets, "on_noted")
 def count_what_was_before_the_interest(
-    real: Any, self: Any, link: bytes, frame: Noted, *now: int
+    real: Any, self: Any, link: bytes, frame: Noted, *now: int, **more: Any
 ) -> bool:
     for reader in self.readers.values():
         feed = reader.feeds.get(self.sources[link].instance)
         if feed is not None:
             feed.is_noted = frame.whole or feed.is_noted
-    return bool(real(self, link, frame, *now))
+    return bool(real(self, link, frame, *now, **more))
 
 
 @planted(HybridClient, "_hand_on", "order")

@@ -22,7 +22,6 @@ from meshmq.core.lanes import Lane
 from meshmq.core.links import Link, Links
 from meshmq.core.outlets import Outlets
 from meshmq.core.permits import Permit
-from meshmq.core.publisher import Publisher
 from meshmq.core.pushes import Pushes
 from meshmq.core.requester import Requester
 from meshmq.core.routing import Routing
@@ -92,11 +91,6 @@ def hand_on_the_newest_first(real: Any, self: Any, now_ns: int) -> None:
     for arrivals in self.direct.inlets.arrived.values():
         arrivals.reverse()
     real(self, now_ns)
-
-
-@planted(Publisher, "_put_back")
-def put_back_by_the_node(real: Any, self: Any, batches: Any) -> None:
-    self.node.queue.extendleft(reversed(batches))
 
 
 @planted(Wishes, "whole", "calm")
