@@ -590,12 +590,8 @@ def _to_start(start: object) -> Start:
             return Start(START_NEW)
         if start == "earliest":
             return Start(START_EARLIEST)
-        if not start.startswith("p1-"):
-            raise InvalidArgument(
-                f"start is 'new', 'earliest', an aware datetime, a position (msg.position) or an "
-                f"offset, not {start!r}"
-            )
-        start = Position.parse(start)
+        if start.startswith("p1-"):
+            start = Position.parse(start)
     if isinstance(start, Position):
         origin = bytes.fromhex(start.origin)
         return Start(START_POSITION, 0, origin, start.lsn, start.slot, start.index + 1)
@@ -606,5 +602,6 @@ def _to_start(start: object) -> Start:
             raise InvalidArgument(f"offset {start} is larger than any there can be")
         return Start(START_OFFSET, start)
     raise InvalidArgument(
-        f"start is 'new', 'earliest', an aware datetime, a position or an offset, not {start!r}"
+        f"start is 'new', 'earliest', an aware datetime, a position (msg.position) or an offset, "
+        f"not {start!r}"
     )
