@@ -32,7 +32,6 @@ from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
 from meshmq.core.relay import Relay
 from meshmq.core.routing import Routing, to_publish
 from meshmq.core.services import Services
-from meshmq.core.session import Session
 from meshmq.errors import BadFrame, LimitReached
 from meshmq.frames import (
     PULL,
@@ -122,7 +121,6 @@ class Direct:
             self.outlets, self.inlets, self.pushes, self.wishes, self.services, self.gossip,
         )  # fmt: skip
         self._by_link: dict[bytes, Link] = {}  # those that count
-        self._sessions: dict[bytes, Session] = {}  # theirs
         self.demand = Demand(self.outlets, self.pushes, self.services)
         self.outlets.join(OWN)
         self.inlets.join(OWN, hello.instance)
@@ -220,7 +218,7 @@ class Direct:
 
     def _watch(self, now_ns: int) -> None:
         """Who does not answer is reached by the node, if he is there."""
-        for name, is_silent in self.routing.turned(self._sessions, now_ns):
+        for name, is_silent in self.routing.turned(now_ns):
             if is_silent:
                 self._fall_silent(name, now_ns)
             else:
@@ -433,23 +431,16 @@ class Direct:
         """Time has passed."""
         self.links.tick(now_ns)
         self._watch(now_ns)
-        self.outlets.tick(now_ns)
-        self.inlets.tick(now_ns)
-        self.pushes.tick(now_ns)
-        self.wishes.tick(now_ns)
-        self.services.tick(now_ns)
-        self.gossip.tick(now_ns)
+        for part in self._timed:
+            part.tick(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         due = self.links.next_deadline_ns()
-        for part in self._timed:
+        for part in (*self._timed, self.routing):
             more = part.next_deadline_ns()
             if more is not None and (due is None or more < due):
                 due = more
-        more = self.routing.next_deadline_ns(self._sessions)
-        if more is not None and (due is None or more < due):
-            due = more
         return due
 
     # -- coming and going ---------------------------------------------------------------------
@@ -465,9 +456,8 @@ class Direct:
             for link in joined:
                 name = link.name
                 self._by_link[name] = link
-                self._sessions[name] = link.session
                 self.demand.join(name)
-                self.routing.join(name, link.instance)
+                self.routing.join(name, link.instance, link.session)
                 self.outlets.join(name)
                 permit = links.permit_of(link)
                 whole = self.wishes.whole()
@@ -486,7 +476,6 @@ class Direct:
         if self._by_link.pop(name, None) is None:
             return
         self.demand.leave(name)
-        del self._sessions[name]
         self.outlets.leave(name)
         self.routing.leave(name)
         self.inlets.leave(name)

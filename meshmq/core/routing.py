@@ -13,7 +13,7 @@ Frames for the node gather in ``to_node``, in order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from meshmq import limits
 from meshmq.core.outlets import Outlets, UnderWay
@@ -31,26 +31,29 @@ class Routing:
     Attributes:
         node: origin of the node that we are at, or empty.
         to_node: frames for it, with the batches in them that it confirms by acknowledging.
-        silent: links that do not answer.
     """
 
     def __init__(self, me: bytes, outlets: Outlets) -> None:
         self.node = b""
         self.to_node: list[tuple[Body, list[UnderWay]]] = []
-        self.silent: set[bytes] = set()
         self._me = me
         self._outlets = outlets
         self._known: dict[bytes, tuple[bytes, set[int]]] = {}  # by link: run and subscriptions
         self._nodes: dict[bytes, bytes] = {}  # where each linked program is
+        self._sessions: dict[bytes, Session] = {}
+
+    @property
+    def silent(self) -> set[bytes]:
+        """Links that do not answer: they have by the node what is published."""
+        return self._outlets.over
 
     def attach(self, origin: bytes, window_bytes: int) -> None:
         """There is a session with a node, which takes so much at a time."""
         self.node = origin
         self._outlets.attach(window_bytes)
-        over = self._outlets.over
         routes = [Route(self._me)]
         for link, (run, numbers) in self._known.items():
-            if numbers and link not in over:
+            if numbers and link not in self.silent:
                 routes.append(Route(run, tuple(sorted(numbers))))
         self.to_node.append((Routes(tuple(routes)), []))
         self._reach()
@@ -62,9 +65,10 @@ class Routing:
         self._outlets.detach()
         self._reach()
 
-    def join(self, link: bytes, run: bytes) -> None:
+    def join(self, link: bytes, run: bytes, session: Session) -> None:
         """A program is linked; we know of nothing that it wants."""
         self._known[link] = (run, set())
+        self._sessions[link] = session
 
     def note(self, link: bytes, numbers: Iterable[int]) -> None:
         """We know of subscriptions of a program: from here on they go directly."""
@@ -91,6 +95,7 @@ class Routing:
         """A program is linked no more."""
         self.silent.discard(link)
         self._nodes.pop(link, None)
+        self._sessions.pop(link, None)
         run, known = self._known.pop(link, (b"", set()))
         if known and all(run != other for other, _ in self._known.values()):
             self._tell(remove=Route(run))
@@ -99,7 +104,6 @@ class Routing:
     def fall_silent(self, link: bytes) -> None:
         """Rule 2."""
         self.silent.add(link)
-        self._outlets.over.add(link)
         run, known = self._known[link]
         if known:
             self._tell(remove=Route(run, tuple(sorted(known))))
@@ -107,7 +111,6 @@ class Routing:
     def hear(self, link: bytes) -> None:
         """It answers again."""
         self.silent.discard(link)
-        self._outlets.over.discard(link)
         self._outlets.changed()
         run, known = self._known[link]
         if known:
@@ -117,28 +120,30 @@ class Routing:
         """Whether the node reaches a program as well."""
         return bool(self.node) and self._nodes.get(link) == self.node
 
-    def turned(
-        self, sessions: Mapping[bytes, Session], now_ns: int
-    ) -> Iterable[tuple[bytes, bool]]:
+    def turned(self, now_ns: int) -> Iterable[tuple[bytes, bool]]:
         """Links of which rule 2 says something new, and whether they are silent now."""
         if not self.node:
-            return [(link, False) for link in self.silent]
+            return [(link, False) for link in self._known if link in self.silent]
         found = []
-        for link in self._outlets.reachable:
-            since = sessions[link].waits_since_ns
+        for link in self._in_reach():
+            since = self._sessions[link].waits_since_ns
             is_silent = since is not None and now_ns - since >= limits.ROUTE_SILENT_NS
             if is_silent != (link in self.silent):
                 found.append((link, is_silent))
         return found
 
-    def next_deadline_ns(self, sessions: Mapping[bytes, Session]) -> int | None:
+    def next_deadline_ns(self) -> int | None:
         """When ``turned`` has something new, if nothing else happens."""
         due = None
-        for link in self._outlets.reachable if self.node else ():
-            since = sessions[link].waits_since_ns
+        for link in self._in_reach():
+            since = self._sessions[link].waits_since_ns
             if since is not None and link not in self.silent and (due is None or since < due):
                 due = since
         return None if due is None else due + limits.ROUTE_SILENT_NS
+
+    def _in_reach(self) -> Iterable[bytes]:
+        """Who is at our node, in the order they came: that of a set is another in every process."""
+        return filter(self._outlets.reachable.__contains__, self._nodes)
 
     def _reach(self) -> None:
         self._outlets.reachable = {link for link in self._nodes if self.is_at_our_node(link)}
