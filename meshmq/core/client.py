@@ -188,8 +188,14 @@ class Client:
         self._effects: list[ClientEffect] = []
 
     @property
-    def is_connected(self) -> bool:
+    def has_node(self) -> bool:
+        """Whether there is a session with a node."""
         return self.state == "connected"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether what the program asks can be sent."""
+        return self.has_node
 
     @property
     def has_link(self) -> bool:
@@ -355,11 +361,16 @@ class Client:
 
     def handle(self, event: ClientEvent, now_ns: int) -> list[ClientEffect]:
         """Take one event; return what to do. Never raises for what a peer sends."""
+        self._take(event, now_ns)
+        return self.take_effects(now_ns)
+
+    def _take(self, event: ClientEvent, now_ns: int) -> None:
         match event:
             case FrameReceived(link, envelope):
                 session = self._session
                 if session is not None and link == self._link:
                     body = session.receive(envelope, now_ns)
+                    self._on_heard(session)
                     if body is not None:
                         self._on_body(body, now_ns)
             case LinkOpened(link):
@@ -371,15 +382,21 @@ class Client:
                 if link == self._link and self._session is not None:
                     self._lose(f"the node sent a bad frame: {reason}", "bad-frame", now_ns)
             case TimerFired():
-                if 0 < self.publisher.node.paused_until_ns <= now_ns:
-                    self.publisher.node.paused_until_ns = 0
-                if self._session is not None:
-                    self._session.tick(now_ns)
-                for member in self.members.values():
-                    member.tick(now_ns)
-                self.requester.tick(now_ns, self.is_connected)
-                self.responder.tick(now_ns)
-        return self.take_effects(now_ns)
+                self._tick(now_ns)
+
+    def _on_heard(self, session: Session) -> None:
+        """A frame of the node came, and may have acknowledged what was sent."""
+
+    def _tick(self, now_ns: int) -> None:
+        way = self.publisher.node
+        if 0 < way.paused_until_ns <= now_ns:
+            way.paused_until_ns = 0
+        if self._session is not None:
+            self._session.tick(now_ns)
+        for member in self.members.values():
+            member.tick(now_ns)
+        self.requester.tick(now_ns, self.has_node)
+        self.responder.tick(now_ns)
 
     def take_effects(self, now_ns: int) -> list[ClientEffect]:
         """Effects of calls since the last time, sends included."""
@@ -406,18 +423,10 @@ class Client:
         calls = self.requester.next_deadline_ns()
         if self._session is None:
             return calls
-        due = self._session.next_deadline_ns()
-        if calls is not None and calls < due:
-            due = calls
-        requests = self.responder.next_deadline_ns()
-        if requests is not None and requests < due:
-            due = requests
-        for member in self._ranks:
-            renew = member.next_deadline_ns()
-            if renew is not None and renew < due:
-                due = renew
-        paused = self.publisher.node.paused_until_ns
-        return min(due, paused) if paused else due
+        due = [self._session.next_deadline_ns(), calls, self.responder.next_deadline_ns()]
+        due += [member.next_deadline_ns() for member in self._ranks]
+        due.append(self.publisher.node.paused_until_ns or None)
+        return min(at for at in due if at is not None)
 
     def _on_link_opened(self, link: bytes, now_ns: int) -> None:
         if self.state == "closed":

@@ -42,14 +42,13 @@ from meshmq.core.events import (
     ClientEvent,
     FrameReceived,
     LinkClosed,
-    LinkOpened,
-    TimerFired,
 )
 from meshmq.core.lanes import Lane
 from meshmq.core.outlets import NODE
 from meshmq.core.publisher import EncodeBatch, EncodeJobs
 from meshmq.core.requester import BY_NODE, DIRECTLY, Call
 from meshmq.core.responder import Registration
+from meshmq.core.session import Session
 from meshmq.core.subscriber import Start, Subscriber
 from meshmq.core.ways import Way
 from meshmq.errors import (
@@ -171,11 +170,6 @@ class HybridClient(Client):
     @property
     def is_connected(self) -> bool:
         return self.state not in ("connecting", "closed")
-
-    @property
-    def has_node(self) -> bool:
-        """Whether there is a session with a node."""
-        return self.state == "connected"
 
     @property
     def has_link(self) -> bool:
@@ -355,44 +349,25 @@ class HybridClient(Client):
 
     def handle(self, event: ClientEvent, now_ns: int) -> list[ClientEffect]:
         """Take one event. What to do comes with ``take_effects``, for a turn of many together."""
-        direct, mine = self.direct, self._session is not None
+        direct, own = self.direct, self._link if self._session is not None else None
         match event:
-            case FrameReceived(link, envelope):
-                if not (mine and link == self._link):
-                    direct.on_frame(link, envelope, now_ns)
-                elif self._session is not None:
-                    body = self._session.receive(envelope, now_ns)
-                    if self.has_node:
-                        direct.outlets.on_acked(NODE, self._session.acked)
-                    if body is not None:
-                        self._on_body(body, now_ns)
-            case LinkOpened(link):
-                self._on_link_opened(link, now_ns)
-            case LinkClosed(link, reason):
-                if mine and link == self._link:
-                    self._lose(reason, "link-lost", now_ns)
-                else:
-                    direct.on_closed(link, reason, now_ns)
-            case BadFrameReceived(link, reason):
-                if mine and link == self._link:
-                    self._lose(f"the node sent a bad frame: {reason}", "bad-frame", now_ns)
-                else:
-                    direct.on_bad_frame(link, reason, now_ns)
-            case TimerFired():
-                self._tick(now_ns)
+            case FrameReceived(link, envelope) if link != own:
+                direct.on_frame(link, envelope, now_ns)
+            case LinkClosed(link, reason) if link != own:
+                direct.on_closed(link, reason, now_ns)
+            case BadFrameReceived(link, reason) if link != own:
+                direct.on_bad_frame(link, reason, now_ns)
+            case _:
+                self._take(event, now_ns)
         return []
 
+    def _on_heard(self, session: Session) -> None:
+        if self.has_node:
+            self.direct.outlets.on_acked(NODE, session.acked)
+
     def _tick(self, now_ns: int) -> None:
-        way = self.publisher.node
-        if 0 < way.paused_until_ns <= now_ns:
-            way.paused_until_ns = 0
-        if self._session is not None:
-            self._session.tick(now_ns)
-        for member in self.members.values():
-            member.tick(now_ns)
         self.direct.tick(now_ns)
-        self.requester.tick(now_ns, self.has_node)
-        self.responder.tick(now_ns)
+        super()._tick(now_ns)
 
     def take_effects(self, now_ns: int) -> list[ClientEffect]:
         direct = self.direct
@@ -464,35 +439,20 @@ class HybridClient(Client):
         arrived, inlets.arrived = inlets.arrived, {}
         missing, inlets.missing = inlets.missing, {}
         for number in (arrived | missing) if missing else arrived:
-            self._arrive(number, tuple(arrived.get(number, ())))
-
-    def _arrive(self, number: int, arrivals: tuple[Any, ...]) -> None:
-        reader, sub = self.direct.inlets.readers.get(number), self.subscribers.get(number)
-        if reader is not None and sub is not None:
-            missed = sub.missed + reader.missed
-            self._effects.append(Arrived(number, arrivals, missed, sub.damaged))
+            reader, sub = inlets.readers.get(number), self.subscribers.get(number)
+            if reader is not None and sub is not None:
+                arrivals = tuple(arrived.get(number, ()))
+                missed = sub.missed + reader.missed
+                self._effects.append(Arrived(number, arrivals, missed, sub.damaged))
 
     def next_deadline_ns(self) -> int | None:
         if self.state == "closed":
             return None
-        found = [
-            due
-            for due in (
-                self.direct.next_deadline_ns(),
-                self.requester.next_deadline_ns(),
-                self.responder.next_deadline_ns(),
-            )
-            if due is not None
-        ]
-        if self._session is not None:
-            found.append(self._session.next_deadline_ns())
-            for member in self._ranks:
-                renew = member.next_deadline_ns()
-                if renew is not None:
-                    found.append(renew)
-            if self.publisher.node.paused_until_ns:
-                found.append(self.publisher.node.paused_until_ns)
-        return min(found, default=None)
+        due = (
+            self.direct.next_deadline_ns(), self.responder.next_deadline_ns(),
+            super().next_deadline_ns(),
+        )  # fmt: skip
+        return min([at for at in due if at is not None], default=None)
 
     # -- from other programs, and from Direct itself ------------------------------------------
 
