@@ -23,7 +23,7 @@ def check_direct(world: DirectWorld) -> list[str]:
     return [fault for checker in CHECKERS for fault in checker(world)]
 
 
-def _numbers(reading: Reading) -> dict[tuple[bytes, str], list[int]]:
+def numbers_of(reading: Reading) -> dict[tuple[bytes, str], list[int]]:
     """Numbers of what a subscription got, by publisher and topic."""
     found: dict[tuple[bytes, str], list[int]] = {}
     for value in reading.got:
@@ -37,7 +37,7 @@ def order(world: DirectWorld) -> Iterator[str]:
     for reading in world.readings:
         if reading.pulls:
             continue
-        for (instance, topic), numbers in _numbers(reading).items():
+        for (instance, topic), numbers in numbers_of(reading).items():
             if not matches(reading.pattern, topic):
                 yield f"{reading!r} got records of {topic!r}"
             if any(a >= b for a, b in pairwise(numbers)):
@@ -49,7 +49,7 @@ def beginnings(world: DirectWorld) -> Iterator[str]:
     for reading in world.readings:
         if reading.pulls:
             continue
-        for (instance, topic), numbers in _numbers(reading).items():
+        for (instance, topic), numbers in numbers_of(reading).items():
             base = reading.bases.get(instance)
             if base is None:
                 yield f"{reading!r} got records of {instance!r}, which does not know of it"

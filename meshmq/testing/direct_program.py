@@ -112,11 +112,15 @@ class DirectProgram:
     Attributes:
         topics, patterns: what it publishes, and subscribes to.
         patience: how long it waits for replies, in ms.
+        asks_from: of draws in [0, 1), those below 0.6 publish, from here on they ask.
+        pause_ns: the longest time between two things that it does.
     """
 
     topics: tuple[str, ...] = ("a.x", "a.y", "b.x", "c")
     patterns: tuple[str, ...] = ("a.*", "a.x", ">", "*.x", "c")
     patience: tuple[int, ...] = (50, 500, 3000)
+    asks_from = 0.75
+    pause_ns = 40 * MS
 
     def __init__(self, world: DirectWorld, name: str, run: int) -> None:
         self.world = world
@@ -229,11 +233,11 @@ class DirectProgram:
         kind = rng.random()
         if kind < 0.6:
             self.publish()
-        elif kind < 0.75:
+        elif kind < self.asks_from:
             self.push()
         else:
             self.ask()
-        self._later(40 * MS, self.act)
+        self._later(self.pause_ns, self.act)
 
     def change(self) -> None:
         """Want something else."""

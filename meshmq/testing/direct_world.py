@@ -23,7 +23,6 @@ from meshmq.testing.network import Network
 from meshmq.testing.request_world import small
 
 FAULTS_NS = 6 * SECOND
-SETTLED_NS = 12 * SECOND  # by then back-offs and sessions that died are over
 CALM_NS = 1 * SECOND
 REST_NS = 60 * SECOND
 EVENTS_MAX = 300_000  # several times what the busiest history has
@@ -57,6 +56,8 @@ class DirectWorld(Network):
         published: for each run of a program and topic, how many records it has published.
         unrest: what had not come to rest at the end.
     """
+
+    settled_ns = 12 * SECOND  # after healing: by then back-offs and sessions that died are over
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -121,12 +122,20 @@ class DirectWorld(Network):
             (self.break_count, self._break), (self.stop_count, self._stand_still),
             (self.change_count, self._change),
         )  # fmt: skip
+        self._plan(plans)
+        self._play_out()
+
+    def _plan(self, plans: tuple[tuple[int, Callable[[], None]], ...]) -> None:
+        """So many faults of each kind, at any time."""
         for count, work in plans:
             for _ in range(count):
-                self.after(int(rng.random() * FAULTS_NS), work)
+                self.after(int(self.rng.random() * FAULTS_NS), work)
+
+    def _play_out(self) -> None:
+        """Faults, healing, calm, rest."""
         self.play(self.now_ns + FAULTS_NS)
         self._heal()
-        self.play(self.now_ns + SETTLED_NS)
+        self.play(self.now_ns + self.settled_ns)
         self._calm()
         self.play(self.now_ns + CALM_NS)
         self.is_busy = False
@@ -231,9 +240,13 @@ class DirectWorld(Network):
             return
         wire = self.rng.choice(open_wires)
         self.note("break", wire.number)
+        self._disturb(wire.dialler.name, self.name_at(wire.address))
         wire.closed = True
         if self.rng.random() < 0.6:
             self._tell_closed(wire.dialler, wire.link)
+
+    def _disturb(self, *names: str, at_ns: int = 0) -> None:
+        """A fault hits these programs, now or at ``at_ns``: for worlds that ask when."""
 
     def _stand_still(self) -> None:
         """A program is stopped for a while, as by SIGSTOP."""

@@ -13,7 +13,7 @@ from meshmq.frames import SYNCED
 from meshmq.limits import SECOND
 from meshmq.names import matches
 from meshmq.testing import direct_checkers
-from meshmq.testing.direct_checkers import _numbers
+from meshmq.testing.direct_checkers import numbers_of
 from meshmq.testing.hybrid_program import HybridReading
 from meshmq.testing.hybrid_world import HybridWorld
 
@@ -40,7 +40,7 @@ def order(world: HybridWorld) -> Iterator[str]:
     for reading in world.readings:
         if reading.pulls:
             continue
-        for (instance, topic), numbers in _numbers(reading).items():
+        for (instance, topic), numbers in numbers_of(reading).items():
             if not matches(reading.pattern, topic):
                 yield f"{reading!r} got records of {topic!r}"
             if len(set(numbers)) < len(numbers):
@@ -63,7 +63,7 @@ def counts(world: HybridWorld) -> Iterator[str]:
     was known, or since the first that came; of a publisher that died the last may be unknown."""
     alive = {program.identity for program in world.programs.values()}
     for reading in _readings(world):
-        got = _numbers(reading)
+        got = numbers_of(reading)
         least = most = total = 0
         direct = [s for s in world.sent if s.topic in DURABLE and s.batch.durability != SYNCED]
         for batch in direct:  # before their node was known; they may be missed, too

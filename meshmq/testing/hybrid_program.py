@@ -83,6 +83,8 @@ class HybridProgram(DirectProgram):
     topics = ("t.a", "t.b", "d.a", "u.t", "u.d")
     patterns = ("t.>", "t.a", ">", "*.a", "u.>", "d.>", "u.t")
     patience = (50, 500, 3000, 8000)
+    asks_from = 0.7
+    pause_ns = 120 * MS
 
     def __init__(self, world: HybridWorld, name: str, run: int, kind: str) -> None:
         self.kind = kind
@@ -227,19 +229,6 @@ class HybridProgram(DirectProgram):
     def serve(self, service: str) -> None:
         self.served[self.client._last_id + 1] = service
         super().serve(service)
-
-    def act(self) -> None:
-        world, rng = self.world, self.rng
-        if not world.is_busy:
-            return
-        kind = rng.random()
-        if kind < 0.6:
-            self.publish()
-        elif kind < 0.7:
-            self.push()
-        else:
-            self.ask()
-        self._later(120 * MS, self.act)
 
     def subscribe(self) -> None:
         is_earliest = self.client.had_node and self.rng.random() < 0.3

@@ -22,7 +22,7 @@ from meshmq.frames import EACH, Envelope, PeerFacts
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
 from meshmq.testing.direct_program import Asking
-from meshmq.testing.direct_world import CALM_NS, FAULTS_NS, REST_NS, DirectWorld, Wire
+from meshmq.testing.direct_world import FAULTS_NS, DirectWorld, Wire
 from meshmq.testing.hybrid_program import (
     ALONE,
     LISTED,
@@ -37,7 +37,6 @@ from meshmq.testing.stage import WALL_NS, Stage
 
 NODE = "node"
 QUIET_NS = 2 * SECOND  # without a fault; by then all must come through
-SETTLED_NS = 8 * SECOND  # by then back-offs and sessions that died are over
 TRANSIENT = ("t.>", "*.t")  # policies: the node knows of no topic before it is published to
 
 
@@ -61,6 +60,8 @@ class HybridWorld(DirectWorld, Stage):
             over for long; the last time.
         sure: requests that must find somebody, unless a fault hits their way.
     """
+
+    settled_ns = 8 * SECOND
 
     def __init__(self, seed: int) -> None:
         Stage.__init__(self, seed, codec.TOOLS, lambda payload: [])
@@ -114,21 +115,9 @@ class HybridWorld(DirectWorld, Stage):
             (self.change_count, self._change), (self.node_kill_count, self._kill_node),
             (self.node_stop_count, self._stop_node), (self.leave_count, self._leave),
         )  # fmt: skip
-        for count, work in plans:
-            for _ in range(count):
-                self.after(int(rng.random() * FAULTS_NS), work)
+        self._plan(plans)
         self._try()
-        self.play(self.now_ns + FAULTS_NS)
-        self._heal()
-        self.play(self.now_ns + SETTLED_NS)
-        self._calm()
-        self.play(self.now_ns + CALM_NS)
-        self.is_busy = False
-        end = self.now_ns + REST_NS
-        self.play(self.now_ns + SECOND)
-        while self.now_ns < end and self.find_unrest():
-            self.play(self.now_ns + 250 * MS)
-        self.unrest = self.find_unrest()
+        self._play_out()
 
     def _heal(self) -> None:
         super()._heal()
@@ -279,17 +268,6 @@ class HybridWorld(DirectWorld, Stage):
             self._disturb(one, other)
 
         self.after(int(self.rng.random() * 6 * SECOND), mend)
-
-    def _break(self) -> None:
-        open_wires = [w for w in self._wires.values() if not w.closed and w.dialler.is_alive]
-        if self.healed or not open_wires:
-            return
-        wire = self.rng.choice(open_wires)
-        self.note("break", wire.number)
-        self._disturb(wire.dialler.name, self.name_at(wire.address))
-        wire.closed = True
-        if self.rng.random() < 0.6:
-            self._tell_closed(wire.dialler, wire.link)
 
     def _stand_still(self) -> None:
         program = self._some()
