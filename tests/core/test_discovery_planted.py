@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -16,24 +13,10 @@ from meshmq.core import discovery as module
 from meshmq.core.discovery import GOSSIP, MDNS, Discovery, GiveUp
 from meshmq.core.peers import LINKED, WAITING, Lane
 from tests.core import test_discovery as rules
+from tests.planting import Planted, play_test
 
-Plant = Callable[[], AbstractContextManager[Any]]
-PLANTED: dict[str, tuple[Plant, str]] = {}
-
-
-def planted(owner: Any, name: str, caught_by: str) -> Any:
-    """Register the decorated function, called with the original first, as a bug in ``owner``."""
-
-    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
-        original = getattr(owner, name)
-
-        def buggy(*args: Any, **kwargs: Any) -> Any:
-            return bug(original, *args, **kwargs)
-
-        PLANTED[bug.__name__] = (lambda: patch.object(owner, name, buggy), caught_by)
-        return bug
-
-    return register
+PLANTED = Planted()
+planted = PLANTED.register  # with the test that catches it
 
 
 # -- dials ----------------------------------------------------------------------------------------
@@ -339,25 +322,8 @@ def ignore_who_is_at_a_crowded_address(real: Any, self: Any, text: str, key: Any
     return len(self._peers) < limits.ADDRESS_CLAIMS_MAX
 
 
-def cases_of(test: Any) -> list[dict[str, Any]]:
-    """The arguments that pytest would call it with."""
-    cases: list[dict[str, Any]] = [{}]
-    for mark in getattr(test, "pytestmark", []):
-        names = [mark.args[0]] if isinstance(mark.args[0], str) else list(mark.args[0])
-        values = [v if len(names) > 1 else (v,) for v in mark.args[1]]
-        cases = [
-            {**case, **dict(zip(names, value, strict=True))} for case in cases for value in values
-        ]
-    return cases
-
-
-def play(test: Any) -> None:
-    for case in cases_of(test):
-        test(**case)
-
-
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bugs_are_caught(name: str) -> None:
-    plant, caught_by = PLANTED[name]
-    with plant(), pytest.raises((AssertionError, StopIteration)):
-        play(getattr(rules, caught_by))
+    (caught_by,) = PLANTED.about[name]
+    with PLANTED[name](), pytest.raises((AssertionError, StopIteration)):
+        play_test(getattr(rules, caught_by))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -22,25 +18,10 @@ from meshmq.core.services import Services
 from meshmq.core.transients import Transients
 from tests.core import test_introductions as introductions
 from tests.core import test_routes_node as routes
-from tests.core.test_discovery_planted import cases_of
+from tests.planting import Planted, play_test
 
-Plant = Callable[[], AbstractContextManager[Any]]
-PLANTED: dict[str, tuple[Plant, ModuleType, str]] = {}
-
-
-def planted(owner: Any, name: str, rules: ModuleType, caught_by: str) -> Any:
-    """Register the decorated function, called with the original first, as a bug in ``owner``."""
-
-    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
-        original = getattr(owner, name)
-
-        def buggy(*args: Any, **kwargs: Any) -> Any:
-            return bug(original, *args, **kwargs)
-
-        PLANTED[bug.__name__] = (lambda: patch.object(owner, name, buggy), rules, caught_by)
-        return bug
-
-    return register
+PLANTED = Planted()
+planted = PLANTED.register  # with the test that catches it
 
 
 # -- numbers and gaps -----------------------------------------------------------------------------
@@ -468,19 +449,10 @@ def grants_without_end(real: Any, self: Any, *args: Any, **more: Any) -> Any:
         return real(self, *args, **more)
 
 
-def play(test: Any) -> None:
-    """Run a test as pytest would."""
-    for case in cases_of(test):
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            if "monkeypatch" in inspect.signature(test).parameters:
-                case["monkeypatch"] = monkeypatch
-            test(**case)
-
-
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bugs_are_caught(name: str) -> None:
-    plant, rules, caught_by = PLANTED[name]
+    rules, caught_by = PLANTED.about[name]
     test = getattr(rules, caught_by)
-    play(test)
-    with plant(), pytest.raises((AssertionError, ValueError)):
-        play(test)
+    play_test(test)
+    with PLANTED[name](), pytest.raises((AssertionError, ValueError)):
+        play_test(test)

@@ -5,8 +5,6 @@ For each checker one is named that it notices by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -30,33 +28,13 @@ from meshmq.core.session import Session
 from meshmq.errors import NoResponders
 from meshmq.frames import Deliver, Noted, Reply
 from meshmq.testing import DirectWorld
-from meshmq.testing.direct_checkers import CHECKERS, check_direct
+from meshmq.testing.direct_checkers import CHECKERS
+from tests.planting import Planted
 
 SEEDS_MAX = 80
 
-Plant = Callable[[], AbstractContextManager[Any]]
-PLANTED: dict[str, Plant] = {}
-NOTICED_BY: dict[str, str] = {}  # checker -> bug
-
-
-def planted(
-    owner: Any, name: str, checker: str = ""
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function, called with the original first, as a bug in ``owner``;
-    ``checker`` notices it by itself."""
-
-    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
-        original = getattr(owner, name)
-
-        def buggy(*args: Any, **kwargs: Any) -> Any:
-            return bug(original, *args, **kwargs)
-
-        PLANTED[bug.__name__] = lambda: patch.object(owner, name, buggy)
-        if checker:
-            NOTICED_BY[checker] = bug.__name__
-        return bug
-
-    return register
+PLANTED = Planted()
+planted = PLANTED.register  # with the name of a checker that notices it by itself
 
 
 # -- records --------------------------------------------------------------------------------------
@@ -251,16 +229,7 @@ def begin_what_is_late(real: Any, self: Any, registration: Any) -> Any:
 
 
 def faults_of(seed: int, only: str = "") -> list[str]:
-    try:
-        world = DirectWorld(seed).run()
-    except Exception as error:
-        if any(f"{name}()" in str(error) for name in PLANTED):
-            raise  # a bug that cannot be called proves nothing
-        return [] if only else [f"{type(error).__name__}: {error}"]
-    if only:
-        checker = next(c for c in CHECKERS if c.__name__ == only)
-        return list(checker(world))
-    return check_direct(world)
+    return PLANTED.faults_of(DirectWorld(seed), CHECKERS, only)
 
 
 @pytest.mark.slow
@@ -275,6 +244,6 @@ def test_a_planted_bug_is_caught(name: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("checker", [c.__name__ for c in CHECKERS])
 def test_each_checker_can_fail_by_itself(checker: str) -> None:
-    with PLANTED[NOTICED_BY[checker]]():
+    with PLANTED[PLANTED.noticed_by(checker)]():
         found = any(faults_of(seed, checker) for seed in range(SEEDS_MAX))
-    assert found, f"{checker} does not notice {NOTICED_BY[checker]}"
+    assert found, f"{checker} does not notice {PLANTED.noticed_by(checker)}"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -23,26 +20,12 @@ from meshmq.core.members import Members
 from meshmq.core.schedule import Schedule
 from meshmq.frames import Settled
 from meshmq.testing import play_groups
+from tests.planting import Planted
 
 SEEDS_MAX = 120
 
-Plant = Callable[[], AbstractContextManager[Any]]
-PLANTED: dict[str, Plant] = {}
-
-
-def planted(owner: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function, called with the original first, as a bug in ``owner``."""
-
-    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
-        original = getattr(owner, name)
-
-        def buggy(*args: Any, **kwargs: Any) -> Any:
-            return bug(original, *args, **kwargs)
-
-        PLANTED[bug.__name__] = lambda: patch.object(owner, name, buggy)
-        return bug
-
-    return register
+PLANTED = Planted()
+planted = PLANTED.register
 
 
 # -- what is stored ------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ in test_direct_planted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ from meshmq.core.streams import Streams
 from meshmq.core.subscriber import Subscriber
 from meshmq.errors import NoResponders
 from meshmq.frames import Interest, Reply
-from meshmq.testing import HybridWorld, check_hybrid
+from meshmq.testing import HybridWorld
 from meshmq.testing.hybrid_checkers import CHECKERS
+from tests.planting import Planted
 
 SEEDS = [
     int(line.split()[0])
@@ -39,29 +39,8 @@ SEEDS = [
     if line and not line.startswith("#")
 ]
 
-Plant = Callable[[], AbstractContextManager[Any]]
-PLANTED: dict[str, Plant] = {}
-NOTICED_BY: dict[str, str] = {}  # checker -> bug
-
-
-def planted(
-    owner: Any, name: str, checker: str = ""
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function, called with the original first, as a bug in ``owner``;
-    ``checker`` notices it by itself."""
-
-    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
-        original = getattr(owner, name)
-
-        def buggy(*args: Any, **kwargs: Any) -> Any:
-            return bug(original, *args, **kwargs)
-
-        PLANTED[bug.__name__] = lambda: patch.object(owner, name, buggy)
-        if checker:
-            NOTICED_BY[checker] = bug.__name__
-        return bug
-
-    return register
+PLANTED = Planted()
+planted = PLANTED.register  # with the name of a checker that notices it by itself
 
 
 # -- records that may be lost ----------------------------------------------------------------------
@@ -149,9 +128,7 @@ def ask_again_whatever_it_is(real: Any, self: Any, row: Any) -> bool:
 
 
 @planted(Routing, "turned")
-def never_notice_that_a_link_is_silent(
-    real: Any, self: Any, sessions: Any, now_ns: int
-) -> Iterable[Any]:
+def never_notice_that_a_link_is_silent(real: Any, self: Any, now_ns: int) -> Iterable[Any]:
     return []
 
 
@@ -217,14 +194,7 @@ def stay_linked_when_the_permit_is_over(real: Any, self: Any, permits: Any, now_
 
 
 def faults_of(seed: int, only: str = "") -> list[str]:
-    try:
-        world = HybridWorld(seed).run()
-    except Exception as error:
-        return [] if only else [f"{type(error).__name__}: {error}"]
-    if only:
-        checker = next(c for c in CHECKERS if c.__name__ == only)
-        return list(checker(world))
-    return check_hybrid(world)
+    return PLANTED.faults_of(HybridWorld(seed), CHECKERS, only)
 
 
 @pytest.mark.slow
@@ -239,6 +209,6 @@ def test_a_planted_bug_is_caught(name: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("checker", [c.__name__ for c in CHECKERS])
 def test_each_checker_can_fail_by_itself(checker: str) -> None:
-    with PLANTED[NOTICED_BY[checker]]():
+    with PLANTED[PLANTED.noticed_by(checker)]():
         found = any(faults_of(seed, checker) for seed in SEEDS)
-    assert found, f"{checker} does not notice {NOTICED_BY[checker]}"
+    assert found, f"{checker} does not notice {PLANTED.noticed_by(checker)}"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -33,6 +31,7 @@ from meshmq.testing import History, World, play
 from meshmq.testing.checkers import CHECKERS
 from meshmq.testing.disk import Disk
 from tests.core import test_session, test_streams
+from tests.planting import Planted
 
 SEEDS_MAX = 1500
 ONCE_FAILED = [
@@ -41,23 +40,8 @@ ONCE_FAILED = [
     if line and not line.startswith("#")
 ]
 
-Plant = Callable[[], AbstractContextManager[Any]]
-PLANTED: dict[str, Plant] = {}
-
-
-def planted(owner: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function, called with the original first, as a bug in ``owner``."""
-
-    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
-        original = getattr(owner, name)
-
-        def buggy(*args: Any, **kwargs: Any) -> Any:
-            return bug(original, *args, **kwargs)
-
-        PLANTED[bug.__name__] = lambda: patch.object(owner, name, buggy)
-        return bug
-
-    return register
+PLANTED = Planted()
+planted = PLANTED.register
 
 
 # -- the node: confirming, numbering, remembering ------------------------------------------------
@@ -276,13 +260,13 @@ def lose_credit_between_two_sessions(real: Any, self: Any, frame: Subscribed, no
 
 
 @planted(Publisher, "_on_refusal")
-def number_anew_what_is_not_the_oldest(real: Any, self: Any, lane: Any, c: Any) -> None:
+def number_anew_what_is_not_the_oldest(real: Any, self: Any, lane: Any, c: Any, way: Any) -> None:
     """The simulator found it: receipts named the places of other records."""
     batch = next((b for b in lane.in_flight if b.first == c.first), None)
     if c.code == "producer-unknown" and batch is not None and not lane.explicit:
         self._hold(batch)
     else:
-        real(self, lane, c)
+        real(self, lane, c, way)
 
 
 @planted(publisher_module, "take_covered")
@@ -297,18 +281,20 @@ def take_a_confirmation_for_more_than_it_covers(
 
 
 @planted(Publisher, "_on_refusal")
-def match_a_refusal_by_its_first_sequence(real: Any, self: Any, lane: Any, c: Any) -> None:
+def match_a_refusal_by_its_first_sequence(
+    real: Any, self: Any, lane: Any, c: Any, way: Any
+) -> None:
     """The simulator found it: a batch said to be stored already was told to another one that
     began alike, which had failed then, though stored; the first was never answered."""
     alike = next((b.count for b in lane.in_flight if b.first == c.first), c.count)
-    real(self, lane, c._replace(count=alike))
+    real(self, lane, c._replace(count=alike), way)
 
 
 @planted(Publisher, "_on_refusal")
-def follow_whatever_the_node_has(real: Any, self: Any, lane: Any, c: Any) -> None:
+def follow_whatever_the_node_has(real: Any, self: Any, lane: Any, c: Any, way: Any) -> None:
     """The simulator found it: an explicit producer's refused records were taken for stored."""
     explicit, lane.explicit = lane.explicit, False
-    real(self, lane, c)
+    real(self, lane, c, way)
     lane.explicit = explicit
 
 

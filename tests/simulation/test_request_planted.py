@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
@@ -21,33 +19,19 @@ from meshmq.errors import NoResponders
 from meshmq.frames import EACH, STREAM, Grant, Reply
 from meshmq.limits import RECORD_OVERHEAD_BYTES, SECOND
 from meshmq.testing import play_requests
+from tests.planting import Planted
 
 SEEDS_MAX = 90
 
-Plant = Callable[[], AbstractContextManager[Any]]
-PLANTED: dict[str, Plant] = {}
-FIRST: dict[str, int] = {}
+PLANTED = Planted()
 
 
-def planted(
-    owner: Any, name: str, first: int = 0
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function, called with the original first, as a bug in ``owner``.
+def planted(owner: Any, name: str, first: int = 0) -> Any:
+    """Register a bug.
 
     ``first``: seeds before it did not notice it when this was written; they only cost time.
     """
-
-    def register(bug: Callable[..., Any]) -> Callable[..., Any]:
-        original = getattr(owner, name)
-
-        def buggy(*args: Any, **kwargs: Any) -> Any:
-            return bug(original, *args, **kwargs)
-
-        FIRST[bug.__name__] = first
-        PLANTED[bug.__name__] = lambda: patch.object(owner, name, buggy)
-        return bug
-
-    return register
+    return PLANTED.register(owner, name, first)
 
 
 # -- the node: who gets what ----------------------------------------------------------------------
@@ -387,7 +371,8 @@ def test_there_are_at_least_thirty() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_bug_is_caught(name: str) -> None:
-    seeds = range(FIRST[name], FIRST[name] + SEEDS_MAX)
+    (first,) = PLANTED.about[name]
+    seeds = range(first, first + SEEDS_MAX)
     with PLANTED[name]():
         caught = next((seed for seed in seeds if play_requests(seed)), None)
     assert caught is not None, f"{SEEDS_MAX} seeds did not notice the bug"

@@ -1,0 +1,82 @@
+"""What the tests of planted bugs share: bugs by name, and how a test or a world meets one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+
+class Planted(dict[str, Callable[[], AbstractContextManager[Any]]]):
+    """Bugs by name: ``with planted[name]():`` the core has one.
+
+    Attributes:
+        about: what else was said of each where it was registered.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.about: dict[str, tuple[Any, ...]] = {}
+
+    def register(
+        self, owner: Any, name: str, *about: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register the decorated function as a bug in ``owner``; it gets the original first."""
+
+        def add(bug: Callable[..., Any]) -> Callable[..., Any]:
+            original = getattr(owner, name)
+
+            def buggy(*args: Any, **kwargs: Any) -> Any:
+                try:
+                    return bug(original, *args, **kwargs)
+                except TypeError as error:
+                    if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                        # It was not even called. No world takes this for a fault it has noticed.
+                        pytest.fail(f"a bug that cannot be called proves nothing: {error}")
+                    raise
+
+            self[bug.__name__] = lambda: patch.object(owner, name, buggy)
+            self.about[bug.__name__] = about
+            return bug
+
+        return add
+
+    def noticed_by(self, checker: str) -> str:
+        """The last bug that was registered with the name of a checker that notices it by itself."""
+        return [name for name, about in self.about.items() if about == (checker,)][-1]
+
+    def faults_of(
+        self, world: Any, checkers: Iterable[Callable[[Any], Iterator[str]]], only: str = ""
+    ) -> list[str]:
+        """What ``checkers``, or ``only`` the one of that name, say of a world when it was played.
+        An error of the core is a fault, too, though none that a checker has noticed."""
+        try:
+            world.run()
+        except Exception as error:
+            return [] if only else [f"{type(error).__name__}: {error}"]
+        return [
+            fault
+            for checker in checkers
+            if only in ("", checker.__name__)
+            for fault in checker(world)
+        ]
+
+
+def play_test(test: Any) -> None:
+    """Run a test as pytest would, with each of its arguments."""
+    cases: list[dict[str, Any]] = [{}]
+    for mark in getattr(test, "pytestmark", []):
+        names = [mark.args[0]] if isinstance(mark.args[0], str) else list(mark.args[0])
+        values = [v if len(names) > 1 else (v,) for v in mark.args[1]]
+        cases = [
+            {**case, **dict(zip(names, value, strict=True))} for case in cases for value in values
+        ]
+    for case in cases:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            if "monkeypatch" in inspect.signature(test).parameters:
+                case["monkeypatch"] = monkeypatch
+            test(**case)
