@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+import meshmq
 from meshmq.testing import LocalNode
 
 _spec = importlib.util.spec_from_file_location("nodes", Path(__file__).with_name("nodes.py"))
@@ -19,6 +21,13 @@ def node(tmp_path):
     running = LocalNode(tmp_path / "data")
     yield running
     running.stop()
+
+
+@pytest.fixture
+def programs():
+    """Makes programs, and closes them."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(meshmq.connect(**options))
 
 
 @pytest.fixture

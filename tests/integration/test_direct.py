@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import ExitStack
 
 import pytest
 
@@ -25,35 +24,13 @@ from meshmq.errors import (
     NoResponders,
 )
 from meshmq.shell.interfaces import reachable_at
-
-
-@pytest.fixture
-def programs():
-    """Makes programs, and closes them."""
-    with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(meshmq.connect(**options))
+from tests.integration.linked import take, until
 
 
 def pair(programs):
     a = programs(listen="tcp://127.0.0.1:*", name="a")
     # By a name, or they would be linked inside this process: test_inside.py does that.
     return a, programs(peers=[a.addresses[0].replace("127.0.0.1", "localhost")], name="b")
-
-
-def until(is_true, timeout=10.0):
-    end = time.monotonic() + timeout
-    while not is_true():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.005)
-
-
-def take(sub, count):
-    found = []
-    while len(found) < count:
-        batch = sub.fetch(count - len(found), timeout=10)
-        assert batch, f"{len(found)} of {count} came"
-        found += batch
-    return found
 
 
 def test_a_program_gets_what_another_publishes(programs):

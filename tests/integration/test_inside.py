@@ -7,43 +7,21 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import meshmq
 from meshmq import limits
+from tests.integration.linked import take, until
 
 ESTABLISHED = "01"
 is_linux = pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="it is asked of /proc")
 
 
-@pytest.fixture
-def programs():
-    with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(meshmq.connect(**options))
-
-
 def pair(programs, listen="tcp://127.0.0.1:*"):
     a = programs(listen=listen, name="a")
     return a, programs(peers=list(a.addresses), name="b")
-
-
-def until(is_true, timeout=10.0):
-    end = time.monotonic() + timeout
-    while not is_true():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.005)
-
-
-def take(sub, count):
-    found = []
-    while len(found) < count:
-        batch = sub.fetch(count - len(found), timeout=10)
-        assert batch, f"{len(found)} of {count} came"
-        found += batch
-    return found
 
 
 def connections(address):
