@@ -287,10 +287,11 @@ class HybridClient(Client):
 
     def _number(self, body: Publish) -> None:
         """Numbers of what may turn out to be transient count for what goes directly later."""
-        lanes, numbers = self.publisher.lanes, self.direct.outlets.numbers
+        lanes, outlets = self.publisher.lanes, self.direct.outlets
         for row in body.batches:
-            if row.numbered and lanes[row.topic].transient is not False:
-                numbers[row.topic] = row.first + row.count - 1
+            lane = lanes[row.topic]
+            if row.numbered and lane.transient is not False:
+                outlets.number(row, is_sure=lane.transient is True)
 
     def _room(self) -> tuple[int, int]:
         return super()._room() if self.has_node else (0, 0)
@@ -555,14 +556,15 @@ class HybridClient(Client):
 
     def _on_kinds(self, confirmations: tuple[Confirmation, ...]) -> None:
         """The node has told of topics what they are."""
-        lanes, numbers = self.publisher.lanes, self.direct.outlets.numbers
+        lanes, outlets = self.publisher.lanes, self.direct.outlets
         has_moved = False
         for c in confirmations:
             lane = lanes.get(c.topic)
             if lane is None or c.code:
                 continue
+            outlets.unsure.pop(c.topic, None)
             if lane.transient is False:
-                numbers.pop(c.topic, None)  # what the node keeps has other numbers
+                outlets.numbers.pop(c.topic, None)  # what the node keeps has other numbers
             has_moved = has_moved or self._way_of(lane) is not lane.way
         if has_moved:
             self._place_lanes()

@@ -77,6 +77,21 @@ def tell_who_joins_nothing(real: Any, self: Any) -> Any:
     return replace(real(self), add=())
 
 
+@planted(Outlets, "number")
+def let_what_is_sent_again_set_numbers_back(
+    real: Any, self: Any, row: Any, *, is_sure: bool
+) -> None:
+    self.numbers.pop(row.topic, None)
+    real(self, row, is_sure=is_sure)
+
+
+@planted(Outlets, "number")
+def tell_as_missing_what_the_node_may_keep(
+    real: Any, self: Any, row: Any, *, is_sure: bool
+) -> None:
+    real(self, row, is_sure=True)
+
+
 # -- records that are kept -------------------------------------------------------------------------
 
 
