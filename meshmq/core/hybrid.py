@@ -612,6 +612,9 @@ class HybridClient(Client):
                 lane.transient = None  # another node may keep it
                 lane.is_fresh = True
         super()._on_welcome(welcome, now_ns)
+        for number, awaited in self._awaited.items():
+            if self._asks_node(number):
+                awaited.add(_AT_NODE)  # it was asked now
         self.direct.attach(welcome.origin, limits.DIRECT_IN_FLIGHT_BYTES, now_ns)
         self._to_node(now_ns)
         if is_other or was_brokerless:
@@ -653,6 +656,13 @@ class HybridClient(Client):
         own, self.direct.own = self.direct.own, []
         for body in own:
             self._on_own(body, now_ns)
+
+    def _asks_node(self, number: int) -> bool:
+        """Whether each new session begins with the question for this subscription or service."""
+        sub = self.subscribers.get(number)
+        if sub is not None:
+            return not sub.is_pull
+        return number in self.responder.registrations and not self._leaves(number)
 
     def _leaves(self, number: int) -> bool:
         found = self.responder.registrations.get(number)

@@ -177,7 +177,9 @@ class Outlets:
         if outlet is not None and outlet.is_withheld != is_withheld:
             outlet.is_withheld = is_withheld
             waiting, outlet.queue, outlet.queue_bytes = outlet.queue, deque(), 0
-            self.settle([under_way for _, _, under_way in waiting], False)  # its numbers will tell
+            outlet.gaps.clear()  # its numbers will tell, of those as well
+            self._gaps.pop((link, number), None)
+            self.settle([under_way for _, _, under_way in waiting], False)
             self.changed()
 
     def next_numbers(self, patterns: list[str]) -> list[NotedRow]:

@@ -144,3 +144,15 @@ def test_what_a_node_was_asked_of_is_unsure_from_there_on():
     outlets.number(PublishBatch("x", 5, 0, 2, 2, 0), is_sure=False)
     outlets.number(PublishBatch("x", 7, 0, 2, 2, 0), is_sure=False)
     assert outlets.next_numbers([">"]) == [NotedRow("x", 9, 5)]
+
+
+def test_who_may_not_know_of_a_subscription_is_not_told_what_was_dropped_for_it(monkeypatch):
+    monkeypatch.setattr("meshmq.limits.DIRECT_QUEUE_BYTES_MAX", 3)
+    outlets = Outlets()
+    outlets.join(LINK)
+    outlets.want(LINK, 1, "x")
+    for number in range(1, 7):
+        outlets.publish(PublishBatch("x", number, 0, 1, 1, 0), b"v", 0)
+    outlets.withhold(LINK, 1, True)
+    outlets.tick(SECOND)
+    assert outlets.sends == []

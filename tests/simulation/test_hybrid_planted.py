@@ -106,6 +106,11 @@ def pass_over_what_is_kept(real: Any, self: Any, row: Any, data: bytes) -> Any:
     return None if row.lsn % 7 == 6 else arrival
 
 
+@planted(HybridClient, "_asks_node")
+def open_what_the_node_has_not_answered(real: Any, self: Any, number: int) -> bool:
+    return False
+
+
 @planted(Streams, "publish")
 def confirm_before_it_is_stored(real: Any, self: Any, link: bytes, producer: bytes, batch: Any,
                                 data: bytes, entries: Any) -> Any:  # fmt: skip
