@@ -152,7 +152,7 @@ def never_notice_that_a_link_is_silent(real: Any, self: Any, now_ns: int) -> Ite
     return []
 
 
-@planted(Routing, "fall_silent", "through")
+@planted(Routing, "fall_silent")
 def leave_the_node_in_the_belief_that_it_goes_directly(real: Any, self: Any, link: bytes) -> None:
     with patch.object(self, "_tell", lambda **more: None):
         real(self, link)
@@ -180,7 +180,7 @@ def lose_credit(real: Any, self: Any, link: bytes, number: int, size: int, recor
     return bool(real(self, link, number, size // 8, records // 8))
 
 
-@planted(Outlets, "want_again")
+@planted(Outlets, "want_again", "through")
 def keep_what_nobody_wanted_from_the_node(real: Any, self: Any) -> None: ...
 
 
