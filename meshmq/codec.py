@@ -17,7 +17,16 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meshmq import codec_direct, codec_groups, codec_lone, codec_services, frames, limits, schema
+from meshmq import (
+    codec_direct,
+    codec_groups,
+    codec_lone,
+    codec_services,
+    codec_values,
+    frames,
+    limits,
+    schema,
+)
 from meshmq.codec_checks import addresses, adds_up, bounded, short
 from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
@@ -60,12 +69,10 @@ def encode_batch(
         times: one unix time in ns a record, or None if all have ``time_ns``.
         time_ns: unix time in ns.
     """
-    if (
-        len(values) == 1
-        and keys is None and headers is None and times is None
-        and len(values[0]) <= codec_lone.VALUE_BYTES_MAX
-    ):  # fmt: skip
-        return codec_lone.encode_value(values[0], time_ns)
+    if keys is None and headers is None and times is None:
+        plain = codec_values.encode(values, time_ns)
+        if plain is not None:
+            return plain
     message = _Batch.new_message()
     _fill(message, values, keys, headers, times, time_ns)
     encoded: bytes = message.to_bytes()
@@ -93,12 +100,12 @@ def _fill(
     message.time = time_ns
 
 
-def decode_batch(data: bytes, count: int) -> Records:
+def decode_batch(data: bytes | memoryview, count: int) -> Records:
     """Decode a batch of ``count`` records; raise BadFrame if it is malformed."""
-    if count == 1:
-        lone = codec_lone.decode_value(data)
-        if lone is not None:
-            return Records([lone[0]], None, None, None, lone[1])
+    plain = codec_values.decode(data, count)
+    if plain is not None:
+        return Records(plain[0], None, None, None, plain[1])
+    data = bytes(data)  # of bytes this is no copy
     try:
         reader = schema.read(_Batch, data)
         raw = reader.values
@@ -116,7 +123,7 @@ def decode_batch(data: bytes, count: int) -> Records:
 
 def decode_keys(data: bytes, count: int) -> Sequence[bytes]:
     """Only the keys of a batch of ``count`` records, empty if none has one; raise BadFrame."""
-    if count == 1 and codec_lone.decode_value(data) is not None:
+    if codec_values.is_plain(data, count):
         return ()
     try:
         return _column(schema.read(_Batch, data).keys, count, "keys") or ()
@@ -126,7 +133,7 @@ def decode_keys(data: bytes, count: int) -> Sequence[bytes]:
 
 def check_batch(data: bytes, count: int) -> None:
     """Raise BadFrame unless ``decode_batch`` can read ``data`` as ``count`` records."""
-    if count == 1 and len(data) <= limits.VALUE_BYTES_MAX and codec_lone.decode_value(data):
+    if codec_values.is_plain(data, count):
         return
     try:
         reader = schema.read(_Batch, data)

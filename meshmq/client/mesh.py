@@ -263,7 +263,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
                 values.append(value)
                 batch.size += size
                 publisher.added_bytes += size
-                if batch.size >= limits.BATCH_BYTES_TARGET or index >= _LAST_INDEX:
+                if batch.size >= batch.way.batch_bytes or index >= _LAST_INDEX:
                     publisher.close(batch)
         if batch is None:
             batch, index = publisher.add(
@@ -357,7 +357,8 @@ class Mesh(OnlySync, Work, Services, Pushing):
         times = None if timestamps is None else [_to_ns(t) for t in timestamps]
         publisher = self._publisher
         batches: list[tuple[int, Batch]] = []
-        for begin, end in slices(values):
+        way = pin or publisher.lanes[topic].way
+        for begin, end in slices(values, way.batch_bytes):
             self._make_room()
             batch = publisher.add_many(
                 topic,
