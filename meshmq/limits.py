@@ -148,7 +148,9 @@ DIRECT_PEERS_REMEMBERED_MAX = 1024  # programs whose numbers are known, so that 
 CROSSING_NS = 1 * SECOND  # two that dial each other at once have two links for less than this
 INTERESTS_MAX = 2048  # of one program; with the longest names they fit one frame
 DIRECT_QUEUE_BYTES_MAX = 8 * MIB  # waiting for one subscription's credit; then its oldest drop
-DIRECT_BATCH_BYTES = 256 * KIB  # BATCH_BYTES_TARGET for what goes directly: the programs see to links
+DIRECT_BATCH_BYTES = (
+    256 * KIB
+)  # BATCH_BYTES_TARGET for what goes directly: the programs see to links
 DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it ...
 DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
 DIRECT_IN_FLIGHT_BYTES = 4 * MIB  # of a program; below that queue, or a flood drops what waits
@@ -217,6 +219,7 @@ SIGHT_LOST_NS = 60 * SECOND  # a goodbye may be forged: so long it is dialled as
 
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again
+HEAP_KEPT_BYTES = 8 * MIB  # freed and not given back: what DIRECT_IN_FLIGHT_BYTES comes and goes in
 MEMORY_CHECK_NS = 250 * MS  # an attacker on a fast network sends some 250 MiB in that time
 MEMORY_SETTLE_NS = 2 * SECOND  # then what was freed is back with the system
 TOPIC_MEMORY_BYTES = 4 * KIB  # about what a topic costs in memory, with its index entries

@@ -25,7 +25,7 @@ from meshmq.core.events import (
 from meshmq.core.hybrid import HybridClient, needs_node
 from meshmq.errors import BadFrame, ConfigError
 from meshmq.frames import Envelope, PeerFacts
-from meshmq.shell import clock
+from meshmq.shell import clock, memory
 from meshmq.shell.interfaces import reachable_at
 from meshmq.shell.sockets import ProgramSocket
 
@@ -69,6 +69,7 @@ class DirectConnection(Connection):
         default: str = "",
         uses_nodes: bool = True,
     ) -> None:
+        memory.keep_freed()
         self._insecure = insecure  # before the machine is made, which asks for it
         self._sockets = ProgramSocket(listen)
         # As of now: mDNS tells the addresses that there are later, too.

@@ -23,8 +23,8 @@ class Way:
     """
 
     __slots__ = (
-        "batch_bytes", "by_lane", "frames", "full", "in_flight_bytes", "in_flight_count", "is_open", "opened",
-        "paused_until_ns", "queue", "window_bytes",
+        "batch_bytes", "by_lane", "frames", "full", "in_flight_bytes", "in_flight_count", "is_open",
+        "opened", "paused_until_ns", "queue", "window_bytes",
     )  # fmt: skip
 
     def __init__(self, by_lane: bool = False) -> None:
