@@ -533,14 +533,23 @@ class Interests:
     node: bytes = b""
 
 
+class NotedRow(NamedTuple):
+    """Where a topic goes on directly: the number of the next record. Those from ``unsure`` on went
+    to the node, which has not said yet whether it keeps them; 0: there are none of these."""
+
+    topic: str
+    next: int
+    unsure: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """The answer to Interests: for each topic that they match, the number of the next record.
-    Topics that are not among the rows begin with 1."""
+    """The answer to Interests: where each topic that they match goes on. Topics that are not among
+    the rows begin with 1."""
 
     version: int
     whole: bool
-    rows: tuple[tuple[str, int], ...] = ()
+    rows: tuple[NotedRow, ...] = ()
     more: bool = False
 
 

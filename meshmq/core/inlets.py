@@ -25,7 +25,7 @@ from typing import NamedTuple
 from meshmq import limits
 from meshmq.core.effects import Arrival
 from meshmq.errors import BadFrame, LimitReached
-from meshmq.frames import Credit, Deliver, DeliverBatch, Noted
+from meshmq.frames import Credit, Deliver, DeliverBatch, Noted, NotedRow
 from meshmq.names import matches
 
 
@@ -58,7 +58,7 @@ class Feed:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.begins: tuple[tuple[str, int], ...] | None = None
+        self.begins: tuple[NotedRow, ...] | None = None
         self.is_marked = False
         self.waiting: list[_Waiting] = []
         self.due_ns = 0
@@ -134,7 +134,7 @@ class Source:
         self.instance = instance
         self.version = -1
         self.shown: dict[int, int] = {}
-        self.noting: list[tuple[str, int]] = []
+        self.noting: list[NotedRow] = []
 
 
 class Inlets:
@@ -282,16 +282,18 @@ class Inlets:
                 self._begin(reader, feed, mine)
         return True
 
-    def _begin(self, reader: Reader, feed: Feed, rows: tuple[tuple[str, int], ...]) -> None:
+    def _begin(self, reader: Reader, feed: Feed, rows: tuple[NotedRow, ...]) -> None:
         """From here on topics go on with these numbers directly, others begin with 1."""
         if not feed.is_noted and feed.firsts:
-            numbers = dict(rows)
+            numbers = {row.topic: row.next for row in rows}
             for topic, first in feed.firsts.items():  # they have overtaken what was before them
                 self._miss(reader, first - numbers.get(topic, 1))
             feed.firsts = {}
-        for topic, number in rows:
+        for topic, number, unsure in rows:
             last = feed.last.get(topic, 0)
             if feed.is_noted or topic in feed.last:
+                # What the node keeps it has from there; else the next one tells of it.
+                number = min(number, unsure or number)
                 self._miss(reader, number - 1 - last)
             feed.last[topic] = max(last, number - 1)
         feed.is_noted = True
@@ -380,8 +382,8 @@ class Inlets:
             waits = not by_node
         else:
             last = feed.last.get(row.topic, 0)
-            is_open = feed.is_noted or row.topic in feed.last
-            waits = has_both and is_open and row.base_offset > last + 1
+            # Of an interest that it has not noted nothing is on its way directly.
+            waits = has_both and feed.is_noted and row.base_offset > last + 1
         if waits:
             feed.waiting.append(_Waiting(row, data, by_node))
             self._wait(reader, instance, feed, now_ns)

@@ -206,7 +206,8 @@ BODIES = {
         st.lists(u32, max_size=4).map(tuple), blobs,
     ),
     frames.Noted: st.builds(
-        frames.Noted, u64, flags, st.lists(st.tuples(texts, u64), max_size=4).map(tuple), flags
+        frames.Noted, u64, flags,
+        st.lists(st.builds(frames.NotedRow, texts, u64, u64), max_size=4).map(tuple), flags,
     ),
     frames.Routes: st.builds(frames.Routes, runs, runs),
     frames.Wanted: st.builds(frames.Wanted, addresses),

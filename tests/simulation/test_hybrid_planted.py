@@ -77,6 +77,21 @@ def tell_who_joins_nothing(real: Any, self: Any) -> Any:
     return replace(real(self), add=())
 
 
+@planted(Outlets, "number")
+def let_what_is_sent_again_set_numbers_back(
+    real: Any, self: Any, row: Any, *, is_sure: bool
+) -> None:
+    self.numbers.pop(row.topic, None)
+    real(self, row, is_sure=is_sure)
+
+
+@planted(Outlets, "number")
+def tell_as_missing_what_the_node_may_keep(
+    real: Any, self: Any, row: Any, *, is_sure: bool
+) -> None:
+    real(self, row, is_sure=True)
+
+
 # -- records that are kept -------------------------------------------------------------------------
 
 
@@ -89,6 +104,11 @@ def send_what_is_kept_directly(real: Any, self: Any, lane: Lane) -> Any:
 def pass_over_what_is_kept(real: Any, self: Any, row: Any, data: bytes) -> Any:
     arrival = real(self, row, data)
     return None if row.lsn % 7 == 6 else arrival
+
+
+@planted(HybridClient, "_asks_node")
+def open_what_the_node_has_not_answered(real: Any, self: Any, number: int) -> bool:
+    return False
 
 
 @planted(Streams, "publish")
