@@ -38,7 +38,7 @@ def keep_freed() -> None:
 
     By itself glibc gives all but 128 KiB at the end of the heap back at once, so that a flood takes
     each page from the system anew: half of the time that large values cost. It learns from blocks
-    that are freed (mallopt(3), M_MMAP_THRESHOLD): one that was never touched teaches it for nothing.
+    that are freed (mallopt(3), M_MMAP_THRESHOLD): one that nobody has touched costs nothing.
     Who has set MALLOC_TRIM_THRESHOLD_ is obeyed, and other allocators do not care.
     """
     bytes(limits.HEAP_KEPT_BYTES // 2)

@@ -1,4 +1,4 @@
-"""Batches of values alone, written by hand, against the general path: each reads what either wrote."""
+"""The short cut for batches of values alone against the general path: each reads both."""
 
 from __future__ import annotations
 
