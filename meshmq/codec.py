@@ -309,15 +309,16 @@ def encode(envelope: frames.Envelope) -> list[bytes]:
     _ENCODERS[type(body)](message, body)
     header: bytes = message.to_bytes()
     if isinstance(body, frames.WITH_PAYLOAD):
-        return [header, body.payload]
+        return [header, bytes(body.payload)]
     return [header]
 
 
-def decode(parts: Sequence[bytes]) -> frames.Envelope:
-    """Decode the ZeroMQ parts of one frame; raise BadFrame for anything malformed."""
+def decode(parts: Sequence[frames.Payload]) -> frames.Envelope:
+    """Decode the ZeroMQ parts of one frame; raise BadFrame for anything malformed. Of a view only
+    the payload of Deliver keeps one."""
     if not 1 <= len(parts) <= limits.FRAME_PARTS_MAX:
         raise BadFrame(f"frame of {len(parts)} parts, the limit is {limits.FRAME_PARTS_MAX}")
-    header = parts[0]
+    header = bytes(parts[0])
     if len(header) > limits.FRAME_HEADER_BYTES_MAX:
         raise BadFrame(
             f"frame header of {len(header)} bytes exceeds {limits.FRAME_HEADER_BYTES_MAX}"
@@ -338,6 +339,8 @@ def decode(parts: Sequence[bytes]) -> frames.Envelope:
             raise BadFrame(f"frame of unknown kind {kind}")
         if (payload is not None) != (decoder in _WITH_PAYLOAD):
             raise BadFrame(f"{kind} frame with {len(parts)} parts")
+        if payload is not None and decoder is not _decode_deliver:
+            payload = bytes(payload)
         body = decoder(reader, payload)
         return frames.Envelope(reader.session, reader.sequence, reader.ack, body)
     except schema.REFUSALS as error:
@@ -512,7 +515,7 @@ def _encode_deliver(m: Any, b: frames.Deliver) -> None:
             row.source = x.source
 
 
-def _decode_deliver(r: Any, payload: bytes | None) -> frames.Deliver:
+def _decode_deliver(r: Any, payload: frames.Payload | None) -> frames.Deliver:
     d = r.deliver
     rows = d.batches
     bounded(rows, "deliver")

@@ -26,6 +26,7 @@ from meshmq.frames import (
     DeliverBatch,
     Envelope,
     Nothing,
+    Payload,
     Ping,
     Publish,
     PublishBatch,
@@ -157,7 +158,7 @@ def _write_deliver(e: Envelope, body: Deliver) -> list[bytes] | None:
         base, count, length, checksum, slot, time_ns, lsn, damaged | missing << 1,
         list_at(1, BYTES, size), pointer,
     )  # fmt: skip
-    return [header + raw, body.payload]
+    return [header + raw, bytes(body.payload)]
 
 
 def _write_confirm(e: Envelope, body: Confirm) -> list[bytes] | None:
@@ -245,7 +246,7 @@ _WRITERS: dict[Any, Callable[[Envelope, Any], list[bytes] | None]] = {
 # --- reading --------------------------------------------------------------------------------
 
 
-def decode(header: bytes, payload: bytes | None) -> Envelope | None:
+def decode(header: bytes, payload: Payload | None) -> Envelope | None:
     """The frame, if it has one of the shapes written here; None leaves it to the general path."""
     size = len(header)
     if size < _EMPTY.size:
@@ -254,6 +255,8 @@ def decode(header: bytes, payload: bytes | None) -> Envelope | None:
     if root != _ROOT or segment != (size // 8 - 1) << 32 or size % 8:
         return None
     read = _READERS.get(kind)
+    if payload is not None and read is not _read_deliver:
+        payload = bytes(payload)
     body = read(header, payload) if read is not None else None
     return Envelope(session, sequence, ack, body) if body is not None else None
 
@@ -287,7 +290,7 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
     return Publish((batch,), payload)
 
 
-def _read_deliver(header: bytes, payload: bytes | None) -> Body | None:
+def _read_deliver(header: bytes, payload: Payload | None) -> Body | None:
     if len(header) <= _DELIVER.size or payload is None:
         return None
     (
@@ -416,7 +419,7 @@ def _read_reply(header: bytes, payload: bytes | None) -> Body | None:
     return Reply(tuple(found), payload)
 
 
-_READERS: dict[int, Callable[[bytes, bytes | None], Body | None]] = {
+_READERS: dict[int, Callable[[bytes, Any], Body | None]] = {
     0: _read_nothing,
     4: _read_ping,
     6: _read_publish,

@@ -249,7 +249,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
             or seq is not None
             or route != "auto"
             or type(value) is not bytes
-            or len(value) > limits.VALUE_BYTES_MAX
+            or len(value) > limits.LARGE_VALUE_BYTES
             or publisher.added_bytes >= publisher.ceiling_bytes
         ):
             return self._publish(topic, value, key, headers, timestamp, durability, seq, route)

@@ -164,7 +164,13 @@ class Publisher:
         with self.guard:
             lane = self.lane(topic)
             batch = lane.open
-            if alone and batch is not None:
+            if batch is not None and (
+                alone
+                or (
+                    len(value) > limits.LARGE_VALUE_BYTES
+                    and batch.size > limits.BATCH_BYTES_TARGET // 2
+                )
+            ):
                 self.close(batch)
                 batch = None
             if (
@@ -307,7 +313,8 @@ class Publisher:
             total += len(data)
             way.in_flight_bytes += batch.size
             way.in_flight_count += 1
-            if total >= limits.BATCH_BYTES_TARGET and len(chosen) == 1:
+            # Directly each goes on by itself: to put them together would be a copy for nothing.
+            if way.by_lane or (total >= limits.BATCH_BYTES_TARGET and len(chosen) == 1):
                 bodies.append(self._frame(chosen, origin))
                 chosen, total = [], 0
         if chosen:

@@ -171,4 +171,4 @@ def to_publish(frame: Deliver, batches: list[UnderWay]) -> Publish:
                 under_way.is_routed,
             )
         )  # fmt: skip
-    return Publish(tuple(rows), frame.payload)
+    return Publish(tuple(rows), bytes(frame.payload))

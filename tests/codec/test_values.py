@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from meshmq import codec, codec_values, limits
 from meshmq.errors import BadFrame
+from meshmq.frames import Deliver, DeliverBatch, Envelope, Publish, PublishBatch
 
 i64 = st.integers(-(2**63), 2**63 - 1)
 even = st.tuples(st.integers(1, 60), st.integers(0, 70), st.integers(0, 2**32)).map(
@@ -101,3 +102,21 @@ def test_what_is_read_of_damaged_bytes_the_general_path_reads_too(values, seed):
         assert seen(data, count) == (list(found[0]), found[1])
         if is_plain:
             codec.check_batch(data, count)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_only_what_is_delivered_stays_a_view(rows):
+    data = plain([b"v" * 100] * 3, 1)
+    payload = data * rows
+    delivered = tuple([DeliverBatch("t", 1, 3, len(data), 0, 0, 0, 0)] * rows)
+    published = tuple([PublishBatch("t", 1, 0, 3, len(data), 0)] * rows)
+    for body, kind in (
+        (Deliver(1, delivered, 0, payload), memoryview),
+        (Publish(published, payload), bytes),
+    ):
+        parts = codec.encode(Envelope(1, 2, 3, body))
+        read = codec.decode([memoryview(part) for part in parts])
+        assert read == Envelope(1, 2, 3, body)
+        assert type(read.body.payload) is kind
+    with pytest.raises(BadFrame):
+        codec.decode([memoryview(parts[0]), memoryview(parts[1])[8:]])
