@@ -159,15 +159,17 @@ class Direct:
         if link is not None and before is not None and link.name in self._by_link:
             self._show(link, before, now_ns)
             self._confine(link, now_ns)
-            interests, credit = self.demand.take_early(link.name)
             try:
-                for early in interests:
-                    self._on_interests(link, early, now_ns)
+                self._take_early(link, now_ns)
             except LimitReached as error:
                 links.refuse(link, Refuse(error.code, str(error)), now_ns)
-                return
-            for more in credit:
-                self._on_credit(link.name, more, now_ns)
+
+    def _take_early(self, link: Link, now_ns: int) -> None:
+        interests, credit = self.demand.take_early(link.name)
+        for early in interests:
+            self._on_interests(link, early, now_ns)
+        for more in credit:
+            self._on_credit(link.name, more, now_ns)
 
     def _on_credit(self, name: bytes, credit: Credit, now_ns: int) -> None:
         number, size, records = credit.subscription, credit.bytes, credit.records
@@ -195,7 +197,7 @@ class Direct:
             return
         self.links.send(link, changed, now_ns)
         for number in changed.remove:
-            self.inlets.hide(link.name, number)
+            self.inlets.hide(link.name, number, changed.version)
         for interest in changed.add:
             self.inlets.show(link.name, interest.number, changed.version)
 
@@ -391,9 +393,10 @@ class Direct:
         name = link.name
         match body:
             case Deliver(number):
-                if not self._may_act(link, number):
+                if self._may_act(link, number):
+                    self.inlets.on_deliver(name, body, now_ns)
+                elif not self.inlets.is_on_its_way(name, number):
                     raise BadFrame("records of what the node has not allowed")
-                self.inlets.on_deliver(name, body, now_ns)
                 self.links.owe(link)
             case Credit():
                 self._on_credit(name, body, now_ns)
@@ -495,13 +498,16 @@ class Direct:
         if frame.node != self.inlets.sources[name].node:
             self.inlets.on_their_node(name, frame.node)
             self.routing.move(name, frame.node)
+        has_dropped = self.demand.drop_early(name, frame.remove)
         if self.demand.is_early(name, frame, is_allowed):
+            if has_dropped:
+                self._take_early(link, now_ns)  # perhaps nothing of it is forbidden any more
             return
         patterns = self.demand.take(name, link.facts.name, frame, now_ns)
         for noted in self.demand.noted(frame, patterns):
             self.links.send(link, noted, now_ns)
         self.routing.forget(name, frame.remove)
-        self.routing.note(name, self.demand.subscriptions(name))
+        self.routing.note(name, self.outlets.given(name))
 
     # -- after each turn ----------------------------------------------------------------------
 

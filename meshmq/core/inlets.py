@@ -123,9 +123,10 @@ class Source:
         heard_ns: when anything came over the link.
         version: of our interests, as far as it has noted them in this session.
         shown: readers that it was not told of with the others: HIDDEN, or the version that told.
+        hidden: readers that it was told are over: the version that told.
     """
 
-    __slots__ = ("heard_ns", "instance", "link", "node", "noting", "shown", "version")
+    __slots__ = ("heard_ns", "hidden", "instance", "link", "node", "noting", "shown", "version")
 
     def __init__(self, link: bytes, instance: bytes) -> None:
         self.link = link
@@ -134,6 +135,7 @@ class Source:
         self.instance = instance
         self.version = -1
         self.shown: dict[int, int] = {}
+        self.hidden: dict[int, int] = {}
         self.noting: list[NotedRow] = []
 
 
@@ -180,19 +182,27 @@ class Inlets:
             source.shown[number] = version
             self._grant(reader, source)
 
-    def hide(self, link: bytes, number: int) -> None:
+    def hide(self, link: bytes, number: int, version: int) -> None:
         """A program is told that a reader is over, and it is not: nothing more comes from there."""
         source, reader = self.sources[link], self.readers.get(number)
         if reader is not None:
             source.shown[number] = HIDDEN
+            source.hidden[number] = version
             feed = reader.feeds[source.instance]
             feed.out_bytes = feed.out_records = 0
+
+    def is_on_its_way(self, link: bytes, number: int) -> bool:
+        """Whether a program may not have heard yet that a reader is over. What it sent before is
+        not taken; its numbers will tell."""
+        source = self.sources[link]
+        return source.version < source.hidden.get(number, -1)
 
     def close(self, number: int) -> None:
         """It does no longer."""
         reader = self.readers.pop(number, None)
         for source in self.sources.values():
             source.shown.pop(number, None)
+            source.hidden.pop(number, None)
         self.arrived.pop(number, None)
         self.missing.pop(number, None)
         if self._waiting and reader is not None:

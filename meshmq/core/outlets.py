@@ -182,6 +182,10 @@ class Outlets:
             self.settle([under_way for _, _, under_way in waiting], False)
             self.changed()
 
+    def given(self, link: bytes) -> list[int]:
+        """Subscriptions of a program that have what is published."""
+        return [number for number, o in self._outlets[link].items() if not o.is_withheld]
+
     def next_numbers(self, patterns: list[str]) -> list[NotedRow]:
         """Where topics go on that one of these covers."""
         return [

@@ -64,9 +64,19 @@ def test_numbers_begin_when_a_program_is_told_of_the_subscription(inlets):
 def test_a_subscription_that_is_hidden_again_needs_credit_anew(inlets):
     inlets.open(1, "x", False, 1, 1000, 10)
     granted(inlets)
-    inlets.hide(LINK, 1)
+    inlets.hide(LINK, 1, 2)
     inlets.show(LINK, 1, 3)
     assert granted(inlets) == [LINK]
+
+
+def test_what_was_sent_before_the_subscription_was_said_to_be_over_is_no_breach(inlets):
+    inlets.open(1, "x", False, 1, 1000, 10)
+    inlets.on_noted(LINK, Noted(1, True, ()))
+    assert not inlets.is_on_its_way(LINK, 1)
+    inlets.hide(LINK, 1, 2)
+    assert inlets.is_on_its_way(LINK, 1)
+    inlets.on_noted(LINK, Noted(2, False, ()))
+    assert not inlets.is_on_its_way(LINK, 1)
 
 
 def test_what_came_first_by_the_node_counts_what_it_has_overtaken(inlets):
@@ -156,3 +166,12 @@ def test_who_may_not_know_of_a_subscription_is_not_told_what_was_dropped_for_it(
     outlets.withhold(LINK, 1, True)
     outlets.tick(SECOND)
     assert outlets.sends == []
+
+
+def test_who_may_not_have_what_is_published_is_not_said_to_have_it_directly():
+    outlets = Outlets()
+    outlets.join(LINK)
+    for number in (1, 2):
+        outlets.want(LINK, number, "x")
+    outlets.withhold(LINK, 1, True)
+    assert outlets.given(LINK) == [2]

@@ -158,6 +158,11 @@ def leave_the_node_in_the_belief_that_it_goes_directly(real: Any, self: Any, lin
         real(self, link)
 
 
+@planted(Outlets, "given")
+def say_that_they_have_what_they_may_not(real: Any, self: Any, link: bytes) -> list[int]:
+    return list(self._outlets[link])
+
+
 @planted(Routing, "hear")
 def stay_with_the_node(real: Any, self: Any, link: bytes) -> None: ...
 
