@@ -34,7 +34,7 @@ LONE_NS = 200_000  # a record this long behind the last one is sent by the threa
 if TYPE_CHECKING:
     from meshmq.shell.discovery import Mdns
 
-TOOLS = Tools(codec.decode_batch, codec.pick_records, codec.checksum)
+TOOLS = Tools(codec.decode_batch, codec.pick_records)
 
 
 class DirectConnection(Connection):
