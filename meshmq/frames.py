@@ -94,6 +94,10 @@ class Bye:
     pass
 
 
+Payload = bytes | memoryview
+"""What came may be a view of the transport's memory, where whoever reads it copies it anyway."""
+
+
 class PublishBatch(NamedTuple):
     """One batch of one topic; ``length`` bytes of the frame's payload are its encoding.
 
@@ -217,7 +221,7 @@ class Deliver:
     subscription: int
     batches: tuple[DeliverBatch, ...]
     missed: int
-    payload: bytes
+    payload: Payload
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from meshmq.core.interests import Wishes
 from meshmq.core.links import Link, Links
 from meshmq.core.outlets import NODE, Outlets
 from meshmq.core.permits import Permit, Permits
-from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
+from meshmq.core.pushes import Decode, Pick, Pushes
 from meshmq.core.relay import Relay
 from meshmq.core.routing import Routing, to_publish
 from meshmq.core.services import Services
@@ -71,7 +71,6 @@ class Tools(NamedTuple):
 
     decode: Decode
     pick: Pick
-    checksum: Checksum
 
 
 class Direct:
@@ -108,7 +107,7 @@ class Direct:
             self.links.permits = Permits()
         self.outlets = Outlets()
         self.inlets = Inlets()
-        self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
+        self.pushes = Pushes(tools.decode, tools.pick)
         self.wishes = Wishes()
         self.services = Services(self._unacked_of, self._is_crowded)
         self.relay = Relay()

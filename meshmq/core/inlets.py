@@ -25,7 +25,7 @@ from typing import NamedTuple
 from meshmq import limits
 from meshmq.core.effects import Arrival
 from meshmq.errors import BadFrame, LimitReached
-from meshmq.frames import Credit, Deliver, DeliverBatch, Noted, NotedRow
+from meshmq.frames import Credit, Deliver, DeliverBatch, Noted, NotedRow, Payload
 from meshmq.names import matches
 
 
@@ -33,7 +33,7 @@ class _Waiting(NamedTuple):
     """A row that waits for what is before it; see rule 4."""
 
     row: DeliverBatch
-    data: bytes
+    data: Payload
     by_node: bool
 
 
@@ -368,7 +368,7 @@ class Inlets:
             if feed.due_ns <= now_ns:
                 self._release(reader, instance, feed)
 
-    def on_node_row(self, number: int, row: DeliverBatch, data: bytes, now_ns: int) -> None:
+    def on_node_row(self, number: int, row: DeliverBatch, data: Payload, now_ns: int) -> None:
         """A numbered row came by the node. Raises LimitReached for one with too many topics."""
         reader = self.readers.get(number)
         if reader is None:
@@ -384,7 +384,7 @@ class Inlets:
         self._on_row(reader, row.source, feed, row, data, True, has_both, now_ns)
 
     def _on_row(
-        self, reader: Reader, instance: bytes, feed: Feed, row: DeliverBatch, data: bytes,
+        self, reader: Reader, instance: bytes, feed: Feed, row: DeliverBatch, data: Payload,
         by_node: bool, has_both: bool, now_ns: int,
     ) -> None:  # fmt: skip
         """Take a row, now or when what is before it is there."""
@@ -480,7 +480,7 @@ class Inlets:
         self._grant(reader, source)
 
     def _take(
-        self, reader: Reader, feed: Feed, row: DeliverBatch, data: bytes, by_node: bool
+        self, reader: Reader, feed: Feed, row: DeliverBatch, data: Payload, by_node: bool
     ) -> None:
         """Count a row, and hand on what is new of it."""
         skip = self._place(reader, feed, row)
@@ -495,7 +495,7 @@ class Inlets:
             feed.held_records -= row.count
 
     def _arrive(
-        self, reader: Reader, feed: Feed, row: DeliverBatch, data: bytes, skip: int, by_node: bool
+        self, reader: Reader, feed: Feed, row: DeliverBatch, data: Payload, skip: int, by_node: bool
     ) -> None:
         reader.held.append((None if by_node else feed, row.length, row.count))
         arrival = Arrival(row.topic, 0, row.count, skip, data, row.checksum, 0, b"", 0, 0)

@@ -322,7 +322,7 @@ def test_a_batch_reads_back_as_it_was(columns):
     data = codec.encode_batch(*columns)
     codec.check_batch(data, len(values))
     found = codec.decode_batch(data, len(values))
-    assert found.values == values
+    assert list(found.values) == values
     assert found.keys == keys
     assert found.headers == headers
     assert found.time_ns == time_ns
