@@ -441,11 +441,20 @@ class Channel(ABC):
         """The time that deadlines of calls are of."""
         return clock.now_ns()
 
-    def call(self, call: Call) -> None:
-        """Send a request; ``cancel`` it if nobody waits for it any more."""
+    def call(self, call: Call, waits: bool = False) -> None:
+        """Send a request; ``cancel`` it if nobody waits for it any more.
+
+        ``waits``: this thread calls ``wait_until`` next, which may send it.
+        """
         self.check()
         self.client.requester.add(call)
-        self._see_to_calls()  # its deadline may be the next thing to happen
+        if not (waits and self._will_drive):
+            self._see_to_calls()  # its deadline may be the next thing to happen
+
+    @property
+    def _will_drive(self) -> bool:
+        """Whether ``wait_until``, called now, runs turns in this very thread."""
+        return False
 
     def _see_to_calls(self) -> None:
         if self.client.is_connected:

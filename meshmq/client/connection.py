@@ -388,6 +388,11 @@ class Connection(Channel):
         elif self.sleeping:
             self.wake()
 
+    @property
+    def _will_drive(self) -> bool:
+        # Whoever begins to drive before this thread does finds what there is to send.
+        return not (self._hands_over or self._driving.locked())
+
     def wait_until(self, is_true: Callable[[], bool], timeout: float | None) -> bool:
         """Wait for something that a turn can make true, or for the connection's end."""
         deadline = self.deadline(timeout)
@@ -446,7 +451,8 @@ class Connection(Channel):
                 try:
                     if is_main:
                         interrupts.let_through()
-                    driver.sleep(self._socket.fds, timeout_ms)
+                    if timeout_ms:
+                        driver.sleep(self._socket.fds, timeout_ms)
                 finally:
                     if is_main:
                         interrupts.may_raise = False

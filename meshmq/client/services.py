@@ -339,7 +339,7 @@ class Services:
     def _await(self, call: Question, is_done: Callable[[], bool]) -> None:
         channel = self._connection
         try:
-            channel.call(call)  # Ctrl-C may come once it is sent
+            channel.call(call, waits=True)  # Ctrl-C may come once it is sent
             channel.wait_until(is_done, None)
         finally:
             channel.cancel(call)
