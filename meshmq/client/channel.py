@@ -108,6 +108,7 @@ class Channel(ABC):
         addresses: where other programs may dial this one; empty: it talks to its node alone.
         listener: see Listener.
         wall_ns: the time of records that bring none.
+        watchers: called with the time, without the lock, whenever the I/O thread looks.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Channel(ABC):
         self.publisher = self.client.publisher
         self.publisher.owner = self
         self.wall_ns: Callable[[], int] = clock.wall_ns
+        self.watchers: list[Callable[[int], None]] = []
         self._on_state = on_state
         self._answers: dict[int, Answer] = {}
         self._transactions: dict[int, Answer] = {}
@@ -238,6 +240,7 @@ class Channel(ABC):
                         self._note(call)
                 case RequestsCame(registrations):
                     for registration in registrations:
+                        registration.owner.on_came()
                         self._note(registration)
                 case RequestsStopped(requests):
                     for request in requests:

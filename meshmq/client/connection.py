@@ -34,7 +34,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from meshmq import codec
+from meshmq import codec, limits
 from meshmq.client.channel import Channel
 from meshmq.core.client import ClientIdentity
 from meshmq.core.effects import CloseLink
@@ -141,6 +141,7 @@ class Connection(Channel):
         self._interrupts = _Interrupts()
         self._more = False  # the last turn left something at the socket
         self._planned_ns = 0  # when the I/O thread wakes by itself
+        self._due_ns = 0  # no timer before this
         self._driving = threading.Lock()
         self._driving_thread = 0
         self._drives = 0
@@ -209,12 +210,19 @@ class Connection(Channel):
         if self._reopen_at is not None and now >= self._reopen_at:
             self._reopen_at = None
             self._handle(LinkOpened(socket.open()), now)
-        due = self.client.next_deadline_ns()
-        if due is not None and due <= now:
+        if self._is_due(now):
             self._handle(TimerFired(), now)
         while self._posted:
             self._work(self._posted.popleft(), now)
         self._send_ready(now)
+
+    def _is_due(self, now: int) -> bool:
+        """Whether it is time for TimerFired. What came up since somebody has last thought of going
+        to sleep is seen then."""
+        if now < self._due_ns:
+            return False
+        due = self.client.next_deadline_ns()
+        return due is not None and due <= now
 
     def _transmit(self, link: bytes, envelope: Envelope) -> None:
         if link == self._socket.link:
@@ -293,6 +301,8 @@ class Connection(Channel):
                     self._planned_ns = clock.now_ns() + timeout_ms * 1_000_000
                     sleeper.sleep(self._socket.fds, timeout_ms)
                 self.sleeping = sleeper.is_asleep = False
+                for watch in self.watchers.copy() if self.watchers else ():
+                    watch(clock.now_ns())
                 if not self._driving.locked():
                     self._locked(self._turn)
         except Exception:
@@ -313,8 +323,10 @@ class Connection(Channel):
 
     def _timeout_ms(self) -> int:
         if self._more or self._closing or self._posted or self.client.has_work:
+            self._due_ns = 0
             return 0
         due = self.client.next_deadline_ns()
+        self._due_ns = clock.now_ns() + limits.SECOND if due is None else due
         reopen = self._reopen_at
         if reopen is not None:
             due = reopen if due is None else min(due, reopen)
@@ -441,6 +453,8 @@ class Connection(Channel):
     def _drive(self, is_true: Callable[[], bool], deadline: float | None) -> None:
         driver, interrupts = self._driver, self._interrupts
         is_main = interrupts.is_here()  # what others let through would cut its turns
+        if self.client.has_work:
+            self._locked(self._send_now)
         while not is_true() and self.dead is None:
             left = self.left(deadline)
             driver.is_asleep = True
@@ -463,8 +477,9 @@ class Connection(Channel):
 
     def _hand_over(self) -> None:
         """The driver leaves: let another thread that waits drive, and see to what is unsent."""
-        with contextlib.suppress(KeyError):  # nobody waits
-            self._waiters.popitem()[0].lock.release()
+        if self._waiters:
+            with contextlib.suppress(KeyError):  # nobody waits any more
+                self._waiters.popitem()[0].lock.release()
         if self.client.has_work or self.publisher.frames_in_flight:
             self._io_sleeper.wake()  # it may be parked: what others await is taken by it again
 
