@@ -181,9 +181,6 @@ class Instance:
     def _on_ended(self, error: MeshError) -> None:
         self._lost = error
 
-    def on_came(self) -> None:
-        """Requests came: its loop is told by the bell."""
-
     def on_stopped(self, request: Incoming) -> None:
         """Nobody waits for a request at work; from whatever thread."""
         try:

@@ -108,7 +108,8 @@ class Channel(ABC):
         addresses: where other programs may dial this one; empty: it talks to its node alone.
         listener: see Listener.
         wall_ns: the time of records that bring none.
-        watchers: called with the time, without the lock, whenever the I/O thread looks.
+        watchers: called with the time, without the lock, whenever the I/O thread looks; it looks
+            again soon if one of them says so.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Channel(ABC):
         self.publisher = self.client.publisher
         self.publisher.owner = self
         self.wall_ns: Callable[[], int] = clock.wall_ns
-        self.watchers: list[Callable[[int], None]] = []
+        self.watchers: list[Callable[[int], bool]] = []
         self._on_state = on_state
         self._answers: dict[int, Answer] = {}
         self._transactions: dict[int, Answer] = {}
@@ -183,6 +184,10 @@ class Channel(ABC):
         ``gather``: the caller will have more at once; it may travel together.
         """
         self.published()
+
+    def urge_together(self) -> None:
+        """As ``urge``, by this thread; what comes behind it may wait for some ms."""
+        self.urge()
 
     def wake(self) -> None:  # noqa: B027  (one that looks by itself needs none)
         """Have what is ready sent soon, without a lock."""
@@ -240,7 +245,6 @@ class Channel(ABC):
                         self._note(call)
                 case RequestsCame(registrations):
                     for registration in registrations:
-                        registration.owner.on_came()
                         self._note(registration)
                 case RequestsStopped(requests):
                     for request in requests:
@@ -453,6 +457,10 @@ class Channel(ABC):
         self.client.requester.add(call)
         if not (waits and self._will_drive):
             self._see_to_calls()  # its deadline may be the next thing to happen
+
+    def call_soon(self, call: Call) -> None:
+        """As ``call``, from a thread that may have more to ask before it waits."""
+        self.call(call)
 
     @property
     def _will_drive(self) -> bool:

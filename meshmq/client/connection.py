@@ -45,6 +45,7 @@ from meshmq.core.events import (
     LinkOpened,
     TimerFired,
 )
+from meshmq.core.requester import Call
 from meshmq.errors import BadFrame, ClosedError, ForkedError, MeshError
 from meshmq.frames import Envelope
 from meshmq.shell import clock
@@ -53,6 +54,8 @@ from meshmq.shell.sockets import ClientSocket, Sleeper
 logger = logging.getLogger("meshmq")
 
 FRAMES_PER_TURN = 64  # then waiting threads get a look at what came
+REQUESTS_ALONE = 4  # if more are under way, what is not waited for at once may gather
+REQUESTS_TOGETHER = 32  # then the service has something to do while the next are asked
 PARK_MS_MIN, PARK_MS_MAX = 5, 50  # how long the I/O thread leaves a socket alone after a driver
 
 _LIVE: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -142,6 +145,8 @@ class Connection(Channel):
         self._more = False  # the last turn left something at the socket
         self._planned_ns = 0  # when the I/O thread wakes by itself
         self._due_ns = 0  # no timer before this
+        self._together_ns = -limits.SECOND  # when a thread has last sent many rows together
+        self._looks_soon = False  # the I/O thread does, within PARK_MS_MIN
         self._driving = threading.Lock()
         self._driving_thread = 0
         self._drives = 0
@@ -286,23 +291,29 @@ class Connection(Channel):
 
     def _run(self) -> None:
         sleeper, drives, park_ms = self._io_sleeper, 0, PARK_MS_MIN
+        is_watching = False
         try:
             while not self._closing:
                 self.sleeping = sleeper.is_asleep = True
-                if self._driving.locked() or self._drives != drives:
+                if self._driving.locked() or self._drives != drives or self._keeps_out:
                     # Not to wake for what a driver takes; it drives again soon, as a rule.
-                    again = self._drives != drives
+                    again = self._drives != drives or self._keeps_out
                     park_ms = PARK_MS_MIN if again else min(2 * park_ms, PARK_MS_MAX)
                     drives = self._drives
                     self._planned_ns = 0
+                    self._looks_soon = park_ms == PARK_MS_MIN
                     sleeper.sleep((), 0 if self._closing else park_ms)
                 else:
                     timeout_ms = self._timeout_ms()
+                    if is_watching:
+                        timeout_ms = min(timeout_ms, PARK_MS_MIN)
                     self._planned_ns = clock.now_ns() + timeout_ms * 1_000_000
                     sleeper.sleep(self._socket.fds, timeout_ms)
-                self.sleeping = sleeper.is_asleep = False
-                for watch in self.watchers.copy() if self.watchers else ():
-                    watch(clock.now_ns())
+                self.sleeping = sleeper.is_asleep = self._looks_soon = False
+                if self.watchers:
+                    now = clock.now_ns()
+                    watching = [watch(now) for watch in self.watchers.copy()]  # all are asked
+                    is_watching = any(watching)
                 if not self._driving.locked():
                     self._locked(self._turn)
         except Exception:
@@ -311,6 +322,13 @@ class Connection(Channel):
             with self._io:
                 self._end()
             self._tell()
+
+    @property
+    def _keeps_out(self) -> bool:
+        """Whether a thread of the program is busy with many requests or replies: what comes for it,
+        it takes as well, and two that take turns at that wait for each other most of the time."""
+        since_ns = clock.now_ns() - self._together_ns
+        return since_ns < PARK_MS_MIN * 1_000_000 and not self.publisher.frames_in_flight
 
     def _end(self) -> None:
         now = clock.now_ns()
@@ -400,6 +418,28 @@ class Connection(Channel):
         elif self.sleeping:
             self.wake()
 
+    def call_soon(self, call: Call) -> None:
+        requester = self.client.requester
+        if (
+            len(requester.calls) < REQUESTS_ALONE or self._hands_over
+            or not self.client.is_connected
+        ):  # fmt: skip
+            self.call(call)
+            return
+        self.check()
+        requester.add(call)
+        if requester.unsent >= REQUESTS_TOGETHER:
+            self.urge_together()
+        elif not self._looks_soon:
+            self.wake()
+
+    def urge_together(self) -> None:
+        if self.dead is None and not self._io.locked():
+            self._together_ns = clock.now_ns()
+            self._locked(self._send_now)
+            if not self._looks_soon:
+                self._follow_up()
+
     @property
     def _will_drive(self) -> bool:
         # Whoever begins to drive before this thread does finds what there is to send.
@@ -420,6 +460,8 @@ class Connection(Channel):
                 # In this order: who changes something, or stops driving, looks for waiters after.
                 if not is_true() and self.dead is None and self._driving.locked():
                     left = self.left(deadline)
+                    if self.client.has_work:
+                        self.wake()  # what this thread was to send
                     waiter.lock.acquire(timeout=-1 if left is None else left)
             finally:
                 self._take(waiter)

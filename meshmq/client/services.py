@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meshmq.client.channel import Channel
 from meshmq.client.opening import OnlySync
+from meshmq.client.pending import PendingReply
 from meshmq.client.pool import Pool, check_concurrency, check_takes_one
 from meshmq.client.requests import (
     NO_STREAM,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 QUICK_NS = 200_000  # a handler that takes no longer is back at once
 QUICK_COUNT = 16  # ... if so many in a row have been
 BUSY_GAP_NS, BUSY_NS = 5_000_000, 60_000_000  # by then the I/O thread looks every 5 ms
-REPLIES_TOGETHER = 16  # then the requester has something to do while the others are answered
+REPLIES_TOGETHER = 32  # then the requester has something to do while the others are answered
 
 
 class Instance(Pool[Incoming]):
@@ -161,15 +162,12 @@ class Instance(Pool[Incoming]):
             self._quick >= QUICK_COUNT and now_ns - self._busy_ns > BUSY_NS
         )
 
-    def _watch(self, now_ns: int) -> None:
-        """The I/O thread looks: others wait for a leader that is not back at once."""
-        if now_ns - self._begun_ns > QUICK_NS and self.registration.queue:
-            self.on_came()
-
-    def on_came(self) -> None:
-        """Requests came, in whatever thread: if the leader is at work another one leads."""
-        if self._is_at_work and self.concurrency > 1:
+    def _watch(self, now_ns: int) -> bool:
+        """The I/O thread looks: a leader that is not back at once leads no more. Whether to look
+        again."""
+        if self._is_at_work and now_ns - self._begun_ns > QUICK_NS:
             self._resign()
+        return self._is_at_work
 
     def _resign(self) -> None:
         """The leader does not come back."""
@@ -179,9 +177,11 @@ class Instance(Pool[Incoming]):
                 self._quick = self._leader = 0
                 self._reading.release()
 
-    def _see_to_reply(self, item: Incoming, channel: Channel) -> None:
+    def _see_to_reply(self, item: Incoming, channel: Channel, begun_ns: int) -> None:
         """It is done: see that its reply leaves."""
         now_ns = self._ended_ns = channel.now_ns()
+        is_quick = now_ns - begun_ns < QUICK_NS
+        self._quick = self._quick + 1 if is_quick else 0
         leads = self._leader == threading.get_ident()
         if not leads:
             channel.urge(gather=bool(item.registration.queue))
@@ -190,19 +190,19 @@ class Instance(Pool[Incoming]):
             leads = self._is_at_work
             self._is_at_work = False
         self._unsent += 1
-        is_quick = now_ns - self._begun_ns < QUICK_NS
-        self._quick = self._quick + 1 if is_quick else 0
-        if not leads or (
-            item.registration.queue and (self._unsent >= REPLIES_TOGETHER or not is_quick)
-        ):
+        if not leads or not is_quick:
             self._unsent = 0
             channel.urge()
+        elif item.registration.queue and self._unsent >= REPLIES_TOGETHER:
+            self._unsent = 0
+            channel.urge_together()
 
     def _do(self, item: Incoming) -> None:
         channel = self._channel
         assert channel is not None
         request = Request(item, channel)
         responder = channel.client.responder
+        begun_ns = channel.now_ns()
         try:
             result = self._function(request)
             self._end_child()
@@ -219,7 +219,7 @@ class Instance(Pool[Incoming]):
             self._resign()
             raise
         finally:
-            self._see_to_reply(item, channel)
+            self._see_to_reply(item, channel, begun_ns)
 
     def _stream(self, incoming: Incoming, values: Iterator[Any]) -> None:
         """Send what a generator yields, as far as the requester takes it."""
@@ -359,6 +359,26 @@ class Services:
         call = self._call(service, value, ONE, timeout, headers, idempotent, route)
         self._await(call, lambda: call.is_over)
         return result_of(call)
+
+    def request_nowait(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+        route: str = "auto",
+    ) -> PendingReply:
+        """Ask a service and do not wait: ``result()`` of what is returned does, later.
+
+        Arguments are those of ``request``, and so are errors, which come with ``result``; what was
+        asked with wrong arguments is told at once. Requests that are made one behind the other
+        travel together; so many may be under way from one thread.
+        """
+        call = self._call(service, value, ONE, timeout, headers, idempotent, route)
+        self._connection.call_soon(call)
+        return PendingReply(call, self._connection)
 
     def request_many(
         self,

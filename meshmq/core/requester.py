@@ -125,6 +125,11 @@ class Requester:
         )
 
     @property
+    def unsent(self) -> int:
+        """How many calls ``take`` has not seen."""
+        return len(self._unsent)
+
+    @property
     def has_held(self) -> bool:
         """Whether calls wait for the node's session to take more."""
         return bool(self._held)

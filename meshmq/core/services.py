@@ -488,11 +488,10 @@ class Services:
     def _unlink(self, asked: Asked) -> None:
         """Nobody waits for it any more."""
         if asked.link:
-            mine = self._asking.get(asked.link)
-            if mine is not None:
-                mine.pop(asked.their_id, None)
-                if not mine:
-                    del self._asking[asked.link]
+            mine = self._asking.get(asked.link, {})
+            mine.pop(asked.their_id, None)
+            if not mine:
+                self._asking.pop(asked.link, None)
             asked.link = b""
 
     def _let_bytes_go(self, asked: Asked) -> None:
