@@ -118,6 +118,12 @@ class Service:
         if level >= 0:
             self._levels.setdefault(level, OrderedDict())[instance] = None
 
+    def is_placed(self, instance: Instance) -> bool:
+        """Whether it is where it belongs, for audits."""
+        if instance is self._only:
+            return self._taking == 1 and not (instance.draining or self._levels)
+        return instance.level == (len(instance.held) if instance.has_room else -1)
+
     def choose(self) -> Instance | None:
         """The instance with the least to do, among equals the one that came to it first."""
         if self._only is not None:
