@@ -17,7 +17,16 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from meshmq import codec_direct, codec_groups, codec_lone, codec_services, frames, limits, schema
+from meshmq import (
+    codec_direct,
+    codec_groups,
+    codec_lone,
+    codec_services,
+    codec_values,
+    frames,
+    limits,
+    schema,
+)
 from meshmq.codec_checks import addresses, adds_up, bounded, short
 from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
@@ -60,12 +69,10 @@ def encode_batch(
         times: one unix time in ns a record, or None if all have ``time_ns``.
         time_ns: unix time in ns.
     """
-    if (
-        len(values) == 1
-        and keys is None and headers is None and times is None
-        and len(values[0]) <= codec_lone.VALUE_BYTES_MAX
-    ):  # fmt: skip
-        return codec_lone.encode_value(values[0], time_ns)
+    if keys is None and headers is None and times is None:
+        plain = codec_values.encode(values, time_ns)
+        if plain is not None:
+            return plain
     message = _Batch.new_message()
     _fill(message, values, keys, headers, times, time_ns)
     encoded: bytes = message.to_bytes()
@@ -93,12 +100,12 @@ def _fill(
     message.time = time_ns
 
 
-def decode_batch(data: bytes, count: int) -> Records:
+def decode_batch(data: bytes | memoryview, count: int) -> Records:
     """Decode a batch of ``count`` records; raise BadFrame if it is malformed."""
-    if count == 1:
-        lone = codec_lone.decode_value(data)
-        if lone is not None:
-            return Records([lone[0]], None, None, None, lone[1])
+    plain = codec_values.decode(data, count)
+    if plain is not None:
+        return Records(plain[0], None, None, None, plain[1])
+    data = bytes(data)  # of bytes this is no copy
     try:
         reader = schema.read(_Batch, data)
         raw = reader.values
@@ -116,7 +123,7 @@ def decode_batch(data: bytes, count: int) -> Records:
 
 def decode_keys(data: bytes, count: int) -> Sequence[bytes]:
     """Only the keys of a batch of ``count`` records, empty if none has one; raise BadFrame."""
-    if count == 1 and codec_lone.decode_value(data) is not None:
+    if codec_values.is_plain(data, count):
         return ()
     try:
         return _column(schema.read(_Batch, data).keys, count, "keys") or ()
@@ -126,7 +133,7 @@ def decode_keys(data: bytes, count: int) -> Sequence[bytes]:
 
 def check_batch(data: bytes, count: int) -> None:
     """Raise BadFrame unless ``decode_batch`` can read ``data`` as ``count`` records."""
-    if count == 1 and len(data) <= limits.VALUE_BYTES_MAX and codec_lone.decode_value(data):
+    if codec_values.is_plain(data, count):
         return
     try:
         reader = schema.read(_Batch, data)
@@ -302,15 +309,16 @@ def encode(envelope: frames.Envelope) -> list[bytes]:
     _ENCODERS[type(body)](message, body)
     header: bytes = message.to_bytes()
     if isinstance(body, frames.WITH_PAYLOAD):
-        return [header, body.payload]
+        return [header, bytes(body.payload)]
     return [header]
 
 
-def decode(parts: Sequence[bytes]) -> frames.Envelope:
-    """Decode the ZeroMQ parts of one frame; raise BadFrame for anything malformed."""
+def decode(parts: Sequence[frames.Payload]) -> frames.Envelope:
+    """Decode the ZeroMQ parts of one frame; raise BadFrame for anything malformed. Of a view only
+    the payload of Deliver keeps one."""
     if not 1 <= len(parts) <= limits.FRAME_PARTS_MAX:
         raise BadFrame(f"frame of {len(parts)} parts, the limit is {limits.FRAME_PARTS_MAX}")
-    header = parts[0]
+    header = bytes(parts[0])
     if len(header) > limits.FRAME_HEADER_BYTES_MAX:
         raise BadFrame(
             f"frame header of {len(header)} bytes exceeds {limits.FRAME_HEADER_BYTES_MAX}"
@@ -331,6 +339,8 @@ def decode(parts: Sequence[bytes]) -> frames.Envelope:
             raise BadFrame(f"frame of unknown kind {kind}")
         if (payload is not None) != (decoder in _WITH_PAYLOAD):
             raise BadFrame(f"{kind} frame with {len(parts)} parts")
+        if payload is not None and decoder is not _decode_deliver:
+            payload = bytes(payload)
         body = decoder(reader, payload)
         return frames.Envelope(reader.session, reader.sequence, reader.ack, body)
     except schema.REFUSALS as error:
@@ -505,7 +515,7 @@ def _encode_deliver(m: Any, b: frames.Deliver) -> None:
             row.source = x.source
 
 
-def _decode_deliver(r: Any, payload: bytes | None) -> frames.Deliver:
+def _decode_deliver(r: Any, payload: frames.Payload | None) -> frames.Deliver:
     d = r.deliver
     rows = d.batches
     bounded(rows, "deliver")

@@ -7,6 +7,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.errors import BadFrame
+from meshmq.frames import Payload
 
 
 def short(text: str) -> str:
@@ -26,7 +27,7 @@ def bounded(rows: Any, kind: str) -> None:
         )
 
 
-def adds_up(batches: Sequence[Any], payload: bytes) -> None:
+def adds_up(batches: Sequence[Any], payload: Payload) -> None:
     """The lengths of batches must be that of the payload."""
     total = sum([batch.length for batch in batches])
     if total != len(payload):

@@ -33,14 +33,14 @@ def _decode_interests(r: Any, _: bytes | None) -> frames.Interests:
 def _encode_noted(m: Any, b: frames.Noted) -> None:
     n = m.init("noted")
     n.version, n.whole, n.more = b.version, b.whole, b.more
-    for row, (topic, number) in zip(n.init("rows", len(b.rows)), b.rows, strict=True):
-        row.topic, row.next = topic, number
+    for row, noted in zip(n.init("rows", len(b.rows)), b.rows, strict=True):
+        row.topic, row.next, row.unsure = noted
 
 
 def _decode_noted(r: Any, _: bytes | None) -> frames.Noted:
     n = r.noted
     bounded(n.rows, "noted")
-    rows = tuple([(short(x.topic), x.next) for x in n.rows])
+    rows = tuple([frames.NotedRow(short(x.topic), x.next, x.unsure) for x in n.rows])
     return frames.Noted(n.version, n.whole, rows, n.more)
 
 

@@ -1,4 +1,4 @@
-"""Frames and batches of one record or none, read and written without capnp's machinery; requests
+"""Frames of one row or none, read and written without capnp's machinery; requests
 and replies also many to a frame.
 
 Lone messages pay for a frame's header each; for them pycapnp costs ten times what this does. So do
@@ -26,6 +26,7 @@ from meshmq.frames import (
     DeliverBatch,
     Envelope,
     Nothing,
+    Payload,
     Ping,
     Publish,
     PublishBatch,
@@ -40,11 +41,12 @@ def _struct_at(offset: int, data_words: int, pointers: int) -> int:
     return offset << 2 | data_words << 32 | pointers << 48
 
 
-def _list_at(offset: int, element: int, size: int) -> int:
+def list_at(offset: int, element: int, size: int) -> int:
+    """The pointer to a list that begins ``offset`` words behind it."""
     return offset << 2 | 1 | (element | size << 3) << 32
 
 
-_BYTES, _POINTERS, _STRUCTS = 2, 6, 7  # how lists name the size of their elements
+BYTES, POINTERS, STRUCTS = 2, 6, 7  # how lists name the size of their elements
 _ROOT = _struct_at(0, 4, 1)
 _TAGS = {Nothing: 0, Ping: 4, Publish: 6, Confirm: 7, Credit: 11, Deliver: 12}
 _FRAME = "<QQQQQQ"  # segment, root, session, sequence, ack, kind
@@ -52,15 +54,14 @@ _LOW32 = 0xFFFF_FFFF
 
 _EMPTY = Struct(_FRAME + "Q")
 _PUBLISH = Struct(_FRAME + "QQQ" + "QQIIIIQ")
-_PUBLISH_SHAPE = (_struct_at(0, 0, 1), _list_at(0, _STRUCTS, 5), 1 << 2 | _struct_at(0, 4, 1))
+_PUBLISH_SHAPE = (_struct_at(0, 0, 1), list_at(0, STRUCTS, 5), 1 << 2 | _struct_at(0, 4, 1))
 _DELIVER = Struct(_FRAME + "QQQQQ" + "QIIIIqQQQQ")
-_DELIVER_SHAPE = (_struct_at(0, 2, 1), _list_at(0, _STRUCTS, 8), 1 << 2 | _struct_at(0, 6, 2))
+_DELIVER_SHAPE = (_struct_at(0, 2, 1), list_at(0, STRUCTS, 8), 1 << 2 | _struct_at(0, 6, 2))
 _CONFIRM = Struct(_FRAME + "QQQ" + "QIBBxxQqQQQQQ")
-_CONFIRM_SHAPE = (_struct_at(0, 0, 1), _list_at(0, _STRUCTS, 9), 1 << 2 | _struct_at(0, 5, 4))
+_CONFIRM_SHAPE = (_struct_at(0, 0, 1), list_at(0, STRUCTS, 9), 1 << 2 | _struct_at(0, 5, 4))
 _CREDIT = Struct(_FRAME + "Q" + "QQQ")
 _CREDIT_SHAPE = _struct_at(0, 3, 0)
-_BATCH = Struct("<QQqQQQQQ")
-_BATCH_SHAPE = (_struct_at(0, 1, 4), _list_at(3, _POINTERS, 1))
+BATCH_ROOT = _struct_at(0, 1, 4)
 _ROWS = Struct(_FRAME + "QQQ")
 _ROWS_SHAPE = _struct_at(0, 0, 1)
 _REQUEST = Struct("<QIBBxxQQIxxxxQQ")
@@ -93,7 +94,7 @@ def _text(topic: str) -> tuple[int, int, bytes]:
 def _name(header: bytes, at: int, pointer: int, offset: int) -> tuple[str, int] | None:
     """The text at byte ``at`` that ``pointer`` names, and its words."""
     size = pointer >> 35
-    if pointer != _list_at(offset, _BYTES, size) or not size:
+    if pointer != list_at(offset, BYTES, size) or not size:
         return None
     end = at + size - 1
     raw = header[at:end]
@@ -131,7 +132,7 @@ def _write_publish(e: Envelope, body: Publish) -> list[bytes] | None:
     flags = resent | job << 1 | numbered << 2 | routed << 3
     header = _PUBLISH.pack(
         (_PUBLISH_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 6, *_PUBLISH_SHAPE,
-        first, after, count, length, checksum, flags, _list_at(0, _BYTES, size),
+        first, after, count, length, checksum, flags, list_at(0, BYTES, size),
     )  # fmt: skip
     return [header + raw, body.payload]
 
@@ -148,16 +149,16 @@ def _write_deliver(e: Envelope, body: Deliver) -> list[bytes] | None:
     if source:
         if len(source) != 16:
             return None
-        pointer = _list_at(words, _BYTES, 16)
+        pointer = list_at(words, BYTES, 16)
         raw += source
         words += 2
     header = _DELIVER.pack(
         (_DELIVER_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 12, struct,
         body.subscription, body.missed, rows, row,
         base, count, length, checksum, slot, time_ns, lsn, damaged | missing << 1,
-        _list_at(1, _BYTES, size), pointer,
+        list_at(1, BYTES, size), pointer,
     )  # fmt: skip
-    return [header + raw, body.payload]
+    return [header + raw, bytes(body.payload)]
 
 
 def _write_confirm(e: Envelope, body: Confirm) -> list[bytes] | None:
@@ -171,7 +172,7 @@ def _write_confirm(e: Envelope, body: Confirm) -> list[bytes] | None:
     header = _CONFIRM.pack(
         (_CONFIRM_WORDS + words + 2) << 32, _ROOT, e.session, e.sequence, e.ack, 7, *_CONFIRM_SHAPE,
         c.first, c.count, c.durability, flags, c.base_offset,
-        c.append_time_ns, c.last, _list_at(3, _BYTES, size), 0, 0, _list_at(words, _BYTES, 16),
+        c.append_time_ns, c.last, list_at(3, BYTES, size), 0, 0, list_at(words, BYTES, 16),
     )  # fmt: skip
     return [header + raw + c.topic_id]
 
@@ -190,7 +191,7 @@ def _rows_head(e: Envelope, kind: int, tag: int, words: int, count: int, more: i
     size = count * words
     return _ROWS.pack(
         (8 + size + more) << 32, _ROOT, e.session, e.sequence, e.ack, kind,
-        _ROWS_SHAPE, _list_at(0, _STRUCTS, size), count << 2 | tag,
+        _ROWS_SHAPE, list_at(0, STRUCTS, size), count << 2 | tag,
     )  # fmt: skip
 
 
@@ -204,7 +205,7 @@ def _write_request(e: Envelope, body: Request) -> list[bytes] | None:
         pointer = 0
         if service:
             words, size, raw = _text(service)
-            pointer = _list_at(1 + left + more, _BYTES, size)
+            pointer = list_at(1 + left + more, BYTES, size)
             texts.append(raw)
             more += words
         found.append(pack(number, registration, kind, again, remaining, window, length, pointer, 0))
@@ -222,7 +223,7 @@ def _write_reply(e: Envelope, body: Reply) -> list[bytes] | None:
         pointer = 0
         if instance:
             words, size, raw = _text(instance)
-            pointer = _list_at(left + more, _BYTES, size)
+            pointer = list_at(left + more, BYTES, size)
             texts.append(raw)
             more += words
         found.append(pack(number, has_value | end << 1, length, 0, 0, 0, pointer))
@@ -245,7 +246,7 @@ _WRITERS: dict[Any, Callable[[Envelope, Any], list[bytes] | None]] = {
 # --- reading --------------------------------------------------------------------------------
 
 
-def decode(header: bytes, payload: bytes | None) -> Envelope | None:
+def decode(header: bytes, payload: Payload | None) -> Envelope | None:
     """The frame, if it has one of the shapes written here; None leaves it to the general path."""
     size = len(header)
     if size < _EMPTY.size:
@@ -254,6 +255,8 @@ def decode(header: bytes, payload: bytes | None) -> Envelope | None:
     if root != _ROOT or segment != (size // 8 - 1) << 32 or size % 8:
         return None
     read = _READERS.get(kind)
+    if payload is not None and read is not _read_deliver:
+        payload = bytes(payload)
     body = read(header, payload) if read is not None else None
     return Envelope(session, sequence, ack, body) if body is not None else None
 
@@ -287,7 +290,7 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
     return Publish((batch,), payload)
 
 
-def _read_deliver(header: bytes, payload: bytes | None) -> Body | None:
+def _read_deliver(header: bytes, payload: Payload | None) -> Body | None:
     if len(header) <= _DELIVER.size or payload is None:
         return None
     (
@@ -301,7 +304,7 @@ def _read_deliver(header: bytes, payload: bytes | None) -> Body | None:
         return None
     end, source = _DELIVER.size + 8 * found[1], b""
     if source_pointer:
-        if source_pointer != _list_at(found[1], _BYTES, 16):
+        if source_pointer != list_at(found[1], BYTES, 16):
             return None
         source = header[end : end + 16]
         end += 16
@@ -326,7 +329,7 @@ def _read_confirm(header: bytes, payload: bytes | None) -> Body | None:
     found = _name(header, _CONFIRM.size, pointer, 3)
     if found is None or len(header) != _CONFIRM.size + 8 * found[1] + 16:
         return None
-    if topic_id != _list_at(found[1], _BYTES, 16):
+    if topic_id != list_at(found[1], BYTES, 16):
         return None
     row_read = Confirmation(
         found[0], first, count, "", "", base, time_ns, header[-16:], durability, last,
@@ -353,7 +356,7 @@ def _rows_of(header: bytes, tag: int, words: int) -> int:
     if (struct, row) != (_ROWS_SHAPE, count << 2 | tag) or count > limits.FRAME_BATCHES_MAX:
         return 0
     is_whole = len(header) >= _ROWS.size + 8 * words * count
-    return count if is_whole and rows == _list_at(0, _STRUCTS, words * count) else 0
+    return count if is_whole and rows == list_at(0, STRUCTS, words * count) else 0
 
 
 def _read_request(header: bytes, payload: bytes | None) -> Body | None:
@@ -416,7 +419,7 @@ def _read_reply(header: bytes, payload: bytes | None) -> Body | None:
     return Reply(tuple(found), payload)
 
 
-_READERS: dict[int, Callable[[bytes, bytes | None], Body | None]] = {
+_READERS: dict[int, Callable[[bytes, Any], Body | None]] = {
     0: _read_nothing,
     4: _read_ping,
     6: _read_publish,
@@ -426,36 +429,3 @@ _READERS: dict[int, Callable[[bytes, bytes | None], Body | None]] = {
     29: _read_request,
     30: _read_reply,
 }
-
-
-# --- a batch of one plain value -------------------------------------------------------------
-
-VALUE_BYTES_MAX = 4096  # above, the general builder may use several segments
-
-
-def encode_value(value: bytes, time_ns: int) -> bytes:
-    """The batch that holds ``value`` (at most VALUE_BYTES_MAX) and nothing else."""
-    size = len(value)
-    words = (size + 7) // 8
-    head = _BATCH.pack(
-        (7 + words) << 32, _BATCH_SHAPE[0], time_ns, _BATCH_SHAPE[1], 0, 0, 0,
-        _list_at(0, _BYTES, size),
-    )  # fmt: skip
-    return head + value + bytes(8 * words - size)
-
-
-def decode_value(data: bytes) -> tuple[bytes, int] | None:
-    """The value and time of such a batch; None if it is another."""
-    if len(data) < _BATCH.size:
-        return None
-    segment, root, time_ns, values, keys, headers, times, pointer = _BATCH.unpack_from(data)
-    size = pointer >> 35
-    if (
-        (root, values) != _BATCH_SHAPE
-        or keys or headers or times
-        or pointer != _list_at(0, _BYTES, size)
-        or segment != (len(data) // 8 - 1) << 32
-        or len(data) != _BATCH.size + (size + 7) // 8 * 8
-    ):  # fmt: skip
-        return None
-    return data[_BATCH.size : _BATCH.size + size], time_ns

@@ -94,6 +94,10 @@ class Bye:
     pass
 
 
+Payload = bytes | memoryview
+"""What came may be a view of the transport's memory, where whoever reads it copies it anyway."""
+
+
 class PublishBatch(NamedTuple):
     """One batch of one topic; ``length`` bytes of the frame's payload are its encoding.
 
@@ -217,7 +221,7 @@ class Deliver:
     subscription: int
     batches: tuple[DeliverBatch, ...]
     missed: int
-    payload: bytes
+    payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,14 +537,23 @@ class Interests:
     node: bytes = b""
 
 
+class NotedRow(NamedTuple):
+    """Where a topic goes on directly: the number of the next record. Those from ``unsure`` on went
+    to the node, which has not said yet whether it keeps them; 0: there are none of these."""
+
+    topic: str
+    next: int
+    unsure: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """The answer to Interests: for each topic that they match, the number of the next record.
-    Topics that are not among the rows begin with 1."""
+    """The answer to Interests: where each topic that they match goes on. Topics that are not among
+    the rows begin with 1."""
 
     version: int
     whole: bool
-    rows: tuple[tuple[str, int], ...] = ()
+    rows: tuple[NotedRow, ...] = ()
     more: bool = False
 
 

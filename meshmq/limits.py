@@ -25,6 +25,7 @@ HEADER_BYTES_MAX = 4 * KIB
 BATCH_BYTES_TARGET = 64 * KIB  # a batch is closed when its records reach this; larger gained <5 %
 BATCH_RECORDS_MAX = 4096  # keeps one batch's decode under about 1 ms
 BATCH_BYTES_MAX = VALUE_BYTES_MAX + 64 * KIB  # one largest record with key, headers, pointers
+LARGE_VALUE_BYTES = 512 * KIB  # above, it may not fit into a batch that is almost full
 
 # --- frames --------------------------------------------------------------------------------
 FRAME_PAYLOAD_BYTES_MAX = BATCH_BYTES_MAX
@@ -148,6 +149,7 @@ DIRECT_PEERS_REMEMBERED_MAX = 1024  # programs whose numbers are known, so that 
 CROSSING_NS = 1 * SECOND  # two that dial each other at once have two links for less than this
 INTERESTS_MAX = 2048  # of one program; with the longest names they fit one frame
 DIRECT_QUEUE_BYTES_MAX = 8 * MIB  # waiting for one subscription's credit; then its oldest drop
+DIRECT_BATCH_BYTES = 260 * KIB  # four values of 64 KiB: a batch costs 0.1 ms at both ends
 DIRECT_LEAST_RECORDS = 64  # of a window one program gets, however many share it ...
 DIRECT_LEAST_BYTES = BATCH_BYTES_TARGET  # ... and bytes: a batch
 DIRECT_IN_FLIGHT_BYTES = 4 * MIB  # of a program; below that queue, or a flood drops what waits
@@ -216,6 +218,7 @@ SIGHT_LOST_NS = 60 * SECOND  # a goodbye may be forged: so long it is dialled as
 
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again
+HEAP_KEPT_BYTES = 8 * MIB  # freed and not given back: what DIRECT_IN_FLIGHT_BYTES comes and goes in
 MEMORY_CHECK_NS = 250 * MS  # an attacker on a fast network sends some 250 MiB in that time
 MEMORY_SETTLE_NS = 2 * SECOND  # then what was freed is back with the system
 TOPIC_MEMORY_BYTES = 4 * KIB  # about what a topic costs in memory, with its index entries
@@ -245,6 +248,7 @@ assert LINK_SILENT_NS >= 3 * PING_INTERVAL_NS
 assert PRODUCER_BUFFER_BYTES_MAX > PRODUCER_IN_FLIGHT_BYTES_MAX > BATCH_BYTES_MAX
 assert GOSSIP_PEERS_MAX >= DIRECT_PEERS_MAX
 assert DIRECT_PEERS_REMEMBERED_MAX > DIRECT_PEERS_MAX + 1  # those that are linked, and itself
+assert DIRECT_BATCH_BYTES + LARGE_VALUE_BYTES + 64 * KIB < BATCH_BYTES_MAX
 assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX
 assert max(REQUESTS_UNACKED_BYTES, REPLIES_UNACKED_BYTES) < SESSION_UNACKED_BYTES_MAX // 2

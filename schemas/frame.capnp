@@ -364,6 +364,7 @@ struct Noted {
 struct NotedRow {
   topic @0 :Text;
   next  @1 :UInt64;         # number of the first record that is sent from here on
+  unsure @2 :UInt64;        # those from here on the node may keep, it was asked; 0: none
 }
 
 struct Routes {

@@ -25,7 +25,7 @@ from meshmq.core.events import (
 from meshmq.core.hybrid import HybridClient, needs_node
 from meshmq.errors import BadFrame, ConfigError
 from meshmq.frames import Envelope, PeerFacts
-from meshmq.shell import clock
+from meshmq.shell import clock, memory
 from meshmq.shell.interfaces import reachable_at
 from meshmq.shell.sockets import ProgramSocket
 
@@ -34,7 +34,7 @@ LONE_NS = 200_000  # a record this long behind the last one is sent by the threa
 if TYPE_CHECKING:
     from meshmq.shell.discovery import Mdns
 
-TOOLS = Tools(codec.decode_batch, codec.pick_records, codec.checksum)
+TOOLS = Tools(codec.decode_batch, codec.pick_records)
 
 
 class DirectConnection(Connection):
@@ -69,6 +69,7 @@ class DirectConnection(Connection):
         default: str = "",
         uses_nodes: bool = True,
     ) -> None:
+        memory.keep_freed()
         self._insecure = insecure  # before the machine is made, which asks for it
         self._sockets = ProgramSocket(listen)
         # As of now: mDNS tells the addresses that there are later, too.

@@ -19,12 +19,14 @@ class Delivered:
     __slots__ = ("arrival", "records")
 
     def __init__(self, arrival: Arrival) -> None:
-        self.arrival = arrival
+        # A message that is kept must not keep the bytes of its whole batch.
+        self.arrival = arrival._replace(payload=b"")
         self.records = codec.decode_batch(arrival.payload, arrival.count)
 
     def messages(self) -> Iterator[Message]:
         """The batch's messages in order, without those the subscription has no claim to."""
         arrival, records = self.arrival, self.records
+        self.records = records._replace(values=(), keys=None)
         count, skip = arrival.count, arrival.skip
         values = records.values
         keys: Any = records.keys if records.keys is not None else repeat(None)

@@ -109,13 +109,13 @@ def check_key(key: object) -> None:
         )
 
 
-def slices(values: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Cut ``values`` into runs of about BATCH_BYTES_TARGET."""
+def slices(values: Sequence[bytes], batch_bytes: int) -> list[tuple[int, int]]:
+    """Cut ``values`` into runs of about ``batch_bytes``."""
     slices: list[tuple[int, int]] = []
     begin, size = 0, 0
     for i, value in enumerate(values):
         more = len(value) + limits.RECORD_OVERHEAD_BYTES
-        full = size + more > limits.BATCH_BYTES_TARGET or i - begin == limits.BATCH_RECORDS_MAX
+        full = size + more > batch_bytes or i - begin == limits.BATCH_RECORDS_MAX
         if full and i > begin:
             slices.append((begin, i))
             begin, size = i, 0

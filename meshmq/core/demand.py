@@ -7,6 +7,8 @@ before us.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from meshmq import limits
 from meshmq.core.outlets import Outlets
 from meshmq.core.pushes import Pushes
@@ -57,6 +59,20 @@ class Demand:
         early.append(frame)
         return True
 
+    def drop_early(self, link: bytes, numbers: tuple[int, ...]) -> bool:
+        """It wants these no longer; whether that changes anything of what is kept."""
+        early = self._early.get(link, [])
+        if link in self._early_credits:  # wanted again, they get credit anew
+            kept = self._early_credits[link]
+            self._early_credits[link] = [c for c in kept if c.subscription not in numbers]
+        has_dropped = False
+        for i, frame in enumerate(early):
+            left = tuple([interest for interest in frame.add if interest.number not in numbers])
+            if len(left) < len(frame.add):
+                early[i] = replace(frame, add=left)
+                has_dropped = True
+        return has_dropped
+
     def keep_credit(self, link: bytes, credit: Credit) -> None:
         """Credit came for what is not known; it may be for an interest that is kept."""
         kept = self._early_credits.setdefault(link, [])
@@ -70,10 +86,6 @@ class Demand:
     def known(self, link: bytes) -> list[Interest]:
         """All that it wants, as far as we know."""
         return list(self._known[link].values())
-
-    def subscriptions(self, link: bytes) -> list[int]:
-        """Those that we know of, by the program's own numbers."""
-        return [n for n, interest in self._known[link].items() if interest.kind == SUBSCRIPTION]
 
     def take(self, link: bytes, name: str, frame: Interests, now_ns: int) -> list[str]:
         """Take what a program called ``name`` wants; the patterns that are new. Raises

@@ -28,7 +28,7 @@ from meshmq.core.interests import Wishes
 from meshmq.core.links import Link, Links
 from meshmq.core.outlets import NODE, Outlets
 from meshmq.core.permits import Permit, Permits
-from meshmq.core.pushes import Checksum, Decode, Pick, Pushes
+from meshmq.core.pushes import Decode, Pick, Pushes
 from meshmq.core.relay import Relay
 from meshmq.core.routing import Routing, to_publish
 from meshmq.core.services import Services
@@ -71,7 +71,6 @@ class Tools(NamedTuple):
 
     decode: Decode
     pick: Pick
-    checksum: Checksum
 
 
 class Direct:
@@ -108,7 +107,7 @@ class Direct:
             self.links.permits = Permits()
         self.outlets = Outlets()
         self.inlets = Inlets()
-        self.pushes = Pushes(tools.decode, tools.pick, tools.checksum)
+        self.pushes = Pushes(tools.decode, tools.pick)
         self.wishes = Wishes()
         self.services = Services(self._unacked_of, self._is_crowded)
         self.relay = Relay()
@@ -159,15 +158,17 @@ class Direct:
         if link is not None and before is not None and link.name in self._by_link:
             self._show(link, before, now_ns)
             self._confine(link, now_ns)
-            interests, credit = self.demand.take_early(link.name)
             try:
-                for early in interests:
-                    self._on_interests(link, early, now_ns)
+                self._take_early(link, now_ns)
             except LimitReached as error:
                 links.refuse(link, Refuse(error.code, str(error)), now_ns)
-                return
-            for more in credit:
-                self._on_credit(link.name, more, now_ns)
+
+    def _take_early(self, link: Link, now_ns: int) -> None:
+        interests, credit = self.demand.take_early(link.name)
+        for early in interests:
+            self._on_interests(link, early, now_ns)
+        for more in credit:
+            self._on_credit(link.name, more, now_ns)
 
     def _on_credit(self, name: bytes, credit: Credit, now_ns: int) -> None:
         number, size, records = credit.subscription, credit.bytes, credit.records
@@ -195,7 +196,7 @@ class Direct:
             return
         self.links.send(link, changed, now_ns)
         for number in changed.remove:
-            self.inlets.hide(link.name, number)
+            self.inlets.hide(link.name, number, changed.version)
         for interest in changed.add:
             self.inlets.show(link.name, interest.number, changed.version)
 
@@ -391,9 +392,10 @@ class Direct:
         name = link.name
         match body:
             case Deliver(number):
-                if not self._may_act(link, number):
+                if self._may_act(link, number):
+                    self.inlets.on_deliver(name, body, now_ns)
+                elif not self.inlets.is_on_its_way(name, number):
                     raise BadFrame("records of what the node has not allowed")
-                self.inlets.on_deliver(name, body, now_ns)
                 self.links.owe(link)
             case Credit():
                 self._on_credit(name, body, now_ns)
@@ -495,13 +497,16 @@ class Direct:
         if frame.node != self.inlets.sources[name].node:
             self.inlets.on_their_node(name, frame.node)
             self.routing.move(name, frame.node)
+        has_dropped = self.demand.drop_early(name, frame.remove)
         if self.demand.is_early(name, frame, is_allowed):
+            if has_dropped:
+                self._take_early(link, now_ns)  # perhaps nothing of it is forbidden any more
             return
         patterns = self.demand.take(name, link.facts.name, frame, now_ns)
         for noted in self.demand.noted(frame, patterns):
             self.links.send(link, noted, now_ns)
         self.routing.forget(name, frame.remove)
-        self.routing.note(name, self.demand.subscriptions(name))
+        self.routing.note(name, self.outlets.given(name))
 
     # -- after each turn ----------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from meshmq.core.held import Held
 from meshmq.core.log import Entry
 from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
-from meshmq.frames import Envelope
+from meshmq.frames import Envelope, Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Arrival(NamedTuple):
     base_offset: int
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     skip: int
-    payload: bytes
+    payload: Payload
     checksum: int
     append_time_ns: int
     origin: bytes

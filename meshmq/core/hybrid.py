@@ -287,10 +287,11 @@ class HybridClient(Client):
 
     def _number(self, body: Publish) -> None:
         """Numbers of what may turn out to be transient count for what goes directly later."""
-        lanes, numbers = self.publisher.lanes, self.direct.outlets.numbers
+        lanes, outlets = self.publisher.lanes, self.direct.outlets
         for row in body.batches:
-            if row.numbered and lanes[row.topic].transient is not False:
-                numbers[row.topic] = row.first + row.count - 1
+            lane = lanes[row.topic]
+            if row.numbered and lane.transient is not False:
+                outlets.number(row, is_sure=lane.transient is True)
 
     def _room(self) -> tuple[int, int]:
         return super()._room() if self.has_node else (0, 0)
@@ -555,14 +556,15 @@ class HybridClient(Client):
 
     def _on_kinds(self, confirmations: tuple[Confirmation, ...]) -> None:
         """The node has told of topics what they are."""
-        lanes, numbers = self.publisher.lanes, self.direct.outlets.numbers
+        lanes, outlets = self.publisher.lanes, self.direct.outlets
         has_moved = False
         for c in confirmations:
             lane = lanes.get(c.topic)
             if lane is None or c.code:
                 continue
+            outlets.unsure.pop(c.topic, None)
             if lane.transient is False:
-                numbers.pop(c.topic, None)  # what the node keeps has other numbers
+                outlets.numbers.pop(c.topic, None)  # what the node keeps has other numbers
             has_moved = has_moved or self._way_of(lane) is not lane.way
         if has_moved:
             self._place_lanes()
@@ -610,6 +612,9 @@ class HybridClient(Client):
                 lane.transient = None  # another node may keep it
                 lane.is_fresh = True
         super()._on_welcome(welcome, now_ns)
+        for number, awaited in self._awaited.items():
+            if self._asks_node(number):
+                awaited.add(_AT_NODE)  # it was asked now
         self.direct.attach(welcome.origin, limits.DIRECT_IN_FLIGHT_BYTES, now_ns)
         self._to_node(now_ns)
         if is_other or was_brokerless:
@@ -651,6 +656,13 @@ class HybridClient(Client):
         own, self.direct.own = self.direct.own, []
         for body in own:
             self._on_own(body, now_ns)
+
+    def _asks_node(self, number: int) -> bool:
+        """Whether each new session begins with the question for this subscription or service."""
+        sub = self.subscribers.get(number)
+        if sub is not None:
+            return not sub.is_pull
+        return number in self.responder.registrations and not self._leaves(number)
 
     def _leaves(self, number: int) -> bool:
         found = self.responder.registrations.get(number)

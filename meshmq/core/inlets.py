@@ -25,7 +25,7 @@ from typing import NamedTuple
 from meshmq import limits
 from meshmq.core.effects import Arrival
 from meshmq.errors import BadFrame, LimitReached
-from meshmq.frames import Credit, Deliver, DeliverBatch, Noted
+from meshmq.frames import Credit, Deliver, DeliverBatch, Noted, NotedRow, Payload
 from meshmq.names import matches
 
 
@@ -33,7 +33,7 @@ class _Waiting(NamedTuple):
     """A row that waits for what is before it; see rule 4."""
 
     row: DeliverBatch
-    data: bytes
+    data: Payload
     by_node: bool
 
 
@@ -58,7 +58,7 @@ class Feed:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.begins: tuple[tuple[str, int], ...] | None = None
+        self.begins: tuple[NotedRow, ...] | None = None
         self.is_marked = False
         self.waiting: list[_Waiting] = []
         self.due_ns = 0
@@ -123,9 +123,10 @@ class Source:
         heard_ns: when anything came over the link.
         version: of our interests, as far as it has noted them in this session.
         shown: readers that it was not told of with the others: HIDDEN, or the version that told.
+        hidden: readers that it was told are over: the version that told.
     """
 
-    __slots__ = ("heard_ns", "instance", "link", "node", "noting", "shown", "version")
+    __slots__ = ("heard_ns", "hidden", "instance", "link", "node", "noting", "shown", "version")
 
     def __init__(self, link: bytes, instance: bytes) -> None:
         self.link = link
@@ -134,7 +135,8 @@ class Source:
         self.instance = instance
         self.version = -1
         self.shown: dict[int, int] = {}
-        self.noting: list[tuple[str, int]] = []
+        self.hidden: dict[int, int] = {}
+        self.noting: list[NotedRow] = []
 
 
 class Inlets:
@@ -180,19 +182,27 @@ class Inlets:
             source.shown[number] = version
             self._grant(reader, source)
 
-    def hide(self, link: bytes, number: int) -> None:
+    def hide(self, link: bytes, number: int, version: int) -> None:
         """A program is told that a reader is over, and it is not: nothing more comes from there."""
         source, reader = self.sources[link], self.readers.get(number)
         if reader is not None:
             source.shown[number] = HIDDEN
+            source.hidden[number] = version
             feed = reader.feeds[source.instance]
             feed.out_bytes = feed.out_records = 0
+
+    def is_on_its_way(self, link: bytes, number: int) -> bool:
+        """Whether a program may not have heard yet that a reader is over. What it sent before is
+        not taken; its numbers will tell."""
+        source = self.sources[link]
+        return source.version < source.hidden.get(number, -1)
 
     def close(self, number: int) -> None:
         """It does no longer."""
         reader = self.readers.pop(number, None)
         for source in self.sources.values():
             source.shown.pop(number, None)
+            source.hidden.pop(number, None)
         self.arrived.pop(number, None)
         self.missing.pop(number, None)
         if self._waiting and reader is not None:
@@ -282,16 +292,18 @@ class Inlets:
                 self._begin(reader, feed, mine)
         return True
 
-    def _begin(self, reader: Reader, feed: Feed, rows: tuple[tuple[str, int], ...]) -> None:
+    def _begin(self, reader: Reader, feed: Feed, rows: tuple[NotedRow, ...]) -> None:
         """From here on topics go on with these numbers directly, others begin with 1."""
         if not feed.is_noted and feed.firsts:
-            numbers = dict(rows)
+            numbers = {row.topic: row.next for row in rows}
             for topic, first in feed.firsts.items():  # they have overtaken what was before them
                 self._miss(reader, first - numbers.get(topic, 1))
             feed.firsts = {}
-        for topic, number in rows:
+        for topic, number, unsure in rows:
             last = feed.last.get(topic, 0)
             if feed.is_noted or topic in feed.last:
+                # What the node keeps it has from there; else the next one tells of it.
+                number = min(number, unsure or number)
                 self._miss(reader, number - 1 - last)
             feed.last[topic] = max(last, number - 1)
         feed.is_noted = True
@@ -356,7 +368,7 @@ class Inlets:
             if feed.due_ns <= now_ns:
                 self._release(reader, instance, feed)
 
-    def on_node_row(self, number: int, row: DeliverBatch, data: bytes, now_ns: int) -> None:
+    def on_node_row(self, number: int, row: DeliverBatch, data: Payload, now_ns: int) -> None:
         """A numbered row came by the node. Raises LimitReached for one with too many topics."""
         reader = self.readers.get(number)
         if reader is None:
@@ -372,7 +384,7 @@ class Inlets:
         self._on_row(reader, row.source, feed, row, data, True, has_both, now_ns)
 
     def _on_row(
-        self, reader: Reader, instance: bytes, feed: Feed, row: DeliverBatch, data: bytes,
+        self, reader: Reader, instance: bytes, feed: Feed, row: DeliverBatch, data: Payload,
         by_node: bool, has_both: bool, now_ns: int,
     ) -> None:  # fmt: skip
         """Take a row, now or when what is before it is there."""
@@ -380,8 +392,8 @@ class Inlets:
             waits = not by_node
         else:
             last = feed.last.get(row.topic, 0)
-            is_open = feed.is_noted or row.topic in feed.last
-            waits = has_both and is_open and row.base_offset > last + 1
+            # Of an interest that it has not noted nothing is on its way directly.
+            waits = has_both and feed.is_noted and row.base_offset > last + 1
         if waits:
             feed.waiting.append(_Waiting(row, data, by_node))
             self._wait(reader, instance, feed, now_ns)
@@ -468,7 +480,7 @@ class Inlets:
         self._grant(reader, source)
 
     def _take(
-        self, reader: Reader, feed: Feed, row: DeliverBatch, data: bytes, by_node: bool
+        self, reader: Reader, feed: Feed, row: DeliverBatch, data: Payload, by_node: bool
     ) -> None:
         """Count a row, and hand on what is new of it."""
         skip = self._place(reader, feed, row)
@@ -483,7 +495,7 @@ class Inlets:
             feed.held_records -= row.count
 
     def _arrive(
-        self, reader: Reader, feed: Feed, row: DeliverBatch, data: bytes, skip: int, by_node: bool
+        self, reader: Reader, feed: Feed, row: DeliverBatch, data: Payload, skip: int, by_node: bool
     ) -> None:
         reader.held.append((None if by_node else feed, row.length, row.count))
         arrival = Arrival(row.topic, 0, row.count, skip, data, row.checksum, 0, b"", 0, 0)

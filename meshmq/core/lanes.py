@@ -79,6 +79,7 @@ class Batch:
         "append_time_ns",
         "attempts",
         "base_offset",
+        "checksum",
         "count",
         "duplicate",
         "durability",
@@ -140,7 +141,8 @@ class Batch:
         self.origin = b""
         self.durability = SENT
         self.duplicate = False
-        self.encoded: tuple[bytes, int] | None = None
+        self.encoded: bytes | None = None
+        self.checksum: int | None = None
         self.frame = 0
         self.sent_to = b""
         self.attempts = 0

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from meshmq import limits
 from meshmq.errors import LimitReached
-from meshmq.frames import Confirmation, Deliver, DeliverBatch, PublishBatch
+from meshmq.frames import Confirmation, Deliver, DeliverBatch, NotedRow, PublishBatch
 from meshmq.names import matches
 
 NODE = b"node"
@@ -117,6 +117,7 @@ class Outlets:
 
     Attributes:
         numbers: the last one of each topic.
+        unsure: of topics that the node was asked of, the first one that it may keep.
         delivered, dropped: records so far, to all.
         unwanted: topics of which the node wants nothing.
         reachable: links of programs that are at the same node.
@@ -125,6 +126,7 @@ class Outlets:
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
+        self.unsure: dict[str, int] = {}
         self.sends: list[tuple[Outlet, Deliver, list[UnderWay]]] = []
         self.confirmations: list[Confirmation] = []
         self.delivered = 0
@@ -175,13 +177,19 @@ class Outlets:
         if outlet is not None and outlet.is_withheld != is_withheld:
             outlet.is_withheld = is_withheld
             waiting, outlet.queue, outlet.queue_bytes = outlet.queue, deque(), 0
-            self.settle([under_way for _, _, under_way in waiting], False)  # its numbers will tell
+            outlet.gaps.clear()  # its numbers will tell, of those as well
+            self._gaps.pop((link, number), None)
+            self.settle([under_way for _, _, under_way in waiting], False)
             self.changed()
 
-    def next_numbers(self, patterns: list[str]) -> list[tuple[str, int]]:
+    def given(self, link: bytes) -> list[int]:
+        """Subscriptions of a program that have what is published."""
+        return [number for number, o in self._outlets[link].items() if not o.is_withheld]
+
+    def next_numbers(self, patterns: list[str]) -> list[NotedRow]:
         """Where topics go on that one of these covers."""
         return [
-            (topic, last + 1)
+            NotedRow(topic, last + 1, self.unsure.get(topic, 0))
             for topic, last in self.numbers.items()
             if any(matches(pattern, topic) for pattern in patterns)
         ]
@@ -272,6 +280,14 @@ class Outlets:
         )
 
     # -- records ------------------------------------------------------------------------------
+
+    def number(self, row: PublishBatch, *, is_sure: bool) -> None:
+        """A batch went to the node; whether it is sure that this does not keep it."""
+        topic = row.topic
+        if not is_sure:
+            self.unsure.setdefault(topic, row.first)
+        # A pinned one may be sent again, behind what went directly since.
+        self.numbers[topic] = max(self.numbers.get(topic, 0), row.first + row.count - 1)
 
     def publish(self, row: PublishBatch, data: bytes, now_ns: int, by_node: bool = True) -> None:
         """Send a batch to whoever wants it; without the node only to those who are linked."""

@@ -164,7 +164,13 @@ class Publisher:
         with self.guard:
             lane = self.lane(topic)
             batch = lane.open
-            if alone and batch is not None:
+            if batch is not None and (
+                alone
+                or (
+                    len(value) > limits.LARGE_VALUE_BYTES
+                    and batch.size > limits.BATCH_BYTES_TARGET // 2
+                )
+            ):
                 self.close(batch)
                 batch = None
             if (
@@ -190,7 +196,7 @@ class Publisher:
             batch.size += size
             self.added_bytes += size
             if (
-                batch.size >= limits.BATCH_BYTES_TARGET
+                batch.size >= batch.way.batch_bytes
                 or index + 1 == limits.BATCH_RECORDS_MAX
                 or alone
             ):
@@ -298,16 +304,17 @@ class Publisher:
                 continue
             data = self._bytes_of(batch)
             if chosen and (
-                total + len(data[0]) > limits.FRAME_PAYLOAD_BYTES_TARGET
+                total + len(data) > limits.FRAME_PAYLOAD_BYTES_TARGET
                 or len(chosen) == limits.FRAME_BATCHES_MAX
             ):
                 bodies.append(self._frame(chosen, origin))
                 chosen, total = [], 0
             chosen.append(batch)
-            total += len(data[0])
+            total += len(data)
             way.in_flight_bytes += batch.size
             way.in_flight_count += 1
-            if total >= limits.BATCH_BYTES_TARGET and len(chosen) == 1:
+            # Directly each goes on by itself: to put them together would be a copy for nothing.
+            if way.by_lane or (total >= limits.BATCH_BYTES_TARGET and len(chosen) == 1):
                 bodies.append(self._frame(chosen, origin))
                 chosen, total = [], 0
         if chosen:
@@ -346,7 +353,7 @@ class Publisher:
                         for batch in moved:
                             batch.way = new
 
-    def _bytes_of(self, batch: Batch) -> tuple[bytes, int]:
+    def _bytes_of(self, batch: Batch) -> bytes:
         if batch.encoded is None:
             columns = batch.values, batch.keys, batch.headers, batch.times, batch.time_ns
             if batch.options is None:
@@ -354,15 +361,23 @@ class Publisher:
             else:
                 assert self._encode_jobs is not None, "this client publishes no jobs"
                 data = self._encode_jobs(*columns, batch.options)
-            batch.encoded = (data, zlib.crc32(data))
+            batch.encoded = data
         return batch.encoded
+
+    def _checksum_of(self, batch: Batch) -> int:
+        """What a log checks. Programs check nothing between them: there it is none."""
+        if batch.way.by_lane:
+            return 0
+        if batch.checksum is None:
+            batch.checksum = zlib.crc32(self._bytes_of(batch))
+        return batch.checksum
 
     def _frame(self, batches: list[Batch], origin: bytes) -> Publish:
         self._frame_count += 1
         batches[0].way.frames[self._frame_count] = len(batches)
         rows = []
         for batch in batches:
-            data, checksum = self._bytes_of(batch)
+            length, checksum = len(self._bytes_of(batch)), self._checksum_of(batch)
             batch.frame = self._frame_count
             batch.sent_to = origin
             batch.attempts += 1
@@ -373,15 +388,15 @@ class Publisher:
             lane.in_flight.append(batch)
             rows.append(
                 PublishBatch(
-                    lane.topic, batch.first, batch.after, batch.count, len(data), checksum,
+                    lane.topic, batch.first, batch.after, batch.count, length, checksum,
                     batch.attempts > 1, lane.topic in self.queues,
                     self.is_numbered and not lane.explicit,
                     batch.pin is self.direct,  # by no node: nobody but Direct sees it
                 )
             )  # fmt: skip
         if len(batches) == 1:
-            return Publish((rows[0],), self._bytes_of(batches[0])[0])
-        return Publish(tuple(rows), b"".join([self._bytes_of(b)[0] for b in batches]))
+            return Publish((rows[0],), self._bytes_of(batches[0]))
+        return Publish(tuple(rows), b"".join([self._bytes_of(b) for b in batches]))
 
     def on_confirmation(self, c: Confirmation, origin: bytes) -> None:
         """Take the answer of the log ``origin`` to a run of sequences of one topic; empty: what
@@ -541,7 +556,7 @@ class Publisher:
         batch.count -= k
         batch.first = last + 1
         batch.after = last
-        batch.encoded = None
+        batch.encoded = batch.checksum = None
 
     def on_session_lost(self) -> None:
         """The node's session has ended: put what is unanswered there back, in order; what may be

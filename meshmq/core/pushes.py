@@ -22,7 +22,6 @@ from meshmq.names import matches, pushed_topic
 
 Decode = Callable[[bytes, int], Any]
 Pick = Callable[[Any, Sequence[int]], bytes]
-Checksum = Callable[[bytes], int]
 
 
 class Puller:
@@ -76,7 +75,7 @@ class Pushes:
     """See the module's header.
 
     Args:
-        decode, pick, checksum: the codec's.
+        decode, pick: the codec's.
 
     Attributes:
         sends: frames by link, and the batch they are of.
@@ -84,14 +83,13 @@ class Pushes:
         waiting: lane and first sequence of what has to wait, for the publisher.
     """
 
-    def __init__(self, decode: Decode, pick: Pick, checksum: Checksum) -> None:
+    def __init__(self, decode: Decode, pick: Pick) -> None:
         self.sends: list[tuple[bytes, Deliver, Push]] = []
         self.confirmations: list[Confirmation] = []
         self.waiting: list[tuple[str, int]] = []
         self.handed = 0
         self._decode = decode
         self._pick = pick
-        self._checksum = checksum
         self._pullers: dict[tuple[bytes, int], Puller] = {}
         self._queues: dict[str, deque[Push]] = {}
         self._sent: dict[bytes, deque[tuple[int, Push]]] = {}
@@ -159,13 +157,12 @@ class Pushes:
 
     def _hand_over(self, push: Push, puller: Puller, count: int) -> None:
         whole, first = push.row, push.row.first + push.at
-        data, checksum = push.data, whole.checksum
+        data = push.data
         if count < whole.count:
             if push.records is None:
                 push.records = self._decode(push.data, whole.count)
             data = self._pick(push.records, range(push.at, push.at + count))
-            checksum = self._checksum(data)
-        row = DeliverBatch(push.topic, first, count, len(data), checksum, 0, 0, 0)
+        row = DeliverBatch(push.topic, first, count, len(data), 0, 0, 0, 0)
         push.at += count
         push.parts += 1
         self._turn += 1

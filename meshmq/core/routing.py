@@ -13,6 +13,7 @@ Frames for the node gather in ``to_node``, in order.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 
 from meshmq import limits
@@ -159,12 +160,15 @@ class Routing:
 
 
 def to_publish(frame: Deliver, batches: list[UnderWay]) -> Publish:
-    """What is delivered to others, for the node."""
-    rows = [
-        PublishBatch(
-            row.topic, row.base_offset, 0, row.count, row.length, row.checksum, False, False, True,
-            under_way.is_routed,
-        )
-        for row, under_way in zip(frame.batches, batches, strict=True)
-    ]  # fmt: skip
-    return Publish(tuple(rows), frame.payload)
+    """What is delivered to others, for the node, which checks the bytes."""
+    rows, at, payload = [], 0, memoryview(frame.payload)
+    for row, under_way in zip(frame.batches, batches, strict=True):
+        checksum = zlib.crc32(payload[at : at + row.length])
+        at += row.length
+        rows.append(
+            PublishBatch(
+                row.topic, row.base_offset, 0, row.count, row.length, checksum, False, False, True,
+                under_way.is_routed,
+            )
+        )  # fmt: skip
+    return Publish(tuple(rows), bytes(frame.payload))

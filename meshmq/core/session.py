@@ -61,11 +61,13 @@ class Session:
         "_acked_at_last",
         "_forgotten_at",
         "_gap_at",
+        "_gap_wait_ns",
         "_greeting",
         "_heard_at",
         "_hello_at",
         "_resend_at",
         "_resent_to",
+        "_seen",
         "_sent_at",
         "_unacked",
         "_waits_at",
@@ -97,6 +99,8 @@ class Session:
         self._resent_to = 0
         self._waits_at = 0
         self._gap_at = 0
+        self._gap_wait_ns = 0
+        self._seen = 0
         self._heard_at = now_ns
         self._sent_at = now_ns
         self._hello_at = now_ns + limits.HELLO_RETRY_NS
@@ -176,6 +180,7 @@ class Session:
         expected = self.received + 1
         if sequence == expected:
             self.received = sequence
+            self._gap_wait_ns = 0
             self._ack_owed += 1
             if self._ack_owed == 1:
                 self._ack_at = now_ns + limits.ACK_DELAY_NS
@@ -185,10 +190,20 @@ class Session:
         if sequence < expected:
             # A repeat: our ack was lost, so say it again.
             self._send_unnumbered(Nothing(), now_ns)
-        elif now_ns >= self._gap_at:
-            self._gap_at = now_ns + limits.GAP_INTERVAL_NS
-            self._send_unnumbered(Gap(), now_ns)
+        else:
+            self._seen = max(self._seen, sequence)
+            if now_ns >= self._gap_at:
+                self._ask_again(now_ns)
         return None
+
+    def _ask_again(self, now_ns: int) -> None:
+        """Say that something is missing, ever more seldom until some of it comes: it may be on its
+        way, and what came behind it is not kept."""
+        wait_ns = self._gap_wait_ns = min(
+            max(2 * self._gap_wait_ns, limits.GAP_INTERVAL_NS), limits.RESEND_NS
+        )
+        self._gap_at = now_ns + wait_ns
+        self._send_unnumbered(Gap(), now_ns)
 
     def _on_unnumbered(self, body: Body, now_ns: int) -> Body | None:
         match body:
@@ -255,6 +270,8 @@ class Session:
             return
         if self._unacked and now_ns >= self._resend_at:
             self._resend(now_ns)
+        if self._seen > self.received and now_ns >= self._gap_at:
+            self._ask_again(now_ns)
         if self._ack_owed and now_ns >= self._ack_at:
             self._send_unnumbered(Nothing(), now_ns)
         if now_ns - self._sent_at >= limits.PING_INTERVAL_NS:
@@ -270,6 +287,8 @@ class Session:
             due = min(due, self._ack_at)
         if self._unacked:
             due = min(due, self._resend_at)
+        if self._seen > self.received:
+            due = min(due, self._gap_at)
         return due
 
     def say_goodbye(self, now_ns: int, refusal: Refuse | None = None) -> None:

@@ -20,6 +20,7 @@ from meshmq.frames import (
     Credit,
     Deliver,
     DeliverBatch,
+    Payload,
     Subscribe,
     Subscribed,
 )
@@ -123,7 +124,7 @@ class Subscriber:
         self._held_bytes += b.length
         self._held_records += b.count
 
-    def take(self, b: DeliverBatch, data: bytes) -> Arrival | None:
+    def take(self, b: DeliverBatch, data: Payload) -> Arrival | None:
         """Take one batch of a delivery; None: nothing of it is new."""
         self.hold(b)
         skip = self._place(b.topic, b.base_offset, b.count, b.lsn, b.slot) if b.lsn else 0

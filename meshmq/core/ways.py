@@ -13,6 +13,7 @@ class Way:
 
     Attributes:
         by_lane: each lane counts what is under way of it, not all together: see Publisher, rule 1.
+        batch_bytes: a batch is closed when its records reach this.
         is_open: whether anything can be sent by it.
         opened: batches that gather, in the order their first record came; written under the guard.
         full: those that were closed and not taken; written under the guard.
@@ -22,12 +23,13 @@ class Way:
     """
 
     __slots__ = (
-        "by_lane", "frames", "full", "in_flight_bytes", "in_flight_count", "is_open", "opened",
-        "paused_until_ns", "queue", "window_bytes",
+        "batch_bytes", "by_lane", "frames", "full", "in_flight_bytes", "in_flight_count", "is_open",
+        "opened", "paused_until_ns", "queue", "window_bytes",
     )  # fmt: skip
 
     def __init__(self, by_lane: bool = False) -> None:
         self.by_lane = by_lane
+        self.batch_bytes = limits.DIRECT_BATCH_BYTES if by_lane else limits.BATCH_BYTES_TARGET
         self.is_open = True
         self.opened: list[Batch] = []
         self.full: list[Batch] = []

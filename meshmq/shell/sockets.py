@@ -11,10 +11,11 @@ import itertools
 import os
 import re
 import select
+import sys
 import time
 import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import zmq
@@ -22,10 +23,12 @@ from zmq.utils.monitor import recv_monitor_message
 
 from meshmq import limits
 from meshmq.errors import ConfigError
+from meshmq.frames import Payload
 
 _MAX_PART = limits.FRAME_PAYLOAD_BYTES_MAX + 64 * limits.KIB
 _PARTS_KEPT = limits.FRAME_PARTS_MAX + 1
 _ZERO_COPY_BYTES = 32 * limits.KIB
+_VIEWED_BYTES = 16 * limits.KIB
 # Plain ints: combining enum members costs more than a send.
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 _MAPPED = re.compile(r"\[::ffff:([0-9.]+)\]")
@@ -145,15 +148,16 @@ def _send(socket: zmq.Socket[bytes], parts: Sequence[bytes]) -> None:
         socket.send(payload, _NOW, copy=False)
 
 
-def _receive(socket: zmq.Socket[bytes]) -> list[bytes]:
-    """The parts of the next message, a few too many at most; raise Again if there is none."""
+def _receive(socket: zmq.Socket[bytes], viewed_bytes: int = sys.maxsize) -> list[Any]:
+    """The parts of the next message, a few too many at most; raise Again if there is none. Parts
+    from ``viewed_bytes`` on, but for the first, are views of what ZeroMQ has received."""
     # A Frame knows whether more follows; asking the socket costs as much as receiving.
     frame = socket.recv(_NOW, copy=False)
-    parts = [frame.bytes]
+    parts: list[Any] = [frame.bytes]
     while frame.more:
         frame = socket.recv(_NOW, copy=False)
-        if len(parts) <= _PARTS_KEPT:
-            parts.append(frame.bytes)  # the rest of an endless message is let go
+        if len(parts) <= _PARTS_KEPT:  # the rest of an endless message is let go
+            parts.append(frame.bytes if len(frame) < viewed_bytes else frame.buffer)
     return parts
 
 
@@ -519,14 +523,14 @@ class ProgramSocket:
             del self._ready[name]
         return False
 
-    def receive(self) -> tuple[bytes, list[bytes]] | None:
-        """The next message, as its link and its parts; None: there is none."""
+    def receive(self) -> tuple[bytes, list[Payload]] | None:
+        """The next message, as its link and its parts, large ones as views; None: there is none."""
         for name in list(self._ready):
             socket = self._socket_of(name)
             if not int(socket.getsockopt(_EVENTS)) & _POLLIN:  # cheaper than to be refused
                 del self._ready[name]
                 continue
-            parts = _receive(socket)
+            parts = _receive(socket, _VIEWED_BYTES)
             return (name + parts[0], parts[1:]) if name in self._routers else (name, parts)
         return None
 

@@ -33,7 +33,7 @@ from meshmq.names import push_lane
 if TYPE_CHECKING:
     from meshmq.testing.direct_world import DirectWorld
 
-TOOLS = Tools(codec.decode_batch, codec.pick_records, codec.checksum)
+TOOLS = Tools(codec.decode_batch, codec.pick_records)
 
 
 class Reading:

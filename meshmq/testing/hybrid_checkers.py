@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from meshmq import codec
 from meshmq.core.lanes import DONE, FAILED
-from meshmq.errors import NOT_DONE, NoResponders, ServiceError
+from meshmq.core.requester import BY_NODE, DIRECTLY
+from meshmq.errors import NOT_DONE, Busy, NoResponders, ServiceError
 from meshmq.frames import SYNCED
 from meshmq.limits import SECOND
 from meshmq.names import matches
@@ -96,6 +97,7 @@ def calm(world: HybridWorld) -> Iterator[str]:
     if world.window[1] < 1000 or world.bounds or world.queue_bytes < 1 << 20:
         return
     programs = {program.identity: program for program in world.programs.values()}
+    at_node = {v for s in world.sent if s.batch.route == BY_NODE for v in s.values}
     for reading in _readings(world):
         if not 0 < reading.answered_ns < world.calm_ns:
             continue
@@ -114,8 +116,8 @@ def calm(world: HybridWorld) -> Iterator[str]:
                 for number in range(first, sent + 1)
                 if _value(instance, topic, number) not in reading.seen
             ]
-            if lost == [1] and reading.missed:
-                continue  # it asked the node what the topic is; who was not there is told of it
+            if not both:  # the first ones asked the node what the topic is, and went there alone
+                lost = [n for n in lost if _value(instance, topic, n) not in at_node]
             if lost:
                 yield f"{reading!r} did not get {topic!r} {lost[:9]} of {publisher!r} when calm"
 
@@ -178,6 +180,8 @@ def requests(world: HybridWorld) -> Iterator[str]:
         ]
         if not steady:
             continue
+        if call.pin == DIRECTLY and call.error is not None and call.error.code == Busy.code:
+            continue  # who serves works for others, and no other way may be tried
         if call.error is not None and call.error.code == NoResponders.code:
             yield f"{asking!r} found nobody, and {steady} serve"
         is_long = call.deadline_ns - asking.asked_ns >= (8 if not asking.is_calm else 3) * SECOND

@@ -143,7 +143,7 @@ class HybridProgram(DirectProgram):
 
         links.introduce = watch_introduce  # type: ignore[method-assign]
         inlets.on_deliver = watch_deliver  # type: ignore[method-assign]
-        inlets.on_node_row = watch_node_row  # type: ignore[method-assign]
+        inlets.on_node_row = watch_node_row  # type: ignore[method-assign,assignment]
         direct.publish = watch_publish  # type: ignore[method-assign]
         links.send = watch_send  # type: ignore[method-assign]
 

@@ -129,12 +129,18 @@ class HybridWorld(DirectWorld, Stage):
         self.calm_from, self.calm_ns = dict(self.published), self.now_ns
         super()._calm()
         for program in self.programs.values():
-            # The last numbers of each topic tell of all that was before.
-            for topic in program.topics:
-                program._publish_some(topic, 1)
+            self._tell_numbers(program)
             if program.client.had_node:
                 program.open_at(self.rng.choice([">", "d.>", "u.>"]), True)
             self.settle(program)
+            # The first ones may have gone to the node alone, to ask what the topics are.
+            self.after(SECOND // 2, partial(self._tell_numbers, program))
+
+    def _tell_numbers(self, program: HybridProgram) -> None:
+        """The last numbers of each topic tell of all that was before."""
+        for topic in program.topics:
+            program._publish_some(topic, 1)
+        self.settle(program)
 
     # -- the node -----------------------------------------------------------------------------
 
@@ -318,7 +324,17 @@ class HybridWorld(DirectWorld, Stage):
             return False
         mine = one.client.direct.links.by_instance.get(other.identity)
         theirs = other.client.direct.links.by_instance.get(one.identity)
-        return mine is not None and theirs is not None and mine.session.id == theirs.session.id
+        return (
+            mine is not None
+            and theirs is not None
+            and mine.session.id == theirs.session.id
+            and not self._is_half_open(one, mine.name)
+        )
+
+    def _is_half_open(self, program: HybridProgram, link: bytes) -> bool:
+        """Whether a connection is gone at one end, and nobody has noticed."""
+        wire = self._wires.get((id(program), link))
+        return wire is None or wire.closed
 
     def is_at_node(self, program: HybridProgram) -> bool:
         """Whether a program has a session with the node that carries both ways."""
@@ -329,6 +345,7 @@ class HybridWorld(DirectWorld, Stage):
             program.client.has_node
             and session is not None
             and any(peer.session.id == session.id for peer in self.node.peers.values())
+            and not self._is_half_open(program, program.node_link)
         )
 
     def _has_no_noise(self) -> bool:

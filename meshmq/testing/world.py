@@ -282,7 +282,7 @@ class World(Scene[_Program]):
         reader = program.readers[number]
         reader.missed = missed
         for arrival in arrivals:
-            values = decode(arrival.payload)
+            values = decode(bytes(arrival.payload))
             synced = self._synced(arrival, values)
             for i in range(arrival.skip, arrival.count):
                 offset = arrival.base_offset + i if arrival.lsn else None

@@ -135,19 +135,6 @@ def test_many_rows_are_read_by_the_general_path_too(count):
             assert codec.decode(short) == envelope
 
 
-@given(st.binary(max_size=codec_lone.VALUE_BYTES_MAX), i64)
-@settings(max_examples=200)
-def test_both_paths_write_and_read_the_same_lone_value(value, time_ns):
-    short = codec_lone.encode_value(value, time_ns)
-    assert codec_lone.decode_value(short) == (value, time_ns)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec_lone, "VALUE_BYTES_MAX", -1)
-        patch.setattr(codec_lone, "decode_value", lambda data: None)
-        assert codec.encode_batch([value], None, None, None, time_ns) == short
-        read = codec.decode_batch(short, 1)
-    assert (list(read.values), read.time_ns) == ([value], time_ns)
-
-
 @given(envelopes, st.integers(0, 2**32))
 @settings(max_examples=400)
 def test_what_the_short_cut_reads_of_damaged_bytes_the_general_path_reads_too(envelope, seed):

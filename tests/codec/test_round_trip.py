@@ -206,7 +206,8 @@ BODIES = {
         st.lists(u32, max_size=4).map(tuple), blobs,
     ),
     frames.Noted: st.builds(
-        frames.Noted, u64, flags, st.lists(st.tuples(texts, u64), max_size=4).map(tuple), flags
+        frames.Noted, u64, flags,
+        st.lists(st.builds(frames.NotedRow, texts, u64, u64), max_size=4).map(tuple), flags,
     ),
     frames.Routes: st.builds(frames.Routes, runs, runs),
     frames.Wanted: st.builds(frames.Wanted, addresses),
@@ -321,7 +322,7 @@ def test_a_batch_reads_back_as_it_was(columns):
     data = codec.encode_batch(*columns)
     codec.check_batch(data, len(values))
     found = codec.decode_batch(data, len(values))
-    assert found.values == values
+    assert list(found.values) == values
     assert found.keys == keys
     assert found.headers == headers
     assert found.time_ns == time_ns

@@ -19,6 +19,7 @@ from meshmq.frames import (
     Hello,
     Interests,
     Noted,
+    NotedRow,
     Request,
     RequestRow,
 )
@@ -111,7 +112,7 @@ def test_who_notes_without_end_is_let_go(network):
     a = network.add("a")
     a.subscribe(">")
     peer = Peer(network, a, 1)
-    rows = tuple((f"t{i}", 1) for i in range(limits.FRAME_BATCHES_MAX))
+    rows = tuple(NotedRow(f"t{i}", 1) for i in range(limits.FRAME_BATCHES_MAX))
     for _ in range(limits.TOPICS_MAX // len(rows) + 1):
         assert peer.is_linked
         peer.say(Noted(0, False, rows, True))

@@ -80,6 +80,30 @@ def test_a_batch_closes_at_its_bytes_or_its_records(pub, monkeypatch):
     assert (full.first, full.count, last.first) == (11, 2, 13)
 
 
+def test_a_large_value_does_not_join_a_batch_that_has_no_room_for_it(pub):
+    pub.way_of = lambda topic: pub.direct
+    small, large = b"x" * limits.KIB, b"y" * limits.VALUE_BYTES_MAX
+    for _ in range(limits.DIRECT_BATCH_BYTES // limits.KIB - 10):
+        full, _ = add(pub, "a", small)
+    lone, _ = add(pub, "a", large)
+    assert (lone.first, lone.count, lone.state) == (full.count + 1, 1, WAITING)
+    assert max(full.size, lone.size) <= limits.BATCH_BYTES_MAX
+    for _ in range(limits.DIRECT_BATCH_BYTES // limits.KIB - 10):
+        full, _ = add(pub, "a", small)
+    both, _ = add(pub, "a", large[: limits.LARGE_VALUE_BYTES])
+    assert both is full
+    assert both.size <= limits.BATCH_BYTES_MAX
+
+
+def test_directly_each_batch_goes_by_itself_without_a_checksum(pub):
+    pub.way_of = lambda topic: pub.direct
+    for i in range(3):
+        add(pub, f"t{i}", b"v")
+    frames = pub.take(ORIGIN, pub.direct)
+    assert [[b.topic for b in f.batches] for f in frames] == [["t0"], ["t1"], ["t2"]]
+    assert {b.checksum for f in frames for b in f.batches} == {0}
+
+
 def test_small_batches_of_many_topics_share_a_frame(pub):
     for i in range(5):
         add(pub, f"t{i}", b"v")

@@ -198,6 +198,30 @@ def test_a_gap_is_asked_for_once_an_interval_and_filled_from_the_first_missing()
     assert second.sequence == 2
 
 
+def test_a_gap_is_asked_for_again_by_itself_and_ever_more_seldom():
+    one, other = pair()
+    send(one, 1, 2, 3)
+    first, second, third = sent(one)
+    other.receive(third, START)
+    sent(other)
+    now_ns = START
+    for factor in (1, 2, 4):
+        assert other.next_deadline_ns() == now_ns + factor * limits.GAP_INTERVAL_NS
+        now_ns = other.next_deadline_ns()
+        other.tick(now_ns - 1)
+        assert sent(other) == []
+        other.tick(now_ns)
+        assert bodies(other) == [Gap()]
+    other.receive(first, now_ns)  # the next wait is short again
+    other.receive(third, now_ns + 8 * limits.GAP_INTERVAL_NS)
+    assert bodies(other) == [Gap()]
+    assert other.next_deadline_ns() == now_ns + 9 * limits.GAP_INTERVAL_NS
+    other.receive(second, now_ns)
+    other.receive(third, now_ns)
+    other.acknowledge(now_ns)
+    assert other.next_deadline_ns() > now_ns + 9 * limits.GAP_INTERVAL_NS
+
+
 def test_what_is_not_acknowledged_is_sent_again_after_resend_ns():
     one, other = pair()
     send(one, 1, 2)

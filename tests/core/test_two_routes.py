@@ -6,7 +6,7 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.inlets import Inlets
-from meshmq.frames import Deliver, DeliverBatch, Noted
+from meshmq.frames import Deliver, DeliverBatch, Noted, NotedRow
 
 P, NODE, LINK = b"P" * 16, b"N" * 16, b"link"
 LOTS = 1 << 20
@@ -27,8 +27,9 @@ class Reading:
     def hear(self):
         self.inlets.sources[LINK].heard_ns = self.now_ns
 
-    def noted(self, number, whole=True):
-        self.inlets.on_noted(LINK, Noted(1, whole, (("t", number),)), self.now_ns)
+    def noted(self, number, whole=True, unsure=0):
+        row = NotedRow("t", number, unsure)
+        self.inlets.on_noted(LINK, Noted(1, whole, (row,)), self.now_ns)
 
     def row(self, first, count=1, missing=False, source=b""):
         length = 0 if missing else count
@@ -215,3 +216,30 @@ def test_what_is_noted_of_another_interest_leaves_what_is_waited_for(reading):
     reading.directly(5)
     reading.marker()
     assert (reading.got, reading.missed) == ([1], 0)
+
+
+def test_what_the_node_keeps_is_not_missing_for_having_been_numbered(reading):
+    begun(reading)
+    reading.directly(1)
+    reading.noted(8, unsure=2)  # linked anew; the node was asked of what is from 2 on
+    reading.marker()
+    assert (reading.got, reading.missed) == ([1], 0)
+
+
+def test_what_the_node_does_not_keep_is_missing_once_the_next_one_comes(reading):
+    begun(reading)
+    reading.directly(1)
+    reading.noted(8, unsure=2)
+    reading.marker()
+    reading.directly(8)
+    reading.wait(limits.ROUTE_WAIT_NS)
+    assert (reading.got, reading.missed) == ([1, 1], 6)
+
+
+def test_what_came_by_the_node_before_the_interest_was_noted_is_not_passed_over(reading):
+    reading.by_node(1)
+    reading.by_node(4)
+    assert (reading.got, reading.missed) == ([1, 1], 2)
+    reading.noted(5)
+    reading.marker()
+    assert (reading.got, reading.missed) == ([1, 1], 2)

@@ -89,6 +89,25 @@ def test_a_flood_loses_nothing_and_keeps_its_order(programs):
     assert sub.missed == 0
 
 
+def test_values_of_all_sizes_come_as_they_were_published(programs):
+    a, b = pair(programs)
+    sub = a.subscribe("x")
+    sizes = [0, 1, 7, 8, 100, 1000, 1024, 4096, 65_536, 300_001, limits.VALUE_BYTES_MAX]
+    values = [bytes([i % 251]) * size for size in sizes for i in range(5)]
+    mixed = values[::7] + values[::3] + [b"s" * 100] * 2500 + [b"l" * limits.VALUE_BYTES_MAX]
+    for value in mixed:
+        b.publish("x", value)
+    b.publish_many("x", values)
+    keys = [b"%d" % i for i in range(len(mixed))]
+    b.publish_many("x", mixed, keys=keys)
+    got = take(sub, 2 * len(mixed) + len(values))
+    b.flush(20)
+    assert [m.value for m in got] == [*mixed, *values, *mixed]
+    assert [m.key for m in got[-len(keys) :]] == keys
+    assert {type(m.value) for m in got} == {bytes}
+    assert sub.missed == 0
+
+
 def test_what_a_reader_misses_that_does_not_read_is_told(programs):
     a, b = pair(programs)
     sub = a.subscribe("x", prefetch_bytes=100_000)

@@ -77,6 +77,21 @@ def tell_who_joins_nothing(real: Any, self: Any) -> Any:
     return replace(real(self), add=())
 
 
+@planted(Outlets, "number")
+def let_what_is_sent_again_set_numbers_back(
+    real: Any, self: Any, row: Any, *, is_sure: bool
+) -> None:
+    self.numbers.pop(row.topic, None)
+    real(self, row, is_sure=is_sure)
+
+
+@planted(Outlets, "number")
+def tell_as_missing_what_the_node_may_keep(
+    real: Any, self: Any, row: Any, *, is_sure: bool
+) -> None:
+    real(self, row, is_sure=True)
+
+
 # -- records that are kept -------------------------------------------------------------------------
 
 
@@ -89,6 +104,11 @@ def send_what_is_kept_directly(real: Any, self: Any, lane: Lane) -> Any:
 def pass_over_what_is_kept(real: Any, self: Any, row: Any, data: bytes) -> Any:
     arrival = real(self, row, data)
     return None if row.lsn % 7 == 6 else arrival
+
+
+@planted(HybridClient, "_asks_node")
+def open_what_the_node_has_not_answered(real: Any, self: Any, number: int) -> bool:
+    return False
 
 
 @planted(Streams, "publish")
@@ -132,10 +152,15 @@ def never_notice_that_a_link_is_silent(real: Any, self: Any, now_ns: int) -> Ite
     return []
 
 
-@planted(Routing, "fall_silent", "through")
+@planted(Routing, "fall_silent")
 def leave_the_node_in_the_belief_that_it_goes_directly(real: Any, self: Any, link: bytes) -> None:
     with patch.object(self, "_tell", lambda **more: None):
         real(self, link)
+
+
+@planted(Outlets, "given")
+def say_that_they_have_what_they_may_not(real: Any, self: Any, link: bytes) -> list[int]:
+    return list(self._outlets[link])
 
 
 @planted(Routing, "hear")
@@ -155,7 +180,7 @@ def lose_credit(real: Any, self: Any, link: bytes, number: int, size: int, recor
     return bool(real(self, link, number, size // 8, records // 8))
 
 
-@planted(Outlets, "want_again")
+@planted(Outlets, "want_again", "through")
 def keep_what_nobody_wanted_from_the_node(real: Any, self: Any) -> None: ...
 
 
