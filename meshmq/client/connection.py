@@ -421,8 +421,8 @@ class Connection(Channel):
     def call_soon(self, call: Call) -> None:
         requester = self.client.requester
         if (
-            len(requester.calls) < REQUESTS_ALONE or self._hands_over
-            or not self.client.is_connected
+            (len(requester.calls) < REQUESTS_ALONE and not self._keeps_out)
+            or self._hands_over or not self.client.is_connected
         ):  # fmt: skip
             self.call(call)
             return
