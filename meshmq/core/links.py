@@ -113,6 +113,7 @@ class Links:
         self.bad_frames = 0
         self.refused = 0
         self._introducer = b""
+        self._permits_due_ns: int | None = None
         self._entropy = entropy
         self._dialled: dict[str, Link] = {}
         self._due: list[tuple[int, bytes]] = []
@@ -156,6 +157,7 @@ class Links:
         if self.permits is None:
             return True
         over = self.permits.introduce(frame, self.by_instance, now_ns)
+        self._permits_due_ns = self.permits.next_deadline_ns()
         for instance in over:
             self.tell(SightLost(GOSSIP, instance, node), now_ns)
         return frame.instance not in over
@@ -171,8 +173,13 @@ class Links:
         permit = self.permit_of(link)
         return permit is None or permit.covers(interest)
 
-    def _expire(self, permits: Permits, now_ns: int) -> None:
-        for instance in permits.expired(now_ns):
+    def _expire(self, now_ns: int) -> None:
+        due, permits = self._permits_due_ns, self.permits
+        if due is None or now_ns < due or permits is None:
+            return
+        over = permits.expired(now_ns)
+        self._permits_due_ns = permits.next_deadline_ns()
+        for instance in over:
             self.tell(SightLost(GOSSIP, instance, self._introducer), now_ns)
             link = self.by_instance.get(instance)
             if link is not None:
@@ -183,6 +190,7 @@ class Links:
 
     def receive(self, name: bytes, envelope: Envelope, now_ns: int) -> tuple[Link, Body] | None:
         """Take a frame; return the body that a session that counts has brought, if any."""
+        self._expire(now_ns)  # after a pause frames come before the timer
         link = self.by_name.get(name)
         body = envelope.body
         if isinstance(body, Hello) and (link is None or link.session.id != envelope.session):
@@ -237,8 +245,7 @@ class Links:
         at = self._dial_due_ns
         if at is not None and at <= now_ns:
             self.tell(Tick(), now_ns)
-        if self.permits is not None:
-            self._expire(self.permits, now_ns)
+        self._expire(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
@@ -246,8 +253,7 @@ class Links:
         while due and due[0][1] not in self.by_name:
             heapq.heappop(due)
         found = due[0][0] if due else None
-        over = self.permits.next_deadline_ns() if self.permits is not None else None
-        times = [at for at in (found, self._dial_due_ns, over) if at is not None]
+        times = [at for at in (found, self._dial_due_ns, self._permits_due_ns) if at is not None]
         return min(times, default=None)
 
     # -- handshakes ---------------------------------------------------------------------------

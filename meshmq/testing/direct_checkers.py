@@ -85,7 +85,9 @@ def counts(world: DirectWorld) -> Iterator[str]:
 def pushes(world: DirectWorld) -> Iterator[str]:
     """What is pushed comes to one program at most, and to one if it was confirmed and nobody who
     pulled has died or stopped."""
-    is_sure = not world.kill_count and not any(r.pulls and r.is_closed for r in world.readings)
+    is_sure = not world.kill_count and not any(
+        r.pulls and (r.is_closed or not r.program.is_alive) for r in world.readings
+    )
     for pushed in world.pushes:
         takers = pushed.takers
         if len(takers) > 1:

@@ -160,8 +160,9 @@ def test_a_link_ends_with_what_was_allowed(network):
     _, a, b, sub = met(network)
     network.cuts = {(a, None)}
     for program in (a, b):
-        for permit in program.direct.links.permits.by_instance.values():
-            permit.expires_ns = network.now_ns + SECOND
+        for run, permit in list(program.direct.links.permits.by_instance.items()):
+            allowed = tuple(permit.patterns), tuple(permit.services)
+            program.direct.introduce(Introduce(run, "", (), *allowed, SECOND), network.now_ns)
     network.run(3 * SECOND)
     assert (a.direct.linked, b.direct.linked) == (0, 0)
     a.publish("live.x", b"4")

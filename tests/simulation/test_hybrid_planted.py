@@ -214,8 +214,10 @@ def talk_to_strangers(real: Any, self: Any, instance: bytes) -> None: ...
 
 
 @planted(Links, "_expire", "strict")
-def stay_linked_when_the_permit_is_over(real: Any, self: Any, permits: Any, now_ns: int) -> None:
-    permits.expired(now_ns)
+def stay_linked_when_the_permit_is_over(real: Any, self: Any, now_ns: int) -> None:
+    if self.permits is not None:
+        self.permits.expired(now_ns)
+        self._permits_due_ns = self.permits.next_deadline_ns()
 
 
 def faults_of(seed: int, only: str = "") -> list[str]:
