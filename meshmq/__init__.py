@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meshmq.client.job import Job
     from meshmq.client.mesh import Mesh, StateChange, connect
     from meshmq.client.message import Message
+    from meshmq.client.pending import PendingReply
     from meshmq.client.receipt import Receipt
     from meshmq.client.requests import Replies, Reply, Request
     from meshmq.client.services import Instance, ReplyStream
@@ -35,6 +36,7 @@ _LAZY = {
     "Job": "meshmq.client.job",
     "Mesh": "meshmq.client.mesh",
     "Message": "meshmq.client.message",
+    "PendingReply": "meshmq.client.pending",
     "Receipt": "meshmq.client.receipt",
     "Replies": "meshmq.client.requests",
     "Reply": "meshmq.client.requests",
@@ -48,8 +50,8 @@ _LAZY = {
 }
 
 __all__ = [
-    "Consumer", "DeadLetter", "Instance", "Job", "Mesh", "MeshError", "Message", "Position",
-    "Receipt", "Replies", "Reply", "ReplyStream", "Request", "StateChange", "Stream",
+    "Consumer", "DeadLetter", "Instance", "Job", "Mesh", "MeshError", "Message", "PendingReply",
+    "Position", "Receipt", "Replies", "Reply", "ReplyStream", "Request", "StateChange", "Stream",
     "Subscription", "Transaction", "Worker", "connect",
 ]  # fmt: skip
 

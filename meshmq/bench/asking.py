@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -77,6 +78,21 @@ class Asking:
             reply = call(value)
             note(clock() - asked_ns)
             check(value, reply)
+
+    def by_pending(self, ask: Callable[[bytes], Callable[[], bytes]]) -> None:
+        """From this thread alone: ``ask`` returns what waits for the reply. The oldest is waited
+        for, and then the next one asked."""
+        clock, note = time.monotonic_ns, self._samples.append
+        waiting: deque[tuple[int, bytes, Callable[[], bytes]]] = deque()
+        value = self._next()
+        while value is not None or waiting:
+            while value is not None and len(waiting) < self.outstanding:
+                waiting.append((clock(), value, ask(value)))
+                value = self._next()
+            asked_ns, asked, wait = waiting.popleft()
+            reply = wait()
+            note(clock() - asked_ns)
+            check(asked, reply)
 
     async def by_tasks(self, call: Callable[[bytes], Awaitable[bytes]]) -> None:
         """``call`` in as many tasks as requests are outstanding."""

@@ -42,7 +42,7 @@ def publish_many(settings: Settings) -> Figures:
     return _publish(settings, many=True)
 
 
-def _request(settings: Settings, suffix: str) -> Figures:
+def _request(settings: Settings, suffix: str, asks: str = "") -> Figures:
     with _two(settings) as (site, listens, dials):
         more = {"outstanding": settings.outstanding, "concurrency": settings.outstanding}
 
@@ -51,7 +51,7 @@ def _request(settings: Settings, suffix: str) -> Figures:
 
         service = (f"serve{suffix}", job(listens))
         _, found = site.team.run(
-            request_works.ROLES, [], (f"ask{suffix}", job(dials)), background=[service]
+            request_works.ROLES, [], (f"ask{asks or suffix}", job(dials)), background=[service]
         )
         return request_works.asked(found)
 
@@ -59,6 +59,10 @@ def _request(settings: Settings, suffix: str) -> Figures:
 def request(settings: Settings) -> Figures:
     """A service that echoes and a requester, nothing between them."""
     return _request(settings, "")
+
+
+def request_nowait(settings: Settings) -> Figures:
+    return _request(settings, "", "_nowait")
 
 
 def request_aio(settings: Settings) -> Figures:

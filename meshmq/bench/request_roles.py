@@ -65,6 +65,21 @@ def ask(job: Job) -> Result:
         return asking.result()
 
 
+def ask_nowait(job: Job) -> Result:
+    """Ask in one thread, which has as many under way as requests are to be outstanding."""
+    with meshmq.connect(**link_of(job), timeout=REPLY_SECONDS) as mesh:
+        asking, request, service = Asking(job), mesh.request_nowait, job.topic
+
+        def ask(value: bytes) -> Callable[[], bytes]:
+            result = request(service, value).result
+            return lambda: result().value
+
+        mesh.request(service, asking.probe())
+        asking.begin()
+        asking.by_pending(ask)
+        return asking.result()
+
+
 def ask_aio(job: Job) -> Result:
     """Ask in as many tasks as requests are to be outstanding."""
 
@@ -87,5 +102,6 @@ ROLES: dict[str, Callable[[Job], Result]] = {
     "serve": serve,
     "serve_aio": serve_aio,
     "ask": ask,
+    "ask_nowait": ask_nowait,
     "ask_aio": ask_aio,
 }

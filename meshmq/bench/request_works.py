@@ -15,19 +15,23 @@ def asked(found: dict[str, Any]) -> Figures:
     return {key: float(found[key]) for key in FIGURES}
 
 
-def _request(settings: Settings, suffix: str) -> Figures:
+def _request(settings: Settings, suffix: str, asks: str = "") -> Figures:
     with a_site(settings) as site:
         # As many places as requests are outstanding: none waits at the node for another's end.
         options = {"outstanding": settings.outstanding, "concurrency": settings.outstanding}
         job = a_job(settings, site, options=options)
         service = (f"serve{suffix}", job)
-        _, found = site.team.run(ROLES, [], (f"ask{suffix}", job), background=[service])
+        _, found = site.team.run(ROLES, [], (f"ask{asks or suffix}", job), background=[service])
         return asked(found)
 
 
 def request(settings: Settings) -> Figures:
     """A service that echoes, a requester, the node between them, each a process of its own."""
     return _request(settings, "")
+
+
+def request_nowait(settings: Settings) -> Figures:
+    return _request(settings, "", "_nowait")
 
 
 def request_aio(settings: Settings) -> Figures:

@@ -308,6 +308,11 @@ WORKS: dict[str, Work] = {
         "requests to a service that echoes, --outstanding at a time, a thread each",
         {"p50": "us", "p99": "us", "rate": "requests/s"},
     ),
+    "request-nowait": Work(
+        request_works.request_nowait,
+        "the same from one thread, by request_nowait()",
+        {"p50": "us", "p99": "us", "rate": "requests/s"},
+    ),
     "request-aio": Work(
         request_works.request_aio,
         "the same from asyncio, a task each, to an asyncio service",
@@ -326,6 +331,11 @@ WORKS: dict[str, Work] = {
     "direct-request": Work(
         direct_works.request,
         "requests between two programs without a node, --outstanding at a time",
+        {"p50": "us", "p99": "us", "rate": "requests/s"},
+    ),
+    "direct-request-nowait": Work(
+        direct_works.request_nowait,
+        "the same from one thread, by request_nowait()",
         {"p50": "us", "p99": "us", "rate": "requests/s"},
     ),
     "direct-request-aio": Work(

@@ -108,6 +108,8 @@ class Channel(ABC):
         addresses: where other programs may dial this one; empty: it talks to its node alone.
         listener: see Listener.
         wall_ns: the time of records that bring none.
+        watchers: called with the time, without the lock, whenever the I/O thread looks; it looks
+            again soon if one of them says so.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Channel(ABC):
         self.publisher = self.client.publisher
         self.publisher.owner = self
         self.wall_ns: Callable[[], int] = clock.wall_ns
+        self.watchers: list[Callable[[int], bool]] = []
         self._on_state = on_state
         self._answers: dict[int, Answer] = {}
         self._transactions: dict[int, Answer] = {}
@@ -181,6 +184,10 @@ class Channel(ABC):
         ``gather``: the caller will have more at once; it may travel together.
         """
         self.published()
+
+    def urge_together(self) -> None:
+        """As ``urge``, by this thread; what comes behind it may wait for some ms."""
+        self.urge()
 
     def wake(self) -> None:  # noqa: B027  (one that looks by itself needs none)
         """Have what is ready sent soon, without a lock."""
@@ -441,11 +448,24 @@ class Channel(ABC):
         """The time that deadlines of calls are of."""
         return clock.now_ns()
 
-    def call(self, call: Call) -> None:
-        """Send a request; ``cancel`` it if nobody waits for it any more."""
+    def call(self, call: Call, waits: bool = False) -> None:
+        """Send a request; ``cancel`` it if nobody waits for it any more.
+
+        ``waits``: this thread calls ``wait_until`` next, which may send it.
+        """
         self.check()
         self.client.requester.add(call)
-        self._see_to_calls()  # its deadline may be the next thing to happen
+        if not (waits and self._will_drive):
+            self._see_to_calls()  # its deadline may be the next thing to happen
+
+    def call_soon(self, call: Call) -> None:
+        """As ``call``, from a thread that may have more to ask before it waits."""
+        self.call(call)
+
+    @property
+    def _will_drive(self) -> bool:
+        """Whether ``wait_until``, called now, runs turns in this very thread."""
+        return False
 
     def _see_to_calls(self) -> None:
         if self.client.is_connected:

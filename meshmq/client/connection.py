@@ -34,7 +34,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from meshmq import codec
+from meshmq import codec, limits
 from meshmq.client.channel import Channel
 from meshmq.core.client import ClientIdentity
 from meshmq.core.effects import CloseLink
@@ -45,6 +45,7 @@ from meshmq.core.events import (
     LinkOpened,
     TimerFired,
 )
+from meshmq.core.requester import Call
 from meshmq.errors import BadFrame, ClosedError, ForkedError, MeshError
 from meshmq.frames import Envelope
 from meshmq.shell import clock
@@ -53,6 +54,8 @@ from meshmq.shell.sockets import ClientSocket, Sleeper
 logger = logging.getLogger("meshmq")
 
 FRAMES_PER_TURN = 64  # then waiting threads get a look at what came
+REQUESTS_ALONE = 4  # if more are under way, what is not waited for at once may gather
+REQUESTS_TOGETHER = 32  # then the service has something to do while the next are asked
 PARK_MS_MIN, PARK_MS_MAX = 5, 50  # how long the I/O thread leaves a socket alone after a driver
 
 _LIVE: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -141,6 +144,9 @@ class Connection(Channel):
         self._interrupts = _Interrupts()
         self._more = False  # the last turn left something at the socket
         self._planned_ns = 0  # when the I/O thread wakes by itself
+        self._due_ns = 0  # no timer before this
+        self._together_ns = -limits.SECOND  # when a thread has last sent many rows together
+        self._looks_soon = False  # the I/O thread does, within PARK_MS_MIN
         self._driving = threading.Lock()
         self._driving_thread = 0
         self._drives = 0
@@ -209,12 +215,19 @@ class Connection(Channel):
         if self._reopen_at is not None and now >= self._reopen_at:
             self._reopen_at = None
             self._handle(LinkOpened(socket.open()), now)
-        due = self.client.next_deadline_ns()
-        if due is not None and due <= now:
+        if self._is_due(now):
             self._handle(TimerFired(), now)
         while self._posted:
             self._work(self._posted.popleft(), now)
         self._send_ready(now)
+
+    def _is_due(self, now: int) -> bool:
+        """Whether it is time for TimerFired. What came up since somebody has last thought of going
+        to sleep is seen then."""
+        if now < self._due_ns:
+            return False
+        due = self.client.next_deadline_ns()
+        return due is not None and due <= now
 
     def _transmit(self, link: bytes, envelope: Envelope) -> None:
         if link == self._socket.link:
@@ -278,21 +291,29 @@ class Connection(Channel):
 
     def _run(self) -> None:
         sleeper, drives, park_ms = self._io_sleeper, 0, PARK_MS_MIN
+        is_watching = False
         try:
             while not self._closing:
                 self.sleeping = sleeper.is_asleep = True
-                if self._driving.locked() or self._drives != drives:
+                if self._driving.locked() or self._drives != drives or self._keeps_out:
                     # Not to wake for what a driver takes; it drives again soon, as a rule.
-                    again = self._drives != drives
+                    again = self._drives != drives or self._keeps_out
                     park_ms = PARK_MS_MIN if again else min(2 * park_ms, PARK_MS_MAX)
                     drives = self._drives
                     self._planned_ns = 0
+                    self._looks_soon = park_ms == PARK_MS_MIN
                     sleeper.sleep((), 0 if self._closing else park_ms)
                 else:
                     timeout_ms = self._timeout_ms()
+                    if is_watching:
+                        timeout_ms = min(timeout_ms, PARK_MS_MIN)
                     self._planned_ns = clock.now_ns() + timeout_ms * 1_000_000
                     sleeper.sleep(self._socket.fds, timeout_ms)
-                self.sleeping = sleeper.is_asleep = False
+                self.sleeping = sleeper.is_asleep = self._looks_soon = False
+                if self.watchers:
+                    now = clock.now_ns()
+                    watching = [watch(now) for watch in self.watchers.copy()]  # all are asked
+                    is_watching = any(watching)
                 if not self._driving.locked():
                     self._locked(self._turn)
         except Exception:
@@ -301,6 +322,13 @@ class Connection(Channel):
             with self._io:
                 self._end()
             self._tell()
+
+    @property
+    def _keeps_out(self) -> bool:
+        """Whether a thread of the program is busy with many requests or replies: what comes for it,
+        it takes as well, and two that take turns at that wait for each other most of the time."""
+        since_ns = clock.now_ns() - self._together_ns
+        return since_ns < PARK_MS_MIN * 1_000_000 and not self.publisher.frames_in_flight
 
     def _end(self) -> None:
         now = clock.now_ns()
@@ -313,8 +341,10 @@ class Connection(Channel):
 
     def _timeout_ms(self) -> int:
         if self._more or self._closing or self._posted or self.client.has_work:
+            self._due_ns = 0
             return 0
         due = self.client.next_deadline_ns()
+        self._due_ns = clock.now_ns() + limits.SECOND if due is None else due
         reopen = self._reopen_at
         if reopen is not None:
             due = reopen if due is None else min(due, reopen)
@@ -388,6 +418,33 @@ class Connection(Channel):
         elif self.sleeping:
             self.wake()
 
+    def call_soon(self, call: Call) -> None:
+        requester = self.client.requester
+        if (
+            (len(requester.calls) < REQUESTS_ALONE and not self._keeps_out)
+            or self._hands_over or not self.client.is_connected
+        ):  # fmt: skip
+            self.call(call)
+            return
+        self.check()
+        requester.add(call)
+        if requester.unsent >= REQUESTS_TOGETHER:
+            self.urge_together()
+        elif not self._looks_soon:
+            self.wake()
+
+    def urge_together(self) -> None:
+        if self.dead is None and not self._io.locked():
+            self._together_ns = clock.now_ns()
+            self._locked(self._send_now)
+            if not self._looks_soon:
+                self._follow_up()
+
+    @property
+    def _will_drive(self) -> bool:
+        # Whoever begins to drive before this thread does finds what there is to send.
+        return not (self._hands_over or self._driving.locked())
+
     def wait_until(self, is_true: Callable[[], bool], timeout: float | None) -> bool:
         """Wait for something that a turn can make true, or for the connection's end."""
         deadline = self.deadline(timeout)
@@ -403,6 +460,8 @@ class Connection(Channel):
                 # In this order: who changes something, or stops driving, looks for waiters after.
                 if not is_true() and self.dead is None and self._driving.locked():
                     left = self.left(deadline)
+                    if self.client.has_work:
+                        self.wake()  # what this thread was to send
                     waiter.lock.acquire(timeout=-1 if left is None else left)
             finally:
                 self._take(waiter)
@@ -436,6 +495,8 @@ class Connection(Channel):
     def _drive(self, is_true: Callable[[], bool], deadline: float | None) -> None:
         driver, interrupts = self._driver, self._interrupts
         is_main = interrupts.is_here()  # what others let through would cut its turns
+        if self.client.has_work:
+            self._locked(self._send_now)
         while not is_true() and self.dead is None:
             left = self.left(deadline)
             driver.is_asleep = True
@@ -446,7 +507,8 @@ class Connection(Channel):
                 try:
                     if is_main:
                         interrupts.let_through()
-                    driver.sleep(self._socket.fds, timeout_ms)
+                    if timeout_ms:
+                        driver.sleep(self._socket.fds, timeout_ms)
                 finally:
                     if is_main:
                         interrupts.may_raise = False
@@ -457,8 +519,9 @@ class Connection(Channel):
 
     def _hand_over(self) -> None:
         """The driver leaves: let another thread that waits drive, and see to what is unsent."""
-        with contextlib.suppress(KeyError):  # nobody waits
-            self._waiters.popitem()[0].lock.release()
+        if self._waiters:
+            with contextlib.suppress(KeyError):  # nobody waits any more
+                self._waiters.popitem()[0].lock.release()
         if self.client.has_work or self.publisher.frames_in_flight:
             self._io_sleeper.wake()  # it may be parked: what others await is taken by it again
 

@@ -188,8 +188,7 @@ class DirectConnection(Connection):
                 client.handle(FrameReceived(link, codec.decode(parts)), now)
             except BadFrame as error:
                 client.handle(BadFrameReceived(link, str(error)), now)
-        due = client.next_deadline_ns()
-        if due is not None and due <= now:
+        if self._is_due(now):
             client.handle(TimerFired(), now)
         while self._posted:
             self._work(self._posted.popleft(), now)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from meshmq.client.channel import Channel
 from meshmq.client.opening import OnlySync
+from meshmq.client.pending import PendingReply
 from meshmq.client.pool import Pool, check_concurrency, check_takes_one
 from meshmq.client.requests import (
     NO_STREAM,
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
     from meshmq.client.mesh import Mesh
 
 
+QUICK_NS = 200_000  # a handler that takes no longer is back at once
+QUICK_COUNT = 16  # ... if so many in a row have been
+BUSY_GAP_NS, BUSY_NS = 5_000_000, 60_000_000  # by then the I/O thread looks every 5 ms
+REPLIES_TOGETHER = 32  # then the requester has something to do while the others are answered
+
+
 class Instance(Pool[Incoming]):
     """A function that answers the requests of a service; call it to run the function yourself.
 
@@ -60,9 +68,18 @@ class Instance(Pool[Incoming]):
         self._mesh = mesh
         self.service = service
         self._lost: MeshError | None = None
+        self._leader = 0  # the thread that has ``_reading``
+        self._is_at_work = False  # the leader is
+        self._begun_ns = 0  # when it began with that
+        self._ended_ns = 0  # when a request was last done
+        self._busy_ns = 0  # since when one has come soon behind another
+        self._quick = 0  # so many in a row were done at once
+        self._unsent = 0  # replies that the leader has left to its next turn
 
     def _open(self) -> Channel:
         channel = self._mesh._connection
+        if self.concurrency > 1:
+            channel.watchers.append(self._watch)
         answer = channel.open_service(self.service, self.concurrency, self, self._on_ended)
         channel.wait_answer(answer, self._mesh._timeout, f"serve {self.service!r}")
         answer.get()
@@ -77,6 +94,8 @@ class Instance(Pool[Incoming]):
             return
         channel.unserve(registration)
         channel.wait_until(lambda: registration.is_ended, timeout)
+        if self._watch in channel.watchers:
+            channel.watchers.remove(self._watch)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """Take nothing new, let what runs come to its end; what is not begun goes to others.
@@ -101,28 +120,89 @@ class Instance(Pool[Incoming]):
         channel, registration = self._channel, self.registration
         assert channel is not None
         responder = channel.client.responder
-        # What is there is begun by whoever is free; only to wait they take turns.
-        incoming = None if self._stopping else responder.begin(registration)
-        if incoming is not None:
-            return incoming
-        with self._reading:
+        me = threading.get_ident()
+        if self._leader != me:
+            # What is there is begun by whoever is free; only to wait they take turns.
+            incoming = None if self._stopping else responder.begin(registration)
+            if incoming is not None:
+                return incoming
+            self._reading.acquire()
+            self._leader = me
+        goes_on = False
+        try:
             while not self._stopping:
                 incoming = responder.begin(registration)
                 if incoming is not None:
+                    goes_on = self._is_at_work = self._may_go_on(channel)
                     return incoming
                 if self._lost is not None:
                     raise self._lost
-                channel.wait_until(
-                    lambda: bool(registration.queue or self._stopping or self._lost), None
-                )
+                self._unsent = 0  # to wait is to send
+                channel.wait_until(self._has_news, None)
                 channel.check()
+        finally:
+            if not goes_on:
+                self._leader = 0
+                self._reading.release()
+                if self._unsent:
+                    self._unsent = 0
+                    channel.urge()
         return None
+
+    def _has_news(self) -> bool:
+        return bool(self.registration.queue or self._stopping or self._lost)
+
+    def _may_go_on(self, channel: Channel) -> bool:
+        """Whether the leader does a request itself and leads on, since it will be back at once: to
+        wake another thread for each costs more than most handlers."""
+        now_ns = self._begun_ns = channel.now_ns()
+        if now_ns - self._ended_ns > BUSY_GAP_NS:
+            self._busy_ns = now_ns
+        return self.concurrency == 1 or (
+            self._quick >= QUICK_COUNT and now_ns - self._busy_ns > BUSY_NS
+        )
+
+    def _watch(self, now_ns: int) -> bool:
+        """The I/O thread looks: a leader that is not back at once leads no more. Whether to look
+        again."""
+        if self._is_at_work and now_ns - self._begun_ns > QUICK_NS:
+            self._resign()
+        return self._is_at_work
+
+    def _resign(self) -> None:
+        """The leader does not come back."""
+        with self._books:
+            if self._is_at_work:
+                self._is_at_work = False
+                self._quick = self._leader = 0
+                self._reading.release()
+
+    def _see_to_reply(self, item: Incoming, channel: Channel, begun_ns: int) -> None:
+        """It is done: see that its reply leaves."""
+        now_ns = self._ended_ns = channel.now_ns()
+        is_quick = now_ns - begun_ns < QUICK_NS
+        self._quick = self._quick + 1 if is_quick else 0
+        leads = self._leader == threading.get_ident()
+        if not leads:
+            channel.urge(gather=bool(item.registration.queue))
+            return
+        with self._books:
+            leads = self._is_at_work
+            self._is_at_work = False
+        self._unsent += 1
+        if not leads or not is_quick:
+            self._unsent = 0
+            channel.urge()
+        elif item.registration.queue and self._unsent >= REPLIES_TOGETHER:
+            self._unsent = 0
+            channel.urge_together()
 
     def _do(self, item: Incoming) -> None:
         channel = self._channel
         assert channel is not None
         request = Request(item, channel)
         responder = channel.client.responder
+        begun_ns = channel.now_ns()
         try:
             result = self._function(request)
             self._end_child()
@@ -136,9 +216,10 @@ class Instance(Pool[Incoming]):
         except BaseException as error:
             self._end_child(error)
             responder.finish(item, instance_lost(self.service))
+            self._resign()
             raise
         finally:
-            channel.urge(gather=bool(item.registration.queue))
+            self._see_to_reply(item, channel, begun_ns)
 
     def _stream(self, incoming: Incoming, values: Iterator[Any]) -> None:
         """Send what a generator yields, as far as the requester takes it."""
@@ -279,6 +360,26 @@ class Services:
         self._await(call, lambda: call.is_over)
         return result_of(call)
 
+    def request_nowait(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+        route: str = "auto",
+    ) -> PendingReply:
+        """Ask a service and do not wait: ``result()`` of what is returned does, later.
+
+        Arguments are those of ``request``, and so are errors, which come with ``result``; what was
+        asked with wrong arguments is told at once. Requests that are made one behind the other
+        travel together; so many may be under way from one thread.
+        """
+        call = self._call(service, value, ONE, timeout, headers, idempotent, route)
+        self._connection.call_soon(call)
+        return PendingReply(call, self._connection)
+
     def request_many(
         self,
         service: str,
@@ -339,7 +440,7 @@ class Services:
     def _await(self, call: Question, is_done: Callable[[], bool]) -> None:
         channel = self._connection
         try:
-            channel.call(call)  # Ctrl-C may come once it is sent
+            channel.call(call, waits=True)  # Ctrl-C may come once it is sent
             channel.wait_until(is_done, None)
         finally:
             channel.cancel(call)

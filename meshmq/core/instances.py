@@ -6,8 +6,12 @@ from collections import OrderedDict
 
 from meshmq import limits
 from meshmq.core.latency import Latencies
-from meshmq.errors import InstanceLost, NoResponders
-from meshmq.frames import ONE, RequestRow, Serve
+from meshmq.errors import Busy, DeadlineExceeded, InstanceLost, NoResponders, ServiceError
+from meshmq.frames import ONE, RETURNED, STREAM, ReplyRow, RequestRow, Serve
+
+NOT_BEGUN = frozenset({RETURNED, Busy.code})
+INSTANCE_CODES = NOT_BEGUN | {ServiceError.code, DeadlineExceeded.code, InstanceLost.code}
+"""What an instance may answer instead of a value."""
 
 
 class Instance:
@@ -44,7 +48,7 @@ class Instance:
             not self.draining
             and not self.is_stuck
             and len(self.held) < self.concurrency
-            and (self.held_bytes < limits.INSTANCE_BYTES_MAX)
+            and self.held_bytes < limits.INSTANCE_BYTES_MAX
         )
 
 
@@ -57,7 +61,8 @@ class Service:
     """
 
     __slots__ = (
-        "_levels", "_taking", "early", "expired", "instances", "name", "requests", "waiting",
+        "_levels", "_only", "_taking", "early", "expired", "instances", "name", "requests",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -69,6 +74,7 @@ class Service:
         self.expired = 0
         self._levels: dict[int, OrderedDict[Instance, None]] = {}
         self._taking = 0
+        self._only: Instance | None = None  # who takes alone is on no level
 
     @property
     def is_served(self) -> bool:
@@ -79,17 +85,27 @@ class Service:
         """A new one."""
         self.instances[instance.link, instance.registration] = instance
         self._taking += 1
-        self.place(instance)
+        alone, self._only = self._only, None
+        if alone is not None:
+            self.place(alone)
+        if self._taking == 1:
+            self._only = instance
+        else:
+            self.place(instance)
 
     def drain(self, instance: Instance) -> None:
         """It takes no more."""
         if not instance.draining:
             instance.draining = True
             self._taking -= 1
+            if instance is self._only:
+                self._only = None
             self.place(instance)
 
     def place(self, instance: Instance) -> None:
         """Its load or its room has changed: put it where it belongs."""
+        if instance is self._only:
+            return
         level = len(instance.held) if instance.has_room else -1
         if level == instance.level:
             return
@@ -102,8 +118,16 @@ class Service:
         if level >= 0:
             self._levels.setdefault(level, OrderedDict())[instance] = None
 
+    def is_placed(self, instance: Instance) -> bool:
+        """Whether it is where it belongs, for audits."""
+        if instance is self._only:
+            return self._taking == 1 and not (instance.draining or self._levels)
+        return instance.level == (len(instance.held) if instance.has_room else -1)
+
     def choose(self) -> Instance | None:
         """The instance with the least to do, among equals the one that came to it first."""
+        if self._only is not None:
+            return self._only if self._only.has_room else None
         if not self._levels:
             return None
         return next(iter(self._levels[min(self._levels)]))
@@ -192,3 +216,22 @@ def lost(asked: Asked) -> InstanceLost:
         f"the instance of {asked.service.name!r} that had the request went away; whether it was "
         f"done is unknown{hint}"
     )
+
+
+def breach_of(asked: Asked, row: ReplyRow) -> str:
+    """What an instance may not answer, in words; empty: it may."""
+    goes_on = asked.kind == STREAM and not row.end
+    if row.code:
+        if row.code not in INSTANCE_CODES:
+            return f"the code {row.code!r}, which is none of an instance's"
+        if row.has_value:
+            return "a value and an error in one"
+        if goes_on:
+            return "an error that does not end its stream"
+        if row.code in NOT_BEGUN and asked.any:
+            return f"{row.code!r} in a stream that has begun"
+    elif goes_on and not row.has_value:
+        return "a row without a value, error or end"
+    elif goes_on and asked.window <= 0:  # its last value may come: who was cancelled ends with it
+        return "more of a stream than was granted"
+    return ""

@@ -19,7 +19,7 @@ from itertools import islice
 
 from meshmq import limits
 from meshmq.core.replies import reply_of
-from meshmq.core.rows import for_frames, reply_bytes, request_bytes
+from meshmq.core.rows import for_frames, is_one_frame, reply_bytes, request_bytes
 from meshmq.errors import LinkLost
 from meshmq.frames import Body, Cancel, Grant, ReplyRow, Request, RequestRow
 
@@ -47,7 +47,10 @@ class Outbox:
         what is told of them behind them."""
         bodies: list[Body] = []
         if self.requests:
-            bodies += [_request_of(run) for run in for_frames(self.requests, _size_of)]
+            if is_one_frame(len(self.requests), self.request_bytes):
+                bodies.append(_request_of(self.requests))
+            else:
+                bodies += [_request_of(run) for run in for_frames(self.requests, _size_of)]
             size += self.request_bytes
             self.requests, self.request_bytes = [], 0
         room = limits.SERVICES_UNACKED_FRAMES - frames - len(bodies)
@@ -66,6 +69,11 @@ class Outbox:
     def _take_replies(self, bodies: list[Body], size: int, room: int, most: int) -> None:
         if size > most or room <= 0:
             return  # not to make up in each turn what cannot leave
+        if is_one_frame(len(self.replies), self.reply_bytes):
+            bodies.append(reply_of(self.replies))
+            self.replies.clear()
+            self.reply_bytes = 0
+            return
         count = 0
         for run in for_frames(self.replies, _size_of):
             if size > most or room <= 0:
@@ -116,7 +124,8 @@ class Outgoing:
         """Hand a request to an instance over ``link``."""
         box = self._box(link)
         size = request_bytes((row, data))
-        box.grants.pop(row.id, None)  # for who had it over this link before: the row counts it
+        if box.grants:  # for who had it over this link before: the row counts it
+            box.grants.pop(row.id, None)
         box.requests.append((row, data, size))
         box.request_bytes += size
 

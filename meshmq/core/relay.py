@@ -75,16 +75,17 @@ class Relay:
         """Requests from ``link``; those that may not wait for a place are refused instead: there is
         a node that may know a better one."""
         mine = self._numbers.setdefault(link, {})
-        alone = len(frame.rows) == 1
+        payload, alone = frame.payload, len(frame.rows) == 1
         at = 0
         for row in frame.rows:
-            data = frame.payload if alone else frame.payload[at : at + row.length]
-            at += row.length
+            size = row.length
+            data = payload if alone else payload[at : at + size]
+            at += size
             if row.id in mine:
                 continue  # it is here already, and will be answered
             if (
                 len(mine) >= limits.REQUESTS_PER_SESSION_MAX
-                or self._bytes + row.length > limits.REQUESTS_BYTES_MAX
+                or self._bytes + size > limits.REQUESTS_BYTES_MAX
             ):
                 why = f"{self._bytes} bytes of requests, {len(mine)} of one program: the limit"
                 no = ReplyRow(row.id, False, True, Busy.code, "", why)
@@ -106,9 +107,9 @@ class Relay:
         self._last_id += 1
         number = mine[row.id] = self._last_id
         whose = self._whose[number] = _Whose(link, row)
-        self._bytes += row.length
-        row = row._replace(id=number)
-        place = self._places.get(row.registration)
+        self._bytes += whose.size
+        row = RequestRow._make((number, *row[1:]))
+        place = self._places.get(whose.registration)
         if place is not None and place.at_work >= place.concurrency:
             deadline_ns = now_ns + min(row.remaining_ns, limits.REQUEST_TIMEOUT_NS_MAX)
             place.waiting[number] = (row, data, deadline_ns)
@@ -124,6 +125,8 @@ class Relay:
         if place is None or not whose.is_at_work:
             return
         place.at_work -= 1
+        if not place.waiting:
+            return
         while place.waiting and place.at_work < place.concurrency:
             number, (row, data, deadline_ns) = place.waiting.popitem(last=False)
             if deadline_ns <= now_ns:
@@ -152,10 +155,10 @@ class Relay:
     def reply(self, frame: Reply, now_ns: int) -> list[tuple[bytes, Reply]]:
         """Replies of the responder, each to whom it belongs."""
         found: dict[bytes, tuple[list[ReplyRow], list[bytes]]] = {}
-        alone = len(frame.rows) == 1
+        payload, alone = frame.payload, len(frame.rows) == 1
         at = 0
         for row in frame.rows:
-            data = frame.payload if alone else frame.payload[at : at + row.length]
+            data = payload if alone else payload[at : at + row.length]
             at += row.length
             whose = self._whose.get(row.id)
             if whose is None:
@@ -164,9 +167,11 @@ class Relay:
                 self._forget(row.id)
                 self._free(whose, now_ns)
             if whose.link:
-                rows, parts = found.setdefault(whose.link, ([], []))
-                rows.append(row._replace(id=whose.number))
-                parts.append(data)
+                mine = found.get(whose.link)
+                if mine is None:
+                    mine = found[whose.link] = ([], [])
+                mine[0].append(ReplyRow._make((whose.number, *row[1:])))
+                mine[1].append(data)
         return [
             (link, Reply(tuple(rows), parts[0] if len(parts) == 1 else b"".join(parts)))
             for link, (rows, parts) in found.items()

@@ -38,7 +38,6 @@ from meshmq.errors import (
 from meshmq.frames import (
     EACH,
     ONE,
-    STREAM,
     Body,
     Cancel,
     Grant,
@@ -126,6 +125,11 @@ class Requester:
         )
 
     @property
+    def unsent(self) -> int:
+        """How many calls ``take`` has not seen."""
+        return len(self._unsent)
+
+    @property
     def has_held(self) -> bool:
         """Whether calls wait for the node's session to take more."""
         return bool(self._held)
@@ -196,42 +200,46 @@ class Requester:
         by_node: list[Body] = []
         direct: list[Body] = []
         with self._guard:
-            self._cancel_abandoned()
-            for way, bodies, most in (
-                (BY_NODE, by_node, most_frames), (DIRECTLY, direct, limits.CALLS_UNACKED_FRAMES_MAX)
-            ):  # fmt: skip
-                cancels = self._cancels[way]
-                while cancels and len(bodies) < most:
-                    bodies.append(Cancel(tuple(cancels[: limits.FRAME_BATCHES_MAX])))
-                    del cancels[: limits.FRAME_BATCHES_MAX]
-            for number in list(self._grants):
-                call = self.calls.get(number)
-                if call is not None and call.way == DIRECTLY:
-                    direct.append(Grant(number, self._grants.pop(number)))
-                elif len(by_node) < most_frames:
-                    by_node.append(Grant(number, self._grants.pop(number)))
+            if self._abandoned:
+                self._cancel_abandoned()
+            if self._cancels[BY_NODE] or self._cancels[DIRECTLY]:
+                self._take_cancels(BY_NODE, by_node, most_frames)
+                self._take_cancels(DIRECTLY, direct, limits.CALLS_UNACKED_FRAMES_MAX)
+            if self._grants:
+                for number in list(self._grants):
+                    call = self.calls.get(number)
+                    if call is not None and call.way == DIRECTLY:
+                        direct.append(Grant(number, self._grants.pop(number)))
+                    elif len(by_node) < most_frames:
+                        by_node.append(Grant(number, self._grants.pop(number)))
             if self._unsent or self._held:
-                asked = self._requests(way_of, now_ns, most_bytes, most_frames - len(by_node))
-                by_node += asked[0]
-                direct += asked[1]
+                self._take_requests(by_node, direct, way_of, now_ns, most_bytes, most_frames)
         return by_node, direct
 
-    def _requests(
-        self, way_of: Callable[[Call], str], now_ns: int, most_bytes: int, most_frames: int
-    ) -> tuple[list[Request], list[Request]]:
-        by_node: list[tuple[RequestRow, bytes]] = []
-        direct: list[tuple[RequestRow, bytes]] = []
+    def _take_cancels(self, way: str, bodies: list[Body], most_frames: int) -> None:
+        cancels = self._cancels[way]
+        while cancels and len(bodies) < most_frames:
+            bodies.append(Cancel(tuple(cancels[: limits.FRAME_BATCHES_MAX])))
+            del cancels[: limits.FRAME_BATCHES_MAX]
+
+    def _take_requests(
+        self, by_node: list[Body], direct: list[Body], way_of: Callable[[Call], str],
+        now_ns: int, most_bytes: int, most_frames: int,
+    ) -> None:  # fmt: skip
+        most_rows = most_frames - len(by_node)  # each is in one frame: there are no more of these
+        rows_by_node: list[tuple[RequestRow, bytes]] = []
+        rows_direct: list[tuple[RequestRow, bytes]] = []
+        held, unsent = self._held, self._unsent
         size = 0
-        # Each is in one frame, so there are no more frames than these.
-        while self._held or self._unsent:
-            has_room = size < most_bytes and len(by_node) < most_frames
-            if self._held and has_room:
-                call, way = self._held.popleft(), BY_NODE
-            elif self._unsent:
-                call = self._unsent.popleft()
+        while held or unsent:
+            has_room = size < most_bytes and len(rows_by_node) < most_rows
+            if held and has_room:
+                call, way = held.popleft(), BY_NODE
+            elif unsent:
+                call = unsent.popleft()
                 way = call.pin or way_of(call)
                 if way == BY_NODE and not has_room:
-                    self._held.append(call)
+                    held.append(call)
                     continue
             else:
                 break
@@ -239,16 +247,20 @@ class Requester:
                 continue
             call.sent = True
             call.way = way
+            data = call.data
             row = RequestRow(
                 call.id, 0, call.service, call.deadline_ns - now_ns, call.kind,
-                call.idempotent, call.window, call.headers, len(call.data),
+                call.idempotent, call.window, call.headers, len(data),
             )  # fmt: skip
             if way == BY_NODE:
-                by_node.append((row, call.data))
-                size += len(call.data)
+                rows_by_node.append((row, data))
+                size += len(data)
             else:
-                direct.append((row, call.data))
-        return _frames_of(by_node), _frames_of(direct)
+                rows_direct.append((row, data))
+        if rows_by_node:
+            by_node += _frames_of(rows_by_node)
+        if rows_direct:
+            direct += _frames_of(rows_direct)
 
     def on_reply(self, frame: Reply) -> None:
         """Take replies; those of calls that are over are dropped."""
@@ -264,6 +276,13 @@ class Requester:
 
     def _on_row(self, call: Call, row: ReplyRow, data: bytes) -> None:
         call.any = True
+        if call.kind == ONE:
+            if row.code:
+                self._end(call, error_of(row))
+                return
+            call.replies.append((row, data))
+            self._end(call, None)
+            return
         if call.kind == EACH:
             if row.end:
                 self._end(call, error_of(row) if row.code else None)
@@ -271,10 +290,10 @@ class Requester:
                 call.replies.append((row, data))
                 self.ended.append(call)
             return
-        if not row.code and (row.has_value or call.kind != STREAM):
+        if not row.code and row.has_value:
             call.replies.append((row, data))
             self.ended.append(call)
-        if row.end or row.code or call.kind != STREAM:
+        if row.end or row.code:
             self._end(call, error_of(row) if row.code else None)
 
     def on_session_lost(self) -> None:
@@ -383,7 +402,8 @@ class Requester:
 
     def _end(self, call: Call, error: MeshError | None) -> None:
         self.calls.pop(call.id, None)
-        self._grants.pop(call.id, None)
+        if self._grants:
+            self._grants.pop(call.id, None)
         if error is not None and call.lost and error.outcome == NOT_DONE:
             error = LinkLost(
                 f"the link to the node was lost before {call.service!r} had answered, and when it "
@@ -397,14 +417,11 @@ class Requester:
 
 def _frames_of(items: list[tuple[RequestRow, bytes]]) -> list[Request]:
     if len(items) == 1:
-        return [_request_of(items)]
-    return [_request_of(run) for run in for_frames(items, request_bytes)] if items else []
-
-
-def _request_of(items: list[tuple[RequestRow, bytes]]) -> Request:
-    if len(items) == 1:
-        return Request((items[0][0],), items[0][1])
-    return Request(tuple([row for row, _ in items]), b"".join([data for _, data in items]))
+        return [Request((items[0][0],), items[0][1])]
+    return [
+        Request(tuple([row for row, _ in run]), b"".join([data for _, data in run]))
+        for run in for_frames(items, request_bytes)
+    ]
 
 
 def error_of(row: ReplyRow) -> MeshError:

@@ -121,11 +121,11 @@ class Responder:
 
     def on_request(self, frame: Request, now_ns: int) -> None:
         """Take requests for the program: never more of them than it said it has room for."""
-        alone = len(frame.rows) == 1
+        payload, alone = frame.payload, len(frame.rows) == 1
         at = 0
         with self._guard:
             for row in frame.rows:
-                data = frame.payload if alone else frame.payload[at : at + row.length]
+                data = payload if alone else payload[at : at + row.length]
                 at += row.length
                 registration = self.registrations.get(row.registration)
                 if row.id in self._incoming:
@@ -227,7 +227,7 @@ class Responder:
 
     def reply(self, incoming: Incoming, data: bytes, end: bool) -> None:
         """Send a value; ``end``: the last."""
-        row = ReplyRow(incoming.id, True, end, length=len(data))
+        row = ReplyRow(incoming.id, True, end, "", "", "", "", len(data))
         with self._guard:
             incoming.window -= len(data) + limits.RECORD_OVERHEAD_BYTES
             if end:

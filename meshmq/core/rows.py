@@ -33,25 +33,38 @@ def for_frames(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list
         yield run
 
 
+def is_one_frame(count: int, size: int) -> bool:
+    """Whether so many items of so many bytes together go into one frame."""
+    return size <= limits.FRAME_PAYLOAD_BYTES_TARGET and count <= limits.FRAME_BATCHES_MAX
+
+
 def request_bytes(item: tuple[RequestRow, bytes]) -> int:
     """At most so many bytes of a frame are a request: its value, headers, names, the row itself."""
     row, data = item
-    return len(data) + len(row.headers) + _text(row.service) + limits.ROW_OVERHEAD_BYTES
+    service = row.service
+    names = len(service) if service.isascii() else 4 * len(service)
+    return len(data) + len(row.headers) + names + limits.ROW_OVERHEAD_BYTES
 
 
 def reply_bytes(item: tuple[ReplyRow, bytes]) -> int:
     """At most so many bytes of a frame are a reply: its value, texts, names, the row itself."""
     row, data = item
-    texts = row.code + row.detail + row.message + row.instance
-    return len(data) + _text(texts) + limits.ROW_OVERHEAD_BYTES
+    texts = row.instance
+    if row.code or row.detail or row.message:
+        texts += row.code + row.detail + row.message
+    names = len(texts) if texts.isascii() else 4 * len(texts)
+    return len(data) + names + limits.ROW_OVERHEAD_BYTES
 
 
 def header_bytes(frame: Request | Reply) -> int:
     """At most so many bytes its rows are, besides their values."""
+    rows = frame.rows
+    size = len(rows) * limits.ROW_OVERHEAD_BYTES
     if isinstance(frame, Reply):
-        return sum([reply_bytes((row, b"")) for row in frame.rows])
-    return sum([request_bytes((row, b"")) for row in frame.rows])
-
-
-def _text(text: str) -> int:
-    return len(text) if text.isascii() else 4 * len(text)
+        texts = [row.instance for row in frame.rows]
+        texts += [row.code + row.detail + row.message for row in frame.rows]
+    else:
+        texts = [row.service for row in frame.rows]
+        size += sum([len(row.headers) for row in frame.rows])
+    text = "".join(texts)
+    return size + (len(text) if text.isascii() else 4 * len(text))

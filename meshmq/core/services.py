@@ -21,18 +21,16 @@ from collections.abc import Callable
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.instances import Asked, Instance, Service, lost, nobody, size_of
+from meshmq.core.instances import Asked, Instance, Service, breach_of, lost, nobody, size_of
 from meshmq.core.outgoing import Outgoing
 from meshmq.errors import (
     BadFrame,
     Busy,
     DeadlineExceeded,
-    InstanceLost,
     InvalidArgument,
     LimitReached,
     MeshError,
     NoResponders,
-    ServiceError,
 )
 from meshmq.frames import (
     EACH,
@@ -51,10 +49,6 @@ from meshmq.frames import (
     Unserve,
 )
 from meshmq.names import check_service
-
-NOT_BEGUN = frozenset({RETURNED, Busy.code})
-INSTANCE_CODES = NOT_BEGUN | {ServiceError.code, DeadlineExceeded.code, InstanceLost.code}
-"""What an instance may answer instead of a value."""
 
 
 class Services:
@@ -171,14 +165,20 @@ class Services:
         for row in frame.rows:
             data = frame.payload if alone else frame.payload[at : at + row.length]
             at += row.length
-            error = self._judge(link, row, data, now_ns)
+            mine = self._asking.get(link)
+            if mine is None:
+                mine = self._asking[link] = {}
+            error = self._judge(link, mine, row, data, now_ns)
             if error is not None:
                 self._answer(link, row.id, error)
             else:
-                self._accept(link, row, data, now_ns)
+                self._accept(link, mine, row, data, now_ns)
+        if not self._asking.get(link, True):
+            del self._asking[link]
 
-    def _judge(self, link: bytes, row: RequestRow, data: bytes, now_ns: int) -> MeshError | None:
-        mine = self._asking.get(link, {})
+    def _judge(
+        self, link: bytes, mine: dict[int, Asked], row: RequestRow, data: bytes, now_ns: int
+    ) -> MeshError | None:
         if row.id in mine:
             return InvalidArgument(f"request {row.id} is under way")
         if len(mine) >= limits.REQUESTS_PER_SESSION_MAX:
@@ -205,19 +205,25 @@ class Services:
             return Busy(f"{self._bytes} bytes of requests are under way at the node, its limit")
         return None
 
-    def _accept(self, link: bytes, row: RequestRow, data: bytes, now_ns: int) -> None:
+    def _accept(
+        self, link: bytes, mine: dict[int, Asked], row: RequestRow, data: bytes, now_ns: int
+    ) -> None:
         service = self._service(row.service)
         service.requests += 1
         self._last_id += 1
         asked = Asked(self._last_id, link, row, service, data, now_ns)
         self._enter(asked)
-        self._asking.setdefault(link, {})[row.id] = asked
+        mine[row.id] = asked
         if len(self._deadlines) > 2 * len(self._asked) + 1024:
             self._deadlines = [(a.deadline_ns, a.id) for a in self._asked.values() if a.link]
             heapq.heapify(self._deadlines)
         else:
             heapq.heappush(self._deadlines, (asked.deadline_ns, asked.id))
         if row.kind != EACH:
+            instance = None if service.waiting or not row.remaining_ns else service.choose()
+            if instance is not None:
+                self._hand_out(asked, instance, now_ns)
+                return
             service.waiting[asked.id] = asked
             self._feed(service, now_ns)
         elif self._is_young(now_ns):
@@ -343,7 +349,7 @@ class Services:
             if asked is None or instance is None or instance.link != link:
                 self.late += 1
                 continue
-            breach = _breach(asked, row)
+            breach = breach_of(asked, row)
             if breach:
                 raise BadFrame(f"{instance.service.name!r} answered with {breach}")
             if row.has_value:
@@ -361,22 +367,26 @@ class Services:
                 self._again(asked, now_ns)
             else:
                 instance.served += 1
-                instance.failed += bool(row.code)
                 instance.latencies.add(now_ns - handed_ns, now_ns)
-                if not (row.has_value or row.code) and (
-                    asked.kind != STREAM or asked.deadline_ns <= now_ns
-                ):
+                if row.code:
+                    instance.failed += 1
+                elif row.has_value:
+                    pass
+                elif asked.kind != STREAM or asked.deadline_ns <= now_ns:
                     # It has stopped by its own clock, before the node's own timer fired.
                     why = "the instance ended it without a reply: its time was over there"
                     row = row._replace(code=DeadlineExceeded.code, message=why)
-                elif row.code == Busy.code and asked.attempts > 1:
+                if row.code == Busy.code and asked.attempts > 1:
                     # This one has done nothing; who had it before may have.
                     error = lost(asked)
                     row = row._replace(code=error.code, message=str(error))
-                self._pass_on(asked, instance, row._replace(end=True), data)
-            self._serve_own(instance, now_ns)
-            self._feed(instance.service, now_ns)
-            self._let_go(instance)
+                self._pass_on(asked, instance, row, data)
+            if instance.waiting:
+                self._serve_own(instance, now_ns)
+            if instance.service.waiting:
+                self._feed(instance.service, now_ns)
+            if instance.draining:
+                self._let_go(instance)
         elif not asked.link:
             self.late += 1
         else:
@@ -395,16 +405,22 @@ class Services:
 
     def _pass_on(self, asked: Asked, instance: Instance, row: ReplyRow, data: bytes) -> None:
         """The last row of an instance, to whoever waits for it; then it is over."""
+        _, has_value, _, code, detail, message, _, length = row
         parent = asked.parent
         if parent is not None:
             self._drop(asked)
             if parent.link:
-                part = row._replace(id=parent.their_id, end=False, instance=instance.name)
+                part = ReplyRow(
+                    parent.their_id, has_value, False, code, detail, message, instance.name, length
+                )
                 self._reply(parent.link, part, data)
             self._close_part(asked, parent)
             return
         if asked.link:
-            self._reply(asked.link, row._replace(id=asked.their_id, instance=instance.name), data)
+            last = ReplyRow(
+                asked.their_id, has_value, True, code, detail, message, instance.name, length
+            )
+            self._reply(asked.link, last, data)
         else:
             self.late += 1
         self._drop(asked)
@@ -458,13 +474,16 @@ class Services:
         """Forget it."""
         if self._asked.pop(asked.id, None) is not None:
             self._count(asked, -asked.size)
-        asked.service.waiting.pop(asked.id, None)
+        service = asked.service
+        if service.waiting:
+            service.waiting.pop(asked.id, None)
         if asked.kind == EACH:
-            asked.service.early.pop(asked.id, None)
+            service.early.pop(asked.id, None)
         if asked.instance is not None:
             asked.instance.waiting.pop(asked.id, None)
         self._unlink(asked)
-        self._forget(asked.service)
+        if not service.instances:
+            self._forget(service)
 
     def _unlink(self, asked: Asked) -> None:
         """Nobody waits for it any more."""
@@ -679,22 +698,3 @@ class Services:
                 }
             )
         return shown
-
-
-def _breach(asked: Asked, row: ReplyRow) -> str:
-    """What an instance may not answer, in words; empty: it may."""
-    goes_on = asked.kind == STREAM and not row.end
-    if row.code:
-        if row.code not in INSTANCE_CODES:
-            return f"the code {row.code!r}, which is none of an instance's"
-        if row.has_value:
-            return "a value and an error in one"
-        if goes_on:
-            return "an error that does not end its stream"
-        if row.code in NOT_BEGUN and asked.any:
-            return f"{row.code!r} in a stream that has begun"
-    elif goes_on and not row.has_value:
-        return "a row without a value, error or end"
-    elif goes_on and asked.window <= 0:  # its last value may come: who was cancelled ends with it
-        return "more of a stream than was granted"
-    return ""

@@ -51,6 +51,8 @@ class Session:
         state: see the module's header.
         outbox: envelopes to send, in order.
         closed_code, closed_reason: why, once CLOSED; the code is an error's code or "".
+        unacked_bytes: payload bytes of frames that are not acknowledged, with the rows of requests
+            and replies.
     """
 
     __slots__ = (
@@ -68,7 +70,6 @@ class Session:
         "_seen",
         "_sent_at",
         "_unacked",
-        "_unacked_bytes",
         "_waits_at",
         "closed_code",
         "closed_reason",
@@ -77,6 +78,7 @@ class Session:
         "received",
         "sent",
         "state",
+        "unacked_bytes",
     )
 
     def __init__(self, number: int, greeting: Hello | Welcome, now_ns: int) -> None:
@@ -88,7 +90,7 @@ class Session:
         self.closed_reason = ""
         self._greeting = greeting
         self._unacked: deque[tuple[int, Body, int]] = deque()
-        self._unacked_bytes = 0
+        self.unacked_bytes = 0
         self._ack_owed = 0
         self._acked_at_last = 0
         self._forgotten_at = 0
@@ -119,11 +121,6 @@ class Session:
         return self.sent - len(self._unacked)
 
     @property
-    def unacked_bytes(self) -> int:
-        """Payload bytes of them, with the rows of requests and replies."""
-        return self._unacked_bytes
-
-    @property
     def waits_since_ns(self) -> int | None:
         """Since when nothing of what was sent is acknowledged; None: nothing is under way."""
         return self._waits_at if self._unacked else None
@@ -135,20 +132,20 @@ class Session:
         assert self.state is SessionState.OPEN, "a session sends after its handshake"
         self.sent += 1
         size = 0
-        if isinstance(body, WITH_PAYLOAD):
+        if isinstance(body, (Request, Reply)):  # of many small ones the rows weigh most
+            size = len(body.payload) + header_bytes(body)
+        elif isinstance(body, WITH_PAYLOAD):
             size = len(body.payload)
-            if isinstance(body, (Request, Reply)):  # of many small ones the rows weigh most
-                size += header_bytes(body)
         elif isinstance(body, Result):
             size = len(body.body)
         if not self._unacked:
             self._resend_at = now_ns + limits.RESEND_NS
             self._waits_at = now_ns
         self._unacked.append((self.sent, body, size))
-        self._unacked_bytes += size
+        self.unacked_bytes += size
         if (
             len(self._unacked) > limits.SESSION_UNACKED_FRAMES_MAX
-            or self._unacked_bytes > limits.SESSION_UNACKED_BYTES_MAX
+            or self.unacked_bytes > limits.SESSION_UNACKED_BYTES_MAX
         ):
             self._close("busy", "the peer takes frames and does not acknowledge them")
             return
@@ -245,7 +242,7 @@ class Session:
         if not unacked or unacked[0][0] > ack:
             return
         while unacked and unacked[0][0] <= ack:
-            self._unacked_bytes -= unacked.popleft()[2]
+            self.unacked_bytes -= unacked.popleft()[2]
         self._waits_at = now_ns
         self._resend_at = now_ns + limits.RESEND_NS
         if 0 < self._resent_to <= ack:
@@ -307,7 +304,7 @@ class Session:
         self.closed_code = code
         self.closed_reason = reason
         self._unacked.clear()
-        self._unacked_bytes = 0
+        self.unacked_bytes = 0
 
     def _resend(self, now_ns: int) -> None:
         self._resend_at = now_ns + limits.RESEND_NS

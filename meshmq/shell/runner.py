@@ -140,7 +140,8 @@ class NodeRunner:
 
     def _turn(self) -> None:
         now = clock.now_ns()
-        wait_ns = self._node.next_deadline_ns() - now
+        due_ns = self._node.next_deadline_ns()
+        wait_ns = due_ns - now
         if wait_ns > 0:
             self._socket.poll(min(wait_ns // 1_000_000 + 1, 60_000))
             now = clock.now_ns()
@@ -148,14 +149,17 @@ class NodeRunner:
         while results:
             self._handle(results.popleft(), now)
         receive = self._socket.receive
-        for _ in range(FRAMES_PER_TURN):
+        for count in range(FRAMES_PER_TURN):
+            if count == 1 and not self._socket.has_input():
+                break  # most come alone, and to be refused costs more than to ask
             message = receive()
             if message is None:
                 break
             self._on_message(message, now)
             if clock.now_ns() - now > TURN_NS:
                 break
-        if self._node.next_deadline_ns() <= now:
+        # What came up meanwhile is looked at before the next sleep.
+        if due_ns <= now and self._node.next_deadline_ns() <= now:
             self._handle(WallClock(clock.wall_ns()), now)
             self._handle(TimerFired(), now)
         if now >= self._check_memory_at:

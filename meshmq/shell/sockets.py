@@ -274,6 +274,10 @@ class NodeSocket:
             if source is not self._socket and self._wake is not None:
                 self._wake.clear()
 
+    def has_input(self) -> bool:
+        """Whether ``receive`` has something."""
+        return bool(int(self._socket.getsockopt(_EVENTS)) & _POLLIN)
+
     def receive(self) -> list[bytes] | None:
         """The next message as [link, part, ...], or None."""
         try:

@@ -469,7 +469,7 @@ def audit(node: Node) -> list[str]:
                 found.append(f"{len(instance.held)} at work, {instance.concurrency} may be")
             if instance.held_bytes != sum(asked.weight for asked in instance.held.values()):
                 found.append(f"an instance's {instance.held_bytes} bytes are wrong")
-            if instance.level != (len(instance.held) if instance.has_room else -1):
+            if not instance.service.is_placed(instance):
                 found.append("an instance is not where its load belongs")
             if instance.is_stuck != (instance.link in services._stuck):
                 found.append("an instance is stuck, and its link is not, or the other way")

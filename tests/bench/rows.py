@@ -456,6 +456,9 @@ def _request_many_row() -> Row:
         "requests/s",
         (
             entry("meshmq", f"meshmq request, {OUTSTANDING} threads", request_works.request),
+            entry(
+                "meshmq-nowait", "meshmq request_nowait, one thread", request_works.request_nowait
+            ),
             entry("meshmq-aio", f"meshmq.aio, {OUTSTANDING} tasks", request_works.request_aio),
             entry("broker", "pyzmq ROUTER-ROUTER broker", zmq_raw.request_broker),
             entry("direct", "pyzmq DEALER-ROUTER (no broker)", zmq_raw.request_direct),
@@ -466,8 +469,14 @@ def _request_many_row() -> Row:
             entry("zenoh", "Zenoh get, peer to peer (no node)", zenoh_peers.request),
         ),
         (
-            times("meshmq", 1.5, "broker", text="1.5 x the bare broker"),
-            times("meshmq", 2, *BROKERED, "zenoh", text="2 x the fastest peer"),
+            *[
+                times(key, 1.5, "broker", text="1.5 x the bare broker")
+                for key in ("meshmq", "meshmq-nowait")
+            ],
+            *[
+                times(key, 2, *BROKERED, "zenoh", text="2 x the fastest peer")
+                for key in ("meshmq", "meshmq-nowait")
+            ],
             times("meshmq-aio", 0.6, "meshmq", text="0.6 x the synchronous client"),
         ),
         others=(("p50", "us"), ("p99", "us")),
@@ -518,12 +527,16 @@ def _direct_rows() -> tuple[Row, ...]:
         ),
         others=(("p99", "us"),),
     )  # fmt: skip
+    nowait = Entry(
+        "meshmq-nowait", "meshmq request_nowait, one thread", direct_works.request_nowait
+    )
     many = Row(
         f"direct-request-{OUTSTANDING}",
         f"request-reply without a node, {OUTSTANDING} outstanding", "rate", "requests/s",
-        tuple([replace(entry, run=_outstanding(entry.run)) for entry in one.entries]),
+        tuple([replace(entry, run=_outstanding(entry.run)) for entry in (*one.entries, nowait)]),
         (
             times("meshmq", 1.5, "direct", text="1.5 x pyzmq DEALER-ROUTER"),
+            times("meshmq-nowait", 1.5, "direct", text="1.5 x pyzmq DEALER-ROUTER"),
             times("meshmq-aio", 0.6, "meshmq", text="0.6 x the synchronous client"),
         ),
         others=(("p50", "us"), ("p99", "us")),

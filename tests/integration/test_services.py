@@ -829,7 +829,7 @@ def test_ctrl_c_just_behind_the_sending_cancels_the_request_too(node, steps, mon
 
         call = asker._connection.call
 
-        def call_interrupted(asked):
+        def call_interrupted(asked, waits=False):
             call(asked)
             steps.await_("begun")
             raise KeyboardInterrupt
