@@ -380,6 +380,16 @@ def test_a_refusal_is_that_of_the_batch_it_names_not_of_one_that_begins_alike(pu
     assert (again.state, again.skipped) == (DONE, 2)
 
 
+def test_a_confirmation_is_of_no_batch_that_goes_beyond_it(pub):
+    said, _ = add(pub, "a", b"1", b"2", sequence=1)
+    take(pub)
+    again, _ = add(pub, "a", b"1", b"2", b"3", sequence=1)
+    take(pub)
+    answer(pub, yes("a", 1, 2, base=7))
+    assert (said.state, said.base_offset) == (DONE, 7)
+    assert again.state != DONE
+
+
 def test_a_producer_the_node_forgot_numbers_anew_what_was_never_sent_before(pub):
     add(pub, "a", b"1")
     take(pub)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from meshmq.frames import START_POSITION, SYNCED, Confirmation, Subscribed
 from meshmq.testing import History, World, play
 from meshmq.testing.checkers import CHECKERS
 from meshmq.testing.disk import Disk
-from tests.core import test_session, test_streams
+from tests.core import test_delivery, test_publisher, test_session, test_streams
+from tests.core.helpers import encode
 from tests.planting import Planted
 
 SEEDS_MAX = 1500
@@ -359,6 +361,22 @@ BY_HAND: dict[str, Callable[[], None]] = {
     ),
     "believe_who_has_forgotten": (
         test_session.test_a_peer_that_has_forgotten_the_session_is_noticed
+    ),
+    "answer_a_repeat_before_its_sync": lambda: (
+        test_streams.test_a_repeat_of_what_is_not_synced_waits_for_the_sync(test_streams.Shelf())
+    ),
+    "begin_new_one_commit_late": (
+        test_delivery.test_a_live_subscription_gets_each_commit_once_with_its_places
+    ),
+    "take_a_confirmation_for_more_than_it_covers": lambda: (
+        test_publisher.test_a_confirmation_is_of_no_batch_that_goes_beyond_it(
+            Publisher(encode, nullcontext())
+        )
+    ),
+    "match_a_refusal_by_its_first_sequence": lambda: (
+        test_publisher.test_a_refusal_is_that_of_the_batch_it_names_not_of_one_that_begins_alike(
+            Publisher(encode, nullcontext())
+        )
     ),
 }
 """What few seeds have (of the first, one in 25,000): a test that makes it is broken by the bug."""
