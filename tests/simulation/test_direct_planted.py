@@ -31,7 +31,7 @@ from meshmq.testing import DirectWorld
 from meshmq.testing.direct_checkers import CHECKERS
 from tests.planting import Planted
 
-SEEDS_MAX = 80
+SEEDS = [49, *range(80)]  # the first one sees what few do
 
 PLANTED = Planted()
 planted = PLANTED.register  # with the name of a checker that notices it by itself
@@ -237,7 +237,7 @@ def faults_of(seed: int, only: str = "") -> list[str]:
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_bug_is_caught(name: str) -> None:
     with PLANTED[name]():
-        assert any(faults_of(seed) for seed in range(SEEDS_MAX)), f"{name} was not noticed"
+        assert any(faults_of(seed) for seed in SEEDS), f"{name} was not noticed"
 
 
 @pytest.mark.slow
@@ -245,5 +245,5 @@ def test_a_planted_bug_is_caught(name: str) -> None:
 @pytest.mark.parametrize("checker", [c.__name__ for c in CHECKERS])
 def test_each_checker_can_fail_by_itself(checker: str) -> None:
     with PLANTED[PLANTED.noticed_by(checker)]():
-        found = any(faults_of(seed, checker) for seed in range(SEEDS_MAX))
+        found = any(faults_of(seed, checker) for seed in SEEDS)
     assert found, f"{checker} does not notice {PLANTED.noticed_by(checker)}"
