@@ -1293,13 +1293,16 @@ def test_aio_what_ends_unused_with_its_mesh_is_logged(node, caplog):
 
 
 RUN = """
-import sys, threading
+import signal, sys, threading
 import meshmq
 
 with meshmq.connect(sys.argv[1]) as mesh:
 
     @mesh.service("s")
     def wait(request):
+        # A request may be here before run() is, which takes signals.
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            threading.Event().wait(0.01)
         print("begun", flush=True)
         threading.Event().wait()
 
