@@ -57,8 +57,8 @@ def _even(count: int, size: int) -> _Even:
     found = _kept.get((count, size))
     if found is None:
         found = _Even(count, size)
-        while len(_kept) >= _KEPT_MAX:
-            _kept.pop(next(iter(_kept)), None)  # by several threads
+        if len(_kept) >= _KEPT_MAX:
+            _kept.clear()  # in one step: threads of all connections are here, without a lock
         _kept[count, size] = found
     return found
 

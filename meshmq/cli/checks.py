@@ -134,7 +134,7 @@ def check_access(directory: Path, place: Path) -> Finding:
         remedy = "choose another directory (meshmq node --data DIR), or run as that user"
         return Finding(check, FAILURE, tried, seen, remedy)
     if place != directory:
-        return Finding(check, OK, tried, f"it is not there yet: the node makes it in {place}")
+        return Finding(check, OK, tried, f"{directory} is not there yet: the node makes it")
     mode = found.st_mode & 0o777
     if mode & _PRIVATE and any(directory.iterdir()):
         remedy = f"run 'chmod 700 {directory}'"

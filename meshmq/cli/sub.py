@@ -149,4 +149,4 @@ def _stopped_sentence(shown: int, last: Message | None) -> str:
     if last is None:
         return "interrupted, no messages received"
     place = f"; go on with --from {last.position}" if last.offset is not None else ""
-    return f"interrupted after {shown:,} messages{place}"
+    return f"interrupted after {plural(shown, 'message')}{place}"

@@ -390,6 +390,22 @@ class Services:
         await self._await(call, lambda: call.is_over)
         return result_of(call)
 
+    def request_nowait(
+        self,
+        service: str,
+        value: bytes = b"",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+        route: str = "auto",
+    ) -> asyncio.Task[Reply]:
+        """As ``request``, in a task of its own, which is returned: await it, or cancel it."""
+        asked = self.request(
+            service, value, timeout=timeout, headers=headers, idempotent=idempotent, route=route
+        )
+        return asyncio.create_task(asked, name=f"meshmq-request-{service}")
+
     async def request_many(
         self,
         service: str,

@@ -297,7 +297,7 @@ class Connection(Channel):
                 self.sleeping = sleeper.is_asleep = True
                 if self._driving.locked() or self._drives != drives or self._keeps_out:
                     # Not to wake for what a driver takes; it drives again soon, as a rule.
-                    again = self._drives != drives or self._keeps_out
+                    again = self._drives != drives or self._keeps_out or is_watching
                     park_ms = PARK_MS_MIN if again else min(2 * park_ms, PARK_MS_MAX)
                     drives = self._drives
                     self._planned_ns = 0

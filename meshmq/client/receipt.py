@@ -38,10 +38,11 @@ class Promise:
         return self._batch.state != WAITING
 
     def _in_time(self, timeout: float | None) -> DeadlineExceeded:
-        return DeadlineExceeded(
-            f"no confirmation within {timeout} s; the record is still on its way "
-            f"(state: {self._connection.state})"
-        )
+        where = "the record is still on its way"
+        if pushed_topic(self._batch.lane.topic):
+            where = "nobody has taken the record so far"
+        state = self._connection.state
+        return DeadlineExceeded(f"no confirmation within {timeout} s; {where} (state: {state})")
 
     def _judge(self) -> None:
         """Raise unless the record reached what was asked for; its outcome must be known."""

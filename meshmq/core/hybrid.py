@@ -97,6 +97,8 @@ from meshmq.names import pushed_topic, queue_of
 
 _AT_NODE, _DIRECT = "node", "direct"
 
+_ASKED_OF_NODES = {"group.create": "a group or queue", "topic.create": "a topic's policy"}
+
 
 def needs_node(what: str) -> NodeUnreachable:
     """The error for what no program can do without a node."""
@@ -331,7 +333,7 @@ class HybridClient(Client):
                 self._awaited[number] = {_DIRECT, _AT_NODE} if is_open else {_DIRECT}
                 direct.unserve(body, now_ns)
             case Command(number, verb) if not self.had_node:
-                no = needs_node(f"{verb!r}")
+                no = needs_node(_ASKED_OF_NODES.get(verb, f"{verb!r}"))
                 direct.own.append(Result(number, no.code, str(no), b"{}"))
             case Consume(number, group) if not self.had_node:
                 no = needs_node(f"the group {group!r}")

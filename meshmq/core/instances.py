@@ -204,7 +204,7 @@ def nobody(name: str, service: Service | None) -> NoResponders:
         )
     return NoResponders(
         f"nobody serves {name!r}: start a program that does, or look for the name in `meshmq "
-        f"services`"
+        f"services` (a node's list)"
     )
 
 

@@ -181,10 +181,10 @@ class Services:
     ) -> MeshError | None:
         if row.id in mine:
             return InvalidArgument(f"request {row.id} is under way")
-        if len(mine) >= limits.REQUESTS_PER_SESSION_MAX:
-            return LimitReached(
-                f"a program has at most {limits.REQUESTS_PER_SESSION_MAX} requests under way"
-            )
+        most = limits.REQUESTS_PER_SESSION_MAX
+        if len(mine) >= most:
+            why = f"at most {most} requests of a program are under way: wait for some replies first"
+            return LimitReached(why)
         service = self.by_name.get(row.service)
         if service is None or not service.is_served:
             if not self._is_young(now_ns):

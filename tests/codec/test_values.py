@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -120,3 +122,19 @@ def test_only_what_is_delivered_stays_a_view(rows):
         assert type(read.body.payload) is kind
     with pytest.raises(BadFrame):
         codec.decode([memoryview(parts[0]), memoryview(parts[1])[8:]])
+
+
+def test_many_threads_with_many_shapes_of_batches_do_not_meet():
+    def run(seed):
+        for i in range(400):
+            count, size = 2 + (i + seed) % 40, 8 + (i * seed) % 9
+            values = [bytes([i % 256]) * size] * count
+            assert seen(plain(values, 5), count) == (values, 5)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(run, range(1, 13)))
+    finally:
+        sys.setswitchinterval(before)

@@ -249,7 +249,8 @@ def test_ctrl_c_ends_what_waits_in_one_sentence(node):
     _, said = reader.communicate(timeout=20)
     assert reader.returncode == 130
     assert re.match(
-        r"interrupted after [12] messages; go on with --from p1-", the_sentence(said.decode())
+        r"interrupted after (1 message|2 messages); go on with --from p1-",
+        the_sentence(said.decode()),
     )
 
     writer = start("pub", "hello.b", "--lines", "-", url=node.url, stdin=subprocess.PIPE)

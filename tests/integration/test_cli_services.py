@@ -211,7 +211,7 @@ def test_nobody_serves(node):
         sentence = failed("request", "nope", "x", *more, url=node.url)
         assert sentence == (
             "nobody serves 'nope': start a program that does, or look for the name in `meshmq "
-            "services`"
+            "services` (a node's list)"
         )
     code, out, _ = run("request", "nope", "--json", url=node.url)
     assert (code, json.loads(out)["error"]) == (1, "no-responders")

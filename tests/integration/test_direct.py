@@ -440,3 +440,17 @@ def test_a_flood_of_the_asynchronous_client():
             assert sub.missed == 0
 
     asyncio.run(play())
+
+
+def test_what_is_pushed_and_taken_by_nobody_is_said_so(programs):
+    a = programs(listen="tcp://127.0.0.1:*")
+    with pytest.raises(meshmq.DeadlineExceeded, match="nobody has taken the record so far"):
+        a.push("jobs", b"1").wait(0.05)
+    with programs(peers=list(a.addresses)).pull("jobs") as pulled:
+        assert take(pulled, 1)[0].value == b"1"
+
+
+def test_a_queue_needs_a_node_in_words(programs):
+    a = programs(listen="tcp://127.0.0.1:*")
+    with pytest.raises(meshmq.NodeUnreachable, match="a group or queue needs a node"):
+        a.enqueue("q", b"1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
@@ -158,3 +159,18 @@ def test_what_is_under_way_when_the_mesh_is_closed_has_an_error(node):
 def node_has(mesh, count):
     """Whether so many requests are at work."""
     return sum(worker.running for worker in mesh._workers) == count
+
+
+def test_in_asyncio_it_is_a_task(node):
+    async def main():
+        async with meshmq.aio.connect(node.url) as mesh:
+
+            async def echo(request):
+                return request.value
+
+            await mesh.serve("echo", echo)
+            asked = [mesh.request_nowait("echo", b"%d" % number) for number in range(100)]
+            replies = await asyncio.gather(*asked)
+            assert [int(reply.value) for reply in replies] == list(range(100))
+
+    asyncio.run(main())
