@@ -167,7 +167,8 @@ class Instance(Pool[Incoming]):
         again."""
         if self._is_at_work and now_ns - self._begun_ns > QUICK_NS:
             self._resign()
-        return self._is_at_work
+        # Between two requests of many nobody is at work.
+        return self._is_at_work or now_ns - self._ended_ns < BUSY_NS
 
     def _resign(self) -> None:
         """The leader does not come back."""
