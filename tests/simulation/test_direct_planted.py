@@ -125,8 +125,10 @@ def keep_services_that_ended(real: Any, self: Any, name: bytes, number: int, now
 
 
 @planted(Services, "_judge", "calm")
-def find_nobody_now_and_then(real: Any, self: Any, link: bytes, row: Any, *more: Any) -> Any:
-    return NoResponders("nobody") if row.id % 5 == 0 else real(self, link, row, *more)
+def find_nobody_now_and_then(
+    real: Any, self: Any, link: bytes, mine: Any, row: Any, *more: Any
+) -> Any:
+    return NoResponders("nobody") if row.id % 5 == 0 else real(self, link, mine, row, *more)
 
 
 @planted(Wishes, "whole")

@@ -134,8 +134,10 @@ def take_every_reply_twice(real: Any, self: Any, frame: Reply) -> None:
 
 
 @planted(Services, "_judge")
-def find_nobody_now_and_then(real: Any, self: Any, link: bytes, row: Any, *more: Any) -> Any:
-    return NoResponders("nobody") if row.id % 3 == 0 else real(self, link, row, *more)
+def find_nobody_now_and_then(
+    real: Any, self: Any, link: bytes, mine: Any, row: Any, *more: Any
+) -> Any:
+    return NoResponders("nobody") if row.id % 3 == 0 else real(self, link, mine, row, *more)
 
 
 @planted(HybridClient, "_is_asked_again")
