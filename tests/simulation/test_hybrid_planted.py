@@ -143,7 +143,7 @@ def find_nobody_now_and_then(
 @planted(HybridClient, "_is_asked_again")
 def ask_again_whatever_it_is(real: Any, self: Any, row: Any) -> bool:
     call = self.requester.calls.get(row.id)
-    return call is not None and self.requester.again(row.id)
+    return call is not None and self.requester.again(row.id, is_lost=False)
 
 
 # -- routes ----------------------------------------------------------------------------------------
