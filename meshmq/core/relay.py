@@ -125,8 +125,6 @@ class Relay:
         if place is None or not whose.is_at_work:
             return
         place.at_work -= 1
-        if not place.waiting:
-            return
         while place.waiting and place.at_work < place.concurrency:
             number, (row, data, deadline_ns) = place.waiting.popitem(last=False)
             if deadline_ns <= now_ns:

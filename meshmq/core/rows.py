@@ -41,9 +41,7 @@ def is_one_frame(count: int, size: int) -> bool:
 def request_bytes(item: tuple[RequestRow, bytes]) -> int:
     """At most so many bytes of a frame are a request: its value, headers, names, the row itself."""
     row, data = item
-    service = row.service
-    names = len(service) if service.isascii() else 4 * len(service)
-    return len(data) + len(row.headers) + names + limits.ROW_OVERHEAD_BYTES
+    return len(data) + len(row.headers) + _text(row.service) + limits.ROW_OVERHEAD_BYTES
 
 
 def reply_bytes(item: tuple[ReplyRow, bytes]) -> int:
@@ -52,19 +50,20 @@ def reply_bytes(item: tuple[ReplyRow, bytes]) -> int:
     texts = row.instance
     if row.code or row.detail or row.message:
         texts += row.code + row.detail + row.message
-    names = len(texts) if texts.isascii() else 4 * len(texts)
-    return len(data) + names + limits.ROW_OVERHEAD_BYTES
+    return len(data) + _text(texts) + limits.ROW_OVERHEAD_BYTES
 
 
 def header_bytes(frame: Request | Reply) -> int:
     """At most so many bytes its rows are, besides their values."""
-    rows = frame.rows
-    size = len(rows) * limits.ROW_OVERHEAD_BYTES
+    size = len(frame.rows) * limits.ROW_OVERHEAD_BYTES
     if isinstance(frame, Reply):
         texts = [row.instance for row in frame.rows]
         texts += [row.code + row.detail + row.message for row in frame.rows]
     else:
         texts = [row.service for row in frame.rows]
         size += sum([len(row.headers) for row in frame.rows])
-    text = "".join(texts)
-    return size + (len(text) if text.isascii() else 4 * len(text))
+    return size + _text("".join(texts))
+
+
+def _text(text: str) -> int:
+    return len(text) if text.isascii() else 4 * len(text)
