@@ -22,6 +22,7 @@ from meshmq import (
     codec_groups,
     codec_lone,
     codec_services,
+    codec_site,
     codec_values,
     frames,
     limits,
@@ -354,6 +355,7 @@ def _encode_hello(m: Any, b: frames.Hello) -> None:
     h.direct = b.direct
     if b.addresses:
         h.addresses = b.addresses
+    codec_site.encode_node(h, b.node)
 
 
 def _decode_hello(r: Any, _: bytes | None) -> frames.Hello:
@@ -363,7 +365,7 @@ def _decode_hello(r: Any, _: bytes | None) -> frames.Hello:
         raise BadFrame("hello: instance and producer are 16 bytes each")
     return frames.Hello(
         h.major, h.minor, short(h.mesh), instance, producer, short(h.name), short(h.software),
-        h.direct, addresses(h.addresses),
+        h.direct, addresses(h.addresses), codec_site.decode_node(h),
     )  # fmt: skip
 
 
@@ -373,6 +375,7 @@ def _encode_welcome(m: Any, b: frames.Welcome) -> None:
     w.software, w.inFlightBytes, w.direct = b.software, b.in_flight_bytes, b.direct
     if b.addresses:
         w.addresses = b.addresses
+    codec_site.encode_node(w, b.node)
 
 
 def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
@@ -382,7 +385,7 @@ def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
         raise BadFrame("welcome: the origin is 16 bytes")
     return frames.Welcome(
         w.major, w.minor, origin, short(w.name), short(w.software), w.inFlightBytes, w.direct,
-        addresses(w.addresses),
+        addresses(w.addresses), codec_site.decode_node(w),
     )  # fmt: skip
 
 
@@ -596,6 +599,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **codec_groups.ENCODERS,
     **codec_services.ENCODERS,
     **codec_direct.ENCODERS,
+    **codec_site.ENCODERS,
 }
 
 _DECODERS: dict[str, Callable[..., Any]] = {
@@ -616,6 +620,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **codec_groups.DECODERS,
     **codec_services.DECODERS,
     **codec_direct.DECODERS,
+    **codec_site.DECODERS,
 }
 _WITH_PAYLOAD = (
     frozenset({_decode_publish, _decode_deliver})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 5
+PROTOCOL_MINOR = 6
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
 SENT, SYNCED = 0, 1
@@ -39,9 +39,28 @@ class PeerFacts:
     addresses: tuple[str, ...] = ()
 
 
+class NodeFacts(NamedTuple):
+    """What a node says of itself to another one.
+
+    Attributes:
+        incarnation: greater with each start, from 1.
+        clients: where programs may dial it.
+        is_data: the link is for what clients of the two have to do with each other; else for what
+            must not wait.
+    """
+
+    incarnation: int
+    site: str
+    clients: tuple[str, ...] = ()
+    is_data: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """``direct``: a program wants a link between programs; it may be dialled at ``addresses``."""
+    """``direct``: a program wants a link between programs; it may be dialled at ``addresses``.
+
+    ``node``: it is one, ``instance`` its origin, ``addresses`` those of its listener for nodes.
+    """
 
     major: int
     minor: int
@@ -52,6 +71,7 @@ class Hello:
     software: str = ""
     direct: bool = False
     addresses: tuple[str, ...] = ()
+    node: NodeFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +86,7 @@ class Welcome:
     in_flight_bytes: int
     direct: bool = False
     addresses: tuple[str, ...] = ()
+    node: NodeFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -609,12 +630,31 @@ class Known:
     peers: tuple[KnownPeer, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SiteInterests:
+    """Patterns of transient topics that a node's clients want; ``more``: the rest of the same
+    ``whole`` follows."""
+
+    whole: bool
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Asks whether a node is alive, or answers that; ``stamp`` is ns, of who asked."""
+
+    stamp: int
+    is_answer: bool = False
+
+
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
-    | Routes | Wanted | Introduce | Known
+    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse
 )  # fmt: skip
 
 

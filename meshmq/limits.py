@@ -216,6 +216,15 @@ MDNS_NAME_BYTES_MAX = 128  # records travel in one packet of 1,460 bytes, with o
 INTERFACES_INTERVAL_NS = 10 * SECOND  # Wi-Fi comes and goes
 SIGHT_LOST_NS = 60 * SECOND  # a goodbye may be forged: so long it is dialled as before
 
+# --- a site of nodes -----------------------------------------------------------------------
+SITE_NODES_MAX = 64  # nodes that one is linked with; each pair has two links
+PULSE_NS = 250 * MS  # how often a node asks another one whether it is alive, with few of them ...
+PULSES_PER_SECOND_MAX = 100  # ... and how many it asks in all, with many
+DATA_DIAL_NS = 100 * MS  # until a lost data link is dialled again, while the node answers pulses
+SITE_PATTERNS_MAX = 65_536  # patterns that one node may want of another one
+SITE_PATTERNS_PER_FRAME = 1024
+SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
+
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again
 HEAP_KEPT_BYTES = 8 * MIB  # freed and not given back: what DIRECT_IN_FLIGHT_BYTES comes and goes in

@@ -47,6 +47,8 @@ struct Frame {
     wanted      @39 :Wanted;
     introduce   @40 :Introduce;
     known       @41 :Known;
+    siteInterests @42 :SiteInterests;
+    pulse       @43 :Pulse;
   }
 }
 
@@ -59,7 +61,8 @@ struct Hello {
   name     @5 :Text;        # for people
   software @6 :Text;
   direct   @7 :Bool;        # a program that wants a link between programs, not a node
-  addresses @8 :List(Text); # where others may dial it
+  addresses @8 :List(Text); # where others may dial it; of a node: its listener for nodes
+  node      @9 :NodeFacts;  # only of a node, whose instance is its origin
 }
 
 struct Welcome {
@@ -71,6 +74,15 @@ struct Welcome {
   inFlightBytes @5 :UInt64; # what a producer may have unconfirmed
   direct        @6 :Bool;   # a program: the origin is its instance
   addresses     @7 :List(Text);
+  node          @8 :NodeFacts;  # only from a node to a node
+}
+
+struct NodeFacts {
+  incarnation @0 :UInt64;   # greater with each start of the node, never 0
+  site        @1 :Text;
+  clients     @2 :List(Text); # where programs may dial it
+  isData      @3 :Bool;     # a link for what clients of the two have to do with each other; else
+                            # one for what must not wait: who is there, pulses, what is agreed
 }
 
 struct Refuse {
@@ -399,4 +411,16 @@ struct KnownPeer {
   isNode    @1 :Bool;
   name      @2 :Text;
   addresses @3 :List(Text);
+}
+
+struct SiteInterests {      # what transient topics a node's clients want
+  whole  @0 :Bool;          # these are all there are; else what has changed
+  add    @1 :List(Text);    # patterns
+  remove @2 :List(Text);
+  more   @3 :Bool;          # the rest of the same whole follows
+}
+
+struct Pulse {
+  stamp    @0 :UInt64;      # ns, of who asked
+  isAnswer @1 :Bool;        # to the pulse with that stamp
 }

@@ -6,11 +6,9 @@ Committed -> Delivery.on_commit (Deliver) and Streams.on_commit, end_turn -> Con
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from meshmq import limits
@@ -37,7 +35,8 @@ from meshmq.core.groups import Groups
 from meshmq.core.introductions import Introductions
 from meshmq.core.log import Commit, Entry, LogState, TopicEntry, TrimEntry
 from meshmq.core.services import Services
-from meshmq.core.session import Session, SessionState
+from meshmq.core.session import Session
+from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.streams import Streams, merge
 from meshmq.core.topics import Topic, Topics
 from meshmq.core.transact import transact
@@ -75,17 +74,6 @@ from meshmq.frames import (
     Welcome,
     Window,
 )
-
-
-@dataclass(slots=True)
-class Peer:
-    """One client's session at this node."""
-
-    link: bytes
-    session: Session
-    hello: Hello
-    due_ns: int = 0
-    unacked_bytes: int = 0
 
 
 class Node:
@@ -126,12 +114,14 @@ class Node:
         self.admission = Admission(budget_bytes)
         self._tools = tools
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
+        self.sessions = Sessions(self.delivery, delivered_bytes)
+        self.peers = self.sessions.by_link
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
-            self._unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
+            self.sessions.unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
         )
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
@@ -140,17 +130,11 @@ class Node:
             lambda: routes.describe(self.peers, self.transients, self.introductions),
         )  # fmt: skip
         self.more_status = more_status
-        self.peers: dict[bytes, Peer] = {}
         self.bad_frames = 0
         self.refused_sessions = 0
         self.sessions_opened = 0
-        self._unacked_bytes = 0
-        self._delivered_bytes_max = delivered_bytes
-        self._producers: dict[bytes, bytes] = {}  # producer -> link
-        self._due: list[tuple[int, bytes]] = []
         self._retention_ns = 0
         self._retention_planned = True
-        self._touched: dict[bytes, Peer] = {}
         self._entries: list[Entry] = []
         self._answers: list[tuple[bytes, Body]] = []
         self._ticket = 0
@@ -161,7 +145,6 @@ class Node:
         self._confirms: dict[bytes, list[Confirmation]] = {}
         self._busy: set[bytes] = set()
         self._dirty: dict[int, Subscription] = {}
-        self._effects: list[NodeEffect] = []
         self._now_ns = 0
 
     # -- events -----------------------------------------------------------------------------
@@ -200,8 +183,9 @@ class Node:
 
     def next_deadline_ns(self) -> int:
         """When TimerFired is due."""
-        due = min(self._due[0][0], self._retention_ns) if self._due else self._retention_ns
+        due = self._retention_ns
         for more in (
+            self.sessions.next_deadline_ns(),
             self.groups.next_deadline_ns(),
             self.services.next_deadline_ns(),
             self.transients.next_deadline_ns(),
@@ -222,11 +206,10 @@ class Node:
             # client need not wait for silence.
             if not isinstance(body, Refuse):
                 refusal = Refuse("link-lost", "the node does not know this session")
-                self._effects.append(Send(link, Envelope(envelope.session, 0, 0, refusal)))
+                self.sessions.effects.append(Send(link, Envelope(envelope.session, 0, 0, refusal)))
             return
-        self._touched[link] = peer
         received = peer.session.receive(envelope, now_ns)
-        self._count_unacked(peer)
+        self.sessions.receive(peer)
         if link in self.transients.telling:
             self.transients.on_acked(link, peer.session.acked)
         if received is not None:
@@ -235,35 +218,18 @@ class Node:
             except BadFrame as error:
                 self._on_bad_frame(link, str(error), now_ns)
 
-    def _count_unacked(self, peer: Peer) -> None:
-        """Keep the sum of what is on its way to subscribers, for Delivery's rule 4."""
-        unacked = peer.session.unacked_bytes
-        if unacked != peer.unacked_bytes:
-            self._set_unacked(peer, unacked)
-
-    def _set_unacked(self, peer: Peer, unacked: int) -> None:
-        self._unacked_bytes += unacked - peer.unacked_bytes
-        peer.unacked_bytes = unacked
-        delivery = self.delivery
-        delivery.is_crowded = self._unacked_bytes > self._delivered_bytes_max
-        if unacked:
-            delivery.burdened.add(peer.link)
-        else:
-            delivery.burdened.discard(peer.link)
-
     def _on_hello(self, link: bytes, session: int, hello: Hello, now_ns: int) -> None:
         refusal = self._judge(hello)
         if refusal is not None:
             self.refused_sessions += 1
-            self._effects.append(Send(link, Envelope(session, 0, 0, refusal)))
+            self.sessions.effects.append(Send(link, Envelope(session, 0, 0, refusal)))
             return
         self._drop(link, now_ns)
-        other = self.peers.get(self._producers.get(hello.producer, b""))
+        other = self.sessions.of_producer(hello.producer)
         if other is not None:
             if other.hello.instance != hello.instance:
                 reason = "another program connected with the same producer name"
-                other.session.say_goodbye(now_ns, Refuse("producer-fenced", reason))
-                self._effects += [Send(other.link, e) for e in other.session.outbox]
+                self.sessions.end_now(other, Refuse("producer-fenced", reason), now_ns)
             self._drop(other.link, now_ns)
         welcome = Welcome(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, self.origin, self.name, self.software,
@@ -271,9 +237,7 @@ class Node:
         )  # fmt: skip
         peer = Peer(link, Session(session, welcome, now_ns), hello)
         self.sessions_opened += 1
-        self.peers[link] = peer
-        self._producers[hello.producer] = link
-        self._touched[link] = peer
+        self.sessions.add(peer)
         self.introductions.join(link, hello)
 
     def _judge(self, hello: Hello) -> Refuse | None:
@@ -377,7 +341,7 @@ class Node:
         """Answers that have waited, and what has waited behind them."""
         released, self.transients.released = self.transients.released, []
         for link, answer in released:
-            self._send(link, answer, now_ns)
+            self.sessions.send(link, answer, now_ns)
             self.delivery.feed_number(link, answer.subscription)
 
     def _on_routes(self, peer: Peer, body: Routes) -> None:
@@ -454,24 +418,10 @@ class Node:
 
     def _send_answers(self, answers: Sequence[tuple[bytes, Body]], now_ns: int) -> None:
         for link, body in answers:
-            self._send(link, body, now_ns)
-
-    def _send(self, link: bytes, body: Body, now_ns: int) -> None:
-        """Send over ``link``, if its session is still there."""
-        peer = self.peers.get(link)
-        if peer is not None:
-            self._touched[link] = peer
-            peer.session.send(body, now_ns)
+            self.sessions.send(link, body, now_ns)
 
     def _on_timer(self, now_ns: int) -> None:
-        due = self._due
-        while due and due[0][0] <= now_ns:
-            _, link = heapq.heappop(due)
-            peer = self.peers.get(link)
-            if peer is not None:
-                peer.due_ns = 0
-                peer.session.tick(now_ns)
-                self._touched[link] = peer
+        self.sessions.tick(now_ns)
         self.groups.tick(now_ns)
         self.services.tick(now_ns)
         self.transients.tick(now_ns)
@@ -480,31 +430,26 @@ class Node:
             self._retention_ns = now_ns + limits.RETENTION_INTERVAL_NS
             if self._retention_planned:
                 self._retention_planned = False
-                self._effects.append(PlanRetention())
+                self.sessions.effects.append(PlanRetention())
 
     def _on_bad_frame(self, link: bytes, reason: str, now_ns: int) -> None:
         self.bad_frames += 1
         peer = self.peers.get(link)
         refusal = Refuse("bad-frame", reason)
         if peer is not None:
-            peer.session.say_goodbye(now_ns, refusal)
-            self._touched[link] = peer
+            self.sessions.end(peer, refusal, now_ns)
         else:
-            self._effects.append(Send(link, Envelope(0, 0, 0, refusal)))
+            self.sessions.effects.append(Send(link, Envelope(0, 0, 0, refusal)))
 
     def _drop(self, link: bytes, now_ns: int) -> None:
-        peer = self.peers.pop(link, None)
+        peer = self.sessions.remove(link)
         if peer is not None:
-            self._touched.pop(link, None)
-            self._set_unacked(peer, 0)
-            if self._producers.get(peer.hello.producer) == link:
-                del self._producers[peer.hello.producer]
             self.delivery.drop_link(link)
             self.groups.members.drop_link(link, now_ns)
             self.services.drop_link(link, now_ns)
             self.introductions.drop_link(link)
             self.transients.drop_link(link)
-            self._effects.append(CloseLink(link))
+            self.sessions.effects.append(CloseLink(link))
 
     # -- after each event, and after each turn ------------------------------------------------
 
@@ -543,7 +488,7 @@ class Node:
             groups.answers = []
         if self._entries:
             self._ticket += 1
-            self._effects.append(Append(self._ticket, tuple(self._entries)))
+            self.sessions.effects.append(Append(self._ticket, tuple(self._entries)))
             self._entries = []
         if self._answers:
             if self._ticket > self._committed:
@@ -555,7 +500,7 @@ class Node:
             self._send_answers(groups.sends, now_ns)
             groups.sends = []
         if groups.effects:
-            self._effects += groups.effects
+            self.sessions.effects += groups.effects
             groups.effects = []
         self._tell_windows(now_ns)
         self._confirm(now_ns)
@@ -565,7 +510,7 @@ class Node:
         if self.introductions.changed:
             self._send_answers(self.introductions.take_sends(now_ns), now_ns)
         if self.delivery.reads:
-            self._effects += self.delivery.reads
+            self.sessions.effects += self.delivery.reads
             self.delivery.reads = []
         return self._take_effects(now_ns)
 
@@ -581,9 +526,7 @@ class Node:
         self._send_answers(services.take_sends(), now_ns)
         while services.outgoing.laggards:
             for link, reason in list(services.outgoing.laggards.items()):
-                peer = self.peers[link]
-                peer.session.say_goodbye(now_ns, Refuse("busy", reason))
-                self._effects += [Send(link, envelope) for envelope in peer.session.outbox]
+                self.sessions.end_now(self.peers[link], Refuse("busy", reason), now_ns)
                 self._drop(link, now_ns)
             self._send_answers(services.take_sends(), now_ns)  # who worked for it is told
             self._send_deliveries(now_ns)  # so are those whose answers waited for it
@@ -594,47 +537,31 @@ class Node:
             merged = merge(rows)
             for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
                 part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
-                self._send(link, Confirm(part), now_ns)
+                self.sessions.send(link, Confirm(part), now_ns)
 
     def _tell_windows(self, now_ns: int) -> None:
         """Before the refusals of the same turn, so that a producer waits before it sends again."""
         window = self.admission.new_window()
         if window is not None:
-            for link in self._producers.values():
-                self._send(link, window, now_ns)
+            for link in self.sessions.producers.values():
+                self.sessions.send(link, window, now_ns)
         if self._busy:
             pause = Window(self.admission.window_bytes, limits.BUSY_RETRY_NS)
             for link in sorted(self._busy):
-                self._send(link, pause, now_ns)
+                self.sessions.send(link, pause, now_ns)
             self._busy.clear()
 
     def _take_effects(self, now_ns: int) -> list[NodeEffect]:
-        while self._touched:
-            if self._flush_peers(now_ns):
+        sessions = self.sessions
+        while sessions.has_news:
+            over = sessions.flush()
+            for link in over:
+                self._drop(link, now_ns)
+            if over:
                 self._send_of_services(now_ns)  # who waits for what it had is told at once
                 self._send_deliveries(now_ns)
-        effects, self._effects = self._effects, []
+        effects, sessions.effects = sessions.effects, []
         return effects
-
-    def _flush_peers(self, now_ns: int) -> bool:
-        """Let out what sessions have to send; whether one of them is over."""
-        touched, self._touched = self._touched, {}
-        has_dropped = False
-        for link, peer in touched.items():
-            session = peer.session
-            if session.outbox:
-                self._effects += [Send(link, envelope) for envelope in session.outbox]
-                session.outbox = []
-                self._count_unacked(peer)
-            if session.state is SessionState.CLOSED:
-                self._drop(link, now_ns)
-                has_dropped = True
-                continue
-            due = session.next_deadline_ns()
-            if peer.due_ns == 0 or due < peer.due_ns:
-                peer.due_ns = due
-                heapq.heappush(self._due, (due, link))
-        return has_dropped
 
     @property
     def has_unsynced(self) -> bool:
@@ -646,7 +573,7 @@ class Node:
         return (
             self.admission.waiting_bytes
             + self.delivery.held_bytes()
-            + self._unacked_bytes
+            + self.sessions.unacked_bytes
             + len(self.topics.by_name) * limits.TOPIC_MEMORY_BYTES
             + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
             + self.groups.held_bytes()
@@ -654,20 +581,13 @@ class Node:
             + self.introductions.held_bytes()
         )
 
-    def _unacked_of(self, link: bytes) -> tuple[int, int]:
-        peer = self.peers.get(link)
-        if peer is None:
-            return 0, 0
-        return peer.session.unacked_bytes, peer.session.unacked_count
-
     def _name_of(self, link: bytes) -> str:
         return self.peers[link].hello.name if link in self.peers else ""
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
         """The node ends in order: tell every client."""
         for peer in list(self.peers.values()):
-            peer.session.say_goodbye(now_ns)
-            self._touched[peer.link] = peer
+            self.sessions.end(peer, None, now_ns)
         return self._take_effects(now_ns)
 
     def status(self) -> dict[str, Any]:
@@ -679,7 +599,7 @@ class Node:
             "node": {**me, "software": self.software},
             "state": "full" if self.admission.is_full else "ok",
             "unsynced_bytes": self.admission.waiting_bytes,
-            "undelivered_bytes": self._unacked_bytes + delivery.queued_bytes,
+            "undelivered_bytes": self.sessions.unacked_bytes + delivery.queued_bytes,
             "published": streams.published,
             "confirmed": streams.confirmed,
             "repeated": streams.repeated,

@@ -142,17 +142,19 @@ told = st.just(("", "")) | st.tuples(texts.filter(bool), texts)
 confirmations = st.builds(
     _confirmation, texts, u64, u32, told, u64, i64, blobs, u8, u64, flags, flags, flags
 )
-
 addresses = st.lists(texts, max_size=4).map(tuple)
+nodes = st.none() | st.builds(
+    frames.NodeFacts, st.integers(1, (1 << 64) - 1), texts, addresses, flags
+)
 runs = st.lists(st.builds(frames.Route, ids, st.lists(u32, max_size=4).map(tuple)), max_size=4).map(
     tuple
 )
 BODIES = {
     frames.Hello: st.builds(
-        frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses
+        frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses, nodes
     ),
     frames.Welcome: st.builds(
-        frames.Welcome, u16, u16, ids, texts, texts, u64, flags, addresses
+        frames.Welcome, u16, u16, ids, texts, texts, u64, flags, addresses, nodes
     ),
     frames.Refuse: st.builds(frames.Refuse, texts, texts),
     frames.Nothing: st.just(frames.Nothing()),
@@ -218,6 +220,8 @@ BODIES = {
         frames.Known,
         st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple),
     ),
+    frames.SiteInterests: st.builds(frames.SiteInterests, flags, addresses, addresses, flags),
+    frames.Pulse: st.builds(frames.Pulse, u64, flags),
 }  # fmt: skip
 
 

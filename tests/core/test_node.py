@@ -384,10 +384,10 @@ def test_clients_that_went_leave_nothing_behind(bench):
         bench.subscribe("a", link=link)
         bench.lose(link)
     node = bench.node
-    assert (node.peers, node._producers, len(node.delivery)) == ({}, {}, 0)
+    assert (node.peers, node.sessions.producers, len(node.delivery)) == ({}, {}, 0)
     assert bench.closed == [b"link-%d" % i for i in range(20)]
     bench.wait(10 * SECOND)
-    assert node._due == []
+    assert node.sessions._due == []
 
 
 def test_each_client_has_its_own_deadline(linked):

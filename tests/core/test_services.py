@@ -832,14 +832,14 @@ def test_when_all_wait_too_much_who_has_most_bears_it(bench, monkeypatch):
 
 
 def test_many_that_acknowledge_nothing_together_are_sent_no_more_than_the_budget(bench):
-    bench.node._delivered_bytes_max = 4 * MIB
+    bench.node.sessions._unacked_max = 4 * MIB
     bench.serve(FIRST)
     links = (ASKER, SECOND_ONE, THIRD)
     bench.deaf.update(links)
     for _ in range(8):
         for link in links:
             answer_all(bench, 1, MIB, link)
-    assert bench.node._unacked_bytes < 4 * MIB + 3 * 300 + MIB
+    assert bench.node.sessions.unacked_bytes < 4 * MIB + 3 * 300 + MIB
     bench.connect(b"other")
     answer_all(bench, 1, MIB, b"other")  # who has acknowledged everything gets its own
     assert [h[1] for h in bench.heard(b"other")] == [bytes(MIB)]
@@ -851,7 +851,7 @@ def test_many_that_acknowledge_nothing_together_are_sent_no_more_than_the_budget
 
 
 def test_an_instance_that_acknowledges_nothing_is_handed_little_when_others_do_so_too(bench):
-    bench.node._delivered_bytes_max = 4 * MIB
+    bench.node.sessions._unacked_max = 4 * MIB
     bench.deaf.update((FIRST, SECOND_ONE))
     bench.serve(FIRST, concurrency=100)
     for _ in range(5):

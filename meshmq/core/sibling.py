@@ -1,0 +1,29 @@
+"""Another node of the same site, as a node sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, eq=False)
+class Sibling:
+    """One that is linked: there is a control link with it.
+
+    Attributes:
+        origin: identity of its log.
+        name: for people; in a site nobody else has it.
+        incarnation: of its start.
+        addresses, clients: where nodes and programs may dial it.
+        control: name of the control link.
+        link: name of the data link, while that is open; else empty.
+        dials: whether the data link is ours to dial.
+    """
+
+    origin: bytes
+    name: str
+    incarnation: int
+    addresses: tuple[str, ...]
+    clients: tuple[str, ...]
+    control: bytes
+    dials: bool
+    link: bytes = b""
