@@ -223,6 +223,8 @@ PULSES_PER_SECOND_MAX = 100  # ... and how many it asks in all, with many
 DATA_DIAL_NS = 100 * MS  # until a lost data link is dialled again, while the node answers pulses
 SITE_PATTERNS_MAX = 65_536  # patterns that one node may want of another one
 SITE_PATTERNS_PER_FRAME = 1024
+SAME_ORIGIN_NS = 1 * SECOND  # heard of so lately, an earlier run of a node is still there
+REFUSALS_TOLD_MAX = 100  # nodes that were refused, as listings show them
 SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
 
 # --- memory --------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from meshmq.core.feed import Feed, Reader
 from meshmq.core.log import StoredBatch
 from meshmq.core.topics import Topic, Topics
 from meshmq.core.transients import NOBODY, Direct, has_directly
+from meshmq.core.wants import Wants
 from meshmq.errors import InvalidName
 from meshmq.frames import (
     START_EARLIEST,
@@ -62,6 +63,8 @@ class Subscription(Reader):
             first, and the one behind the last. old_gaps: what was dropped of them before.
         is_held: nothing may go yet.
         meeting: by what its program meets a publisher, see core/introductions.py.
+        of_node: another node of the site has it, for its clients: all that was dropped is told
+            by topic.
     """
 
     link: bytes
@@ -75,6 +78,7 @@ class Subscription(Reader):
     gaps: dict[tuple[bytes, str], tuple[int, int]] = field(default_factory=dict)
     old_gaps: list[DeliverBatch] = field(default_factory=list)
     is_held: bool = False
+    of_node: bool = False
     meeting: tuple[bytes, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,6 +95,7 @@ class Delivery(Feed):
         queued_bytes: transient batches that wait for credit, of all subscriptions.
         damaged_ranges: (topic, first offset) -> next offset, of what readers met damaged.
         overfull: subscriptions that are held and have no room for more.
+        wants: patterns of our clients' subscriptions, for other nodes.
     """
 
     def __init__(self, topics: Topics, next_lsn: int, recent_bytes: int, queue_bytes: int) -> None:
@@ -108,6 +113,7 @@ class Delivery(Feed):
         self.queued_bytes = 0
         self.damaged_ranges: dict[tuple[str, int], int] = {}
         self.overfull: list[Subscription] = []
+        self.wants = Wants()
 
     def __len__(self) -> int:
         return len(self._subscriptions)
@@ -123,7 +129,12 @@ class Delivery(Feed):
     # -- coming and going -------------------------------------------------------------------
 
     def subscribe(
-        self, link: bytes, frame: Subscribe, origin: bytes, instance: bytes = b""
+        self,
+        link: bytes,
+        frame: Subscribe,
+        origin: bytes,
+        instance: bytes = b"",
+        of_node: bool = False,
     ) -> Subscribed:
         """Open a subscription and begin to feed it; the answer to send before anything else."""
         number = frame.subscription
@@ -146,6 +157,7 @@ class Delivery(Feed):
             link=link,
             number=number,
             instance=instance,
+            of_node=of_node,
         )
         refusal = self._place(sub, frame, origin)
         if refusal is not None:
@@ -153,8 +165,20 @@ class Delivery(Feed):
         self._subscriptions[link, number] = sub
         self._of_instance.setdefault(instance, {})[id(sub)] = sub
         self.add_reader(sub)
+        if not of_node:
+            self.wants.add(pattern)
         topics = sum(1 for name in self._topics.by_name if matches(pattern, name))
         return Subscribed(number, "", "", origin, sub.lsn, sub.slot, topics)
+
+    def open_node(self, link: bytes, origin: bytes) -> Subscription:
+        """A subscription, number 0, that has what is queued for it and nothing of the log."""
+        sub = Subscription(
+            "", limits.SITE_CREDIT_BYTES, limits.CREDIT_RECORDS_MAX, is_live=True, link=link,
+            number=0, instance=origin, of_node=True,
+        )  # fmt: skip
+        self._subscriptions[link, 0] = sub
+        self._of_instance.setdefault(origin, {})[id(sub)] = sub
+        return sub
 
     def _place(self, sub: Subscription, frame: Subscribe, origin: bytes) -> Subscribed | None:
         end = self.committed_lsn + 1
@@ -201,6 +225,8 @@ class Delivery(Feed):
         sub = self._subscriptions.pop((link, number), None)
         if sub is not None:
             self.remove_reader(sub)
+            if not sub.of_node:
+                self.wants.remove(sub.pattern)
             self.queued_bytes -= sub.queue_bytes
             same = self._of_instance[sub.instance]
             del same[id(sub)]
@@ -234,8 +260,8 @@ class Delivery(Feed):
     # -- what comes in ----------------------------------------------------------------------
 
     def subscribed_to(self, topic: Topic) -> list[Subscription]:
-        """Who wants a topic."""
-        return [r for r in self.wanting(topic) if isinstance(r, Subscription)]
+        """Which clients want a topic."""
+        return [r for r in self.wanting(topic) if isinstance(r, Subscription) and not r.of_node]
 
     def on_transient(
         self, topic: Topic, row: DeliverBatch, payload: bytes, without: Direct = NOBODY
@@ -245,12 +271,21 @@ class Delivery(Feed):
         subs = self.subscribed_to(topic)
         if without:
             subs = [s for s in subs if not has_directly(without, s.instance, s.number)]
+        self.queue(subs, row, payload)
+        return subs
+
+    def queue(self, subs: Iterable[Subscription], row: DeliverBatch, payload: bytes) -> None:
+        """Queue one transient batch for these; ``flush`` them."""
         queued = _Queued(row, payload, row.length)
         for sub in subs:
             sub.queue.append(queued)
             sub.queue_bytes += row.length
             self.queued_bytes += row.length
-        return subs
+
+    def lose(self, topic: Topic, count: int) -> None:
+        """Records without a source were dropped on their way here: all who want them are told."""
+        for sub in self.subscribed_to(topic):
+            sub.dropped += count
 
     def mark(self, route: Route, source: bytes) -> list[Subscription]:
         """Queue a marker of ``source`` for subscriptions; ``flush`` those it returns."""
@@ -382,12 +417,15 @@ class Delivery(Feed):
         row, _, size = sub.queue.popleft()
         sub.queue_bytes -= size
         self.queued_bytes -= size
-        sub.dropped_total += row.count
-        self.dropped += row.count
-        if not row.source:
+        if not row.missing:
+            sub.dropped_total += row.count
+            self.dropped += row.count
+        key, base = (row.source, row.topic), row.base_offset
+        if not row.source and not sub.of_node:
             sub.dropped += row.count
             return
-        key, base = (row.source, row.topic), row.base_offset
+        if not row.source:
+            base = sub.gaps.get(key, (0, 0))[1]
         first, end = sub.gaps.get(key, (base, base))
         if end != base or end - first + row.count > limits.GAP_RECORDS_MAX:
             # What is between them was not dropped here: it went another way.
@@ -411,7 +449,7 @@ class Delivery(Feed):
             self._deliver(sub, rows[: limits.FRAME_BATCHES_MAX])
             rows = rows[limits.FRAME_BATCHES_MAX :]
         payload = rows[0].payload if len(rows) == 1 else b"".join([r.payload for r in rows])
-        records = sum([r.row.count for r in rows])
+        records = sum([0 if r.row.missing else r.row.count for r in rows])
         sub.credit_bytes -= len(payload)
         sub.credit_records -= records
         sub.delivered += records

@@ -91,7 +91,7 @@ class SurveyLog:
     time_ns: int | None
 
 
-NodeEffect = Send | CloseLink | Append | ReadLog | PlanRetention | SurveyLog
+NodeEffect = Send | CloseLink | OpenLink | Append | ReadLog | PlanRetention | SurveyLog
 
 
 # --- what a client's machine tells the program ---------------------------------------------

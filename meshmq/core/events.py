@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshmq.core.discovery import Sighted, SightLost
 from meshmq.core.log import Commit, StoredBatch
 from meshmq.frames import Envelope
 
@@ -98,12 +99,24 @@ class StorageMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerSighted:
+    """mDNS says that a node of the site may be somewhere, or is gone."""
+
+    sight: Sighted | SightLost
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerCut:
+    """A connection that another node had dialled was cut; which one is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     """Time has passed; machines look at their own deadlines."""
 
 
 NodeEvent = (
     FrameReceived | BadFrameReceived | LinkClosed | Committed | ReadDone | RetentionPlanned
-    | StorageMeasured | TimerFired | Surveyed | WallClock
+    | StorageMeasured | TimerFired | Surveyed | WallClock | PeerSighted | ListenerCut
 )  # fmt: skip
 ClientEvent = LinkOpened | FrameReceived | BadFrameReceived | LinkClosed | TimerFired

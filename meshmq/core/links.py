@@ -42,6 +42,7 @@ from meshmq.frames import (
     Hello,
     Interest,
     Introduce,
+    NodeFacts,
     PeerFacts,
     Refuse,
     Welcome,
@@ -49,8 +50,6 @@ from meshmq.frames import (
 
 REDUNDANT = "redundant"
 """Code of a refusal: there is another session between the two."""
-
-FULL = "this program has as many links as it may"
 
 NOT_INTRODUCED = "not-introduced"
 """Code of a refusal: the program talks only to those whom its node has introduced."""
@@ -67,6 +66,7 @@ class Link:
         address: the one dialled; empty: the other end dialled us.
         facts: what the other end said of itself; of a dial known with its welcome.
         kept_ns: since when the session is the one that counts, or -1.
+        node: what a node said of itself.
     """
 
     name: bytes
@@ -75,6 +75,7 @@ class Link:
     facts: PeerFacts
     kept_ns: int = -1
     due_ns: int = 0
+    node: NodeFacts | None = None
 
     @property
     def instance(self) -> bytes:
@@ -97,6 +98,10 @@ class Links:
         node_address: where the node is that we are at, or empty.
         permits: whom we may talk to; None: to all.
     """
+
+    name_prefix = b"dial-"
+    links_max = limits.DIRECT_PEERS_MAX
+    full = "this program has as many links as it may"
 
     def __init__(self, hello: Hello, discovery: Discovery, entropy: random.Random) -> None:
         self.hello = hello
@@ -142,7 +147,7 @@ class Links:
 
     def _dial(self, address: str, now_ns: int) -> None:
         self._count += 1
-        name = b"dial-%d" % self._count
+        name = self.name_prefix + b"%d" % self._count
         self.effects.append(OpenLink(name, address))
         session = Session(self._entropy.getrandbits(63) + 1, self.hello, now_ns)
         link = Link(name, session, address, PeerFacts(addresses=(address,)))
@@ -269,15 +274,18 @@ class Links:
             self._lose(before, "the other end began anew", now_ns)
         me = self.hello
         welcome = Welcome(
-            PROTOCOL_MAJOR, PROTOCOL_MINOR, me.instance, me.name, me.software, 0, True,
-            me.addresses,
+            PROTOCOL_MAJOR, PROTOCOL_MINOR, me.instance, me.name, me.software, 0, me.direct,
+            me.addresses, me.node,
         )  # fmt: skip
-        facts = PeerFacts(
-            hello.instance, "client", hello.mesh, hello.name, hello.major, hello.minor,
-            hello.addresses,
-        )  # fmt: skip
-        link = Link(name, Session(number, welcome, now_ns), "", facts)
+        facts = self._facts(hello.instance, hello)
+        link = Link(name, Session(number, welcome, now_ns), "", facts, node=hello.node)
         self.by_name[name] = self._touched[name] = link
+
+    def _facts(self, instance: bytes, said: Hello | Welcome) -> PeerFacts:
+        kind = "client" if said.node is None else "node"
+        return PeerFacts(
+            instance, kind, self.hello.mesh, said.name, said.major, said.minor, said.addresses
+        )
 
     def _judge(self, hello: Hello) -> Refuse | None:
         if hello.major != PROTOCOL_MAJOR:
@@ -298,7 +306,7 @@ class Links:
                 f"node with `meshmq node`",
             )
         if len(self.by_name) >= 2 * limits.DIRECT_PEERS_MAX:
-            return Refuse("busy", FULL)
+            return Refuse("busy", self.full)
         return self._stranger(hello.instance)
 
     def _stranger(self, instance: bytes) -> Refuse | None:
@@ -307,22 +315,17 @@ class Links:
         return Refuse(NOT_INTRODUCED, "no node has introduced the two programs to each other")
 
     def _on_welcome(self, link: Link, welcome: Welcome, now_ns: int) -> None:
-        if not welcome.direct:
-            link.session.say_goodbye(now_ns)
-            self.nodes.append(link.address)
-            self._lose(link, IS_NODE, now_ns)
+        if not self._is_ours(link, welcome, now_ns):
             return
         me, other = self.hello.instance, welcome.origin
         self.answered.add(link.address)
-        link.facts = facts = PeerFacts(
-            other, "client", self.hello.mesh, welcome.name, welcome.major, welcome.minor,
-            welcome.addresses,
-        )  # fmt: skip
+        link.facts = facts = self._facts(other, welcome)
+        link.node = welcome.node
         crossing = any(
             x.instance == other and not x.address and x.kept_ns < 0 for x in self.by_name.values()
         )
         is_first = other not in self.by_instance and (not crossing or me < other)
-        if is_first and len(self.by_instance) >= limits.DIRECT_PEERS_MAX:
+        if is_first and len(self.by_instance) >= self.links_max:
             is_first = False
         address = link.address
         stranger = self._stranger(other)
@@ -335,16 +338,29 @@ class Links:
         if link.kept_ns < 0 and self.by_name.get(link.name) is link:
             self.refuse(link, Refuse(REDUNDANT, "there is another session"), now_ns)
 
+    def _is_ours(self, link: Link, welcome: Welcome, now_ns: int) -> bool:
+        """Whether who answers is one of those we talk to; else the dial has failed."""
+        if not welcome.direct:
+            link.session.say_goodbye(now_ns)
+            self.nodes.append(link.address)
+            self._lose(link, IS_NODE, now_ns)
+            return False
+        return True
+
+    def _is_same(self, link: Link, other: Link) -> bool:
+        """Whether both are links of one run of the other end."""
+        return True
+
     def _on_first(self, link: Link, now_ns: int) -> bool:
         """The other end has dialled and keeps the session: whether it counts from now on."""
         other = self.by_instance.get(link.instance)
         if other is None:
-            if len(self.by_instance) >= limits.DIRECT_PEERS_MAX:
-                self.refuse(link, Refuse("busy", FULL), now_ns)
+            if len(self.by_instance) >= self.links_max:
+                self.refuse(link, Refuse("busy", self.full), now_ns)
                 return False
         else:
             is_crossing = bool(other.address) and now_ns - other.kept_ns < limits.CROSSING_NS
-            if is_crossing and self.hello.instance < link.instance:
+            if is_crossing and self._is_same(link, other) and self.hello.instance < link.instance:
                 self.refuse(link, Refuse(REDUNDANT, "there is another session"), now_ns)
                 return False
         self._keep(link, now_ns)

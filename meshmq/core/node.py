@@ -22,7 +22,9 @@ from meshmq.core.events import (
     Committed,
     FrameReceived,
     LinkClosed,
+    ListenerCut,
     NodeEvent,
+    PeerSighted,
     ReadDone,
     RetentionPlanned,
     StorageMeasured,
@@ -33,10 +35,13 @@ from meshmq.core.events import (
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
 from meshmq.core.introductions import Introductions
-from meshmq.core.log import Commit, Entry, LogState, TopicEntry, TrimEntry
+from meshmq.core.log import Commit, Entry, LogState, RuleEntry, TopicEntry, TrimEntry
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
+from meshmq.core.sibling import Sibling
+from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node
+from meshmq.core.site_interests import Reach
 from meshmq.core.streams import Streams, merge
 from meshmq.core.topics import Topic, Topics
 from meshmq.core.transact import transact
@@ -53,6 +58,7 @@ from meshmq.frames import (
     Confirmation,
     Consume,
     Credit,
+    Deliver,
     DeliverBatch,
     Envelope,
     Grant,
@@ -89,6 +95,7 @@ class Node:
         budget_bytes: records that wait for their sync.
         delivered_bytes: records sent to all subscribers and not acknowledged.
         more_status: what the shell adds to ``status``.
+        site: what the node is in its site; None: it is alone.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class Node:
         budget_bytes: int = limits.UNSYNCED_BYTES_MAX,
         delivered_bytes: int = limits.DELIVERED_BYTES_MAX,
         more_status: Callable[[], dict[str, Any]] = dict,
+        site: SiteIdentity | None = None,
     ) -> None:
         self.origin = state.origin
         self.name = name
@@ -119,6 +127,10 @@ class Node:
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
+        self.site: Site | None = None
+        if site is not None:
+            who = NodeIdentity(self.origin, mesh, name, software)
+            self.site = Site(site, who, self.sessions, Reach(self.delivery), entropy)
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self.sessions.unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
@@ -166,8 +178,16 @@ class Node:
                 self._on_timer(now_ns)
             case BadFrameReceived(link, reason):
                 self._on_bad_frame(link, reason, now_ns)
-            case LinkClosed(link, _):
+            case LinkClosed(link, reason):
+                if self.site is not None and link in self.site.links.by_name:
+                    self.site.on_closed(link, reason, now_ns)
                 self._drop(link, now_ns)
+            case PeerSighted(sight):
+                if self.site is not None:
+                    self.site.on_sight(sight, now_ns)
+            case ListenerCut():
+                if self.site is not None:
+                    self.site.probe(now_ns)
             case StorageMeasured(free, reserve):
                 self.admission.on_measured(free, reserve)
                 self.groups.on_room()
@@ -190,14 +210,18 @@ class Node:
             self.services.next_deadline_ns(),
             self.transients.next_deadline_ns(),
             self.introductions.next_deadline_ns(),
+            None if self.site is None else self.site.next_deadline_ns(),
         ):
             if more is not None and more < due:
                 due = more
         return due
 
     def _on_frame(self, link: bytes, envelope: Envelope, now_ns: int) -> None:
-        peer = self.peers.get(link)
         body = envelope.body
+        if self.site is not None and self.site.takes(link, body):
+            self.site.receive(link, envelope, now_ns)
+            return
+        peer = self.peers.get(link)
         if isinstance(body, Hello) and (peer is None or peer.session.id != envelope.session):
             self._on_hello(link, envelope.session, body, now_ns)
             return
@@ -219,45 +243,56 @@ class Node:
                 self._on_bad_frame(link, str(error), now_ns)
 
     def _on_hello(self, link: bytes, session: int, hello: Hello, now_ns: int) -> None:
-        refusal = self._judge(hello)
+        refusal, sibling = self._judge(link, hello)
         if refusal is not None:
             self.refused_sessions += 1
             self.sessions.effects.append(Send(link, Envelope(session, 0, 0, refusal)))
             return
         self._drop(link, now_ns)
         other = self.sessions.of_producer(hello.producer)
-        if other is not None:
+        if sibling is not None:
+            self._drop(sibling.link, now_ns)
+        elif other is not None:
             if other.hello.instance != hello.instance:
                 reason = "another program connected with the same producer name"
                 self.sessions.end_now(other, Refuse("producer-fenced", reason), now_ns)
             self._drop(other.link, now_ns)
         welcome = Welcome(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, self.origin, self.name, self.software,
-            self.admission.window_bytes,
+            self.admission.window_bytes, node=self.site.facts if sibling and self.site else None,
         )  # fmt: skip
-        peer = Peer(link, Session(session, welcome, now_ns), hello)
-        self.sessions_opened += 1
+        peer = Peer(link, Session(session, welcome, now_ns), hello, sibling=sibling)
         self.sessions.add(peer)
+        if sibling is not None and self.site is not None:
+            self.site.open(peer)
+            return
+        self.sessions_opened += 1
         self.introductions.join(link, hello)
 
-    def _judge(self, hello: Hello) -> Refuse | None:
+    def _judge(self, link: bytes, hello: Hello) -> tuple[Refuse | None, Sibling | None]:
+        """Why there is to be no session, or the node it is with, if it is one."""
+        if hello.node is not None or is_of_nodes(link):
+            return judge_node(self.site, link, hello, self.name)
         if hello.major != PROTOCOL_MAJOR:
             return Refuse(
                 "version-mismatch",
                 f"the node speaks protocol {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, the client "
                 f"{hello.major}.{hello.minor}: install the same major version on both",
-            )
+            ), None
         if hello.mesh != self.mesh:
             return Refuse(
                 "mesh-mismatch",
                 f"the node belongs to mesh {self.mesh!r}, the client asks for {hello.mesh!r}",
-            )
+            ), None
         if len(self.peers) >= limits.SESSIONS_MAX:
-            return Refuse("busy", f"the node has {limits.SESSIONS_MAX} sessions, its limit")
-        return None
+            why = f"the node has {limits.SESSIONS_MAX} sessions, its limit"
+            return Refuse("busy", why), None
+        return None, None
 
     def _on_body(self, peer: Peer, body: Body, now_ns: int) -> None:
         link = peer.link
+        if peer.sibling is not None and self._on_site_body(peer, body, now_ns):
+            return
         match body:
             case Publish():
                 self._on_publish(peer, body)
@@ -323,7 +358,8 @@ class Node:
         link, number, instance = peer.link, body.subscription, peer.hello.instance
         self.transients.release(link, number)  # every Subscribe is answered, in order
         self._send_released(now_ns)
-        answer = self.delivery.subscribe(link, body, self.origin, instance)
+        of_node = peer.sibling is not None
+        answer = self.delivery.subscribe(link, body, self.origin, instance, of_node)
         waits: dict[bytes, int] = {}
         if not answer.code:
             for publisher in self.transients.routing_to(link, instance, number):
@@ -336,6 +372,31 @@ class Node:
         peer.session.send(answer, now_ns)
         if not answer.code:
             self.delivery.feed_number(link, number)
+
+    def _on_site_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
+        site = self.site
+        assert site is not None
+        if isinstance(body, Deliver) and body.subscription == 0:
+            for row, data in site.reach.take(peer.link, body):
+                self._pass_on_from(row, data)
+            return True
+        done = site.on_body(peer, body, now_ns)
+        for pattern in site.wanted:
+            self.transients.want(pattern)
+        site.wanted.clear()
+        return done
+
+    def _pass_on_from(self, row: DeliverBatch, data: bytes) -> None:
+        """A transient batch that a client of another node has published goes to our clients."""
+        topic = self.topics.by_name.get(row.topic)
+        if topic is None:
+            transient = RuleEntry(row.topic, False, 0, 0)
+            topic = self.topics.create(row.topic, self._entries, transient)
+        if row.missing and not row.source:
+            self.delivery.lose(topic, row.count)
+            return
+        for sub in self.delivery.on_transient(topic, row, data):
+            self._dirty[id(sub)] = sub
 
     def _send_released(self, now_ns: int) -> None:
         """Answers that have waited, and what has waited behind them."""
@@ -387,11 +448,16 @@ class Node:
         subs = self.delivery.on_transient(topic, row, data, without)
         for sub in subs:
             self._dirty[id(sub)] = sub
+        abroad = () if self.site is None else self.site.reach.wanting(batch.topic)
+        if abroad:
+            self.delivery.queue(abroad, row, data)
+            for sub in abroad:
+                self._dirty[id(sub)] = sub
         if batch.numbered and subs:
             unmet = self.introductions.unmet(peer.link, subs)
             if unmet and self._is_for_few(topic):
                 self.introductions.published(peer.link, unmet)
-        return bool(subs)
+        return bool(subs or abroad)
 
     def _is_for_few(self, topic: Topic) -> bool:
         """Whether so few programs want it that it may go to them directly."""
@@ -426,6 +492,8 @@ class Node:
         self.services.tick(now_ns)
         self.transients.tick(now_ns)
         self.introductions.tick(now_ns)
+        if self.site is not None:
+            self.site.tick(now_ns)
         if now_ns >= self._retention_ns:
             self._retention_ns = now_ns + limits.RETENTION_INTERVAL_NS
             if self._retention_planned:
@@ -434,6 +502,9 @@ class Node:
 
     def _on_bad_frame(self, link: bytes, reason: str, now_ns: int) -> None:
         self.bad_frames += 1
+        if self.site is not None and link in self.site.links.by_name:
+            self.site.on_bad_frame(link, reason, now_ns)
+            return
         peer = self.peers.get(link)
         refusal = Refuse("bad-frame", reason)
         if peer is not None:
@@ -449,6 +520,8 @@ class Node:
             self.services.drop_link(link, now_ns)
             self.introductions.drop_link(link)
             self.transients.drop_link(link)
+            if peer.sibling is not None and self.site is not None:
+                self.site.on_dropped(peer, now_ns)
             self.sessions.effects.append(CloseLink(link))
 
     # -- after each event, and after each turn ------------------------------------------------
@@ -553,6 +626,8 @@ class Node:
 
     def _take_effects(self, now_ns: int) -> list[NodeEffect]:
         sessions = self.sessions
+        if self.site is not None:
+            self.site.flush(now_ns)
         while sessions.has_news:
             over = sessions.flush()
             for link in over:
@@ -585,7 +660,9 @@ class Node:
         return self.peers[link].hello.name if link in self.peers else ""
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
-        """The node ends in order: tell every client."""
+        """The node ends in order: tell every client, and the other nodes."""
+        if self.site is not None:
+            self.site.goodbye(now_ns)
         for peer in list(self.peers.values()):
             self.sessions.end(peer, None, now_ns)
         return self._take_effects(now_ns)
@@ -616,5 +693,6 @@ class Node:
             "committed_lsn": delivery.committed_lsn,
             "introductions": len(self.introductions),
             "subscriptions": delivery.describe(self._name_of),
+            "site": None if self.site is None else self.site.describe(self._now_ns),
             **self.more_status(),
         }

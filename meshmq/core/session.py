@@ -109,6 +109,11 @@ class Session:
         self._send_unnumbered(greeting, now_ns)
 
     @property
+    def heard_ns(self) -> int:
+        """When the newest frame came, or the session began."""
+        return self._heard_at
+
+    @property
     def unacked_count(self) -> int:
         """Frames sent and not yet acknowledged."""
         return len(self._unacked)
@@ -250,6 +255,11 @@ class Session:
             self._resent_to = 0
             if unacked:
                 self._resend(now_ns)
+
+    def ping(self, now_ns: int) -> None:
+        """Make the transport try the other end, now."""
+        if self.state is SessionState.OPEN:
+            self._send_unnumbered(Ping(), now_ns)
 
     def acknowledge(self, now_ns: int) -> None:
         """Acknowledge what came, now: somebody counts on it to send more."""

@@ -1,0 +1,423 @@
+"""The other nodes of a node's site: who they are, and what each has to do with ours.
+
+Two links with each. The control link (core/site_links.py) says who is there; over it go pulses,
+gossip, and what all nodes agree on. While it stands there is a data link, a session of the node
+like a client's: over it each end is a client of the other, and what is asked over it is answered by
+the node alone, never by a third one. So what crosses the site takes two hops at most.
+
+Rules:
+1. Who dialled the control link dials the data link, to the same address, and again while that
+   node answers.
+2. When the control link is over, so is the data link; when both are there, the parts are told
+   (``join``), and say all anew; when one of them is over, they are told that (``leave``).
+3. A pulse goes to each node every PULSE_NS, less often where there are many; nothing of what
+   clients send can stand before it.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+from meshmq import limits
+from meshmq.core.discovery import PEERS, Discovery, Sighted, SightLost
+from meshmq.core.effects import OpenLink
+from meshmq.core.gossip import Gossip
+from meshmq.core.latency import Latencies
+from meshmq.core.links import Link
+from meshmq.core.session import Session
+from meshmq.core.sessions import Peer, Sessions
+from meshmq.core.sibling import Sibling
+from meshmq.core.site_interests import Reach
+from meshmq.core.site_links import SiteLinks
+from meshmq.errors import BadFrame, InvalidName
+from meshmq.frames import (
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
+    Body,
+    Envelope,
+    Hello,
+    Known,
+    NodeFacts,
+    PeerFacts,
+    Pulse,
+    Refuse,
+    SiteInterests,
+    Welcome,
+)
+
+NODE_LINK = b"\0node"
+"""What names of links begin with that other nodes have dialled."""
+
+
+class SiteIdentity(NamedTuple):
+    """What a node is in its site.
+
+    Attributes:
+        site: the site's name.
+        incarnation: greater with each start.
+        addresses, clients: where nodes and programs may dial it.
+        insecure: dial beyond this host, if the mesh is not ``local``.
+    """
+
+    site: str
+    incarnation: int
+    addresses: tuple[str, ...]
+    clients: tuple[str, ...]
+    insecure: bool = False
+
+
+class NodeIdentity(NamedTuple):
+    """Who a node is, wherever it is: see Hello."""
+
+    origin: bytes
+    mesh: str
+    name: str
+    software: str
+
+
+class Site:
+    """See the module's header.
+
+    Args:
+        me, who: what we say of ourselves.
+        sessions: of the node; data links are among them.
+        reach: transient topics between nodes.
+
+    Attributes:
+        siblings: nodes with a control link, by origin.
+        wanted: patterns that siblings have come to want; the owner takes them.
+        version: changes when a node comes, goes, or its data link does.
+    """
+
+    def __init__(
+        self,
+        me: SiteIdentity,
+        who: NodeIdentity,
+        sessions: Sessions,
+        reach: Reach,
+        entropy: random.Random,
+    ) -> None:
+        self._hello = hello = Hello(
+            PROTOCOL_MAJOR, PROTOCOL_MINOR, who.mesh, who.origin, who.origin, who.name,
+            who.software, False, me.addresses, NodeFacts(me.incarnation, me.site, me.clients),
+        )  # fmt: skip
+        discovery = Discovery(hello.instance, hello.mesh, entropy, ("node",), me.insecure)
+        self.links = SiteLinks(self._hello, discovery, entropy)
+        self.gossip = Gossip(discovery, hello.mesh)
+        self.reach = reach
+        self.siblings: dict[bytes, Sibling] = {}
+        self.wanted: list[str] = []
+        self.version = 0
+        self.me = me
+        self._sessions = sessions
+        self._entropy = entropy
+        self._by_control: dict[bytes, Sibling] = {}
+        self._count = 0
+        self._dials: dict[bytes, tuple[int, int]] = {}  # by origin: when, and the wait after it
+        self._pulse_ns = 0
+        self._latencies: dict[bytes, Latencies] = {}
+
+    # -- what comes in --------------------------------------------------------------------------
+
+    def look_for(self, addresses: tuple[str, ...], now_ns: int) -> None:
+        """Dial these, for as long as the node lives."""
+        self.links.tell(Sighted(PEERS, PeerFacts(addresses=addresses)), now_ns)
+
+    def on_sight(self, sight: Sighted | SightLost, now_ns: int) -> None:
+        """mDNS says something."""
+        me = self._hello.instance
+        if isinstance(sight, Sighted) and sight.facts.instance == me:
+            others = tuple([a for a in sight.facts.addresses if a not in self.me.addresses])
+            if others:
+                # Somebody runs our log, or a copy of it: the handshake says so to both.
+                self.links.tell(Sighted(PEERS, PeerFacts(addresses=others[:1])), now_ns)
+            return
+        self.links.tell(sight, now_ns)
+
+    @property
+    def facts(self) -> NodeFacts:
+        """What we say of ourselves over data links."""
+        return self.links.me._replace(is_data=True)
+
+    def takes(self, link: bytes, body: Body) -> bool:
+        """Whether a frame is of a control link."""
+        if link in self.links.by_name:
+            return True
+        if not isinstance(body, Hello) or body.node is None or not is_of_nodes(link):
+            return False
+        return not body.node.is_data
+
+    def receive(self, link: bytes, envelope: Envelope, now_ns: int) -> None:
+        """A frame of a control link."""
+        got = self.links.receive(link, envelope, now_ns)
+        self._note_links(now_ns)
+        if got is None:
+            return
+        sibling = self._by_control.get(got[0].name)
+        if sibling is not None:
+            self._on_control(got[0], sibling, got[1], now_ns)
+
+    def _on_control(self, link: Link, sibling: Sibling, body: Body, now_ns: int) -> None:
+        match body:
+            case Pulse(stamp, is_answer):
+                if not is_answer:
+                    self.links.send(link, Pulse(stamp, True), now_ns)
+                elif stamp <= now_ns:
+                    self._latencies[sibling.origin].add(now_ns - stamp, now_ns)
+                if sibling.dials and not sibling.link and sibling.origin not in self._dials:
+                    self._dials[sibling.origin] = (now_ns, limits.DATA_DIAL_NS)
+                    self._dial(now_ns)
+            case Known():
+                for fact in self.gossip.hear(sibling.origin, body):
+                    self.links.tell(fact, now_ns)
+            case _:
+                pass
+
+    def on_closed(self, link: bytes, reason: str, now_ns: int) -> None:
+        """The transport of a control link says that nothing more comes."""
+        self.links.on_closed(link, reason, now_ns)
+        self._note_links(now_ns)
+
+    def on_bad_frame(self, link: bytes, reason: str, now_ns: int) -> None:
+        """Bytes that are no frame came over a control link."""
+        self.links.on_bad_frame(link, reason, now_ns)
+        self._note_links(now_ns)
+
+    def probe(self, now_ns: int) -> None:
+        """A connection to our listener was cut, whose is not known: ask all who dialled."""
+        for link in self.links.by_instance.values():
+            if not link.address:
+                self.links.send(link, Pulse(now_ns), now_ns)
+        for peer in self._sessions.by_link.values():
+            if peer.sibling is not None and not peer.sibling.dials:
+                peer.session.ping(now_ns)
+                self._sessions.receive(peer)
+
+    # -- who is there ---------------------------------------------------------------------------
+
+    def _note_links(self, now_ns: int) -> None:
+        links = self.links
+        left, links.left = links.left, []
+        for link in left:
+            self._forget(link, now_ns)
+        joined, links.joined = links.joined, []
+        for link in joined:
+            self._meet(link, now_ns)
+
+    def _meet(self, link: Link, now_ns: int) -> None:
+        facts, node = link.facts, link.node
+        assert node is not None, "only nodes are linked here"
+        sibling = Sibling(
+            facts.instance, facts.name, node.incarnation, facts.addresses, node.clients, link.name,
+            bool(link.address),
+        )  # fmt: skip
+        self.siblings[sibling.origin] = self._by_control[link.name] = sibling
+        self.links.refusals.pop(sibling.name, None)
+        self._latencies[sibling.origin] = Latencies(now_ns)
+        self.version += 1
+        self.gossip.join(link.name, sibling.origin, now_ns)
+        self.links.send(link, Pulse(now_ns), now_ns)
+
+    def _forget(self, link: Link, now_ns: int) -> None:
+        sibling = self._by_control.pop(link.name, None)
+        if sibling is None:
+            return
+        self.gossip.leave(link.name, now_ns)
+        if self.siblings.get(sibling.origin) is sibling:
+            del self.siblings[sibling.origin]
+            del self._latencies[sibling.origin]
+            self._dials.pop(sibling.origin, None)
+        self.version += 1
+        for peer in list(self._sessions.by_link.values()):
+            if peer.sibling is sibling:
+                why = "the link that says the node is there is over"
+                self._sessions.end(peer, Refuse("link-lost", why), now_ns)
+
+    # -- data links -----------------------------------------------------------------------------
+
+    def _dial(self, now_ns: int) -> None:
+        for origin, (due_ns, wait_ns) in list(self._dials.items()):
+            sibling = self.siblings[origin]
+            if due_ns > now_ns or self._is_dialling(sibling):
+                continue
+            self._dials[origin] = (now_ns + wait_ns, min(2 * wait_ns, limits.SECOND))
+            self._count += 1
+            name = b"\0data-%d" % self._count
+            ours = self._hello
+            hello = Hello(
+                ours.major, ours.minor, ours.mesh, ours.instance,
+                self._entropy.getrandbits(128).to_bytes(16, "big"), ours.name, ours.software,
+                False, ours.addresses, self.facts,
+            )  # fmt: skip
+            session = Session(self._entropy.getrandbits(63) + 1, hello, now_ns)
+            address = self.links.by_name[sibling.control].address
+            self._sessions.effects.append(OpenLink(name, address))
+            self._sessions.add(Peer(name, session, self._their_hello(sibling), sibling=sibling))
+
+    def _is_dialling(self, sibling: Sibling) -> bool:
+        return any(peer.sibling is sibling for peer in self._sessions.by_link.values())
+
+    def _their_hello(self, sibling: Sibling) -> Hello:
+        """As if it had dialled."""
+        return Hello(
+            PROTOCOL_MAJOR, PROTOCOL_MINOR, self._hello.mesh, sibling.origin, b"", sibling.name
+        )
+
+    def judge(self, hello: Hello) -> Refuse | Sibling:
+        """A node wants a data link: with whom, or why not."""
+        sibling = self.siblings.get(hello.instance)
+        node = hello.node
+        if sibling is None or node is None or node.incarnation != sibling.incarnation:
+            return Refuse("link-lost", "there is no link that says the node is there")
+        return sibling
+
+    def on_welcome(self, peer: Peer, welcome: Welcome, now_ns: int) -> None:
+        """The data link that we dialled is open."""
+        sibling = peer.sibling
+        assert sibling is not None
+        node = welcome.node
+        if node is None or (welcome.origin, node.incarnation) != (
+            sibling.origin,
+            sibling.incarnation,
+        ):
+            why = "another node answers at the address"
+            self._sessions.end(peer, Refuse("link-lost", why), now_ns)
+            return
+        self._dials.pop(sibling.origin, None)
+        self.open(peer)
+
+    def open(self, peer: Peer) -> None:
+        """A data link is open: all parts say anew what they want of it."""
+        sibling = peer.sibling
+        assert sibling is not None
+        sibling.link = peer.link
+        self.version += 1
+        self.reach.join(sibling)
+
+    def on_dropped(self, peer: Peer, now_ns: int) -> None:
+        """A data link, or the attempt at one, is over."""
+        sibling = peer.sibling
+        assert sibling is not None
+        if sibling.link == peer.link:
+            self.reach.leave(sibling)
+            sibling.link = b""
+            self.version += 1
+        if sibling.dials and self.siblings.get(sibling.origin) is sibling:
+            self._dials.setdefault(
+                sibling.origin, (now_ns + limits.DATA_DIAL_NS, 2 * limits.DATA_DIAL_NS)
+            )
+
+    def on_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
+        """What came over a data link, if it is ours; the rest is as from a client."""
+        match body:
+            case Welcome():
+                self.on_welcome(peer, body, now_ns)
+            case SiteInterests():
+                try:
+                    self.wanted += self.reach.on_interests(peer.link, body)
+                except InvalidName as error:
+                    raise BadFrame(str(error)) from None
+                peer.session.acknowledge(now_ns)  # a subscriber there waits for that
+            case _:
+                return False
+        return True
+
+    # -- time, and what goes out ----------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+        self.links.tick(now_ns)
+        self._note_links(now_ns)
+        self.gossip.tick(now_ns)
+        if now_ns >= self._pulse_ns:
+            self._pulse_ns = now_ns + self._pulse_interval_ns()
+            for link in self.links.by_instance.values():
+                self.links.send(link, Pulse(now_ns), now_ns)
+        self._dial(now_ns)
+
+    def _pulse_interval_ns(self) -> int:
+        spread = len(self.siblings) * limits.SECOND // limits.PULSES_PER_SECOND_MAX
+        return max(limits.PULSE_NS, spread)
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        due = [due_ns for due_ns, _ in self._dials.values()]
+        due += [at for at in (self.links.next_deadline_ns(), self.gossip.next_deadline_ns())
+                if at is not None]  # fmt: skip
+        if self.siblings:
+            due.append(self._pulse_ns)
+        return min(due, default=None)
+
+    def flush(self, now_ns: int) -> None:
+        """Put what is to leave among the effects of the sessions."""
+        self.reach.tell()
+        sends, self.reach.sends = self.reach.sends, []
+        for link, body in sends:
+            self._sessions.send(link, body, now_ns)
+        links = self.links
+        for name, known in self.gossip.take():
+            if name in links.by_name:
+                links.send(links.by_name[name], known, now_ns)
+        links.flush(now_ns)
+        self._note_links(now_ns)
+        if links.effects:
+            self._sessions.effects += links.effects
+            links.effects = []
+
+    def goodbye(self, now_ns: int) -> None:
+        """The node ends: tell all."""
+        self.links.goodbye(now_ns)
+        self._note_links(now_ns)
+
+    # -- what is shown --------------------------------------------------------------------------
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """As ``status`` shows it."""
+        rows = []
+        for sibling in sorted(self.siblings.values(), key=lambda s: s.name):
+            median, tail = self._latencies[sibling.origin].percentiles_us((0.5, 0.999), now_ns)
+            rows.append(
+                {
+                    "name": sibling.name,
+                    "origin": sibling.origin.hex(),
+                    "incarnation": sibling.incarnation,
+                    "state": "linked" if sibling.link else "joining",
+                    "addresses": list(sibling.addresses),
+                    "clients": list(sibling.clients),
+                    "pulse_p50_us": median,
+                    "pulse_p999_us": tail,
+                }
+            )
+        return {
+            "name": self.me.site,
+            "incarnation": self.me.incarnation,
+            "addresses": list(self.me.addresses),
+            "nodes": rows,
+            "refused": dict(self.links.refusals),
+            "dropped_on_the_way": self.reach.lost,
+        }
+
+
+def judge_node(
+    site: Site | None, link: bytes, hello: Hello, name: str
+) -> tuple[Refuse | None, Sibling | None]:
+    """A hello of a node, or over the listener for nodes: why not, or with whom."""
+    if site is None or not is_of_nodes(link):
+        why = f"{name!r} listens here for programs only"
+        if site is None:
+            why += ", and belongs to no site: start it with --site"
+        else:
+            why += f"; nodes reach it at {' or '.join(site.me.addresses)}"
+        return Refuse("not-a-node", why), None
+    if hello.node is None:
+        at = " or ".join(site.me.clients)
+        why = f"{name!r} listens here for nodes only; programs reach it at {at}"
+        return Refuse("node-unreachable", why), None
+    found = site.judge(hello)
+    return (found, None) if isinstance(found, Refuse) else (None, found)
+
+
+def is_of_nodes(link: bytes) -> bool:
+    """Whether a link comes by the listener for nodes."""
+    return link.startswith(NODE_LINK)

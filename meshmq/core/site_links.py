@@ -1,0 +1,169 @@
+"""Links of a node to the other nodes of its site, for what must not wait: one with each.
+
+As between programs (core/links.py), with what is said of nodes instead. A hello is refused, in
+words that both ends show, from what is no node of this site: another mesh or site, another major
+version, a name that another node has, a copy of another one's data directory.
+
+A node that was started again has the same origin and a greater incarnation. While the earlier run
+still answers it is not that: somebody runs a copy of its data directory.
+"""
+
+from __future__ import annotations
+
+import random
+
+from meshmq import limits
+from meshmq.core.discovery import Discovery
+from meshmq.core.links import REDUNDANT, Link, Links
+from meshmq.frames import (
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
+    Body,
+    Envelope,
+    Hello,
+    NodeFacts,
+    Refuse,
+    Welcome,
+)
+
+NOT_A_NODE = "not-a-node"
+"""Code of a refusal: programs are not for this listener, or a program answered."""
+
+SITE_MISMATCH = "site-mismatch"
+NAME_TAKEN = "name-taken"
+COPIED = "origin-copied"
+
+TOLD = (NOT_A_NODE, SITE_MISMATCH, NAME_TAKEN, COPIED, "mesh-mismatch", "version-mismatch", "busy")
+"""Codes of refusals that people have to see to."""
+
+
+class SiteLinks(Links):
+    """See the module's header.
+
+    Attributes:
+        refusals: by name or address of the other end, why there is no link, for people: the newest
+            of each, REFUSALS_TOLD_MAX at most.
+        news: what of that is new, as sentences; the owner takes them.
+    """
+
+    name_prefix = b"\0dial-"
+    links_max = limits.SITE_NODES_MAX
+    full = f"this node is linked with {limits.SITE_NODES_MAX} others, its limit"
+
+    def __init__(self, hello: Hello, discovery: Discovery, entropy: random.Random) -> None:
+        super().__init__(hello, discovery, entropy)
+        self.refusals: dict[str, str] = {}
+        self.news: list[str] = []
+        self._now_ns = 0
+
+    @property
+    def me(self) -> NodeFacts:
+        """What we say of ourselves."""
+        assert self.hello.node is not None
+        return self.hello.node
+
+    def receive(self, name: bytes, envelope: Envelope, now_ns: int) -> tuple[Link, Body] | None:
+        self._now_ns = now_ns
+        return super().receive(name, envelope, now_ns)
+
+    def _judge(self, hello: Hello) -> Refuse | None:
+        refusal = self._refusal(hello)
+        if refusal is not None and refusal.code != REDUNDANT and hello.node is not None:
+            self._tell(hello.name, refusal.message)
+        return refusal
+
+    def _refusal(self, hello: Hello) -> Refuse | None:
+        me, node = self.hello, hello.node
+        if hello.major != PROTOCOL_MAJOR:
+            return Refuse(
+                "version-mismatch",
+                f"node {me.name!r} speaks protocol {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, "
+                f"{hello.name!r} {hello.major}.{hello.minor}: install the same major version on "
+                "both",
+            )
+        if hello.mesh != me.mesh:
+            return Refuse(
+                "mesh-mismatch",
+                f"node {me.name!r} belongs to mesh {me.mesh!r}, {hello.name!r} to {hello.mesh!r}",
+            )
+        if node is None:
+            return Refuse(
+                NOT_A_NODE,
+                f"{me.name!r} listens here for nodes only; programs reach it at "
+                f"{' or '.join(self.me.clients) or 'another address'}",
+            )
+        if node.site != self.me.site:
+            return Refuse(
+                SITE_MISMATCH,
+                f"node {me.name!r} belongs to site {self.me.site!r}, {hello.name!r} to "
+                f"{node.site!r}: a peers list is for nodes of one site",
+            )
+        return self._impostor(hello.instance, hello.name, node)
+
+    def _impostor(self, origin: bytes, name: str, node: NodeFacts) -> Refuse | None:
+        """Whether it is taken for somebody else, or somebody else for it."""
+        me = self.hello
+        if origin == me.instance and node.incarnation == self.me.incarnation:
+            return None  # the node has dialled itself; it sees that by the welcome
+        if origin == me.instance:
+            return Refuse(
+                COPIED,
+                f"nodes {me.name!r} and {name!r} run on copies of one data directory: give one of "
+                "them an empty --data directory",
+            )
+        if name == me.name:
+            why = f"two nodes are named {name!r}: start one of them with another --name"
+            return Refuse(NAME_TAKEN, why)
+        for link in self.by_instance.values():
+            if link.instance != origin and link.facts.name == name:
+                why = f"another node of the site is named {name!r}: start one with another --name"
+                return Refuse(NAME_TAKEN, why)
+        known = self.by_instance.get(origin)
+        if known is None or known.node is None:
+            return None
+        if known.node.incarnation > node.incarnation:
+            return Refuse(REDUNDANT, f"a later start of {name!r} is linked")
+        is_there = self._now_ns - known.session.heard_ns < limits.SAME_ORIGIN_NS
+        if is_there and known.node.incarnation < node.incarnation:
+            return Refuse(
+                COPIED,
+                f"{name!r} runs on the data directory of {known.facts.name!r}, or a copy of it, "
+                "while that still answers",
+            )
+        return None
+
+    def _is_ours(self, link: Link, welcome: Welcome, now_ns: int) -> bool:
+        refusal = None
+        if welcome.node is None:
+            refusal = Refuse(
+                NOT_A_NODE, f"a program, or a node's listener for programs, is at {link.address}"
+            )
+        elif welcome.node.site != self.me.site:
+            refusal = Refuse(SITE_MISMATCH, f"{welcome.name!r} is of site {welcome.node.site!r}")
+        else:
+            refusal = self._impostor(welcome.origin, welcome.name, welcome.node)
+        if refusal is not None:
+            self._tell(welcome.name, refusal.message)
+            self.refuse(link, refusal, now_ns)
+            return False
+        return True
+
+    def _is_same(self, link: Link, other: Link) -> bool:
+        ours, theirs = link.node, other.node
+        return ours is None or theirs is None or ours.incarnation == theirs.incarnation
+
+    def _lose(self, link: Link, reason: str, now_ns: int) -> None:
+        session = link.session
+        if session.closed_code in TOLD and session.closed_reason != "closed here":
+            self._tell(link.facts.name or link.address, session.closed_reason)
+        super()._lose(link, reason, now_ns)
+
+    def _tell(self, who: str, why: str) -> None:
+        who = who or "?"
+        if self.refusals.get(who) == why:
+            return
+        self.refusals.pop(who, None)
+        self.refusals[who] = why
+        self.news.append(why)
+        if len(self.refusals) > limits.REFUSALS_TOLD_MAX:
+            del self.refusals[next(iter(self.refusals))]
