@@ -29,7 +29,11 @@ _SETTINGS: dict[str, tuple[type, Any]] = {
     "data": (str, None),
     "insecure": (bool, False),
     "mdns": (bool, True),
+    "site": (str, None),
+    "listen_nodes": (str, None),
+    "peers": (list, []),
 }
+_KINDS = {str: "a string", bool: "true or false", list: "a list of strings"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 
@@ -69,6 +73,30 @@ def node(
             "host only.",
         ),
     ] = False,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Be one of several nodes: those of the same site find each other, and everything "
+            r"is reachable from any of them. \[default: the node is alone]",
+        ),
+    ] = None,
+    listen_nodes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Address to listen on for other nodes of the site. "
+            r"\[default: as --listen, with the next port]",
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Address where another node of the site listens for nodes; may be repeated. One "
+            "that answers is enough, it tells of the others.",
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -80,8 +108,8 @@ def node(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="TOML file with any of: name, mesh, listen, data, insecure, mdns. "
-            "Options go first.",
+            help="TOML file with any of: name, mesh, listen, data, insecure, mdns, site, "
+            "listen_nodes, peers. Options go first.",
         ),
     ] = None,
 ) -> None:
@@ -99,17 +127,33 @@ def node(
         "data": None if data is None else str(data),
         "insecure": insecure or None,
         "mdns": False if no_mdns else None,
+        "site": site,
+        "listen_nodes": listen_nodes,
+        "peers": peer or None,
     }
     settings.update({key: value for key, value in given.items() if value is not None})
     if not _NAME.match(settings["name"]):
         raise ConfigError(
             f"node name {settings['name']!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
         )
+    check_site(settings)
     directory = data_directory(settings["data"], settings["name"])
     if check:
         check_node({**settings, "data": directory})
     else:
         run_node({**settings, "data": directory})
+
+
+def check_site(settings: dict[str, Any]) -> None:
+    """ConfigError for what a node of a site cannot be."""
+    if settings["site"] is None:
+        for key, option in (("peers", "--peer"), ("listen_nodes", "--listen-nodes")):
+            if settings[key]:
+                raise ConfigError(f"{option} is for nodes of a site: give --site NAME as well")
+    elif not _NAME.match(settings["site"]):
+        raise ConfigError(
+            f"site name {settings['site']!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
+        )
 
 
 def data_directory(given: str | Path | None, name: str) -> Path:
@@ -145,8 +189,10 @@ def read_config(path: Path) -> dict[str, Any]:
             hint = f", did you mean '{close[0]}'?" if close else ""
             faults.append(f"unknown key '{key}'{hint or f' (known: {chr(44).join(_SETTINGS)})'}")
         elif type(value) is not _SETTINGS[key][0]:
-            kind = "a string" if _SETTINGS[key][0] is str else "true or false"
-            faults.append(f"'{key}' must be {kind}")
+            kind = _SETTINGS[key][0]
+            faults.append(f"'{key}' must be {_KINDS[kind]}")
+        elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            faults.append(f"'{key}' must be {_KINDS[list]}")
         elif isinstance(value, str) and "\0" in value:
             faults.append(f"'{key}' has a NUL in it")
     if faults:
@@ -158,9 +204,16 @@ def run_node(settings: dict[str, Any]) -> None:
     """Open the log, listen, say so, and run until a signal; returns after a clean stop."""
     stop = _StopSignals()  # first of all: a signal during a long start is not lost
     from meshmq.shell.runner import NodeConfig, NodeRunner
+    from meshmq.shell.site import SiteConfig, listen_beside
 
-    runner = NodeRunner(NodeConfig(**settings))
-    say(f"node {settings['name']} ready at {runner.url}, log in {settings['data']}")
+    given = dict(settings)
+    name, listen, peers = (given.pop(key) for key in ("site", "listen_nodes", "peers"))
+    if name is not None:
+        beside = listen or listen_beside(settings["listen"])
+        given["site"] = SiteConfig(name, beside, tuple(peers))
+    runner = NodeRunner(NodeConfig(**given, on_note=note))
+    where = "" if runner.site_url is None else f", for nodes of site {name} at {runner.site_url}"
+    say(f"node {settings['name']} ready at {runner.url}{where}, log in {settings['data']}")
     say(f"try: meshmq sub 'hello.>'{_how_to_reach(settings, runner.url)}")
     stop.attach(runner)
     runner.run()
@@ -173,7 +226,14 @@ def check_node(settings: dict[str, Any]) -> None:
     from meshmq.cli.log import verify_log
     from meshmq.shell.sockets import check_url
 
-    check_url(settings["listen"], bind=True, insecure=settings["insecure"], mesh=settings["mesh"])
+    for key, addresses in (
+        ("listen", [settings["listen"], settings["listen_nodes"]]),
+        ("peers", settings["peers"]),
+    ):
+        for url in [url for url in addresses if url is not None]:
+            check_url(
+                url, bind=key == "listen", insecure=settings["insecure"], mesh=settings["mesh"]
+            )
     if settings["data"].is_dir():
         verify_log(settings["data"], json=False)
     else:

@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
 SERVICE = "_meshmq._tcp.local."
+"""What programs look for: nodes, and each other."""
+
+NODE_SERVICE = "_meshmq-node._tcp.local."
+"""What nodes look for: each other."""
+
 STARTING, ON, FAILED, CLOSED = "starting", "on", "failed", "closed"
 _IP_MULTICAST_ALL = 49  # linux/in.h; Python has no name for it
 
@@ -52,6 +57,7 @@ class Mdns:
         insecure: speak on all interfaces, if the mesh is not ``local``.
         wake: called, from the thread, when there is something in ``events``.
         browse: hear of others; without it we only tell.
+        service: SERVICE or NODE_SERVICE.
 
     Attributes:
         events: what was heard, for ``Discovery.handle``; take it from the left.
@@ -61,7 +67,12 @@ class Mdns:
     """
 
     def __init__(
-        self, mesh: str, insecure: bool, wake: Callable[[], None], browse: bool = True
+        self,
+        mesh: str,
+        insecure: bool,
+        wake: Callable[[], None],
+        browse: bool = True,
+        service: str = SERVICE,
     ) -> None:
         self.events: deque[Sighted | SightLost] = deque()
         self.state, self.reason = STARTING, ""
@@ -70,6 +81,7 @@ class Mdns:
         self._everywhere = insecure and mesh != LOCAL_MESH
         self._wake = wake
         self._browse = browse
+        self._service = service
         self._facts: PeerFacts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
@@ -153,7 +165,7 @@ class Mdns:
             if self._browse:
                 browser = AsyncServiceBrowser(
                     zeroconf.zeroconf,
-                    SERVICE,
+                    self._service,
                     handlers=[self._on_change],
                     question_type=DNSQuestionType.QM,
                 )
@@ -218,7 +230,7 @@ class Mdns:
             await (await zeroconf.async_unregister_service(old))
         if facts is None:
             return None
-        info = service_info(facts)
+        info = service_info(facts, self._service)
         # An instance id is nobody else's, so it need not be asked for, which takes half a second.
         await zeroconf.async_register_service(info, cooperating_responders=True)
         return info
@@ -297,7 +309,7 @@ def _instance_of(name: str) -> bytes:
     return found if len(found) == 16 else b""
 
 
-def service_info(facts: PeerFacts) -> ServiceInfo:
+def service_info(facts: PeerFacts, service: str = SERVICE) -> ServiceInfo:
     """The record of ``facts``: ``m`` mesh, ``k`` kind, ``i`` instance, ``v`` version, ``n`` name,
     ``u`` path of a Unix socket."""
     from zeroconf import ServiceInfo
@@ -324,7 +336,7 @@ def service_info(facts: PeerFacts) -> ServiceInfo:
     # zeroconf takes no record without an address; with port 0 nobody dials it.
     hosts = hosts or [ipaddress.ip_address(LOOPBACK).packed]
     return ServiceInfo(
-        SERVICE, f"{name}.{SERVICE}", port=port, server=f"{name}.local.", addresses=hosts,
+        service, f"{name}.{service}", port=port, server=f"{name}.local.", addresses=hosts,
         properties=text,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from meshmq.core.effects import (
     Append,
     CloseLink,
     NodeEffect,
+    OpenLink,
     PlanRetention,
     ReadLog,
     Send,
@@ -27,6 +29,7 @@ from meshmq.core.events import (
 )
 from meshmq.core.hints import address_fault
 from meshmq.core.node import Node
+from meshmq.core.site_links import SiteLinks
 from meshmq.errors import BadFrame
 from meshmq.frames import PeerFacts
 from meshmq.names import check_mesh
@@ -34,6 +37,7 @@ from meshmq.shell import clock
 from meshmq.shell.discovery import Mdns
 from meshmq.shell.disk import DiskThread, Job
 from meshmq.shell.memory import Breaker, give_back, raise_open_files, resident_bytes
+from meshmq.shell.site import SiteConfig, SiteShell
 from meshmq.shell.sockets import NodeSocket, Wake, check_url
 
 FRAMES_PER_TURN = 64  # then what was appended goes to disk while the next frames are read
@@ -52,6 +56,8 @@ class NodeConfig:
         data: directory of the log, made if it is not there.
         insecure: allow other than loopback without keys.
         mdns: tell the network of it, or for the mesh ``local`` this host.
+        site: what it needs to be one of several nodes.
+        on_note: called with a sentence for people, when something needs them.
     """
 
     name: str
@@ -60,6 +66,8 @@ class NodeConfig:
     listen: str = "tcp://127.0.0.1:5757"
     insecure: bool = False
     mdns: bool = False
+    site: SiteConfig | None = None
+    on_note: Callable[[str], None] | None = None
 
 
 class NodeRunner:
@@ -79,13 +87,17 @@ class NodeRunner:
         self._unsent = {"full": 0, "gone": 0}
         self._disk = DiskThread(config.data, self._wake.set)
         state = self._disk.open()
+        self._site: SiteShell | None = None
         try:
             self._socket = NodeSocket(config.listen)
+            self.url = self._socket.url
+            if config.site is not None:
+                self._site = SiteShell(config.site, config.mesh, config.insecure)
         except BaseException:
             self._disk.close()
             raise
         self._socket.watch(self._wake)
-        self.url = self._socket.url
+        self._on_note = config.on_note
         self._started_ns = clock.now_ns()
         self._node = Node(
             state,
@@ -95,9 +107,14 @@ class NodeRunner:
             tools=codec.TOOLS,
             entropy=clock.entropy(),
             more_status=self._status,
+            site=None if self._site is None else self._site.identity(self.url),
         )
         self._handle(WallClock(clock.wall_ns()), self._started_ns)
+        if config.site is not None and self._node.site is not None:
+            self._node.site.look_for(config.site.peers, self._started_ns)
         raise_open_files()
+        if self._site is not None and config.mdns:
+            self._site.look_around(self._node.origin, config.name, self._wake.set)
         self._mdns = self._advertise(config) if config.mdns else None
         self._breaker = Breaker(resident_bytes(), self._node.held_bytes())
         self._check_memory_at = self._started_ns
@@ -111,17 +128,24 @@ class NodeRunner:
         try:
             while not self._stopping and self._disk.failure is None:
                 self._turn()
-            if self._mdns is not None:
-                self._mdns.close(0)  # goodbyes take a while: they begin first
+            for mdns in self._all_mdns():
+                mdns.close(0)  # goodbyes take a while: they begin first
             if self._disk.failure is None:
                 self._finish()
         finally:
-            if self._mdns is not None:
-                self._mdns.close(MDNS_GOODBYE_S)
+            for mdns in self._all_mdns():
+                mdns.close(MDNS_GOODBYE_S)
             self._disk.close()
             self._socket.close()
+            if self._site is not None:
+                self._site.close()
         if self._disk.failure is not None:
             raise self._disk.failure
+
+    @property
+    def site_url(self) -> str | None:
+        """Where other nodes of its site may dial it."""
+        return None if self._site is None else self._site.url
 
     def stop(self) -> None:
         """End ``run`` soon; safe in signal handlers and from other threads."""
@@ -138,16 +162,25 @@ class NodeRunner:
         mdns.advertise(facts)
         return mdns
 
+    def _all_mdns(self) -> list[Mdns]:
+        found = (self._mdns, None if self._site is None else self._site.mdns)
+        return [mdns for mdns in found if mdns is not None]
+
     def _turn(self) -> None:
         now = clock.now_ns()
         due_ns = self._node.next_deadline_ns()
         wait_ns = due_ns - now
-        if wait_ns > 0:
+        site = self._site
+        if site is not None:
+            self._socket.watch_fds(site.fds)
+        if wait_ns > 0 and not (site is not None and site.has_input()):
             self._socket.poll(min(wait_ns // 1_000_000 + 1, 60_000))
             now = clock.now_ns()
         results = self._disk.results
         while results:
             self._handle(results.popleft(), now)
+        if site is not None:
+            self._turn_of_site(site, now)
         receive = self._socket.receive
         for count in range(FRAMES_PER_TURN):
             if count == 1 and not self._socket.has_input():
@@ -167,16 +200,36 @@ class NodeRunner:
         while self._gone:
             self._handle(LinkClosed(self._gone.pop(), "the connection is gone"), now)
         self._perform(self._node.end_turn(now))
+        if self._node.site is not None and self._node.site.links.news:
+            self._tell(self._node.site.links)
         if self._jobs:
             self._disk.put(self._jobs)
             self._jobs = []
+
+    def _turn_of_site(self, site: SiteShell, now: int) -> None:
+        """What other nodes have sent, and what has become of the links with them."""
+        for event in site.look():
+            self._handle(event, now)
+        for _ in range(FRAMES_PER_TURN):
+            message = site.receive()
+            if message is None:
+                break
+            self._on_message([message[0], *message[1]], now)
+            if clock.now_ns() - now > TURN_NS:
+                break
+
+    def _tell(self, links: SiteLinks) -> None:
+        for sentence in links.news:
+            if self._on_note is not None:
+                self._on_note(sentence)
+        links.news.clear()
 
     def _check_memory(self, now: int) -> None:
         """See shell.memory. It is looked at while frames come, which is when it grows; an attack
         that sends nothing whole is seen at the node's next timer, within a second."""
         self._check_memory_at = now + limits.MEMORY_CHECK_NS
         if self._breaker.is_due(resident_bytes(), self._node.held_bytes(), now):
-            self._gone += self._node.peers
+            self._gone += [link for link, p in self._node.peers.items() if p.sibling is None]
             self._socket.rebind()
             give_back()
 
@@ -196,15 +249,19 @@ class NodeRunner:
         for effect in effects:
             match effect:
                 case Send(link, envelope):
-                    failed = self._socket.send(link, codec.encode(envelope))
+                    socket: NodeSocket | SiteShell = self._socket
+                    if self._site is not None and self._site.has(link):
+                        socket = self._site
+                    failed = socket.send(link, codec.encode(envelope))
                     if failed:
                         self._unsent[failed] += 1
                         if failed == "gone":
                             self._gone.append(link)
                 case Append() | ReadLog() | PlanRetention() | SurveyLog():
                     self._jobs.append(effect)
-                case CloseLink():
-                    pass  # a ROUTER keeps no state of ours per link
+                case OpenLink() | CloseLink():  # a ROUTER keeps no state of ours per link
+                    if self._site is not None:
+                        self._site.perform(effect)
 
     def _finish(self) -> None:
         """Let what is under way reach the disk and its publishers, then say goodbye."""

@@ -242,6 +242,7 @@ class NodeSocket:
             self.close()
             raise
         self._wake: Wake | None = None
+        self._fds: tuple[int, ...] = ()
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
 
@@ -268,10 +269,20 @@ class NodeSocket:
         self._wake = wake
         self._poller.register(wake.fd, zmq.POLLIN)
 
+    def watch_fds(self, fds: tuple[int, ...]) -> None:
+        """Let these end a poll, in place of those before."""
+        if fds is self._fds:
+            return
+        for fd in {*self._fds} - {*fds}:
+            self._poller.unregister(fd)
+        for fd in fds:
+            self._poller.register(fd, zmq.POLLIN)
+        self._fds = fds
+
     def poll(self, timeout_ms: int) -> None:
         """Wait until something is there, or the wake was set, or time is up."""
         for source, _ in self._poller.poll(timeout_ms):
-            if source is not self._socket and self._wake is not None:
+            if self._wake is not None and source == self._wake.fd:
                 self._wake.clear()
 
     def has_input(self) -> bool:
@@ -415,6 +426,7 @@ if hasattr(os, "register_at_fork"):
 
 # Before routing ids: who dials chooses its own, and must not name a link of ours.
 _IN, _INSIDE = b"<", b"("
+_MONITOR = b"!"
 
 
 class ProgramSocket:
@@ -426,6 +438,9 @@ class ProgramSocket:
 
     Args:
         urls: addresses to listen at; port 0 or ``*`` takes a free one.
+        instead: what to do where one is in use, for the error.
+        is_node: it is a node's, for other nodes: none of them is of this process, and it is told
+            (``was_cut``) that one of those who dialled is gone.
 
     Attributes:
         urls: the same, as others may dial them.
@@ -434,7 +449,12 @@ class ProgramSocket:
             is nothing.
     """
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        instead: str = "choose another one (listen=...)",
+        is_node: bool = False,
+    ) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, 65_535)
         self._router = _router(self._context, "[" if any("[" in url for url in urls) else "")
@@ -444,7 +464,7 @@ class ProgramSocket:
         self._ready: dict[bytes, None] = {}  # where something may be
         self._monitored: dict[int, bytes] = {}  # links by their monitor's descriptor
         self._maybe_cut: list[bytes] = []
-        in_use = " by another program: choose another one (listen=...)"
+        in_use = f" by another program: {instead}"
         try:
             self.urls = tuple([_bind(self._router, url, in_use) for url in urls])
         except ConfigError:
@@ -453,7 +473,13 @@ class ProgramSocket:
             raise
         self.fds: tuple[int, ...] = ()
         self._inside = _inside
-        self._routers = {_IN: self._router, _INSIDE: self._inside.listen(self.urls)}
+        self._routers = {_IN: self._router}
+        self._monitor: zmq.Socket[bytes] | None = None
+        if is_node:
+            self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            self._watch(self._monitor, _MONITOR)
+        else:
+            self._routers[_INSIDE] = self._inside.listen(self.urls)
         for name, router in self._routers.items():
             self._watch(router, name)
 
@@ -493,6 +519,8 @@ class ProgramSocket:
     def look(self) -> None:
         """Find out where there may be something."""
         for fd, _ in self._poll.poll(0):
+            if self._names[fd] == _MONITOR:
+                continue
             if fd in self._monitored:
                 self._maybe_cut.append(self._monitored[fd])
             else:
@@ -509,6 +537,15 @@ class ProgramSocket:
             if dealer is not None and dealer.was_cut():
                 found.append(name)
         return found
+
+    def was_cut(self) -> bool:
+        """Whether a connection to the listener was cut since the last time."""
+        monitor = self._monitor
+        is_cut = False
+        while monitor is not None and int(monitor.getsockopt(_EVENTS)) & _POLLIN:
+            recv_monitor_message(monitor, zmq.NOBLOCK)
+            is_cut = True
+        return is_cut
 
     def _socket_of(self, name: bytes) -> zmq.Socket[bytes]:
         router = self._routers.get(name)
@@ -554,7 +591,11 @@ class ProgramSocket:
         for link in list(self._dealers):
             self.shut(link)
         self.fds = ()
-        self._inside.leave(self.urls)
+        if self._monitor is not None:
+            self._router.disable_monitor()
+            self._monitor.close(0)
+        else:
+            self._inside.leave(self.urls)
         for router in self._routers.values():
             router.close(100)
         self._context.term()

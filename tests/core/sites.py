@@ -92,6 +92,7 @@ class SiteNode:
         self.net.schedule_timer(self)
 
     def perform(self, effects):
+        life = self.life
         for effect in effects:
             match effect:
                 case Send(link, envelope):
@@ -101,12 +102,10 @@ class SiteNode:
                 case CloseLink(link):
                     self.net.close(self, link)
                 case Append():
-                    life = self.life
                     self.net.at(SYNC_NS, lambda e=effect: self.sync(life, e))
                 case ReadLog() | SurveyLog():
                     done = self.disk.read(effect) if isinstance(effect, ReadLog) else (
                         self.disk.survey(effect))  # fmt: skip
-                    life = self.life
                     self.net.at(1, lambda d=done: self.life == life and self.handle(d))
                 case PlanRetention():
                     pass
@@ -134,8 +133,8 @@ class Program:
         self.first = {}
         instance = self.link.rjust(16, b"i")
         net.programs[self.link] = self
-        self.raw(Envelope(7, 0, 0, Hello(
-            PROTOCOL_MAJOR, PROTOCOL_MINOR, at.mesh, instance, instance, name, "test")))  # fmt: skip
+        hello = Hello(PROTOCOL_MAJOR, PROTOCOL_MINOR, at.mesh, instance, instance, name, "test")
+        self.raw(Envelope(7, 0, 0, hello))
 
     def raw(self, envelope):
         self.at.handle(FrameReceived(self.link, envelope))
