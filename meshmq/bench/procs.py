@@ -27,7 +27,7 @@ from meshmq.errors import OperationError
 READY_SECONDS = 30.0
 RESULT_SECONDS = 180.0
 STOP_SECONDS = 8.0
-_READY_AT = re.compile(rb"ready at (tcp://[^\s\x1b,;]+)")
+_READY_AT = re.compile(rb" ready at (\S+?),(?: for nodes of site \S+ at (\S+?),)? log")
 
 
 class BenchError(OperationError):
@@ -208,27 +208,41 @@ class Team:
         return results, sent
 
 
-def node_argv(data: Path, listen: str = "tcp://127.0.0.1:0", name: str = "bench") -> list[str]:
+def node_argv(
+    data: Path, listen: str = "tcp://127.0.0.1:0", name: str = "bench", *more: str
+) -> list[str]:
     """Command line of a node of this very installation."""
     return [
         *(sys.executable, "-m", "meshmq", "node", "--no-mdns"),
-        *("--name", name, "--listen", listen, "--data", str(data)),
+        *("--name", name, "--listen", listen, "--data", str(data), *more),
     ]
 
 
 class Node:
-    """A node in its own process.
+    """A node in its own process, alone or of a site.
 
     Attributes:
         url: where it listens.
+        nodes_url: where it listens for nodes, if it is of a site.
         pid: its process.
         start_seconds: from starting the process to its ready line.
     """
 
-    def __init__(self, team: Team, data: Path | None = None, listen: str | None = None) -> None:
-        self.data = data or team.path("data")
-        self.process = team.server(node_argv(self.data, listen or "tcp://127.0.0.1:0"), "node")
-        self.url = ""
+    def __init__(
+        self,
+        team: Team,
+        data: Path | None = None,
+        listen: str | None = None,
+        *,
+        name: str = "bench",
+        site: str = "",
+        peer: str = "",
+    ) -> None:
+        self.data = data or team.path(f"data-{name}")
+        more = [*(("--site", site) if site else ()), *(("--peer", peer) if peer else ())]
+        argv = node_argv(self.data, listen or "tcp://127.0.0.1:0", name, *more)
+        self.process = team.server(argv, f"node-{name}")
+        self.url = self.nodes_url = ""
         self.process.wait_until(self._is_ready)
         self.start_seconds = (time.monotonic_ns() - self.process.started_ns) / 1e9
 
@@ -239,7 +253,7 @@ class Node:
     def _is_ready(self) -> bool:
         found = _READY_AT.search(self.process.log.read_bytes())
         if found:
-            self.url = found.group(1).decode()
+            self.url, self.nodes_url = found.group(1).decode(), (found.group(2) or b"").decode()
         return bool(found)
 
 

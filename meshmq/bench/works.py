@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import meshmq
-from meshmq.bench import direct_works, queue_works, request_works
+from meshmq.bench import between_works, direct_works, queue_works, request_works
 from meshmq.bench.job import cpu_seconds, rss_mib
 from meshmq.bench.procs import BenchError
 from meshmq.bench.queue_works import QUEUE_WORKERS
@@ -317,6 +317,26 @@ WORKS: dict[str, Work] = {
         request_works.request_aio,
         "the same from asyncio, a task each, to an asyncio service",
         {"p50": "us", "p99": "us", "rate": "requests/s"},
+    ),
+    "site-publish": Work(
+        between_works.publish,
+        "transient from one node of a site to another, end to end, publish()",
+        {"rate": "msg/s", "lost": "records"},
+    ),
+    "site-publish-many": Work(
+        between_works.publish_many,
+        "the same by publish_many()",
+        {"rate": "msg/s", "lost": "records"},
+    ),
+    "site-latency": Work(
+        between_works.latency,
+        f"lone transient messages from node to node, {LONE_RATE:,} a second",
+        {"p50": "us", "p99": "us", "p999": "us"},
+    ),
+    "site-replay": Work(
+        between_works.replay,
+        "replay of what another node of the site stores, and what one of its own node takes",
+        {"rate": "msg/s", "local": "msg/s", "share": ""},
     ),
     "direct-publish": Work(
         direct_works.publish,

@@ -264,7 +264,7 @@ class Node:
         peer = Peer(link, Session(session, welcome, now_ns), hello, sibling=sibling)
         self.sessions.add(peer)
         if sibling is not None and self.site is not None:
-            self.site.open(peer)
+            self.site.open(peer, now_ns)
             return
         self.sessions_opened += 1
         self.introductions.join(link, hello)

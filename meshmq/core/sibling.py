@@ -16,6 +16,7 @@ class Sibling:
         addresses, clients: where nodes and programs may dial it.
         control: name of the control link.
         link: name of the data link, while that is open; else empty.
+        since_ns: when it opened.
         dials: whether the data link is ours to dial.
     """
 
@@ -27,3 +28,4 @@ class Sibling:
     control: bytes
     dials: bool
     link: bytes = b""
+    since_ns: int = 0

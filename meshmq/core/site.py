@@ -285,13 +285,13 @@ class Site:
             self._sessions.end(peer, Refuse("link-lost", why), now_ns)
             return
         self._dials.pop(sibling.origin, None)
-        self.open(peer)
+        self.open(peer, now_ns)
 
-    def open(self, peer: Peer) -> None:
+    def open(self, peer: Peer, now_ns: int) -> None:
         """A data link is open: all parts say anew what they want of it."""
         sibling = peer.sibling
         assert sibling is not None
-        sibling.link = peer.link
+        sibling.link, sibling.since_ns = peer.link, now_ns
         self.version += 1
         self.reach.join(sibling)
 
@@ -385,6 +385,9 @@ class Site:
                     "state": "linked" if sibling.link else "joining",
                     "addresses": list(sibling.addresses),
                     "clients": list(sibling.clients),
+                    "linked_seconds": round((now_ns - sibling.since_ns) / limits.SECOND, 3)
+                    if sibling.link
+                    else None,
                     "pulse_p50_us": median,
                     "pulse_p999_us": tail,
                 }

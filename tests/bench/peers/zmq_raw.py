@@ -32,6 +32,7 @@ from tests.bench.peers.common import (
     free_port,
     job_for,
     lone,
+    one_way,
     queue,
     requests,
     sent_result,
@@ -187,6 +188,17 @@ def forward(job: Job) -> dict[str, Any]:
         socket.send_multipart((b"s", socket.recv_multipart()[1]))
 
 
+def pass_on(job: Job) -> dict[str, Any]:
+    """The first of two bare nodes: whatever comes goes to the second, as if it were "p"."""
+    socket, onward = _socket(zmq.ROUTER), _socket(zmq.DEALER)
+    onward.routing_id = b"p"
+    onward.connect(job.options["second"])
+    socket.bind(job.address)
+    ready()
+    while True:
+        onward.send(socket.recv_multipart()[1])
+
+
 def echo(job: Job) -> dict[str, Any]:
     socket = _socket(zmq.ROUTER)
     socket.bind(job.address)
@@ -306,6 +318,7 @@ ROLES = {
     "put": put,
     "work": work,
     "forward": forward,
+    "pass_on": pass_on,
     "echo": echo,
     "pub_paced": pub_paced,
     "sub_delays": sub_delays,
@@ -372,6 +385,20 @@ def forwarder(settings: Settings) -> Figures:
         address = _address()
         job = job_for(settings, address)
         return lone(team, MODULE, settings, address, LONE_RATE, [("forward", job)])
+
+
+def chain(settings: Settings) -> Figures:
+    """Lone messages through two bare nodes: DEALER, ROUTER, DEALER, ROUTER, DEALER."""
+    with Team(settings.directory) as team:
+        first, second = _address(), _address()
+        behind = job_for(settings, second)
+        before = job_for(settings, first, options={"second": second})
+        board = team.board()
+        reader = job_for(settings, second, board=board)
+        writer = job_for(settings, first, board=board, rate=LONE_RATE)
+        nodes = [("forward", behind), ("pass_on", before)]
+        got, _ = team.run(MODULE, [("sub_delays", reader)], ("pub_paced", writer), background=nodes)
+        return one_way(got)
 
 
 def round_trip(settings: Settings) -> Figures:
