@@ -105,6 +105,7 @@ class Membership:
 
     Attributes:
         claims: what it said it holds when it came back: (topic, offsets, attempt) by hand-out.
+        is_answered: whether the node has said which of them it has left.
         given_away: claimed hand-outs of which others got something before it was answered.
         taken_back: (hand-out, offset) of what was claimed and revoked before it was answered.
     """
@@ -117,6 +118,7 @@ class Membership:
     claims: dict[int, tuple[str, list[int], int]] = field(default_factory=dict)
     given_away: set[int] = field(default_factory=set)
     taken_back: set[tuple[int, int]] = field(default_factory=set)
+    is_answered: bool = False
     frames: list[tuple[int, list[Pending]]] = field(default_factory=list)
 
 

@@ -364,6 +364,8 @@ class Referee(Commands):
         if member is None:
             return
         for row in rows:
+            if row.number in member.claims and not member.is_answered:
+                self._left(link, consumer, member, row)
             hold = self.holds.get((member.group, row.number))
             if hold is None or (hold.link, hold.consumer) != (link, consumer):
                 continue
@@ -386,6 +388,29 @@ class Referee(Commands):
                     member.taken_back.add((row.number, offset))
                 self._failed_maybe(hold, place, case)
                 self._end_hold(hold, [offset])
+
+    def _left(self, link: bytes, consumer: int, member: Membership, row: SettleRow) -> None:
+        """A Revoke before the answer: the node had left it this claim. Where others name the same
+        records, nobody could know which of them it would be."""
+        topic, offsets, attempt = member.claims[row.number]
+        hold = self.holds.get((member.group, row.number))
+        if hold is None:
+            hold = Hold(
+                member.group, row.number, link, consumer, member.instance, topic, offsets, attempt,
+                member.timeout_ns, {}, is_claimed=True,
+            )  # fmt: skip
+        for offset in offsets[row.first : row.first + row.count]:
+            case = self.case(member.group, (topic, offset))
+            other = case.hold
+            if other is hold or case.status != OPEN or (other and not other.is_claimed):
+                continue
+            if other is not None:
+                del other.deadlines[offset]
+                if not other.deadlines:
+                    del self.holds[member.group, other.number]
+            case.hold = hold
+            hold.deadlines[offset] = member.joined_ns + member.timeout_ns
+            self.holds[member.group, row.number] = hold
 
     def _failed_maybe(self, hold: Hold, place: Place, case: Case) -> None:
         """Its delivery ended by time or with its session: perhaps that counts as a failure."""
@@ -487,6 +512,7 @@ class Referee(Commands):
         if body.code:
             del self.members[link, body.consumer]
             return
+        member.is_answered = True
         for number, (topic, offsets, attempt) in member.claims.items():
             hold = self.holds.get((member.group, number))
             if number in body.lost:
