@@ -136,13 +136,14 @@ class Cases:
         self.floors: dict[Pair, int] = {}  # (group, topic): it begins there
         self.excused: dict[Pair, int] = {}  # the same, but nobody knows it exactly
         self.seeks: Counter[str] = Counter()
-        self.loose_seek: set[str] = set()
         self.replayed: dict[str, set[int]] = {}
         self.dropped: dict[str, set[int]] = {}
         self.members: dict[tuple[bytes, int], Membership] = {}
         self.holds: dict[tuple[str, int], Hold] = {}
         self._commands: dict[tuple[bytes, int], tuple[str, dict[str, Any]]] = {}
         self._transactions: dict[tuple[bytes, int], list[Pending]] = {}
+        self._by_time: list[tuple[int, str]] = []  # seeks (time, group) the log is not asked for
+        self._surveys: dict[int, str] = {}  # group of the seek that waits for the log's answer
         self._said: set[str] = set()
         self.streams: dict[int, str] = {}
         self.outputs: Counter[bytes] = Counter()

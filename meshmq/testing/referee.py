@@ -312,7 +312,7 @@ class Referee(Commands):
             return
         if not self.world.sources_of(group)(place[0]):
             fault("is handed out and none of the group's")
-        if place[1] < self.floors.get((group, place[0]), 0) and group not in self.loose_seek:
+        if place[1] < self.floors.get((group, place[0]), 0):
             fault("is handed out and lies before the group's beginning")
         held = case.hold
         if held is not None and not held.is_claimed and not self._lapsed(case, place, group):
@@ -379,10 +379,7 @@ class Referee(Commands):
                 case = self.case(member.group, place)
                 if case.hold is not hold:
                     continue
-                # A seek by time reads the log first; what goes out meanwhile is taken back.
-                if member.group not in self.loose_seek and not self._lapsed(
-                    case, place, member.group
-                ):
+                if not self._lapsed(case, place, member.group):
                     self.fault(member.group, place, "is taken back without a cause")
                 if hold.is_claimed:
                     member.taken_back.add((row.number, offset))
@@ -599,6 +596,8 @@ class Referee(Commands):
         self.members.clear()
         self.lose_commands(list(self._commands))
         self._transactions.clear()
+        self._by_time.clear()
+        self._surveys.clear()
         for hold in list(self.holds.values()):
             for offset in hold.deadlines:
                 self.case(hold.group, (hold.topic, offset)).fails_max += 1

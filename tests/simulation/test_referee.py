@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from meshmq.frames import (
+    NACK,
     Body,
+    Command,
     Consume,
     Consumed,
     HandOut,
     HandOutRow,
     Holding,
     Revoke,
+    Settle,
     SettleRow,
 )
 from meshmq.limits import MS
@@ -79,3 +85,36 @@ def test_a_claim_is_not_revoked_before_its_time(court: Court) -> None:
     court.consumes(Holding(7, "a", (0,), 1), Holding(8, "a", (0,), 2))
     court.hears(Revoke(1, (SettleRow(8, 0, 1, 0),)))
     assert court.faults == ["g: a 0 is taken back without a cause"]
+
+
+def _seek(court: Court, start: Any) -> None:
+    court.consumes()
+    court.hears(Consumed(1))
+    court.gets(7, 0)
+    arguments = {"group": "g", "start": start}
+    court.says(Command(1, "group.seek", json.dumps(arguments).encode()))
+
+
+def test_until_the_log_has_answered_a_seek_by_time_changes_nothing(court: Court) -> None:
+    _seek(court, {"time_ns": 5})
+    court.referee.surveying(1, 5)
+    court.says(Settle(1, 1, (SettleRow(7, 0, 1, NACK, 0),)))
+    court.gets(8, 0, 2)
+    assert court.faults == []
+    court.gets(9, 0, 2)
+    assert court.faults == ["g: a 0 (attempt 2) is handed out and in b'p0/0/1''s hands"]
+
+
+def test_once_it_has_all_begins_anew(court: Court) -> None:
+    _seek(court, {"time_ns": 5})
+    court.referee.surveying(1, 5)
+    court.says(Settle(1, 1, (SettleRow(7, 0, 1, NACK, 0),)))
+    court.referee.surveyed(1)
+    court.gets(8, 0, 1, True)
+    assert court.faults == []
+
+
+def test_any_other_seek_is_done_at_once(court: Court) -> None:
+    _seek(court, "earliest")
+    court.gets(8, 0, 2)
+    assert court.faults == ["g: a 0 (attempt 2) has attempt 2, not 1 to 1"]
