@@ -105,6 +105,7 @@ class Membership:
 
     Attributes:
         claims: what it said it holds when it came back: (topic, offsets, attempt) by hand-out.
+        is_answered: whether the node has said which of them it has left.
         given_away: claimed hand-outs of which others got something before it was answered.
         taken_back: (hand-out, offset) of what was claimed and revoked before it was answered.
     """
@@ -117,6 +118,7 @@ class Membership:
     claims: dict[int, tuple[str, list[int], int]] = field(default_factory=dict)
     given_away: set[int] = field(default_factory=set)
     taken_back: set[tuple[int, int]] = field(default_factory=set)
+    is_answered: bool = False
     frames: list[tuple[int, list[Pending]]] = field(default_factory=list)
 
 
@@ -134,13 +136,14 @@ class Cases:
         self.floors: dict[Pair, int] = {}  # (group, topic): it begins there
         self.excused: dict[Pair, int] = {}  # the same, but nobody knows it exactly
         self.seeks: Counter[str] = Counter()
-        self.loose_seek: set[str] = set()
         self.replayed: dict[str, set[int]] = {}
         self.dropped: dict[str, set[int]] = {}
         self.members: dict[tuple[bytes, int], Membership] = {}
         self.holds: dict[tuple[str, int], Hold] = {}
         self._commands: dict[tuple[bytes, int], tuple[str, dict[str, Any]]] = {}
         self._transactions: dict[tuple[bytes, int], list[Pending]] = {}
+        self._by_time: list[tuple[int, str]] = []  # seeks (time, group) the log is not asked for
+        self._surveys: dict[int, str] = {}  # group of the seek that waits for the log's answer
         self._said: set[str] = set()
         self.streams: dict[int, str] = {}
         self.outputs: Counter[bytes] = Counter()

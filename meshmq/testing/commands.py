@@ -33,7 +33,11 @@ class Commands(Cases):
             case "group.create":
                 self.note_group(name, arguments)
             case "group.seek":
-                self._seek(name, arguments.get("start"))
+                start = arguments["start"]
+                if isinstance(start, dict) and "time_ns" in start:
+                    self._by_time.append((start["time_ns"], name))
+                else:
+                    self._seek(name, start)
             case "queue.purge":
                 for place in self._places(name):
                     case = self.case(name, place)
@@ -54,11 +58,22 @@ class Commands(Cases):
         wanted = self.world.sources_of(group)
         return [place for place in self.log if wanted(place[0])]
 
+    def surveying(self, number: int, time_ns: int) -> None:
+        """The node asks the log where a time is: until that is told, a seek has changed nothing."""
+        found = next(seek for seek in self._by_time if seek[0] == time_ns)
+        self._by_time.remove(found)
+        self._surveys[number] = found[1]
+
+    def surveyed(self, number: int) -> None:
+        """The log has answered: the seek that waits for it is done now."""
+        group = self._surveys.pop(number, "")
+        if group:
+            self._seek(group, "time")
+
     def _seek(self, group: str, start: Any) -> None:
         node = self.world.node
         assert node is not None
         self.seeks[group] += 1
-        self.loose_seek.add(group)
         for hold in [h for h in self.holds.values() if h.group == group]:
             self.holds.pop((group, hold.number))
         for member in self.members.values():
@@ -102,8 +117,6 @@ class Commands(Cases):
             for case in self.cases.get(name, {}).values():
                 if case.excuse == PURGED and case.status == OPEN and case.hold is None:
                     case.status, case.is_sure = PURGED, True
-        elif verb == "group.seek":
-            self.loose_seek.discard(name)
 
     def lose_commands(self, keys: Iterable[tuple[bytes, int]]) -> None:
         """Nobody gets their answers: whether they were done a repeat may not tell."""

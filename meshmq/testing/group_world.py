@@ -21,9 +21,10 @@ from meshmq.core.effects import (
     CommandAnswered,
     HandedOut,
     SettlesAnswered,
+    SurveyLog,
     TransactionAnswered,
 )
-from meshmq.core.events import FrameReceived, NodeEvent
+from meshmq.core.events import FrameReceived, NodeEvent, Surveyed
 from meshmq.core.log import Commit
 from meshmq.core.session import SessionState
 from meshmq.frames import Envelope
@@ -181,7 +182,14 @@ class GroupWorld(Scene[GroupProgram]):
                 and envelope.sequence == peer.session.received + 1
             ):
                 self.referee.accepted(event.link, peer.hello.instance, envelope.body)
+        elif self.node is not None and isinstance(event, Surveyed):
+            self.referee.surveyed(event.number)
         super().node_event(event)
+
+    def _survey(self, order: SurveyLog) -> None:
+        if order.time_ns is not None:
+            self.referee.surveying(order.number, order.time_ns)
+        super()._survey(order)
 
     def to_client(self, link: bytes, envelope: Envelope) -> None:
         key = (link, envelope.session)

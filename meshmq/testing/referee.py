@@ -312,7 +312,7 @@ class Referee(Commands):
             return
         if not self.world.sources_of(group)(place[0]):
             fault("is handed out and none of the group's")
-        if place[1] < self.floors.get((group, place[0]), 0) and group not in self.loose_seek:
+        if place[1] < self.floors.get((group, place[0]), 0):
             fault("is handed out and lies before the group's beginning")
         held = case.hold
         if held is not None and not held.is_claimed and not self._lapsed(case, place, group):
@@ -364,6 +364,8 @@ class Referee(Commands):
         if member is None:
             return
         for row in rows:
+            if row.number in member.claims and not member.is_answered:
+                self._left(link, consumer, member, row)
             hold = self.holds.get((member.group, row.number))
             if hold is None or (hold.link, hold.consumer) != (link, consumer):
                 continue
@@ -377,15 +379,35 @@ class Referee(Commands):
                 case = self.case(member.group, place)
                 if case.hold is not hold:
                     continue
-                # A seek by time reads the log first; what goes out meanwhile is taken back.
-                if member.group not in self.loose_seek and not self._lapsed(
-                    case, place, member.group
-                ):
+                if not self._lapsed(case, place, member.group):
                     self.fault(member.group, place, "is taken back without a cause")
                 if hold.is_claimed:
                     member.taken_back.add((row.number, offset))
                 self._failed_maybe(hold, place, case)
                 self._end_hold(hold, [offset])
+
+    def _left(self, link: bytes, consumer: int, member: Membership, row: SettleRow) -> None:
+        """A Revoke before the answer: the node had left it this claim. Where others name the same
+        records, nobody could know which of them it would be."""
+        topic, offsets, attempt = member.claims[row.number]
+        hold = self.holds.get((member.group, row.number))
+        if hold is None:
+            hold = Hold(
+                member.group, row.number, link, consumer, member.instance, topic, offsets, attempt,
+                member.timeout_ns, {}, is_claimed=True,
+            )  # fmt: skip
+        for offset in offsets[row.first : row.first + row.count]:
+            case = self.case(member.group, (topic, offset))
+            other = case.hold
+            if other is hold or case.status != OPEN or (other and not other.is_claimed):
+                continue
+            if other is not None:
+                del other.deadlines[offset]
+                if not other.deadlines:
+                    del self.holds[member.group, other.number]
+            case.hold = hold
+            hold.deadlines[offset] = member.joined_ns + member.timeout_ns
+            self.holds[member.group, row.number] = hold
 
     def _failed_maybe(self, hold: Hold, place: Place, case: Case) -> None:
         """Its delivery ended by time or with its session: perhaps that counts as a failure."""
@@ -487,6 +509,7 @@ class Referee(Commands):
         if body.code:
             del self.members[link, body.consumer]
             return
+        member.is_answered = True
         for number, (topic, offsets, attempt) in member.claims.items():
             hold = self.holds.get((member.group, number))
             if number in body.lost:
@@ -573,6 +596,8 @@ class Referee(Commands):
         self.members.clear()
         self.lose_commands(list(self._commands))
         self._transactions.clear()
+        self._by_time.clear()
+        self._surveys.clear()
         for hold in list(self.holds.values()):
             for offset in hold.deadlines:
                 self.case(hold.group, (hold.topic, offset)).fails_max += 1
