@@ -6,14 +6,27 @@ import difflib
 import os
 import re
 import signal
+import socket
 import threading
 import tomllib
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from meshmq.cli.node_options import (
+    DEFAULT_URL,
+    Check,
+    Config,
+    Data,
+    Insecure,
+    Listen,
+    ListenNodes,
+    Mesh,
+    Name,
+    NoMdns,
+    Peer,
+    Site,
+)
 from meshmq.cli.output import note, say
 from meshmq.errors import ConfigError
 
@@ -21,9 +34,8 @@ if TYPE_CHECKING:
     from meshmq.shell.runner import NodeRunner
 
 STOP_GRACE_S = 10.0  # service managers wait longer before they kill (systemd: 90 s, docker: 10 s)
-DEFAULT_URL = "tcp://127.0.0.1:5757"
 _SETTINGS: dict[str, tuple[type, Any]] = {
-    "name": (str, "node-1"),
+    "name": (str, None),
     "mesh": (str, "local"),
     "listen": (str, DEFAULT_URL),
     "data": (str, None),
@@ -38,80 +50,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 
 def node(
-    name: Annotated[str | None, typer.Option(help=r"Name of this node. \[default: node-1]")] = None,
-    mesh: Annotated[
-        str | None, typer.Option(help=r"Name of the mesh it belongs to. \[default: local]")
-    ] = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help=rf"Address to listen on; port 0 takes a free one. \[default: {DEFAULT_URL}]",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help=r"Directory of its log. \[default: $XDG_DATA_HOME/meshmq/NAME, "
-            "or ~/.local/share/meshmq/NAME]",
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure",
-            help="Listen beyond this host without encryption or passwords; "
-            "needs a mesh name other than local.",
-        ),
-    ] = False,
-    no_mdns: Annotated[
-        bool,
-        typer.Option(
-            "--no-mdns",
-            help="Do not let programs find it by mDNS. A node of mesh local is found on this "
-            "host only.",
-        ),
-    ] = False,
-    site: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Be one of several nodes: those of the same site find each other, and everything "
-            r"is reachable from any of them. \[default: the node is alone]",
-        ),
-    ] = None,
-    listen_nodes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Address to listen on for other nodes of the site. "
-            r"\[default: as --listen, with the next port]",
-        ),
-    ] = None,
-    peer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="Address where another node of the site listens for nodes; may be repeated. One "
-            "that answers is enough, it tells of the others.",
-        ),
-    ] = None,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Check the settings and read the whole log, then exit: 0 if all is well.",
-        ),
-    ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="TOML file with any of: name, mesh, listen, data, insecure, mdns, site, "
-            "listen_nodes, peers. Options go first.",
-        ),
-    ] = None,
+    name: Name = None,
+    mesh: Mesh = None,
+    listen: Listen = None,
+    data: Data = None,
+    insecure: Insecure = False,
+    no_mdns: NoMdns = False,
+    site: Site = None,
+    listen_nodes: ListenNodes = None,
+    peer: Peer = None,
+    check: Check = False,
+    config: Config = None,
 ) -> None:
     """Run a node: it keeps durable topics, confirms, replays and delivers.
 
@@ -132,6 +81,8 @@ def node(
         "peers": peer or None,
     }
     settings.update({key: value for key, value in given.items() if value is not None})
+    if settings["name"] is None:
+        settings["name"] = default_name(settings["site"])
     if not _NAME.match(settings["name"]):
         raise ConfigError(
             f"node name {settings['name']!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
@@ -142,6 +93,12 @@ def node(
         check_node({**settings, "data": directory})
     else:
         run_node({**settings, "data": directory})
+
+
+def default_name(site: str | None) -> str:
+    """What a node is called that nobody names: in a site as its host, as no other one should be."""
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname().partition(".")[0])[:64]
+    return "node-1" if site is None or not _NAME.match(host) else host
 
 
 def check_site(settings: dict[str, Any]) -> None:

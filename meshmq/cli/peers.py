@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from meshmq.cli.direct import PeerOption, linked_rows, node_url
-from meshmq.cli.node import DEFAULT_URL
+from meshmq.cli.node_options import DEFAULT_URL
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
