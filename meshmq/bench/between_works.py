@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import meshmq
 from meshmq.bench.job import Job
-from meshmq.bench.procs import BenchError, Node, Team
+from meshmq.bench.procs import RESULT_SECONDS, BenchError, Node, Team
 from meshmq.bench.site import ROLES, Figures, Settings, received
 
 LONE_RATE = 1000
@@ -52,14 +52,26 @@ def _pair(settings: Settings, durability: str) -> Iterator[_Pair]:
         yield _Pair(team, first.url, second.url, topic)
 
 
-def _publish(settings: Settings, many: bool) -> Figures:
+def flood(settings: Settings, watch: Callable[[tuple[str, str]], object]) -> Figures:
+    """As ``publish_many``, with somebody who is told where the two nodes are before it begins."""
+    return _publish(settings, True, watch)
+
+
+def _publish(
+    settings: Settings,
+    many: bool,
+    watch: Callable[[tuple[str, str]], object] | None = None,
+) -> Figures:
     with _pair(settings, "transient") as pair:
+        if watch is not None:
+            watch((pair.first, pair.second))
         board, window = pair.team.board(), max(2, _WINDOW_BYTES // (settings.size + 32))
         reader = pair.job(settings, pair.second, board=board, window=window)
         writer = pair.job(
             settings, pair.first, board=board, window=window, receivers=1, options={"many": many}
         )
-        got, sent = pair.team.run(ROLES, [("subscribe", reader)], ("publish", writer))
+        role, timeout = ("publish", writer), settings.seconds + RESULT_SECONDS
+        got, sent = pair.team.run(ROLES, [("subscribe", reader)], role, timeout=timeout)
         return received(got, sent)
 
 
