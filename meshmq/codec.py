@@ -462,26 +462,29 @@ def _encode_subscribe(m: Any, b: frames.Subscribe) -> None:
     s = m.init("subscribe")
     s.subscription, s.pattern, s.start, s.value = b.subscription, b.pattern, b.start, b.value
     s.origin, s.lsn, s.slot = b.origin, b.lsn, b.slot
-    s.creditBytes, s.creditRecords = b.credit_bytes, b.credit_records
+    s.creditBytes, s.creditRecords, s.only = b.credit_bytes, b.credit_records, b.only
+    codec_site.encode_places(s, b.places)
 
 
 def _decode_subscribe(r: Any, _: bytes | None) -> frames.Subscribe:
     s = r.subscribe
     return frames.Subscribe(
         s.subscription, s.pattern, s.start, s.value, s.origin, s.lsn, s.slot,
-        s.creditBytes, s.creditRecords,
+        s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s),
     )  # fmt: skip
 
 
 def _encode_subscribed(m: Any, b: frames.Subscribed) -> None:
     s = m.init("subscribed")
     s.subscription, s.code, s.message, s.origin = b.subscription, b.code, b.message, b.origin
-    s.lsn, s.slot, s.topics = b.lsn, b.slot, b.topics
+    s.lsn, s.slot, s.topics, s.time = b.lsn, b.slot, b.topics, b.time_ns
 
 
 def _decode_subscribed(r: Any, _: bytes | None) -> frames.Subscribed:
     s = r.subscribed
-    return frames.Subscribed(s.subscription, s.code, s.message, s.origin, s.lsn, s.slot, s.topics)
+    return frames.Subscribed(
+        s.subscription, s.code, s.message, s.origin, s.lsn, s.slot, s.topics, s.time
+    )
 
 
 def _encode_unsubscribe(m: Any, b: frames.Unsubscribe) -> None:
@@ -516,6 +519,8 @@ def _encode_deliver(m: Any, b: frames.Deliver) -> None:
             row.missing = True
         if x.source:
             row.source = x.source
+        if x.origin:
+            row.origin = x.origin
 
 
 def _decode_deliver(r: Any, payload: frames.Payload | None) -> frames.Deliver:
@@ -527,7 +532,7 @@ def _decode_deliver(r: Any, payload: frames.Payload | None) -> frames.Deliver:
         [
             new(
                 x.topic, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn,
-                x.slot, x.damaged, x.missing, x.source,
+                x.slot, x.damaged, x.missing, x.source, x.origin,
             )
             for x in rows
         ]

@@ -55,8 +55,8 @@ _LOW32 = 0xFFFF_FFFF
 _EMPTY = Struct(_FRAME + "Q")
 _PUBLISH = Struct(_FRAME + "QQQ" + "QQIIIIQ")
 _PUBLISH_SHAPE = (_struct_at(0, 0, 1), list_at(0, STRUCTS, 5), 1 << 2 | _struct_at(0, 4, 1))
-_DELIVER = Struct(_FRAME + "QQQQQ" + "QIIIIqQQQQ")
-_DELIVER_SHAPE = (_struct_at(0, 2, 1), list_at(0, STRUCTS, 8), 1 << 2 | _struct_at(0, 6, 2))
+_DELIVER = Struct(_FRAME + "QQQQQ" + "QIIIIqQQQQQ")
+_DELIVER_SHAPE = (_struct_at(0, 2, 1), list_at(0, STRUCTS, 9), 1 << 2 | _struct_at(0, 6, 3))
 _CONFIRM = Struct(_FRAME + "QQQ" + "QIBBxxQqQQQQQ")
 _CONFIRM_SHAPE = (_struct_at(0, 0, 1), list_at(0, STRUCTS, 9), 1 << 2 | _struct_at(0, 5, 4))
 _CREDIT = Struct(_FRAME + "Q" + "QQQ")
@@ -141,22 +141,28 @@ def _write_deliver(e: Envelope, body: Deliver) -> list[bytes] | None:
     if len(body.batches) != 1:
         return None
     (
-        topic, base, count, length, checksum, time_ns, lsn, slot, damaged, missing, source,
+        topic, base, count, length, checksum, time_ns, lsn, slot, damaged, missing, source, origin,
     ) = body.batches[0]  # fmt: skip
     words, size, raw = _text(topic)
     struct, rows, row = _DELIVER_SHAPE
-    pointer = 0
+    source_pointer = origin_pointer = 0
     if source:
         if len(source) != 16:
             return None
-        pointer = list_at(words, BYTES, 16)
+        source_pointer = list_at(words + 1, BYTES, 16)
         raw += source
+        words += 2
+    if origin:
+        if len(origin) != 16:
+            return None
+        origin_pointer = list_at(words, BYTES, 16)
+        raw += origin
         words += 2
     header = _DELIVER.pack(
         (_DELIVER_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 12, struct,
         body.subscription, body.missed, rows, row,
         base, count, length, checksum, slot, time_ns, lsn, damaged | missing << 1,
-        list_at(1, BYTES, size), pointer,
+        list_at(2, BYTES, size), source_pointer, origin_pointer,
     )  # fmt: skip
     return [header + raw, bytes(body.payload)]
 
@@ -296,23 +302,31 @@ def _read_deliver(header: bytes, payload: Payload | None) -> Body | None:
     (
         _, _, _, _, _, _, struct, subscription, missed, rows, row,
         base, count, length, checksum, slot, time_ns, lsn, flags, pointer, source_pointer,
+        origin_pointer,
     ) = _DELIVER.unpack_from(header)  # fmt: skip
     if (struct, rows, row) != _DELIVER_SHAPE or flags > 3 or subscription > _LOW32:
         return None
-    found = _name(header, _DELIVER.size, pointer, 1)
+    found = _name(header, _DELIVER.size, pointer, 2)
     if found is None or length != len(payload):
         return None
-    end, source = _DELIVER.size + 8 * found[1], b""
+    words, source, origin = found[1], b"", b""
+    end = _DELIVER.size + 8 * words
     if source_pointer:
-        if source_pointer != list_at(found[1], BYTES, 16):
+        if source_pointer != list_at(words + 1, BYTES, 16):
             return None
         source = header[end : end + 16]
+        words += 2
+        end += 16
+    if origin_pointer:
+        if origin_pointer != list_at(words, BYTES, 16):
+            return None
+        origin = header[end : end + 16]
         end += 16
     if len(header) != end:
         return None
     batch = DeliverBatch(
         found[0], base, count, length, checksum, time_ns, lsn, slot, bool(flags & 1), flags > 1,
-        source,
+        source, origin,
     )  # fmt: skip
     return Deliver(subscription, (batch,), missed, payload)
 

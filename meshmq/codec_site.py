@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshmq import frames, limits
-from meshmq.codec_checks import addresses, short
+from meshmq.codec_checks import addresses, bounded, short
 from meshmq.errors import BadFrame
 
 
@@ -59,12 +59,56 @@ def _decode_pulse(r: Any, _: bytes | None) -> frames.Pulse:
     return frames.Pulse(r.pulse.stamp, r.pulse.isAnswer)
 
 
+def encode_places(m: Any, places: tuple[frames.Place, ...]) -> None:
+    """Of a subscription."""
+    if places:
+        for row, place in zip(m.init("places", len(places)), places, strict=True):
+            row.origin, row.lsn, row.slot = place.origin, place.lsn, place.slot
+
+
+def decode_places(r: Any) -> tuple[frames.Place, ...]:
+    """Of a subscription."""
+    rows = r.places
+    if len(rows) > limits.PLACES_MAX:
+        raise BadFrame(f"{len(rows)} places in logs, the limit is {limits.PLACES_MAX}")
+    return tuple([frames.Place(_origin(x.origin), x.lsn, x.slot) for x in rows])
+
+
+def _origin(origin: bytes) -> bytes:
+    if len(origin) != 16:
+        raise BadFrame("a log is named by 16 bytes")
+    return origin
+
+
+def _encode_streams(m: Any, b: frames.Streams) -> None:
+    s = m.init("streams")
+    s.subscription = b.subscription
+    for row, x in zip(s.init("rows", len(b.rows)), b.rows, strict=True):
+        row.origin, row.name, row.away, row.lsn, row.slot = x
+
+
+def _decode_streams(r: Any, _: bytes | None) -> frames.Streams:
+    rows = r.streams.rows
+    bounded(rows, "streams")
+    return frames.Streams(
+        r.streams.subscription,
+        tuple(
+            [
+                frames.StreamsRow(_origin(x.origin), short(x.name), x.away, x.lsn, x.slot)
+                for x in rows
+            ]
+        ),
+    )
+
+
 ENCODERS: dict[type, Callable[..., None]] = {
     frames.SiteInterests: _encode_site_interests,
     frames.Pulse: _encode_pulse,
+    frames.Streams: _encode_streams,
 }
 
 DECODERS: dict[str, Callable[..., Any]] = {
     "siteInterests": _decode_site_interests,
     "pulse": _decode_pulse,
+    "streams": _decode_streams,
 }

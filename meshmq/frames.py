@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshmq.frames_streams import Place as Place
+from meshmq.frames_streams import Streams as Streams
+from meshmq.frames_streams import StreamsRow as StreamsRow
+
 PROTOCOL_MAJOR = 1
 PROTOCOL_MINOR = 6
 
@@ -179,8 +183,15 @@ class Window:
     pause_ns: int
 
 
+ALL, TRANSIENT_ONLY, DURABLE_ONLY = range(3)
+"""What kinds of topics a subscription reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subscribe:
+    """``origin``, ``lsn`` and ``slot`` are a place as those in ``places``. ``value`` is unix ns, or
+    an offset; of START_POSITION from when on (unix ns) logs are read that have no place."""
+
     subscription: int
     pattern: str
     start: int
@@ -190,10 +201,15 @@ class Subscribe:
     slot: int
     credit_bytes: int
     credit_records: int
+    only: int = ALL
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
+    """``lsn`` 0: where reading begins shows with the first batch. ``time_ns``: when it was answered,
+    by the node's clock."""
+
     subscription: int
     code: str = ""
     message: str = ""
@@ -201,6 +217,7 @@ class Subscribed:
     lsn: int = 0
     slot: int = 0
     topics: int = 0
+    time_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +239,8 @@ class DeliverBatch(NamedTuple):
     ``base_offset`` is the producer's number of the first record, from 1, and ``missing`` marks
     records that were dropped on the way. A ``source`` without records is a marker: all that it had
     sent by this route has been told.
+
+    ``origin``: of a durable one whose log it is in; empty: that of the node that delivers it.
     """
 
     topic: str
@@ -235,6 +254,7 @@ class DeliverBatch(NamedTuple):
     damaged: bool = False
     missing: bool = False
     source: bytes = b""
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -654,7 +674,7 @@ Body = (
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
-    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse
+    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams
 )  # fmt: skip
 
 

@@ -49,6 +49,7 @@ struct Frame {
     known       @41 :Known;
     siteInterests @42 :SiteInterests;
     pulse       @43 :Pulse;
+    streams     @44 :Streams;
   }
 }
 
@@ -137,12 +138,21 @@ struct Subscribe {
   subscription @0 :UInt32;
   pattern      @1 :Text;
   start        @2 :UInt8;   # 0 new, 1 earliest, 2 time, 3 offset, 4 position
-  value        @3 :Int64;   # unix ns or offset
+  value        @3 :Int64;   # unix ns or offset; of a position: unix ns from when on logs without a
+                            # place are read
   origin       @4 :Data;    # of the position
   lsn          @5 :UInt64;
   slot         @6 :UInt32;
   creditBytes   @7 :UInt64;
   creditRecords @8 :UInt64;
+  only          @9 :UInt8;  # 0 all topics, 1 transient ones, 2 durable ones
+  places        @10 :List(Place); # of a position: in the logs of other nodes
+}
+
+struct Place {              # the next batch to read in a node's log
+  origin @0 :Data;          # 16 bytes
+  lsn    @1 :UInt64;
+  slot   @2 :UInt32;
 }
 
 struct Subscribed {
@@ -150,9 +160,10 @@ struct Subscribed {
   code         @1 :Text;
   message      @2 :Text;
   origin       @3 :Data;
-  lsn          @4 :UInt64;  # where reading begins
+  lsn          @4 :UInt64;  # where reading begins; 0: that shows with the first batch
   slot         @5 :UInt32;
   topics       @6 :UInt32;  # how many topics match now
+  time         @7 :Int64;   # unix ns of the answer, by the node's clock
 }
 
 struct Unsubscribe {
@@ -184,6 +195,7 @@ struct DeliverBatch {
   missing    @9 :Bool;      # numbered ones that were dropped on the way: no bytes follow
   source     @10 :Data;     # by a node: the run of a program that `baseOffset` is a number of, or
                             # empty. Without records: all that it had sent by this route is told
+  origin     @11 :Data;     # durable, of another node's log: its origin; empty: of the node's own
 }
 
 struct Command {
@@ -423,4 +435,17 @@ struct SiteInterests {      # what transient topics a node's clients want
 struct Pulse {
   stamp    @0 :UInt64;      # ns, of who asked
   isAnswer @1 :Bool;        # to the pulse with that stamp
+}
+
+struct Streams {            # to a client: the logs of other nodes that a subscription reads
+  subscription @0 :UInt32;
+  rows         @1 :List(StreamsRow);  # those of which something is new
+}
+
+struct StreamsRow {
+  origin @0 :Data;
+  name   @1 :Text;          # of the node
+  away   @2 :Bool;          # nothing of it comes until it is back
+  lsn    @3 :UInt64;        # where reading begins; 0: that shows with the first batch
+  slot   @4 :UInt32;
 }

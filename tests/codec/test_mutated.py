@@ -26,8 +26,12 @@ from meshmq.frames import (
     Envelope,
     Hello,
     Nothing,
+    Place,
     Publish,
     PublishBatch,
+    Streams,
+    StreamsRow,
+    Subscribe,
     Welcome,
 )
 from tests.codec import mutate
@@ -164,8 +168,9 @@ def test_a_published_batch_follows_what_is_before_it(first, after):
         Publish((PublishBatch("a", 1, 0, 1, 0, 0),) * (limits.FRAME_BATCHES_MAX + 1), b""),
         Deliver(1, (DeliverBatch("a", *[0] * 7),) * (limits.FRAME_BATCHES_MAX + 1), 0, b""),
         Confirm((Confirmation("a", 1, 1),) * (limits.FRAME_BATCHES_MAX + 1)),
+        Streams(1, (StreamsRow(bytes(16), "n", True),) * (limits.FRAME_BATCHES_MAX + 1)),
     ],
-    ids=["publish", "deliver", "confirm"],
+    ids=["publish", "deliver", "confirm", "streams"],
 )  # fmt: skip
 def test_a_frame_has_a_bounded_number_of_batches(body):
     assert "1025 batches, the limit is 1024" in refusal(codec.decode, frame(body))
@@ -185,12 +190,23 @@ def test_names_and_commands_are_bounded():
     assert codec.decode(frame(Command(1, "v", bytes(limits.COMMAND_BYTES_MAX))))
 
 
+def test_a_subscription_has_a_bounded_number_of_places():
+    place = Place(bytes(16), 1, 0)
+    most = limits.PLACES_MAX
+    body = Subscribe(1, "a", 4, 0, b"", 0, 0, 1, 1, 0, (place,) * most)
+    assert codec.decode(frame(body)).body == body
+    body = Subscribe(1, "a", 4, 0, b"", 0, 0, 1, 1, 0, (place,) * (most + 1))
+    assert f"{most + 1} places" in refusal(codec.decode, frame(body))
+
+
 @pytest.mark.parametrize("size", [0, 15, 17])
 def test_identities_are_sixteen_bytes(size):
     for body in (
         Hello(1, 0, "m", bytes(size), bytes(16)),
         Hello(1, 0, "m", bytes(16), bytes(size)),
         Welcome(1, 0, bytes(size), "", "", 1),
+        Subscribe(1, "a", 4, 0, b"", 0, 0, 1, 1, 0, (Place(bytes(size), 1, 0),)),
+        Streams(1, (StreamsRow(bytes(size), "n", True),)),
     ):
         assert "16 bytes" in refusal(codec.decode, frame(body))
 

@@ -61,7 +61,7 @@ def delivers(draw):
         rows.append(
             frames.DeliverBatch(
                 draw(texts), draw(u64), draw(u32), len(data), draw(u32), draw(i64), draw(u64),
-                draw(u32), draw(flags), draw(flags), draw(blobs),
+                draw(u32), draw(flags), draw(flags), draw(blobs), draw(blobs),
             )
         )  # fmt: skip
         payload += data
@@ -166,9 +166,12 @@ BODIES = {
         frames.Confirm, st.lists(confirmations, max_size=5).map(tuple)
     ),
     frames.Subscribe: st.builds(
-        frames.Subscribe, u32, texts, u8, i64, blobs, u64, u32, u64, u64
+        frames.Subscribe, u32, texts, u8, i64, blobs, u64, u32, u64, u64, u8,
+        st.lists(st.builds(frames.Place, ids, u64, u32, st.just(0)), max_size=4).map(tuple),
     ),
-    frames.Subscribed: st.builds(frames.Subscribed, u32, texts, texts, blobs, u64, u32, u32),
+    frames.Subscribed: st.builds(
+        frames.Subscribed, u32, texts, texts, blobs, u64, u32, u32, i64
+    ),
     frames.Unsubscribe: st.builds(frames.Unsubscribe, u32),
     frames.Credit: st.builds(frames.Credit, u32, u64, u64),
     frames.Window: st.builds(frames.Window, u64, u64),
@@ -222,6 +225,10 @@ BODIES = {
     ),
     frames.SiteInterests: st.builds(frames.SiteInterests, flags, addresses, addresses, flags),
     frames.Pulse: st.builds(frames.Pulse, u64, flags),
+    frames.Streams: st.builds(
+        frames.Streams, u32,
+        st.lists(st.builds(frames.StreamsRow, ids, texts, flags, u64, u32), max_size=4).map(tuple),
+    ),
 }  # fmt: skip
 
 
