@@ -539,6 +539,7 @@ def _decode_deliver(r: Any, payload: frames.Payload | None) -> frames.Deliver:
     )  # fmt: skip
     body = payload or b""
     adds_up(batches, body)
+    codec_site.check_origins(batches)
     return frames.Deliver(d.subscription, batches, d.missed, body)
 
 

@@ -80,6 +80,13 @@ def _origin(origin: bytes) -> bytes:
     return origin
 
 
+def check_origins(batches: tuple[frames.DeliverBatch, ...]) -> None:
+    """Of a delivery: batches are of the node's own log, or say whose."""
+    for batch in batches:
+        if batch.origin:
+            _origin(batch.origin)
+
+
 def _encode_streams(m: Any, b: frames.Streams) -> None:
     s = m.init("streams")
     s.subscription = b.subscription

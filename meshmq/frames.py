@@ -207,8 +207,8 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """``lsn`` 0: where reading begins shows with the first batch. ``time_ns``: when it was answered,
-    by the node's clock."""
+    """``lsn`` 0: where reading begins shows with the first batch. ``time_ns``: when it was
+    answered, by the node's clock."""
 
     subscription: int
     code: str = ""

@@ -226,6 +226,7 @@ SITE_PATTERNS_PER_FRAME = 1024  # more go into further frames
 SAME_ORIGIN_NS = 1 * SECOND  # heard of so lately, an earlier run of a node is still there
 REFUSALS_TOLD_MAX = 100  # nodes that were refused, as listings show them
 PLACES_MAX = 256  # logs that one read may be in: the nodes of a site, and disks they have lost
+POSITION_CHARACTERS_MAX = 80 * PLACES_MAX  # of a position's text, with a place in each log
 SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
 
 # --- memory --------------------------------------------------------------------------------

@@ -221,6 +221,10 @@ class Stream:
         return f"{self.topic}@{self.origin[:8]}/{self.partition}"
 
 
+_PLACE = r"([0-9a-f]{32})-([0-9]{1,19})-([0-9]{1,9})-([0-9]{1,9})"
+_POSITION = re.compile(rf"p1-{_PLACE}|p2-{_PLACE}-([0-9]{{1,19}})((?:-{_PLACE})*)")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
     """A place in a read over many streams; opaque to programs, stable over restarts.
@@ -230,21 +234,43 @@ class Position:
         lsn: number of the commit in that log, from 1.
         slot: index of the batch in that commit, from 0.
         index: index of the record in that batch, from 0. A read resumes after this record.
+        since: logs of which nothing is said here are read from this time (unix ns) on.
+        others: the next batch in the log of each other node: origin, lsn, slot, and how many of its
+            records are not wanted.
     """
 
     origin: str
     lsn: int
     slot: int
     index: int
+    since: int = 0
+    others: tuple[tuple[str, int, int, int], ...] = ()
 
     def __str__(self) -> str:
-        return f"p1-{self.origin}-{self.lsn}-{self.slot}-{self.index}"
+        place = f"{self.origin}-{self.lsn}-{self.slot}-{self.index}"
+        if not (self.since or self.others):
+            return f"p1-{place}"
+        others = "".join([f"-{o}-{lsn}-{slot}-{skip}" for o, lsn, slot, skip in self.others])
+        return f"p2-{place}-{self.since}{others}"
 
     @classmethod
     def parse(cls, text: str) -> Position:
         """Read back ``str(position)``; raise InvalidArgument for anything else."""
-        found = re.fullmatch(r"p1-([0-9a-f]{32})-([0-9]{1,19})-([0-9]{1,9})-([0-9]{1,9})", text)
-        if not found:
-            raise InvalidArgument(f"{text!r} is not a position (take one from msg.position)")
-        origin, lsn, slot, index = found.groups()
-        return cls(origin, int(lsn), int(slot), int(index))
+        shown = text if len(text) <= 200 else f"{text[:200]}..."
+        refusal = InvalidArgument(f"{shown!r} is not a position (take one from msg.position)")
+        if len(text) > limits.POSITION_CHARACTERS_MAX or not _POSITION.fullmatch(text):
+            raise refusal
+        kind, *parts = text.split("-")
+        since = int(parts.pop(4)) if kind == "p2" else 0
+        places = [
+            (parts[i], int(parts[i + 1]), int(parts[i + 2]), int(parts[i + 3]))
+            for i in range(0, len(parts), 4)
+        ]
+        if since >= 1 << 63 or len(places) > limits.PLACES_MAX:
+            raise refusal
+        return cls(*places[0], since, tuple(places[1:]))
+
+
+def is_position(text: str) -> bool:
+    """Whether a text means to be a position, right or not."""
+    return text.startswith(("p1-", "p2-"))

@@ -34,6 +34,7 @@ from meshmq.cli.options import (
 from meshmq.cli.sub import tell_waiting
 from meshmq.cli.taking import show_and_ack
 from meshmq.limits import PREFETCH_RECORDS_DEFAULT, PREFETCH_RECORDS_MAX
+from meshmq.names import is_position
 
 
 def consume(
@@ -111,7 +112,7 @@ def consume(
 
 def parse_group_start(text: str, pattern: str, hint: str) -> str | int | datetime:
     """Where a group begins: new, earliest, an offset or a time; or wrong usage."""
-    if text.startswith("p1-"):
+    if is_position(text):
         raise typer.BadParameter(
             "a group begins at an offset or a time, a position is for sub", param_hint=hint
         )

@@ -24,7 +24,7 @@ from meshmq.cli.options import (
 )
 from meshmq.cli.output import note, plural
 from meshmq.errors import InvalidArgument
-from meshmq.names import Position, matches
+from meshmq.names import Position, is_position, matches
 
 if TYPE_CHECKING:
     from meshmq import Mesh, Message, Subscription
@@ -98,7 +98,7 @@ def sub(
 
 def parse_start(text: str, pattern: str) -> str | int | datetime | Position:
     """What ``--from`` means: new, earliest, an offset, a position or a time; or wrong usage."""
-    if text.startswith("p1-"):
+    if is_position(text):
         try:
             return Position.parse(text)
         except InvalidArgument as error:

@@ -61,8 +61,9 @@ from meshmq.frames import (
     START_OFFSET,
     START_POSITION,
     START_TIME,
+    Place,
 )
-from meshmq.names import Position, check_pattern, check_topic
+from meshmq.names import Position, check_pattern, check_topic, is_position
 
 _LAST_INDEX = limits.BATCH_RECORDS_MAX - 1
 _LARGE, _OVERHEAD = limits.LARGE_VALUE_BYTES, limits.RECORD_OVERHEAD_BYTES
@@ -482,7 +483,9 @@ class Mesh(OnlySync, Work, Services, Pushing):
         Args:
             pattern: ``*`` stands for one token, a final ``>`` for one or more.
             start: ``"new"``; ``"earliest"``; an aware datetime: the first commit not older; a
-                position (``msg.position`` or its str): behind that record; an offset of one topic.
+                position (``msg.position`` or its str): behind that record, and where reading was
+                in the logs of other nodes; an offset of one topic: in the log of the node that we
+                are at, while of the others comes what is new.
             prefetch_bytes, prefetch_records: what may be on its way or wait in this process;
                 a batch is never split, so it may be exceeded by one.
             on_missed: called with how many records were passed over, as ``on_state`` is;
@@ -596,11 +599,14 @@ def _to_start(start: object) -> Start:
             return Start(START_NEW)
         if start == "earliest":
             return Start(START_EARLIEST)
-        if start.startswith("p1-"):
+        if is_position(start):
             start = Position.parse(start)
     if isinstance(start, Position):
         origin = bytes.fromhex(start.origin)
-        return Start(START_POSITION, 0, origin, start.lsn, start.slot, start.index + 1)
+        others = tuple([Place(bytes.fromhex(o), *place) for o, *place in start.others])
+        return Start(
+            START_POSITION, start.since, origin, start.lsn, start.slot, start.index + 1, others
+        )
     if isinstance(start, datetime):
         return Start(START_TIME, _to_ns(start))
     if isinstance(start, int) and not isinstance(start, bool) and start >= 0:

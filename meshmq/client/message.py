@@ -94,9 +94,20 @@ class Message(tuple[Any, ...]):
 
     @property
     def position(self) -> Position | None:
-        """Where to go on behind this record (``subscribe(start=...)``); None if transient."""
+        """Where to go on behind this record (``subscribe(start=...)``), at any node; None if
+        transient."""
         a = self[4].arrival
-        return Position(a.origin.hex(), a.lsn, a.slot, self[3]) if a.lsn else None
+        if not a.lsn:
+            return None
+        others = tuple([(p.origin.hex(), p.lsn, p.slot, p.skip) for p in a.others])
+        return Position(a.origin.hex(), a.lsn, a.slot, self[3], a.since, others)
+
+    @property
+    def origin(self) -> str | None:
+        """Whose log it is in (32 hex digits): with the topic this names the stream that ``offset``
+        counts in. None for a transient topic, which has none."""
+        a = self[4].arrival
+        return a.origin.hex() if a.lsn else None
 
     def __repr__(self) -> str:
         value = self.value if len(self.value) <= 40 else self.value[:37] + b"..."

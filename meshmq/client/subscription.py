@@ -98,6 +98,13 @@ class Inbox:
         in ``damaged`` too)."""
         return self._passed + self._undecodable
 
+    @property
+    def away(self) -> tuple[str, ...]:
+        """Names of nodes whose stored records wait until they are back; nothing of them is
+        skipped. Empty while the connection is lost, since nobody tells then."""
+        sub = self._channel.client.subscribers.get(self._id)
+        return sub.away if sub is not None else ()
+
     # -- the program ------------------------------------------------------------------------
 
     @property

@@ -16,7 +16,7 @@ import random
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from meshmq import limits
 from meshmq.core.consumer import Member
@@ -45,13 +45,13 @@ from meshmq.core.events import (
     LinkOpened,
     TimerFired,
 )
-from meshmq.core.held import Held, Told, say
+from meshmq.core.held import Held
 from meshmq.core.publisher import EncodeBatch, EncodeJobs, Publisher
 from meshmq.core.requester import Requester
 from meshmq.core.responder import Registration, Responder
-from meshmq.core.runs import runs_of
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
+from meshmq.core.transaction import Transaction
 from meshmq.errors import (
     ClosedError,
     GroupNotFound,
@@ -61,7 +61,6 @@ from meshmq.errors import (
     from_code,
 )
 from meshmq.frames import (
-    ACK,
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     Body,
@@ -82,9 +81,8 @@ from meshmq.frames import (
     Revoke,
     Served,
     Settled,
+    Streams,
     Subscribed,
-    Transact,
-    TransactAck,
     Transacted,
     Unserve,
     Unsubscribe,
@@ -112,33 +110,6 @@ class ClientIdentity:
     producer: bytes
     name: str = ""
     software: str = ""
-
-
-class _Transaction(NamedTuple):
-    """A transaction on its way: acks are by hand-out and index, what the node calls them may be
-    another thing in each session."""
-
-    id: int
-    acks: tuple[tuple[Held, int], ...]
-    batches: tuple[PublishBatch, ...]
-    payload: bytes
-
-    def frame(self) -> Transact:
-        """As this session says it."""
-        found: dict[int, list[int]] = {}
-        held_by = {}
-        for held, index in self.acks:
-            found.setdefault(held.row.number, []).append(index)
-            held_by[held.row.number] = held
-        acks = []
-        for number, indices in found.items():
-            held = held_by[number]
-            for first, count in runs_of(sorted(indices)):
-                row = say(Told(held, first, count, ACK))
-                # What is no longer claimed makes it fail, unless the node has done it before.
-                at = row.first if row.count == count else limits.BATCH_RECORDS_MAX
-                acks.append(TransactAck(held.member.id, number, at, count))
-        return Transact(self.id, tuple(acks), self.batches, self.payload)
 
 
 class Client:
@@ -179,7 +150,7 @@ class Client:
         self._link = b""
         self._session: Session | None = None
         self._commands: dict[int, Command] = {}
-        self._transactions: dict[int, _Transaction] = {}
+        self._transactions: dict[int, Transaction] = {}
         self._making: dict[int, str] = {}  # commands that make a queue again, and which
         self._wanting: dict[int, set[str]] = {}  # transactions that wait for that
         self._last_transaction = 0
@@ -325,7 +296,7 @@ class Client:
         remembers a program's last one only. Returns its number.
         """
         self._last_transaction += 1
-        transaction = _Transaction(self._last_transaction, tuple(acks), batches, payload)
+        transaction = Transaction(self._last_transaction, tuple(acks), batches, payload)
         self._transactions[transaction.id] = transaction
         self._ask(transaction.frame(), now_ns)
         return transaction.id
@@ -462,6 +433,9 @@ class Client:
                 self._on_welcome(body, now_ns)
             case Subscribed():
                 self._on_subscribed(body, now_ns)
+            case Streams(number) if number in self.subscribers:
+                news = self.subscribers[number].on_streams(body)
+                self._effects += [StateChanged(self.state, what) for what in news]
             case Result(number, code, message, result):
                 if self._commands.pop(number, None) is None:
                     pass

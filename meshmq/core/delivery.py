@@ -30,12 +30,16 @@ from meshmq.core.transients import NOBODY, Direct, has_directly
 from meshmq.core.wants import Wants
 from meshmq.errors import InvalidName
 from meshmq.frames import (
+    ALL,
+    DURABLE_ONLY,
     START_EARLIEST,
     START_NEW,
     START_OFFSET,
     START_TIME,
+    TRANSIENT_ONLY,
     Deliver,
     DeliverBatch,
+    Place,
     Route,
     Subscribe,
     Subscribed,
@@ -56,7 +60,8 @@ class Subscription(Reader):
     """One subscription of one client.
 
     Attributes:
-        instance: the program's.
+        instance: the program's, or the origin of another node of the site.
+        only: which topics: ALL, TRANSIENT_ONLY or DURABLE_ONLY.
         queue: transient batches that wait for credit.
         dropped: transient records without a source that were dropped and are not yet told.
         gaps: by source and topic the newest numbers that were dropped and are not yet told: the
@@ -70,6 +75,7 @@ class Subscription(Reader):
     link: bytes
     number: int
     instance: bytes = b""
+    only: int = ALL
     queue: deque[_Queued] = field(default_factory=deque)
     queue_bytes: int = 0
     dropped: int = 0
@@ -158,6 +164,7 @@ class Delivery(Feed):
             number=number,
             instance=instance,
             of_node=of_node,
+            only=frame.only,
         )
         refusal = self._place(sub, frame, origin)
         if refusal is not None:
@@ -168,6 +175,8 @@ class Delivery(Feed):
         if not of_node:
             self.wants.add(pattern)
         topics = sum(1 for name in self._topics.by_name if matches(pattern, name))
+        if sub.start is not None and frame.start != START_OFFSET:
+            return Subscribed(number, "", "", origin, 0, 0, topics)  # the read shows where
         return Subscribed(number, "", "", origin, sub.lsn, sub.slot, topics)
 
     def open_node(self, link: bytes, origin: bytes) -> Subscription:
@@ -180,8 +189,15 @@ class Delivery(Feed):
         self._of_instance.setdefault(origin, {})[id(sub)] = sub
         return sub
 
+    def find(self, link: bytes, number: int) -> Subscription | None:
+        """An open subscription."""
+        return self._subscriptions.get((link, number))
+
     def _place(self, sub: Subscription, frame: Subscribe, origin: bytes) -> Subscribed | None:
         end = self.committed_lsn + 1
+        if frame.only == TRANSIENT_ONLY:
+            sub.lsn, sub.is_live, sub.reads_log = end, True, False
+            return None
         match frame.start:
             case k if k == START_NEW:
                 sub.lsn, sub.is_live = end, True
@@ -192,9 +208,13 @@ class Delivery(Feed):
             case k if k == START_OFFSET:
                 return self._place_offset(sub, frame.value)
             case _:
-                # A position in another log says nothing here: all of this one is unseen.
-                if frame.origin == origin:
-                    sub.lsn, sub.slot = max(1, frame.lsn), frame.slot
+                for log, lsn, slot, _ in (_own_place(frame), *frame.places):
+                    if log == origin:
+                        sub.lsn, sub.slot = max(1, lsn), slot
+                        return None
+                # Of this log nothing was seen since the time it says, or ever.
+                if frame.value > 0:
+                    sub.start = ("time", frame.value, 0)
         return None
 
     def _place_offset(self, sub: Subscription, offset: int) -> Subscribed | None:
@@ -260,8 +280,12 @@ class Delivery(Feed):
     # -- what comes in ----------------------------------------------------------------------
 
     def subscribed_to(self, topic: Topic) -> list[Subscription]:
-        """Which clients want a topic."""
-        return [r for r in self.wanting(topic) if isinstance(r, Subscription) and not r.of_node]
+        """Which clients want a transient topic."""
+        return [
+            r
+            for r in self.wanting(topic)
+            if isinstance(r, Subscription) and not r.of_node and r.only != DURABLE_ONLY
+        ]
 
     def on_transient(
         self, topic: Topic, row: DeliverBatch, payload: bytes, without: Direct = NOBODY
@@ -490,6 +514,10 @@ class Delivery(Feed):
             }
             for (topic, first), end in self.damaged_ranges.items()
         ]
+
+
+def _own_place(frame: Subscribe) -> Place:
+    return Place(frame.origin, frame.lsn, frame.slot)
 
 
 def _gap(key: tuple[bytes, str], first: int, end: int) -> DeliverBatch:

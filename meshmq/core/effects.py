@@ -9,7 +9,7 @@ from meshmq.core.held import Held
 from meshmq.core.log import Entry
 from meshmq.core.requester import Call
 from meshmq.core.responder import Incoming, Registration
-from meshmq.frames import Envelope, Payload
+from meshmq.frames import Envelope, Payload, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,11 @@ class StateChanged:
 
 
 class Arrival(NamedTuple):
-    """One batch for the program; the first ``skip`` records are not for it. lsn 0: transient."""
+    """One batch for the program; the first ``skip`` records are not for it. lsn 0: transient.
+
+    ``others``: where reading goes on in other logs, as of this batch; those that have no place are
+    read from ``since`` (unix ns) on.
+    """
 
     topic: str
     base_offset: int
@@ -119,6 +123,8 @@ class Arrival(NamedTuple):
     origin: bytes
     lsn: int
     slot: int
+    since: int = 0
+    others: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

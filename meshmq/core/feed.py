@@ -36,6 +36,7 @@ class Reader:
         start: where the first read begins, until it is made.
         is_live: the cursor is at the end of the log.
         reading: number of the read under way, 0 if none.
+        reads_log: it wants what is stored; without that it is live for ever, and gets nothing.
     """
 
     pattern: str
@@ -48,6 +49,7 @@ class Reader:
     reading: int = 0
     streams: frozenset[int] = frozenset()
     streams_version: int = -1
+    reads_log: bool = True
 
     @property
     def has_credit(self) -> bool:
@@ -128,7 +130,7 @@ class Feed:
                 for reader in self.wanting(topic):
                     touched[id(reader)] = reader
         for reader in touched.values():
-            if reader.is_live:
+            if reader.is_live and reader.reads_log:
                 reader.is_live = False
                 reader.lsn, reader.slot = commit.lsn, 0
                 self.feed(reader)

@@ -1,19 +1,26 @@
-"""The consuming side of a client: one subscription over any number of sessions.
+"""The consuming side of a client: one subscription over any number of sessions, with any nodes.
+
+Data: a Log for each node whose records came or are to come, by origin; their places are the same
+whichever node hands the records on.
 
 Rules:
 1. What was received once is never handed on again, and nothing unseen is skipped: after a
-   reconnect reading resumes behind the last batch received, by its place in the node's log.
-2. Offsets of a stream that are passed over (retention, damage) are counted in ``missed``, like the
-   transient records the node dropped for this subscription.
-3. Credit is what the program can still take: window minus what it was given and has not consumed.
+   reconnect, to whatever node, reading resumes behind the last batch received of each log.
+2. A log without a place is read from a time on: when the subscription was opened (``new``), or as
+   the program asked. So one that turns up later is read from there on.
+3. Order is kept in each stream (topic, origin), and what is passed over is counted there
+   (retention, damage) in ``missed``, like the transient records the node dropped.
+4. Credit is what the program can still take: window minus what it was given and has not consumed.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from meshmq import limits
 from meshmq.core.effects import Arrival
 from meshmq.frames import (
+    START_EARLIEST,
     START_NEW,
     START_OFFSET,
     START_POSITION,
@@ -21,6 +28,8 @@ from meshmq.frames import (
     Deliver,
     DeliverBatch,
     Payload,
+    Place,
+    Streams,
     Subscribe,
     Subscribed,
 )
@@ -30,7 +39,8 @@ class Start(NamedTuple):
     """Where to begin: one of the START_ kinds and what it needs.
 
     ``value`` is unix ns or an offset; ``origin``, ``lsn`` and ``slot`` name a batch in a log, of
-    which the first ``skip`` records are not wanted.
+    which the first ``skip`` records are not wanted; ``places`` are those in other logs. Then
+    ``value`` is from when on logs are read that have no place.
     """
 
     kind: int = START_NEW
@@ -39,6 +49,31 @@ class Start(NamedTuple):
     lsn: int = 0
     slot: int = 0
     skip: int = 0
+    places: tuple[Place, ...] = ()
+
+
+class Log:
+    """What one subscription has of one node's log.
+
+    Attributes:
+        name: the node's, or empty.
+        is_away: nothing comes of it until its node is back.
+        lsn, slot: where reading goes on; lsn 0: that shows with the first batch.
+        skip: records of the batch there that are not wanted.
+        last: lsn and slot of the last batch: what is behind it is new.
+        next_offset: by topic.
+        floor: the offset asked for, until the first batch.
+    """
+
+    __slots__ = ("floor", "is_away", "last", "lsn", "name", "next_offset", "skip", "slot")
+
+    def __init__(self, lsn: int = 0, slot: int = 0, skip: int = 0) -> None:
+        self.name = ""
+        self.is_away = False
+        self.lsn, self.slot, self.skip = lsn, slot, skip
+        self.last = (0, 0)
+        self.next_offset: dict[str, int] = {}
+        self.floor = 0
 
 
 class Subscriber:
@@ -49,6 +84,7 @@ class Subscriber:
         damaged: records lost because their stored bytes failed the checksum (part of ``missed``).
         is_active: whether the node has accepted it in this session.
         is_pull: it takes what programs push, and is not the node's.
+        away: names of nodes whose records wait until they are back.
     """
 
     def __init__(
@@ -60,49 +96,100 @@ class Subscriber:
         self.damaged = 0
         self.is_active = False
         self.is_pull = False
+        self.away: tuple[str, ...] = ()
         self._start = start
-        self._origin = start.origin
+        self._own = start.origin  # the log of the node we are at, or were
+        self._since: int | None = None  # rule 2; None: no node has answered yet
+        self._seeks = start.kind == START_OFFSET  # until a batch of the stream has come
+        self._logs: dict[bytes, Log] = {}
+        if start.kind == START_POSITION:
+            self._logs[start.origin] = Log(start.lsn, start.slot, start.skip)
+            self._logs |= {p.origin: Log(p.lsn, p.slot, p.skip) for p in start.places}
+        self._others_of: bytes | None = None
+        self._others: tuple[Place, ...] = ()
         self._window_bytes = window_bytes
         self._window_records = window_records
         self._held_bytes = 0
         self._held_records = 0
         self._owed_bytes = 0
         self._owed_records = 0
-        self._next_offset: dict[str, int] = {}
-        self._last_place = (0, 0)  # lsn and slot of the last batch: what is behind it is new
-        self._floor = start.value if start.kind == START_OFFSET else 0
 
     @property
     def needs_node(self) -> bool:
         """Whether it reads what a node keeps, and has not begun to."""
-        return self._start.kind != START_NEW
+        return self._start.kind != START_NEW or self._since is not None
 
     def subscribe(self) -> Subscribe:
         """The frame that opens it in a new session."""
         self.is_active = False
         self._owed_bytes = self._owed_records = 0
-        s = self._start
+        kind, value = self._start.kind, self._start.value
+        if self._since is not None and not self._seeks:
+            kind, value = START_POSITION, self._since
+        self.away = ()
+        for log in self._logs.values():
+            log.is_away = False
+        own = self._logs.get(self._own)
+        origin, lsn, slot = b"", 0, 0
+        if own is not None and own.lsn:
+            origin, lsn, slot = self._own, own.lsn, own.slot
         return Subscribe(
-            self.id, self.pattern, s.kind, s.value, s.origin, s.lsn, s.slot,
+            self.id, self.pattern, kind, value, origin, lsn, slot,
             max(0, self._window_bytes - self._held_bytes),
-            max(0, self._window_records - self._held_records),
+            max(0, self._window_records - self._held_records), places=self._places(self._own),
         )  # fmt: skip
 
     def on_subscribed(self, frame: Subscribed) -> None:
-        """The node's yes; from here on reading resumes by place, never by the first wish."""
+        """The node's yes; from here on reading resumes by places, never by the first wish."""
         self.is_active = True
-        start = self._start
-        same = start.origin == frame.origin
-        if self._origin and self._origin != frame.origin:
-            # Another log: everything in it is unseen.
-            self._next_offset.clear()
-            self._last_place = (0, 0)
-            self._floor = 0
-        self._origin = frame.origin
-        if start.kind == START_OFFSET:
-            return  # the place is known with the first batch
-        skip = start.skip if same else 0
-        self._start = Start(START_POSITION, 0, frame.origin, frame.lsn, frame.slot, skip)
+        self._own = frame.origin
+        if self._since is None:
+            kind, value = self._start.kind, self._start.value
+            if kind in (START_NEW, START_OFFSET):
+                value = frame.time_ns
+            self._since = 0 if kind == START_EARLIEST else max(0, value)
+        log = self._log(frame.origin)
+        if self._seeks:
+            log.floor = self._start.value
+        elif not log.lsn:
+            log.lsn, log.slot = frame.lsn, frame.slot
+        self._others_of = None
+
+    def on_streams(self, frame: Streams) -> list[str]:
+        """The node tells of logs of others; return who has gone or come back, in words."""
+        news = []
+        for row in frame.rows:
+            log = self._log(row.origin)
+            log.name = row.name or log.name or row.origin.hex()[:8]
+            if not log.lsn:
+                log.lsn, log.slot = row.lsn, row.slot
+            if log.is_away != row.away:
+                log.is_away = row.away
+                how = "away: its records wait" if row.away else "back"
+                news.append(f"subscription to {self.pattern!r}: node {log.name} is {how}")
+        away = [log.name for log in self._logs.values() if log.is_away]
+        self.away = tuple(sorted(set(away)))
+        self._others_of = None
+        return news
+
+    def _log(self, origin: bytes) -> Log:
+        log = self._logs.get(origin)
+        if log is None:
+            if len(self._logs) >= limits.PLACES_MAX:
+                # Of more nodes than a site can have the one that is known longest is forgotten.
+                del self._logs[next(o for o in self._logs if o != self._own)]
+            log = self._logs[origin] = Log()
+        return log
+
+    def _places(self, but: bytes) -> tuple[Place, ...]:
+        """Where reading goes on in all logs ``but`` one."""
+        return tuple(
+            [
+                Place(origin, log.lsn, log.slot, log.skip)
+                for origin, log in self._logs.items()
+                if log.lsn and origin != but
+            ]
+        )
 
     def on_deliver(self, frame: Deliver) -> list[Arrival]:
         """Take a delivery; return what is new, in order."""
@@ -127,7 +214,13 @@ class Subscriber:
     def take(self, b: DeliverBatch, data: Payload) -> Arrival | None:
         """Take one batch of a delivery; None: nothing of it is new."""
         self.hold(b)
-        skip = self._place(b.topic, b.base_offset, b.count, b.lsn, b.slot) if b.lsn else 0
+        origin = b.origin or self._own
+        skip, others = 0, self._others
+        if b.lsn:
+            if origin != self._others_of:
+                self._others_of = origin
+                self._others = others = self._places(origin)
+            skip = self._place(self._log(origin), b)
         if b.damaged:
             self.missed += b.count - skip
             self.damaged += b.count - skip
@@ -137,28 +230,31 @@ class Subscriber:
             return None
         return Arrival(
             b.topic, b.base_offset, b.count, skip, data, b.checksum, b.append_time_ns,
-            self._origin, b.lsn, b.slot,
+            origin, b.lsn, b.slot, self._since or 0, others,
         )  # fmt: skip
 
-    def _place(self, topic: str, base: int, count: int, lsn: int, slot: int) -> int:
+    def _place(self, log: Log, b: DeliverBatch) -> int:
         """Note a durable batch; return how many of its leading records were seen or unwanted."""
+        topic, base, place = b.topic, b.base_offset, (b.lsn, b.slot)
         skip = 0
-        expected = self._next_offset.get(topic)
-        start = self._start
-        if expected is not None and base < expected and (lsn, slot) > self._last_place:
+        expected = log.next_offset.get(topic)
+        if expected is not None and base < expected and place > log.last:
             expected = 0  # the topic was deleted and made anew
-        self._last_place = max(self._last_place, (lsn, slot))
+        log.last = max(log.last, place)
         if expected is not None:
             if base > expected:
                 self.missed += base - expected
             skip = max(0, expected - base)
-        elif self._floor:
-            skip = max(0, self._floor - base)
-            self.missed += max(0, base - self._floor)
-        elif (start.lsn, start.slot) == (lsn, slot):
-            skip = start.skip
-        self._next_offset[topic] = max(expected or 0, base + count)
-        self._start = Start(START_POSITION, 0, self._origin, lsn, slot + 1, 0)
+        elif log.floor:
+            skip = max(0, log.floor - base)
+            self.missed += max(0, base - log.floor)
+        elif (log.lsn, log.slot) == place:
+            skip = log.skip
+        log.next_offset[topic] = max(expected or 0, base + b.count)
+        if place == log.last:
+            log.lsn, log.slot, log.skip = b.lsn, b.slot + 1, 0
+        if not b.origin:
+            self._seeks = False
         return skip
 
     def on_consumed(self, size: int, records: int) -> None:

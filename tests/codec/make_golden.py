@@ -24,10 +24,10 @@ from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.frames import (
     ACK,
     BACKOFF,
+    DURABLE_ONLY,
     EACH,
     NACK,
     ONE,
-    DURABLE_ONLY,
     PULL,
     SERVICE,
     START_POSITION,

@@ -61,7 +61,8 @@ def delivers(draw):
         rows.append(
             frames.DeliverBatch(
                 draw(texts), draw(u64), draw(u32), len(data), draw(u32), draw(i64), draw(u64),
-                draw(u32), draw(flags), draw(flags), draw(blobs), draw(blobs),
+                draw(u32), draw(flags), draw(flags), draw(blobs),
+                draw(st.just(b"") | ids),
             )
         )  # fmt: skip
         payload += data

@@ -10,6 +10,7 @@ from meshmq.frames import (
     Confirm,
     Credit,
     Deliver,
+    DeliverBatch,
     Envelope,
     Nothing,
     Publish,
@@ -126,7 +127,7 @@ class Bench(NodeBench):
                     assert (row.length, row.checksum, row.lsn) == (0, 0, 0)
                     found.append(gap(row.topic, row.base_offset, row.count, row.source))
                 elif not row.topic:
-                    assert row._replace(source=b"") == ("", 0, 0, 0, 0, 0, 0, 0, False, False, b"")
+                    assert row._replace(source=b"") == DeliverBatch("", *[0] * 7)
                     found.append(marker(row.source))
                 for i, value in enumerate(decode(frame.payload[at : at + row.length])):
                     found.append((row.topic, row.base_offset + i, row.source, value))
