@@ -227,6 +227,10 @@ SAME_ORIGIN_NS = 1 * SECOND  # heard of so lately, an earlier run of a node is s
 REFUSALS_TOLD_MAX = 100  # nodes that were refused, as listings show them
 PLACES_MAX = 256  # logs that one read may be in: the nodes of a site, and disks they have lost
 POSITION_CHARACTERS_MAX = 80 * PLACES_MAX  # of a position's text, with a place in each log
+SITE_READINGS_MAX = 65_536  # logs that subscriptions of one node read at another one
+SITE_READS_HELD_BYTES_MAX = 64 * MIB  # deliveries of other nodes that wait for clients' credit
+LINK_UNACKED_BYTES_MAX = SESSION_UNACKED_BYTES_MAX // 2  # sent over one link and not acknowledged;
+LINK_UNACKED_FRAME_BYTES = 4 * KIB  # with so much for each frame: then deliveries wait
 SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
 
 # --- memory --------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ Rules:
    are dropped for that subscription alone, counted, and told with the next delivery: those with a
    source by their numbers, as rows of their own, before what is newer of it; the others as a sum.
 4. While more than its budget is on the way to all subscribers together, the node sends only to
-   links that have acknowledged everything; the others wait in ``_denied``.
+   links that have acknowledged everything; the others wait in ``_denied``. So do those of a link
+   that has LINK_UNACKED_BYTES_MAX on its way: a session with more of it would end.
 5. A marker stands behind all that waited when it came, and needs no credit.
 6. To a subscription that is held nothing goes: it waits for the answer that opens it.
 """
@@ -90,6 +91,11 @@ class Subscription(Reader):
     def __post_init__(self) -> None:
         self.meeting = (self.link, self.pattern)
 
+    @property
+    def wants_transient(self) -> bool:
+        """Whether it is a client's that wants transient topics."""
+        return not self.of_node and self.only != DURABLE_ONLY
+
 
 class Delivery(Feed):
     """See the module's header. Effects and frames gather in ``reads`` and ``sends``.
@@ -98,6 +104,8 @@ class Delivery(Feed):
         delivered, dropped, damaged: records so far.
         is_crowded: rule 4 is on; set by the owner.
         burdened: links with unacknowledged deliveries; kept by the owner.
+        unacked: bytes on their way over each link, and LINK_UNACKED_FRAME_BYTES for each frame;
+            corrected by the owner.
         queued_bytes: transient batches that wait for credit, of all subscriptions.
         damaged_ranges: (topic, first offset) -> next offset, of what readers met damaged.
         overfull: subscriptions that are held and have no room for more.
@@ -115,6 +123,8 @@ class Delivery(Feed):
         self.damaged = 0
         self.is_crowded = False
         self.burdened: set[bytes] = set()
+        self.unacked: dict[bytes, int] = {}
+        self._counts: dict[bytes, int] = {}  # subscriptions by link
         self._denied: dict[int, Subscription] = {}
         self.queued_bytes = 0
         self.damaged_ranges: dict[tuple[str, int], int] = {}
@@ -148,13 +158,11 @@ class Delivery(Feed):
             pattern = check_pattern(frame.pattern)
         except InvalidName as error:
             return Subscribed(number, error.code, str(error))
-        mine = sum(1 for key in self._subscriptions if key[0] == link)
-        if mine >= limits.SUBSCRIPTIONS_PER_SESSION_MAX:
-            return Subscribed(
-                number, "limit",
-                f"{mine} subscriptions on one connection, the limit is "
-                f"{limits.SUBSCRIPTIONS_PER_SESSION_MAX}",
-            )  # fmt: skip
+        mine = self._counts.get(link, 0)
+        most = limits.SITE_READINGS_MAX if of_node else limits.SUBSCRIPTIONS_PER_SESSION_MAX
+        if mine >= most:
+            why = f"{mine} subscriptions on one connection, the limit is {most}"
+            return Subscribed(number, "limit", why)
         self.unsubscribe(link, number)
         sub = Subscription(
             pattern,
@@ -170,9 +178,10 @@ class Delivery(Feed):
         if refusal is not None:
             return refusal
         self._subscriptions[link, number] = sub
+        self._counts[link] = self._counts.get(link, 0) + 1
         self._of_instance.setdefault(instance, {})[id(sub)] = sub
         self.add_reader(sub)
-        if not of_node:
+        if sub.wants_transient:
             self.wants.add(pattern)
         topics = sum(1 for name in self._topics.by_name if matches(pattern, name))
         if sub.start is not None and frame.start != START_OFFSET:
@@ -186,6 +195,7 @@ class Delivery(Feed):
             number=0, instance=origin, of_node=True,
         )  # fmt: skip
         self._subscriptions[link, 0] = sub
+        self._counts[link] = self._counts.get(link, 0) + 1
         self._of_instance.setdefault(origin, {})[id(sub)] = sub
         return sub
 
@@ -245,8 +255,11 @@ class Delivery(Feed):
         sub = self._subscriptions.pop((link, number), None)
         if sub is not None:
             self.remove_reader(sub)
-            if not sub.of_node:
+            if sub.wants_transient:
                 self.wants.remove(sub.pattern)
+            self._counts[link] -= 1
+            if not self._counts[link]:
+                del self._counts[link]
             self.queued_bytes -= sub.queue_bytes
             same = self._of_instance[sub.instance]
             del same[id(sub)]
@@ -281,11 +294,7 @@ class Delivery(Feed):
 
     def subscribed_to(self, topic: Topic) -> list[Subscription]:
         """Which clients want a transient topic."""
-        return [
-            r
-            for r in self.wanting(topic)
-            if isinstance(r, Subscription) and not r.of_node and r.only != DURABLE_ONLY
-        ]
+        return [r for r in self.wanting(topic) if isinstance(r, Subscription) and r.wants_transient]
 
     def on_transient(
         self, topic: Topic, row: DeliverBatch, payload: bytes, without: Direct = NOBODY
@@ -357,7 +366,20 @@ class Delivery(Feed):
 
     def may_send_to(self, link: bytes) -> bool:
         """Rule 4, for others that send batches."""
-        return not (self.is_crowded and link in self.burdened)
+        if self.is_crowded and link in self.burdened:
+            return False
+        return self.unacked.get(link, 0) < limits.LINK_UNACKED_BYTES_MAX
+
+    def sent(self, sub: Subscription, size: int, records: int) -> None:
+        """So much goes to a subscription: count it, and take its credit."""
+        sub.credit_bytes -= size
+        sub.credit_records -= records
+        sub.delivered += records
+        self.delivered += records
+        if self.is_crowded and size:
+            self.burdened.add(sub.link)  # one delivery each, until it is acknowledged
+        on_the_way = self.unacked.get(sub.link, 0)
+        self.unacked[sub.link] = on_the_way + size + limits.LINK_UNACKED_FRAME_BYTES
 
     def _may_feed(self, reader: Reader) -> bool:
         return self._may_send(reader) if isinstance(reader, Subscription) else reader.has_credit
@@ -365,7 +387,7 @@ class Delivery(Feed):
     def _may_send(self, sub: Subscription) -> bool:
         if sub.is_held or not sub.has_credit:
             return False
-        if self.is_crowded and sub.link in self.burdened:
+        if not self.may_send_to(sub.link):
             self._denied[id(sub)] = sub
             return False
         return True
@@ -474,12 +496,7 @@ class Delivery(Feed):
             rows = rows[limits.FRAME_BATCHES_MAX :]
         payload = rows[0].payload if len(rows) == 1 else b"".join([r.payload for r in rows])
         records = sum([0 if r.row.missing else r.row.count for r in rows])
-        sub.credit_bytes -= len(payload)
-        sub.credit_records -= records
-        sub.delivered += records
-        self.delivered += records
-        if self.is_crowded and payload:
-            self.burdened.add(sub.link)  # one delivery each, until it is acknowledged
+        self.sent(sub, len(payload), records)
         missed, sub.dropped = sub.dropped, 0
         frame = Deliver(sub.number, (*gaps, *[r.row for r in rows]), missed, payload)
         self.sends.append((sub.link, frame))

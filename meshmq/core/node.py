@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from meshmq import limits
-from meshmq.core import commands, routes
+from meshmq.core import commands, node_status, routes
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
 from meshmq.core.delivery import Delivery, Subscription
@@ -42,12 +43,14 @@ from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
 from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node
 from meshmq.core.site_interests import Reach
+from meshmq.core.site_reads import SiteReads
 from meshmq.core.streams import Streams, merge
 from meshmq.core.topics import Topic, Topics
 from meshmq.core.transact import transact
 from meshmq.core.transients import NOBODY, Transients
 from meshmq.errors import BadFrame
 from meshmq.frames import (
+    DURABLE_ONLY,
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     SYNCED,
@@ -74,6 +77,7 @@ from meshmq.frames import (
     Serve,
     Settle,
     Subscribe,
+    Subscribed,
     Transact,
     Unserve,
     Unsubscribe,
@@ -127,10 +131,11 @@ class Node:
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
+        self.reads = SiteReads(self.origin, self.delivery)
         self.site: Site | None = None
         if site is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
-            self.site = Site(site, who, self.sessions, Reach(self.delivery), entropy)
+            self.site = Site(site, who, self.sessions, Reach(self.delivery), self.reads, entropy)
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self.sessions.unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
@@ -210,6 +215,7 @@ class Node:
             self.services.next_deadline_ns(),
             self.transients.next_deadline_ns(),
             self.introductions.next_deadline_ns(),
+            self.reads.next_deadline_ns(),
             None if self.site is None else self.site.next_deadline_ns(),
         ):
             if more is not None and more < due:
@@ -297,10 +303,11 @@ class Node:
             case Publish():
                 self._on_publish(peer, body)
             case Credit(number, size, records):
-                self.delivery.grant(link, number, size, records)
+                self.reads.grant(link, number, size, records)
             case Subscribe():
                 self._on_subscribe(peer, body, now_ns)
             case Unsubscribe(number):
+                self.reads.close(link, number)
                 self.delivery.unsubscribe(link, number)
                 self.transients.release(link, number)
             case Routes():
@@ -362,6 +369,11 @@ class Node:
         answer = self.delivery.subscribe(link, body, self.origin, instance, of_node)
         waits: dict[bytes, int] = {}
         if not answer.code:
+            wall_ns = now_ns + self.groups.shared.wall_offset_ns
+            answer = replace(answer, time_ns=wall_ns)
+            if not of_node:
+                self.reads.subscribe(link, body, wall_ns)
+        if not answer.code and body.only != DURABLE_ONLY:
             for publisher in self.transients.routing_to(link, instance, number):
                 self._mark(Route(instance, (number,)), publisher)  # of whom it gets nothing here
             waits = self.transients.want(body.pattern, instance, number)
@@ -369,9 +381,16 @@ class Node:
             self.transients.hold(link, answer, waits, now_ns)
             self.delivery.hold(link, number)
             return
-        peer.session.send(answer, now_ns)
+        self._answer(link, answer, now_ns)
+
+    def _answer(self, link: bytes, answer: Subscribed, now_ns: int) -> None:
+        """Answer a subscription, and begin to feed it, unless that waits for other nodes."""
+        if self.reads.holds(link, answer, now_ns):
+            self.delivery.hold(link, answer.subscription)
+            return
+        self.sessions.send(link, answer, now_ns)
         if not answer.code:
-            self.delivery.feed_number(link, number)
+            self.delivery.feed_number(link, answer.subscription)
 
     def _on_site_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
         site = self.site
@@ -401,6 +420,9 @@ class Node:
     def _send_released(self, now_ns: int) -> None:
         """Answers that have waited, and what has waited behind them."""
         released, self.transients.released = self.transients.released, []
+        for link, answer in released:
+            self._answer(link, answer, now_ns)
+        released, self.reads.released = self.reads.released, []
         for link, answer in released:
             self.sessions.send(link, answer, now_ns)
             self.delivery.feed_number(link, answer.subscription)
@@ -492,6 +514,7 @@ class Node:
         self.services.tick(now_ns)
         self.transients.tick(now_ns)
         self.introductions.tick(now_ns)
+        self.reads.tick(now_ns)
         if self.site is not None:
             self.site.tick(now_ns)
         if now_ns >= self._retention_ns:
@@ -515,6 +538,7 @@ class Node:
     def _drop(self, link: bytes, now_ns: int) -> None:
         peer = self.sessions.remove(link)
         if peer is not None:
+            self.reads.drop_link(link)
             self.delivery.drop_link(link)
             self.groups.members.drop_link(link, now_ns)
             self.services.drop_link(link, now_ns)
@@ -542,8 +566,10 @@ class Node:
         return self._take_effects(now_ns)
 
     def _send_deliveries(self, now_ns: int) -> None:
-        if self.transients.released:
+        if self.transients.released or self.reads.released:
             self._send_released(now_ns)
+        self.reads.pump()
+        self._send_answers(self.reads.take_sends(), now_ns)
         sends, self.delivery.sends = self.delivery.sends, []
         self._send_answers(sends, now_ns)
 
@@ -648,6 +674,7 @@ class Node:
         return (
             self.admission.waiting_bytes
             + self.delivery.held_bytes()
+            + self.reads.held_bytes
             + self.sessions.unacked_bytes
             + len(self.topics.by_name) * limits.TOPIC_MEMORY_BYTES
             + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
@@ -669,30 +696,4 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """Every counter there is."""
-        streams, delivery = self.streams, self.delivery
-        opened, refused = self.sessions_opened, self.refused_sessions
-        me = {"name": self.name, "mesh": self.mesh, "origin": self.origin.hex()}
-        return {
-            "node": {**me, "software": self.software},
-            "state": "full" if self.admission.is_full else "ok",
-            "unsynced_bytes": self.admission.waiting_bytes,
-            "undelivered_bytes": self.sessions.unacked_bytes + delivery.queued_bytes,
-            "published": streams.published,
-            "confirmed": streams.confirmed,
-            "repeated": streams.repeated,
-            "refused": dict(streams.refused),
-            "delivered": delivery.delivered,
-            "drops": {"subscription-queue-full": delivery.dropped, "damaged": delivery.damaged},
-            "damage": delivery.describe_damage(self.origin),
-            "topics": sum([not name.startswith("$") for name in self.topics.by_name]),
-            "groups": self._desk.clerk.list({})["groups"],
-            "services": self.services.describe(self._now_ns),
-            "requests": self.services.counters(),
-            "bad_frames": self.bad_frames,
-            "sessions": {"open": len(self.peers), "opened": opened, "refused": refused},
-            "committed_lsn": delivery.committed_lsn,
-            "introductions": len(self.introductions),
-            "subscriptions": delivery.describe(self._name_of),
-            "site": None if self.site is None else self.site.describe(self._now_ns),
-            **self.more_status(),
-        }
+        return node_status.describe(self)

@@ -14,6 +14,7 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from meshmq import limits
 from meshmq.core.effects import NodeEffect, Send
 from meshmq.core.session import Session, SessionState
 from meshmq.frames import Body, Hello, Refuse
@@ -43,6 +44,7 @@ class Burden(Protocol):
 
     is_crowded: bool
     burdened: set[bytes]
+    unacked: dict[bytes, int]
 
 
 class Sessions:
@@ -86,6 +88,7 @@ class Sessions:
         if peer is not None:
             self._touched.pop(link, None)
             self._set_unacked(peer, 0)
+            self._delivery.unacked.pop(link, None)
             if self.producers.get(peer.hello.producer) == link:
                 del self.producers[peer.hello.producer]
         return peer
@@ -157,6 +160,8 @@ class Sessions:
 
     def _count_unacked(self, peer: Peer) -> None:
         unacked = peer.session.unacked_bytes
+        frames = peer.session.unacked_count * limits.LINK_UNACKED_FRAME_BYTES
+        self._delivery.unacked[peer.link] = unacked + frames
         if unacked != peer.unacked_bytes:
             self._set_unacked(peer, unacked)
 

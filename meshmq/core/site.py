@@ -30,11 +30,13 @@ from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
+from meshmq.core.site_reads import SiteReads
 from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     Body,
+    Deliver,
     Envelope,
     Hello,
     Known,
@@ -43,6 +45,7 @@ from meshmq.frames import (
     Pulse,
     Refuse,
     SiteInterests,
+    Subscribed,
     Welcome,
 )
 
@@ -83,6 +86,7 @@ class Site:
         me, who: what we say of ourselves.
         sessions: of the node; data links are among them.
         reach: transient topics between nodes.
+        reads: durable ones.
 
     Attributes:
         siblings: nodes with a control link, by origin.
@@ -96,6 +100,7 @@ class Site:
         who: NodeIdentity,
         sessions: Sessions,
         reach: Reach,
+        reads: SiteReads,
         entropy: random.Random,
     ) -> None:
         self._hello = hello = Hello(
@@ -106,6 +111,7 @@ class Site:
         self.links = SiteLinks(self._hello, discovery, entropy)
         self.gossip = Gossip(discovery, hello.mesh)
         self.reach = reach
+        self.reads = reads
         self.siblings: dict[bytes, Sibling] = {}
         self.wanted: list[str] = []
         self.version = 0
@@ -239,7 +245,10 @@ class Site:
     def _dial(self, now_ns: int) -> None:
         for origin, (due_ns, wait_ns) in list(self._dials.items()):
             sibling = self.siblings[origin]
-            if due_ns > now_ns or self._is_dialling(sibling):
+            if due_ns > now_ns:
+                continue
+            if self._is_dialling(sibling):
+                self._dials[origin] = (now_ns + limits.DATA_DIAL_NS, wait_ns)
                 continue
             self._dials[origin] = (now_ns + wait_ns, min(2 * wait_ns, limits.SECOND))
             self._count += 1
@@ -294,6 +303,7 @@ class Site:
         sibling.link, sibling.since_ns = peer.link, now_ns
         self.version += 1
         self.reach.join(sibling)
+        self.reads.join(sibling)
 
     def on_dropped(self, peer: Peer, now_ns: int) -> None:
         """A data link, or the attempt at one, is over."""
@@ -301,6 +311,7 @@ class Site:
         assert sibling is not None
         if sibling.link == peer.link:
             self.reach.leave(sibling)
+            self.reads.leave(sibling)
             sibling.link = b""
             self.version += 1
         if sibling.dials and self.siblings.get(sibling.origin) is sibling:
@@ -319,6 +330,10 @@ class Site:
                 except InvalidName as error:
                     raise BadFrame(str(error)) from None
                 peer.session.acknowledge(now_ns)  # a subscriber there waits for that
+            case Subscribed():
+                self.reads.on_subscribed(peer.link, body)
+            case Deliver():
+                self.reads.on_deliver(peer.link, body)
             case _:
                 return False
         return True
@@ -399,6 +414,7 @@ class Site:
             "nodes": rows,
             "refused": dict(self.links.refusals),
             "dropped_on_the_way": self.reach.lost,
+            "reads": self.reads.describe(),
         }
 
 

@@ -33,6 +33,7 @@ from meshmq.frames import (
     Envelope,
     Hello,
     Nothing,
+    Ping,
     Publish,
     Refuse,
     Subscribe,
@@ -144,8 +145,8 @@ class Program:
         self.raw(Envelope(self.session, self.sent, self.heard, body))
 
     def receive(self, envelope):
-        if envelope.sequence:
-            self.heard = envelope.sequence
+        if envelope.sequence or isinstance(envelope.body, Ping):
+            self.heard = max(self.heard, envelope.sequence)
             self.net.at(1, lambda: self.raw(Envelope(self.session, 0, self.heard, Nothing())))
         self.bodies.append(envelope.body)
 

@@ -1,0 +1,39 @@
+"""What a node says of itself: every counter there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meshmq.core.node import Node
+
+
+def describe(node: Node) -> dict[str, Any]:
+    """As ``status`` shows it."""
+    streams, delivery = node.streams, node.delivery
+    opened, refused = node.sessions_opened, node.refused_sessions
+    me = {"name": node.name, "mesh": node.mesh, "origin": node.origin.hex()}
+    return {
+        "node": {**me, "software": node.software},
+        "state": "full" if node.admission.is_full else "ok",
+        "unsynced_bytes": node.admission.waiting_bytes,
+        "undelivered_bytes": node.sessions.unacked_bytes + delivery.queued_bytes,
+        "published": streams.published,
+        "confirmed": streams.confirmed,
+        "repeated": streams.repeated,
+        "refused": dict(streams.refused),
+        "delivered": delivery.delivered,
+        "drops": {"subscription-queue-full": delivery.dropped, "damaged": delivery.damaged},
+        "damage": delivery.describe_damage(node.origin),
+        "topics": sum([not name.startswith("$") for name in node.topics.by_name]),
+        "groups": node._desk.clerk.list({})["groups"],
+        "services": node.services.describe(node._now_ns),
+        "requests": node.services.counters(),
+        "bad_frames": node.bad_frames,
+        "sessions": {"open": len(node.peers), "opened": opened, "refused": refused},
+        "committed_lsn": delivery.committed_lsn,
+        "introductions": len(node.introductions),
+        "subscriptions": delivery.describe(node._name_of),
+        "site": None if node.site is None else node.site.describe(node._now_ns),
+        **node.more_status(),
+    }
