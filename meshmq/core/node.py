@@ -388,6 +388,7 @@ class Node:
         if self.reads.holds(link, answer, now_ns):
             self.delivery.hold(link, answer.subscription)
             return
+        self._send_answers(self.reads.take_sends(), now_ns)  # whose node is away comes before it
         self.sessions.send(link, answer, now_ns)
         if not answer.code:
             self.delivery.feed_number(link, answer.subscription)
