@@ -21,6 +21,7 @@ from meshmq import (
     codec_direct,
     codec_groups,
     codec_lone,
+    codec_offers,
     codec_services,
     codec_site,
     codec_values,
@@ -604,6 +605,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **{body: _void(name, body)[0] for name, body in _VOID.items()},
     **codec_groups.ENCODERS,
     **codec_services.ENCODERS,
+    **codec_offers.ENCODERS,
     **codec_direct.ENCODERS,
     **codec_site.ENCODERS,
 }
@@ -625,6 +627,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **{name: _void(name, body)[1] for name, body in _VOID.items()},
     **codec_groups.DECODERS,
     **codec_services.DECODERS,
+    **codec_offers.DECODERS,
     **codec_direct.DECODERS,
     **codec_site.DECODERS,
 }

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshmq.frames_offers import Offer as Offer
+from meshmq.frames_offers import Offers as Offers
 from meshmq.frames_streams import Place as Place
 from meshmq.frames_streams import Streams as Streams
 from meshmq.frames_streams import StreamsRow as StreamsRow
@@ -528,6 +530,9 @@ class Reply:
     payload: bytes
 
 
+OF_NODE = "node"
+"""The detail of an error that a node itself answers a sibling, not one of its instances."""
+
 RETURNED = "returned"
 """Code of a reply: the instance has not begun the request and will not."""
 
@@ -674,7 +679,7 @@ Body = (
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
-    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams
+    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
 )  # fmt: skip
 
 

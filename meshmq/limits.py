@@ -231,6 +231,12 @@ SITE_READINGS_MAX = 65_536  # logs that subscriptions of one node read at anothe
 SITE_READS_HELD_BYTES_MAX = 64 * MIB  # deliveries of other nodes that wait for clients' credit
 LINK_UNACKED_BYTES_MAX = SESSION_UNACKED_BYTES_MAX // 2  # sent over one link and not acknowledged;
 LINK_UNACKED_FRAME_BYTES = 4 * KIB  # with so much for each frame: then deliveries wait
+SIBLING_UNACKED_BYTES = SESSION_UNACKED_BYTES_MAX // 2  # of a node: requests and replies wait
+OFFERS_NS = 100 * MS  # load is told no more often ...
+OFFERS_BYTES_PER_SECOND = 1 * MIB  # ... and no faster, to all nodes together
+OFFER_BYTES = 48  # of one service in a frame, about
+OFFERED_MAX = 16_384  # services of one node that others know of
+OFFERED_MEMORY_BYTES = 1 * KIB  # about what one that a sibling serves takes
 SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
 
 # --- memory --------------------------------------------------------------------------------

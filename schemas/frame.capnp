@@ -50,6 +50,7 @@ struct Frame {
     siteInterests @42 :SiteInterests;
     pulse       @43 :Pulse;
     streams     @44 :Streams;
+    offers      @45 :Offers;
   }
 }
 
@@ -448,4 +449,20 @@ struct StreamsRow {
   away   @2 :Bool;          # nothing of it comes until it is back
   lsn    @3 :UInt64;        # where reading begins; 0: that shows with the first batch
   slot   @4 :UInt32;
+}
+
+struct Offers {             # what services a node's clients serve, and how busy they are
+  version @0 :UInt64;       # counts these frames to one node, from 1
+  whole   @1 :Bool;         # nothing else is served; else what has changed
+  asks    @2 :Bool;         # tell all that you serve
+  rows    @3 :List(Offer);
+}
+
+struct Offer {
+  number    @0 :UInt32;     # the node's own for the service
+  instances @1 :UInt32;     # how many serve it; 0: none any more
+  places    @2 :UInt32;     # requests they take at a time
+  free      @3 :UInt32;     # of those, not taken
+  waiting   @4 :UInt32;     # requests at the node that wait for one
+  service   @5 :Text;       # empty: as told before under this number
 }
