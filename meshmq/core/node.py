@@ -132,18 +132,19 @@ class Node:
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
         self.reads = SiteReads(self.origin, self.delivery)
-        self.site: Site | None = None
-        if site is not None:
-            who = NodeIdentity(self.origin, mesh, name, software)
-            self.site = Site(site, who, self.sessions, Reach(self.delivery), self.reads, entropy)
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self.sessions.unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
         )
+        self.site: Site | None = None
+        if site is not None:
+            who = NodeIdentity(self.origin, mesh, name, software)
+            reach = Reach(self.delivery)
+            self.site = Site(site, who, self.sessions, reach, self.reads, self.services, entropy)
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status,
-            lambda: self.services.describe(self._now_ns),
+            lambda: (self.site or self).services.describe(self._now_ns),
             lambda: routes.describe(self.peers, self.transients, self.introductions),
         )  # fmt: skip
         self.more_status = more_status

@@ -24,8 +24,8 @@ class Ledger:
     Attributes:
         outgoing: what waits to leave, and links that take none of it.
         siblings: nodes of the site that are linked, by link.
-        changed: services whose instances or load have changed, while somebody wants to know; taken
-            by ``site_services``.
+        changed, moved: services whose load has changed, and those whose instances have, while
+            somebody wants to know; taken by ``site_services``.
     """
 
     def __init__(self, outgoing: Outgoing) -> None:
@@ -39,6 +39,7 @@ class Ledger:
         self._shares: dict[bytes, int] = {}  # of those, by the link that asked
         self._last_id = 0
         self.changed: dict[str, None] | None = None
+        self.moved: dict[str, None] = {}
         self._freed: dict[Service, None] = {}  # a sibling has room for what waits
 
     # -- services -----------------------------------------------------------------------------
@@ -50,8 +51,8 @@ class Ledger:
         return service
 
     def _forget(self, service: Service) -> None:
-        if service.is_idle:
-            self.by_name.pop(service.name, None)
+        if service.is_idle and self.by_name.get(service.name) is service:
+            del self.by_name[service.name]
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -119,10 +120,12 @@ class Ledger:
         self._count(asked, limits.REQUEST_OVERHEAD_BYTES - asked.size)
         asked.size = limits.REQUEST_OVERHEAD_BYTES
 
-    def _change(self, service: Service) -> None:
+    def _change(self, service: Service, is_moved: bool = True) -> None:
         """Siblings may want to know."""
         if self.changed is not None:
             self.changed[service.name] = None
+            if is_moved:
+                self.moved[service.name] = None
 
     def _free(self, asked: Asked, instance: Taker) -> None:
         instance.free(asked)
@@ -204,4 +207,6 @@ class Ledger:
 
     def held_bytes(self) -> int:
         """About how much memory requests and replies take."""
-        return self._bytes + self.outgoing.backlog
+        remotes = sum([len(outpost.remotes) for outpost in self.siblings.values()])
+        told = remotes * limits.OFFERED_MEMORY_BYTES
+        return self._bytes + self.outgoing.backlog + told

@@ -363,7 +363,7 @@ class Services(Ledger):
         for instance in self._takers(link):
             instance.is_stuck = is_stuck
             instance.service.place(instance)
-            self._change(instance.service)
+            self._change(instance.service, is_moved=False)
 
     def pump(self, now_ns: int) -> None:
         """Hand out to those whose links have acknowledged what they were sent, or that have room

@@ -25,12 +25,14 @@ from meshmq.core.effects import OpenLink
 from meshmq.core.gossip import Gossip
 from meshmq.core.latency import Latencies
 from meshmq.core.links import Link
+from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
 from meshmq.core.site_reads import SiteReads
+from meshmq.core.site_services import SiteServices
 from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -41,6 +43,7 @@ from meshmq.frames import (
     Hello,
     Known,
     NodeFacts,
+    Offers,
     PeerFacts,
     Pulse,
     Refuse,
@@ -87,6 +90,7 @@ class Site:
         sessions: of the node; data links are among them.
         reach: transient topics between nodes.
         reads: durable ones.
+        services: the node's, for requests between nodes.
 
     Attributes:
         siblings: nodes with a control link, by origin.
@@ -101,6 +105,7 @@ class Site:
         sessions: Sessions,
         reach: Reach,
         reads: SiteReads,
+        services: Services,
         entropy: random.Random,
     ) -> None:
         self._hello = hello = Hello(
@@ -112,6 +117,7 @@ class Site:
         self.gossip = Gossip(discovery, hello.mesh)
         self.reach = reach
         self.reads = reads
+        self.services = SiteServices(services, who.name)
         self.siblings: dict[bytes, Sibling] = {}
         self.wanted: list[str] = []
         self.version = 0
@@ -174,6 +180,8 @@ class Site:
                 if sibling.dials and not sibling.link and sibling.origin not in self._dials:
                     self._dials[sibling.origin] = (now_ns, limits.DATA_DIAL_NS)
                     self._dial(now_ns)
+            case Offers():
+                self.services.on_offers(sibling, body, now_ns)
             case Known():
                 for fact in self.gossip.hear(sibling.origin, body):
                     self.links.tell(fact, now_ns)
@@ -223,6 +231,7 @@ class Site:
         self._latencies[sibling.origin] = Latencies(now_ns)
         self.version += 1
         self.gossip.join(link.name, sibling.origin, now_ns)
+        self.services.expect(sibling, now_ns)
         self.links.send(link, Pulse(now_ns), now_ns)
 
     def _forget(self, link: Link, now_ns: int) -> None:
@@ -304,6 +313,7 @@ class Site:
         self.version += 1
         self.reach.join(sibling)
         self.reads.join(sibling)
+        self.services.join(sibling, now_ns)
 
     def on_dropped(self, peer: Peer, now_ns: int) -> None:
         """A data link, or the attempt at one, is over."""
@@ -312,6 +322,7 @@ class Site:
         if sibling.link == peer.link:
             self.reach.leave(sibling)
             self.reads.leave(sibling)
+            self.services.leave(sibling, now_ns)
             sibling.link = b""
             self.version += 1
         if sibling.dials and self.siblings.get(sibling.origin) is sibling:
@@ -358,8 +369,8 @@ class Site:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         due = [due_ns for due_ns, _ in self._dials.values()]
-        due += [at for at in (self.links.next_deadline_ns(), self.gossip.next_deadline_ns())
-                if at is not None]  # fmt: skip
+        parts = (self.links, self.gossip, self.services)
+        due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
             due.append(self._pulse_ns)
         return min(due, default=None)
@@ -374,6 +385,11 @@ class Site:
         for name, known in self.gossip.take():
             if name in links.by_name:
                 links.send(links.by_name[name], known, now_ns)
+        self.services.end_turn(now_ns)
+        tells, self.services.tells = self.services.tells, []
+        for sibling, body in tells:
+            if sibling.control in links.by_name:
+                links.send(links.by_name[sibling.control], body, now_ns)
         links.flush(now_ns)
         self._note_links(now_ns)
         if links.effects:

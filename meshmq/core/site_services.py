@@ -56,9 +56,9 @@ class SiteServices:
         self._heard: dict[bytes, _Heard] = {}
         self._versions: dict[bytes, int] = {}
         self._told: dict[str, Offer] = {}
-        self._busy: dict[str, None] = {}  # whose load may have changed since it was told
         self._untold: dict[str, None] = {}  # beyond OFFERED_MAX
-        self._due_ns = 0  # when load may be told again
+        self._due_ns = 0  # when load is told that has changed; 0: none has
+        self._pause_ns = 0  # until when no load is told, for the bytes that were
         self._last_number = 0
         services.changed = {}
 
@@ -124,19 +124,22 @@ class SiteServices:
 
     def end_turn(self, now_ns: int) -> None:
         """Tell what has begun or ended, and load if it is time."""
-        changed = self._services.changed
-        if changed:
-            self._services.changed = {}
-            if not self._busy:  # what is over by then is not told
-                self._due_ns = max(self._due_ns, now_ns + limits.OFFERS_NS)
-            self._busy.update(changed)
-            self._tell_some([name for name in changed if self._has_moved(name)], now_ns)
-        if self._busy and now_ns >= self._due_ns:
-            self._tell_load(now_ns)
+        services = self._services
+        if services.moved:
+            moved, services.moved = services.moved, {}
+            self._tell_some([name for name in moved if self._has_moved(name)], now_ns)
+        if not services.changed:
+            return
+        if not self._due_ns:  # what is over by then is not told
+            self._due_ns = max(self._pause_ns, now_ns + limits.OFFERS_NS)
+        elif now_ns >= self._due_ns:
+            self._due_ns = 0
+            busy, services.changed = services.changed, {}
+            self._tell_some([name for name in busy if self._is_news(name)], now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``end_turn`` has something to tell, if nothing else happens."""
-        return self._due_ns if self._busy else None
+        return self._due_ns or None
 
     def _offer_of(self, name: str) -> Offer:
         service = self._services.by_name.get(name)
@@ -148,12 +151,6 @@ class SiteServices:
         if told is None:
             return offer.instances > 0
         return (offer.instances, offer.places) != (told.instances, told.places)
-
-    def _tell_load(self, now_ns: int) -> None:
-        busy, self._busy = self._busy, {}
-        news = [name for name in busy if self._has_moved(name) or self._is_news(name)]
-        self._tell_some(news, now_ns)
-        self._due_ns = max(self._due_ns, now_ns + limits.OFFERS_NS)
 
     def _is_news(self, name: str) -> bool:
         """Whether its load is another one than siblings know, so far as to matter."""
@@ -174,7 +171,6 @@ class SiteServices:
         rows = []
         for name in names:
             offer, told = self._offer_of(name), self._told.get(name)
-            self._busy.pop(name, None)
             if told is None and len(self._told) >= limits.OFFERED_MAX:
                 self._untold[name] = None
                 continue
@@ -187,7 +183,7 @@ class SiteServices:
                 self._told[name] = offer
             else:
                 del self._told[name]
-                self._busy.update(self._untold)
+                self._services.moved.update(self._untold)
                 self._untold = {}
             rows.append(offer if told is None else offer._replace(service=""))
         if not rows:
@@ -198,7 +194,7 @@ class SiteServices:
                 self._send_rows(sibling, rows)
         size = len(rows) * len(self._versions) * limits.OFFER_BYTES
         pause_ns = size * limits.SECOND // limits.OFFERS_BYTES_PER_SECOND
-        self._due_ns = max(self._due_ns, now_ns) + pause_ns
+        self._pause_ns = max(self._pause_ns, now_ns) + pause_ns
 
     def _tell_all(self, sibling: Sibling, asks: bool = False) -> None:
         rows = list(self._told.values())
