@@ -61,6 +61,8 @@ from meshmq.frames import (
     Noted,
     NotedRow,
     Nothing,
+    Offer,
+    Offers,
     Ping,
     Place,
     Publish,
@@ -301,6 +303,13 @@ FRAMES = {
                     StreamsRow(ORIGIN, "node-2", False, 2**40, 7),
                     StreamsRow(INSTANCE, "größe", True),
                 ),
+            ),
+        ),
+        (
+            "offers",
+            42,
+            Offers(
+                7, True, True, (Offer(1, "pricing.quote", 2, 16, 3, 0), Offer(2, "", 0, 0, 0, 9))
             ),
         ),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),

@@ -230,6 +230,10 @@ BODIES = {
         frames.Streams, u32,
         st.lists(st.builds(frames.StreamsRow, ids, texts, flags, u64, u32), max_size=4).map(tuple),
     ),
+    frames.Offers: st.builds(
+        frames.Offers, u64, flags, flags,
+        st.lists(st.builds(frames.Offer, u32, texts, u32, u32, u32, u32), max_size=4).map(tuple),
+    ),
 }  # fmt: skip
 
 
