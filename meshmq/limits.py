@@ -232,6 +232,7 @@ SITE_READS_HELD_BYTES_MAX = 64 * MIB  # deliveries of other nodes that wait for 
 LINK_UNACKED_BYTES_MAX = SESSION_UNACKED_BYTES_MAX // 2  # sent over one link and not acknowledged;
 LINK_UNACKED_FRAME_BYTES = 4 * KIB  # with so much for each frame: then deliveries wait
 SIBLING_UNACKED_BYTES = SESSION_UNACKED_BYTES_MAX // 2  # of a node: requests and replies wait
+OFFERS_GATHER_NS = 10 * MS  # services that begin or end one behind the other are told together
 OFFERS_NS = 100 * MS  # load is told no more often ...
 OFFERS_BYTES_PER_SECOND = 1 * MIB  # ... and no faster, to all nodes together
 OFFER_BYTES = 48  # of one service in a frame, about

@@ -1,14 +1,15 @@
 """Services of a site: what siblings are told of those at this node, and what they tell.
 
-Data: a Told for each service of our own clients, with what siblings know of it; a Told set of each
-sibling's services, as it has told them.
+Data: of each service of our own clients the Offer that siblings know; of each sibling a _Heard,
+with its services as it has told them.
 
 Rules:
 1. A sibling is told all that is served here when it joins, and when it asks; then what changes.
    Its frames are numbered: when one is missing it asks for all.
-2. That a service begins or ends is told at the end of the turn. Its load is told when it has
-   changed enough to choose otherwise, OFFERS_NS after the last time or later, so that all that is
-   told to all siblings stays below OFFERS_BYTES_PER_SECOND. Who is idle tells nothing.
+2. That a service begins or ends is told at once, what comes within OFFERS_GATHER_NS after that
+   together. Its load is told when it has changed enough to choose otherwise, OFFERS_NS after it
+   began to change or later, so that all that is told to all siblings stays below
+   OFFERS_BYTES_PER_SECOND. Who is idle tells nothing, nor of what is over by then.
 3. Only what our own clients serve is told, and at most OFFERED_MAX services of it.
 4. What a sibling tells counts as long as its data link is open; it goes to ``services``, which
    sends requests there.
@@ -58,6 +59,7 @@ class SiteServices:
         self._told: dict[str, Offer] = {}
         self._untold: dict[str, None] = {}  # beyond OFFERED_MAX
         self._due_ns = 0  # when load is told that has changed; 0: none has
+        self._gather_ns = 0  # until when it waits to be told that services begin or end
         self._pause_ns = 0  # until when no load is told, for the bytes that were
         self._last_number = 0
         services.changed = {}
@@ -125,7 +127,8 @@ class SiteServices:
     def end_turn(self, now_ns: int) -> None:
         """Tell what has begun or ended, and load if it is time."""
         services = self._services
-        if services.moved:
+        if services.moved and now_ns >= self._gather_ns:
+            self._gather_ns = now_ns + limits.OFFERS_GATHER_NS
             moved, services.moved = services.moved, {}
             self._tell_some([name for name in moved if self._has_moved(name)], now_ns)
         if not services.changed:
@@ -139,6 +142,8 @@ class SiteServices:
 
     def next_deadline_ns(self) -> int | None:
         """When ``end_turn`` has something to tell, if nothing else happens."""
+        if self._services.moved and (not self._due_ns or self._gather_ns < self._due_ns):
+            return self._gather_ns
         return self._due_ns or None
 
     def _offer_of(self, name: str) -> Offer:
