@@ -530,9 +530,6 @@ class Reply:
     payload: bytes
 
 
-OF_NODE = "node"
-"""The detail of an error that a node itself answers a sibling, not one of its instances."""
-
 RETURNED = "returned"
 """Code of a reply: the instance has not begun the request and will not."""
 

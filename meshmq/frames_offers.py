@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+OF_NODE = "node"
+"""The detail of an error that a node itself answers a sibling, not one of its instances."""
+
 
 class Offer(NamedTuple):
     """A service that a node's clients serve, and how busy they are.

@@ -42,7 +42,6 @@ from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
 from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node
-from meshmq.core.site_interests import Reach
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.streams import Streams, merge
 from meshmq.core.topics import Topic, Topics
@@ -139,8 +138,8 @@ class Node:
         self.site: Site | None = None
         if site is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
-            reach = Reach(self.delivery)
-            self.site = Site(site, who, self.sessions, reach, self.reads, self.services, entropy)
+            parts = (self.delivery, self.reads, self.services)
+            self.site = Site(site, who, self.sessions, *parts, entropy)
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status,

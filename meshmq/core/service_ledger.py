@@ -15,7 +15,8 @@ from meshmq.core.instances import Asked, Service, Taker
 from meshmq.core.outgoing import Outgoing
 from meshmq.core.remotes import Outpost
 from meshmq.errors import Busy, DeadlineExceeded, MeshError
-from meshmq.frames import EACH, OF_NODE, ReplyRow
+from meshmq.frames import EACH, ReplyRow
+from meshmq.frames_offers import OF_NODE
 
 
 class Ledger:

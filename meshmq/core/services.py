@@ -53,7 +53,6 @@ from meshmq.errors import (
 )
 from meshmq.frames import (
     EACH,
-    OF_NODE,
     ONE,
     RETURNED,
     STREAM,
@@ -69,6 +68,7 @@ from meshmq.frames import (
     Served,
     Unserve,
 )
+from meshmq.frames_offers import OF_NODE
 from meshmq.names import check_service
 
 

@@ -20,6 +20,7 @@ import random
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.delivery import Delivery
 from meshmq.core.discovery import PEERS, Discovery, Sighted, SightLost
 from meshmq.core.effects import OpenLink
 from meshmq.core.gossip import Gossip
@@ -88,7 +89,7 @@ class Site:
     Args:
         me, who: what we say of ourselves.
         sessions: of the node; data links are among them.
-        reach: transient topics between nodes.
+        delivery: the node's, for transient topics between nodes.
         reads: durable ones.
         services: the node's, for requests between nodes.
 
@@ -103,7 +104,7 @@ class Site:
         me: SiteIdentity,
         who: NodeIdentity,
         sessions: Sessions,
-        reach: Reach,
+        delivery: Delivery,
         reads: SiteReads,
         services: Services,
         entropy: random.Random,
@@ -115,7 +116,7 @@ class Site:
         discovery = Discovery(hello.instance, hello.mesh, entropy, ("node",), me.insecure)
         self.links = SiteLinks(self._hello, discovery, entropy)
         self.gossip = Gossip(discovery, hello.mesh)
-        self.reach = reach
+        self.reach = Reach(delivery)
         self.reads = reads
         self.services = SiteServices(services, who.name)
         self.siblings: dict[bytes, Sibling] = {}
