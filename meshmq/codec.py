@@ -24,6 +24,7 @@ from meshmq import (
     codec_offers,
     codec_services,
     codec_site,
+    codec_site_groups,
     codec_values,
     frames,
     limits,
@@ -608,6 +609,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **codec_offers.ENCODERS,
     **codec_direct.ENCODERS,
     **codec_site.ENCODERS,
+    **codec_site_groups.ENCODERS,
 }
 
 _DECODERS: dict[str, Callable[..., Any]] = {
@@ -630,6 +632,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **codec_offers.DECODERS,
     **codec_direct.DECODERS,
     **codec_site.DECODERS,
+    **codec_site_groups.DECODERS,
 }
 _WITH_PAYLOAD = (
     frozenset({_decode_publish, _decode_deliver})

@@ -10,8 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshmq.frames_direct import Introduce as Introduce
+from meshmq.frames_direct import Known as Known
+from meshmq.frames_direct import KnownPeer as KnownPeer
 from meshmq.frames_offers import Offer as Offer
 from meshmq.frames_offers import Offers as Offers
+from meshmq.frames_site import Lend as Lend
+from meshmq.frames_site import Lent as Lent
+from meshmq.frames_site import NodeFacts as NodeFacts
+from meshmq.frames_site import Owner as Owner
+from meshmq.frames_site import Pulse as Pulse
+from meshmq.frames_site import SiteInterests as SiteInterests
+from meshmq.frames_site import WorkReady as WorkReady
+from meshmq.frames_site import WorkReadyRow as WorkReadyRow
 from meshmq.frames_streams import Place as Place
 from meshmq.frames_streams import Streams as Streams
 from meshmq.frames_streams import StreamsRow as StreamsRow
@@ -43,22 +54,6 @@ class PeerFacts:
     major: int = PROTOCOL_MAJOR
     minor: int = PROTOCOL_MINOR
     addresses: tuple[str, ...] = ()
-
-
-class NodeFacts(NamedTuple):
-    """What a node says of itself to another one.
-
-    Attributes:
-        incarnation: greater with each start, from 1.
-        clients: where programs may dial it.
-        is_data: the link is for what clients of the two have to do with each other; else for what
-            must not wait.
-    """
-
-    incarnation: int
-    site: str
-    clients: tuple[str, ...] = ()
-    is_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,17 +285,29 @@ BACKOFF = -1
 
 
 class Holding(NamedTuple):
-    """What a member that comes back still holds: records ``indices`` of an earlier hand-out."""
+    """What a member that comes back still holds: records ``indices`` of an earlier hand-out.
+
+    ``origin`` is its owner's; empty: of the node that is asked. ``size`` is in bytes, about.
+    """
 
     number: int
     topic: str
     offsets: tuple[int, ...]
     attempt: int
+    origin: bytes = b""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Consume:
-    """Join a group; ``create`` (a JSON object of its settings) makes it where it is missing."""
+    """Join a group; ``create`` (a JSON object of its settings) makes it where it is missing.
+
+    Attributes:
+        origin: join only at this owner; empty: at the node that is asked, which sees to the others.
+        instance, name, member: from a node on behalf of a program: its run, its name, and its own
+            number for the consumer.
+        epoch: counts the program's sessions with nodes: what an older one says comes late.
+    """
 
     consumer: int
     group: str
@@ -310,17 +317,28 @@ class Consume:
     prefetch_bytes: int
     ack_timeout_ns: int
     holdings: tuple[Holding, ...] = ()
+    origin: bytes = b""
+    instance: bytes = b""
+    name: str = ""
+    member: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """The answer; ``lost`` numbers hand-outs of ``holdings`` that are no longer the member's."""
+    """The answer; ``lost`` numbers hand-outs of ``holdings`` that are no longer the member's.
+
+    ``origin`` is the owner whose answer it is. ``shared``: other owners' hand-outs come too; what
+    is held of them is claimed when Owner says that they are there.
+    """
 
     consumer: int
     code: str = ""
     message: str = ""
     order: int = 0
     lost: tuple[int, ...] = ()
+    origin: bytes = b""
+    shared: bool = False
 
 
 class HandOutRow(NamedTuple):
@@ -366,9 +384,12 @@ class HandOutRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HandOut:
+    """``origin`` is the owner's; empty: the node's own, as in the frames below."""
+
     consumer: int
     rows: tuple[HandOutRow, ...]
     payload: bytes
+    origin: bytes = b""
 
 
 class SettleRow(NamedTuple):
@@ -387,11 +408,13 @@ class SettleRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """``number`` counts a member's frames from 1 in each session; Settled answers them in order."""
+    """``number`` counts a member's frames to each owner from 1, in each session with it; Settled
+    answers them in order."""
 
     consumer: int
     number: int
     rows: tuple[SettleRow, ...]
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +424,7 @@ class Settled:
     consumer: int
     number: int
     stale: tuple[SettleRow, ...] = ()
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,11 +433,15 @@ class Revoke:
 
     consumer: int
     rows: tuple[SettleRow, ...]
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
+    """``lost``: of a member whose session was lost: it may come back for what it holds."""
+
     consumer: int
+    lost: bool = False
 
 
 class TransactAck(NamedTuple):
@@ -428,12 +456,16 @@ class TransactAck(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Transact:
     """Publish ``batches`` and ack, all or nothing. ``id`` counts a program's transactions from 1;
-    their batches' sequences are not used."""
+    their batches' sequences are not used. All of it is done at ``origin``; ``instance`` is the
+    program's run where a node asks on its behalf, ``tag`` what the answer is known by."""
 
     id: int
     acks: tuple[TransactAck, ...]
     batches: tuple[PublishBatch, ...]
     payload: bytes
+    origin: bytes = b""
+    instance: bytes = b""
+    tag: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +475,8 @@ class Transacted:
     message: str = ""
     offsets: tuple[int, ...] = ()
     topic_keys: tuple[int, ...] = ()
+    origin: bytes = b""
+    tag: int = 0
 
 
 ONE, EACH, STREAM = range(3)
@@ -623,60 +657,13 @@ class Wanted:
     topics: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Introduce:
-    """By a node: a program that may be dialled at ``addresses``, or dial, and what may pass between
-    the two directly: all that it may, in place of what was said before, for ``lifetime_ns``."""
-
-    instance: bytes
-    name: str
-    addresses: tuple[str, ...]
-    patterns: tuple[str, ...]
-    services: tuple[str, ...]
-    lifetime_ns: int
-
-
-class KnownPeer(NamedTuple):
-    """A program, or a node (its origin), that the teller is linked with."""
-
-    instance: bytes
-    is_node: bool
-    name: str
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Gossip: all that the teller is linked with now, in place of what it said before."""
-
-    peers: tuple[KnownPeer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SiteInterests:
-    """Patterns of transient topics that a node's clients want; ``more``: the rest of the same
-    ``whole`` follows."""
-
-    whole: bool
-    add: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
-    more: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """Asks whether a node is alive, or answers that; ``stamp`` is ns, of who asked."""
-
-    stamp: int
-    is_answer: bool = False
-
-
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
     | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
+    | WorkReady | Lend | Lent | Owner
 )  # fmt: skip
 
 

@@ -85,6 +85,7 @@ DAMAGE_TOLD_MAX = 100  # damaged ranges that ``status`` lists; all are counted
 # --- groups and queues ---------------------------------------------------------------------
 GROUPS_MAX = 1024
 MEMBERS_PER_SESSION_MAX = 256
+MEMBERS_PER_NODE_MAX = 65_536  # of programs at another node of the site, some 400 bytes each
 PREFETCH_RECORDS_DEFAULT = 4096  # of small records some 10 ms of a flood; RabbitMQ users know 300
 PREFETCH_RECORDS_MAX = 100_000
 PREFETCH_BYTES_DEFAULT = 8 * MIB
@@ -93,6 +94,7 @@ ACK_TIMEOUT_NS_DEFAULT = 30 * SECOND
 ACK_TIMEOUT_NS_MIN = 100 * MS
 ACK_TIMEOUT_NS_MAX = DAY
 ORPHANED_NS = 500 * MS  # a lost session's hand-outs wait so long for their member to come back
+MOVED_NS = 5 * SECOND  # those of programs of a node that is gone: they go to another one
 STARTED_NS = 1 * SECOND  # so do those of before a restart: links need up to 3 s, most are back
 MAX_DELIVERIES_DEFAULT = 5
 MAX_DELIVERIES_MAX = 1000
@@ -114,8 +116,14 @@ ACKED_RUNS_REMEMBERED_MAX = 65_536  # of all of those together, some 130 bytes e
 SETTLE_FRAMES_IN_FLIGHT = 2  # acks gather while so many frames of them are unconfirmed
 MARK_MEMORY_BYTES = 512  # about what a record that failed or waits for its retry costs
 TRANSACTION_RECORDS_MAX = 1024
+TRANSACTIONS_PASSED_MAX = 4096  # of our programs, on their way at other nodes; a program has one
 TRANSACTIONS_REMEMBERED_MAX = 10_000  # programs whose last transaction is known
 TRANSACTION_OFFSETS_REMEMBERED_MAX = 262_144  # of all of those together, 40 bytes each
+LENT_NS = 100 * MS  # an owner's turn with a member's credit, where others have work too ...
+LENT_RECORDS = 4096  # ... or so many records: moving it costs two round trips
+LISTINGS_MAX = 64  # commands that wait for other nodes of a site, of up to 1 MiB an answer
+LISTING_NS = 1 * SECOND  # then who has not answered is named; a node answers in some ms
+READY_NS = 5 * MS  # between two words to a node about how much of a group's work is ready
 TRIM_RECORDS_MIN = 10_000  # what is done of a queue is given back in steps of this
 
 # --- services ------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ from meshmq import limits
 from meshmq.core import group_commands
 from meshmq.core.delivery import Delivery
 from meshmq.core.group_commands import Clerk
-from meshmq.core.log import Entry, RuleEntry
+from meshmq.core.groups import Groups
+from meshmq.core.log import Entry, RuleEntry, TopicEntry
 from meshmq.core.topics import Topic, Topics
+from meshmq.core.transients import Transients
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
 from meshmq.frames import Command, Hello, Result
 from meshmq.names import check_pattern, check_topic, is_literal, matches
@@ -56,6 +58,33 @@ def run(desk: Desk, hello: Hello, command: Command, entries: list[Entry]) -> Res
         return Result(command.id, "", "", body)
     except MeshError as error:
         return Result(command.id, error.code, str(error), b"{}")
+
+
+class Done(NamedTuple):
+    """A command's answer, if there is one yet, and whether it waits for what is on its way to
+    disk."""
+
+    result: Result | None
+    waits: bool
+
+
+def carry_out(
+    desk: Desk, groups: Groups, transients: Transients, link: bytes, hello: Hello,
+    command: Command, entries: list[Entry],
+) -> Done:  # fmt: skip
+    """Carry out a command that came over ``link``."""
+    added: list[Entry] = []
+    groups.asked = 0  # a consumer that made a group has asked for itself
+    result = run(desk, hello, command, added)
+    entries += added
+    deleted = [e.name for e in added if type(e) is TopicEntry and e.deleted]
+    if deleted:
+        groups.forget_streams()
+    for name in deleted:
+        transients.want(name)  # what is made anew may be durable
+    if groups.answer_when_placed(link, result):
+        return Done(None, True)
+    return Done(result, bool(added) or command.verb in AFTER_SYNC)
 
 
 def _arguments(data: bytes) -> dict[str, Any]:

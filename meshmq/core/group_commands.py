@@ -58,7 +58,9 @@ def show(group: Group, topics: Topics, now_ms: int) -> dict[str, Any]:
         "members": [
             {
                 "client": m.name,
-                "consumer": m.consumer,
+                "consumer": m.number,
+                "instance": m.instance.hex(),
+                "home": m.home,
                 "in_flight": m.in_flight,
                 "in_flight_bytes": int(m.in_flight_bytes),
                 "prefetch_records": m.prefetch_records,

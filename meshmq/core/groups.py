@@ -79,6 +79,7 @@ class Groups:
         self._feed = feed
         self._tools = tools
         self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
+        self.pumped: set[Group] | None = None  # looked at lately, where somebody wants to know
         self.shared = Shared(state.origin, entropy, self._number, admission)
         self._next_id = state.journal.next_id
         self.transactions = state.journal.transactions.copy()
@@ -279,6 +280,8 @@ class Groups:
         for lane in [lane for lane, g in self.lanes.items() if g is group]:
             del self.lanes[lane]
         self.members.forget(group)
+        if self.pumped is not None:
+            self.pumped.add(group)
         topics = [dead_letters_of(name), retries_of(name)]
         if group.settings.kind == QUEUE:
             topics += lanes_of(name)
@@ -424,6 +427,8 @@ class Groups:
                 break
             woken = sorted(shared.woken, key=lambda g: g.settings.id)
             shared.woken.clear()
+            if self.pumped is not None:
+                self.pumped.update(woken)
             for group in woken:
                 group.pump(now_ns)
                 group.may_be_told(group.prefetch_records)

@@ -36,7 +36,7 @@ from meshmq.core.events import (
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
 from meshmq.core.introductions import Introductions
-from meshmq.core.log import Commit, Entry, LogState, RuleEntry, TopicEntry, TrimEntry
+from meshmq.core.log import Commit, Entry, LogState, RuleEntry, TrimEntry
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
@@ -138,7 +138,7 @@ class Node:
         self.site: Site | None = None
         if site is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
-            parts = (self.delivery, self.reads, self.services)
+            parts = (self.delivery, self.reads, self.services, self.groups, self._command_here)
             self.site = Site(site, who, self.sessions, *parts, entropy)
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
@@ -297,7 +297,7 @@ class Node:
 
     def _on_body(self, peer: Peer, body: Body, now_ns: int) -> None:
         link = peer.link
-        if peer.sibling is not None and self._on_site_body(peer, body, now_ns):
+        if self.site is not None and self._on_site_body(self.site, peer, body, now_ns):
             return
         match body:
             case Publish():
@@ -312,12 +312,8 @@ class Node:
                 self.transients.release(link, number)
             case Routes():
                 self._on_routes(peer, body)
-            case Settle():
-                self.groups.members.settle(link, body, now_ns)
-            case Consume():
-                self.groups.members.consume(link, peer.hello, body, now_ns)
-            case Leave():
-                self.groups.members.leave(link, body)
+            case Settle() | Consume() | Leave():
+                self.groups.members.on_body(link, peer.hello, body, now_ns)
             case Request():
                 self.services.on_request(link, body, now_ns)
             case Reply():
@@ -335,31 +331,29 @@ class Node:
                 peer.session.send(self.services.unserve(link, body, now_ns), now_ns)
             case Transact():
                 done, size = transact(
-                    link, peer.hello.instance, body, self.groups, self.topics, self.admission,
-                    self._tools,
+                    link, body.instance if peer.sibling else peer.hello.instance, body, self.groups,
+                    self.topics, self.admission, self._tools,
                 )  # fmt: skip
                 if size:
                     self.admission.accepted(link, size)
                     self._transacted.append((self._ticket + 1, link, size))
                 self._answers.append((link, done))
             case Command():
-                entries: list[Entry] = []
-                self.groups.asked = 0  # a consumer that made a group has asked for itself
-                result = commands.run(self._desk, peer.hello, body, entries)
-                self._entries += entries
-                deleted = [e.name for e in entries if type(e) is TopicEntry and e.deleted]
-                if deleted:
-                    self.groups.forget_streams()
-                for name in deleted:
-                    self.transients.want(name)  # what is made anew may be durable
-                if self.groups.answer_when_placed(link, result):
-                    pass
-                elif entries or body.verb in commands.AFTER_SYNC:
-                    self._answers.append((link, result))
-                else:
-                    peer.session.send(result, now_ns)
+                self._on_command(link, peer.hello, body, now_ns)
             case _:
                 pass  # Refuse has closed the session; the rest is not for a node.
+
+    def _command_here(self, link: bytes, hello: Hello, body: Command) -> None:
+        self._on_command(link, hello, body, self._now_ns)
+
+    def _on_command(self, link: bytes, hello: Hello, body: Command, now_ns: int) -> None:
+        done = commands.carry_out(
+            self._desk, self.groups, self.transients, link, hello, body, self._entries
+        )
+        if done.result is not None and done.waits:
+            self._answers.append((link, done.result))
+        elif done.result is not None:
+            self.sessions.send(link, done.result, now_ns)
 
     def _on_subscribe(self, peer: Peer, body: Subscribe, now_ns: int) -> None:
         link, number, instance = peer.link, body.subscription, peer.hello.instance
@@ -393,9 +387,9 @@ class Node:
         if not answer.code:
             self.delivery.feed_number(link, answer.subscription)
 
-    def _on_site_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
-        site = self.site
-        assert site is not None
+    def _on_site_body(self, site: Site, peer: Peer, body: Body, now_ns: int) -> bool:
+        if peer.sibling is None:
+            return site.on_program(peer, body, now_ns)
         if isinstance(body, Deliver) and body.subscription == 0:
             for row, data in site.reach.take(peer.link, body):
                 self._pass_on_from(row, data)
@@ -545,7 +539,7 @@ class Node:
             self.services.drop_link(link, now_ns)
             self.introductions.drop_link(link)
             self.transients.drop_link(link)
-            if peer.sibling is not None and self.site is not None:
+            if self.site is not None:
                 self.site.on_dropped(peer, now_ns)
             self.sessions.effects.append(CloseLink(link))
 
@@ -579,6 +573,8 @@ class Node:
         subscription that wants one, one frame of confirmations for each producer."""
         groups = self.groups
         groups.pump(now_ns)
+        if self.site is not None:
+            self.site.groups.end_turn(now_ns)
         moved = groups.entries(self._entries)
         if moved:
             self.admission.accepted(self.origin, moved)

@@ -17,6 +17,8 @@ Rules:
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -24,14 +26,17 @@ from meshmq.core.delivery import Delivery
 from meshmq.core.discovery import PEERS, Discovery, Sighted, SightLost
 from meshmq.core.effects import OpenLink
 from meshmq.core.gossip import Gossip
+from meshmq.core.groups import Groups
 from meshmq.core.latency import Latencies
 from meshmq.core.links import Link
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
+from meshmq.core.site_groups import SiteGroups
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
+from meshmq.core.site_listings import HERE, SiteListings
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
 from meshmq.errors import BadFrame, InvalidName
@@ -39,6 +44,7 @@ from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     Body,
+    Command,
     Deliver,
     Envelope,
     Hello,
@@ -48,6 +54,7 @@ from meshmq.frames import (
     PeerFacts,
     Pulse,
     Refuse,
+    Result,
     SiteInterests,
     Subscribed,
     Welcome,
@@ -92,6 +99,8 @@ class Site:
         delivery: the node's, for transient topics between nodes.
         reads: durable ones.
         services: the node's, for requests between nodes.
+        groups: the node's, for members and records of other nodes.
+        ask_here: carries out a command, and answers over the link that is named.
 
     Attributes:
         siblings: nodes with a control link, by origin.
@@ -107,6 +116,8 @@ class Site:
         delivery: Delivery,
         reads: SiteReads,
         services: Services,
+        groups: Groups,
+        ask_here: Callable[[bytes, Hello, Command], None],
         entropy: random.Random,
     ) -> None:
         self._hello = hello = Hello(
@@ -119,6 +130,9 @@ class Site:
         self.reach = Reach(delivery)
         self.reads = reads
         self.services = SiteServices(services, who.name)
+        self.groups = SiteGroups(who.origin, groups, delivery.may_send_to)
+        self.listings = SiteListings(who.origin, who.name, partial(ask_here, HERE))
+        sessions.here = self._on_own
         self.siblings: dict[bytes, Sibling] = {}
         self.wanted: list[str] = []
         self.version = 0
@@ -315,21 +329,38 @@ class Site:
         self.reach.join(sibling)
         self.reads.join(sibling)
         self.services.join(sibling, now_ns)
+        self.groups.join(sibling, now_ns)
+        self.listings.join(sibling)
 
     def on_dropped(self, peer: Peer, now_ns: int) -> None:
-        """A data link, or the attempt at one, is over."""
+        """A session of the node is over: a program's, a data link, or the attempt at one."""
         sibling = peer.sibling
-        assert sibling is not None
+        if sibling is None:
+            self.groups.drop_link(peer.link)
+            self.listings.drop_link(peer.link)
+            return
         if sibling.link == peer.link:
             self.reach.leave(sibling)
             self.reads.leave(sibling)
             self.services.leave(sibling, now_ns)
+            self.groups.leave(sibling, now_ns)
+            self.listings.leave(sibling, now_ns)
             sibling.link = b""
             self.version += 1
         if sibling.dials and self.siblings.get(sibling.origin) is sibling:
             self._dials.setdefault(
                 sibling.origin, (now_ns + limits.DATA_DIAL_NS, 2 * limits.DATA_DIAL_NS)
             )
+
+    def on_program(self, peer: Peer, body: Body, now_ns: int) -> bool:
+        """What one of our programs asks, if other nodes have to do with it."""
+        if isinstance(body, Command):
+            return self.listings.on_program(peer.link, peer.hello, body, now_ns)
+        return self.groups.on_program(peer, body, now_ns)
+
+    def _on_own(self, link: bytes, body: Body) -> None:
+        if link == HERE and isinstance(body, Result):
+            self.listings.on_result(body)
 
     def on_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
         """What came over a data link, if it is ours; the rest is as from a client."""
@@ -346,8 +377,10 @@ class Site:
                 self.reads.on_subscribed(peer.link, body)
             case Deliver():
                 self.reads.on_deliver(peer.link, body)
+            case Result():
+                self.listings.on_result(body)
             case _:
-                return False
+                return self.groups.on_sibling(peer, body, now_ns)
         return True
 
     # -- time, and what goes out ----------------------------------------------------------------
@@ -357,6 +390,7 @@ class Site:
         self.links.tick(now_ns)
         self._note_links(now_ns)
         self.gossip.tick(now_ns)
+        self.listings.tick(now_ns)
         if now_ns >= self._pulse_ns:
             self._pulse_ns = now_ns + self._pulse_interval_ns()
             for link in self.links.by_instance.values():
@@ -370,7 +404,7 @@ class Site:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         due = [due_ns for due_ns, _ in self._dials.values()]
-        parts = (self.links, self.gossip, self.services)
+        parts = (self.links, self.gossip, self.services, self.groups, self.listings)
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
             due.append(self._pulse_ns)
@@ -379,7 +413,8 @@ class Site:
     def flush(self, now_ns: int) -> None:
         """Put what is to leave among the effects of the sessions."""
         self.reach.tell()
-        sends, self.reach.sends = self.reach.sends, []
+        sends = [*self.reach.sends, *self.groups.sends, *self.listings.sends]
+        self.reach.sends, self.groups.sends, self.listings.sends = [], [], []
         for link, body in sends:
             self._sessions.send(link, body, now_ns)
         links = self.links
@@ -430,6 +465,7 @@ class Site:
             "addresses": list(self.me.addresses),
             "nodes": rows,
             "refused": dict(self.links.refusals),
+            "groups": self.groups.describe(),
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
         }

@@ -31,6 +31,7 @@ u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 i64 = st.integers(-(2**63), 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 ids = st.binary(min_size=16, max_size=16)
+origins = st.just(b"") | ids
 blobs = st.binary(max_size=60)
 flags = st.booleans()
 
@@ -88,7 +89,7 @@ def hand_outs(draw):
             )
         )  # fmt: skip
         payload += data
-    return frames.HandOut(draw(u32), tuple(rows), payload)
+    return frames.HandOut(draw(u32), tuple(rows), payload, draw(origins))
 
 
 @st.composite
@@ -96,8 +97,9 @@ def transacts(draw):
     publish = draw(publishes())
     acks = st.builds(frames.TransactAck, u32, u64, u32, u32)
     return frames.Transact(
-        draw(u64), tuple(draw(st.lists(acks, max_size=4))), publish.batches, publish.payload
-    )
+        draw(u64), tuple(draw(st.lists(acks, max_size=4))), publish.batches, publish.payload,
+        draw(origins), draw(origins), draw(u64),
+    )  # fmt: skip
 
 
 @st.composite
@@ -132,7 +134,9 @@ def replies(draw):
 settle_rows = st.builds(
     frames.SettleRow, u64, u32, st.integers(1, 2**32 - 1), st.integers(0, 4), i64, texts
 )
-holdings = st.builds(frames.Holding, u64, texts, st.lists(u64, max_size=4).map(tuple), u16)
+holdings = st.builds(
+    frames.Holding, u64, texts, st.lists(u64, max_size=4).map(tuple), u16, origins, u64
+)
 
 
 def _confirmation(topic, first, count, told, *rest):
@@ -181,23 +185,27 @@ BODIES = {
     frames.Result: st.builds(frames.Result, u64, texts, texts, blobs),
     frames.Consume: st.builds(
         frames.Consume, u32, texts, texts, blobs, u32, u64, u64,
-        st.lists(holdings, max_size=4).map(tuple),
+        st.lists(holdings, max_size=4).map(tuple), origins, ids, texts, u32, u32,
     ),
     frames.Consumed: st.builds(
-        frames.Consumed, u32, texts, texts, u8, st.lists(u64, max_size=4).map(tuple)
+        frames.Consumed, u32, texts, texts, u8, st.lists(u64, max_size=4).map(tuple), origins,
+        flags,
     ),
     frames.HandOut: hand_outs(),
     frames.Settle: st.builds(
-        frames.Settle, u32, u64, st.lists(settle_rows, max_size=5).map(tuple)
+        frames.Settle, u32, u64, st.lists(settle_rows, max_size=5).map(tuple), origins
     ),
     frames.Settled: st.builds(
-        frames.Settled, u32, u64, st.lists(settle_rows, max_size=5).map(tuple)
+        frames.Settled, u32, u64, st.lists(settle_rows, max_size=5).map(tuple), origins
     ),
-    frames.Revoke: st.builds(frames.Revoke, u32, st.lists(settle_rows, max_size=5).map(tuple)),
-    frames.Leave: st.builds(frames.Leave, u32),
+    frames.Revoke: st.builds(
+        frames.Revoke, u32, st.lists(settle_rows, max_size=5).map(tuple), origins
+    ),
+    frames.Leave: st.builds(frames.Leave, u32, flags),
     frames.Transact: transacts(),
     frames.Transacted: st.builds(
-        frames.Transacted, u64, texts, texts, st.lists(u64, max_size=4).map(tuple)
+        frames.Transacted, u64, texts, texts, st.lists(u64, max_size=4).map(tuple),
+        st.lists(u64, max_size=4).map(tuple), origins, u64,
     ),
     frames.Serve: st.builds(frames.Serve, u32, texts, u32),
     frames.Served: st.builds(frames.Served, u32, texts, texts, flags),
@@ -234,6 +242,13 @@ BODIES = {
         frames.Offers, u64, flags, flags,
         st.lists(st.builds(frames.Offer, u32, texts, u32, u32, u32, u32), max_size=4).map(tuple),
     ),
+    frames.WorkReady: st.builds(
+        frames.WorkReady,
+        st.lists(st.builds(frames.WorkReadyRow, texts, u64), max_size=4).map(tuple),
+    ),
+    frames.Lend: st.builds(frames.Lend, u32, u64, u32, u64, flags, flags),
+    frames.Lent: st.builds(frames.Lent, u32, u64),
+    frames.Owner: st.builds(frames.Owner, u32, ids, texts, flags),
 }  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class SiteNode:
         me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,))
         self.node = Node(
             self.disk.state, name=self.name, mesh=self.mesh, software="meshmq test",
-            tools=codec.TOOLS._replace(check=check_batch),
+            tools=self.net.tools,
             entropy=random.Random(f"{self.net.seed} {self.name} {self.life}"), site=me,
         )  # fmt: skip
         self.due_ns = 0
@@ -113,7 +113,7 @@ class SiteNode:
 
     def sync(self, life, append):
         if self.node is not None and self.life == life:
-            commit = self.disk.commit(append.entries, WALL + self.net.now_ns, decode)
+            commit = self.disk.commit(append.entries, WALL + self.net.now_ns, self.net.decode)
             self.handle(Committed(append.ticket, (commit,)))
 
     def siblings(self):
@@ -176,7 +176,14 @@ class Program:
 
 
 class Net:
-    """Nodes, links and time."""
+    """Nodes, links and time.
+
+    Attributes:
+        tools, decode: of batches; groups look into them, so their tests take the real ones.
+    """
+
+    tools = codec.TOOLS._replace(check=check_batch)
+    decode = staticmethod(decode)
 
     def __init__(self, seed=0):
         self.seed = seed
@@ -292,9 +299,9 @@ def joined(net):
     return all(n.siblings() == sorted(o.name for o in up if o is not n) for n in up)
 
 
-def site_of(count, seed=0):
+def site_of(count, seed=0, kind=Net):
     """A network with so many nodes that know each other by a peers list, joined."""
-    net = Net(seed)
+    net = kind(seed)
     nodes = [net.add() for _ in range(count)]
     for node in nodes:
         node.start([o.address for o in nodes if o is not node])
