@@ -132,3 +132,20 @@ def test_what_is_gone_is_not_kept_as_doubtful_when_it_comes_back(bench):
     bench.wait(limits.ORPHANED_NS + MS)
     assert places(bench) == (0, 0, 0)
     assert leftovers(bench.node) == []
+
+
+def test_a_failed_record_that_is_gone_before_it_is_given_does_not_block_its_key(bench):
+    consume(bench, rate=1)
+    put(bench, b"k1", b"k2")
+    (k1,) = bench.got()
+    bench.nack(k1, delay_s=1.5)
+    bench.wait(1100 * MS)
+    put(bench, b"j1")
+    (j1,) = bench.got()
+    assert places(bench) == (3, 1, 1)
+    bench.wait(600 * MS)  # the first is due and fetched, and waits for the group's rate
+    overtake(bench, 1)  # before this all was settled, or known by its mark
+    assert places(bench) == (2, 1, 0)
+    bench.ack(j1)
+    bench.wait(2 * SECOND)
+    finish(bench, b"k2", link=LINK)
