@@ -395,13 +395,19 @@ class Hands(Waiting):
         """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out.
         ``alone``: the member keeps others, and those that follow in their keys come back too."""
         self._let_go(h, bits)
+        back = []
         for index in h.indices(bits):
             offset = h.offset_of(index)
+            key = h.keys[index] if h.keys is not None else b""
+            if key and self.by_key is not None:
+                self.by_key.of(h.stream).unbind((key,))
+            if not self._is_open(h, offset):  # retention took it meanwhile
+                self._suspects.discard((h.stream, offset))
+                continue
             if suspect or h.suspect:
                 self._suspects.add((h.stream, offset))
-            key = h.keys[index] if h.keys is not None else b""
-            if self.by_key is not None and key:
-                self.by_key.of(h.stream).unbind((key,))
+            if key and self.by_key is not None:
+                back.append((key, offset))
                 if h.marked:
                     self.by_key.fail(h.stream, key, offset)
                 else:
@@ -410,7 +416,7 @@ class Hands(Waiting):
             self._push_again(h.stream, offset, h.priority)
         if h.keys is not None:
             if alone:
-                self._revoke_later(h.stream, [(h.keys[i], h.offset_of(i)) for i in h.indices(bits)])
+                self._revoke_later(h.stream, back)
             self._release_keys(h.stream, {h.keys[i]: None for i in h.indices(bits)})
 
     def _fail(
