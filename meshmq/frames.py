@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshmq.frames_directory import DirectoryFrame as DirectoryFrame
 from meshmq.frames_offers import Offer as Offer
 from meshmq.frames_offers import Offers as Offers
 from meshmq.frames_streams import Place as Place
@@ -675,10 +676,9 @@ Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
-    | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
-    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
+    | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted | Routes
+    | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers | DirectoryFrame
 )  # fmt: skip
-
 
 WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply)
 """Bodies whose batches' or values' bytes travel in a part of their own."""

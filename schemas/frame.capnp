@@ -51,6 +51,19 @@ struct Frame {
     pulse       @43 :Pulse;
     streams     @44 :Streams;
     offers      @45 :Offers;
+    reserved46  @46 :Void;
+    reserved47  @47 :Void;
+    reserved48  @48 :Void;
+    reserved49  @49 :Void;
+    reserved50  @50 :Void;
+    reserved51  @51 :Void;
+    reserved52  @52 :Void;
+    reserved53  @53 :Void;
+    reserved54  @54 :Void;
+    reserved55  @55 :Void;
+    reserved56  @56 :Void;
+    reserved57  @57 :Void;
+    directory   @58 :Directory;
   }
 }
 
@@ -465,4 +478,10 @@ struct Offer {
   free      @3 :UInt32;     # of those, not taken
   waiting   @4 :UInt32;     # requests at the node that wait for one
   service   @5 :Text;       # empty: as told before under this number
+}
+
+struct Directory {          # what a site's nodes agree on
+  kind @0 :UInt8;           # 0 a hash of everything, 1 the hashes of all buckets, 2 the same as an
+                            # answer, 3 rows, 4 rows were taken
+  data @1 :Data;            # hashes: 8 bytes each, of 256 buckets; rows: see core/directory_rows.py
 }

@@ -26,6 +26,7 @@ from meshmq.core.effects import OpenLink
 from meshmq.core.gossip import Gossip
 from meshmq.core.latency import Latencies
 from meshmq.core.links import Link
+from meshmq.core.registrar import Registrar
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
@@ -40,6 +41,7 @@ from meshmq.frames import (
     PROTOCOL_MINOR,
     Body,
     Deliver,
+    DirectoryFrame,
     Envelope,
     Hello,
     Known,
@@ -92,6 +94,7 @@ class Site:
         delivery: the node's, for transient topics between nodes.
         reads: durable ones.
         services: the node's, for requests between nodes.
+        registrar: what all nodes agree on.
 
     Attributes:
         siblings: nodes with a control link, by origin.
@@ -108,7 +111,9 @@ class Site:
         reads: SiteReads,
         services: Services,
         entropy: random.Random,
+        registrar: Registrar,
     ) -> None:
+        self._registrar = registrar
         self._hello = hello = Hello(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, who.mesh, who.origin, who.origin, who.name,
             who.software, False, me.addresses, NodeFacts(me.incarnation, me.site, me.clients),
@@ -169,7 +174,10 @@ class Site:
             return
         sibling = self._by_control.get(got[0].name)
         if sibling is not None:
-            self._on_control(got[0], sibling, got[1], now_ns)
+            try:
+                self._on_control(got[0], sibling, got[1], now_ns)
+            except BadFrame as error:
+                self.on_bad_frame(link, str(error), now_ns)
 
     def _on_control(self, link: Link, sibling: Sibling, body: Body, now_ns: int) -> None:
         match body:
@@ -186,6 +194,8 @@ class Site:
             case Known():
                 for fact in self.gossip.hear(sibling.origin, body):
                     self.links.tell(fact, now_ns)
+            case DirectoryFrame():
+                self._registrar.on_frame(sibling.origin, body, now_ns)
             case _:
                 pass
 
@@ -233,6 +243,7 @@ class Site:
         self.version += 1
         self.gossip.join(link.name, sibling.origin, now_ns)
         self.services.expect(sibling, now_ns)
+        self._registrar.join(sibling.origin, now_ns)
         self.links.send(link, Pulse(now_ns), now_ns)
 
     def _forget(self, link: Link, now_ns: int) -> None:
@@ -244,6 +255,7 @@ class Site:
             del self.siblings[sibling.origin]
             del self._latencies[sibling.origin]
             self._dials.pop(sibling.origin, None)
+            self._registrar.leave(sibling.origin, now_ns)
         self.version += 1
         for peer in list(self._sessions.by_link.values()):
             if peer.sibling is sibling:
@@ -357,6 +369,7 @@ class Site:
         self.links.tick(now_ns)
         self._note_links(now_ns)
         self.gossip.tick(now_ns)
+        self._registrar.tick(now_ns)
         if now_ns >= self._pulse_ns:
             self._pulse_ns = now_ns + self._pulse_interval_ns()
             for link in self.links.by_instance.values():
@@ -370,7 +383,7 @@ class Site:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         due = [due_ns for due_ns, _ in self._dials.values()]
-        parts = (self.links, self.gossip, self.services)
+        parts = (self.links, self.gossip, self.services, self._registrar)
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
             due.append(self._pulse_ns)
@@ -383,6 +396,9 @@ class Site:
         for link, body in sends:
             self._sessions.send(link, body, now_ns)
         links = self.links
+        for origin, frame in self._registrar.take_sends():
+            if origin in links.by_instance:
+                links.send(links.by_instance[origin], frame, now_ns)
         for name, known in self.gossip.take():
             if name in links.by_name:
                 links.send(links.by_name[name], known, now_ns)
