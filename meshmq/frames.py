@@ -13,6 +13,7 @@ from typing import NamedTuple
 from meshmq.frames_direct import Introduce as Introduce
 from meshmq.frames_direct import Known as Known
 from meshmq.frames_direct import KnownPeer as KnownPeer
+from meshmq.frames_directory import DirectoryFrame as DirectoryFrame
 from meshmq.frames_offers import Offer as Offer
 from meshmq.frames_offers import Offers as Offers
 from meshmq.frames_site import Lend as Lend
@@ -663,9 +664,8 @@ Body = (
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
     | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
-    | WorkReady | Lend | Lent | Owner
+    | WorkReady | Lend | Lent | Owner | DirectoryFrame
 )  # fmt: skip
-
 
 WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply)
 """Bodies whose batches' or values' bytes travel in a part of their own."""

@@ -248,6 +248,21 @@ OFFERED_MAX = 16_384  # services of one node that others know of
 OFFERED_MEMORY_BYTES = 1 * KIB  # about what one that a sibling serves takes
 SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
 
+# --- what a site agrees on -----------------------------------------------------------------
+STAMP_MS_MAX = 1 << 43  # the year 2248: a later time is no time
+STAMP_AHEAD_NS = 600 * SECOND  # of one's own clock; what is set later than that does not move it
+SETTINGS_BYTES_MAX = 4 * KIB  # of a group, as JSON: some 20 names and numbers
+TOMBSTONE_NS = 30 * DAY  # a node that was away for longer brings back what was deleted meanwhile
+TOMBSTONES_MAX = 100_000  # some 500 bytes each; then the oldest are forgotten
+TOMBSTONE_SWEEP_NS = 3600 * SECOND
+DIRECTORY_FRAME_BYTES = 32 * KIB  # of rows; at 10 Mbit/s a ping waits 26 ms behind one
+DIRECTORY_FRAME_BYTES_MAX = 64 * KIB  # taken in one frame
+DIRECTORY_FRAMES_IN_FLIGHT = 2  # to one sibling: one travels while it takes the other
+DIRECTORY_NEWS_MAX = 4096  # rows to be told to one sibling by their keys; then by their buckets
+DIRECTORY_CHECK_NS = 1 * SECOND  # so long changes gather before siblings compare what they have
+DIRECTORY_ROW_MEMORY_BYTES = 1 * KIB  # about what a row costs in memory
+CLOCKS_TOLD_MAX = 64  # nodes with clocks ahead that ``status`` names
+
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again
 HEAP_KEPT_BYTES = 8 * MIB  # freed and not given back: what DIRECT_IN_FLIGHT_BYTES comes and goes in

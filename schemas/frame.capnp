@@ -55,6 +55,7 @@ struct Frame {
     lend        @47 :Lend;
     lent        @48 :Lent;
     owner       @49 :Owner;
+    directory   @50 :Directory;
   }
 }
 
@@ -520,4 +521,10 @@ struct Owner {              # by a node to a program
   origin   @1 :Data;        # another node that records may come from
   name     @2 :Text;
   here     @3 :Bool;        # it can be reached: join there and claim what is held of it
+}
+
+struct Directory {          # what a site's nodes agree on
+  kind @0 :UInt8;           # 0 a hash of everything, 1 the hashes of all buckets, 2 the same as an
+                            # answer, 3 rows, 4 rows were taken
+  data @1 :Data;            # hashes: 8 bytes each, of 256 buckets; rows: see core/directory_rows.py
 }

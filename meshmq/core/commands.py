@@ -16,8 +16,8 @@ from meshmq.core.delivery import Delivery
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
 from meshmq.core.log import Entry, RuleEntry, TopicEntry
+from meshmq.core.registrar import Registrar
 from meshmq.core.topics import Topic, Topics
-from meshmq.core.transients import Transients
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
 from meshmq.frames import Command, Hello, Result
 from meshmq.names import check_pattern, check_topic, is_literal, matches
@@ -32,6 +32,7 @@ class Desk(NamedTuple):
     status: Callable[[], dict[str, Any]]
     services: Callable[[], list[dict[str, Any]]]
     routes: Callable[[], Iterable[dict[str, Any]]]
+    registrar: Registrar | None = None
 
 
 Verb = Callable[[Desk, Hello, dict[str, Any], list[Entry]], dict[str, Any]]
@@ -69,19 +70,15 @@ class Done(NamedTuple):
 
 
 def carry_out(
-    desk: Desk, groups: Groups, transients: Transients, link: bytes, hello: Hello,
-    command: Command, entries: list[Entry],
+    desk: Desk, groups: Groups, forget_topics: Callable[[list[str]], None], link: bytes,
+    hello: Hello, command: Command, entries: list[Entry],
 ) -> Done:  # fmt: skip
-    """Carry out a command that came over ``link``."""
+    """Carry out a command that came over ``link``; ``forget_topics`` hears what it deleted."""
     added: list[Entry] = []
     groups.asked = 0  # a consumer that made a group has asked for itself
     result = run(desk, hello, command, added)
     entries += added
-    deleted = [e.name for e in added if type(e) is TopicEntry and e.deleted]
-    if deleted:
-        groups.forget_streams()
-    for name in deleted:
-        transients.want(name)  # what is made anew may be durable
+    forget_topics([e.name for e in added if type(e) is TopicEntry and e.deleted])
     if groups.answer_when_placed(link, result):
         return Done(None, True)
     return Done(result, bool(added) or command.verb in AFTER_SYNC)
@@ -142,7 +139,11 @@ def _topic_create(
     if len(desk.topics.rules) >= limits.TOPICS_MAX:
         raise CommandFailed(f"the node has {limits.TOPICS_MAX} policies, its limit")
     here = desk.topics.by_name.get(pattern)
-    before = here.entry if here is not None else desk.topics.rules.get(pattern)
+    before: TopicEntry | RuleEntry | None = desk.topics.rules.get(pattern)
+    if here is not None:
+        before = here.entry
+    elif before is None and desk.topics.book is not None and desk.topics.existing(pattern):
+        before = desk.topics.book.policy(pattern)  # another node has it
     # What is not given stays as it is: to say "create" twice must not undo a policy.
     age_ns, size = (
         _number(arguments, name) if name in arguments else getattr(before, name, 0)
@@ -155,11 +156,8 @@ def _topic_create(
             raise CommandFailed(
                 f"topic {queues[0]!r} is a queue: its jobs are kept until they are done"
             )
-    other = [
-        name
-        for name, topic in desk.topics.by_name.items()
-        if matches(pattern, name) and topic.entry.durable != rule.durable
-    ]
+    existing = desk.topics.existing(pattern)
+    other = [name for name, durable in existing.items() if durable != rule.durable]
     if other:
         kind = "transient" if rule.durable else "durable"
         raise CommandFailed(
@@ -179,20 +177,34 @@ def _topic_list(
     desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     pattern = check_pattern(arguments.get("pattern") or ">")
+    registrar = desk.registrar
+    topics = [_described(desk, t) for n, t in desk.topics.by_name.items() if matches(pattern, n)]
+    if registrar is not None:
+        topics += [_elsewhere(registrar, name) for name in registrar.elsewhere(pattern)]
+    rules = desk.topics.rules.values() if registrar is None else registrar.rules()
     return {
-        "topics": [
-            describe(t) for name, t in sorted(desk.topics.by_name.items()) if matches(pattern, name)
-        ],
+        "topics": sorted(topics, key=lambda row: str(row["topic"])),
         "policies": [
             {
                 "pattern": r.pattern,
                 "durability": "durable" if r.durable else "transient",
                 "retention_ns": r.retention_ns,
                 "retention_bytes": r.retention_bytes,
+                **(registrar.set_rule(r.pattern) if registrar is not None else {}),
             }
-            for r in desk.topics.rules.values()
+            for r in rules
         ],
     }
+
+
+def _described(desk: Desk, topic: Topic) -> dict[str, Any]:
+    said = desk.registrar.set_topic(topic.entry.name) if desk.registrar is not None else {}
+    return {**describe(topic), **said}
+
+
+def _elsewhere(registrar: Registrar, name: str) -> dict[str, Any]:
+    """A topic that other nodes have; what they have of it is for them to say."""
+    return {**describe(Topic(registrar.entry_of(name))), **registrar.set_topic(name)}
 
 
 def _topic_show(
@@ -200,10 +212,14 @@ def _topic_show(
 ) -> dict[str, Any]:
     name = _text(arguments, "topic")
     topic = desk.topics.by_name.get(name)
-    if topic is None:
-        raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
     subscriptions = sum(1 for s in desk.delivery.subscriptions if matches(s.pattern, name))
-    return {**describe(topic), "subscriptions": subscriptions}
+    if topic is not None:
+        shown = _described(desk, topic)
+    elif desk.registrar is not None and name in desk.registrar.elsewhere(check_topic(name)):
+        shown = _elsewhere(desk.registrar, name)
+    else:
+        raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
+    return {**shown, "subscriptions": subscriptions}
 
 
 def _topic_delete(
@@ -254,7 +270,7 @@ def _route_list(
     return {"routes": routes, "complete": True}
 
 
-AFTER_SYNC = frozenset({"producer.last"}) | group_commands.CHANGING
+AFTER_SYNC = frozenset({"producer.last", "topic.create", "topic.delete"}) | group_commands.CHANGING
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
 
 VERBS: dict[str, Verb] = {

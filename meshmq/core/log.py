@@ -1,7 +1,8 @@
 """What the log holds, as values, and the state that a restart would see.
 
-Data: a Commit is what one synced transaction adds: batches, topics, rules, trims. LogState is the
-sum of all commits: which topics exist, where each stream ends, what each producer has sent.
+Data: a Commit is what one synced transaction adds: batches, topics, rules, trims, words of the
+site's directory. LogState is the sum of all commits: which topics exist, where each stream ends,
+what each producer has sent.
 
 Rules:
 1. LogState changes only by ``apply``; replaying the same commits gives the same state.
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshmq import limits
+from meshmq.core import directory_rows
+from meshmq.core.directory_rows import Forgotten, GroupRow, Row, RuleRow, Said, TopicRow
 from meshmq.core.journal import JournalRecord, JournalState
 
 
@@ -77,7 +80,10 @@ class JournalEntry(NamedTuple):
     records: tuple[JournalRecord, ...]
 
 
-Entry = BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry
+Entry = BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | Said
+
+_OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
+_SAID = (RuleRow, TopicRow, GroupRow, Forgotten)
 
 
 class StoredBatch(NamedTuple):
@@ -96,7 +102,7 @@ class StoredBatch(NamedTuple):
 
 class Commit(NamedTuple):
     """One synced transaction. A batch's slot is its index in ``batches``; ``journal`` is what
-    those of the journal's stream say."""
+    those of the journal's stream say, ``directory`` what the site agrees on from here on."""
 
     lsn: int
     append_time_ns: int
@@ -105,6 +111,7 @@ class Commit(NamedTuple):
     rules: tuple[RuleEntry, ...] = ()
     trims: tuple[TrimEntry, ...] = ()
     journal: tuple[JournalRecord, ...] = ()
+    directory: tuple[Said, ...] = ()
 
 
 def split_entries(
@@ -115,17 +122,20 @@ def split_entries(
     tuple[RuleEntry, ...],
     tuple[TrimEntry, ...],
     tuple[JournalRecord, ...],
+    tuple[Said, ...],
 ]:
     """Sort ``entries`` into what a Commit holds, keeping the order within each kind."""
     journals = [e for e in entries if type(e) is JournalEntry]
     if journals:
         entries = [e.batch if type(e) is JournalEntry else e for e in entries]
+    has_said = not _OFTEN.issuperset(map(type, entries))
     return (
         tuple(e for e in entries if type(e) is BatchEntry),
         tuple(e for e in entries if type(e) is TopicEntry),
         tuple(e for e in entries if type(e) is RuleEntry),
         tuple(e for e in entries if type(e) is TrimEntry),
         tuple(record for e in journals for record in e.records),
+        tuple(e for e in entries if isinstance(e, _SAID)) if has_said else (),
     )
 
 
@@ -192,6 +202,7 @@ class LogState:
         rules: by pattern, oldest first.
         producers: by (producer, stream), least recently active first.
         journal: what groups and queues have done.
+        directory: what the node's site agrees on, by the rows' keys.
     """
 
     origin: bytes
@@ -203,6 +214,7 @@ class LogState:
     rules: dict[str, RuleEntry] = field(default_factory=dict)
     producers: OrderedDict[tuple[bytes, int], ProducerState] = field(default_factory=OrderedDict)
     journal: JournalState = field(default_factory=JournalState)
+    directory: dict[bytes, Row] = field(default_factory=dict)
 
     def first_offsets(self) -> dict[int, int]:
         """By stream, the offset from which records are kept."""
@@ -231,6 +243,8 @@ class LogState:
                 stream.first_offset = trim.first_offset
         if commit.journal:
             self.journal.apply(commit.journal, commit.append_time_ns // limits.MS)
+        if commit.directory:
+            directory_rows.apply(self.directory, commit.directory)
 
     def _apply_topic(self, topic: TopicEntry) -> None:
         if topic.stream >= self.next_stream:

@@ -37,6 +37,7 @@ from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
 from meshmq.core.introductions import Introductions
 from meshmq.core.log import Commit, Entry, LogState, RuleEntry, TrimEntry
+from meshmq.core.registrar import Registrar
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
@@ -131,20 +132,24 @@ class Node:
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
         self.reads = SiteReads(self.origin, self.delivery)
+        self.registrar: Registrar | None = None
+        if site is not None or state.directory:
+            self.registrar = Registrar(state, name, self.topics, self.groups, self._forget_topics)
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self.sessions.unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
         )
         self.site: Site | None = None
-        if site is not None:
+        if site is not None and self.registrar is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
             parts = (self.delivery, self.reads, self.services, self.groups, self._command_here)
-            self.site = Site(site, who, self.sessions, *parts, entropy)
-        clerk = Clerk(self.groups, self.topics)
+            self.site = Site(site, who, self.sessions, *parts, entropy, self.registrar)
+        clerk = Clerk(self.groups, self.topics, self.registrar)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status,
             lambda: (self.site or self).services.describe(self._now_ns),
             lambda: routes.describe(self.peers, self.transients, self.introductions),
+            self.registrar,
         )  # fmt: skip
         self.more_status = more_status
         self.bad_frames = 0
@@ -204,6 +209,8 @@ class Node:
                 self.groups.on_surveyed(number, lsn, rows)
             case WallClock(wall_ns):
                 self.groups.set_wall(wall_ns, now_ns)
+                if self.registrar is not None:
+                    self.registrar.set_wall(wall_ns, now_ns)
         return self._deliver(now_ns)
 
     def next_deadline_ns(self) -> int:
@@ -348,12 +355,18 @@ class Node:
 
     def _on_command(self, link: bytes, hello: Hello, body: Command, now_ns: int) -> None:
         done = commands.carry_out(
-            self._desk, self.groups, self.transients, link, hello, body, self._entries
+            self._desk, self.groups, self._forget_topics, link, hello, body, self._entries
         )
         if done.result is not None and done.waits:
             self._answers.append((link, done.result))
         elif done.result is not None:
             self.sessions.send(link, done.result, now_ns)
+
+    def _forget_topics(self, deleted: list[str]) -> None:
+        if deleted:
+            self.groups.forget_streams()
+        for name in deleted:
+            self.transients.want(name)  # what is made anew may be durable
 
     def _on_subscribe(self, peer: Peer, body: Subscribe, now_ns: int) -> None:
         link, number, instance = peer.link, body.subscription, peer.hello.instance
@@ -405,7 +418,7 @@ class Node:
         topic = self.topics.by_name.get(row.topic)
         if topic is None:
             transient = RuleEntry(row.topic, False, 0, 0)
-            topic = self.topics.create(row.topic, self._entries, transient)
+            topic = self.topics.create(row.topic, self._entries, transient, told=False)
         if row.missing and not row.source:
             self.delivery.lose(topic, row.count)
             return
@@ -575,6 +588,8 @@ class Node:
         groups.pump(now_ns)
         if self.site is not None:
             self.site.groups.end_turn(now_ns)
+        if self.registrar is not None:
+            self._entries += self.registrar.take_entries()
         moved = groups.entries(self._entries)
         if moved:
             self.admission.accepted(self.origin, moved)
@@ -668,20 +683,7 @@ class Node:
 
     def held_bytes(self) -> int:
         """About how much memory the node's data takes, for the shell to compare with the rest."""
-        return (
-            self.admission.waiting_bytes
-            + self.delivery.held_bytes()
-            + self.reads.held_bytes
-            + self.sessions.unacked_bytes
-            + len(self.topics.by_name) * limits.TOPIC_MEMORY_BYTES
-            + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
-            + self.groups.held_bytes()
-            + self.services.held_bytes()
-            + self.introductions.held_bytes()
-        )
-
-    def _name_of(self, link: bytes) -> str:
-        return self.peers[link].hello.name if link in self.peers else ""
+        return node_status.held_bytes(self)
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
         """The node ends in order: tell every client, and the other nodes."""

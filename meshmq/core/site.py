@@ -29,6 +29,7 @@ from meshmq.core.gossip import Gossip
 from meshmq.core.groups import Groups
 from meshmq.core.latency import Latencies
 from meshmq.core.links import Link
+from meshmq.core.registrar import Registrar
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
@@ -46,6 +47,7 @@ from meshmq.frames import (
     Body,
     Command,
     Deliver,
+    DirectoryFrame,
     Envelope,
     Hello,
     Known,
@@ -101,6 +103,7 @@ class Site:
         services: the node's, for requests between nodes.
         groups: the node's, for members and records of other nodes.
         ask_here: carries out a command, and answers over the link that is named.
+        registrar: what all nodes agree on.
 
     Attributes:
         siblings: nodes with a control link, by origin.
@@ -119,7 +122,9 @@ class Site:
         groups: Groups,
         ask_here: Callable[[bytes, Hello, Command], None],
         entropy: random.Random,
+        registrar: Registrar,
     ) -> None:
+        self._registrar = registrar
         self._hello = hello = Hello(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, who.mesh, who.origin, who.origin, who.name,
             who.software, False, me.addresses, NodeFacts(me.incarnation, me.site, me.clients),
@@ -183,7 +188,10 @@ class Site:
             return
         sibling = self._by_control.get(got[0].name)
         if sibling is not None:
-            self._on_control(got[0], sibling, got[1], now_ns)
+            try:
+                self._on_control(got[0], sibling, got[1], now_ns)
+            except BadFrame as error:
+                self.on_bad_frame(link, str(error), now_ns)
 
     def _on_control(self, link: Link, sibling: Sibling, body: Body, now_ns: int) -> None:
         match body:
@@ -200,6 +208,8 @@ class Site:
             case Known():
                 for fact in self.gossip.hear(sibling.origin, body):
                     self.links.tell(fact, now_ns)
+            case DirectoryFrame():
+                self._registrar.on_frame(sibling.origin, body, now_ns)
             case _:
                 pass
 
@@ -247,6 +257,7 @@ class Site:
         self.version += 1
         self.gossip.join(link.name, sibling.origin, now_ns)
         self.services.expect(sibling, now_ns)
+        self._registrar.join(sibling.origin, now_ns)
         self.links.send(link, Pulse(now_ns), now_ns)
 
     def _forget(self, link: Link, now_ns: int) -> None:
@@ -258,6 +269,7 @@ class Site:
             del self.siblings[sibling.origin]
             del self._latencies[sibling.origin]
             self._dials.pop(sibling.origin, None)
+            self._registrar.leave(sibling.origin, now_ns)
         self.version += 1
         for peer in list(self._sessions.by_link.values()):
             if peer.sibling is sibling:
@@ -391,6 +403,7 @@ class Site:
         self._note_links(now_ns)
         self.gossip.tick(now_ns)
         self.listings.tick(now_ns)
+        self._registrar.tick(now_ns)
         if now_ns >= self._pulse_ns:
             self._pulse_ns = now_ns + self._pulse_interval_ns()
             for link in self.links.by_instance.values():
@@ -404,7 +417,9 @@ class Site:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         due = [due_ns for due_ns, _ in self._dials.values()]
-        parts = (self.links, self.gossip, self.services, self.groups, self.listings)
+        parts = (
+            self.links, self.gossip, self.services, self.groups, self.listings, self._registrar,
+        )  # fmt: skip
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
             due.append(self._pulse_ns)
@@ -418,6 +433,9 @@ class Site:
         for link, body in sends:
             self._sessions.send(link, body, now_ns)
         links = self.links
+        for origin, frame in self._registrar.take_sends():
+            if origin in links.by_instance:
+                links.send(links.by_instance[origin], frame, now_ns)
         for name, known in self.gossip.take():
             if name in links.by_name:
                 links.send(links.by_name[name], known, now_ns)

@@ -1,13 +1,16 @@
 """The topics of one node, their policies and the state every part of the node shares.
 
 Data: a Topic per name; by stream number those that are durable; rules, which decide the policy of
-a topic when it is made by its first publish.
+a topic when it is made by its first publish. In a site all nodes have one Book of topics and rules,
+of which a node makes those that it needs itself: ``book`` is asked first, and told.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from meshmq.core.log import Entry, LogState, ProducerState, RuleEntry, TopicEntry
 from meshmq.errors import TopicNotFound
@@ -33,6 +36,26 @@ class Topic:
     producers: dict[bytes, ProducerState] = field(default_factory=dict)
 
 
+class Book(Protocol):
+    """What a site agrees on (core/registrar.py)."""
+
+    def topic_id(self, name: str, durable: bool) -> bytes | None:
+        """The id of a topic that another node has."""
+
+    def policy(self, name: str) -> RuleEntry | None:
+        """What holds for a topic; None: nobody has said anything."""
+
+    def topics(self, pattern: str) -> Iterable[tuple[str, bool]]:
+        """Names of topics that exist, and whether they are durable."""
+
+    def made(self, entry: TopicEntry) -> None: ...
+
+    def ruled(self, rule: RuleEntry) -> None: ...
+
+    def deleted(self, name: str, entry: TopicEntry | None) -> bool:
+        """Whether there was anything of that name."""
+
+
 class Topics:
     """See the module's header.
 
@@ -44,6 +67,7 @@ class Topics:
         by_name, by_stream: all topics; the durable ones by the number of their stream.
         rules: by pattern, oldest first.
         version: changes when a topic is made or deleted.
+        book: what the node's site agrees on; None: it is alone.
     """
 
     def __init__(self, state: LogState, entropy: random.Random) -> None:
@@ -53,6 +77,7 @@ class Topics:
         self.by_name: dict[str, Topic] = {}
         self.by_stream: dict[int, Topic] = {}
         self.version = 0
+        self.book: Book | None = None
         for name, s in state.topics.items():
             topic = Topic(s.topic, s.next_offset, s.next_offset, s.first_offset)
             self.by_name[name] = topic
@@ -62,15 +87,23 @@ class Topics:
             if stream in self.by_stream:
                 self.by_stream[stream].producers[producer] = p.copy()
 
-    def create(self, name: str, entries: list[Entry], policy: RuleEntry | None = None) -> Topic:
-        """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever."""
+    def create(
+        self, name: str, entries: list[Entry], policy: RuleEntry | None = None, told: bool = True
+    ) -> Topic:
+        """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever.
+
+        Args:
+            told: the site is told of it; what only passes through is the business of others.
+        """
         if policy is None:
             policy = self._rule_for(name) or RuleEntry(name, True, 0, 0)
         stream = 0
         if policy.durable:
             stream = self._next_stream
             self._next_stream += 1
-        topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
+        topic_id = self.book.topic_id(name, policy.durable) if self.book is not None else None
+        if topic_id is None:
+            topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
         entry = TopicEntry(
             stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes
         )
@@ -79,10 +112,14 @@ class Topics:
             self.by_stream[stream] = topic
         entries.append(entry)
         self.version += 1
+        if self.book is not None and told:
+            self.book.made(entry)
         return topic
 
     def _rule_for(self, name: str) -> RuleEntry | None:
         """The newest rule that matches."""
+        if self.book is not None and not name.startswith("$"):
+            return self.book.policy(name)
         found = [r for r in self.rules.values() if matches(r.pattern, name)]
         return found[-1] if found else None
 
@@ -94,6 +131,13 @@ class Topics:
         rule = self._rule_for(name)
         return rule is None or rule.durable
 
+    def existing(self, pattern: str) -> dict[str, bool]:
+        """Topics that match, here or anywhere in the site, and whether they are durable."""
+        found = {n: t.entry.durable for n, t in self.by_name.items() if matches(pattern, n)}
+        if self.book is not None:
+            found.update(self.book.topics(pattern))
+        return found
+
     def set_policy(self, rule: RuleEntry, entries: list[Entry]) -> list[str]:
         """Keep ``rule`` for topics to come and apply it to those that match now.
 
@@ -104,6 +148,8 @@ class Topics:
         self.rules.pop(rule.pattern, None)
         self.rules[rule.pattern] = rule
         entries.append(rule)
+        if self.book is not None:
+            self.book.ruled(rule)
         if is_literal(rule.pattern) and rule.pattern not in self.by_name:
             self.create(rule.pattern, entries, rule)
             return []
@@ -114,20 +160,33 @@ class Topics:
             if topic.entry.durable != rule.durable:
                 unchanged.append(name)
                 continue
-            topic.entry = topic.entry._replace(
-                retention_ns=rule.retention_ns, retention_bytes=rule.retention_bytes
-            )
-            entries.append(topic.entry)
+            self.keep(topic, rule.retention_ns, rule.retention_bytes, entries)
         return unchanged
+
+    def keep(self, topic: Topic, age_ns: int, size: int, entries: list[Entry]) -> None:
+        """Set a topic's retention."""
+        topic.entry = topic.entry._replace(retention_ns=age_ns, retention_bytes=size)
+        entries.append(topic.entry)
 
     def delete(self, name: str, entries: list[Entry]) -> None:
         """Delete a topic or a rule of that name; raise TopicNotFound if there is neither."""
-        rule = self.rules.pop(name, None)
-        topic = self.by_name.pop(name, None)
-        if rule is None and topic is None:
+        topic = self.by_name.get(name)
+        entry = topic.entry if topic is not None else None
+        is_known = self.book is not None and self.book.deleted(name, entry)
+        if name not in self.rules and topic is None and not is_known:
             raise TopicNotFound(f"there is no topic or policy named {name!r}")
+        self.forget_rule(name, entries)
+        self.forget(name, entries)
+
+    def forget_rule(self, pattern: str, entries: list[Entry]) -> None:
+        """There is no such rule any more."""
+        rule = self.rules.pop(pattern, None)
         if rule is not None:
             entries.append(rule._replace(removed=True))
+
+    def forget(self, name: str, entries: list[Entry]) -> None:
+        """There is no such topic any more."""
+        topic = self.by_name.pop(name, None)
         if topic is not None:
             self.by_stream.pop(topic.entry.stream, None)
             entries.append(topic.entry._replace(deleted=True))

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 from meshmq import codec, codec_log
+from meshmq.core import directory_rows
+from meshmq.core.directory_rows import Forgotten, GroupRow, RuleRow, Stamp, TopicRow
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -44,6 +46,7 @@ from meshmq.frames import (
     Credit,
     Deliver,
     DeliverBatch,
+    DirectoryFrame,
     Envelope,
     Gap,
     Grant,
@@ -151,6 +154,16 @@ _done = Confirmation(
 _refused = Confirmation("a", 8, 1, "sequence-gap", "sequence 8 follows 7", last=5)
 
 _headers = codec.encode_headers({"trace": "ü"})
+
+_set = Stamp(1_700_000_000_000 << 16 | 5, ORIGIN, "node-1")
+_said = (
+    RuleRow("orders.>", _set, True, 7 * 86_400 * 10**9, 0),
+    RuleRow("x", _set, True, 0, 0, True),
+    TopicRow(TOPIC_ID, "orders.eu", True, _set, kept=_set, retention_bytes=5),
+    TopicRow(PRODUCER, "old", False, _set, _set),
+    GroupRow("billing", _set, _set, '{"kind":"group","pattern":"orders.>"}'),
+    Forgotten(b"rorders.old"),
+)
 
 FRAMES = {
     name: Envelope(SESSION, sequence, 41, body)
@@ -317,6 +330,7 @@ FRAMES = {
                 7, True, True, (Offer(1, "pricing.quote", 2, 16, 3, 0), Offer(2, "", 0, 0, 0, 9))
             ),
         ),
+        ("directory", 42, DirectoryFrame(3, directory_rows.pack(_said))),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),
         ("result", 42, Result(5, "", "", b'{"records":3}')),
         (
@@ -446,6 +460,7 @@ COMMITS = {
         7,
         True,
     ),
+    "commit_directory": (Commit(11, TIME_NS, _stored, directory=_said), 0, False),
 }  # fmt: skip
 
 
@@ -456,6 +471,7 @@ def _state() -> LogState:
         ORIGIN, 10, TIME_NS, 3, {"orders.eu": held, "t": transient}, {1: held},
         {"orders.>": _rule},
         OrderedDict({(PRODUCER, 1): ProducerState(9, TIME_NS, [(1, 0, 5), (7, 2**40, 3)])}),
+        directory={row.key: row for row in _said if not isinstance(row, Forgotten)},
     )  # fmt: skip
 
 

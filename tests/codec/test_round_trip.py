@@ -13,6 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshmq import codec, codec_log, frames, limits
+from meshmq.core.directory_rows import (
+    NEVER,
+    Forgotten,
+    GroupRow,
+    RuleRow,
+    Stamp,
+    TopicRow,
+)
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -249,6 +257,7 @@ BODIES = {
     frames.Lend: st.builds(frames.Lend, u32, u64, u32, u64, flags, flags),
     frames.Lent: st.builds(frames.Lent, u32, u64),
     frames.Owner: st.builds(frames.Owner, u32, ids, texts, flags),
+    frames.DirectoryFrame: st.builds(frames.DirectoryFrame, u8, blobs),
 }  # fmt: skip
 
 
@@ -480,11 +489,19 @@ def some(entries, most=4, least=0):
 
 nothing = st.just(())
 plain_commits = st.builds(
-    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing, nothing
+    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing, nothing, nothing
+)
+set_stamps = st.builds(Stamp, st.integers(1, 1 << 58), ids, texts)
+stamps = st.just(NEVER) | set_stamps
+u62 = st.integers(0, (1 << 62) - 1)
+rows = (
+    st.builds(RuleRow, st.sampled_from(["a", "a.>"]), set_stamps, flags, u62, u62, flags)
+    | st.builds(TopicRow, ids, st.just("a"), flags, stamps, stamps, stamps, u62, u62)
+    | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps)
 )
 commits = plain_commits | st.builds(
     Commit, u64, i64, some(batch_entries), some(topic_entries), some(rule_entries),
-    some(trim_entries), nothing,
+    some(trim_entries), nothing, some(rows | st.builds(Forgotten, blobs)),
 )  # fmt: skip
 
 
@@ -497,6 +514,7 @@ def test_a_commit_reads_back_as_it_was(commit, start, inline):
         commit.lsn, commit.append_time_ns, inline
     )  # fmt: skip
     assert (found.topics, found.rules, found.trims) == (commit.topics, commit.rules, commit.trims)
+    assert found.directory == commit.directory
     assert len(found.batches) == len(commit.batches)
     for slot, (meta, batch) in enumerate(zip(found.batches, commit.batches, strict=True)):
         assert meta == (
@@ -550,6 +568,7 @@ def states(draw):
         else:
             held.topic = held.topic._replace(stream=0)
     state.rules = {r.pattern: r for r in draw(st.lists(rule_entries, max_size=3))}
+    state.directory = {row.key: row for row in draw(st.lists(rows, max_size=3))}
     keys = draw(st.lists(st.tuples(ids, u32), max_size=4, unique=True))
     state.producers = OrderedDict((key, draw(producer_states)) for key in keys)
     return state

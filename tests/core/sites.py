@@ -71,6 +71,17 @@ class SiteNode:
         self.life += 1
         self.incarnation = max(self.incarnation + 1, self.net.now_ns)
         me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,))
+        self._begin(me)
+        if peers:
+            self.node.site.look_for(tuple(peers), self.net.now_ns)
+            self.end_turn()
+
+    def start_alone(self):
+        """Without a site."""
+        self.life += 1
+        self._begin(None)
+
+    def _begin(self, me):
         self.node = Node(
             self.disk.state, name=self.name, mesh=self.mesh, software="meshmq test",
             tools=self.net.tools,
@@ -78,9 +89,6 @@ class SiteNode:
         )  # fmt: skip
         self.due_ns = 0
         self.handle(WallClock(WALL + self.net.now_ns))
-        if peers:
-            self.node.site.look_for(tuple(peers), self.net.now_ns)
-            self.end_turn()
 
     def handle(self, event):
         if self.node is None:
