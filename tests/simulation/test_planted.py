@@ -222,9 +222,9 @@ def take_a_confirmation_for_its_predecessor(
 
 
 @planted(Subscriber, "_place")
-def resume_one_batch_late(real: Any, self: Any, *args: Any) -> Any:
-    skip = real(self, *args)
-    self._start = self._start._replace(slot=self._start.slot + 1)
+def resume_one_batch_late(real: Any, self: Any, log: Any, batch: Any) -> Any:
+    skip = real(self, log, batch)
+    log.slot += 1
     return skip
 
 
