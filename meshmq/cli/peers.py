@@ -23,7 +23,7 @@ from meshmq.errors import MeshError
 from meshmq.names import check_mesh
 
 NAME = "meshmq peers"  # as others see it
-HEADS = ("name", "kind", "state", "found by", "protocol", "site", "addresses")
+HEADS = ("name", "kind", "state", "found by", "protocol", "addresses")
 ROUTE_HEADS = ("from", "to", "route", "introduced for")
 
 
@@ -73,7 +73,9 @@ def peers(
         for row in rows:
             emit(row)
     elif rows:
-        say("\n".join(columns(HEADS, [_cells(row) for row in rows])))
+        has_site = any(row.get("site") for row in rows)
+        heads = (*HEADS[:-1], "site", HEADS[-1]) if has_site else HEADS
+        say("\n".join(columns(heads, [_cells(row, has_site) for row in rows])))
     else:
         say(f"nobody of mesh {mesh} is found from here: `meshmq doctor` says what was tried")
 
@@ -171,6 +173,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cells(row: dict[str, Any]) -> list[Any]:
-    return [row["name"], row["kind"], row["state"], row["sources"], row["protocol"],
-            row.get("site"), row["addresses"]]  # fmt: skip
+def _cells(row: dict[str, Any], has_site: bool) -> list[Any]:
+    site = [row.get("site")] if has_site else []
+    return [row["name"], row["kind"], row["state"], row["sources"], row["protocol"], *site,
+            row["addresses"]]  # fmt: skip
