@@ -21,6 +21,7 @@ from meshmq import (
     codec_direct,
     codec_groups,
     codec_lone,
+    codec_moving,
     codec_offers,
     codec_services,
     codec_site,
@@ -378,6 +379,8 @@ def _encode_welcome(m: Any, b: frames.Welcome) -> None:
     if b.addresses:
         w.addresses = b.addresses
     codec_site.encode_node(w, b.node)
+    if b.site:
+        w.site = b.site
 
 
 def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
@@ -387,7 +390,7 @@ def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
         raise BadFrame("welcome: the origin is 16 bytes")
     return frames.Welcome(
         w.major, w.minor, origin, short(w.name), short(w.software), w.inFlightBytes, w.direct,
-        addresses(w.addresses), codec_site.decode_node(w),
+        addresses(w.addresses), codec_site.decode_node(w), short(w.site),
     )  # fmt: skip
 
 
@@ -401,12 +404,14 @@ def _decode_refuse(r: Any, _: bytes | None) -> frames.Refuse:
 
 
 def _encode_publish(m: Any, b: frames.Publish) -> None:
-    rows = m.init("publish").init("batches", len(b.batches))
+    p = m.init("publish")
+    rows = p.init("batches", len(b.batches))
     for row, batch in zip(rows, b.batches, strict=True):
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
-            row.job, row.numbered, row.routed,
+            row.job, row.numbered, row.routed, _,
         ) = batch  # fmt: skip
+    codec_moving.encode_moved(p, b.batches)
 
 
 def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
@@ -429,7 +434,7 @@ def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
             raise BadFrame(f"batch of {batch.count} records (1..{limits.BATCH_RECORDS_MAX})")
         if not batch.after < batch.first:
             raise BadFrame("a batch follows an earlier sequence than its first")
-    return frames.Publish(batches, body)
+    return frames.Publish(codec_moving.decode_moved(r.publish, batches), body)
 
 
 def _encode_confirm(m: Any, b: frames.Confirm) -> None:
@@ -465,6 +470,7 @@ def _encode_subscribe(m: Any, b: frames.Subscribe) -> None:
     s.subscription, s.pattern, s.start, s.value = b.subscription, b.pattern, b.start, b.value
     s.origin, s.lsn, s.slot = b.origin, b.lsn, b.slot
     s.creditBytes, s.creditRecords, s.only = b.credit_bytes, b.credit_records, b.only
+    s.dedup = b.dedup
     codec_site.encode_places(s, b.places)
 
 
@@ -472,7 +478,7 @@ def _decode_subscribe(r: Any, _: bytes | None) -> frames.Subscribe:
     s = r.subscribe
     return frames.Subscribe(
         s.subscription, s.pattern, s.start, s.value, s.origin, s.lsn, s.slot,
-        s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s),
+        s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s), s.dedup,
     )  # fmt: skip
 
 
@@ -523,6 +529,7 @@ def _encode_deliver(m: Any, b: frames.Deliver) -> None:
             row.source = x.source
         if x.origin:
             row.origin = x.origin
+    codec_moving.encode_published(d, b.batches)
 
 
 def _decode_deliver(r: Any, payload: frames.Payload | None) -> frames.Deliver:
@@ -542,6 +549,7 @@ def _decode_deliver(r: Any, payload: frames.Payload | None) -> frames.Deliver:
     body = payload or b""
     adds_up(batches, body)
     codec_site.check_origins(batches)
+    batches = codec_moving.decode_published(d, batches)
     return frames.Deliver(d.subscription, batches, d.missed, body)
 
 
@@ -610,6 +618,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **codec_direct.ENCODERS,
     **codec_site.ENCODERS,
     **codec_site_groups.ENCODERS,
+    **codec_moving.ENCODERS,
 }
 
 _DECODERS: dict[str, Callable[..., Any]] = {
@@ -633,6 +642,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **codec_direct.DECODERS,
     **codec_site.DECODERS,
     **codec_site_groups.DECODERS,
+    **codec_moving.DECODERS,
 }
 _WITH_PAYLOAD = (
     frozenset({_decode_publish, _decode_deliver})

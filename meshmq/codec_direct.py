@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from meshmq import frames, limits
@@ -97,21 +97,30 @@ def _decode_introduce(r: Any, _: bytes | None) -> frames.Introduce:
     )  # fmt: skip
 
 
-def _encode_known(m: Any, b: frames.Known) -> None:
-    for row, x in zip(m.init("known").init("peers", len(b.peers)), b.peers, strict=True):
+def encode_peers(rows: Any, peers: Sequence[frames.KnownPeer]) -> None:
+    """Whom somebody tells of."""
+    for row, x in zip(rows, peers, strict=True):
         row.instance, row.isNode, row.name, row.addresses = x
 
 
-def _decode_known(r: Any, _: bytes | None) -> frames.Known:
-    rows = r.known.peers
-    bounded(rows, "known")
+def decode_peers(rows: Any, kind: str) -> tuple[frames.KnownPeer, ...]:
+    """Whom somebody tells of, in a frame of a kind."""
+    bounded(rows, kind)
     found = []
     for x in rows:
         instance = x.instance
         if len(instance) != 16:
-            raise BadFrame("known: a peer is named by 16 bytes")
+            raise BadFrame(f"{kind}: a peer is named by 16 bytes")
         found.append(frames.KnownPeer(instance, x.isNode, short(x.name), addresses(x.addresses)))
-    return frames.Known(tuple(found))
+    return tuple(found)
+
+
+def _encode_known(m: Any, b: frames.Known) -> None:
+    encode_peers(m.init("known").init("peers", len(b.peers)), b.peers)
+
+
+def _decode_known(r: Any, _: bytes | None) -> frames.Known:
+    return frames.Known(decode_peers(r.known.peers, "known"))
 
 
 ENCODERS: dict[type, Callable[..., None]] = {

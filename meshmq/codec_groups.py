@@ -222,7 +222,7 @@ def _encode_transact(m: Any, b: frames.Transact) -> None:
     for row, batch in zip(t.init("batches", len(b.batches)), b.batches, strict=True):
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
-            row.job, row.numbered, row.routed,
+            row.job, row.numbered, row.routed, _,
         ) = batch  # fmt: skip
 
 

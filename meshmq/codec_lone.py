@@ -53,10 +53,10 @@ _FRAME = "<QQQQQQ"  # segment, root, session, sequence, ack, kind
 _LOW32 = 0xFFFF_FFFF
 
 _EMPTY = Struct(_FRAME + "Q")
-_PUBLISH = Struct(_FRAME + "QQQ" + "QQIIIIQ")
-_PUBLISH_SHAPE = (_struct_at(0, 0, 1), list_at(0, STRUCTS, 5), 1 << 2 | _struct_at(0, 4, 1))
-_DELIVER = Struct(_FRAME + "QQQQQ" + "QIIIIqQQQQQ")
-_DELIVER_SHAPE = (_struct_at(0, 2, 1), list_at(0, STRUCTS, 9), 1 << 2 | _struct_at(0, 6, 3))
+_PUBLISH = Struct(_FRAME + "QQQQ" + "QQIIIIQ")
+_PUBLISH_SHAPE = (_struct_at(0, 0, 2), list_at(1, STRUCTS, 5), 0, 1 << 2 | _struct_at(0, 4, 1))
+_DELIVER = Struct(_FRAME + "QQQQQQ" + "QIIIIqQQQQQ")
+_DELIVER_SHAPE = (_struct_at(0, 2, 2), list_at(1, STRUCTS, 9), 0, 1 << 2 | _struct_at(0, 6, 3))
 _CONFIRM = Struct(_FRAME + "QQQ" + "QIBBxxQqQQQQQ")
 _CONFIRM_SHAPE = (_struct_at(0, 0, 1), list_at(0, STRUCTS, 9), 1 << 2 | _struct_at(0, 5, 4))
 _CREDIT = Struct(_FRAME + "Q" + "QQQ")
@@ -127,7 +127,11 @@ def _write_empty(e: Envelope, body: Body) -> list[bytes]:
 def _write_publish(e: Envelope, body: Publish) -> list[bytes] | None:
     if len(body.batches) != 1:
         return None
-    topic, first, after, count, length, checksum, resent, job, numbered, routed = body.batches[0]
+    (
+        topic, first, after, count, length, checksum, resent, job, numbered, routed, moved,
+    ) = body.batches[0]  # fmt: skip
+    if moved:
+        return None
     words, size, raw = _text(topic)
     flags = resent | job << 1 | numbered << 2 | routed << 3
     header = _PUBLISH.pack(
@@ -142,9 +146,12 @@ def _write_deliver(e: Envelope, body: Deliver) -> list[bytes] | None:
         return None
     (
         topic, base, count, length, checksum, time_ns, lsn, slot, damaged, missing, source, origin,
+        published,
     ) = body.batches[0]  # fmt: skip
+    if published is not None:
+        return None
     words, size, raw = _text(topic)
-    struct, rows, row = _DELIVER_SHAPE
+    struct, *lists = _DELIVER_SHAPE
     source_pointer = origin_pointer = 0
     if source:
         if len(source) != 16:
@@ -160,7 +167,7 @@ def _write_deliver(e: Envelope, body: Deliver) -> list[bytes] | None:
         words += 2
     header = _DELIVER.pack(
         (_DELIVER_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 12, struct,
-        body.subscription, body.missed, rows, row,
+        body.subscription, body.missed, *lists,
         base, count, length, checksum, slot, time_ns, lsn, damaged | missing << 1,
         list_at(2, BYTES, size), source_pointer, origin_pointer,
     )  # fmt: skip
@@ -279,10 +286,10 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
     if len(header) <= _PUBLISH.size or payload is None:
         return None
     (
-        _, _, _, _, _, _, struct, rows, row,
+        _, _, _, _, _, _, struct, rows, moved, row,
         first, after, count, length, checksum, flags, pointer,
     ) = _PUBLISH.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _PUBLISH_SHAPE or flags > 15:
+    if (struct, rows, moved, row) != _PUBLISH_SHAPE or flags > 15:
         return None
     found = _name(header, _PUBLISH.size, pointer, 0)
     if found is None or len(header) != _PUBLISH.size + 8 * found[1]:
@@ -300,11 +307,11 @@ def _read_deliver(header: bytes, payload: Payload | None) -> Body | None:
     if len(header) <= _DELIVER.size or payload is None:
         return None
     (
-        _, _, _, _, _, _, struct, subscription, missed, rows, row,
+        _, _, _, _, _, _, struct, subscription, missed, rows, published, row,
         base, count, length, checksum, slot, time_ns, lsn, flags, pointer, source_pointer,
         origin_pointer,
     ) = _DELIVER.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _DELIVER_SHAPE or flags > 3 or subscription > _LOW32:
+    if (struct, rows, published, row) != _DELIVER_SHAPE or flags > 3 or subscription > _LOW32:
         return None
     found = _name(header, _DELIVER.size, pointer, 2)
     if found is None or length != len(payload):

@@ -14,6 +14,10 @@ from meshmq.frames_direct import Introduce as Introduce
 from meshmq.frames_direct import Known as Known
 from meshmq.frames_direct import KnownPeer as KnownPeer
 from meshmq.frames_directory import DirectoryFrame as DirectoryFrame
+from meshmq.frames_moving import Drained as Drained
+from meshmq.frames_moving import Moved as Moved
+from meshmq.frames_moving import Published as Published
+from meshmq.frames_moving import moved_of as moved_of
 from meshmq.frames_offers import Offer as Offer
 from meshmq.frames_offers import Offers as Offers
 from meshmq.frames_site import Lend as Lend
@@ -78,7 +82,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """``direct``: a program answers; ``origin`` is its instance."""
+    """``direct``: a program answers; ``origin`` is its instance. ``site``: of the node, or empty."""
 
     major: int
     minor: int
@@ -89,6 +93,7 @@ class Welcome:
     direct: bool = False
     addresses: tuple[str, ...] = ()
     node: NodeFacts | None = None
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,8 @@ class PublishBatch(NamedTuple):
     """One batch of one topic; ``length`` bytes of the frame's payload are its encoding.
 
     ``numbered``: of a transient topic, ``first`` counts without gaps what this run of the program
-    sends of it by all routes. ``routed``: those whom Routes names have it directly.
+    sends of it by all routes. ``routed``: those whom Routes names have it directly. ``moved``: if it
+    was sent to another node first, ``Moved.pack`` of that; else empty.
     """
 
     topic: str
@@ -138,6 +144,7 @@ class PublishBatch(NamedTuple):
     job: bool = False
     numbered: bool = False
     routed: bool = False
+    moved: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +208,7 @@ class Subscribe:
     credit_records: int
     only: int = ALL
     places: tuple[Place, ...] = ()
+    dedup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +247,7 @@ class DeliverBatch(NamedTuple):
     sent by this route has been told.
 
     ``origin``: of a durable one whose log it is in; empty: that of the node that delivers it.
+    ``published``: of a durable one whose subscription asks for it.
     """
 
     topic: str
@@ -253,6 +262,7 @@ class DeliverBatch(NamedTuple):
     missing: bool = False
     source: bytes = b""
     origin: bytes = b""
+    published: Published | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -664,7 +674,7 @@ Body = (
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
     | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
-    | WorkReady | Lend | Lent | Owner | DirectoryFrame
+    | WorkReady | Lend | Lent | Owner | DirectoryFrame | Drained
 )  # fmt: skip
 
 WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply)

@@ -56,6 +56,7 @@ struct Frame {
     lent        @48 :Lent;
     owner       @49 :Owner;
     directory   @50 :Directory;
+    drained     @51 :Drained;
   }
 }
 
@@ -82,6 +83,7 @@ struct Welcome {
   direct        @6 :Bool;   # a program: the origin is its instance
   addresses     @7 :List(Text);
   node          @8 :NodeFacts;  # only from a node to a node
+  site          @9 :Text;   # the node's site, or empty: it is alone
 }
 
 struct NodeFacts {
@@ -99,6 +101,13 @@ struct Refuse {
 
 struct Publish {
   batches @0 :List(PublishBatch);
+  moved   @1 :List(Moved);  # of those that were sent to another node before
+}
+
+struct Moved {              # a batch that another node may have stored
+  row    @0 :UInt32;        # its index in the frame
+  origin @1 :Data;          # the first node it was sent to, 16 bytes
+  first  @2 :UInt64;        # the sequence it had there
 }
 
 struct PublishBatch {
@@ -153,6 +162,7 @@ struct Subscribe {
   creditRecords @8 :UInt64;
   only          @9 :UInt8;  # 0 all topics, 1 transient ones, 2 durable ones
   places        @10 :List(Place); # of a position: in the logs of other nodes
+  dedup         @11 :Bool;  # say of durable batches who published them
 }
 
 struct Place {              # the next batch to read in a node's log
@@ -186,6 +196,15 @@ struct Deliver {
   subscription @0 :UInt32;
   batches      @1 :List(DeliverBatch);
   missed       @2 :UInt64;  # transient records dropped for this subscriber before these
+  published    @3 :List(Published); # of durable ones, where Subscribe.dedup asks for it
+}
+
+struct Published {          # who published a batch
+  row      @0 :UInt32;      # its index in the frame
+  producer @1 :Data;        # 16 bytes
+  first    @2 :UInt64;      # sequence of its first record
+  moved    @3 :Data;        # where it was sent before, or empty: origin, 16 bytes, and the sequence
+                            # it had there, 8 bytes, little-endian
 }
 
 struct DeliverBatch {
@@ -527,4 +546,8 @@ struct Directory {          # what a site's nodes agree on
   kind @0 :UInt8;           # 0 a hash of everything, 1 the hashes of all buckets, 2 the same as an
                             # answer, 3 rows, 4 rows were taken
   data @1 :Data;            # hashes: 8 bytes each, of 256 buckets; rows: see core/directory_rows.py
+}
+
+struct Drained {            # to a client: the node is to end, go to another one
+  peers @0 :List(KnownPeer); # those that there are
 }

@@ -47,6 +47,7 @@ from meshmq.frames import (
     Deliver,
     DeliverBatch,
     DirectoryFrame,
+    Drained,
     Envelope,
     Gap,
     Grant,
@@ -62,6 +63,7 @@ from meshmq.frames import (
     Leave,
     Lend,
     Lent,
+    Moved,
     NodeFacts,
     Noted,
     NotedRow,
@@ -73,6 +75,7 @@ from meshmq.frames import (
     Place,
     Publish,
     PublishBatch,
+    Published,
     Pulse,
     Refuse,
     Reply,
@@ -139,6 +142,8 @@ _deliveries = (
     DeliverBatch("t", 0, 3, len(_three), codec.checksum(_three), 0, 0, 0),
 )  # fmt: skip
 _from_run = DeliverBatch("orders.eu", 9, 1, len(_one), codec.checksum(_one), 0, 0, 0, source=ORIGIN)
+_moved = Moved(b"r" * 16, 4).pack()
+_published = _deliveries[0]._replace(published=Published(b"p" * 16, 9, _moved))
 _handed = (
     HandOutRow(
         "orders.eu", 77, 2**40, 2, 1, 3, len(_three), codec.checksum(_three), TIME_NS, 9, 3
@@ -331,6 +336,11 @@ FRAMES = {
             ),
         ),
         ("directory", 42, DirectoryFrame(3, directory_rows.pack(_said))),
+        ("drained", 42, Drained((KnownPeer(ORIGIN, True, "größe", ("tcp://10.0.0.2:7001",)),))),
+        ("publish_moved", 42, Publish((_rows[0], _rows[1]._replace(moved=_moved)), _one + _three)),
+        ("deliver_published", 42, Deliver(3, (_published,), 0, _one)),
+        ("subscribe_dedup", 42, Subscribe(3, "a", 0, 0, b"", 0, 0, 9, 9, dedup=True)),
+        ("welcome_site", 0, Welcome(1, 7, ORIGIN, "n", "meshmq 0.1", 8 << 20, site="eu")),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),
         ("result", 42, Result(5, "", "", b'{"records":3}')),
         (

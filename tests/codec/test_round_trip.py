@@ -47,8 +47,13 @@ flags = st.booleans()
 # -- frames ----------------------------------------------------------------------------------------
 
 
+moves = st.just(b"") | st.builds(
+    lambda origin, first: frames.Moved(origin, first).pack(), ids, st.integers(1, 2**64 - 1)
+)
+
+
 @st.composite
-def publishes(draw):
+def publishes(draw, moved=moves):
     rows, payload = [], b""
     for data in draw(st.lists(blobs, max_size=6)):
         after = draw(st.integers(0, 2**64 - 2))
@@ -56,7 +61,7 @@ def publishes(draw):
             frames.PublishBatch(
                 draw(texts), draw(st.integers(after + 1, 2**64 - 1)), after,
                 draw(st.integers(1, limits.BATCH_RECORDS_MAX)), len(data), draw(u32), draw(flags),
-                draw(flags), draw(flags), draw(flags),
+                draw(flags), draw(flags), draw(flags), draw(moved),
             )
         )  # fmt: skip
         payload += data
@@ -72,6 +77,7 @@ def delivers(draw):
                 draw(texts), draw(u64), draw(u32), len(data), draw(u32), draw(i64), draw(u64),
                 draw(u32), draw(flags), draw(flags), draw(blobs),
                 draw(st.just(b"") | ids),
+                draw(st.none() | st.builds(frames.Published, ids, u64, moves)),
             )
         )  # fmt: skip
         payload += data
@@ -102,7 +108,7 @@ def hand_outs(draw):
 
 @st.composite
 def transacts(draw):
-    publish = draw(publishes())
+    publish = draw(publishes(st.just(b"")))
     acks = st.builds(frames.TransactAck, u32, u64, u32, u32)
     return frames.Transact(
         draw(u64), tuple(draw(st.lists(acks, max_size=4))), publish.batches, publish.payload,
@@ -167,7 +173,7 @@ BODIES = {
         frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses, nodes
     ),
     frames.Welcome: st.builds(
-        frames.Welcome, u16, u16, ids, texts, texts, u64, flags, addresses, nodes
+        frames.Welcome, u16, u16, ids, texts, texts, u64, flags, addresses, nodes, texts
     ),
     frames.Refuse: st.builds(frames.Refuse, texts, texts),
     frames.Nothing: st.just(frames.Nothing()),
@@ -180,7 +186,7 @@ BODIES = {
     ),
     frames.Subscribe: st.builds(
         frames.Subscribe, u32, texts, u8, i64, blobs, u64, u32, u64, u64, u8,
-        st.lists(st.builds(frames.Place, ids, u64, u32, st.just(0)), max_size=4).map(tuple),
+        st.lists(st.builds(frames.Place, ids, u64, u32, st.just(0)), max_size=4).map(tuple), flags,
     ),
     frames.Subscribed: st.builds(
         frames.Subscribed, u32, texts, texts, blobs, u64, u32, u32, i64
@@ -258,6 +264,10 @@ BODIES = {
     frames.Lent: st.builds(frames.Lent, u32, u64),
     frames.Owner: st.builds(frames.Owner, u32, ids, texts, flags),
     frames.DirectoryFrame: st.builds(frames.DirectoryFrame, u8, blobs),
+    frames.Drained: st.builds(
+        frames.Drained,
+        st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple),
+    ),
 }  # fmt: skip
 
 
