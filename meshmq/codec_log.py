@@ -3,8 +3,8 @@
 Any bytes either decode or raise BadFrame. Commits are written and read once per group commit, with
 up to thousands of batches each, so their messages are packed at fixed places (valid Cap'n Proto in
 one segment, of the struct's first version, which says all that is to be said of batches) and read
-at the same places after a check of the exact layout. What has another layout takes the
-bounded reader.
+at the same places after a check of the exact layout. What has another layout takes the bounded
+reader.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from meshmq import codec, schema
@@ -31,6 +32,7 @@ from meshmq.core.log import (
 )
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame
+from meshmq.frames_moving import Moved, moved_of
 
 FORMAT = 1
 """Version of the segment format; a snapshot with another one is refused."""
@@ -62,6 +64,7 @@ class BatchMeta(NamedTuple):
     checksum: int
     producer: bytes
     first: int
+    moved: bytes = b""
 
 
 class CommitMeta(NamedTuple):
@@ -79,8 +82,8 @@ class CommitMeta(NamedTuple):
     def without_bytes(self) -> Commit:
         """The commit as LogState.apply wants it, but for its journal; every payload is empty."""
         batches = tuple(
-            BatchEntry(stream, base, count, b"", checksum, producer, first)
-            for stream, count, base, _, _, checksum, producer, first in self.batches
+            BatchEntry(stream, base, count, b"", checksum, producer, first, moved)
+            for stream, count, base, _, _, checksum, producer, first, moved in self.batches
         )
         return Commit(
             self.lsn, self.append_time_ns, batches, self.topics, self.rules, self.trims,
@@ -103,11 +106,11 @@ class _PackedBatches(Sequence[BatchMeta]):
     def __getitem__(self, slot: Any) -> Any:
         if not 0 <= slot < self._count:
             raise IndexError(slot)
-        return BatchMeta._make(_BATCH.unpack_from(self._data, _HEAD.size + slot * _BATCH.size))
+        return BatchMeta(*_BATCH.unpack_from(self._data, _HEAD.size + slot * _BATCH.size))
 
     def __iter__(self) -> Iterator[BatchMeta]:
         packed = memoryview(self._data)[_HEAD.size :]
-        return map(BatchMeta._make, _BATCH.iter_unpack(packed))
+        return starmap(BatchMeta, _BATCH.iter_unpack(packed))
 
 
 # --- commits -------------------------------------------------------------------------------
@@ -115,7 +118,9 @@ class _PackedBatches(Sequence[BatchMeta]):
 
 def encode_commit(commit: Commit, start: int, inline: bool) -> bytes:
     """Encode all of ``commit`` but its batches' bytes, which lie back to back from ``start``."""
-    if commit.batches and not (commit.topics or commit.rules or commit.trims or commit.directory):
+    moved = [(i, moved_of(b.moved)) for i, b in enumerate(commit.batches) if b.moved]
+    others = commit.topics or commit.rules or commit.trims or commit.directory
+    if commit.batches and not (moved or others):
         return _pack_commit(commit, start, inline)
     message = _log.Commit.new_message(
         lsn=commit.lsn, appendTime=commit.append_time_ns, inline=inline
@@ -136,6 +141,9 @@ def encode_commit(commit: Commit, start: int, inline: bool) -> bytes:
             built[i].stream, built[i].firstOffset = trim
     if commit.directory:
         message.directory = directory_rows.pack(commit.directory)
+    if moved:
+        for item, (slot, was) in zip(message.init("moved", len(moved)), moved, strict=True):
+            item.slot, item.origin, item.first = slot, was.origin, was.first
     encoded: bytes = message.to_bytes()
     return encoded
 
@@ -157,7 +165,7 @@ def _pack_commit(commit: Commit, start: int, inline: bool) -> bytes:
             count << 2 | _BATCH_WORDS << 32,
         )
     ]
-    for stream, base_offset, records, payload, checksum, producer, first in commit.batches:
+    for stream, base_offset, records, payload, checksum, producer, first, _ in commit.batches:
         if len(producer) != 16:
             raise BadFrame(f"producer id of {len(producer)} bytes, it must be 16")
         length = len(payload)
@@ -211,7 +219,7 @@ def _read_commit(data: bytes) -> CommitMeta:
                 reader.lsn,
                 reader.appendTime,
                 reader.inline,
-                tuple(_read_batch(item) for item in reader.batches),
+                _read_batches(reader),
                 tuple(_read_topic(item) for item in reader.topics),
                 tuple(_read_rule(item) for item in reader.rules),
                 tuple(TrimEntry(item.stream, item.firstOffset) for item in reader.trims),
@@ -219,6 +227,17 @@ def _read_commit(data: bytes) -> CommitMeta:
             )
     except schema.REFUSALS:
         raise BadFrame(f"malformed commit of {len(data)} bytes") from None
+
+
+def _read_batches(reader: Any) -> tuple[BatchMeta, ...]:
+    batches = [_read_batch(item) for item in reader.batches]
+    for item in reader.moved:
+        origin = bytes(item.origin)
+        if item.slot >= len(batches) or len(origin) != 16:
+            raise BadFrame("a commit with a moved batch that is not there")
+        moved = Moved(origin, item.first).pack()
+        batches[item.slot] = batches[item.slot]._replace(moved=moved)
+    return tuple(batches)
 
 
 def _read_batch(item: Any) -> BatchMeta:

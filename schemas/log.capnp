@@ -15,6 +15,13 @@ struct Commit {
   trims      @5 :List(Trim);
   inline     @6 :Bool;               # the batches' bytes follow in the row, not in the values file
   directory  @7 :Data;               # packed: see core/directory_rows.py; absent with batches only
+  moved      @8 :List(Moved);        # of batches that were sent to another node before
+}
+
+struct Moved {
+  slot   @0 :UInt32;
+  origin @1 :Data;                   # that node's, 16 bytes
+  first  @2 :UInt64;                 # the sequence it had there
 }
 
 struct Batch {

@@ -41,6 +41,7 @@ from meshmq.frames import (
     Deliver,
     DeliverBatch,
     Place,
+    Published,
     Route,
     Subscribe,
     Subscribed,
@@ -71,6 +72,7 @@ class Subscription(Reader):
         meeting: by what its program meets a publisher, see core/introductions.py.
         of_node: another node of the site has it, for its clients: all that was dropped is told
             by topic.
+        dedup: it asks who published what the log has.
     """
 
     link: bytes
@@ -86,6 +88,7 @@ class Subscription(Reader):
     old_gaps: list[DeliverBatch] = field(default_factory=list)
     is_held: bool = False
     of_node: bool = False
+    dedup: bool = False
     meeting: tuple[bytes, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -173,6 +176,7 @@ class Delivery(Feed):
             instance=instance,
             of_node=of_node,
             only=frame.only,
+            dedup=frame.dedup,
         )
         refusal = self._place(sub, frame, origin)
         if refusal is not None:
@@ -351,6 +355,8 @@ class Delivery(Feed):
             row = DeliverBatch(
                 topic.entry.name, b.base_offset, b.count, len(b.payload), b.checksum,
                 b.append_time_ns, b.lsn, b.slot, b.damaged,
+                published=Published(b.producer, b.first, b.moved) if reader.dedup and b.producer
+                else None,
             )  # fmt: skip
             rows.append(_Queued(row, b.payload, 0))
         self._deliver(reader, rows)

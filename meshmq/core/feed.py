@@ -232,7 +232,8 @@ class Feed:
                 found.append(
                     StoredBatch(
                         b.stream, b.base_offset, b.count, b.payload, b.checksum,
-                        commit.append_time_ns, commit.lsn, slot,
+                        commit.append_time_ns, commit.lsn, slot, False,
+                        b.producer, b.first, b.moved,
                     )
                 )  # fmt: skip
                 size += len(b.payload)

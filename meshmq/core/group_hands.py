@@ -314,7 +314,7 @@ class Hands(Waiting):
         self._hold(h)
         row = HandOutRow(
             ready.topic, h.number, h.first, n, first, held, len(payload), checksum,
-            b.append_time_ns, b.lsn, b.slot, ready.attempt, ready.suspect,
+            b.append_time_ns, b.lsn, b.slot, ready.attempt, ready.suspect or bool(b.moved),
             () if offsets is None else tuple(offsets),
             topic_key(self.topics.by_stream[b.stream].entry.topic_id),
         )  # fmt: skip

@@ -33,6 +33,7 @@ class BatchEntry(NamedTuple):
         checksum: CRC-32 of payload.
         producer: 16 bytes.
         first: the producer's sequence of its first record, from 1.
+        moved: where it was sent before, see PublishBatch; or empty.
     """
 
     stream: int
@@ -42,6 +43,7 @@ class BatchEntry(NamedTuple):
     checksum: int
     producer: bytes
     first: int
+    moved: bytes = b""
 
 
 class TopicEntry(NamedTuple):
@@ -87,7 +89,8 @@ _SAID = (RuleRow, TopicRow, GroupRow, Forgotten)
 
 
 class StoredBatch(NamedTuple):
-    """One batch read back. ``payload`` is empty and ``damaged`` set if its checksum failed."""
+    """One batch read back. ``payload`` is empty and ``damaged`` set if its checksum failed;
+    ``producer`` is empty where the row that says so is lost."""
 
     stream: int
     base_offset: int
@@ -98,6 +101,9 @@ class StoredBatch(NamedTuple):
     lsn: int
     slot: int
     damaged: bool = False
+    producer: bytes = b""
+    first: int = 0
+    moved: bytes = b""
 
 
 class Commit(NamedTuple):

@@ -151,8 +151,9 @@ class Streams:
     ) -> tuple[Accepted, Confirmation | None]:  # fmt: skip
         base = topic.next_offset
         entry = BatchEntry(
-            topic.entry.stream, base, batch.count, data, batch.checksum, producer, batch.first
-        )
+            topic.entry.stream, base, batch.count, data, batch.checksum, producer, batch.first,
+            batch.moved,
+        )  # fmt: skip
         topic.next_offset = base + batch.count
         state = topic.producers.get(producer)
         if state is None:

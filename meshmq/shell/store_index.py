@@ -100,13 +100,13 @@ class SegmentIndex:
     def add_written(self, time_ns: int, batches: Iterable[BatchEntry]) -> None:
         """Note a commit that was just stored."""
         lsn = self.add_time(time_ns)
-        for slot, (stream, base, count, payload, _, _, _) in enumerate(batches):
+        for slot, (stream, base, count, payload, *_) in enumerate(batches):
             self.add_at(lsn, slot, stream, base, count, len(payload))
 
     def add_read(self, time_ns: int, batches: Iterable[BatchMeta]) -> None:
         """Note a commit that was read back."""
         lsn = self.add_time(time_ns)
-        for slot, (stream, count, base, _, length, _, _, _) in enumerate(batches):
+        for slot, (stream, count, base, _, length, *_) in enumerate(batches):
             self.add_at(lsn, slot, stream, base, count, length)
 
     def add_at(self, lsn: int, slot: int, stream: int, base: int, count: int, size: int) -> None:

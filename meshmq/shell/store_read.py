@@ -272,6 +272,9 @@ class LogReader:
                     lsn,
                     slot,
                     damaged,
+                    meta.producer,
+                    meta.first,
+                    meta.moved,
                 )
             )
         return batches

@@ -88,6 +88,7 @@ class Disk:
                         batch.stream, batch.base_offset, batch.count,
                         b"" if is_damaged else batch.payload,
                         batch.checksum, commit.append_time_ns, lsn, at, is_damaged,
+                        batch.producer, batch.first, batch.moved,
                     )
                 )  # fmt: skip
             lsn, slot = lsn + 1, 0

@@ -23,6 +23,7 @@ from meshmq.core.log import (
 )
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame
+from meshmq.frames_moving import Moved
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -175,7 +176,7 @@ def test_commit_round_trip(inline, more, count):
 
 def test_packed_commit_is_what_the_builder_makes_of_its_first_version(tmp_path):
     text = (Path(meshmq.__file__).parents[1] / "schemas" / "log.capnp").read_text()
-    first = re.sub(r" +directory .*\n", "", text.replace("73d2f905;", "73d2f906;"))
+    first = re.sub(r" +(directory|moved) +@.*\n", "", text.replace("73d2f905;", "73d2f906;"))
     (tmp_path / "first.capnp").write_text(first)
     state = LogState(b"o" * 16, next_lsn=7)
     commit = commit_of(state, *(batch(i, i * 3, 3, bytes(range(16))) for i in range(1, 9)))
@@ -185,6 +186,17 @@ def test_packed_commit_is_what_the_builder_makes_of_its_first_version(tmp_path):
     packed = codec_log.encode_commit(commit, 55, True)
     assert packed == message.to_bytes()
     assert codec_log._read_commit(packed).batches == tuple(codec_log.decode_commit(packed).batches)
+
+
+def test_a_commit_says_which_batches_were_moved_and_the_others_stay_as_they_are():
+    state = LogState(b"o" * 16, next_lsn=7)
+    moved = Moved(b"f" * 16, 5).pack()
+    batches = [batch(1, i * 3, 3, A, 1 + i) for i in range(4)]
+    batches[2] = batches[2]._replace(moved=moved)
+    commit = commit_of(state, *batches)
+    meta = codec_log.decode_commit(codec_log.encode_commit(commit, 0, True))
+    assert [b.moved for b in meta.batches] == [b"", b"", moved, b""]
+    assert meta.without_bytes().batches == tuple(b._replace(payload=b"") for b in batches)
 
 
 def test_malformed_bytes_are_refused_or_decode():

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from meshmq.core.log import BatchEntry, Commit, StoredBatch, TopicEntry
+from meshmq.frames_moving import Moved
 from meshmq.shell.store import LogStore
 
 PRODUCERS = [bytes([i]) * 16 for i in range(4)]
@@ -49,7 +50,10 @@ class Writer:
         base = self.offsets.get(stream, 0)
         self.offsets[stream] = base + count
         payload = self.random.randbytes(size)
-        return BatchEntry(stream, base, count, payload, zlib.crc32(payload), producer, first)
+        moved = b"" if self.random.random() < 0.9 else Moved(b"n" * 16, first + 7).pack()
+        return BatchEntry(
+            stream, base, count, payload, zlib.crc32(payload), producer, first, moved
+        )
 
     def append(self, batches: Sequence[BatchEntry]) -> Commit:
         commit = self.store.append(batches)
@@ -71,6 +75,10 @@ class Writer:
                 commit.append_time_ns,
                 commit.lsn,
                 slot,
+                False,
+                entry.producer,
+                entry.first,
+                entry.moved,
             )
             for commit, slot, entry in self.written
             if streams is None or entry.stream in streams
