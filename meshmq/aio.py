@@ -430,7 +430,7 @@ class Mesh(OnlyAsync, Work, Services):
 
 
 def connect(
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     *,
     mesh: str = "local",
     producer: str | None = None,
@@ -443,13 +443,14 @@ def connect(
     peers: Sequence[str] | None = None,
     listen: str | Sequence[str] | None = None,
     route: str = "auto",
+    on_node_loss: str = "move",
 ) -> Opening[Mesh]:
     """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
 
     ``on_state`` is called in the event loop.
     """
-
-    connecting.check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
+    where = connecting.Where(url, peers, listen, route, on_node_loss)
+    connecting.check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
 
     async def opening() -> Mesh:
         loop = asyncio.get_running_loop()
@@ -458,18 +459,19 @@ def connect(
             told = lambda s, r: _call_soon(loop, on_state, StateChange(s, r))  # noqa: E731
         who = connecting.Who(mesh, producer, name, insecure)
 
-        def make(address: str, told: Callable[[str, str], None] | None) -> Connection:
-            made = connecting.prepare(address, who, told, hands_over=True)
+        def make(
+            address: str, told: Callable[[str, str], None] | None, urls: Sequence[str] = ()
+        ) -> Connection:
+            made = connecting.prepare(urls or (address,), who, where, told, hands_over=True)
             made.listener = Bell(loop, made)
             return made
 
-        where = connecting.Where(url, peers, listen, route)
         connection: Connection
         if where.talks_directly:
             connection = connecting.prepare_direct(who, told, where, True)
             connection.listener = Bell(loop, connection)
-        elif where.target:
-            connection = make(where.target, told)
+        elif urls := where.targets:
+            connection = make(urls[0], told, urls)
         else:
             connection = await _seek(make, who, timeout, told)
         connection.start()

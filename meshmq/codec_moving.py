@@ -65,7 +65,7 @@ def _rows(rows: Any, batches: list[Any], kind: str) -> Sequence[Any]:
     """Rows that name batches of their frame."""
     bounded(rows, kind)
     found = list(rows)
-    if any([x.row >= len(batches) for x in found]):
+    if any(x.row >= len(batches) for x in found):
         raise BadFrame(f"{kind}: a row names a batch that is not there")
     return found
 

@@ -44,6 +44,8 @@ retry with the same producer and sequence is safe, a retry as a new record may d
         ├── TransactionFailed    nothing of the transaction was done
         ├── NoResponders         nobody serves this service
         ├── ServiceError         the service answered with an error of its own
+        ├── OwnerAway            the node that it belongs to is away
+        ├── NodeDrains           the node is to end, and takes nobody in
         ├── InstanceLost         who had the request went away before it had answered
         └── CommandFailed        the node could not carry out an admin command
 """
@@ -252,6 +254,10 @@ class ServiceError(OperationError):
 class InstanceLost(OperationError):
     code = "instance-lost"
     outcome = UNKNOWN
+
+
+class NodeDrains(OperationError):
+    code = "draining"
 
 
 class CommandFailed(OperationError):

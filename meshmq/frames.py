@@ -82,7 +82,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """``direct``: a program answers; ``origin`` is its instance. ``site``: of the node, or empty."""
+    """``direct``: a program answers; ``origin`` is its instance. ``site``: of the node."""
 
     major: int
     minor: int
@@ -130,8 +130,8 @@ class PublishBatch(NamedTuple):
     """One batch of one topic; ``length`` bytes of the frame's payload are its encoding.
 
     ``numbered``: of a transient topic, ``first`` counts without gaps what this run of the program
-    sends of it by all routes. ``routed``: those whom Routes names have it directly. ``moved``: if it
-    was sent to another node first, ``Moved.pack`` of that; else empty.
+    sends of it by all routes. ``routed``: those whom Routes names have it directly. ``moved``: if
+    it was sent to another node first, ``Moved.pack`` of that; else empty.
     """
 
     topic: str

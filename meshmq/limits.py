@@ -263,6 +263,16 @@ DIRECTORY_CHECK_NS = 1 * SECOND  # so long changes gather before siblings compar
 DIRECTORY_ROW_MEMORY_BYTES = 1 * KIB  # about what a row costs in memory
 CLOCKS_TOLD_MAX = 64  # nodes with clocks ahead that ``status`` names
 
+# --- moving from node to node ----------------------------------------------------------------
+MOVE_GREETING_NS = 400 * MS  # an address has so long to answer where there are others to try
+MOVE_SPREAD_NS = 100 * MS  # over so long the programs of a dead node come to others
+AVOIDED_NS = 10 * SECOND  # a node that drains, or is full, is not dialled for so long
+KNOWN_TOLD_NS = 1 * SECOND  # programs are told of other nodes no more often
+MOVE_QUIET_NS = 300 * MS  # to leave a node that drains, what is new waits so long for the rest ...
+MOVE_AGAIN_NS = 1 * SECOND  # ... and again after this
+DEDUP_PRODUCERS_MAX = 65_536  # (topic, producer, node) a subscription with dedup knows ...
+DEDUP_RUNS_MAX = 64  # ... with so many runs of sequences each, of every log they came from
+
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again
 HEAP_KEPT_BYTES = 8 * MIB  # freed and not given back: what DIRECT_IN_FLIGHT_BYTES comes and goes in

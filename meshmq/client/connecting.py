@@ -14,6 +14,7 @@ from meshmq.client.direct import DirectConnection
 from meshmq.client.values import is_text
 from meshmq.core.client import ClientIdentity
 from meshmq.core.hints import LOCAL_MESH
+from meshmq.core.moving import Moving
 from meshmq.errors import InvalidArgument, NodeUnreachable
 from meshmq.names import check_mesh
 from meshmq.shell import clock
@@ -34,10 +35,11 @@ def is_named(connection: Connection, producer: str | None) -> bool:
 class Where(NamedTuple):
     """With whom a program is to talk, and how: see ``connect``."""
 
-    url: str | None
+    url: str | Sequence[str] | None
     peers: Sequence[str] | None
     listen: str | Sequence[str] | None
     route: str
+    on_node_loss: str = "move"
 
     @property
     def is_alone(self) -> bool:
@@ -45,11 +47,20 @@ class Where(NamedTuple):
         return self.url is None and self.peers is None and self.listen is None
 
     @property
-    def target(self) -> str:
-        """The node that is named, or empty."""
+    def targets(self) -> tuple[str, ...]:
+        """The node that is named, or several, of which one is enough; or none."""
         if self.url is not None or self.peers is not None or self.route == "direct":
-            return self.url or ""
-        return os.environ.get("MESHMQ_URL", "")
+            found = self.url or ()
+        else:
+            found = os.environ.get("MESHMQ_URL", "")
+        if isinstance(found, str):
+            found = [text.strip() for text in found.split(",")]
+        return check_addresses("url", [text for text in found if text])
+
+    @property
+    def stays(self) -> bool:
+        """Whether the program waits for the node that it has lost."""
+        return self.on_node_loss == "wait"
 
     @property
     def talks_directly(self) -> bool:
@@ -83,14 +94,23 @@ class Who(NamedTuple):
             f"meshmq {meshmq.__version__}",
         )  # fmt: skip
 
+    def moving(self, urls: Sequence[str], where: Where) -> Moving:
+        """What knows where to find a node."""
+        return Moving(urls, clock.entropy(), self.mesh, self.insecure, where.stays)
+
 
 def prepare(
-    url: str, who: Who, on_state: Callable[[str, str], None] | None, hands_over: bool = False
+    urls: Sequence[str],
+    who: Who,
+    where: Where,
+    on_state: Callable[[str, str], None] | None,
+    hands_over: bool = False,
 ) -> Connection:
-    """A connection to a node, not yet started."""
+    """A connection to a node, one of these, not yet started."""
     check_mesh(who.mesh)
-    check_url(url, bind=False, insecure=who.insecure, mesh=who.mesh)
-    return Connection(url, who.identity(), on_state, hands_over)
+    for url in urls:
+        check_url(url, bind=False, insecure=who.insecure, mesh=who.mesh)
+    return Connection(urls[0], who.identity(), on_state, hands_over, who.moving(urls, where))
 
 
 def prepare_direct(
@@ -104,19 +124,19 @@ def prepare_direct(
     listen = where.listen
     dialled = check_addresses("peers", where.peers or ())
     bound = check_addresses("listen", [listen] if isinstance(listen, str) else listen or ())
-    node = where.target
-    for address in (*dialled, *bound, *([node] if node else ())):
+    nodes = where.targets
+    for address in (*dialled, *bound, *nodes):
         check_url(address, bind=address in bound, insecure=who.insecure, mesh=who.mesh)
-    looks = not (node or dialled or bound)
+    looks = not (nodes or dialled or bound)
     default = DEFAULT_URL if where.is_alone and looks and where.route == "auto" else ""
     if not bound:
         # Others find us where mDNS is spoken, which is everywhere then, or by a node out there.
-        is_far = looks or (bool(node) and not is_here(node))
+        is_far = looks or any(not is_here(node) for node in nodes)
         is_everywhere = is_far and who.insecure and who.mesh != LOCAL_MESH
         bound = (ANY_PORT_EVERYWHERE if is_everywhere else ANY_PORT,)
     return DirectConnection(
-        bound, dialled, who.identity(), on_state, hands_over, who.insecure, looks, node, default,
-        where.route == "auto",
+        bound, dialled, who.identity(), on_state, hands_over, who.insecure, looks,
+        who.moving(nodes, where), default, where.route == "auto",
     )  # fmt: skip
 
 
@@ -135,7 +155,7 @@ def check_addresses(what: str, addresses: object) -> tuple[str, ...]:
 
 
 def check_options(
-    url: object,
+    where: Where,
     producer: object,
     name: object,
     timeout: object,
@@ -144,6 +164,13 @@ def check_options(
     on_state: object,
 ) -> None:
     """Raise InvalidArgument for what ``connect`` does not take."""
+    if where.on_node_loss not in ("move", "wait"):
+        raise InvalidArgument(f"on_node_loss is 'move' or 'wait', not {where.on_node_loss!r}")
+    if not isinstance(where.url, str | None):
+        check_addresses("url", where.url)
+        if not where.url:
+            raise InvalidArgument("url is an address, or a list of them: there must be one")
+    url = where.url if isinstance(where.url, str) else None
     for what, text in (("url", url), ("producer", producer), ("name", name)):
         if not (text is None or isinstance(text, str)):
             raise InvalidArgument(f"{what} is a text or None, not {text!r}")
@@ -180,9 +207,10 @@ def check_greeted(connection: Connection) -> None:
         if isinstance(connection, DirectConnection) and connection.stop_looking():
             return
         connection.close(1.0)
-        url = connection.url
+        urls = connection.client.moving.given or (connection.url,)
         raise NodeUnreachable(
-            f"no node answers at {url}: start one with `{node_command(url)}`, or say where it is "
+            f"no node answers at {' or '.join(urls)}: start one with `{node_command(urls[0])}`, or "
+            f"say where it is "
             f"with --url (connect(url=...), MESHMQ_URL)"
         )
     if connection.dead is not None:

@@ -45,8 +45,9 @@ from meshmq.core.events import (
     LinkOpened,
     TimerFired,
 )
+from meshmq.core.moving import Moving
 from meshmq.core.requester import Call
-from meshmq.errors import BadFrame, ClosedError, ForkedError, MeshError
+from meshmq.errors import BadFrame, ClosedError, ConfigError, ForkedError, MeshError
 from meshmq.frames import Envelope
 from meshmq.shell import clock
 from meshmq.shell.sockets import ClientSocket, Sleeper
@@ -128,6 +129,7 @@ class Connection(Channel):
     Args:
         hands_over: no thread of the program works for the connection: what it asks is posted to
             the I/O thread (an event loop must never wait for a lock).
+        moving: where nodes may be; None: at ``url`` alone.
     """
 
     def __init__(
@@ -136,8 +138,11 @@ class Connection(Channel):
         identity: ClientIdentity,
         on_state: Callable[[str, str], None] | None,
         hands_over: bool = False,
+        moving: Moving | None = None,
     ) -> None:
         super().__init__(url, identity, on_state, clock.entropy(), threading.Lock())
+        if moving is not None:
+            self.client.moving = moving
         self._hands_over = hands_over
         self._posted: deque[Callable[[int], None]] = deque()
         self._io = threading.Lock()
@@ -156,6 +161,7 @@ class Connection(Channel):
         self._telling = threading.Lock()
         self._socket: Any = self._make_socket(url)
         self._reopen_at: int | None = 0
+        self._dials_one_of = self.client.moving.has_others
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="meshmq-io", daemon=True)
         _LIVE.add(self)
@@ -214,12 +220,20 @@ class Connection(Channel):
             self._on_message(socket.receive(), now)
         if self._reopen_at is not None and now >= self._reopen_at:
             self._reopen_at = None
-            self._handle(LinkOpened(socket.open()), now)
+            self._open_node(now)
         if self._is_due(now):
             self._handle(TimerFired(), now)
         while self._posted:
             self._work(self._posted.popleft(), now)
         self._send_ready(now)
+
+    def _open_node(self, now: int) -> None:
+        try:
+            link = self._socket.open(self.url, self._dials_one_of)
+        except ConfigError:  # what the system takes for no address, another node has told
+            self._reopen_at = now + limits.RECONNECT_NS_MAX
+            return
+        self._handle(LinkOpened(link), now)
 
     def _is_due(self, now: int) -> bool:
         """Whether it is time for TimerFired. What came up since somebody has last thought of going
@@ -235,8 +249,15 @@ class Connection(Channel):
 
     def _close_link(self, effect: CloseLink) -> None:
         if effect.link == self._socket.link:
-            self._socket.shut(linger_ms=100 if effect.reopen_after_ns < 0 else 0)
+            is_last = effect.reopen_after_ns < 0
+            self._socket.shut(linger_ms=100 if is_last or effect.lingers else 0)
+        self._open_after(effect)
+
+    def _open_after(self, effect: CloseLink) -> None:
+        """Open a link to a node again, or to another one."""
         if effect.reopen_after_ns >= 0:
+            self.url = effect.address or self.url
+            self._dials_one_of = effect.is_one_of
             self._reopen_at = clock.now_ns() + effect.reopen_after_ns
 
     def _send_ready(self, now: int) -> None:

@@ -23,6 +23,7 @@ from meshmq.core.events import (
     TimerFired,
 )
 from meshmq.core.hybrid import HybridClient, needs_node
+from meshmq.core.moving import Moving
 from meshmq.errors import BadFrame, ConfigError
 from meshmq.frames import Envelope, PeerFacts
 from meshmq.shell import clock, memory
@@ -45,7 +46,7 @@ class DirectConnection(Connection):
         peers: addresses that it dials.
         insecure: dial, and be told of, beyond this host.
         mdns: find others by mDNS, and be found; not started before the connection is.
-        node: address of the node that it is at; empty: the first one that it finds.
+        moving: where the node that it is at may be; if it names none: the first one that it finds.
         default: an address where a node may be.
         uses_nodes: nodes that are found are used.
         others: see Connection.
@@ -65,7 +66,7 @@ class DirectConnection(Connection):
         hands_over: bool = False,
         insecure: bool = False,
         mdns: bool = False,
-        node: str = "",
+        moving: Moving | None = None,
         default: str = "",
         uses_nodes: bool = True,
     ) -> None:
@@ -76,12 +77,13 @@ class DirectConnection(Connection):
         reachable = chain.from_iterable(map(reachable_at, self._sockets.urls))
         self._reachable = tuple(reachable)[: limits.PEER_ADDRESSES_MAX]
         self._peers = peers
+        node = moving.address if moving is not None else ""
         self._node = node
         self._uses_nodes = uses_nodes
         self._is_strict = bool(node) and not peers
         self._default = default
         self._gone: list[bytes] = []
-        super().__init__(node or self._sockets.urls[0], identity, on_state, hands_over)
+        super().__init__(node or self._sockets.urls[0], identity, on_state, hands_over, moving)
         self.addresses = self._reachable
         self._mdns = self._look_around() if mdns else None
         self.is_settled = not (peers or node or default)
@@ -214,7 +216,7 @@ class DirectConnection(Connection):
         self._node_links += 1
         self._node_link = b"node-%d" % self._node_links
         try:
-            self._sockets.open(self._node_link, self._node)
+            self._sockets.open(self._node_link, self._node, self._dials_one_of)
         except ConfigError:
             self._reopen_at = now + limits.RECONNECT_NS_MAX
             return
@@ -222,6 +224,7 @@ class DirectConnection(Connection):
 
     def _found_node(self, address: str) -> None:
         self._node = self.url = address
+        self._dials_one_of = False
         self._reopen_at = clock.now_ns()
         self._more = True
 
@@ -277,8 +280,9 @@ class DirectConnection(Connection):
 
     def _close_link(self, effect: CloseLink) -> None:
         self._sockets.shut(effect.link)
-        if effect.link == self._node_link and effect.reopen_after_ns >= 0:
-            self._reopen_at = clock.now_ns() + effect.reopen_after_ns
+        if effect.link == self._node_link:
+            self._open_after(effect)
+            self._node = self.url
 
     def _send_ready(self, now: int) -> None:
         self._more = False

@@ -78,7 +78,7 @@ class StateChange(NamedTuple):
 
 
 def connect(
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     *,
     mesh: str = "local",
     producer: str | None = None,
@@ -91,6 +91,7 @@ def connect(
     peers: Sequence[str] | None = None,
     listen: str | Sequence[str] | None = None,
     route: str = "auto",
+    on_node_loss: str = "move",
 ) -> Mesh:
     """Connect to a node, or directly to other programs, or both.
 
@@ -100,7 +101,8 @@ def connect(
     be lost still goes directly to those who can be reached.
 
     Args:
-        url: the node's address; None takes MESHMQ_URL, else looks for a node at
+        url: the node's address, or a list of several (or one text, with commas between them), which
+            are tried in turn; None takes MESHMQ_URL, else looks for a node at
             tcp://127.0.0.1:5757 and by mDNS, and for other programs by mDNS. If there is no node
             within 1.5 s, or ``timeout``, it begins without one (``state`` is then ``brokerless``),
             and looks on.
@@ -122,6 +124,10 @@ def connect(
             127.0.0.1, or of all interfaces where it is to be found from other hosts.
         route: ``"auto"``; ``"node"``: all goes by a node, and there must be one; ``"direct"``:
             nodes are not looked for, and ignored.
+        on_node_loss: ``"move"``: if its node dies, or drains, go to another one of its site, which
+            the node has told of, or to another one of ``url``; with subscriptions, consumers,
+            services, unconfirmed records (another node may have stored these as well:
+            ``subscribe(dedup=True)``) and requests that may be asked twice. ``"wait"`` for it.
 
     Raises:
         NodeUnreachable: the node that was named (with ``route="node"``: any) did not answer in
@@ -130,28 +136,30 @@ def connect(
         ConfigError: the address cannot be used.
         InvalidArgument, InvalidName: an argument is not what it may be.
     """
-    check_options(url, producer, name, timeout, max_buffer, on_full, on_state)
+    where = Where(url, peers, listen, route, on_node_loss)
+    check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
     who = Who(mesh, producer, name, insecure)
-    where = Where(url, peers, listen, route)
     connection: Connection
     if where.talks_directly:
         connection = prepare_direct(who, callback, where)
-    elif where.target:
-        connection = prepare(where.target, who, callback)
+    elif urls := where.targets:
+        connection = prepare(urls, who, where, callback)
     else:
-        connection = _seek(who, callback, timeout)
+        connection = _seek(who, where, callback, timeout)
     connection.start()
     connection.wait_until(lambda: connection.is_greeted, timeout)
     check_greeted(connection)
     return Mesh(connection, timeout, max_buffer, on_full == "block", is_named(connection, producer))
 
 
-def _seek(who: Who, on_state: Callable[[str, str], None] | None, timeout: float) -> Connection:
+def _seek(
+    who: Who, where: Where, on_state: Callable[[str, str], None] | None, timeout: float
+) -> Connection:
     """The connection to whichever node answers first; see ``seeking``."""
 
     def make(url: str, told: Callable[[str, str], None] | None) -> Connection:
-        return prepare(url, who, told)
+        return prepare((url,), who, where, told)
 
     seeking = Seeking(make, connecting.DEFAULT_URL, who.mesh, who.insecure, timeout, on_state)
     try:

@@ -7,6 +7,8 @@ Rules:
    subscriptions resume, consumers claim what they hold, commands and transactions that were not
    answered are sent again (they are idempotent). A queue that was deleted is made again for jobs.
 2. A refusal that waiting cannot mend (mesh, version, fenced producer) closes the client.
+3. When its node is lost, or drains, it goes to another one (core/moving.py, core/leaving.py). Of
+   the same site, that goes on where the first one ended; with any other log, as if it were new.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from meshmq.core.held import Held
 from meshmq.core.publisher import EncodeBatch, EncodeJobs, Publisher
 from meshmq.core.requester import Requester
 from meshmq.core.responder import Registration, Responder
+from meshmq.core.roaming import Roaming
 from meshmq.core.session import Session, SessionState
 from meshmq.core.subscriber import Start, Subscriber
 from meshmq.core.transaction import Transaction
@@ -70,9 +73,11 @@ from meshmq.frames import (
     Consume,
     Consumed,
     Deliver,
+    Drained,
     Grant,
     HandOut,
     Hello,
+    Known,
     Leave,
     Owner,
     PublishBatch,
@@ -97,10 +102,6 @@ NOT_BY_NODES = (
     "(route='node'); a node has queues for that: enqueue and work"
 )
 
-FINAL_REFUSALS = frozenset(
-    {"mesh-mismatch", "version-mismatch", "producer-fenced", "node-unreachable"}
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
@@ -113,8 +114,8 @@ class ClientIdentity:
     software: str = ""
 
 
-class Client:
-    """The machine behind ``meshmq.connect``.
+class Client(Roaming):
+    """The machine behind ``meshmq.connect``. ``moving`` knows where to find a node.
 
     Args:
         identity: what the hello says.
@@ -133,8 +134,8 @@ class Client:
         encode_jobs: EncodeJobs | None = None,
     ) -> None:
         self.addresses: tuple[str, ...] = ()  # where other programs may dial this one
+        super().__init__(entropy)
         self._identity = identity
-        self._entropy = entropy
         self._guard = guard if guard is not None else nullcontext()
         self.publisher = Publisher(encode, self._guard, encode_jobs)
         self.requester = Requester(self._guard)
@@ -142,23 +143,11 @@ class Client:
         self.subscribers: dict[int, Subscriber] = {}
         self.members: dict[int, Member] = {}
         self._ranks: tuple[Member, ...] = ()  # the same, for threads that only look
-        self.state = "connecting"
         self.closed_error: MeshError | None = None
-        self.origin = b""
-        self.node_name = ""
-        self.reconnects = 0
         self._epoch = 0  # sessions with nodes so far
-        self._lost_ns = 0  # when the last session ended
-        self._link = b""
-        self._session: Session | None = None
-        self._commands: dict[int, Command] = {}
-        self._transactions: dict[int, Transaction] = {}
         self._making: dict[int, str] = {}  # commands that make a queue again, and which
-        self._wanting: dict[int, set[str]] = {}  # transactions that wait for that
         self._last_transaction = 0
         self._last_id = 0
-        self._attempt = 0
-        self._effects: list[ClientEffect] = []
 
     @property
     def has_node(self) -> bool:
@@ -331,6 +320,7 @@ class Client:
             if self.requester.has_work or self.requester.has_held:
                 for asked in self.requester.take(now_ns, *self._room()):
                     self._send(asked, now_ns)
+            self._go_if_time(now_ns)
 
     # -- events -----------------------------------------------------------------------------
 
@@ -366,8 +356,7 @@ class Client:
         way = self.publisher.node
         if 0 < way.paused_until_ns <= now_ns:
             way.paused_until_ns = 0
-        if self._session is not None:
-            self._session.tick(now_ns)
+        self._tick_session(now_ns)
         for member in self.members.values():
             closed = member.tick(now_ns)
             if closed:
@@ -400,7 +389,7 @@ class Client:
         calls = self.requester.next_deadline_ns()
         if self._session is None:
             return calls
-        due = [self._session.next_deadline_ns(), calls, self.responder.next_deadline_ns()]
+        due = [*self._session_due(), calls, self.responder.next_deadline_ns()]
         due += [member.next_deadline_ns() for member in self._ranks]
         due.append(self.publisher.node.paused_until_ns or None)
         return min(at for at in due if at is not None)
@@ -416,6 +405,7 @@ class Client:
             addresses=self.addresses,
         )  # fmt: skip
         self._session = Session(number, hello, now_ns)
+        self._greeted_by_ns = now_ns + self.moving.greeting_ns()
 
     def _on_body(self, body: Body, now_ns: int) -> None:
         match body:
@@ -461,23 +451,27 @@ class Client:
             case Grant():
                 self.responder.on_grant(body)
             case Served():
-                self._on_served(body)
+                if not self._leaving.takes(body):
+                    self._on_served(body)
+            case Known(peers):
+                self.moving.on_known(peers)
+            case Drained(peers):
+                self._on_drained(peers, now_ns)
             case _:
                 pass  # Refuse has closed the session; anything else is not for a client.
 
     def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
-        self._attempt = 0
         self._epoch += 1
-        changed = bool(self.origin) and self.origin != welcome.origin
-        self.origin = welcome.origin
-        self.node_name = welcome.name
+        changed, before = self._come(welcome)
         publisher = self.publisher
         publisher.node.window_bytes = _window(welcome.in_flight_bytes)
         publisher.node.paused_until_ns = 0
-        publisher.on_origin(welcome.origin, now_ns - self._lost_ns)
+        publisher.on_origin(welcome.origin, now_ns - self._lost_ns, before)
         self.state = "connected"
         reason = f"connected to node {welcome.name or '?'}"
-        if changed:
+        if before is not None:
+            reason += f", from {before}"
+        elif changed:
             reason += "; its log is another one than before"
         self._effects.append(StateChanged("connected", reason))
         for sub in self.subscribers.values():
@@ -637,34 +631,8 @@ class Client:
             self._effects += [Send(link, envelope) for envelope in session.outbox]
             session.outbox = []
 
-    def _lose(self, reason: str, code: str, now_ns: int) -> None:
-        self._flush_outbox()
-        self._session = None
-        self._on_session_lost(now_ns)
-        if code in FINAL_REFUSALS and self._is_final(code):
-            self._effects.append(CloseLink(self._link))
-            self._end(from_code(code, reason), reason, code)
-            return
-        delay = min(limits.RECONNECT_NS_MAX, limits.RECONNECT_NS_MIN << min(self._attempt, 10))
-        delay = int(delay * (0.5 + self._entropy.random()))
-        if self.state == "connected":
-            self._lost_ns = now_ns
-            self.reconnects += 1
-            delay = 0  # a restarted node is back at once more often than not
-            self.state = "reconnecting"
-            self._effects.append(StateChanged("reconnecting", reason, code))
-        self._attempt += 1
-        self._effects.append(CloseLink(self._link, delay if self._tries_again() else -1))
-
-    def _is_final(self, code: str) -> bool:
-        """Whether a refusal that waiting cannot mend ends the client."""
-        return True
-
-    def _tries_again(self) -> bool:
-        """Whether the same node is dialled again."""
-        return True
-
     def _on_session_lost(self, now_ns: int) -> None:
+        self._leaving.reset(self)
         self.publisher.on_session_lost()
         for sub in self.subscribers.values():
             sub.is_active = False

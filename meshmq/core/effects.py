@@ -22,10 +22,19 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class CloseLink:
-    """Forget ``link``; a client opens another after ``reopen_after_ns`` (negative: never)."""
+    """Forget ``link``; a client opens another after ``reopen_after_ns`` (negative: never).
+
+    Attributes:
+        address: where; empty: where the last one was.
+        is_one_of: there are others: that nobody listens there is to be told, as LinkClosed.
+        lingers: what was sent may still leave.
+    """
 
     link: bytes
     reopen_after_ns: int = -1
+    address: str = ""
+    is_one_of: bool = False
+    lingers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

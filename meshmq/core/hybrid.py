@@ -44,6 +44,7 @@ from meshmq.core.events import (
     LinkClosed,
 )
 from meshmq.core.lanes import Lane
+from meshmq.core.moving import Moving
 from meshmq.core.outlets import NODE
 from meshmq.core.publisher import EncodeBatch, EncodeJobs
 from meshmq.core.requester import BY_NODE, DIRECTLY, Call
@@ -145,7 +146,7 @@ class HybridClient(Client):
         self.addresses = addresses
         self.direct = Direct(hello, tools, entropy, insecure, uses_nodes, is_strict)
         self.had_node = self.expects_node = bool(node)
-        self.node_address = node
+        self.moving = Moving((node,) if node else (), entropy, identity.mesh, insecure)
         publisher = self.publisher
         publisher.is_numbered = True
         publisher.instance = identity.instance
@@ -168,6 +169,11 @@ class HybridClient(Client):
             # What it numbers now no node has seen: to none it is a producer known by name.
             self._identity = replace(self._identity, producer=self._identity.instance)
             self._effects.append(StateChanged("brokerless", "directly with other programs"))
+
+    @property
+    def node_address(self) -> str:
+        """Where the node is, or is looked for."""
+        return self.moving.address
 
     @property
     def is_connected(self) -> bool:
@@ -286,6 +292,7 @@ class HybridClient(Client):
                         direct.grant(asked)
                     case Request():
                         direct.ask(asked, now_ns)
+        self._go_if_time(now_ns)
 
     def _number(self, body: Publish) -> None:
         """Numbers of what may turn out to be transient count for what goes directly later."""
@@ -394,7 +401,7 @@ class HybridClient(Client):
             if direct.links.nodes:
                 nodes, direct.links.nodes = direct.links.nodes, []
                 if not self.expects_node and self._turns_to(nodes[0], now_ns):
-                    self.node_address = nodes[0]
+                    self.moving.found(nodes[0])
                     self._effects.append(FoundNode(nodes[0]))
             self._to_node(now_ns)
         self._take_links()
@@ -405,9 +412,13 @@ class HybridClient(Client):
         return effects
 
     def _turns_to(self, address: str, now_ns: int) -> bool:
-        """Whether to be at a node that answers: our own had the time of a handshake to be back."""
+        """Whether to be at a node that answers: our own had the time of a handshake to be back,
+        and no other of its site has answered."""
+        moving = self.moving
         if self._session is not None:
-            if self.state != "reconnecting" or self._attempt < 2 or address == self.node_address:
+            if self.state != "reconnecting" or address == moving.address or moving.stays:
+                return False
+            if not moving.has_tried_all:
                 return False
             self._lose("another node answers", "link-lost", now_ns)
         return True
@@ -534,6 +545,8 @@ class HybridClient(Client):
                         self._send(credit, now_ns)
                     self._topics[number] = body.topics
                 self._on_answer(number, _AT_NODE, body, now_ns)
+            case Served() if self._leaving.takes(body):
+                pass
             case Served(number):
                 registration = self.responder.registrations.get(number)
                 if body.ended and registration is not None and not registration.is_leaving:
@@ -633,7 +646,7 @@ class HybridClient(Client):
         return self.expects_node or self.state == "reconnecting"
 
     def _is_final(self, code: str) -> bool:
-        return self.expects_node or code == "producer-fenced"
+        return code == "producer-fenced" or (self.expects_node and super()._is_final(code))
 
     def _on_session_lost(self, now_ns: int) -> None:
         if self.state == "connected":

@@ -9,7 +9,10 @@ from meshmq.errors import MeshError
 from meshmq.frames import SENT
 
 Options = tuple[Any, ...]
-"""What the jobs of one batch share; only the codec looks into it."""
+"""What the jobs of one batch share; only the codec looks into it, but for:"""
+
+DEDUP_ID = 3
+"""Which of them is the id that a job's queue knows it again by, or empty."""
 
 WAITING, DONE, FAILED = range(3)
 
@@ -68,6 +71,7 @@ class Batch:
         options: what its jobs share, or None; one batch's are equal.
         pin: the way it takes whatever its lane does, or None.
         way: the one it takes.
+        moved: where it was sent first, if that was another node: see PublishBatch.
         route: how it came to those who wanted it: see Confirmation.
         state: WAITING, DONE or FAILED.
         base_offset: offset of record ``skipped``, or None (transient, or not known any more).
@@ -90,6 +94,7 @@ class Batch:
         "headers",
         "keys",
         "lane",
+        "moved",
         "options",
         "origin",
         "pin",
@@ -145,6 +150,7 @@ class Batch:
         self.checksum: int | None = None
         self.frame = 0
         self.sent_to = b""
+        self.moved = b""
         self.attempts = 0
         self.waiter: Any = None
 

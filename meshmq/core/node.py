@@ -273,6 +273,7 @@ class Node:
         welcome = Welcome(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, self.origin, self.name, self.software,
             self.admission.window_bytes, node=self.site.facts if sibling and self.site else None,
+            site="" if self.site is None else self.site.me.site,
         )  # fmt: skip
         peer = Peer(link, Session(session, welcome, now_ns), hello, sibling=sibling)
         self.sessions.add(peer)

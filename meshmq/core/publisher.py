@@ -15,6 +15,9 @@ Rules:
 5. A job goes to a queue. Where the node has none (somebody deleted it) the lane waits: the owner
    has it made again, and what was refused goes there, numbered anew.
 6. A lane may change its way: what was not sent goes by the new one, what was sent ends where it is.
+7. At another node of the site lanes go on with their numbers, and what was unconfirmed is sent
+   again with the first node it went to: perhaps both have it. Not a job with an id: that must never
+   be there twice, and only its first node knows.
 
 It does not send: the owner takes Publish bodies and gives back what the node answered.
 """
@@ -29,6 +32,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.lanes import (
+    DEDUP_ID,
     DONE,
     FAILED,
     Batch,
@@ -39,8 +43,8 @@ from meshmq.core.lanes import (
     take_covered,
 )
 from meshmq.core.ways import Way, goes_by, may_leave
-from meshmq.errors import MeshError, from_code
-from meshmq.frames import SENT, Confirmation, Publish, PublishBatch
+from meshmq.errors import UNKNOWN, MeshError, OwnerAway, from_code
+from meshmq.frames import SENT, Confirmation, Moved, Publish, PublishBatch, moved_of
 from meshmq.names import queue_of
 
 EncodeBatch = Callable[
@@ -392,6 +396,7 @@ class Publisher:
                     batch.attempts > 1, lane.topic in self.queues,
                     self.is_numbered and not lane.explicit,
                     batch.pin is self.direct,  # by no node: nobody but Direct sees it
+                    batch.moved,
                 )
             )  # fmt: skip
         if len(batches) == 1:
@@ -582,14 +587,28 @@ class Publisher:
         self._put_back(again)
         self.node.frames.clear()
 
-    def on_origin(self, origin: bytes, away_ns: int) -> None:
+    def on_origin(self, origin: bytes, away_ns: int, name: str | None = None) -> None:
         """A session with the log ``origin`` begins, ``away_ns`` after the last one ended: what
-        went to another log, or was sent so long ago that it is forgotten, stays unknown."""
+        went to another log, or was sent so long ago that it is forgotten, stays unknown. Not where
+        the other log is of the same site, that of node ``name``: rule 7."""
         forgotten = away_ns > limits.PRODUCER_FORGET_NS - limits.PRODUCER_SWEEP_NS
         queue = self.node.queue
         stale = [b for b in queue if b.sent_to and (forgotten or b.sent_to != origin)]
+        if name is not None:
+            for lane in self.lanes.values():
+                # This log has another part of what it has published, or nothing.
+                lane.begins = lane.begins or (lane.way is self.node and lane.tail > 0)
         for batch in stale:
+            if name is not None and not forgotten and not _has_id(batch):
+                self._move(batch, origin)
+                continue
             queue.remove(batch)
+            if name is not None and not forgotten:
+                why = f"node {name} had the job, unconfirmed, and is away; only it knows the id"
+                error: MeshError = OwnerAway(f"{why}: whether it is in the queue is unknown")
+                error.outcome = UNKNOWN
+                self._fail_waiting(batch, error)
+                continue
             reason = (
                 "the node answers with another log than the one this record was sent to"
                 if batch.sent_to != origin
@@ -597,6 +616,12 @@ class Publisher:
             )
             error = from_code("producer-unknown", f"{reason}; whether it was stored is unknown")
             self._fail_waiting(batch, error)
+
+    def _move(self, batch: Batch, origin: bytes) -> None:
+        if not batch.moved:
+            batch.moved = Moved(batch.sent_to, batch.first).pack()
+        elif moved_of(batch.moved).origin == origin:
+            batch.moved = b""  # it is back where it was first
 
     def fail_sent(self, error: MeshError) -> None:
         """What was sent and is not answered fails with ``error``: it may have come."""
@@ -665,3 +690,8 @@ class Publisher:
         """Batches settled since the last call, in order."""
         finished, self.finished = self.finished, []
         return finished
+
+
+def _has_id(batch: Batch) -> bool:
+    """Whether its jobs have an id that their queue knows them again by."""
+    return batch.options is not None and bool(batch.options[DEDUP_ID])

@@ -99,9 +99,11 @@ class Requester:
 
     Attributes:
         ended: calls that are over or have something new; taken by ``take_news``.
+        is_paused: nothing new is asked; set by the owner.
     """
 
     def __init__(self, guard: AbstractContextManager[Any]) -> None:
+        self.is_paused = False
         self.calls: dict[int, Call] = {}
         self.ended: list[Call] = []
         self._guard = guard
@@ -117,7 +119,7 @@ class Requester:
     @property
     def has_work(self) -> bool:
         return bool(
-            self._unsent
+            (self._unsent and not self.is_paused)
             or self._cancels[BY_NODE]
             or self._cancels[DIRECTLY]
             or self._grants
@@ -132,7 +134,7 @@ class Requester:
     @property
     def has_held(self) -> bool:
         """Whether calls wait for the node's session to take more."""
-        return bool(self._held)
+        return bool(self._held) and not self.is_paused
 
     # -- what the program says, from any thread -------------------------------------------------
 
@@ -212,7 +214,7 @@ class Requester:
                         direct.append(Grant(number, self._grants.pop(number)))
                     elif len(by_node) < most_frames:
                         by_node.append(Grant(number, self._grants.pop(number)))
-            if self._unsent or self._held:
+            if (self._unsent or self._held) and not self.is_paused:
                 self._take_requests(by_node, direct, way_of, now_ns, most_bytes, most_frames)
         return by_node, direct
 

@@ -304,6 +304,20 @@ class Settling:
         what is not begun goes back in case it did not; of the rest the node will judge."""
         self._give_back(held, held.unbegun())
 
+    @property
+    def has_own(self) -> bool:
+        """Whether something is held, or not yet settled, of the node that the member is at."""
+        own = self._own
+        return bool(self._has_news or not own.is_idle) or any(
+            held.account is own for held in self.held.values()
+        )
+
+    def give_back(self) -> None:
+        """Return what the program has not begun of the node that the member is at."""
+        with self.guard:
+            for held in [h for h in self.held.values() if h.account is self._own]:
+                self._give_back(held, held.unbegun())
+
     def _give_back(self, held: Held, waiting: Sequence[int]) -> None:
         """Return records that the program has not begun."""
         for first, count in runs_of(waiting):

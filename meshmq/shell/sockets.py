@@ -190,13 +190,21 @@ class _Dealer(NamedTuple):
     monitor: zmq.Socket[bytes]
 
     @classmethod
-    def dial(cls, context: zmq.Context[zmq.Socket[bytes]], url: str) -> _Dealer:
-        """Begin to connect; raises ConfigError if ``url`` is no address."""
+    def dial(
+        cls, context: zmq.Context[zmq.Socket[bytes]], url: str, is_one_of: bool = False
+    ) -> _Dealer:
+        """Begin to connect; raises ConfigError if ``url`` is no address. ``is_one_of``: there are
+        others, so that nobody listens there counts as a cut; else it is tried again."""
         socket = context.socket(zmq.DEALER)
         _configure(socket, url)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        dealer = cls(socket, socket.get_monitor_socket(zmq.EVENT_DISCONNECTED))
+        dealer = cls(
+            socket,
+            socket.get_monitor_socket(
+                zmq.EVENT_DISCONNECTED | (zmq.EVENT_CLOSED if is_one_of else 0)
+            ),
+        )
         try:
             socket.connect(url)
         except zmq.ZMQError as error:
@@ -331,10 +339,12 @@ class ClientSocket:
         self.link = b""
         self.fds: tuple[int, ...] = ()
 
-    def open(self) -> bytes:
-        """Begin to connect; return the new link's name."""
+    def open(self, url: str = "", is_one_of: bool = False) -> bytes:
+        """Begin to connect to ``url``, or else to where the last one went; return the new link's
+        name. ``is_one_of``: see ``was_cut``, which then tells that nobody listens there."""
         self.shut()
-        self._dealer = dealer = _Dealer.dial(self._context, self._url)
+        self._url = url or self._url
+        self._dealer = dealer = _Dealer.dial(self._context, self._url, is_one_of)
         self._socket = dealer.socket
         self._count += 1
         self.link = b"%d" % self._count
@@ -489,13 +499,14 @@ class ProgramSocket:
         self._poll.register(fd, select.POLLIN)
         self.fds = tuple(self._names)
 
-    def open(self, link: bytes, address: str) -> None:
-        """Begin to connect to ``address``; raises ConfigError if that is none."""
+    def open(self, link: bytes, address: str, is_one_of: bool = False) -> None:
+        """Begin to connect to ``address``; raises ConfigError if that is none. ``is_one_of``: that
+        nobody listens there is told as if the link were cut."""
         inside = self._inside.find(address)
         if inside is not None:
             dealer = _Dealer.dial(self._inside.context, inside)
         else:
-            dealer = _Dealer.dial(self._context, address)
+            dealer = _Dealer.dial(self._context, address, is_one_of)
         self._dealers[link] = dealer
         self._watch(dealer.socket, link)
         self._watch(dealer.monitor, link)

@@ -108,9 +108,15 @@ class Rewriter:
                 self._index.add_at(meta.lsn, slot, b.stream, b.base_offset, b.records, len(payload))
             batches.append(
                 BatchEntry(
-                    b.stream, b.base_offset, b.records, payload, b.checksum, b.producer, b.first,
+                    b.stream,
+                    b.base_offset,
+                    b.records,
+                    payload,
+                    b.checksum,
+                    b.producer,
+                    b.first,
                     b.moved,
-                )  # fmt: skip
+                )
             )
         if not lives:
             return None

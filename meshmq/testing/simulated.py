@@ -25,7 +25,7 @@ from functools import partial
 
 from meshmq import codec, limits
 from meshmq.client.channel import Channel
-from meshmq.client.connecting import check_options
+from meshmq.client.connecting import Where, check_options
 from meshmq.client.mesh import Mesh, StateChange
 from meshmq.client.values import deadline_of
 from meshmq.core.client import ClientIdentity
@@ -82,7 +82,8 @@ class Simulation(Stage):
         on_state: Callable[[StateChange], None] | None = None,
     ) -> Mesh:
         """A client, as ``meshmq.connect`` gives it; NodeUnreachable if the node is down."""
-        check_options(None, producer, name, timeout, max_buffer, on_full, on_state)
+        where = Where(None, None, None, "node")
+        check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
         number = f"client-{len(self._channels) + 1}"
         told = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
         channel = _SimulatedChannel(self, number, producer or number, name or number, told)

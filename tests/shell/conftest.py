@@ -51,9 +51,7 @@ class Writer:
         self.offsets[stream] = base + count
         payload = self.random.randbytes(size)
         moved = b"" if self.random.random() < 0.9 else Moved(b"n" * 16, first + 7).pack()
-        return BatchEntry(
-            stream, base, count, payload, zlib.crc32(payload), producer, first, moved
-        )
+        return BatchEntry(stream, base, count, payload, zlib.crc32(payload), producer, first, moved)
 
     def append(self, batches: Sequence[BatchEntry]) -> Commit:
         commit = self.store.append(batches)
