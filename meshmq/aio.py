@@ -334,6 +334,7 @@ class Mesh(OnlyAsync, Work, Services):
         prefetch_bytes: int = limits.CREDIT_BYTES_DEFAULT,
         prefetch_records: int = limits.CREDIT_RECORDS_DEFAULT,
         on_missed: Callable[[int], None] | None = None,
+        dedup: bool = False,
     ) -> Opening[Subscription]:
         """As ``meshmq.Mesh.subscribe``: await it, or ``async with mesh.subscribe(...) as sub``.
 
@@ -343,7 +344,7 @@ class Mesh(OnlyAsync, Work, Services):
         told = None
         if on_missed is not None:
             told = lambda n: _call_soon(loop, on_missed, n)  # noqa: E731
-        wish = blocking.to_wish(pattern, start, prefetch_bytes, prefetch_records, told)
+        wish = blocking.to_wish(pattern, start, prefetch_bytes, prefetch_records, told, dedup)
         return Opening(lambda: self._open(wish), "mesh.subscribe(...)")
 
     def pull(

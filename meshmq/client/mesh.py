@@ -483,6 +483,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
         prefetch_bytes: int = limits.CREDIT_BYTES_DEFAULT,
         prefetch_records: int = limits.CREDIT_RECORDS_DEFAULT,
         on_missed: Callable[[int], None] | None = None,
+        dedup: bool = False,
     ) -> Subscription:
         """Read topics that match ``pattern``, those that are made later too.
 
@@ -498,12 +499,14 @@ class Mesh(OnlySync, Work, Services, Pushing):
                 a batch is never split, so it may be exceeded by one.
             on_missed: called with how many records were passed over, as ``on_state`` is;
                 ``missed`` and ``damaged`` of the subscription have the sums.
+            dedup: drop what came already from the log of another node: a record that was not
+                confirmed when the publisher's node was lost may be in two.
 
         Raises:
             InvalidName, InvalidArgument, OffsetOutOfRange, DurabilityUnavailable.
             DeadlineExceeded: the node did not answer.
         """
-        wish = to_wish(pattern, start, prefetch_bytes, prefetch_records, on_missed)
+        wish = to_wish(pattern, start, prefetch_bytes, prefetch_records, on_missed, dedup)
         return Subscription(self._connection, wish, self._timeout)
 
     # -- ending -------------------------------------------------------------------------------
@@ -591,6 +594,7 @@ def to_wish(
     prefetch_bytes: int,
     prefetch_records: int,
     on_missed: Callable[[int], None] | None,
+    dedup: object = False,
 ) -> Wish:
     """Check what ``subscribe`` was asked for."""
     check_pattern(pattern)
@@ -598,7 +602,10 @@ def to_wish(
     check_range("prefetch_records", prefetch_records, 1, limits.CREDIT_RECORDS_MAX)
     if on_missed is not None and not callable(on_missed):
         raise InvalidArgument(f"on_missed is a function of a number, not {on_missed!r}")
-    return Wish(pattern, _to_start(start), prefetch_bytes, prefetch_records, on_missed)
+    if not isinstance(dedup, bool):
+        raise InvalidArgument(f"dedup is True or False, not {dedup!r}")
+    begin = _to_start(start)
+    return Wish(pattern, begin, prefetch_bytes, prefetch_records, on_missed, dedup=dedup)
 
 
 def _to_start(start: object) -> Start:

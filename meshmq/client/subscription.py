@@ -26,6 +26,7 @@ class Wish(NamedTuple):
     window_records: int
     on_missed: Callable[[int], None] | None
     pulls: bool = False
+    dedup: bool = False
 
 
 class Inbox:
@@ -55,13 +56,13 @@ class Inbox:
         self._id = 0
 
     def _open(self) -> Answer:
-        pattern, start, size, records, _, pulls = self._wish
+        pattern, start, size, records, _, pulls, dedup = self._wish
         client = self._channel.client
 
         def opening(now_ns: int) -> int:
             if pulls:
                 return client.pull(pattern, size, records, now_ns)
-            return client.subscribe(pattern, start, size, records, now_ns)
+            return client.subscribe(pattern, start, size, records, now_ns, dedup)
 
         return self._channel.open_subscription(opening, self._on_arrived, self._on_ended)
 

@@ -26,6 +26,7 @@ class Admission:
         is_full: StorageFull is the answer now.
         is_low: the disk has no room above its reserve.
         is_tight: and little of the reserve is left.
+        is_draining: the node is to end: nothing more is handed out; set by the owner.
     """
 
     def __init__(self, budget_bytes: int = limits.UNSYNCED_BYTES_MAX) -> None:
@@ -34,7 +35,7 @@ class Admission:
         self._reserve = 0
         self._waiting: dict[bytes, int] = {}
         self.waiting_bytes = 0
-        self.is_full = self.is_low = self.is_tight = False
+        self.is_full = self.is_low = self.is_tight = self.is_draining = False
         self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
 
     def on_measured(self, free_bytes: int, reserve_bytes: int) -> None:

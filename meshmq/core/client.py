@@ -195,11 +195,12 @@ class Client(Roaming):
     # -- what the program asks for (on the owner's thread) ----------------------------------
 
     def subscribe(
-        self, pattern: str, start: Start, window_bytes: int, window_records: int, now_ns: int
-    ) -> int:
+        self, pattern: str, start: Start, window_bytes: int, window_records: int, now_ns: int,
+        dedup: bool = False,
+    ) -> int:  # fmt: skip
         """Open a subscription; the answer comes as SubscriptionAnswered. Returns its number."""
         self._last_id += 1
-        sub = Subscriber(self._last_id, pattern, start, window_bytes, window_records)
+        sub = Subscriber(self._last_id, pattern, start, window_bytes, window_records, dedup)
         self.subscribers[sub.id] = sub
         self._ask(sub.subscribe(), now_ns)
         return sub.id

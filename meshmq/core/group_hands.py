@@ -104,7 +104,7 @@ class Hands(Waiting):
 
     def _takers(self) -> list[Member]:
         """Members that may be given something now."""
-        if self.settings.paused:
+        if self.settings.paused or self.shared.admission.is_draining:
             return []
         if self.shared.admission.is_tight:  # its acks would take from what is left
             self.shared.cramped.add(self)  # type: ignore[arg-type]  # always a Group

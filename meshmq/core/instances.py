@@ -379,3 +379,15 @@ def breach_of(asked: Asked, row: ReplyRow) -> str:
     elif goes_on and asked.window <= 0:  # its last value may come: who was cancelled ends with it
         return "more of a stream than was granted"
     return ""
+
+
+def resize(instance: Instance | None, serve: Serve) -> bool:
+    """A program that leaves a node that drains takes nothing for a while (concurrency 0), or again;
+    whether that is what ``serve`` is for."""
+    if instance is None or instance.draining or instance.service.name != serve.service:
+        return False
+    if serve.concurrency > limits.CONCURRENCY_MAX or (serve.concurrency and instance.concurrency):
+        return False
+    instance.concurrency = serve.concurrency
+    instance.service.place(instance)
+    return True

@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from meshmq import limits
-from meshmq.core import commands, node_status, routes
+from meshmq.core import commands, drain, node_status, routes
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
 from meshmq.core.delivery import Delivery, Subscription
+from meshmq.core.doorway import judge_client
 from meshmq.core.effects import Append, CloseLink, NodeEffect, PlanRetention, Send
 from meshmq.core.events import (
     BadFrameReceived,
@@ -128,6 +129,7 @@ class Node:
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self.sessions = Sessions(self.delivery, delivered_bytes)
         self.peers = self.sessions.by_link
+        self.drain = drain.Drain(name, self.sessions, self.admission)
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
@@ -282,26 +284,14 @@ class Node:
             return
         self.sessions_opened += 1
         self.introductions.join(link, hello)
+        if self.site is not None:
+            self.site.signposts.join(link, now_ns)
 
     def _judge(self, link: bytes, hello: Hello) -> tuple[Refuse | None, Sibling | None]:
         """Why there is to be no session, or the node it is with, if it is one."""
         if hello.node is not None or is_of_nodes(link):
             return judge_node(self.site, link, hello, self.name)
-        if hello.major != PROTOCOL_MAJOR:
-            return Refuse(
-                "version-mismatch",
-                f"the node speaks protocol {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, the client "
-                f"{hello.major}.{hello.minor}: install the same major version on both",
-            ), None
-        if hello.mesh != self.mesh:
-            return Refuse(
-                "mesh-mismatch",
-                f"the node belongs to mesh {self.mesh!r}, the client asks for {hello.mesh!r}",
-            ), None
-        if len(self.peers) >= limits.SESSIONS_MAX:
-            why = f"the node has {limits.SESSIONS_MAX} sessions, its limit"
-            return Refuse("busy", why), None
-        return None, None
+        return judge_client(hello, self.mesh, len(self.peers)) or self.drain.refusal, None
 
     def _on_body(self, peer: Peer, body: Body, now_ns: int) -> None:
         link = peer.link
@@ -331,6 +321,8 @@ class Node:
             case Grant():
                 self.services.on_grant(link, body)
             case Serve():
+                # What is to get no more for a while gets nothing behind the answer.
+                self._send_answers(self.services.take_sends(), now_ns)
                 peer.session.send(self.services.serve(link, peer.hello.name, body, now_ns), now_ns)
                 self.introductions.served(link, body.service)
             case Unserve():
@@ -346,6 +338,9 @@ class Node:
                     self.admission.accepted(link, size)
                     self._transacted.append((self._ticket + 1, link, size))
                 self._answers.append((link, done))
+            case Command() if body.verb == drain.VERB:
+                others = () if self.site is None else self.site.signposts.others
+                self.drain.ask(link, body, others, now_ns)
             case Command():
                 self._on_command(link, peer.hello, body, now_ns)
             case _:
@@ -624,6 +619,7 @@ class Node:
         if self.delivery.reads:
             self.sessions.effects += self.delivery.reads
             self.delivery.reads = []
+        self.drain.look(self.has_unsynced, now_ns)
         return self._take_effects(now_ns)
 
     def _tell_wanted(self, now_ns: int) -> None:

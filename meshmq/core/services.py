@@ -36,6 +36,7 @@ from meshmq.core.instances import (
     breach_of,
     lost,
     nobody,
+    resize,
     size_of,
 )
 from meshmq.core.outgoing import Outgoing
@@ -112,6 +113,10 @@ class Services(Ledger):
         try:
             check_service(serve.service)
             mine = self._instances.setdefault(link, {})
+            if resize(mine.get(serve.registration), serve):
+                self._serve_own(mine[serve.registration], now_ns)
+                self._feed(mine[serve.registration].service, now_ns)
+                return Served(serve.registration)
             if serve.registration in mine:
                 raise InvalidArgument(f"registration {serve.registration} is in use")
             if not 1 <= serve.concurrency <= limits.CONCURRENCY_MAX:

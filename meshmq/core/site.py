@@ -34,6 +34,7 @@ from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
+from meshmq.core.signposts import Signposts
 from meshmq.core.site_groups import SiteGroups
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
@@ -51,6 +52,7 @@ from meshmq.frames import (
     Envelope,
     Hello,
     Known,
+    KnownPeer,
     NodeFacts,
     Offers,
     PeerFacts,
@@ -106,6 +108,7 @@ class Site:
         registrar: what all nodes agree on.
 
     Attributes:
+        signposts: tells clients of the other nodes.
         siblings: nodes with a control link, by origin.
         wanted: patterns that siblings have come to want; the owner takes them.
         version: changes when a node comes, goes, or its data link does.
@@ -138,6 +141,8 @@ class Site:
         self.groups = SiteGroups(who.origin, groups, delivery.may_send_to)
         self.listings = SiteListings(who.origin, who.name, partial(ask_here, HERE))
         sessions.here = self._on_own
+        here = KnownPeer(who.origin, True, who.name, me.clients)
+        self.signposts = Signposts(here, sessions)
         self.siblings: dict[bytes, Sibling] = {}
         self.wanted: list[str] = []
         self.version = 0
@@ -243,6 +248,8 @@ class Site:
         joined, links.joined = links.joined, []
         for link in joined:
             self._meet(link, now_ns)
+        if left or joined:
+            self.signposts.look(self.siblings.values())
 
     def _meet(self, link: Link, now_ns: int) -> None:
         facts, node = link.facts, link.node
@@ -419,6 +426,7 @@ class Site:
         due = [due_ns for due_ns, _ in self._dials.values()]
         parts = (
             self.links, self.gossip, self.services, self.groups, self.listings, self._registrar,
+            self.signposts,
         )  # fmt: skip
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
@@ -427,6 +435,7 @@ class Site:
 
     def flush(self, now_ns: int) -> None:
         """Put what is to leave among the effects of the sessions."""
+        self.signposts.tick(now_ns)
         self.reach.tell()
         sends = [*self.reach.sends, *self.groups.sends, *self.listings.sends]
         self.reach.sends, self.groups.sends, self.listings.sends = [], [], []

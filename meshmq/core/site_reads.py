@@ -495,7 +495,7 @@ class SiteReads:
         reading.out_records = max(0, records + reading.lent_records - reading.held_records)
         frame = Subscribe(
             reading.number, across.own.pattern, kind, value, origin, reading.lsn, reading.slot,
-            reading.out_bytes, reading.out_records, DURABLE_ONLY,
+            reading.out_bytes, reading.out_records, DURABLE_ONLY, dedup=across.own.dedup,
         )  # fmt: skip
         self.sends.append((link, frame))
 

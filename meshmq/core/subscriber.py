@@ -11,6 +11,7 @@ Rules:
 3. Order is kept in each stream (topic, origin), and what is passed over is counted there
    (retention, damage) in ``missed``, like the transient records the node dropped.
 4. Credit is what the program can still take: window minus what it was given and has not consumed.
+5. With dedup what another log has given already is dropped (core/dedup.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from meshmq import limits
+from meshmq.core.dedup import Dedup
 from meshmq.core.effects import Arrival
 from meshmq.frames import (
     START_EARLIEST,
@@ -84,19 +86,28 @@ class Subscriber:
         damaged: records lost because their stored bytes failed the checksum (part of ``missed``).
         is_active: whether the node has accepted it in this session.
         is_pull: it takes what programs push, and is not the node's.
+        copies: records dropped because they came from another node's log before.
         away: names of nodes whose records wait until they are back.
     """
 
     def __init__(
-        self, number: int, pattern: str, start: Start, window_bytes: int, window_records: int
+        self,
+        number: int,
+        pattern: str,
+        start: Start,
+        window_bytes: int,
+        window_records: int,
+        dedup: bool = False,
     ) -> None:
         self.id = number
         self.pattern = pattern
         self.missed = 0
         self.damaged = 0
+        self.copies = 0
         self.is_active = False
         self.is_pull = False
         self.away: tuple[str, ...] = ()
+        self._dedup = Dedup() if dedup else None
         self._start = start
         self._own = start.origin  # the log of the node we are at, or were
         self._since: int | None = None  # rule 2; None: no node has answered yet
@@ -137,6 +148,7 @@ class Subscriber:
             self.id, self.pattern, kind, value, origin, lsn, slot,
             max(0, self._window_bytes - self._held_bytes),
             max(0, self._window_records - self._held_records), places=self._places(self._own),
+            dedup=self._dedup is not None,
         )  # fmt: skip
 
     def on_subscribed(self, frame: Subscribed) -> None:
@@ -221,6 +233,10 @@ class Subscriber:
                 self._others_of = origin
                 self._others = others = self._places(origin)
             skip = self._place(self._log(origin), b)
+            if b.published is not None and self._dedup is not None and not b.damaged:
+                copied = self._dedup.take(b.topic, origin, b.published, b.count)
+                self.copies += max(0, copied - skip)
+                skip = max(skip, copied)
         if b.damaged:
             self.missed += b.count - skip
             self.damaged += b.count - skip
