@@ -21,7 +21,7 @@ from typing import Any, Self
 from meshmq import limits
 from meshmq.client import connecting
 from meshmq.client import mesh as blocking
-from meshmq.client.admin import ROUTES, Ask, ask, ask_create
+from meshmq.client.admin import ROUTES, Ask, ask, ask_create, ask_drain
 from meshmq.client.aio_admin import DeadLetters, Groups, Queues, ServiceList
 from meshmq.client.aio_consumer import Consumer, Job, Worker
 from meshmq.client.aio_services import Services
@@ -364,22 +364,23 @@ class Mesh(OnlyAsync, Work, Services):
 
     # -- the rest -----------------------------------------------------------------------------
 
-    async def _run(self, wanted: Ask) -> Any:
+    async def _run(self, wanted: Ask, longer: float = 0.0) -> Any:
         self._bell.check_loop()
         answer = self._connection.ask(wanted.verb, wanted.arguments)
-        await self._wait_answer(answer, wanted.verb)
+        await self._wait_answer(answer, wanted.verb, longer)
         return wanted.read(answer.get())
 
-    async def _wait_answer(self, answer: Answer, what: str) -> None:
+    async def _wait_answer(self, answer: Answer, what: str, longer: float = 0.0) -> None:
         """Wait for an answer; undo what was asked if none comes, or the task is cancelled."""
         is_there = False
+        timeout = self._timeout + longer
         try:
-            is_there = await self._bell.wait_until(answer, lambda: answer.is_set, self._timeout)
+            is_there = await self._bell.wait_until(answer, lambda: answer.is_set, timeout)
         finally:
             if not is_there:
                 self._connection.run(answer.undo)
         if not is_there:
-            raise self._connection.no_answer(what, self._timeout)
+            raise self._connection.no_answer(what, timeout)
 
     async def close(self, timeout: float = 5.0) -> None:
         """Wait up to ``timeout`` seconds for confirmations, then end; safe to call twice.
@@ -584,6 +585,12 @@ class Admin:
         """How programs at the node have what others of them publish: see the synchronous one."""
         routes: list[dict[str, Any]] = await self._mesh._run(ROUTES)
         return routes
+
+    async def drain(self, timeout: float = 30.0, stay: bool = False) -> dict[str, Any]:
+        """Have the node send its programs to others, and end: see the synchronous one."""
+        wanted, seconds = ask_drain(timeout, stay)
+        drained: dict[str, Any] = await self._mesh._run(wanted, seconds)
+        return drained
 
     async def status(self) -> dict[str, Any]:
         """Every counter of the node."""

@@ -35,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they would show keys and values
     rich_markup_mode="rich",
 )
-app.command("node")(node.node)
+app.add_typer(node.app, name="node")
 app.command("pub")(pub.pub)
 app.command("sub")(sub.sub)
 app.command("consume")(consume.consume)

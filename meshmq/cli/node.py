@@ -13,6 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from meshmq.cli.node_drain import drain
 from meshmq.cli.node_options import (
     DEFAULT_URL,
     Check,
@@ -49,7 +52,13 @@ _KINDS = {str: "a string", bool: "true or false", list: "a list of strings"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 
+app = typer.Typer(no_args_is_help=False)
+app.command("drain")(drain)
+
+
+@app.callback(invoke_without_command=True)
 def node(
+    context: typer.Context,
     name: Name = None,
     mesh: Mesh = None,
     listen: Listen = None,
@@ -64,8 +73,11 @@ def node(
 ) -> None:
     """Run a node: it keeps durable topics, confirms, replays and delivers.
 
-    It runs in the foreground until Ctrl-C or SIGTERM, which end it cleanly.
+    It runs in the foreground until Ctrl-C or SIGTERM, which end it cleanly. The commands below are
+    for nodes that run.
     """
+    if context.invoked_subcommand is not None:
+        return
     settings = {key: default for key, (_, default) in _SETTINGS.items()}
     if config is not None:
         settings.update(read_config(config))
@@ -176,6 +188,8 @@ def run_node(settings: dict[str, Any]) -> None:
     runner.run()
     if stop.signal_name:
         note(f"node {settings['name']} stopped ({stop.signal_name})")
+    elif runner.is_drained:
+        note(f"node {settings['name']} stopped (drained)")
 
 
 def check_node(settings: dict[str, Any]) -> None:

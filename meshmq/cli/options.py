@@ -67,6 +67,7 @@ def connected(
     name: str | None = None,
     lasting: bool = False,
     route: str = "node",
+    on_node_loss: str = "move",
 ) -> Iterator[Mesh]:
     """A connection for one command: drained at the end, dropped at once after an error. Listings
     show it by its ``name``. What needs no node says ``route="auto"``. With ``--peer`` one program
@@ -88,6 +89,7 @@ def connected(
             peers=target.peers or None,
             listen=target.listen or None,
             route="direct" if target.peers or target.listen else route,
+            on_node_loss=on_node_loss,
         )
         if target.peers and not lasting:
             mesh = linked(connect, target.peers, target.mesh, target.timeout)

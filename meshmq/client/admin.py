@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from meshmq import limits
 from meshmq.client.channel import Channel
 from meshmq.errors import InvalidArgument
 from meshmq.names import check_pattern
@@ -93,6 +94,17 @@ def ask_services(pattern: str) -> Ask:
 
 
 ROUTES = ask("route.list", "routes")
+
+
+def ask_drain(timeout: object, stay: object) -> tuple[Ask, float]:
+    """``node.drain``, and how long it may take in seconds."""
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise InvalidArgument(f"timeout is a number of seconds, not {timeout!r}")
+    if not 0 <= timeout <= limits.DAY // limits.SECOND:  # false for what is not a number, too
+        raise InvalidArgument(f"timeout is from 0 to 86400 seconds, not {timeout!r}")
+    if not isinstance(stay, bool):
+        raise InvalidArgument(f"stay is True or False, not {stay!r}")
+    return ask("node.drain", timeout_ns=int(timeout * limits.SECOND), stay=stay), float(timeout)
 
 
 class Topics:
@@ -188,6 +200,8 @@ class Admin:
     def __init__(self, connection: Channel, timeout: float) -> None:
         from meshmq.client.admin_groups import DeadLetters, Groups, Queues
 
+        self._connection = connection
+        self._timeout = timeout
         self.topics = Topics(connection, timeout)
         self.groups = Groups(connection, timeout)
         self.queues = Queues(connection, timeout)
@@ -205,6 +219,18 @@ class Admin:
         """
         routes: list[dict[str, Any]] = self.topics._run(ROUTES)
         return routes
+
+    def drain(self, timeout: float = 30.0, stay: bool = False) -> dict[str, Any]:
+        """Have the node let nobody in and send its programs to other nodes, then end.
+
+        Returns when all are gone, or ``timeout`` seconds are over: the name of the ``node``, how
+        many have ``moved``, and how many are ``left``. What these had under way is then as with a
+        node that is lost. With ``stay`` the node does not end.
+        """
+        wanted, seconds = ask_drain(timeout, stay)
+        answer = self._connection.command(wanted.verb, wanted.arguments, seconds + self._timeout)
+        drained: dict[str, Any] = wanted.read(answer)
+        return drained
 
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""

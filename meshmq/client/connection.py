@@ -55,6 +55,7 @@ from meshmq.shell.sockets import ClientSocket, Sleeper
 logger = logging.getLogger("meshmq")
 
 FRAMES_PER_TURN = 64  # then waiting threads get a look at what came
+FRAMES_LEFT = 1024  # what a connection that was cut may have left behind, as ZeroMQ is set up
 REQUESTS_ALONE = 4  # if more are under way, what is not waited for at once may gather
 REQUESTS_TOGETHER = 32  # then the service has something to do while the next are asked
 PARK_MS_MIN, PARK_MS_MAX = 5, 50  # how long the I/O thread leaves a socket alone after a driver
@@ -212,12 +213,13 @@ class Connection(Channel):
             return
         now = clock.now_ns()
         socket = self._socket
-        if socket.was_cut():
-            self._handle(LinkClosed(socket.link, "the connection was cut"), now)
-        for _ in range(FRAMES_PER_TURN):
+        link = socket.link if socket.was_cut() else b""
+        for _ in range(FRAMES_LEFT if link else FRAMES_PER_TURN):
             if not socket.has_input():
                 break
             self._on_message(socket.receive(), now)
+        if link:  # behind what it has brought: a node that ends may have said the last word
+            self._handle(LinkClosed(link, "the connection was cut"), now)
         if self._reopen_at is not None and now >= self._reopen_at:
             self._reopen_at = None
             self._open_node(now)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshmq import codec, limits
 from meshmq.client.channel import encode_jobs
-from meshmq.client.connection import FRAMES_PER_TURN, Connection
+from meshmq.client.connection import FRAMES_LEFT, FRAMES_PER_TURN, Connection
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.direct import Tools
 from meshmq.core.discovery import DEFAULT, Sighted
@@ -179,9 +179,8 @@ class DirectConnection(Connection):
             for _ in range(min(len(heard), limits.MDNS_EVENTS_PER_TURN_COUNT)):
                 client.direct.links.tell(heard.popleft(), now)
         sockets.look()
-        for link in sockets.take_cut():
-            client.handle(LinkClosed(link, "the connection was cut"), now)
-        for _ in range(FRAMES_PER_TURN):
+        cut = sockets.take_cut()
+        for _ in range(FRAMES_LEFT if cut else FRAMES_PER_TURN):
             message = sockets.receive()
             if message is None:
                 break
@@ -190,6 +189,8 @@ class DirectConnection(Connection):
                 client.handle(FrameReceived(link, codec.decode(parts)), now)
             except BadFrame as error:
                 client.handle(BadFrameReceived(link, str(error)), now)
+        for link in cut:  # behind what it has brought
+            client.handle(LinkClosed(link, "the connection was cut"), now)
         if self._is_due(now):
             client.handle(TimerFired(), now)
         while self._posted:

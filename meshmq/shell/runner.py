@@ -147,6 +147,11 @@ class NodeRunner:
         """Where other nodes of its site may dial it."""
         return None if self._site is None else self._site.url
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether its programs were sent to other nodes."""
+        return self._node.drain.is_over
+
     def stop(self) -> None:
         """End ``run`` soon; safe in signal handlers and from other threads."""
         self._stopping = True
@@ -200,6 +205,8 @@ class NodeRunner:
         while self._gone:
             self._handle(LinkClosed(self._gone.pop(), "the connection is gone"), now)
         self._perform(self._node.end_turn(now))
+        if self.is_drained and not self._node.drain.stays:
+            self._stopping = True
         if self._node.site is not None and self._node.site.links.news:
             self._tell(self._node.site.links)
         if self._jobs:

@@ -1,0 +1,190 @@
+"""Programs of a site of real nodes, as nodes are killed, stand still, and are drained."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import meshmq
+from meshmq.errors import InvalidArgument, MeshError, NodeUnreachable
+from tests.integration.sites import LocalSite
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = LocalSite(tmp_path, 3)
+    made.wait_joined()
+    yield made
+    made.stop()
+
+
+def wait_for(is_true, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def knows_all(mesh):
+    return len(mesh._connection.client.moving.nodes) == 3
+
+
+@pytest.mark.parametrize("route", ["node", "auto"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_program_moves_with_what_is_open_and_unconfirmed(site, route, how):
+    one, two, _ = site.nodes
+    states = []
+    with (
+        meshmq.connect(one.url, route=route, on_state=states.append) as mover,
+        meshmq.connect(two.url, route="node") as other,
+        other.subscribe("orders.>", dedup=True) as there,
+    ):
+        with mover.subscribe("orders.>", dedup=True) as here:
+            mover.publish("orders.eu", b"0").wait(5)
+            wait_for(lambda: knows_all(mover))
+            one.signal(how)
+            receipts = [mover.publish("orders.eu", b"%d" % i) for i in range(1, 100)]
+            for receipt in receipts:
+                receipt.wait(10)
+            if how is signal.SIGSTOP:
+                one.signal(signal.SIGCONT)  # it stores what it was sent before it stood still
+            else:
+                one.kill()
+                one.start()
+            wanted = {b"%d" % i for i in range(100)}
+            for sub in (here, there):
+                got = []
+                while set(got) != wanted:
+                    more = sub.fetch(1000, timeout=10)
+                    assert more
+                    got += [message.value for message in more]
+                assert len(got) == len(wanted)
+        assert [s.state for s in states if s.state != "connected"] == ["reconnecting"]
+
+
+def test_who_waits_is_at_its_node_again(site):
+    one, two, _ = site.nodes
+    with meshmq.connect(one.url, route="node", on_node_loss="wait") as mesh:
+        one.kill()
+        receipt = mesh.publish("orders.eu", b"1")
+        with pytest.raises(MeshError):
+            receipt.wait(2)
+        one.start()
+        receipt.wait(10)
+        assert mesh._connection.client.node_name == "node-1"
+
+
+def test_asyncio_moves_too(site):
+    one, _, _ = site.nodes
+
+    async def main():
+        async with meshmq.aio.connect(one.url) as mesh:
+            await (await mesh.publish("orders.eu", b"0")).wait(5)
+            while not knows_all(mesh):
+                await asyncio.sleep(0.01)
+            one.kill()
+            await (await mesh.publish("orders.eu", b"1")).wait(10)
+            assert mesh._connection.client.node_name in ("node-2", "node-3")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_one_of_several_addresses_is_enough(site, as_list, monkeypatch):
+    one, two, _ = site.nodes
+    nowhere = "tcp://127.0.0.1:9"
+    urls = [nowhere, two.url]
+    if not as_list:
+        monkeypatch.setenv("MESHMQ_URL", ", ".join(urls))
+        urls = None
+    for route in ("node", "auto"):
+        with meshmq.connect(urls, route=route) as mesh:
+            mesh.publish("orders.eu", b"1").wait(5)
+            assert mesh._connection.client.node_name == "node-2"
+
+
+def test_what_is_no_list_of_addresses_is_refused_in_words():
+    for wrong in ([], [1], {"a": 1}, 5):
+        with pytest.raises(InvalidArgument):
+            meshmq.connect(wrong)
+    with pytest.raises(InvalidArgument, match="on_node_loss"):
+        meshmq.connect("tcp://127.0.0.1:5757", on_node_loss="die")
+    with pytest.raises(NodeUnreachable, match="127.0.0.1:9 or tcp://127.0.0.1:10"):
+        meshmq.connect(["tcp://127.0.0.1:9", "tcp://127.0.0.1:10"], route="node", timeout=0.5)
+
+
+def ended(node):
+    """The exit code of a node that ends by itself."""
+    node.told += node.process.communicate(timeout=20)[1]
+    return node.process.returncode
+
+
+def drain(node, *options):
+    command = [sys.executable, "-m", "meshmq", "node", "drain", "--url", node.url, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_drain_says_what_it_did_and_the_node_ends(site):
+    one, _, _ = site.nodes
+    with meshmq.connect(one.url, route="node") as mesh:
+        wait_for(lambda: knows_all(mesh))
+        done = drain(one)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "node node-1 drained: 1 program moved\n"
+        assert ended(one) == 0
+        mesh.publish("orders.eu", b"1").wait(5)
+    one.start()
+
+
+def test_drain_names_who_is_left_and_a_node_may_stay(site):
+    one, _, _ = site.nodes
+    with meshmq.connect(one.url, route="node", on_node_loss="wait"):
+        done = drain(one, "--timeout", "0.5", "--stay")
+        assert done.returncode == 1
+        assert "0 programs moved, 1 program had not after 0.5 s" in done.stderr
+        assert one.process.poll() is None
+        with pytest.raises(NodeUnreachable):
+            meshmq.connect(one.url, route="node", timeout=1, on_node_loss="wait")
+
+
+def test_a_rolling_restart_loses_nothing(site):
+    """Programs go on while one node after the other is drained, stopped and started."""
+    one, two, three = site.nodes
+    with (
+        meshmq.connect(one.url, route="node", name="producer") as producer,
+        meshmq.connect(two.url, route="node", name="consumer") as consumer,
+        consumer.subscribe("orders.>", dedup=True) as sub,
+    ):
+        stop = threading.Event()
+        receipts, got = [], []
+
+        def produce():
+            while not stop.is_set():
+                receipts.append(producer.publish("orders.eu", b"%d" % len(receipts)))
+                time.sleep(0.002)
+
+        def consume():
+            while not stop.is_set() or len(got) < len(receipts):
+                got.extend(m.value for m in sub.fetch(1000, timeout=1))
+
+        threads = [threading.Thread(target=work, daemon=True) for work in (produce, consume)]
+        for thread in threads:
+            thread.start()
+        for node in site.nodes:
+            wait_for(lambda: knows_all(producer) and knows_all(consumer))
+            done = drain(node)
+            assert done.returncode == 0, done.stderr
+            assert ended(node) == 0
+            node.start()
+            site.wait_joined()
+        stop.set()
+        for receipt in receipts:
+            receipt.wait(10)
+        threads[1].join(20)
+        assert sorted(got, key=int) == [b"%d" % i for i in range(len(receipts))]
