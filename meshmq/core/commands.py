@@ -179,7 +179,7 @@ def _topic_list(
     pattern = check_pattern(arguments.get("pattern") or ">")
     registrar = desk.registrar
     topics = [_described(desk, t) for n, t in desk.topics.by_name.items() if matches(pattern, n)]
-    if registrar is not None:
+    if registrar is not None and not arguments.get("here"):
         topics += [_elsewhere(registrar, name) for name in registrar.elsewhere(pattern)]
     rules = desk.topics.rules.values() if registrar is None else registrar.rules()
     return {
@@ -204,7 +204,8 @@ def _described(desk: Desk, topic: Topic) -> dict[str, Any]:
 
 def _elsewhere(registrar: Registrar, name: str) -> dict[str, Any]:
     """A topic that other nodes have; what they have of it is for them to say."""
-    return {**describe(Topic(registrar.entry_of(name))), **registrar.set_topic(name)}
+    shown = describe(Topic(registrar.entry_of(name)))
+    return {**shown, **registrar.set_topic(name), "elsewhere": True}
 
 
 def _topic_show(
@@ -215,7 +216,11 @@ def _topic_show(
     subscriptions = sum(1 for s in desk.delivery.subscriptions if matches(s.pattern, name))
     if topic is not None:
         shown = _described(desk, topic)
-    elif desk.registrar is not None and name in desk.registrar.elsewhere(check_topic(name)):
+    elif (
+        desk.registrar is not None
+        and not arguments.get("here")
+        and name in desk.registrar.elsewhere(check_topic(name))
+    ):
         shown = _elsewhere(desk.registrar, name)
     else:
         raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")

@@ -59,6 +59,7 @@ def group(parts: Sequence[Part]) -> dict[str, Any]:
     """One group or queue."""
     bodies = [part.body for part in parts]
     states = [body["state"] for body in bodies]
+    has_conflict = any(body.get("conflict") for body in bodies)
     members: dict[tuple[Any, Any], dict[str, Any]] = {}
     for part in parts:
         for member in part.body["members"]:
@@ -78,6 +79,7 @@ def group(parts: Sequence[Part]) -> dict[str, Any]:
             part.row(
                 state=part.body["state"], oldest_seconds=part.body["oldest_seconds"],
                 **{name: part.body[name] for name in GROUP_PARTS},
+                **({"conflict": part.body.get("conflict", "")} if has_conflict else {}),
             )
             for part in parts
         ],
@@ -91,6 +93,7 @@ def groups(parts: Sequence[Part]) -> dict[str, Any]:
 
 def topic(parts: Sequence[Part]) -> dict[str, Any]:
     """One topic; its offsets are of one stream, so they are shown where there is one."""
+    parts = [part for part in parts if not part.body.get("elsewhere")] or parts
     bodies = [part.body for part in parts]
     merged = {**bodies[0], **_sum(bodies, TOPIC_SUMS)}
     offsets = ("first_offset", "next_offset")
@@ -111,12 +114,13 @@ def topic(parts: Sequence[Part]) -> dict[str, Any]:
 
 def topics(parts: Sequence[Part]) -> dict[str, Any]:
     """All topics, and the policies for those to come."""
-    policies = {
-        row["pattern"]: row for part in reversed(parts) for row in part.body.get("policies", ())
-    }
+    policies: dict[str, dict[str, Any]] = {}  # in the order in which they count
+    for part in parts:
+        for row in part.body.get("policies", ()):
+            policies.setdefault(row["pattern"], row)
     return {
         "topics": [topic(some) for some in _by_name(parts, "topics", "topic").values()],
-        "policies": [policies[pattern] for pattern in sorted(policies)],
+        "policies": list(policies.values()),
     }
 
 

@@ -133,6 +133,8 @@ def test_a_policy_set_at_one_node_is_applied_and_stored_at_all():
         assert node.disk.state.rules["orders.>"].retention_bytes == 1000
     c.put("orders.us", b"1")
     assert nodes[2].disk.state.topics["orders.us"].topic.retention_bytes == 1000
+    (shown,) = [t for t in a.ask("topic.list")["topics"] if t["topic"] == "orders.us"]
+    assert [(row["node"], row["records"]) for row in shown["nodes"]] == [("node-2", 1)]
     (policy,) = a.ask("topic.list")["policies"]
     assert (policy["pattern"], policy["set_by"]) == ("orders.>", "node-2")
 
@@ -391,6 +393,18 @@ def test_a_rule_of_another_node_does_not_take_jobs_away():
         assert (entry.retention_ns, entry.retention_bytes) == (0, 0)
 
 
+def test_rules_are_listed_in_the_order_in_which_they_count():
+    net, _nodes, (a, b) = site_with_admins(2)
+    b.create("z.>")
+    net.run(MS)
+    a.create("a.>")
+    net.run(20 * MS)
+    b.create("m.>")
+    net.run(20 * MS)
+    for admin in (a, b):
+        assert [p["pattern"] for p in admin.ask("topic.list")["policies"]] == ["z.>", "a.>", "m.>"]
+
+
 def test_where_a_group_begins_is_kept_when_its_settings_change():
     net, nodes, (a, b) = site_with_admins(2)
     a.ask("group.create", group="billing", pattern="orders.>", start="new")
@@ -460,7 +474,9 @@ def test_groups_of_one_name_with_other_patterns_are_both_kept_and_told():
     heal(net)
     assert [s.pattern for s in definitions(net, "billing")] == ["orders.>", "invoices.>"]
     assert "takes 'orders.>'" in a.ask("group.show", group="billing")["conflict"]
-    assert b.ask("group.show", group="billing")["conflict"] == ""
+    shown = b.ask("group.show", group="billing")
+    assert shown["conflict"] == ""
+    assert ["takes 'orders.>'" in row["conflict"] for row in shown["nodes"]] == [False, True]
     a.ask("group.set", group="billing", rate=3)  # of its own one
     net.run(100 * MS)
     assert [s.rate for s in definitions(net, "billing")] == [3, 0]
