@@ -487,7 +487,11 @@ def test_headers_that_are_no_pairs_of_text_are_refused(pairs):
 
 # -- the log ---------------------------------------------------------------------------------------
 
-batch_entries = st.builds(BatchEntry, u32, u64, u32, blobs, u32, ids, u64)
+
+def batch_entries(moved):
+    return st.builds(BatchEntry, u32, u64, u32, blobs, u32, ids, u64, moved)
+
+
 topic_entries = st.builds(TopicEntry, u32, ids, texts, flags, i64, i64, flags)
 rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags)
 trim_entries = st.builds(TrimEntry, u32, u64)
@@ -499,7 +503,15 @@ def some(entries, most=4, least=0):
 
 nothing = st.just(())
 plain_commits = st.builds(
-    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing, nothing, nothing
+    Commit,
+    u64,
+    i64,
+    some(batch_entries(st.just(b"")), 30, least=1),
+    nothing,
+    nothing,
+    nothing,
+    nothing,
+    nothing,
 )
 set_stamps = st.builds(Stamp, st.integers(1, 1 << 58), ids, texts)
 stamps = st.just(NEVER) | set_stamps
@@ -510,7 +522,7 @@ rows = (
     | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps)
 )
 commits = plain_commits | st.builds(
-    Commit, u64, i64, some(batch_entries), some(topic_entries), some(rule_entries),
+    Commit, u64, i64, some(batch_entries(moves)), some(topic_entries), some(rule_entries),
     some(trim_entries), nothing, some(rows | st.builds(Forgotten, blobs)),
 )  # fmt: skip
 
@@ -529,7 +541,7 @@ def test_a_commit_reads_back_as_it_was(commit, start, inline):
     for slot, (meta, batch) in enumerate(zip(found.batches, commit.batches, strict=True)):
         assert meta == (
             batch.stream, batch.count, batch.base_offset, start, len(batch.payload),
-            batch.checksum, batch.producer, batch.first,
+            batch.checksum, batch.producer, batch.first, batch.moved,
         )  # fmt: skip
         assert found.batches[slot] == meta
         start += len(batch.payload)

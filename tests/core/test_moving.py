@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections import Counter
@@ -202,7 +203,7 @@ def test_a_client_is_told_of_the_other_nodes_and_of_what_changes():
 
 
 def test_clients_are_told_of_changes_no_more_often_than_every_second():
-    net, (a, b, c) = moving_site(3)
+    net, (a, b, _c) = moving_site(3)
     mover = Mover(net, a.client_address)
     connected(net, mover)
     told = []
@@ -216,9 +217,7 @@ def test_clients_are_told_of_changes_no_more_often_than_every_second():
         net.run(200 * MS)
     net.run(2 * SECOND)
     assert len(told) >= 2
-    assert all(
-        y - x >= limits.KNOWN_TOLD_NS - 10 * MS for x, y in zip(told, told[1:], strict=False)
-    )
+    assert all(y - x >= limits.KNOWN_TOLD_NS - 10 * MS for x, y in itertools.pairwise(told))
 
 
 def test_a_program_whose_node_is_killed_is_at_another_one_at_once():
@@ -271,7 +270,7 @@ def test_a_full_node_is_passed_over(monkeypatch):
 
 
 def test_subscriptions_go_on_at_the_other_node_without_loss_or_repeat():
-    net, (a, b, c) = moving_site(3)
+    net, (a, b, _c) = moving_site(3)
     reader, writer = Mover(net, a.client_address, name="r"), Mover(net, b.client_address, name="w")
     connected(net, reader, writer)
     number = reader.subscribe("orders.>", START_EARLIEST)
@@ -362,7 +361,7 @@ def test_each_node_still_drops_what_it_has_of_a_producer_that_came_back():
 
 
 def test_a_job_with_an_id_is_never_sent_to_a_second_node():
-    net, (a, b) = moving_site(2)
+    net, (a, _b) = moving_site(2)
     writer = Mover(net, a.client_address)
     connected(net, writer)
     send = net.send
@@ -379,7 +378,7 @@ def test_a_job_with_an_id_is_never_sent_to_a_second_node():
 
 
 def test_a_transaction_that_another_node_had_ends_with_what_is_known():
-    net, (a, b) = moving_site(2)
+    net, (a, _b) = moving_site(2)
     writer = Mover(net, a.client_address)
     connected(net, writer)
     number = writer.client.transact((), (), b"", net.now_ns)
@@ -462,7 +461,7 @@ def test_a_node_that_drains_lets_nobody_in():
 
 
 def test_a_drain_ends_with_its_time_and_tells_who_is_left():
-    net, (a, b) = moving_site(2)
+    net, (a, _b) = moving_site(2)
     held = Mover(net, a.client_address, name="waits", stays=True)
     connected(net, held)
     admin, number = drain(net, a, 2 * SECOND)
@@ -485,7 +484,8 @@ def test_a_drain_waits_for_a_request_at_work_and_loses_none():
     assert number not in admin.answers
     server.answer(works.pop())
     assert net.run(3 * SECOND, lambda: number in admin.answers)
-    assert first.error is None and first.is_over
+    assert first.error is None
+    assert first.is_over
     assert net.run(SECOND, lambda: {asker.client.node_name, server.client.node_name} == {b.name})
 
 
@@ -509,7 +509,7 @@ def test_what_is_asked_while_a_program_leaves_is_asked_at_the_other_node():
 
 @pytest.mark.parametrize("arguments", [b"{}", b'{"timeout_ns":-1}', b'{"timeout_ns":1,"stay":3}'])
 def test_a_wrong_wish_to_drain_is_refused_in_words(arguments):
-    net, (a, b) = moving_site(2)
+    net, (a, _b) = moving_site(2)
     admin = Mover(net, a.client_address, name="admin")
     connected(net, admin)
     number = admin.command("node.drain", arguments)
