@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from meshmq import codec, schema
-from meshmq.core import journal
+from meshmq.core import journal, mirror_log
 from meshmq.core.journal import JournalRecord
 from meshmq.core.log import (
     BatchEntry,
@@ -27,11 +27,12 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
+from meshmq.core.mirror_log import Copied, MirrorEntry, TakeoverEntry
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame
 
-FORMAT = 1
-"""Version of the segment format; a snapshot with another one is refused."""
+FORMAT, FORMAT_COPIES = 1, 2
+"""Versions of the segment format: without copies of other logs, and with; another is refused."""
 
 _log = schema.load("log")
 
@@ -72,6 +73,8 @@ class CommitMeta(NamedTuple):
     topics: tuple[TopicEntry, ...]
     rules: tuple[RuleEntry, ...]
     trims: tuple[TrimEntry, ...]
+    copied: tuple[Copied, ...] = ()
+    mirrors: tuple[MirrorEntry | TakeoverEntry, ...] = ()
 
     def without_bytes(self) -> Commit:
         """The commit as LogState.apply wants it, but for its journal; every payload is empty."""
@@ -79,7 +82,10 @@ class CommitMeta(NamedTuple):
             BatchEntry(stream, base, count, b"", checksum, producer, first)
             for stream, count, base, _, _, checksum, producer, first in self.batches
         )
-        return Commit(self.lsn, self.append_time_ns, batches, self.topics, self.rules, self.trims)
+        return Commit(
+            self.lsn, self.append_time_ns, batches, self.topics, self.rules, self.trims,
+            copied=self.copied, mirrors=self.mirrors,
+        )  # fmt: skip
 
 
 class _PackedBatches(Sequence[BatchMeta]):
@@ -109,7 +115,8 @@ class _PackedBatches(Sequence[BatchMeta]):
 
 def encode_commit(commit: Commit, start: int, inline: bool) -> bytes:
     """Encode all of ``commit`` but its batches' bytes, which lie back to back from ``start``."""
-    if commit.batches and not (commit.topics or commit.rules or commit.trims):
+    said = commit.copied or commit.mirrors
+    if commit.batches and not (commit.topics or commit.rules or commit.trims or said):
         return _pack_commit(commit, start, inline)
     message = _log.Commit.new_message(
         lsn=commit.lsn, appendTime=commit.append_time_ns, inline=inline
@@ -128,6 +135,8 @@ def encode_commit(commit: Commit, start: int, inline: bool) -> bytes:
         built = message.init("trims", len(commit.trims))
         for i, trim in enumerate(commit.trims):
             built[i].stream, built[i].firstOffset = trim
+    if said:
+        message.mirrors = mirror_log.pack((*commit.copied, *commit.mirrors))
     encoded: bytes = message.to_bytes()
     return encoded
 
@@ -199,6 +208,7 @@ def decode_commit(data: bytes) -> CommitMeta:
 def _read_commit(data: bytes) -> CommitMeta:
     try:
         with _log.Commit.from_bytes(data, **schema.limits_for(data)) as reader:
+            said = mirror_log.unpack(bytes(reader.mirrors))
             return CommitMeta(
                 reader.lsn,
                 reader.appendTime,
@@ -207,6 +217,8 @@ def _read_commit(data: bytes) -> CommitMeta:
                 tuple(_read_topic(item) for item in reader.topics),
                 tuple(_read_rule(item) for item in reader.rules),
                 tuple(TrimEntry(item.stream, item.firstOffset) for item in reader.trims),
+                tuple(row for row in said if isinstance(row, Copied)),
+                tuple(row for row in said if not isinstance(row, Copied)),
             )
     except schema.REFUSALS:
         raise BadFrame(f"malformed commit of {len(data)} bytes") from None
@@ -235,6 +247,9 @@ def _build_topic(item: Any, topic: TopicEntry) -> None:
     item.retention = topic.retention_ns
     item.retentionBytes = topic.retention_bytes
     item.deleted = topic.deleted
+    item.copies = topic.copies
+    if topic.origin:
+        item.origin, item.source = topic.origin, topic.source
 
 
 def _read_topic(item: Any) -> TopicEntry:
@@ -246,6 +261,9 @@ def _read_topic(item: Any) -> TopicEntry:
         item.retention,
         item.retentionBytes,
         item.deleted,
+        item.copies,
+        bytes(item.origin),
+        item.source,
     )
 
 
@@ -255,10 +273,13 @@ def _build_rule(item: Any, rule: RuleEntry) -> None:
     item.retention = rule.retention_ns
     item.retentionBytes = rule.retention_bytes
     item.removed = rule.removed
+    item.copies = rule.copies
 
 
 def _read_rule(item: Any) -> RuleEntry:
-    return RuleEntry(item.pattern, item.durable, item.retention, item.retentionBytes, item.removed)
+    return RuleEntry(
+        item.pattern, item.durable, item.retention, item.retentionBytes, item.removed, item.copies
+    )
 
 
 # --- the journal ---------------------------------------------------------------------------
@@ -281,16 +302,19 @@ def decode_journal(payload: bytes, checksum: int, count: int) -> tuple[JournalRe
 def encode_snapshot(state: LogState, segments: Sequence[SegmentInfo]) -> bytes:
     """Encode the live state and the older segments, as the first row of a new segment."""
     message = _log.Snapshot.new_message(
-        format=FORMAT,
+        format=FORMAT_COPIES if state.mirrors else FORMAT,
         origin=state.origin,
         nextLsn=state.next_lsn,
         appendTime=state.append_time_ns,
         nextStream=state.next_stream,
         producers=_pack_producers(state),
         groups=journal.pack_state(state.journal),
+        mirrors=mirror_log.pack_mirrors(state.mirrors),
+        takeovers=mirror_log.pack(tuple(state.takeovers.values())),
     )
-    built = message.init("streams", len(state.topics))
-    for i, stream in enumerate(state.topics.values()):
+    streams = state.all_streams()
+    built = message.init("streams", len(streams))
+    for i, stream in enumerate(streams):
         item = built[i]
         _build_topic(item.topic, stream.topic)
         item.nextOffset = stream.next_offset
@@ -318,17 +342,20 @@ def decode_snapshot(data: bytes) -> tuple[LogState, list[SegmentInfo]]:
     """Decode what encode_snapshot made; raise BadFrame if it is malformed or of another format."""
     try:
         with _log.Snapshot.from_bytes(data, **schema.limits_for(data)) as reader:
-            if reader.format != FORMAT:
-                raise BadFrame(f"snapshot of format {reader.format}, this version reads {FORMAT}")
+            if reader.format not in (FORMAT, FORMAT_COPIES):
+                raise BadFrame(
+                    f"snapshot of format {reader.format}, this version reads up to {FORMAT_COPIES}"
+                )
             state = LogState(
                 bytes(reader.origin), reader.nextLsn, reader.appendTime, reader.nextStream
             )
+            state.mirrors = mirror_log.unpack_mirrors(bytes(reader.mirrors))
             for item in reader.streams:
                 topic = _read_topic(item.topic)
-                held = StreamState(topic, item.nextOffset, item.firstOffset)
-                state.topics[topic.name] = held
-                if topic.stream:
-                    state.streams[topic.stream] = held
+                state.add_stream(StreamState(topic, item.nextOffset, item.firstOffset))
+            for said in mirror_log.unpack(bytes(reader.takeovers)):
+                assert isinstance(said, TakeoverEntry)
+                state.takeovers[said.origin] = said
             state.rules = {rule.pattern: rule for rule in map(_read_rule, reader.rules)}
             state.producers = _unpack_producers(bytes(reader.producers))
             state.journal = journal.unpack_state(bytes(reader.groups))

@@ -62,6 +62,8 @@ class ReadLog:
             older, or ``("offset", offset, 0)``: the batch that holds it (exactly one stream).
         end_lsn: last commit to read.
         bytes_max: stop after about so many payload bytes, at least one batch.
+        origin: read what is copied of this node's log: all places are there, ``end_lsn`` is the end
+            of the copy, and so is where to go on when that was reached. Empty: the node's own.
     """
 
     reader: int
@@ -69,6 +71,7 @@ class ReadLog:
     start: tuple[str, int, int]
     end_lsn: int
     bytes_max: int
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

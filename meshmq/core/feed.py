@@ -232,7 +232,7 @@ class Feed:
                 found.append(
                     StoredBatch(
                         b.stream, b.base_offset, b.count, b.payload, b.checksum,
-                        commit.append_time_ns, commit.lsn, slot,
+                        commit.append_time_ns, commit.lsn, slot, False, b.producer, b.first,
                     )
                 )  # fmt: skip
                 size += len(b.payload)

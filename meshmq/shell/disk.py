@@ -141,7 +141,7 @@ class DiskThread:
 
     def _do(self, store: LogStore, job: Other) -> None:
         if isinstance(job, ReadLog):
-            r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max)
+            r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max, job.origin)
             self._post(ReadDone(job.reader, tuple(r.batches), r.next_lsn, r.next_slot))
         elif isinstance(job, SurveyLog):
             lsn, rows = store.survey(job.floors, job.time_ns)

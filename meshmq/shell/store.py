@@ -34,6 +34,7 @@ from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files, store_journal
 from meshmq.shell.segment import DATABASE, Segment, damage, decode_row, is_disk_full
+from meshmq.shell.store_copies import read_copies
 from meshmq.shell.store_background import Background, Spare
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_read import LogReader, ReadResult
@@ -316,7 +317,12 @@ class LogStore:
     # --- reading ---------------------------------------------------------------------------
 
     def read(
-        self, streams: frozenset[int], start: tuple[str, int, int], end_lsn: int, bytes_max: int
+        self,
+        streams: frozenset[int],
+        start: tuple[str, int, int],
+        end_lsn: int,
+        bytes_max: int,
+        origin: bytes = b"",
     ) -> ReadResult:
         """Batches of ``streams`` from ``start`` to commit ``end_lsn``, as effects.ReadLog says.
 
@@ -325,6 +331,10 @@ class LogStore:
         """
         self._claim()
         try:
+            if origin:
+                return read_copies(
+                    self._reader, self._segments, self.state, origin, streams, start, bytes_max
+                )
             return self._reader.read(streams, start, end_lsn, bytes_max)
         except (StoreFailed, sqlite3.Error, OSError) as error:
             raise self._not_read(error) from error
@@ -592,13 +602,14 @@ class LogStore:
         return problems
 
     def _problem(self, segment: Segment, batch: StoredBatch) -> Problem:
-        topic = self.state.streams[batch.stream].topic.name
+        held = self.state.streams[batch.stream].topic
+        topic, origin = held.name, (held.origin or self.state.origin).hex()
         end = batch.base_offset + batch.count
         return Problem(
             f"{segment.path}: commit {batch.lsn}: offsets {batch.base_offset} to {end - 1} of "
-            f"topic {topic!r} (origin {self.state.origin.hex()}) are damaged",
+            f"topic {topic!r} (origin {origin}) are damaged",
             topic,
-            self.state.origin.hex(),
+            origin,
             batch.base_offset,
             end,
         )

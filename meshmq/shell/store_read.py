@@ -256,6 +256,7 @@ class LogReader:
         else:
             payloads = _from_values(segment, metas)
         batches = []
+        places = {c.index: (c.lsn, c.slot, c.append_time_ns) for c in found.meta.copied}
         for slot, meta, payload in zip(slots, metas, payloads, strict=True):
             damaged = len(payload) != meta.length or zlib.crc32(payload) != meta.checksum
             if damaged:
@@ -272,6 +273,9 @@ class LogReader:
                     lsn,
                     slot,
                     damaged,
+                    meta.producer,
+                    meta.first,
+                    places.get(slot),
                 )
             )
         return batches

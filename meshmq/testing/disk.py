@@ -69,6 +69,8 @@ class Disk:
 
     def read(self, order: ReadLog) -> ReadDone:
         """Answer a read as the store does."""
+        if order.origin:
+            return self._read_copies(order)
         lsn, slot = self._begin(order)
         found: list[StoredBatch] = []
         size = 0
@@ -88,10 +90,45 @@ class Disk:
                         batch.stream, batch.base_offset, batch.count,
                         b"" if is_damaged else batch.payload,
                         batch.checksum, commit.append_time_ns, lsn, at, is_damaged,
+                        batch.producer, batch.first,
+                        next((c[2:] for c in commit.copied if c.index == at), None),
                     )
                 )  # fmt: skip
             lsn, slot = lsn + 1, 0
         return ReadDone(order.reader, tuple(found), max(lsn, 1), 0)
+
+    def _read_copies(self, order: ReadLog) -> ReadDone:
+        mirror = self.state.mirrors.get(order.origin)
+        if mirror is None:
+            return ReadDone(order.reader, (), 1, 0)
+        kind, value, slot = order.start
+        found: list[StoredBatch] = []
+        size = 0
+        for commit in self.commits:
+            for c in commit.copied:
+                batch = commit.batches[c.index]
+                if c.origin != order.origin or not self._is_wanted(batch, order):
+                    continue
+                if (
+                    (kind == "position" and (c.lsn, c.slot) < (value, slot))
+                    or (kind == "time" and c.append_time_ns < value)
+                    or (kind == "offset" and batch.base_offset + batch.count <= value)
+                ):
+                    continue
+                if found and (
+                    size + len(batch.payload) > order.bytes_max or len(found) == SCAN_COMMITS_MAX
+                ):
+                    return ReadDone(order.reader, tuple(found), found[-1].lsn, found[-1].slot + 1)
+                size += len(batch.payload)
+                bad = (commit.lsn, c.index) in self.flipped or not batch.payload
+                found.append(
+                    StoredBatch(
+                        batch.stream, batch.base_offset, batch.count,
+                        b"" if bad else batch.payload, batch.checksum,
+                        c.append_time_ns, c.lsn, c.slot, bad, batch.producer, batch.first, c[2:],
+                    )
+                )  # fmt: skip
+        return ReadDone(order.reader, tuple(found), mirror.lsn, mirror.slot)
 
     def survey(self, order: SurveyLog) -> Surveyed:
         """Answer a survey as the store does."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zlib
+from pathlib import Path
 
+import capnp
 import pytest
 
+import meshmq
 from meshmq import codec_log, limits
 from meshmq.core.log import (
     BatchEntry,
@@ -169,10 +173,17 @@ def test_commit_round_trip(inline, more, count):
         meta.batches[count]
 
 
-def test_packed_commit_is_what_the_builder_makes():
+def test_packed_commit_is_what_the_builder_makes_of_its_first_version(tmp_path):
+    text = (Path(meshmq.__file__).parents[1] / "schemas" / "log.capnp").read_text()
+    first = re.sub(
+        r" +(?:directory|mirrors|takeovers) .*\n", "",
+        text.replace("@0xe4b86a1c73d2f905", "@0xe4b86a1c73d2f906"),
+    )  # fmt: skip
+    (tmp_path / "first.capnp").write_text(first)
     state = LogState(b"o" * 16, next_lsn=7)
     commit = commit_of(state, *(batch(i, i * 3, 3, bytes(range(16))) for i in range(1, 9)))
-    message = codec_log._log.Commit.new_message(lsn=7, appendTime=0, inline=True)
+    built = capnp.load(str(tmp_path / "first.capnp")).Commit
+    message = built.new_message(lsn=7, appendTime=0, inline=True)
     codec_log._build_batches(message.init("batches", 8), commit.batches, 55)
     packed = codec_log.encode_commit(commit, 55, True)
     assert packed == message.to_bytes()

@@ -71,6 +71,9 @@ class Writer:
                 commit.append_time_ns,
                 commit.lsn,
                 slot,
+                False,
+                entry.producer,
+                entry.first,
             )
             for commit, slot, entry in self.written
             if streams is None or entry.stream in streams
