@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meshmq import (
+    codec_copies,
     codec_direct,
     codec_groups,
     codec_lone,
@@ -403,7 +404,7 @@ def _encode_publish(m: Any, b: frames.Publish) -> None:
     for row, batch in zip(rows, b.batches, strict=True):
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
-            row.job, row.numbered, row.routed,
+            row.job, row.numbered, row.routed, row.replicated,
         ) = batch  # fmt: skip
 
 
@@ -415,7 +416,7 @@ def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
         [
             new(
                 x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job,
-                x.numbered, x.routed,
+                x.numbered, x.routed, x.replicated,
             )
             for x in rows
         ]
@@ -439,6 +440,7 @@ def _encode_confirm(m: Any, b: frames.Confirm) -> None:
         row.baseOffset, row.appendTime, row.topicId = c.base_offset, c.append_time_ns, c.topic_id
         row.durability, row.last = c.durability, c.last
         row.duplicate, row.hasOffset, row.unwanted = c.duplicate, c.has_offset, c.unwanted
+        row.more = c.more
 
 
 def _decode_confirm(r: Any, _: bytes | None) -> frames.Confirm:
@@ -451,6 +453,7 @@ def _decode_confirm(r: Any, _: bytes | None) -> frames.Confirm:
                 new(
                     x.topic, x.first, x.count, x.code, x.message, x.baseOffset, x.appendTime,
                     x.topicId, x.durability, x.last, x.duplicate, x.hasOffset, x.unwanted,
+                    more=x.more,
                 )
                 for x in rows
             ]
@@ -606,6 +609,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **codec_services.ENCODERS,
     **codec_direct.ENCODERS,
     **codec_site.ENCODERS,
+    **codec_copies.ENCODERS,
 }
 
 _DECODERS: dict[str, Callable[..., Any]] = {
@@ -627,9 +631,11 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **codec_services.DECODERS,
     **codec_direct.DECODERS,
     **codec_site.DECODERS,
+    **codec_copies.DECODERS,
 }
 _WITH_PAYLOAD = (
     frozenset({_decode_publish, _decode_deliver})
     | codec_groups.WITH_PAYLOAD
     | codec_services.WITH_PAYLOAD
+    | codec_copies.WITH_PAYLOAD
 )

@@ -13,13 +13,21 @@ from typing import NamedTuple
 from meshmq.frames_streams import Place as Place
 from meshmq.frames_streams import Streams as Streams
 from meshmq.frames_streams import StreamsRow as StreamsRow
+from meshmq.frames_copies import AskCopy as AskCopy
+from meshmq.frames_copies import Copied as Copied
+from meshmq.frames_copies import CopiedBatch as CopiedBatch
+from meshmq.frames_copies import CopiedTopic as CopiedTopic
+from meshmq.frames_copies import Copies as Copies
+from meshmq.frames_copies import CopiesRow as CopiesRow
+from meshmq.frames_copies import Fetch as Fetch
+from meshmq.frames_copies import Fetched as Fetched
 
 PROTOCOL_MAJOR = 1
 PROTOCOL_MINOR = 6
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
-SENT, SYNCED = 0, 1
-DURABILITY_NAMES = ("sent", "synced")
+SENT, SYNCED, REPLICATED = 0, 1, 2
+DURABILITY_NAMES = ("sent", "synced", "replicated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ class PublishBatch(NamedTuple):
 
     ``numbered``: of a transient topic, ``first`` counts without gaps what this run of the program
     sends of it by all routes. ``routed``: those whom Routes names have it directly.
+    ``replicated``: it is to be confirmed once more when its copies are synced.
     """
 
     topic: str
@@ -140,6 +149,7 @@ class PublishBatch(NamedTuple):
     job: bool = False
     numbered: bool = False
     routed: bool = False
+    replicated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +161,8 @@ class Publish:
 class Confirmation(NamedTuple):
     """Answer to one batch: ``code`` empty means done, else it is an error's code. ``unwanted``: at
     the node nobody wants the topic, until a Wanted. ``route`` does not travel: ``"node"``, and for
-    what a program hands over itself ``"direct"``, ``"both"``, or empty where nobody wanted it."""
+    what a program hands over itself ``"direct"``, ``"both"``, or empty where nobody wanted it.
+    ``more``: a second one follows, when its copies are synced."""
 
     topic: str
     first: int
@@ -167,6 +178,7 @@ class Confirmation(NamedTuple):
     has_offset: bool = False
     unwanted: bool = False
     route: str = "node"
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -675,10 +687,11 @@ Body = (
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
     | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams
+    | AskCopy | Fetch | Fetched | Copied | Copies
 )  # fmt: skip
 
 
-WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply)
+WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply, Fetched)
 """Bodies whose batches' or values' bytes travel in a part of their own."""
 
 

@@ -232,6 +232,13 @@ SITE_READS_HELD_BYTES_MAX = 64 * MIB  # deliveries of other nodes that wait for 
 LINK_UNACKED_BYTES_MAX = SESSION_UNACKED_BYTES_MAX // 2  # sent over one link and not acknowledged;
 LINK_UNACKED_FRAME_BYTES = 4 * KIB  # with so much for each frame: then deliveries wait
 SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
+MIRRORS_MAX = 128  # logs of which one node has copies: all of its site, and of as many lost disks
+COPIES_MAX = 5  # nodes that have a stream
+COPY_CREDIT_BYTES = 4 * MIB  # of one log on their way to a copy: a full disk commit is half of it
+COPIES_TOLD_NS = 500 * MS  # how far copies go is told to the other nodes at most so often
+COPY_AWAY_NS = 30 * SECOND  # a node that is away for so long no longer counts: another one copies
+COPY_AGAIN_NS = 1 * SECOND  # a copy that met a full disk, or a log behind it, is tried again
+COPY_WAITING_MAX = 262_144  # batches whose second confirmation waits for copies; then: synced only
 
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again

@@ -30,16 +30,15 @@ from meshmq import codec_log, limits
 from meshmq.core import retention
 from meshmq.core.log import Commit, Entry, LogState, StoredBatch, split_entries
 from meshmq.core.log_time import LogTime
-from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files, store_journal
 from meshmq.shell.segment import DATABASE, Segment, damage, decode_row, is_disk_full
-from meshmq.shell.store_copies import read_copies
 from meshmq.shell.store_background import Background, Spare
+from meshmq.shell.store_copies import read_copies
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_rewrite import DamagedRow, Rewriter
-from meshmq.shell.store_segments import SegmentSet
+from meshmq.shell.store_segments import SegmentSet, living
 from meshmq.shell.store_space import NoRoom, Room, Space
 
 __all__ = ["LogStore", "NoRoom", "ReadResult"]
@@ -294,7 +293,7 @@ class LogStore:
         old = segments.active
         old.write_index()
         info = old.index.info(old.number)
-        older = [_living(found, state) for found in (*segments.closed.values(), info)]
+        older = [living(found, state) for found in (*segments.closed.values(), info)]
         snapshot = codec_log.encode_snapshot(state, older)
         spare = self._spare.take()
         active = Segment.create(self._log, old.number + 1, snapshot, state.next_lsn, spare)
@@ -624,18 +623,6 @@ class LogStore:
             self._segments.active.connect()
         elif self._thread != me:
             raise RuntimeError("the store was used from a second thread")
-
-
-def _living(info: SegmentInfo, state: LogState) -> SegmentInfo:
-    """``info`` without portions of which nothing is kept."""
-    kept = {
-        alias: portion
-        for alias, portion in info.portions.items()
-        if (stream := state.streams.get(alias)) and stream.first_offset < portion.next_offset
-    }
-    return SegmentInfo(
-        info.number, info.first_lsn, info.last_lsn, info.first_time_ns, info.last_time_ns, kept
-    )
 
 
 # --- start -----------------------------------------------------------------------------------

@@ -196,3 +196,15 @@ class SegmentSet:
         for segment in (*self._open.values(), self.active):
             segment.close()
         self._open.clear()
+
+
+def living(info: SegmentInfo, state: LogState) -> SegmentInfo:
+    """``info`` without portions of which nothing is kept."""
+    kept = {
+        alias: portion
+        for alias, portion in info.portions.items()
+        if (stream := state.streams.get(alias)) and stream.first_offset < portion.next_offset
+    }
+    return SegmentInfo(
+        info.number, info.first_lsn, info.last_lsn, info.first_time_ns, info.last_time_ns, kept
+    )

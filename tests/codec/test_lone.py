@@ -45,7 +45,7 @@ def publishes(draw):
         count,
         len(payload),
         checksum,
-        *[draw(st.booleans()) for _ in range(4)],
+        *[draw(st.booleans()) for _ in range(5)],
     )
     return Publish((row,), payload)
 

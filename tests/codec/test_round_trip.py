@@ -129,6 +129,25 @@ def replies(draw):
     return frames.Reply(tuple(rows), payload)
 
 
+@st.composite
+def fetched(draw):
+    rows, payload = [], b""
+    for data in draw(st.lists(blobs, max_size=5)):
+        damaged = draw(flags) and not data
+        rows.append(
+            frames.CopiedBatch(
+                draw(u32), draw(u64), draw(st.integers(1, 4096)), len(data), draw(u32), draw(i64),
+                draw(u64), draw(u32), damaged, draw(ids), draw(u64),
+            )
+        )  # fmt: skip
+        payload += data
+    topics = st.lists(st.builds(frames.CopiedTopic, u32, ids, texts, u64, flags), max_size=3)
+    code, message = draw(st.just(("", "")) | st.tuples(texts.filter(bool), texts))
+    return frames.Fetched(
+        draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), payload, code, message
+    )
+
+
 settle_rows = st.builds(
     frames.SettleRow, u64, u32, st.integers(1, 2**32 - 1), st.integers(0, 4), i64, texts
 )
@@ -229,6 +248,19 @@ BODIES = {
     frames.Streams: st.builds(
         frames.Streams, u32,
         st.lists(st.builds(frames.StreamsRow, ids, texts, flags, u64, u32), max_size=4).map(tuple),
+    ),
+    frames.AskCopy: st.builds(frames.AskCopy, u8),
+    frames.Fetch: st.builds(
+        frames.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
+    ),
+    frames.Fetched: fetched(),
+    frames.Copied: st.builds(frames.Copied, ids, u64, u32, u64),
+    frames.Copies: st.builds(
+        frames.Copies,
+        st.lists(
+            st.builds(frames.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64),
+            max_size=4,
+        ).map(tuple),
     ),
 }  # fmt: skip
 

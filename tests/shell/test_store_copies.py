@@ -1,4 +1,4 @@
-"""Copies of other nodes' logs in the log: kept, found by their own places, gone with their owner."""
+"""Copies of other nodes' logs in the log: kept, and found by their own places."""
 
 from __future__ import annotations
 
