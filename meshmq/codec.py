@@ -467,13 +467,15 @@ def _encode_subscribe(m: Any, b: frames.Subscribe) -> None:
     s.origin, s.lsn, s.slot = b.origin, b.lsn, b.slot
     s.creditBytes, s.creditRecords, s.only = b.credit_bytes, b.credit_records, b.only
     codec_site.encode_places(s, b.places)
+    if b.copy_of:
+        s.copyOf = b.copy_of
 
 
 def _decode_subscribe(r: Any, _: bytes | None) -> frames.Subscribe:
     s = r.subscribe
     return frames.Subscribe(
         s.subscription, s.pattern, s.start, s.value, s.origin, s.lsn, s.slot,
-        s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s),
+        s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s), s.copyOf,
     )  # fmt: skip
 
 

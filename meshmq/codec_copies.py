@@ -27,7 +27,7 @@ def _decode_ask(r: Any, _: bytes | None) -> frames.AskCopy:
 def _encode_fetch(m: Any, b: frames.Fetch) -> None:
     f = m.init("fetch")
     f.number, f.origin, f.lsn, f.slot = b.number, b.origin, b.lsn, b.slot
-    f.bytes, f.level, f.offset = b.bytes, b.level, b.offset
+    f.bytes, f.level, f.offset = b.credit, b.level, b.offset
     if b.topic_id:
         f.topicId = b.topic_id
 
@@ -86,7 +86,7 @@ def _read_batch(x: Any) -> frames.CopiedBatch:
 
 def _encode_copied(m: Any, b: frames.Copied) -> None:
     c = m.init("copied")
-    c.origin, c.lsn, c.slot, c.bytes = b.origin, b.lsn, b.slot, b.bytes
+    c.origin, c.lsn, c.slot, c.bytes = b.origin, b.lsn, b.slot, b.credit
 
 
 def _decode_copied(r: Any, _: bytes | None) -> frames.Copied:

@@ -247,9 +247,9 @@ def _build_topic(item: Any, topic: TopicEntry) -> None:
     item.retention = topic.retention_ns
     item.retentionBytes = topic.retention_bytes
     item.deleted = topic.deleted
-    item.copies = topic.copies
+    item.copies, item.source = topic.copies, topic.source
     if topic.origin:
-        item.origin, item.source = topic.origin, topic.source
+        item.origin = topic.origin
 
 
 def _read_topic(item: Any) -> TopicEntry:

@@ -202,7 +202,8 @@ ALL, TRANSIENT_ONLY, DURABLE_ONLY = range(3)
 @dataclass(frozen=True, slots=True)
 class Subscribe:
     """``origin``, ``lsn`` and ``slot`` are a place as those in ``places``. ``value`` is unix ns, or
-    an offset; of START_POSITION from when on (unix ns) logs are read that have no place."""
+    an offset; of START_POSITION from when on (unix ns) logs are read that have no place.
+    ``copy_of``: read what the node has copied of this log, by the places that has."""
 
     subscription: int
     pattern: str
@@ -215,6 +216,7 @@ class Subscribe:
     credit_records: int
     only: int = ALL
     places: tuple[Place, ...] = ()
+    copy_of: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ class AskCopy:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Send the log of ``origin`` from a place on, ``bytes`` at a time; a greater ``number`` ends
-    those before. With a ``topic_id``: only the batch of that stream that holds ``offset``."""
+    """Send the log of ``origin`` from a place on, ``credit`` bytes at a time; a greater
+    ``number`` ends those before. With a ``topic_id``: only the batch of that stream that holds ``offset``."""
 
     number: int
     origin: bytes
     lsn: int = 1
     slot: int = 0
-    bytes: int = 0
+    credit: int = 0
     level: int = 0
     topic_id: bytes = b""
     offset: int = 0
@@ -75,12 +75,13 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """The copy of a log is synced up to before a place; ``bytes`` more may be on their way."""
+    """The copy of a log is synced up to before a place; ``credit`` more bytes may be on their
+    way."""
 
     origin: bytes
     lsn: int
     slot: int
-    bytes: int
+    credit: int
 
 
 class CopiesRow(NamedTuple):

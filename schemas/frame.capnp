@@ -162,6 +162,7 @@ struct Subscribe {
   creditRecords @8 :UInt64;
   only          @9 :UInt8;  # 0 all topics, 1 transient ones, 2 durable ones
   places        @10 :List(Place); # of a position: in the logs of other nodes
+  copyOf        @11 :Data;  # read what is copied of this log, by its places; empty: the node's own
 }
 
 struct Place {              # the next batch to read in a node's log

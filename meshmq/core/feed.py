@@ -24,6 +24,9 @@ from meshmq.core.log import Commit, StoredBatch
 from meshmq.core.topics import Topic, Topics
 from meshmq.names import is_literal, matches
 
+FOREIGN_BITS = 40
+"""Numbers of reads of another log have something above these."""
+
 
 @dataclass(slots=True, eq=False)
 class Reader:
@@ -59,6 +62,10 @@ class Reader:
         """These are next, in log order."""
         raise AssertionError("a reader says what it does with batches")
 
+    def wants(self, name: str) -> bool:
+        """Whether it wants a topic, where its pattern is not that topic's name."""
+        return matches(self.pattern, name)
+
     def read_done(self) -> None:
         """All that one read of the log brought was taken; it may have been nothing."""
 
@@ -68,6 +75,7 @@ class Feed:
 
     Attributes:
         committed_lsn: newest commit that is synced.
+        foreign: feeds of other logs, by what the numbers of their reads begin with.
     """
 
     def __init__(self, topics: Topics, next_lsn: int, recent_bytes: int) -> None:
@@ -82,6 +90,7 @@ class Feed:
         self._recent_bytes = 0
         self._interest: dict[str, tuple[Reader, ...]] = {}
         self.reads: list[ReadLog] = []
+        self.foreign: dict[int, Feed] = {}
 
     # -- coming and going -------------------------------------------------------------------
 
@@ -104,6 +113,15 @@ class Feed:
             self._interest.pop(reader.pattern, None)
         elif self._wild.pop(id(reader), None) is not None:
             self._interest.clear()
+
+    def readers(self) -> list[Reader]:
+        """All there are."""
+        named = [r for same in self._literal.values() for r in same.values()]
+        return [*self._wild.values(), *named]
+
+    def forget_interest(self) -> None:
+        """What readers want may have changed without their pattern."""
+        self._interest.clear()
 
     def move_reader(self, reader: Reader, lsn: int, start: tuple[str, int, int] | None) -> None:
         """Read on from somewhere else; what is on its way is dropped."""
@@ -137,6 +155,20 @@ class Feed:
 
     def on_read(self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int) -> None:
         """Hand on what a read brought and read on while there is room."""
+        if number >> FOREIGN_BITS:
+            feed = self.foreign.get(number >> FOREIGN_BITS)
+            if feed is not None:
+                feed.on_foreign_read(number, batches, lsn, slot)
+            return
+        self._take_read(number, batches, lsn, slot)
+
+    def on_foreign_read(
+        self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int
+    ) -> None:
+        """A read of another log, whose feed this is."""
+        self._take_read(number, batches, lsn, slot)
+
+    def _take_read(self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int) -> None:
         reader = self._reads.pop(number, None)
         if reader is None or reader.reading != number:
             return
@@ -249,7 +281,7 @@ class Feed:
         if found is None:
             found = (
                 *self._literal.get(name, {}).values(),
-                *(r for r in self._wild.values() if matches(r.pattern, name)),
+                *(r for r in self._wild.values() if r.wants(name)),
             )
             self._interest[name] = found
         return found
@@ -265,7 +297,7 @@ class Feed:
             reader.streams = frozenset(
                 alias
                 for alias, topic in self._topics.by_stream.items()
-                if matches(reader.pattern, topic.entry.name)
+                if reader.wants(topic.entry.name)
             )
         return reader.streams
 

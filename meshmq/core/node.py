@@ -42,6 +42,7 @@ from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
 from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node
+from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.streams import Streams, merge
@@ -135,7 +136,11 @@ class Node:
         self.site: Site | None = None
         if site is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
-            self.site = Site(site, who, self.sessions, Reach(self.delivery), self.reads, entropy)
+            copies = SiteCopies(
+                state, site.copies, self.topics, self.delivery, self.admission, tools
+            )
+            reach = Reach(self.delivery)
+            self.site = Site(site, who, self.sessions, reach, self.reads, copies, entropy)
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self.sessions.unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
@@ -497,6 +502,8 @@ class Node:
         for commit in commits:
             self.groups.on_commit(commit)
             self.delivery.on_commit(commit)
+            if self.site is not None:
+                self.site.copies.on_commit(commit)
         self._committed = ticket
         while self._transacted and self._transacted[0][0] <= ticket:
             _, link, size = self._transacted.popleft()
@@ -580,6 +587,8 @@ class Node:
         groups = self.groups
         groups.pump(now_ns)
         moved = groups.entries(self._entries)
+        if self.site is not None:
+            moved += self.site.copies.end_turn(self._entries, self.streams)
         if moved:
             self.admission.accepted(self.origin, moved)
             self._transacted.append((self._ticket + 1, self.origin, moved))

@@ -28,6 +28,7 @@ from meshmq.core.links import Link
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
+from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
 from meshmq.core.site_reads import SiteReads
@@ -61,6 +62,7 @@ class SiteIdentity(NamedTuple):
         incarnation: greater with each start.
         addresses, clients: where nodes and programs may dial it.
         insecure: dial beyond this host, if the mesh is not ``local``.
+        copies: nodes that are to have a stream whose policy does not say.
     """
 
     site: str
@@ -68,6 +70,7 @@ class SiteIdentity(NamedTuple):
     addresses: tuple[str, ...]
     clients: tuple[str, ...]
     insecure: bool = False
+    copies: int = 1
 
 
 class NodeIdentity(NamedTuple):
@@ -87,6 +90,7 @@ class Site:
         sessions: of the node; data links are among them.
         reach: transient topics between nodes.
         reads: durable ones.
+        copies: logs that nodes copy from each other.
 
     Attributes:
         siblings: nodes with a control link, by origin.
@@ -101,6 +105,7 @@ class Site:
         sessions: Sessions,
         reach: Reach,
         reads: SiteReads,
+        copies: SiteCopies,
         entropy: random.Random,
     ) -> None:
         self._hello = hello = Hello(
@@ -112,6 +117,7 @@ class Site:
         self.gossip = Gossip(discovery, hello.mesh)
         self.reach = reach
         self.reads = reads
+        self.copies = copies
         self.siblings: dict[bytes, Sibling] = {}
         self.wanted: list[str] = []
         self.version = 0
@@ -304,6 +310,7 @@ class Site:
         self.version += 1
         self.reach.join(sibling)
         self.reads.join(sibling)
+        self.copies.join(sibling, now_ns)
 
     def on_dropped(self, peer: Peer, now_ns: int) -> None:
         """A data link, or the attempt at one, is over."""
@@ -312,6 +319,7 @@ class Site:
         if sibling.link == peer.link:
             self.reach.leave(sibling)
             self.reads.leave(sibling)
+            self.copies.leave(sibling, now_ns)
             sibling.link = b""
             self.version += 1
         if sibling.dials and self.siblings.get(sibling.origin) is sibling:
@@ -335,7 +343,8 @@ class Site:
             case Deliver():
                 self.reads.on_deliver(peer.link, body)
             case _:
-                return False
+                assert peer.sibling is not None
+                return self.copies.on_body(peer.sibling, body, now_ns)
         return True
 
     # -- time, and what goes out ----------------------------------------------------------------
@@ -350,6 +359,7 @@ class Site:
             for link in self.links.by_instance.values():
                 self.links.send(link, Pulse(now_ns), now_ns)
         self._dial(now_ns)
+        self.copies.tick(now_ns)
 
     def _pulse_interval_ns(self) -> int:
         spread = len(self.siblings) * limits.SECOND // limits.PULSES_PER_SECOND_MAX
@@ -358,8 +368,8 @@ class Site:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         due = [due_ns for due_ns, _ in self._dials.values()]
-        due += [at for at in (self.links.next_deadline_ns(), self.gossip.next_deadline_ns())
-                if at is not None]  # fmt: skip
+        parts = (self.links, self.gossip, self.copies)
+        due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
             due.append(self._pulse_ns)
         return min(due, default=None)
@@ -368,7 +378,7 @@ class Site:
         """Put what is to leave among the effects of the sessions."""
         self.reach.tell()
         sends, self.reach.sends = self.reach.sends, []
-        for link, body in sends:
+        for link, body in (*sends, *self.copies.take_sends()):
             self._sessions.send(link, body, now_ns)
         links = self.links
         for name, known in self.gossip.take():
@@ -415,6 +425,7 @@ class Site:
             "refused": dict(self.links.refusals),
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
+            "copies": self.copies.describe(),
         }
 
 

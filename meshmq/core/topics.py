@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from meshmq.core.log import Entry, LogState, ProducerState, RuleEntry, TopicEntry
 from meshmq.errors import TopicNotFound
-from meshmq.names import is_literal, matches
+from meshmq.names import JOURNAL, is_literal, matches, queue_of
 
 
 @dataclass(slots=True)
@@ -44,11 +44,15 @@ class Topics:
         by_name, by_stream: all topics; the durable ones by the number of their stream.
         rules: by pattern, oldest first.
         version: changes when a topic is made or deleted.
+        copies: nodes that have a stream whose policy says nothing of that; set by the owner.
+        is_alone: the node belongs to no site, so there are no copies; set by the owner.
     """
 
     def __init__(self, state: LogState, entropy: random.Random) -> None:
         self._entropy = entropy
         self._next_stream = state.next_stream
+        self.copies = 1
+        self.is_alone = True
         self.rules: dict[str, RuleEntry] = dict(state.rules)
         self.by_name: dict[str, Topic] = {}
         self.by_stream: dict[int, Topic] = {}
@@ -66,20 +70,39 @@ class Topics:
         """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever."""
         if policy is None:
             policy = self._rule_for(name) or RuleEntry(name, True, 0, 0)
-        stream = 0
-        if policy.durable:
-            stream = self._next_stream
-            self._next_stream += 1
+        stream = self.new_stream() if policy.durable else 0
         topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
         entry = TopicEntry(
-            stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes
-        )
+            stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes,
+            copies=policy.copies,
+        )  # fmt: skip
         topic = self.by_name[name] = Topic(entry)
         if stream:
             self.by_stream[stream] = topic
         entries.append(entry)
         self.version += 1
         return topic
+
+    def new_stream(self) -> int:
+        """The number of one more stream in this log."""
+        self._next_stream += 1
+        return self._next_stream - 1
+
+    def copies_of(self, name: str) -> int:
+        """How many nodes are to have the stream of a topic, or would if it were made now. What
+        groups have done goes wherever anything is copied to."""
+        if name == JOURNAL:
+            return self.copies_max
+        name = queue_of(name) or name
+        topic = self.by_name.get(name)
+        policy = topic.entry if topic is not None else self._rule_for(name)
+        return (policy.copies if policy is not None else 0) or self.copies
+
+    @property
+    def copies_max(self) -> int:
+        """The most that any topic is to have."""
+        named = [topic.entry.copies for topic in self.by_name.values()]
+        return max([self.copies, *named, *[rule.copies for rule in self.rules.values()]])
 
     def _rule_for(self, name: str) -> RuleEntry | None:
         """The newest rule that matches."""
@@ -115,8 +138,10 @@ class Topics:
                 unchanged.append(name)
                 continue
             topic.entry = topic.entry._replace(
-                retention_ns=rule.retention_ns, retention_bytes=rule.retention_bytes
-            )
+                retention_ns=rule.retention_ns, retention_bytes=rule.retention_bytes,
+                copies=rule.copies,
+            )  # fmt: skip
+            self.version += 1
             entries.append(topic.entry)
         return unchanged
 

@@ -23,6 +23,7 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
+from meshmq.core.mirror_log import Copied, MirrorEntry, TakeoverEntry
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 from tests.core.nodes import NodeBench
@@ -482,8 +483,15 @@ def test_headers_that_are_no_pairs_of_text_are_refused(pairs):
 # -- the log ---------------------------------------------------------------------------------------
 
 batch_entries = st.builds(BatchEntry, u32, u64, u32, blobs, u32, ids, u64)
-topic_entries = st.builds(TopicEntry, u32, ids, texts, flags, i64, i64, flags)
-rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags)
+topic_entries = st.builds(
+    TopicEntry, u32, ids, texts, flags, i64, i64, flags, u8, st.just(b"") | ids, u32
+)
+own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
+rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8)
+copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
+mirror_entries = st.builds(MirrorEntry, ids, texts, u64, u32, flags) | st.builds(
+    TakeoverEntry, ids, u64, ids, u64
+)
 trim_entries = st.builds(TrimEntry, u32, u64)
 
 
@@ -493,11 +501,12 @@ def some(entries, most=4, least=0):
 
 nothing = st.just(())
 plain_commits = st.builds(
-    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing, nothing
-)
+    Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing, nothing, nothing,
+    nothing, nothing,
+)  # fmt: skip
 commits = plain_commits | st.builds(
     Commit, u64, i64, some(batch_entries), some(topic_entries), some(rule_entries),
-    some(trim_entries), nothing,
+    some(trim_entries), nothing, some(copied_entries), some(mirror_entries), nothing,
 )  # fmt: skip
 
 
@@ -554,7 +563,7 @@ producer_states = st.builds(ProducerState, u64, i64, ranges)
 @st.composite
 def states(draw):
     state = LogState(draw(ids), draw(u64), draw(i64), draw(u32))
-    for entry in draw(st.lists(topic_entries, max_size=4, unique_by=lambda t: t.name)):
+    for entry in draw(st.lists(own_topics, max_size=4, unique_by=lambda t: t.name)):
         held = StreamState(entry, draw(u64), draw(u64))
         state.topics[entry.name] = held
     for held in state.topics.values():
@@ -593,6 +602,6 @@ def test_a_snapshot_reads_back_as_it_was(state, older):
 
 def test_a_snapshot_of_another_format_is_refused_by_its_number(monkeypatch):
     data = codec_log.encode_snapshot(LogState(b"o" * 16), [])
-    monkeypatch.setattr(codec_log, "FORMAT", 2)
-    with pytest.raises(BadFrame, match="format 1, this version reads 2"):
+    monkeypatch.setattr(codec_log, "FORMAT", 3)
+    with pytest.raises(BadFrame, match="format 1, this version reads up to 2"):
         codec_log.decode_snapshot(data)
