@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meshmq.frames_streams import Place as Place
-from meshmq.frames_streams import Streams as Streams
-from meshmq.frames_streams import StreamsRow as StreamsRow
 from meshmq.frames_copies import AskCopy as AskCopy
 from meshmq.frames_copies import Copied as Copied
 from meshmq.frames_copies import CopiedBatch as CopiedBatch
@@ -21,6 +18,9 @@ from meshmq.frames_copies import Copies as Copies
 from meshmq.frames_copies import CopiesRow as CopiesRow
 from meshmq.frames_copies import Fetch as Fetch
 from meshmq.frames_copies import Fetched as Fetched
+from meshmq.frames_streams import Place as Place
+from meshmq.frames_streams import Streams as Streams
+from meshmq.frames_streams import StreamsRow as StreamsRow
 
 PROTOCOL_MAJOR = 1
 PROTOCOL_MINOR = 6

@@ -20,7 +20,8 @@ class AskCopy:
 @dataclass(frozen=True, slots=True)
 class Fetch:
     """Send the log of ``origin`` from a place on, ``credit`` bytes at a time; a greater
-    ``number`` ends those before. With a ``topic_id``: only the batch of that stream that holds ``offset``."""
+    ``number`` ends those before. With a ``topic_id``: only the batch of that stream that holds
+    ``offset``."""
 
     number: int
     origin: bytes

@@ -89,6 +89,7 @@ class Feed:
         self._recent: deque[Commit] = deque()
         self._recent_bytes = 0
         self._interest: dict[str, tuple[Reader, ...]] = {}
+        self._policies = -1
         self.reads: list[ReadLog] = []
         self.foreign: dict[int, Feed] = {}
 
@@ -118,10 +119,6 @@ class Feed:
         """All there are."""
         named = [r for same in self._literal.values() for r in same.values()]
         return [*self._wild.values(), *named]
-
-    def forget_interest(self) -> None:
-        """What readers want may have changed without their pattern."""
-        self._interest.clear()
 
     def move_reader(self, reader: Reader, lsn: int, start: tuple[str, int, int] | None) -> None:
         """Read on from somewhere else; what is on its way is dropped."""
@@ -277,6 +274,9 @@ class Feed:
     def wanting(self, topic: Topic) -> tuple[Reader, ...]:
         """Readers of a topic."""
         name = topic.entry.name
+        if self._policies != self._topics.policies:
+            self._policies = self._topics.policies  # what is copied may be another now
+            self._interest.clear()
         found = self._interest.get(name)
         if found is None:
             found = (

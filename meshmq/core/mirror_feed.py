@@ -28,7 +28,7 @@ class CopiedTopics:
         self.by_stream: dict[int, Topic] = {}
         self.by_source: dict[int, Topic] = {}
         self.by_name: dict[str, Topic] = {}
-        self.version = 0
+        self.version = self.policies = 0
 
     def load(self, state: LogState, streams: Iterable[int]) -> None:
         """What the log holds at start."""

@@ -171,10 +171,10 @@ class SiteCopies:
             self._topics_version = self._topics.version
             self._copies_max = self._topics.copies_max
         needed = self._copies_max - 1
-        there = [*self._siblings, *self._away] if needed > 0 else []
-        chosen = sorted(there, key=self._weight, reverse=True)[:needed]
         for origin in [o for o, t in self._away.items() if now_ns - t >= limits.COPY_AWAY_NS]:
             del self._away[origin]
+        there = [*self._siblings, *self._away] if needed > 0 else []
+        chosen = sorted(there, key=self._weight, reverse=True)[:needed]
         is_safe = all(
             origin in self._senders and self._senders[origin].is_caught_up for origin in chosen
         )
@@ -414,8 +414,6 @@ class SiteCopies:
         if now_ns < self._tick_ns:
             return
         self._tick_ns = now_ns + limits.COPIES_TOLD_NS
-        if self._topics_version != self._topics.version:
-            self._delivery.forget_interest()
         self._choose(now_ns)
         for sender in (*self._senders.values(), *self._others.values()):
             sender.tell_changes()

@@ -44,6 +44,7 @@ class Topics:
         by_name, by_stream: all topics; the durable ones by the number of their stream.
         rules: by pattern, oldest first.
         version: changes when a topic is made or deleted.
+        policies: changes when a policy does.
         copies: nodes that have a stream whose policy says nothing of that; set by the owner.
         is_alone: the node belongs to no site, so there are no copies; set by the owner.
     """
@@ -53,6 +54,7 @@ class Topics:
         self._next_stream = state.next_stream
         self.copies = 1
         self.is_alone = True
+        self.policies = 0
         self.rules: dict[str, RuleEntry] = dict(state.rules)
         self.by_name: dict[str, Topic] = {}
         self.by_stream: dict[int, Topic] = {}
@@ -143,6 +145,7 @@ class Topics:
             )  # fmt: skip
             self.version += 1
             entries.append(topic.entry)
+        self.policies += 1
         return unchanged
 
     def delete(self, name: str, entries: list[Entry]) -> None:
@@ -153,6 +156,7 @@ class Topics:
             raise TopicNotFound(f"there is no topic or policy named {name!r}")
         if rule is not None:
             entries.append(rule._replace(removed=True))
+            self.policies += 1
         if topic is not None:
             self.by_stream.pop(topic.entry.stream, None)
             entries.append(topic.entry._replace(deleted=True))

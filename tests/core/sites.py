@@ -60,6 +60,7 @@ class SiteNode:
         self.client_address = f"tcp://127.0.0.1:{5000 + index}"
         self.disk = disk or Disk(bytes([index + 1]) * 16)
         self.incarnation = 0
+        self.copies = 1
         self.node = None
         self.life = 0
 
@@ -70,7 +71,8 @@ class SiteNode:
     def start(self, peers=()):
         self.life += 1
         self.incarnation = max(self.incarnation + 1, self.net.now_ns)
-        me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,))
+        me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,),
+                          copies=self.copies)  # fmt: skip
         self.node = Node(
             self.disk.state, name=self.name, mesh=self.mesh, software="meshmq test",
             tools=codec.TOOLS._replace(check=check_batch),
@@ -292,11 +294,12 @@ def joined(net):
     return all(n.siblings() == sorted(o.name for o in up if o is not n) for n in up)
 
 
-def site_of(count, seed=0):
+def site_of(count, seed=0, copies=1):
     """A network with so many nodes that know each other by a peers list, joined."""
     net = Net(seed)
     nodes = [net.add() for _ in range(count)]
     for node in nodes:
+        node.copies = copies
         node.start([o.address for o in nodes if o is not node])
     assert net.run(5 * SECOND, lambda: joined(net))
     return net, nodes

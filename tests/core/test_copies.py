@@ -1,0 +1,264 @@
+"""Copies inside a site: the same bytes at the same offsets, after any kill, cut and lost disk."""
+
+from __future__ import annotations
+
+from meshmq import limits
+from meshmq.frames import Confirm
+from meshmq.limits import MS, SECOND
+from meshmq.testing.disk import Disk
+from tests.core.sites import Net, Program, joined, site_of
+
+
+def own_log(node):
+    """Batches of a node's own streams: (topic, base offset, bytes, place, time)."""
+    state, found = node.disk.state, []
+    for commit in node.disk.commits:
+        copied = {c.index for c in commit.copied}
+        for slot, b in enumerate(commit.batches):
+            held = state.streams.get(b.stream)
+            if slot not in copied and held and b.base_offset + b.count > held.first_offset:
+                place = (commit.lsn, slot, commit.append_time_ns)
+                found.append((held.topic.name, b.base_offset, b.payload, place, b.producer, b.first))
+    return found
+
+
+def copy_of(node, other):
+    """The same, as ``node`` has it of ``other``'s log."""
+    state, found = node.disk.state, []
+    for commit in node.disk.commits:
+        for c in commit.copied:
+            b = commit.batches[c.index]
+            held = state.streams.get(b.stream)
+            if c.origin == other.origin and held and b.base_offset + b.count > held.first_offset:
+                place = (c.lsn, c.slot, c.append_time_ns)
+                found.append((held.topic.name, b.base_offset, b.payload, place, b.producer, b.first))
+    return found
+
+
+def holders(net, node):
+    return [n for n in net.nodes if n is not node and node.origin in n.disk.state.mirrors]
+
+
+def holder(net, node):
+    (found,) = holders(net, node)
+    return found
+
+
+def is_copied(net, node, by=1):
+    """Whether ``by`` others that run have all of a node's log."""
+    full = [n for n in holders(net, node) if n.node and copy_of(n, node) == own_log(node)]
+    return len(full) >= by
+
+
+def confirmations(program):
+    return [c for frame in program.take(Confirm) for c in frame.confirmations]
+
+
+def test_each_log_is_copied_on_one_other_node_byte_for_byte():
+    net, nodes = site_of(3, copies=2)
+    programs = [Program(net, node) for node in nodes]
+    for i in range(20):
+        for n, program in enumerate(programs):
+            program.publish("orders.eu", b"%d-%d" % (n, i))
+            program.publish(f"only.{n}", b"%d" % i, b"more")
+        net.run(30 * MS)
+    assert net.run(2 * SECOND, lambda: all(is_copied(net, node) for node in nodes))
+    for node in nodes:
+        assert len(holders(net, node)) == 1
+        assert len(own_log(node)) == 40
+
+
+def test_without_copies_nothing_is_copied():
+    net, (a, b) = site_of(2)
+    Program(net, a).publish("orders", b"1")
+    net.run(2 * SECOND)
+    assert not a.disk.state.mirrors and not b.disk.state.mirrors
+
+
+def test_a_copy_goes_on_where_it_was_after_kills_of_both_sides_and_has_nothing_twice():
+    net, (a, b, c) = site_of(3, copies=2)
+    program = Program(net, a)
+    killed = 0
+    for i in range(60):
+        program.publish("orders", b"%d" % i)
+        net.run(7 * MS)
+        if i in (10, 25, 40):
+            other = holder(net, a)
+            net.kill(other)
+            net.run(5 * MS)
+            other.start([a.address])
+            killed += 1
+        if i == 30:
+            net.run(100 * MS)
+            net.kill(a)
+            net.run(50 * MS)
+            a.start([b.address])
+            first = program.first
+            program = Program(net, a)
+            program.first = {t: 1 for t in first}
+    assert killed == 3
+    assert net.run(8 * SECOND, lambda: joined(net) and is_copied(net, a))
+    assert len(holders(net, a)) == 1
+
+
+def test_a_copy_catches_up_after_a_cut_and_from_the_beginning_when_copies_come_later():
+    net, (a, b) = site_of(2)
+    program = Program(net, a)
+    for i in range(30):
+        program.publish("orders", b"%d" % i)
+        net.run(5 * MS)
+    net.kill(a)
+    a.copies = 2
+    a.start([b.address])
+    assert net.run(6 * SECOND, lambda: joined(net) and is_copied(net, a))
+    net.cut(a, b)
+    program = Program(net, a)
+    for i in range(30):
+        program.publish("orders", b"later %d" % i)
+    net.run(5 * SECOND)
+    assert not is_copied(net, a)
+    net.heal()
+    assert net.run(8 * SECOND, lambda: joined(net) and is_copied(net, a))
+
+
+def test_what_is_on_its_way_to_a_copy_is_bounded(monkeypatch):
+    monkeypatch.setattr(limits, "COPY_CREDIT_BYTES", 3000)
+    net, (a, b) = site_of(2)
+    program = Program(net, a)
+    for i in range(100):
+        program.publish("orders", b"x" * 500)
+        net.run(3 * MS)
+    net.kill(a)
+    a.copies = 2
+    a.start([b.address])
+    most = 0
+
+    def look():
+        nonlocal most
+        peers = [p for p in a.node.peers.values() if p.sibling is not None] if a.node else []
+        most = max([most, *[p.session.unacked_bytes for p in peers]])
+        return joined(net) and is_copied(net, a)
+
+    assert net.run(20 * SECOND, look)
+    assert 0 < most <= 3000 + 600
+
+
+def test_trims_and_deletions_go_to_the_copies():
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    for i in range(10):
+        program.publish("orders", b"%d" % i)
+        program.publish("gone", b"%d" % i)
+        net.run(5 * MS)
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    from meshmq.core.events import RetentionPlanned
+
+    stream = a.node.topics.by_name["orders"].entry.stream
+    a.handle(RetentionPlanned(((stream, 6),)))
+    a.node.topics.delete("gone", a.node._entries)
+    a.end_turn()
+    net.run(2 * SECOND)
+    mirror = b.disk.state.mirrors[a.origin]
+    (alias,) = mirror.streams.values()
+    held = b.disk.state.streams[alias]
+    assert (held.topic.name, held.first_offset, held.next_offset) == ("orders", 6, 10)
+    assert is_copied(net, a)
+
+
+def test_a_topic_s_policy_says_how_many_copies():
+    net, nodes = site_of(4, copies=1)
+    a = nodes[0]
+    from meshmq.core.log import RuleEntry
+
+    for name, copies in (("three", 3), ("two", 2), ("one", 1)):
+        a.node.topics.set_policy(RuleEntry(name, True, 0, 0, copies=copies), a.node._entries)
+    a.end_turn()
+    net.run(2 * SECOND)
+    program = Program(net, a)
+    for name in ("one", "two", "three"):
+        program.publish(name, b"x")
+    net.run(2 * SECOND)
+    had = sorted(sorted({t for t, *_ in copy_of(n, a)}) for n in nodes[1:])
+    assert had == [[], ["three"], ["three", "two"]]
+
+
+def test_a_node_away_for_long_is_replaced_and_gets_its_copy_back():
+    net, nodes = site_of(4, copies=2)
+    a = nodes[0]
+    program = Program(net, a)
+    program.publish("orders", b"1")
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    first = holder(net, a)
+    net.kill(first)
+    net.run(limits.COPY_AWAY_NS - 5 * SECOND)
+    assert holders(net, a) == [first]  # it may be back soon
+    assert net.run(10 * SECOND, lambda: is_copied(net, a))
+    assert len(holders(net, a)) == 2
+    first.start([a.address])
+    assert net.run(10 * SECOND, lambda: holders(net, a) == [first] and is_copied(net, a))
+    program.publish("orders", b"2")
+    assert net.run(SECOND, lambda: is_copied(net, a))
+
+
+def test_a_node_that_lost_its_disk_leaves_its_old_log_at_its_copies():
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    program.publish("orders", b"1", b"2")
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    old, log = a.origin, own_log(a)
+    net.kill(a)
+    lost, a.disk = a.disk, Disk(b"new disk".ljust(16))
+    a.start([b.address])
+    assert net.run(6 * SECOND, lambda: joined(net))
+    program = Program(net, a)
+    program.publish("orders", b"3")
+    assert net.run(2 * SECOND, lambda: is_copied(net, a))
+    assert set(b.disk.state.mirrors) == {old, a.origin}
+
+    class Old:
+        origin = old
+
+    assert copy_of(b, Old) == log
+    assert lost.state.origin == old
+
+
+def test_a_log_that_was_put_back_is_not_copied_over_what_is_ahead():
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    program.publish("orders", b"1")
+    net.run(SECOND)
+    older = Disk(a.origin)
+    for i in range(5):
+        program.publish("orders", b"later %d" % i)
+        net.run(50 * MS)
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    log = own_log(a)
+    net.kill(a)
+    a.disk = older
+    a.start([b.address])
+    assert net.run(6 * SECOND, lambda: joined(net))
+    net.run(3 * SECOND)
+    assert copy_of(b, a) == log
+    (kept,) = b.node.site.describe(net.now_ns)["copies"]["kept"]
+    assert "older state" in kept["problem"]
+
+
+def test_status_tells_where_copies_are_and_how_far():
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    for i in range(5):
+        program.publish("orders", b"%d" % i)
+        net.run(20 * MS)
+    net.run(SECOND)
+    copies = a.node.site.describe(net.now_ns)["copies"]
+    assert copies["wanted"] == 2
+    (row,) = copies["nodes"]
+    assert (row["name"], row["caught_up"], row["lag_commits"]) == (b.name, True, 0)
+    net.cut(a, b, one_way=True)
+    program.publish("orders", b"more")
+    net.run(100 * MS)
+    (row,) = a.node.site.describe(net.now_ns)["copies"]["nodes"]
+    assert row["lag_commits"] > 0 and not row["caught_up"]
+
+
+__all__ = ["Net"]
