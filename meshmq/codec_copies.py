@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from meshmq import frames, limits
+from meshmq import frames_copies, limits
 from meshmq.codec_checks import adds_up, bounded, short
 from meshmq.errors import BadFrame
 
@@ -16,15 +16,15 @@ def _id(data: bytes, what: str, or_none: bool = False) -> bytes:
     return data
 
 
-def _encode_ask(m: Any, b: frames.AskCopy) -> None:
+def _encode_ask(m: Any, b: frames_copies.AskCopy) -> None:
     m.init("askCopy").level = b.level
 
 
-def _decode_ask(r: Any, _: bytes | None) -> frames.AskCopy:
-    return frames.AskCopy(r.askCopy.level)
+def _decode_ask(r: Any, _: bytes | None) -> frames_copies.AskCopy:
+    return frames_copies.AskCopy(r.askCopy.level)
 
 
-def _encode_fetch(m: Any, b: frames.Fetch) -> None:
+def _encode_fetch(m: Any, b: frames_copies.Fetch) -> None:
     f = m.init("fetch")
     f.number, f.origin, f.lsn, f.slot = b.number, b.origin, b.lsn, b.slot
     f.bytes, f.level, f.offset = b.credit, b.level, b.offset
@@ -32,15 +32,15 @@ def _encode_fetch(m: Any, b: frames.Fetch) -> None:
         f.topicId = b.topic_id
 
 
-def _decode_fetch(r: Any, _: bytes | None) -> frames.Fetch:
+def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
     f = r.fetch
-    return frames.Fetch(
+    return frames_copies.Fetch(
         f.number, _id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
         _id(f.topicId, "a topic's id", True), f.offset,
     )  # fmt: skip
 
 
-def _encode_fetched(m: Any, b: frames.Fetched) -> None:
+def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     f = m.init("fetched")
     f.number, f.lsn, f.slot = b.number, b.lsn, b.slot
     if b.code:
@@ -54,13 +54,13 @@ def _encode_fetched(m: Any, b: frames.Fetched) -> None:
         ) = x  # fmt: skip
 
 
-def _decode_fetched(r: Any, payload: bytes | None) -> frames.Fetched:
+def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
     f = r.fetched
     bounded(f.topics, "fetched")
     bounded(f.batches, "fetched")
     topics = tuple(
         [
-            frames.CopiedTopic(
+            frames_copies.CopiedTopic(
                 t.stream, _id(t.topicId, "a topic's id"), short(t.name), t.firstOffset, t.deleted
             )
             for t in f.topics
@@ -69,44 +69,44 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames.Fetched:
     batches = tuple([_read_batch(x) for x in f.batches])
     body = bytes(payload or b"")
     adds_up(batches, body)
-    return frames.Fetched(f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message)
+    return frames_copies.Fetched(f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message)
 
 
-def _read_batch(x: Any) -> frames.CopiedBatch:
+def _read_batch(x: Any) -> frames_copies.CopiedBatch:
     # What is damaged may be known as one run, of a whole segment.
     if x.count < 1 or (x.count > limits.BATCH_RECORDS_MAX and not x.damaged):
         raise BadFrame(f"copied batch of {x.count} records")
     if x.damaged and x.length:
         raise BadFrame("a damaged batch has no bytes")
-    return frames.CopiedBatch(
+    return frames_copies.CopiedBatch(
         x.stream, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn, x.slot,
         x.damaged, _id(x.producer, "a producer"), x.first,
     )  # fmt: skip
 
 
-def _encode_copied(m: Any, b: frames.Copied) -> None:
+def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
     c = m.init("copied")
     c.origin, c.lsn, c.slot, c.bytes = b.origin, b.lsn, b.slot, b.credit
 
 
-def _decode_copied(r: Any, _: bytes | None) -> frames.Copied:
+def _decode_copied(r: Any, _: bytes | None) -> frames_copies.Copied:
     c = r.copied
-    return frames.Copied(_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes)
+    return frames_copies.Copied(_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes)
 
 
-def _encode_copies(m: Any, b: frames.Copies) -> None:
+def _encode_copies(m: Any, b: frames_copies.Copies) -> None:
     for row, x in zip(m.init("copies").init("rows", len(b.rows)), b.rows, strict=True):
         row.origin, row.name, row.lsn, row.slot, row.epoch, row.taker, row.taken = x
 
 
-def _decode_copies(r: Any, _: bytes | None) -> frames.Copies:
+def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
     rows = r.copies.rows
     if len(rows) > limits.MIRRORS_MAX:
         raise BadFrame(f"copies of {len(rows)} logs in a frame, the limit is {limits.MIRRORS_MAX}")
-    return frames.Copies(
+    return frames_copies.Copies(
         tuple(
             [
-                frames.CopiesRow(
+                frames_copies.CopiesRow(
                     _id(x.origin, "an origin"), short(x.name), x.lsn, x.slot, x.epoch,
                     _id(x.taker, "an origin", True), x.taken,
                 )
@@ -117,11 +117,11 @@ def _decode_copies(r: Any, _: bytes | None) -> frames.Copies:
 
 
 ENCODERS: dict[type, Callable[..., None]] = {
-    frames.AskCopy: _encode_ask,
-    frames.Fetch: _encode_fetch,
-    frames.Fetched: _encode_fetched,
-    frames.Copied: _encode_copied,
-    frames.Copies: _encode_copies,
+    frames_copies.AskCopy: _encode_ask,
+    frames_copies.Fetch: _encode_fetch,
+    frames_copies.Fetched: _encode_fetched,
+    frames_copies.Copied: _encode_copied,
+    frames_copies.Copies: _encode_copies,
 }
 
 DECODERS: dict[str, Callable[..., Any]] = {

@@ -10,14 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meshmq.frames_copies import AskCopy as AskCopy
-from meshmq.frames_copies import Copied as Copied
-from meshmq.frames_copies import CopiedBatch as CopiedBatch
-from meshmq.frames_copies import CopiedTopic as CopiedTopic
-from meshmq.frames_copies import Copies as Copies
-from meshmq.frames_copies import CopiesRow as CopiesRow
-from meshmq.frames_copies import Fetch as Fetch
-from meshmq.frames_copies import Fetched as Fetched
+from meshmq import frames_copies
+from meshmq.frames_site import NodeFacts as NodeFacts
+from meshmq.frames_site import Pulse as Pulse
+from meshmq.frames_site import SiteInterests as SiteInterests
 from meshmq.frames_streams import Place as Place
 from meshmq.frames_streams import Streams as Streams
 from meshmq.frames_streams import StreamsRow as StreamsRow
@@ -49,22 +45,6 @@ class PeerFacts:
     major: int = PROTOCOL_MAJOR
     minor: int = PROTOCOL_MINOR
     addresses: tuple[str, ...] = ()
-
-
-class NodeFacts(NamedTuple):
-    """What a node says of itself to another one.
-
-    Attributes:
-        incarnation: greater with each start, from 1.
-        clients: where programs may dial it.
-        is_data: the link is for what clients of the two have to do with each other; else for what
-            must not wait.
-    """
-
-    incarnation: int
-    site: str
-    clients: tuple[str, ...] = ()
-    is_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -664,36 +644,17 @@ class Known:
     peers: tuple[KnownPeer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SiteInterests:
-    """Patterns of transient topics that a node's clients want; ``more``: the rest of the same
-    ``whole`` follows."""
-
-    whole: bool
-    add: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
-    more: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """Asks whether a node is alive, or answers that; ``stamp`` is ns, of who asked."""
-
-    stamp: int
-    is_answer: bool = False
-
-
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
     | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams
-    | AskCopy | Fetch | Fetched | Copied | Copies
+    | frames_copies.Body
 )  # fmt: skip
 
 
-WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply, Fetched)
+WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply, frames_copies.Fetched)
 """Bodies whose batches' or values' bytes travel in a part of their own."""
 
 

@@ -101,3 +101,6 @@ class CopiesRow(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Copies:
     rows: tuple[CopiesRow, ...]
+
+
+Body = AskCopy | Fetch | Fetched | Copied | Copies

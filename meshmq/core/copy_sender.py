@@ -18,7 +18,8 @@ from meshmq import limits
 from meshmq.core.feed import Reader
 from meshmq.core.log import StoredBatch
 from meshmq.core.topics import Topic
-from meshmq.frames import Body, CopiedBatch, CopiedTopic, Fetched
+from meshmq.frames import Body
+from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
 
 NO_PRODUCER = bytes(16)
 

@@ -33,7 +33,7 @@ from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
 from meshmq.core.mirror_log import MirrorEntry
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import BadFrame
-from meshmq.frames import CopiedBatch, CopiedTopic, Fetched
+from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
 from meshmq.names import JOURNAL
 
 NO_BYTES_CHECKSUM = 1

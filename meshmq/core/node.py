@@ -39,7 +39,7 @@ from meshmq.core.introductions import Introductions
 from meshmq.core.log import Commit, Entry, LogState, RuleEntry, TopicEntry, TrimEntry
 from meshmq.core.services import Services
 from meshmq.core.session import Session
-from meshmq.core.sessions import Peer, Sessions
+from meshmq.core.sessions import Peer, Sessions, judge_client
 from meshmq.core.sibling import Sibling
 from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node
 from meshmq.core.site_copies import SiteCopies
@@ -136,9 +136,8 @@ class Node:
         self.site: Site | None = None
         if site is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
-            copies = SiteCopies(
-                state, site.copies, self.topics, self.delivery, self.admission, tools
-            )
+            parts = (self.topics, self.delivery, self.admission, tools)
+            copies = SiteCopies(state, site.copies, *parts)
             reach = Reach(self.delivery)
             self.site = Site(site, who, self.sessions, reach, self.reads, copies, entropy)
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
@@ -284,21 +283,7 @@ class Node:
         """Why there is to be no session, or the node it is with, if it is one."""
         if hello.node is not None or is_of_nodes(link):
             return judge_node(self.site, link, hello, self.name)
-        if hello.major != PROTOCOL_MAJOR:
-            return Refuse(
-                "version-mismatch",
-                f"the node speaks protocol {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, the client "
-                f"{hello.major}.{hello.minor}: install the same major version on both",
-            ), None
-        if hello.mesh != self.mesh:
-            return Refuse(
-                "mesh-mismatch",
-                f"the node belongs to mesh {self.mesh!r}, the client asks for {hello.mesh!r}",
-            ), None
-        if len(self.peers) >= limits.SESSIONS_MAX:
-            why = f"the node has {limits.SESSIONS_MAX} sessions, its limit"
-            return Refuse("busy", why), None
-        return None, None
+        return judge_client(hello, self.mesh, len(self.peers)), None
 
     def _on_body(self, peer: Peer, body: Body, now_ns: int) -> None:
         link = peer.link

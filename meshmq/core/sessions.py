@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshmq import limits
 from meshmq.core.effects import NodeEffect, Send
 from meshmq.core.session import Session, SessionState
-from meshmq.frames import Body, Hello, Refuse
+from meshmq.frames import PROTOCOL_MAJOR, PROTOCOL_MINOR, Body, Hello, Refuse
 
 if TYPE_CHECKING:
     from meshmq.core.sibling import Sibling
@@ -174,3 +174,21 @@ class Sessions:
             delivery.burdened.add(peer.link)
         else:
             delivery.burdened.discard(peer.link)
+
+
+def judge_client(hello: Hello, mesh: str, sessions: int) -> Refuse | None:
+    """Why a node of ``mesh`` with so many sessions has none with a program, if so."""
+    if hello.major != PROTOCOL_MAJOR:
+        return Refuse(
+            "version-mismatch",
+            f"the node speaks protocol {PROTOCOL_MAJOR}.{PROTOCOL_MINOR}, the client "
+            f"{hello.major}.{hello.minor}: install the same major version on both",
+        )
+    if hello.mesh != mesh:
+        return Refuse(
+            "mesh-mismatch",
+            f"the node belongs to mesh {mesh!r}, the client asks for {hello.mesh!r}",
+        )
+    if sessions >= limits.SESSIONS_MAX:
+        return Refuse("busy", f"the node has {limits.SESSIONS_MAX} sessions, its limit")
+    return None

@@ -33,22 +33,8 @@ from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.sibling import Sibling
 from meshmq.core.streams import Replica, Streams, merge
 from meshmq.core.topics import Topics
-from meshmq.frames import (
-    AskCopy,
-    Body,
-    Confirm,
-    Confirmation,
-    Copied,
-    Copies,
-    CopiesRow,
-    Credit,
-    Fetch,
-    Fetched,
-    Subscribe,
-    Subscribed,
-    Unsubscribe,
-)
-from meshmq.frames_copies import NO_LEVEL
+from meshmq.frames import Body, Confirm, Confirmation, Credit, Subscribe, Subscribed, Unsubscribe
+from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
 
 _UNBOUNDED = 1 << 60
 

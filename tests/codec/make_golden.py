@@ -34,7 +34,6 @@ from meshmq.frames import (
     STREAM,
     SUBSCRIPTION,
     SYNCED,
-    AskCopy,
     Bye,
     Cancel,
     Command,
@@ -42,17 +41,10 @@ from meshmq.frames import (
     Confirmation,
     Consume,
     Consumed,
-    Copied,
-    CopiedBatch,
-    CopiedTopic,
-    Copies,
-    CopiesRow,
     Credit,
     Deliver,
     DeliverBatch,
     Envelope,
-    Fetch,
-    Fetched,
     Gap,
     Grant,
     HandOut,
@@ -101,6 +93,16 @@ from meshmq.frames import (
     Wanted,
     Welcome,
     Window,
+)
+from meshmq.frames_copies import (
+    AskCopy,
+    Copied,
+    CopiedBatch,
+    CopiedTopic,
+    Copies,
+    CopiesRow,
+    Fetch,
+    Fetched,
 )
 
 DIRECTORY = Path(__file__).with_name("golden")

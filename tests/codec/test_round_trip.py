@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from meshmq import codec, codec_log, frames, limits
+from meshmq import codec, codec_log, frames, frames_copies, limits
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -136,15 +136,15 @@ def fetched(draw):
     for data in draw(st.lists(blobs, max_size=5)):
         damaged = draw(flags) and not data
         rows.append(
-            frames.CopiedBatch(
+            frames_copies.CopiedBatch(
                 draw(u32), draw(u64), draw(st.integers(1, 4096)), len(data), draw(u32), draw(i64),
                 draw(u64), draw(u32), damaged, draw(ids), draw(u64),
             )
         )  # fmt: skip
         payload += data
-    topics = st.lists(st.builds(frames.CopiedTopic, u32, ids, texts, u64, flags), max_size=3)
+    topics = st.lists(st.builds(frames_copies.CopiedTopic, u32, ids, texts, u64, flags), max_size=3)
     code, message = draw(st.just(("", "")) | st.tuples(texts.filter(bool), texts))
-    return frames.Fetched(
+    return frames_copies.Fetched(
         draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), payload, code, message
     )
 
@@ -250,16 +250,16 @@ BODIES = {
         frames.Streams, u32,
         st.lists(st.builds(frames.StreamsRow, ids, texts, flags, u64, u32), max_size=4).map(tuple),
     ),
-    frames.AskCopy: st.builds(frames.AskCopy, u8),
-    frames.Fetch: st.builds(
-        frames.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
+    frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
+    frames_copies.Fetch: st.builds(
+        frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
     ),
-    frames.Fetched: fetched(),
-    frames.Copied: st.builds(frames.Copied, ids, u64, u32, u64),
-    frames.Copies: st.builds(
-        frames.Copies,
+    frames_copies.Fetched: fetched(),
+    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64),
+    frames_copies.Copies: st.builds(
+        frames_copies.Copies,
         st.lists(
-            st.builds(frames.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64),
+            st.builds(frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64),
             max_size=4,
         ).map(tuple),
     ),

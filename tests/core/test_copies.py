@@ -18,7 +18,9 @@ def own_log(node):
             held = state.streams.get(b.stream)
             if slot not in copied and held and b.base_offset + b.count > held.first_offset:
                 place = (commit.lsn, slot, commit.append_time_ns)
-                found.append((held.topic.name, b.base_offset, b.payload, place, b.producer, b.first))
+                found.append(
+                    (held.topic.name, b.base_offset, b.payload, place, b.producer, b.first)
+                )
     return found
 
 
@@ -31,7 +33,9 @@ def copy_of(node, other):
             held = state.streams.get(b.stream)
             if c.origin == other.origin and held and b.base_offset + b.count > held.first_offset:
                 place = (c.lsn, c.slot, c.append_time_ns)
-                found.append((held.topic.name, b.base_offset, b.payload, place, b.producer, b.first))
+                found.append(
+                    (held.topic.name, b.base_offset, b.payload, place, b.producer, b.first)
+                )
     return found
 
 
@@ -72,11 +76,12 @@ def test_without_copies_nothing_is_copied():
     net, (a, b) = site_of(2)
     Program(net, a).publish("orders", b"1")
     net.run(2 * SECOND)
-    assert not a.disk.state.mirrors and not b.disk.state.mirrors
+    assert not a.disk.state.mirrors
+    assert not b.disk.state.mirrors
 
 
 def test_a_copy_goes_on_where_it_was_after_kills_of_both_sides_and_has_nothing_twice():
-    net, (a, b, c) = site_of(3, copies=2)
+    net, (a, b, _c) = site_of(3, copies=2)
     program = Program(net, a)
     killed = 0
     for i in range(60):
@@ -95,7 +100,7 @@ def test_a_copy_goes_on_where_it_was_after_kills_of_both_sides_and_has_nothing_t
             a.start([b.address])
             first = program.first
             program = Program(net, a)
-            program.first = {t: 1 for t in first}
+            program.first = dict.fromkeys(first, 1)
     assert killed == 3
     assert net.run(8 * SECOND, lambda: joined(net) and is_copied(net, a))
     assert len(holders(net, a)) == 1
@@ -125,7 +130,7 @@ def test_what_is_on_its_way_to_a_copy_is_bounded(monkeypatch):
     monkeypatch.setattr(limits, "COPY_CREDIT_BYTES", 3000)
     net, (a, b) = site_of(2)
     program = Program(net, a)
-    for i in range(100):
+    for _i in range(100):
         program.publish("orders", b"x" * 500)
         net.run(3 * MS)
     net.kill(a)
@@ -258,7 +263,8 @@ def test_status_tells_where_copies_are_and_how_far():
     program.publish("orders", b"more")
     net.run(100 * MS)
     (row,) = a.node.site.describe(net.now_ns)["copies"]["nodes"]
-    assert row["lag_commits"] > 0 and not row["caught_up"]
+    assert row["lag_commits"] > 0
+    assert not row["caught_up"]
 
 
 __all__ = ["Net"]
