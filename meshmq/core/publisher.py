@@ -40,7 +40,7 @@ from meshmq.core.lanes import (
 )
 from meshmq.core.ways import Way, goes_by, may_leave
 from meshmq.errors import MeshError, from_code
-from meshmq.frames import SENT, Confirmation, Publish, PublishBatch
+from meshmq.frames import REPLICATED, SENT, Confirmation, Publish, PublishBatch
 from meshmq.names import queue_of
 
 EncodeBatch = Callable[
@@ -65,6 +65,11 @@ EncodeJobs = Callable[
     ],
     bytes,
 ]
+
+_WITHOUT_COPIES = (
+    "the record is stored and synced by the node it was sent to, and another one answers now: how "
+    "many copies it has is not known"
+)
 
 TOPIC_DEFAULT = -1
 """For ``wanted``: the durability the topic itself has."""
@@ -392,6 +397,7 @@ class Publisher:
                     batch.attempts > 1, lane.topic in self.queues,
                     self.is_numbered and not lane.explicit,
                     batch.pin is self.direct,  # by no node: nobody but Direct sees it
+                    batch.wanted == REPLICATED,
                 )
             )  # fmt: skip
         if len(batches) == 1:
@@ -411,6 +417,9 @@ class Publisher:
         if origin:
             lane.transient = c.durability == SENT
             lane.is_fresh = False
+        if c.more:
+            self._on_first(lane, c, origin)
+            return
         covered = take_covered(lane.in_flight, c.first, c.count)
         if any(batch.way is not way for batch in covered):
             # The node has got it too; it is confirmed where it was sent.
@@ -427,6 +436,24 @@ class Publisher:
             batch.route = c.route
             self.confirmed_records += batch.count
             self._finish(batch, DONE, None)
+
+    def _on_first(self, lane: Lane, c: Confirmation, origin: bytes) -> None:
+        """These are stored, and wait for their copies: what follows need not wait for them."""
+        end = c.first + c.count
+        for batch in reversed(lane.in_flight):
+            if batch.last < c.first:
+                break
+            if batch.first < c.first or batch.last >= end:
+                continue
+            if c.has_offset:
+                batch.base_offset = c.base_offset + batch.first - c.first
+            batch.append_time_ns = c.append_time_ns
+            batch.topic_id = c.topic_id
+            batch.origin = origin
+            batch.durability = c.durability
+            if batch.frame:
+                self._unfly(batch)
+                batch.frame = 0
 
     def _on_refusal(self, lane: Lane, c: Confirmation, way: Way) -> None:
         # A program that numbers its records may say some again while they are under way: the
@@ -590,6 +617,9 @@ class Publisher:
         stale = [b for b in queue if b.sent_to and (forgotten or b.sent_to != origin)]
         for batch in stale:
             queue.remove(batch)
+            if batch.durability > SENT and not forgotten:
+                self._fail_waiting(batch, from_code("durability-timeout", _WITHOUT_COPIES))
+                continue
             reason = (
                 "the node answers with another log than the one this record was sent to"
                 if batch.sent_to != origin

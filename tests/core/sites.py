@@ -152,6 +152,9 @@ class Program:
             self.net.at(1, lambda: self.raw(Envelope(self.session, 0, self.heard, Nothing())))
         self.bodies.append(envelope.body)
 
+    def find(self, kind):
+        return any(isinstance(b, kind) for b in self.bodies)
+
     def take(self, kind):
         found = [b for b in self.bodies if isinstance(b, kind)]
         self.bodies = [b for b in self.bodies if not isinstance(b, kind)]
@@ -160,11 +163,11 @@ class Program:
     def subscribe(self, pattern, number=1, start=START_NEW, size=4 * MIB, records=100_000):
         self.send(Subscribe(number, pattern, start, 0, b"", 0, 0, size, records))
 
-    def publish(self, topic, *values):
-        first = self.first.get(topic, 1)
+    def publish(self, topic, *values, replicated=False, first=None):
+        first = first or self.first.get(topic, 1)
         self.first[topic] = first + len(values)
         row, data = batch_of(topic, first, *values)
-        self.send(Publish((row,), data))
+        self.send(Publish((row._replace(replicated=replicated),), data))
 
     def values(self, number=1):
         """Records that came for a subscription, as (topic, value)."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 from meshmq import limits
-from meshmq.frames import Confirm
+from meshmq.frames import REPLICATED, SYNCED, Confirm
 from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk
-from tests.core.sites import Net, Program, joined, site_of
+from tests.core.helpers import decode
+from tests.core.sites import Program, joined, site_of
 
 
 def own_log(node):
@@ -267,4 +270,107 @@ def test_status_tells_where_copies_are_and_how_far():
     assert not row["caught_up"]
 
 
-__all__ = ["Net"]
+# -- receipts --------------------------------------------------------------------------------
+
+
+def values_at(node):
+    """All values on a node's disk, own and copied."""
+    return {v for commit in node.disk.commits for b in commit.batches for v in decode(b.payload)}
+
+
+def test_replicated_is_said_when_the_copies_are_synced_and_synced_before():
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    program.publish("orders", b"1")
+    net.run(SECOND)
+    program.take(Confirm)
+    program.publish("orders", b"2", b"3", replicated=True)
+    assert net.run(SECOND, lambda: program.find(Confirm))
+    (first,) = confirmations(program)
+    assert (first.durability, first.more, first.base_offset) == (SYNCED, True, 1)
+    assert b"2" not in values_at(b)
+    assert net.run(SECOND, lambda: program.find(Confirm))
+    (second,) = confirmations(program)
+    assert (second.durability, second.more, second.base_offset) == (REPLICATED, False, 1)
+    assert {b"2", b"3"} <= values_at(b)
+    program.publish("orders", b"4")
+    net.run(SECOND)
+    assert [(c.durability, c.more) for c in confirmations(program)] == [(SYNCED, False)]
+
+
+def test_with_too_few_nodes_there_it_waits():
+    net, (a, b, c) = site_of(3, copies=3)
+    program = Program(net, a)
+    program.publish("orders", b"1", replicated=True)
+    net.run(SECOND)
+    assert [c.durability for c in confirmations(program)] == [SYNCED, REPLICATED]
+    net.kill(c)
+    program.publish("orders", b"2", replicated=True)
+    net.run(5 * SECOND)
+    assert [c.durability for c in confirmations(program)] == [SYNCED]
+    c.start([a.address])
+    assert net.run(5 * SECOND, lambda: program.find(Confirm))
+    assert [c.durability for c in confirmations(program)] == [REPLICATED]
+    assert b"2" in values_at(b) & values_at(c)
+
+
+def test_what_is_sent_again_is_confirmed_as_replicated_when_it_is():
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    program.publish("orders", b"1", replicated=True)
+    net.run(SECOND)
+    program.take(Confirm)
+    program.publish("orders", b"1", replicated=True, first=1)
+    net.run(SECOND)
+    again = confirmations(program)
+    assert [(c.durability, c.duplicate, c.base_offset) for c in again] == [
+        (SYNCED, True, 0), (REPLICATED, True, 0),
+    ]  # fmt: skip
+    net.kill(b)
+    net.run(50 * MS)
+    program.publish("orders", b"1", replicated=True, first=1)
+    net.run(SECOND)
+    assert [(c.durability, c.more) for c in confirmations(program)] == [(SYNCED, True)]
+
+
+def test_a_node_without_copies_says_what_is_missing_and_stores_nothing():
+    net, (a, _) = site_of(2)
+    program = Program(net, a)
+    program.publish("orders", b"1", replicated=True)
+    net.run(SECOND)
+    (refusal,) = confirmations(program)
+    assert refusal.code == "durability-unavailable"
+    assert "--copies 2" in refusal.message
+    assert b"1" not in values_at(a)
+
+
+def test_replicated_is_never_said_too_early():
+    for seed in range(12):
+        net, nodes = site_of(4, seed, copies=2 + seed % 2)
+        rng = random.Random(seed)
+        programs = {n.name: Program(net, n) for n in nodes}
+        said, wanted, down = set(), 0, []
+        for i in range(60):
+            node = rng.choice(nodes)
+            if node.node is not None:
+                wanted += 1
+                programs[node.name].publish("orders", b"%s %d" % (node.name.encode(), i),
+                                            replicated=True)  # fmt: skip
+            net.run(rng.randrange(1, 12) * MS)
+            if not down and rng.random() < 0.15:
+                down = [rng.choice(nodes)]
+                net.kill(down[0])
+            elif down and rng.random() < 0.3:
+                down[0].start([n.address for n in nodes if n is not down[0]])
+                programs[down[0].name] = Program(net, down[0])
+                down = []
+            for name, program in programs.items():
+                for c in confirmations(program):
+                    if c.durability == REPLICATED:
+                        said.add((name, c.base_offset))
+                        at = next(n for n in nodes if n.name == name)
+                        copies = [n for n in holders(net, at)
+                                  if any(t == "orders" and base == c.base_offset
+                                         for t, base, *_ in copy_of(n, at))]  # fmt: skip
+                        assert len(copies) >= 1 + seed % 2
+        assert len(said) > wanted // 3
