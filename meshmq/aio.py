@@ -534,10 +534,11 @@ class Topics:
         durability: str = "durable",
         retention: str | float | None = None,
         retention_bytes: str | int | None = None,
+        copies: int | None = None,
     ) -> dict[str, Any]:
         """Make a topic, or set the policy of all topics that match a pattern."""
         made: dict[str, Any] = await self._mesh._run(
-            ask_create(pattern, durability, retention, retention_bytes)
+            ask_create(pattern, durability, retention, retention_bytes, copies)
         )
         return made
 

@@ -77,6 +77,7 @@ def ask_create(
     durability: str,
     retention: str | float | None,
     retention_bytes: str | int | None,
+    copies: int | None = None,
 ) -> Ask:
     """``topics.create``."""
     kept: dict[str, Any] = {}
@@ -84,6 +85,8 @@ def ask_create(
         kept["retention_ns"] = parse_duration(retention)
     if retention_bytes is not None:
         kept["retention_bytes"] = parse_size(retention_bytes)
+    if copies is not None:
+        kept["copies"] = copies
     return ask("topic.create", pattern=check_pattern(pattern), durability=durability, **kept)
 
 
@@ -112,6 +115,7 @@ class Topics:
         durability: str = "durable",
         retention: str | float | None = None,
         retention_bytes: str | int | None = None,
+        copies: int | None = None,
     ) -> dict[str, Any]:
         """Make a topic, or set the policy of all topics that match a pattern.
 
@@ -124,13 +128,15 @@ class Topics:
                 None for a new one.
             retention_bytes: how many bytes of each topic are kept (``"10GB"``); 0 is all, as is
                 None for a new one.
+            copies: how many nodes of the site have each stream of it, of what is published from
+                then on; 0: as many as each node is started with.
 
         Returns:
             ``pattern``, ``durability``, ``retention_ns``, ``retention_bytes``, and whether it was
             ``created`` or ``changed``.
         """
         made: dict[str, Any] = self._run(
-            ask_create(pattern, durability, retention, retention_bytes)
+            ask_create(pattern, durability, retention, retention_bytes, copies)
         )
         return made
 

@@ -119,7 +119,13 @@ def _topic_create(
         _number(arguments, name) if name in arguments else getattr(before, name, 0)
         for name in ("retention_ns", "retention_bytes")
     )
-    rule = RuleEntry(pattern, durability == "durable", age_ns, size)
+    copies = _number(arguments, "copies") if "copies" in arguments else getattr(before, "copies", 0)
+    if copies > limits.COPIES_MAX or (copies > 1 and durability == "transient"):
+        raise CommandFailed(
+            f"copies is from 1 to {limits.COPIES_MAX}, of a durable topic; 0: as many as each node "
+            f"is started with"
+        )
+    rule = RuleEntry(pattern, durability == "durable", age_ns, size, copies=copies)
     if rule.retention_ns or rule.retention_bytes:
         queues = [name for name in desk.clerk.queues if matches(pattern, name)]
         if queues:
@@ -137,6 +143,8 @@ def _topic_create(
             f"topic {other[0]!r} exists and is {kind}: delete it first to change that"
         )
     kept = {"retention_ns": rule.retention_ns, "retention_bytes": rule.retention_bytes}
+    if copies or getattr(before, "copies", 0):
+        kept["copies"] = copies
     is_changed = any(getattr(before, name, None) != value for name, value in kept.items())
     if is_changed or not is_literal(pattern):  # a rule for others becomes the newest again
         desk.topics.set_policy(rule, entries)
@@ -160,6 +168,7 @@ def _topic_list(
                 "durability": "durable" if r.durable else "transient",
                 "retention_ns": r.retention_ns,
                 "retention_bytes": r.retention_bytes,
+                **({"copies": r.copies} if r.copies else {}),
             }
             for r in desk.topics.rules.values()
         ],
@@ -174,7 +183,16 @@ def _topic_show(
     if topic is None:
         raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
     subscriptions = sum(1 for s in desk.delivery.subscriptions if matches(s.pattern, name))
-    return {**describe(topic), "subscriptions": subscriptions}
+    shown = {**describe(topic), "subscriptions": subscriptions}
+    site = desk.status().get("site")
+    if site is not None and topic.entry.durable:
+        wanted = shown["copies"] = desk.topics.copies_of(name)
+        shown["copied_to"] = [
+            {key: row[key] for key in ("name", "caught_up", "lag_commits")}
+            for row in site["copies"]["nodes"]
+            if row["level"] < wanted
+        ]
+    return shown
 
 
 def _topic_delete(

@@ -537,7 +537,7 @@ class Node:
             self.services.drop_link(link, now_ns)
             self.introductions.drop_link(link)
             self.transients.drop_link(link)
-            if peer.sibling is not None and self.site is not None:
+            if self.site is not None:
                 self.site.on_dropped(peer, now_ns)
             self.sessions.effects.append(CloseLink(link))
 

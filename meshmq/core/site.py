@@ -313,9 +313,11 @@ class Site:
         self.copies.join(sibling, now_ns)
 
     def on_dropped(self, peer: Peer, now_ns: int) -> None:
-        """A data link, or the attempt at one, is over."""
+        """A data link, or the attempt at one, is over, or a client's session."""
         sibling = peer.sibling
-        assert sibling is not None
+        if sibling is None:
+            self.copies.drop_client(peer.link)
+            return
         if sibling.link == peer.link:
             self.reach.leave(sibling)
             self.reads.leave(sibling)
