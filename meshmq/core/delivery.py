@@ -266,10 +266,6 @@ class Delivery(Feed):
             if not same:
                 del self._of_instance[sub.instance]
 
-    def has(self, link: bytes, number: int) -> bool:
-        """Whether there is such a subscription."""
-        return (link, number) in self._subscriptions
-
     def drop_link(self, link: bytes) -> None:
         """Forget every subscription of a session that ended."""
         for key in [k for k in self._subscriptions if k[0] == link]:

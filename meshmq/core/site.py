@@ -27,7 +27,7 @@ from meshmq.core.latency import Latencies
 from meshmq.core.links import Link
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
-from meshmq.core.sibling import Sibling
+from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
@@ -117,7 +117,7 @@ class Site:
         self.gossip = Gossip(discovery, hello.mesh)
         self.reach = reach
         self.reads = reads
-        self.copies = copies
+        self.copies = reads.copies = copies
         self.siblings: dict[bytes, Sibling] = {}
         self.wanted: list[str] = []
         self.version = 0
@@ -320,8 +320,8 @@ class Site:
             return
         if sibling.link == peer.link:
             self.reach.leave(sibling)
-            self.reads.leave(sibling)
             self.copies.leave(sibling, now_ns)
+            self.reads.leave(sibling)
             sibling.link = b""
             self.version += 1
         if sibling.dials and self.siblings.get(sibling.origin) is sibling:
@@ -380,8 +380,9 @@ class Site:
         """Put what is to leave among the effects of the sessions."""
         self.reach.tell()
         sends, self.reach.sends = self.reach.sends, []
-        for link, body in (*sends, *self.copies.take_sends()):
+        for link, body in sends:
             self._sessions.send(link, body, now_ns)
+        self._exchange(now_ns)
         links = self.links
         for name, known in self.gossip.take():
             if name in links.by_name:
@@ -391,6 +392,25 @@ class Site:
         if links.effects:
             self._sessions.effects += links.effects
             links.effects = []
+
+    def _exchange(self, now_ns: int) -> None:
+        """What is to leave of copies, and what our clients read of those that are kept here."""
+        reads, copies = self.reads, self.copies
+        while True:
+            asked, reads.local = reads.local, []
+            for body in asked:
+                copies.on_body(copies.me, body, now_ns)
+            sends = [*copies.take_sends(), *reads.take_sends()]
+            for link, body in sends:
+                if link != LOCAL:
+                    self._sessions.send(link, body, now_ns)
+                elif isinstance(body, Subscribed):
+                    reads.on_subscribed(LOCAL, body)
+                elif isinstance(body, Deliver):
+                    reads.on_deliver(LOCAL, body)
+            if not sends and not reads.local:
+                break
+        self._sessions.effects += copies.take_reads()
 
     def goodbye(self, now_ns: int) -> None:
         """The node ends: tell all."""

@@ -28,9 +28,10 @@ from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
 from meshmq.core.copy_sender import Sender
 from meshmq.core.delivery import Delivery
+from meshmq.core.effects import ReadLog
 from meshmq.core.log import Commit, Entry, LogState
 from meshmq.core.mirrors import Mirror, Mirrors
-from meshmq.core.sibling import Sibling
+from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.streams import Replica, Streams, merge
 from meshmq.core.topics import Topics
 from meshmq.frames import Body, Confirm, Confirmation, Credit, Subscribe, Subscribed, Unsubscribe
@@ -57,6 +58,7 @@ class SiteCopies:
     Attributes:
         sends: frames for links; the owner takes them.
         mirrors: logs of other nodes that are copied here.
+        me: in place of a sibling, for what our own clients read of what is kept here.
         held: by sibling, the logs it has copies of, by origin.
         version: changes with that.
     """
@@ -77,6 +79,7 @@ class SiteCopies:
         topics.copies, topics.is_alone = copies, False
         self.mirrors = Mirrors(state, topics, delivery, tools)
         self.sends: list[tuple[bytes, Body]] = []
+        self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
         self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
         self.version = 0
         self._siblings: dict[bytes, Sibling] = {}
@@ -287,6 +290,7 @@ class SiteCopies:
             if len(self.mirrors.by_origin) >= limits.MIRRORS_MAX:
                 return
             mirror = self.mirrors.open(sibling.origin, sibling.name)
+            self.version += 1
         mirror.name = sibling.name
         mirror.level = level
         self._fetch(mirror, sibling)
@@ -359,10 +363,31 @@ class SiteCopies:
 
     def _grant(self, link: bytes, number: int, size: int, records: int) -> bool:
         for mirror in self.mirrors.by_origin.values():
-            if mirror.feed.has(link, number):
+            if mirror.feed.find(link, number) is not None:
                 mirror.feed.grant(link, number, size, records)
                 return True
         return False
+
+    def known(self) -> dict[bytes, str]:
+        """Logs of which somebody here has a copy, with the names of their nodes."""
+        found = {m.origin: m.name for m in self.mirrors.by_origin.values()}
+        for rows in self.held.values():
+            found.update({row.origin: row.name for row in rows.values()})
+        return found
+
+    def source(self, origin: bytes) -> bytes:
+        """Over which link the copy of a log can be read that goes furthest; empty: there is none.
+        One that is kept here goes before an equal one."""
+        mirror = self.mirrors.by_origin.get(origin)
+        holders = self.holders(origin)
+        if holders and (mirror is None or mirror.synced < holders[0][1][2:4]):
+            return holders[0][0].link
+        return LOCAL if mirror is not None else b""
+
+    def take_reads(self) -> list[ReadLog]:
+        """What is to be read of the log."""
+        reads, self._delivery.reads = self._delivery.reads, []
+        return reads
 
     def _on_fetch_of_copy(self, sibling: Sibling, frame: Fetch) -> None:
         key = (sibling.link, frame.origin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from meshmq import limits
-from meshmq.frames import REPLICATED, SYNCED, Confirm
+from meshmq.frames import REPLICATED, START_EARLIEST, SYNCED, Confirm, Credit, Deliver, Streams
 from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk
 from tests.core.helpers import decode
@@ -374,3 +374,109 @@ def test_replicated_is_never_said_too_early():
                                          for t, base, *_ in copy_of(n, at))]  # fmt: skip
                         assert len(copies) >= 1 + seed % 2
         assert len(said) > wanted // 3
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def records_of(program, number=1):
+    """What came for a subscription: (origin, topic, offset, value), and who is said to be away."""
+    found = []
+    for frame in program.take(Deliver):
+        at = 0
+        for row in frame.batches:
+            values = decode(frame.payload[at : at + row.length])
+            at += row.length
+            found += [(row.origin, row.topic, row.base_offset + i, v) for i, v in enumerate(values)]
+    return found
+
+
+def away(program):
+    rows = {}
+    for frame in program.take(Streams):
+        rows.update({row.origin: row.away for row in frame.rows})
+    return {origin for origin, is_away in rows.items() if is_away}
+
+
+def filled(count=3, values=20):
+    net, nodes = site_of(count, copies=2)
+    program = Program(net, nodes[0])
+    for i in range(values):
+        program.publish("orders", b"%d" % i)
+        net.run(5 * MS)
+    assert net.run(2 * SECOND, lambda: is_copied(net, nodes[0]))
+    return net, nodes, program
+
+
+def test_a_dead_node_s_streams_are_read_from_its_copy_at_any_node():
+    net, (a, *others), _ = filled()
+    want = [(a.origin, "orders", i, b"%d" % i) for i in range(20)]
+    net.kill(a)
+    net.run(100 * MS)
+    for node in others:  # one has the copy, one has not
+        reader = Program(net, node)
+        reader.subscribe("orders", start=START_EARLIEST)
+        net.run(2 * SECOND)
+        assert records_of(reader) == want
+        assert away(reader) == set()
+
+
+def test_a_subscription_goes_on_at_the_copy_and_at_the_node_when_it_is_back():
+    net, (a, *others), program = filled()
+    readers = [Program(net, node) for node in others]
+    for reader in readers:
+        reader.subscribe("orders", start=START_EARLIEST, records=3)  # it is in the middle of it
+    net.run(SECOND)
+    net.kill(a)
+    net.run(200 * MS)
+    for reader in readers:
+        reader.send(Credit(1, 1 << 20, 1000))
+    net.run(2 * SECOND)
+    a.start([n.address for n in others])
+    assert net.run(5 * SECOND, lambda: joined(net))
+    program = Program(net, a)
+    for i in range(20, 25):
+        program.publish("orders", b"%d" % i)
+    net.run(3 * SECOND)
+    for reader in readers:
+        assert records_of(reader) == [(a.origin, "orders", i, b"%d" % i) for i in range(25)]
+
+
+def test_the_copy_s_own_node_does_not_read_it_as_its_own():
+    net, (a, *_others), _ = filled()
+    at = holder(net, a)
+    reader = Program(net, at)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(2 * SECOND)
+    assert len(records_of(reader)) == 20  # once, from its node
+    assert "orders" not in at.node.topics.by_name
+
+
+def test_the_log_of_a_lost_disk_is_read_from_its_copy():
+    net, (a, *others), _ = filled()
+    old = a.origin
+    net.kill(a)
+    a.disk = Disk(b"new disk".ljust(16))
+    a.start([n.address for n in others])
+    assert net.run(5 * SECOND, lambda: joined(net))
+    Program(net, a).publish("orders", b"new")
+    net.run(SECOND)
+    for node in (a, *others):
+        reader = Program(net, node)
+        reader.subscribe("orders", start=START_EARLIEST)
+        net.run(2 * SECOND)
+        found = records_of(reader)
+        assert [r[2:] for r in found if r[0] == old] == [(i, b"%d" % i) for i in range(20)]
+        assert [r[3] for r in found if r[0] != old] == [b"new"]
+
+
+def test_without_a_copy_the_log_of_a_node_that_is_gone_is_away():
+    net, (a, b, _c) = site_of(3)
+    Program(net, a).publish("orders", b"1")
+    net.run(SECOND)
+    reader = Program(net, b)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(SECOND)
+    net.kill(a)
+    net.run(SECOND)
+    assert a.origin in away(reader)
