@@ -94,7 +94,22 @@ class SurveyLog:
     time_ns: int | None
 
 
-NodeEffect = Send | CloseLink | OpenLink | Append | ReadLog | PlanRetention | SurveyLog
+@dataclass(frozen=True, slots=True)
+class MendLog:
+    """Write the bytes of a damaged batch in its place, where that is possible; not answered.
+
+    Attributes:
+        stream, offset, count: which one.
+        payload: its bytes, with the checksum that it has.
+    """
+
+    stream: int
+    offset: int
+    count: int
+    payload: bytes
+
+
+NodeEffect = Send | CloseLink | OpenLink | Append | ReadLog | PlanRetention | SurveyLog | MendLog
 
 
 # --- what a client's machine tells the program ---------------------------------------------

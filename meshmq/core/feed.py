@@ -14,8 +14,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshmq import limits
@@ -38,6 +38,7 @@ class Reader:
         lsn, slot: cursor, the next place in the log to look at.
         start: where the first read begins, until it is made.
         is_live: the cursor is at the end of the log.
+        is_mending: it waits for a damaged batch that another node may have.
         reading: number of the read under way, 0 if none.
         reads_log: it wants what is stored; without that it is live for ever, and gets nothing.
     """
@@ -53,6 +54,7 @@ class Reader:
     streams: frozenset[int] = frozenset()
     streams_version: int = -1
     reads_log: bool = True
+    is_mending: bool = False
 
     @property
     def has_credit(self) -> bool:
@@ -75,6 +77,7 @@ class Feed:
 
     Attributes:
         committed_lsn: newest commit that is synced.
+        mend: whether a reader is to wait for a damaged batch; then it is fed when that is over.
         foreign: feeds of other logs, by what the numbers of their reads begin with.
     """
 
@@ -92,6 +95,9 @@ class Feed:
         self._policies = -1
         self.reads: list[ReadLog] = []
         self.foreign: dict[int, Feed] = {}
+        self.mend: Callable[[Reader, StoredBatch], bool] = _mends_nothing
+        self._mended: OrderedDict[tuple[int, int], StoredBatch] = OrderedDict()
+        self._mended_bytes = 0
 
     # -- coming and going -------------------------------------------------------------------
 
@@ -178,6 +184,12 @@ class Feed:
         for b in batches:
             if b.stream not in by_stream:
                 continue
+            if b.damaged:
+                b = self._mended.get((b.stream, b.base_offset), b)
+                if b.damaged and not reader.is_live and self.mend(reader, b):
+                    reader.is_mending = True
+                    reader.lsn, reader.slot = b.lsn, b.slot
+                    break
             if records >= credit:
                 reader.lsn, reader.slot = b.lsn, b.slot  # read again when there is room
                 break
@@ -192,11 +204,24 @@ class Feed:
         reader.read_done()
         self.feed(reader)
 
+    def topic_of(self, stream: int) -> Topic | None:
+        """The topic of a stream."""
+        return self._topics.by_stream.get(stream)
+
+    def note_mended(self, batch: StoredBatch) -> None:
+        """A batch that is damaged on the disk is this."""
+        self._mended[batch.stream, batch.base_offset] = batch
+        self._mended_bytes += len(batch.payload)
+        while self._mended_bytes > limits.MENDED_BYTES_MAX:
+            self._mended_bytes -= len(self._mended.popitem(last=False)[1].payload)
+
     # -- what goes out ----------------------------------------------------------------------
 
     def feed(self, reader: Reader) -> None:
         """Give what there is room for, from the cursor on."""
-        while not reader.is_live and not reader.reading and self._may_feed(reader):
+        while not (reader.is_live or reader.reading or reader.is_mending) and self._may_feed(
+            reader
+        ):
             if reader.lsn > self.committed_lsn and reader.start is None:
                 reader.is_live = True
             elif reader.start is None and self._recent and reader.lsn >= self._recent[0].lsn:
@@ -300,6 +325,10 @@ class Feed:
                 if reader.wants(topic.entry.name)
             )
         return reader.streams
+
+
+def _mends_nothing(reader: Reader, batch: StoredBatch) -> bool:
+    return False
 
 
 def _memory_of(commit: Commit) -> int:

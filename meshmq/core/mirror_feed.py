@@ -107,11 +107,17 @@ class MirrorFeed(Delivery):
         return refusal
 
     def feed(self, reader: Reader) -> None:
-        while not reader.is_live and not reader.reading and self._may_feed(reader):
+        while not (reader.is_live or reader.reading or reader.is_mending) and self._may_feed(
+            reader
+        ):
             if reader.start is None and (reader.lsn, reader.slot) >= self.end:
                 reader.is_live = True
             elif not self._read(reader):
                 (reader.lsn, reader.slot), reader.start = self.end, None
+        self._hand_over()
+
+    def fetch(self, reader: Reader, stream: int, offset: int, bytes_max: int) -> None:
+        super().fetch(reader, stream, offset, bytes_max)
         self._hand_over()
 
     def _hand_over(self) -> None:

@@ -29,6 +29,7 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
+from meshmq.core.mending import Mender
 from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
 from meshmq.core.mirror_log import MirrorEntry
 from meshmq.core.topics import Topic, Topics
@@ -74,7 +75,10 @@ class Mirrors:
         by_origin: all there are.
     """
 
-    def __init__(self, state: LogState, topics: Topics, feed: Feed, tools: BatchTools) -> None:
+    def __init__(
+        self, state: LogState, topics: Topics, feed: Feed, tools: BatchTools, mender: Mender
+    ) -> None:
+        self._mender = mender
         self._topics = topics
         self._feed = feed
         self._tools = tools
@@ -90,6 +94,7 @@ class Mirrors:
         """Begin a copy, or go on with one."""
         self._feeds += 1
         mirror = self.by_origin[origin] = Mirror(origin, name, place, self._feed, self._feeds)
+        mirror.feed.mend = self._mender.of(mirror.feed, origin)
         return mirror
 
     def drop(self, origin: bytes) -> None:

@@ -410,7 +410,7 @@ class Site:
                     reads.on_deliver(LOCAL, body)
             if not sends and not reads.local:
                 break
-        self._sessions.effects += copies.take_reads()
+        self._sessions.effects += copies.take_effects()
 
     def goodbye(self, now_ns: int) -> None:
         """The node ends: tell all."""

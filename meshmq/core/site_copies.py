@@ -28,8 +28,10 @@ from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
 from meshmq.core.copy_sender import Sender
 from meshmq.core.delivery import Delivery
-from meshmq.core.effects import ReadLog
+from meshmq.core.effects import MendLog, ReadLog
+from meshmq.core.feed import Feed
 from meshmq.core.log import Commit, Entry, LogState
+from meshmq.core.mending import Mender, One
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.streams import Replica, Streams, merge
@@ -77,12 +79,14 @@ class SiteCopies:
         self._delivery = delivery
         self._admission = admission
         topics.copies, topics.is_alone = copies, False
-        self.mirrors = Mirrors(state, topics, delivery, tools)
         self.sends: list[tuple[bytes, Body]] = []
+        self.mender = Mender(self, self.sends)
+        delivery.mend = self.mender.of(delivery, self._origin)
+        self._siblings: dict[bytes, Sibling] = {}
+        self.mirrors = Mirrors(state, topics, delivery, tools, self.mender)
         self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
         self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
         self.version = 0
-        self._siblings: dict[bytes, Sibling] = {}
         self._names: dict[bytes, str] = {}
         self._away: dict[bytes, int] = {}  # since when, of those that were chosen
         self._asked: dict[bytes, int] = {}  # by sibling: the level that it was told last
@@ -121,6 +125,7 @@ class SiteCopies:
             self._delivery.remove_reader(sender)
         for key in [key for key in self._others if key[0] == link]:
             self._end_other(key)
+        self.mender.drop_link(link)
         for mirror in self.mirrors.by_origin.values():
             mirror.feed.drop_link(link)
             if mirror.link == link:
@@ -139,6 +144,7 @@ class SiteCopies:
                 self._on_copied(sibling, body)
             case Copies(rows):
                 self.held[sibling.origin] = {row.origin: row for row in rows}
+                self.mender.forget()
                 self.version += 1
             case Subscribe() if body.copy_of:
                 self._subscribe(sibling, body)
@@ -185,6 +191,9 @@ class SiteCopies:
             self.sends.append((sibling.link, AskCopy(level)))
 
     def _on_fetch(self, sibling: Sibling, frame: Fetch) -> None:
+        if frame.topic_id:
+            self._fetch_one(sibling.link, frame)
+            return
         if frame.origin != self._origin:
             self._on_fetch_of_copy(sibling, frame)
             return
@@ -202,6 +211,37 @@ class SiteCopies:
         self._senders[sibling.origin] = sender
         self._delivery.add_reader(sender)
         self._delivery.feed(sender)
+
+    def _fetch_one(self, link: bytes, frame: Fetch) -> None:
+        """A batch that is damaged there; see core/mending.py."""
+        feed: Feed | None = self._delivery
+        by_stream = self._topics.by_stream
+        if frame.origin != self._origin:
+            mirror = self.mirrors.by_origin.get(frame.origin)
+            feed = mirror.feed if mirror is not None else None
+            by_stream = mirror.topics.by_stream if mirror is not None else {}
+        found = [a for a, t in by_stream.items() if t.entry.topic_id == frame.topic_id]
+        if feed is None or not found:
+            refusal = Fetched(frame.number, code="not-found", message="that stream is not here")
+            self.sends.append((link, refusal))
+            return
+        source = by_stream[found[0]].entry.source or found[0]
+        one = One(
+            "", _UNBOUNDED, _UNBOUNDED, is_live=True, link=link, number=frame.number,
+            source=source, sends=self.sends,
+        )  # fmt: skip
+        feed.fetch(one, found[0], frame.offset, 1)
+
+    def links_with(self, origin: bytes) -> list[bytes]:
+        """Who has a log, or a copy of it: its own node first."""
+        owner = self._siblings.get(origin)
+        links = [owner.link] if owner is not None else []
+        return links + [sibling.link for sibling, _ in self.holders(origin)]
+
+    def next_number(self) -> int:
+        """Of one more Fetch."""
+        self._numbers += 1
+        return self._numbers
 
     def _sender(self, sibling: Sibling, frame: Fetch, by_stream: Any) -> Sender:
         place = (max(1, frame.lsn), frame.slot)
@@ -297,14 +337,14 @@ class SiteCopies:
 
     def _fetch(self, mirror: Mirror, sibling: Sibling) -> None:
         """Ask for what is missing: from behind what has come, stored or on its way to disk."""
-        self._numbers += 1
-        mirror.link, mirror.number, mirror.again_ns = sibling.link, self._numbers, 0
-        frame = Fetch(
-            self._numbers, mirror.origin, *mirror.place, limits.COPY_CREDIT_BYTES, mirror.level
-        )
+        number = self.next_number()
+        mirror.link, mirror.number, mirror.again_ns = sibling.link, number, 0
+        frame = Fetch(number, mirror.origin, *mirror.place, limits.COPY_CREDIT_BYTES, mirror.level)
         self.sends.append((sibling.link, frame))
 
     def _on_fetched(self, sibling: Sibling, frame: Fetched, now_ns: int) -> None:
+        if self.mender.on_fetched(sibling.link, frame):
+            return
         for mirror in self.mirrors.by_origin.values():
             if mirror.number == frame.number and mirror.link == sibling.link:
                 break
@@ -384,10 +424,11 @@ class SiteCopies:
             return holders[0][0].link
         return LOCAL if mirror is not None else b""
 
-    def take_reads(self) -> list[ReadLog]:
-        """What is to be read of the log."""
+    def take_effects(self) -> list[ReadLog | MendLog]:
+        """What is to be read of the log, and written in it."""
         reads, self._delivery.reads = self._delivery.reads, []
-        return reads
+        mends, self.mender.effects = self.mender.effects, []
+        return [*reads, *mends]
 
     def _on_fetch_of_copy(self, sibling: Sibling, frame: Fetch) -> None:
         key = (sibling.link, frame.origin)
@@ -426,6 +467,7 @@ class SiteCopies:
             return
         self._tick_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
+        self.mender.tick(now_ns)
         for sender in (*self._senders.values(), *self._others.values()):
             sender.tell_changes()
         for mirror in self.mirrors.by_origin.values():
@@ -476,6 +518,8 @@ class SiteCopies:
                 for origin, sender in self._senders.items()
             ],
             "waiting": self._waiting_count,
+            "mended": self.mender.mended,
+            "not_mended": self.mender.failed,
             "kept": [
                 {
                     "name": mirror.name,

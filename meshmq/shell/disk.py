@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.effects import Append, PlanRetention, ReadLog, SurveyLog
+from meshmq.core.effects import Append, MendLog, PlanRetention, ReadLog, SurveyLog
 from meshmq.core.events import (
     Committed,
     ReadDone,
@@ -31,7 +31,7 @@ RETRY_SECONDS = 0.05  # what met a full disk is tried again
 MEASURE_BYTES = 256 * limits.KIB  # a change of the room below this is not told
 
 Result = Committed | ReadDone | RetentionPlanned | StorageMeasured | Surveyed
-Other = ReadLog | PlanRetention | SurveyLog
+Other = ReadLog | PlanRetention | SurveyLog | MendLog
 Job = Append | Other
 
 
@@ -146,6 +146,8 @@ class DiskThread:
         elif isinstance(job, SurveyLog):
             lsn, rows = store.survey(job.floors, job.time_ns)
             self._post(Surveyed(job.number, lsn, tuple(rows)))
+        elif isinstance(job, MendLog):
+            store.mend(job.stream, job.offset, job.count, job.payload)
         else:
             self._post(RetentionPlanned(tuple(store.plan_retention())))
             self.stats = store.stats()

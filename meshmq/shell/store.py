@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import diskcache
 
@@ -34,14 +34,14 @@ from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files, store_journal
 from meshmq.shell.segment import DATABASE, Segment, damage, decode_row, is_disk_full
 from meshmq.shell.store_background import Background, Spare
-from meshmq.shell.store_copies import read_copies
+from meshmq.shell.store_copies import mend, read_copies
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_rewrite import DamagedRow, Rewriter
-from meshmq.shell.store_segments import SegmentSet, living
+from meshmq.shell.store_segments import Problem, SegmentSet, living
 from meshmq.shell.store_space import NoRoom, Room, Space
 
-__all__ = ["LogStore", "NoRoom", "ReadResult"]
+__all__ = ["LogStore", "NoRoom", "Problem", "ReadResult"]
 
 _WRITE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError)
 _LATENCY_BUCKETS = 32  # powers of two of a microsecond: the last is over half an hour
@@ -54,16 +54,6 @@ _COMMIT_ROOM_BYTES = 256 * limits.KIB  # for what a commit takes besides its bat
 _ROLL_ROOM_BYTES = 512 * limits.KIB  # for a new segment besides its snapshot
 _ROLL_AGAIN_SECONDS = 2.0  # after a try without room
 _COMPACT_SHARE = 8  # the journal may take one part in so many of the reserve, in each segment
-
-
-class Problem(NamedTuple):
-    """What ``check`` found: a sentence, and which records are lost where that is known."""
-
-    sentence: str
-    topic: str = ""
-    origin: str = ""
-    first_offset: int = 0
-    next_offset: int = 0
 
 
 class LogStore:
@@ -110,7 +100,7 @@ class LogStore:
         self._not_rewritten: set[int] = set()
         self._to_plan: list[int] = []
         self._dying: dict[int, tuple[int, float]] = {}
-        self._rewritten = 0
+        self._rewritten = self._mended = 0
         self._background = Background(background)
         self._spare = Spare(self._background, self._log)
 
@@ -337,6 +327,19 @@ class LogStore:
             return self._reader.read(streams, start, end_lsn, bytes_max)
         except (StoreFailed, sqlite3.Error, OSError) as error:
             raise self._not_read(error) from error
+
+    def mend(self, stream: int, offset: int, count: int, payload: bytes) -> bool:
+        """Write the bytes of a damaged batch in its place; whether that was possible."""
+        self._claim()
+        self._reader.forget()
+        try:
+            done = mend(self._segments, stream, offset, count, payload)
+        except _WRITE_ERRORS as error:
+            if not self._is_for_room(error):
+                raise self._fail(error) from error
+            done = False
+        self._mended += done
+        return done
 
     def survey(
         self, floors: Sequence[tuple[int, int]], time_ns: int | None
@@ -570,6 +573,7 @@ class LogStore:
             "first_lsn": segments.first_lsn(),
             "next_lsn": self.state.next_lsn,
             "segments_rewritten": self._rewritten,
+            "batches_mended": self._mended,
             "times_full": self._times_full,
             "failed": self._failed,
         }

@@ -1,4 +1,5 @@
-"""Reads what is copied of another node's log, by the places that log has.
+"""Reads what is copied of another node's log, by the places that log has; writes what was damaged
+here and had again from there.
 
 Batches of one origin lie here in its own order, so a place is found by halving: first the segment,
 then the commit. What comes back has the places and times of the origin's log.
@@ -6,6 +7,7 @@ then the commit. What comes back has the places and times of the origin's log.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 
 from meshmq.core.log import LogState, StoredBatch
@@ -134,3 +136,29 @@ def _copied(segments: SegmentSet, number: int, lsn: int, origin: bytes) -> list[
     segment = segments.get(number)
     meta = decode_row(lsn, segment.row(lsn)) if segment is not None else None
     return [] if meta is None else [c for c in meta.copied if c.origin == origin]
+
+
+def mend(segments: SegmentSet, stream: int, offset: int, count: int, payload: bytes) -> bool:
+    """Write a batch's bytes, with the checksum that its commit names, where they lie; whether they
+    were written. Only those beside the rows can be: a row is one piece with its own checksum."""
+    for portion in segments.portions(stream):
+        if not portion.first_offset <= offset < portion.next_offset:
+            continue
+        segment = segments.get(portion.segment)
+        held = segment.index.streams.get(stream) if segment is not None else None
+        if segment is None or held is None:
+            return False
+        i = held.at_offset(offset)
+        if i == len(held) or held.bases[i] != offset:
+            return False
+        lsn, slot = held.lsns[i], held.slots[i]
+        meta = decode_row(lsn, segment.row(lsn))
+        if meta is None or meta.inline or slot >= len(meta.batches):
+            return False
+        batch = meta.batches[slot]
+        same = (batch.base_offset, batch.records, batch.length, batch.checksum)
+        if same != (offset, count, len(payload), zlib.crc32(payload)):
+            return False
+        segment.disk.write_values(payload, batch.position)
+        return True
+    return False

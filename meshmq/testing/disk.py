@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from meshmq.core.effects import ReadLog, SurveyLog
+from meshmq.core.effects import MendLog, ReadLog, SurveyLog
 from meshmq.core.events import ReadDone, Surveyed
 from meshmq.core.log import (
     BatchEntry,
@@ -96,6 +96,14 @@ class Disk:
                 )  # fmt: skip
             lsn, slot = lsn + 1, 0
         return ReadDone(order.reader, tuple(found), max(lsn, 1), 0)
+
+    def mend(self, order: MendLog) -> None:
+        """Write a damaged batch in its place."""
+        for lsn, slot in list(self.flipped):
+            batch = self.commits[lsn - 1].batches[slot]
+            if (batch.stream, batch.base_offset) == (order.stream, order.offset):
+                assert batch.payload == order.payload
+                self.flipped.discard((lsn, slot))
 
     def _read_copies(self, order: ReadLog) -> ReadDone:
         mirror = self.state.mirrors.get(order.origin)

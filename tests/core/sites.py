@@ -12,7 +12,16 @@ import itertools
 import random
 
 from meshmq import codec
-from meshmq.core.effects import Append, CloseLink, OpenLink, PlanRetention, ReadLog, Send, SurveyLog
+from meshmq.core.effects import (
+    Append,
+    CloseLink,
+    MendLog,
+    OpenLink,
+    PlanRetention,
+    ReadLog,
+    Send,
+    SurveyLog,
+)
 from meshmq.core.events import (
     Committed,
     FrameReceived,
@@ -110,6 +119,8 @@ class SiteNode:
                     done = self.disk.read(effect) if isinstance(effect, ReadLog) else (
                         self.disk.survey(effect))  # fmt: skip
                     self.net.at(1, lambda d=done: self.life == life and self.handle(d))
+                case MendLog():
+                    self.disk.mend(effect)
                 case PlanRetention():
                     pass
 

@@ -480,3 +480,103 @@ def test_without_a_copy_the_log_of_a_node_that_is_gone_is_away():
     net.kill(a)
     net.run(SECOND)
     assert a.origin in away(reader)
+
+
+# -- damage ----------------------------------------------------------------------------------
+
+
+def flip(disk, topic, offset, origin=b""):
+    """The batch of a topic that begins with ``offset`` is damaged on a disk."""
+    for commit in disk.commits:
+        for slot, b in enumerate(commit.batches):
+            held = disk.state.streams.get(b.stream)
+            here = held and (held.topic.name, held.topic.origin) == (topic, origin)
+            if here and b.base_offset == offset:
+                disk.flipped.add((commit.lsn, slot))
+                return
+    raise AssertionError("no such batch")
+
+
+def restarted(net, node, others):
+    net.kill(node)
+    node.start([n.address for n in others])
+    assert net.run(6 * SECOND, lambda: joined(net))
+
+
+def test_what_is_damaged_at_its_node_is_had_again_from_the_copy():
+    net, (a, *others), _ = filled()
+    for offset in (4, 11):
+        flip(a.disk, "orders", offset)
+    restarted(net, a, others)  # nothing of it is in memory
+    for node in (a, others[0]):
+        reader = Program(net, node)
+        reader.subscribe("orders", start=START_EARLIEST)
+        net.run(2 * SECOND)
+        assert [r[3] for r in records_of(reader)] == [b"%d" % i for i in range(20)]
+    assert not a.disk.flipped
+    assert a.node.site.describe(net.now_ns)["copies"]["mended"] == 2
+
+
+def test_what_is_damaged_in_a_copy_is_had_again_from_its_node():
+    net, (a, *_others), _ = filled()
+    at = holder(net, a)
+    flip(at.disk, "orders", 7, a.origin)
+    reader = Program(net, at)
+    # Read from the copy while its node is alive: as another node would that cannot reach it.
+    from meshmq.frames import Subscribe
+
+    frame = Subscribe(9, "orders", START_EARLIEST, 0, b"", 0, 0, 1 << 20, 1000, copy_of=a.origin)
+    copies = at.node.site.copies
+    copies.on_body(copies.me, frame, net.now_ns)
+    at.end_turn()
+    net.run(SECOND)
+    assert not at.disk.flipped
+    assert at.node.site.describe(net.now_ns)["copies"]["mended"] == 1
+    del reader
+
+
+def test_what_nobody_has_whole_is_told_as_damaged():
+    net, (a, *others), _ = filled()
+    at = holder(net, a)
+    flip(a.disk, "orders", 4)
+    flip(at.disk, "orders", 4, a.origin)
+    restarted(net, a, others)
+    reader = Program(net, a)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(5 * SECOND)
+    damaged = [row for frame in reader.take(Deliver) for row in frame.batches if row.damaged]
+    assert [(row.base_offset, row.count) for row in damaged] == [(4, 1)]
+
+
+def test_a_node_that_does_not_answer_holds_up_no_reader_for_long():
+    net, (a, *others), _ = filled()
+    at = holder(net, a)
+    flip(a.disk, "orders", 4)
+    restarted(net, a, others)
+    net.cut(a, at)
+    reader = Program(net, a)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(8 * SECOND)
+    assert [r[3] for r in records_of(reader)][-1] == b"19"
+
+
+def test_a_copy_that_begins_after_the_damage_keeps_the_offsets():
+    net, (a, b) = site_of(2)
+    program = Program(net, a)
+    for i in range(10):
+        program.publish("orders", b"%d" % i)
+        net.run(5 * MS)
+    net.run(SECOND)
+    flip(a.disk, "orders", 5)
+    net.kill(a)
+    a.copies = 2
+    a.start([b.address])
+    assert net.run(6 * SECOND, lambda: joined(net))
+    net.run(2 * SECOND)
+    net.kill(a)
+    net.run(SECOND)
+    reader = Program(net, b)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(2 * SECOND)
+    rows = [row for frame in reader.take(Deliver) for row in frame.batches]
+    assert [(row.base_offset, row.damaged) for row in rows] == [(i, i == 5) for i in range(10)]

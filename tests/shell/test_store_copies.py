@@ -180,3 +180,32 @@ def test_a_batch_that_came_damaged_keeps_its_offsets(opened):
         found = read_all(one, {2}, ("position", 1, 0))
         assert [(b.base_offset, b.count, b.damaged) for b in found] == [(3, 4, True), (7, 1, False)]
         assert one.state.streams[2].first_offset == 3
+
+
+def test_a_damaged_batch_is_written_in_its_place(opened):
+    store = opened()
+    data = random.Random(5).randbytes(70_000)
+    other = random.Random(6).randbytes(50_000)
+    store.append([TopicEntry(1, b"o" * 16, "orders", True, 0, 0)])
+    store.append([BatchEntry(1, 0, 2, data, zlib.crc32(data), b"q" * 16, 1),
+                  BatchEntry(1, 2, 1, other, zlib.crc32(other), b"q" * 16, 3)])  # fmt: skip
+    (values,) = opened.directory.glob("log/*/values.bin")
+    with values.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"broken")
+
+    def read(one):
+        return [
+            (b.payload, b.damaged)
+            for b in one.read(frozenset({1}), ("position", 1, 0), 1 << 60, 1 << 20).batches
+        ]
+
+    assert read(store) == [(b"", True), (other, False)]
+    assert not store.mend(1, 0, 2, other)  # not what it was
+    assert not store.mend(1, 1, 1, data)
+    assert not store.mend(7, 0, 2, data)
+    assert read(store) == [(b"", True), (other, False)]
+    assert store.mend(1, 0, 2, data)
+    assert read(store) == [(data, False), (other, False)]
+    assert store.stats()["batches_mended"] == 1
+    assert opened().check() == []
