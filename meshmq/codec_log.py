@@ -21,13 +21,14 @@ from meshmq.core.log import (
     BatchEntry,
     Commit,
     LogState,
+    MirrorWord,
     ProducerState,
     RuleEntry,
     StreamState,
     TopicEntry,
     TrimEntry,
 )
-from meshmq.core.mirror_log import Copied, MirrorEntry, TakeoverEntry
+from meshmq.core.mirror_log import Copied, TakeoverEntry
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame
 
@@ -74,7 +75,7 @@ class CommitMeta(NamedTuple):
     rules: tuple[RuleEntry, ...]
     trims: tuple[TrimEntry, ...]
     copied: tuple[Copied, ...] = ()
-    mirrors: tuple[MirrorEntry | TakeoverEntry, ...] = ()
+    mirrors: tuple[MirrorWord, ...] = ()
 
     def without_bytes(self) -> Commit:
         """The commit as LogState.apply wants it, but for its journal; every payload is empty."""

@@ -87,7 +87,8 @@ class Copied:
 
 class CopiesRow(NamedTuple):
     """A log of which the sender has a copy up to before (``lsn``, ``slot``); ``epoch``, ``taker``
-    and ``taken`` tell who hands out what its groups had not done before lsn ``taken``."""
+    tell who hands out what its groups had not done before (``taken``, ``taken_slot``). lsn 0: the
+    sender knows of the takeover only."""
 
     origin: bytes
     name: str
@@ -96,6 +97,7 @@ class CopiesRow(NamedTuple):
     epoch: int = 0
     taker: bytes = b""
     taken: int = 0
+    taken_slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,6 +241,9 @@ COPY_AGAIN_NS = 1 * SECOND  # a copy that met a full disk, or a log behind it, i
 MENDS_MAX = 64  # damaged batches that are being had again; the others are told as damaged
 MEND_NS = 3 * SECOND  # who is asked for one answers within this, or another one is asked
 MENDED_BYTES_MAX = 8 * MIB  # of batches that were had again, kept in memory
+TAKEOVER_SEEN_NS = 10 * SECOND  # a node seen so lately is taken over only if told that it is dead
+TAKEOVER_BYTES = 256 * KIB  # of a copied log looked at before what was moved is synced
+RETURN_WAIT_NS = 5 * SECOND  # a node that starts waits so long to hear whether it was taken over
 COPY_WAITING_MAX = 262_144  # batches whose second confirmation waits for copies; then: synced only
 
 # --- memory --------------------------------------------------------------------------------

@@ -527,9 +527,10 @@ struct Copies {             # all that the sender has copies of
 struct CopiesRow {
   origin @0 :Data;
   name   @1 :Text;
-  lsn    @2 :UInt64;
+  lsn    @2 :UInt64;        # 0: the sender has no copy of it
   slot   @3 :UInt32;
   epoch  @4 :UInt64;        # of the takeover of its groups, 0: there was none
   taker  @5 :Data;
-  taken  @6 :UInt64;        # what its groups had not done before this lsn is the taker's
+  taken  @6 :UInt64;        # what its groups had not done before this place is the taker's
+  takenSlot @7 :UInt32;
 }

@@ -30,6 +30,7 @@ class Desk(NamedTuple):
     status: Callable[[], dict[str, Any]]
     services: Callable[[], list[dict[str, Any]]]
     routes: Callable[[], Iterable[dict[str, Any]]]
+    take_over: Callable[[dict[str, Any]], dict[str, Any]]
 
 
 Verb = Callable[[Desk, Hello, dict[str, Any], list[Entry]], dict[str, Any]]
@@ -243,7 +244,13 @@ def _route_list(
     return {"routes": routes, "complete": True}
 
 
-AFTER_SYNC = frozenset({"producer.last"}) | group_commands.CHANGING
+def _take_over(
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    return desk.take_over(arguments)
+
+
+AFTER_SYNC = frozenset({"producer.last", "node.takeover"}) | group_commands.CHANGING
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
 
 VERBS: dict[str, Verb] = {
@@ -255,4 +262,5 @@ VERBS: dict[str, Verb] = {
     "service.list": _service_list,
     "route.list": _route_list,
     "status": _status,
+    "node.takeover": _take_over,
 }

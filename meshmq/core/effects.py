@@ -87,11 +87,13 @@ class SurveyLog:
         number: to answer with.
         floors: (stream, offset): how many bytes it holds from there on.
         time_ns: not None: from its first commit not older than this (unix ns) on, instead.
+        place: not None: from its first batch not before this (lsn, slot) on, instead.
     """
 
     number: int
     floors: tuple[tuple[int, int], ...]
     time_ns: int | None
+    place: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

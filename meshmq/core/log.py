@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from meshmq import limits
 from meshmq.core.journal import JournalRecord, JournalState
-from meshmq.core.mirror_log import Copied, MirrorEntry, MirrorState, TakeoverEntry
+from meshmq.core.mirror_log import Copied, MirrorEntry, MirrorState, TakenEntry, TakeoverEntry
 
 
 class BatchEntry(NamedTuple):
@@ -100,9 +100,12 @@ class CopiedEntry(NamedTuple):
     records: tuple[JournalRecord, ...] = ()
 
 
+MirrorWord = MirrorEntry | TakeoverEntry | TakenEntry
+_MIRROR_WORDS = frozenset({MirrorEntry, TakeoverEntry, TakenEntry})
+
 Entry = (
     BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | CopiedEntry | MirrorEntry
-    | TakeoverEntry
+    | TakeoverEntry | TakenEntry
 )  # fmt: skip
 
 
@@ -143,7 +146,7 @@ class Commit(NamedTuple):
     trims: tuple[TrimEntry, ...] = ()
     journal: tuple[JournalRecord, ...] = ()
     copied: tuple[Copied, ...] = ()
-    mirrors: tuple[MirrorEntry | TakeoverEntry, ...] = ()
+    mirrors: tuple[MirrorWord, ...] = ()
     journals: tuple[tuple[bytes, tuple[JournalRecord, ...]], ...] = ()
 
 
@@ -156,7 +159,7 @@ def split_entries(
     tuple[TrimEntry, ...],
     tuple[JournalRecord, ...],
     tuple[Copied, ...],
-    tuple[MirrorEntry | TakeoverEntry, ...],
+    tuple[MirrorWord, ...],
     tuple[tuple[bytes, tuple[JournalRecord, ...]], ...],
 ]:
     """Sort ``entries`` into what a Commit holds, keeping the order within each kind."""
@@ -179,7 +182,7 @@ def split_entries(
         tuple(e for e in entries if type(e) is TrimEntry),
         tuple(record for e in journals for record in e.records),
         tuple(copied),
-        tuple(e for e in entries if type(e) is MirrorEntry or type(e) is TakeoverEntry),
+        tuple(e for e in entries if type(e) in _MIRROR_WORDS),  # type: ignore[misc]
         tuple((e.origin, e.records) for e in foreign if e.records),
     )
 
@@ -299,7 +302,12 @@ class LogState:
         for said in commit.mirrors:
             self._apply_mirror(said)
 
-    def _apply_mirror(self, said: MirrorEntry | TakeoverEntry) -> None:
+    def _apply_mirror(self, said: MirrorWord) -> None:
+        if isinstance(said, TakenEntry):
+            if said.origin in self.mirrors:
+                now_ms = self.append_time_ns // limits.MS
+                self.mirrors[said.origin].journal.apply(said.records, now_ms)
+            return
         if isinstance(said, TakeoverEntry):
             known = self.takeovers.get(said.origin)
             if known is None or known.rank < said.rank:

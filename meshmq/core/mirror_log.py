@@ -21,14 +21,21 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
-from meshmq.core.journal import JournalState, pack_state, unpack_state
+from meshmq.core.journal import (
+    JournalRecord,
+    JournalState,
+    pack_deltas,
+    pack_state,
+    unpack_deltas,
+    unpack_state,
+)
 from meshmq.errors import BadFrame
 
-_COPIED, _MIRROR, _TAKEOVER = range(3)
+_COPIED, _MIRROR, _TAKEOVER, _TAKEN = range(4)
 _HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<IQIq")
 _MIRROR_ROW = struct.Struct("<16sQIBH")
-_TAKEOVER_ROW = struct.Struct("<16sQ16sQ")
+_TAKEOVER_ROW = struct.Struct("<16sQ16sQI")
 _STATE_HEAD = struct.Struct("<16sQIHII")
 
 
@@ -54,20 +61,29 @@ class MirrorEntry(NamedTuple):
 
 
 class TakeoverEntry(NamedTuple):
-    """What the groups of ``origin`` had not done before ``lsn`` of its log is ``taker``'s to hand
-    out; the greatest ``epoch`` counts, of two equal ones the greater taker."""
+    """What the groups of ``origin`` had not done before (``lsn``, ``slot``) of its log is
+    ``taker``'s to hand out; the greatest ``epoch`` counts, of two equal ones the greater taker."""
 
     origin: bytes
     epoch: int
     taker: bytes
     lsn: int
+    slot: int
 
     @property
     def rank(self) -> tuple[int, bytes]:
         return self.epoch, self.taker
 
 
-Said = Copied | MirrorEntry | TakeoverEntry
+class TakenEntry(NamedTuple):
+    """Records of the groups of ``origin`` were put into this node's own: for the copy's journal
+    they are done."""
+
+    origin: bytes
+    records: tuple[JournalRecord, ...]
+
+
+Said = Copied | MirrorEntry | TakeoverEntry | TakenEntry
 
 
 @dataclass(slots=True)
@@ -103,6 +119,9 @@ def pack(rows: Sequence[Said]) -> bytes:
             parts.append(name)
         elif isinstance(row, TakeoverEntry):
             parts.append(_HEAD.pack(_TAKEOVER, _TAKEOVER_ROW.size) + _TAKEOVER_ROW.pack(*row))
+        elif isinstance(row, TakenEntry):
+            deltas = pack_deltas(row.records)
+            parts += [_HEAD.pack(_TAKEN, 16 + len(deltas)), row.origin, deltas]
     return b"".join(parts)
 
 
@@ -119,7 +138,7 @@ def unpack(data: bytes) -> tuple[Said, ...]:
                 raise BadFrame("what a commit says of copies ends early")
             at += size
             found += _unpack_row(kind, row)
-    except (struct.error, UnicodeDecodeError) as error:
+    except (struct.error, ValueError, TypeError) as error:
         raise BadFrame(f"malformed words on copies: {error}") from None
     return tuple(found)
 
@@ -135,6 +154,8 @@ def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
         yield MirrorEntry(origin, name, lsn, slot, bool(dropped))
     elif kind == _TAKEOVER:
         yield TakeoverEntry(*_TAKEOVER_ROW.unpack(row))
+    elif kind == _TAKEN:
+        yield TakenEntry(row[:16], tuple(unpack_deltas(row[16:])))
 
 
 def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import struct
 import zlib
 
+from meshmq import limits
 from meshmq.core.batches import BatchTools
 from meshmq.core.feed import Feed
-from meshmq.core.journal import JournalRecord, unpack_deltas
+from meshmq.core.journal import JournalRecord, JournalState, unpack_deltas
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -46,6 +47,7 @@ class Mirror:
 
     Attributes:
         name: of its node.
+        journal: what its groups have done, as far as that is stored here.
         place: received up to before there. synced: and stored.
         link, number: of the fetch under way; number 0: there is none.
         level: as in AskCopy; 0: nobody asked in this life of the link.
@@ -58,6 +60,7 @@ class Mirror:
         self.name = name
         self.place = self.synced = place
         self.topics = CopiedTopics()
+        self.journal = JournalState()
         self.feed = MirrorFeed(self.topics, origin, main, number, place)
         self.link = b""
         self.number = 0
@@ -89,6 +92,9 @@ class Mirrors:
         for origin, held in state.mirrors.items():
             mirror = self.open(origin, held.name, (held.lsn, held.slot))
             mirror.topics.load(state, held.streams.values())
+            for number, group in held.journal.groups.items():
+                mirror.journal.groups[number] = group.copy()
+            mirror.journal.next_id = held.journal.next_id
 
     def open(self, origin: bytes, name: str, place: tuple[int, int] = (1, 0)) -> Mirror:
         """Begin a copy, or go on with one."""
@@ -215,6 +221,10 @@ class Mirrors:
             topic = mirror.topics.by_stream.get(batch.stream) if mirror is not None else None
             if topic is not None:
                 topic.synced_offset = batch.base_offset + batch.count
+        for origin, records in commit.journals:
+            if origin in self.by_origin:
+                now_ms = commit.append_time_ns // limits.MS
+                self.by_origin[origin].journal.apply(records, now_ms)
         for said in commit.mirrors:
             if isinstance(said, MirrorEntry) and said.origin in self.by_origin:
                 self.by_origin[said.origin].synced = (said.lsn, said.slot)

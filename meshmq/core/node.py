@@ -41,7 +41,7 @@ from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions, judge_client
 from meshmq.core.sibling import Sibling
-from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node
+from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node, take_over
 from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_reads import SiteReads
@@ -136,7 +136,7 @@ class Node:
         self.site: Site | None = None
         if site is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
-            parts = (self.topics, self.delivery, self.admission, tools)
+            parts = (self.topics, self.delivery, self.admission, tools, self.groups)
             copies = SiteCopies(state, site.copies, *parts)
             reach = Reach(self.delivery)
             self.site = Site(site, who, self.sessions, reach, self.reads, copies, entropy)
@@ -149,6 +149,7 @@ class Node:
             self.topics, self.delivery, clerk, self.status,
             lambda: self.services.describe(self._now_ns),
             lambda: routes.describe(self.peers, self.transients, self.introductions),
+            lambda arguments: take_over(self.site, arguments, self._now_ns),
         )  # fmt: skip
         self.more_status = more_status
         self.bad_frames = 0

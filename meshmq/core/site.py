@@ -32,7 +32,7 @@ from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
 from meshmq.core.site_reads import SiteReads
-from meshmq.errors import BadFrame, InvalidName
+from meshmq.errors import BadFrame, CommandFailed, InvalidName
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -473,3 +473,10 @@ def judge_node(
 def is_of_nodes(link: bytes) -> bool:
     """Whether a link comes by the listener for nodes."""
     return link.startswith(NODE_LINK)
+
+
+def take_over(site: Site | None, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+    """``node takeover``; raises CommandFailed."""
+    if site is None:
+        raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
+    return site.copies.take_over(arguments, now_ns)

@@ -30,12 +30,15 @@ from meshmq.core.copy_sender import Sender
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import MendLog, ReadLog
 from meshmq.core.feed import Feed
+from meshmq.core.groups import Groups
 from meshmq.core.log import Commit, Entry, LogState
 from meshmq.core.mending import Mender, One
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.streams import Replica, Streams, merge
+from meshmq.core.takeover import Takeovers
 from meshmq.core.topics import Topics
+from meshmq.errors import CommandFailed
 from meshmq.frames import Body, Confirm, Confirmation, Credit, Subscribe, Subscribed, Unsubscribe
 from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
 
@@ -73,6 +76,7 @@ class SiteCopies:
         delivery: Delivery,
         admission: Admission,
         tools: BatchTools,
+        groups: Groups,
     ) -> None:
         self._origin = state.origin
         self._topics = topics
@@ -84,11 +88,14 @@ class SiteCopies:
         delivery.mend = self.mender.of(delivery, self._origin)
         self._siblings: dict[bytes, Sibling] = {}
         self.mirrors = Mirrors(state, topics, delivery, tools, self.mender)
+        has_copies = topics.copies_max > 1
+        self.takeovers = Takeovers(state, groups, self.mirrors, has_copies)
         self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
         self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
         self.version = 0
-        self._names: dict[bytes, str] = {}
+        self._names: dict[bytes, str] = {m.origin: m.name for m in self.mirrors.by_origin.values()}
         self._away: dict[bytes, int] = {}  # since when, of those that were chosen
+        self._left: dict[bytes, int] = {}  # when each sibling was seen last
         self._asked: dict[bytes, int] = {}  # by sibling: the level that it was told last
         self._senders: dict[bytes, Sender] = {}  # of our log, by sibling
         self._others: dict[tuple[bytes, bytes], Sender] = {}  # of copies, by link and origin
@@ -117,7 +124,7 @@ class SiteCopies:
         origin, link = sibling.origin, sibling.link
         if self._siblings.pop(origin, None) is None:
             return
-        self._away[origin] = now_ns
+        self._away[origin] = self._left[origin] = now_ns
         self.held.pop(origin, None)
         self.version += 1
         sender = self._senders.pop(origin, None)
@@ -143,7 +150,8 @@ class SiteCopies:
             case Copied():
                 self._on_copied(sibling, body)
             case Copies(rows):
-                self.held[sibling.origin] = {row.origin: row for row in rows}
+                self.held[sibling.origin] = {row.origin: row for row in rows if row.lsn}
+                self.takeovers.on_rows(rows)
                 self.mender.forget()
                 self.version += 1
             case Subscribe() if body.copy_of:
@@ -375,12 +383,15 @@ class SiteCopies:
         if streams.replicas:
             replicas, streams.replicas = streams.replicas, []
             self._wait(replicas)
+        entries += self.takeovers.entries
+        self.takeovers.entries = []
         return self.mirrors.take_entries(entries)
 
     def on_commit(self, commit: Commit) -> None:
         """A commit is synced."""
         if not (commit.copied or commit.mirrors):
             return
+        self.takeovers.on_commit(commit)
         for mirror, size in self.mirrors.on_commit(commit):
             if mirror.link:
                 copied = Copied(mirror.origin, *mirror.synced, size)
@@ -467,6 +478,7 @@ class SiteCopies:
             return
         self._tick_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
+        self.takeovers.tick(now_ns)
         self.mender.tick(now_ns)
         for sender in (*self._senders.values(), *self._others.values()):
             sender.tell_changes()
@@ -481,7 +493,7 @@ class SiteCopies:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        return self._tick_ns if self._siblings else None
+        return self._tick_ns
 
     def take_sends(self) -> list[tuple[bytes, Body]]:
         """Frames for links."""
@@ -494,12 +506,32 @@ class SiteCopies:
         return sends
 
     def _rows(self) -> tuple[CopiesRow, ...]:
-        return tuple(
-            [
-                CopiesRow(mirror.origin, mirror.name, *mirror.synced)
-                for mirror in self.mirrors.by_origin.values()
-            ]
-        )
+        rows = {
+            mirror.origin: CopiesRow(mirror.origin, mirror.name, *mirror.synced)
+            for mirror in self.mirrors.by_origin.values()
+        }
+        for origin, taken in self.takeovers.known.items():
+            row = rows.get(origin) or CopiesRow(origin, self._names.get(origin, ""), 0, 0)
+            rows[origin] = row._replace(
+                epoch=taken.epoch, taker=taken.taker, taken=taken.lsn, taken_slot=taken.slot
+            )
+        return tuple(rows.values())[: limits.MIRRORS_MAX]
+
+    def take_over(self, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        """``node takeover NAME``. Raises CommandFailed."""
+        name = arguments.get("name")
+        found = [m for m in self.mirrors.by_origin.values() if m.name == name]
+        if not found:
+            have = ", ".join(sorted(m.name for m in self.mirrors.by_origin.values()))
+            raise CommandFailed(
+                f"no copy of a node named {name!r} is kept here (of {have or 'none at all'}): ask "
+                f"a node that has one, `meshmq status` shows which"
+            )
+        mirror = max(found, key=lambda m: (m.origin not in self._siblings, m.synced))
+        left_ns = self._left.get(mirror.origin)
+        seen_ns = None if left_ns is None else now_ns - left_ns
+        is_linked = mirror.origin in self._siblings
+        return self.takeovers.take(mirror, is_linked, seen_ns, arguments)
 
     def describe(self) -> dict[str, Any]:
         """As ``status`` shows it."""
@@ -518,6 +550,7 @@ class SiteCopies:
                 for origin, sender in self._senders.items()
             ],
             "waiting": self._waiting_count,
+            "takeovers": self.takeovers.describe(self._names),
             "mended": self.mender.mended,
             "not_mended": self.mender.failed,
             "kept": [

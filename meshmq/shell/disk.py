@@ -144,7 +144,7 @@ class DiskThread:
             r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max, job.origin)
             self._post(ReadDone(job.reader, tuple(r.batches), r.next_lsn, r.next_slot))
         elif isinstance(job, SurveyLog):
-            lsn, rows = store.survey(job.floors, job.time_ns)
+            lsn, rows = store.survey(job.floors, job.time_ns, job.place)
             self._post(Surveyed(job.number, lsn, tuple(rows)))
         elif isinstance(job, MendLog):
             store.mend(job.stream, job.offset, job.count, job.payload)

@@ -342,12 +342,15 @@ class LogStore:
         return done
 
     def survey(
-        self, floors: Sequence[tuple[int, int]], time_ns: int | None
+        self,
+        floors: Sequence[tuple[int, int]],
+        time_ns: int | None,
+        place: tuple[int, int] | None = None,
     ) -> tuple[int, list[tuple[int, int, int]]]:
         """Where streams are, as effects.SurveyLog says: (lsn, rows). Raises NoRoom as ``read``."""
         self._claim()
         try:
-            return self._reader.survey(floors, time_ns)
+            return self._reader.survey(floors, time_ns, place)
         except (StoreFailed, sqlite3.Error, OSError) as error:
             raise self._not_read(error) from error
 

@@ -153,6 +153,10 @@ class Disk:
             if state is None:
                 continue
             mine = [(c, b) for c in self.commits for b in c.batches if b.stream == stream]
+            if order.place is not None:
+                later = [b.base_offset for c in self.commits for slot, b in enumerate(c.batches)
+                         if b.stream == stream and (c.lsn, slot) >= order.place]  # fmt: skip
+                floor = later[0] if later else state.next_offset
             if order.time_ns is not None:
                 later = [b.base_offset for c, b in mine if c.lsn >= lsn]
                 floor = later[0] if later else state.next_offset

@@ -333,7 +333,7 @@ FRAMES = {
         ),
         ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),
         ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),
-        ("copies", 42, Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 2, INSTANCE, 8),))),
+        ("copies", 42, Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 2, INSTANCE, 8, 1),))),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),
         ("result", 42, Result(5, "", "", b'{"records":3}')),
         (

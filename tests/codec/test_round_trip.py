@@ -259,7 +259,9 @@ BODIES = {
     frames_copies.Copies: st.builds(
         frames_copies.Copies,
         st.lists(
-            st.builds(frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64),
+            st.builds(
+                frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32
+            ),
             max_size=4,
         ).map(tuple),
     ),
@@ -490,7 +492,7 @@ own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
 rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8)
 copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
 mirror_entries = st.builds(MirrorEntry, ids, texts, u64, u32, flags) | st.builds(
-    TakeoverEntry, ids, u64, ids, u64
+    TakeoverEntry, ids, u64, ids, u64, u32
 )
 trim_entries = st.builds(TrimEntry, u32, u64)
 

@@ -113,7 +113,8 @@ def test_an_offset_of_a_copied_stream_is_found(filled):
 
 def test_a_restart_and_new_segments_keep_copies_and_how_far_they_go(filled, opened):
     store, copier, other = filled
-    store.append([TakeoverEntry(THEIRS, 3, b"t" * 16, 77), TakeoverEntry(THEIRS, 2, b"u" * 16, 5)])
+    taken = TakeoverEntry(THEIRS, 3, b"t" * 16, 77, 1)
+    store.append([taken, TakeoverEntry(THEIRS, 2, b"u" * 16, 5, 0)])
     before = store.state
     store = opened()
     assert store.state == before
@@ -123,7 +124,7 @@ def test_a_restart_and_new_segments_keep_copies_and_how_far_they_go(filled, open
         assert places(read_all(store, one.aliases, ("position", 1, 0), origin)) == wanted(
             one, one.aliases
         )
-    assert store.state.takeovers[THEIRS] == TakeoverEntry(THEIRS, 3, b"t" * 16, 77)
+    assert store.state.takeovers[THEIRS] == taken
     assert {t.origin for t in (s.topic for s in store.state.topics.values())} == {b""}
     assert store.check() == []
 
