@@ -583,6 +583,13 @@ class Admin:
         routes: list[dict[str, Any]] = await self._mesh._run(ROUTES)
         return routes
 
+    async def takeover(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
+        """As ``meshmq.Mesh.admin.takeover``."""
+        done: dict[str, Any] = await self._mesh._run(
+            ask("node.takeover", name=name, assume_dead=assume_dead)
+        )
+        return done
+
     async def status(self) -> dict[str, Any]:
         """Every counter of the node."""
         status: dict[str, Any] = await self._mesh._run(ask("status"))

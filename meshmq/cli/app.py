@@ -23,6 +23,7 @@ from meshmq.cli import (
     services,
     status,
     sub,
+    takeover,
     topic,
 )  # fmt: skip
 from meshmq.cli.output import emit, say
@@ -35,7 +36,10 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they would show keys and values
     rich_markup_mode="rich",
 )
-app.command("node")(node.node)
+node_app = typer.Typer(invoke_without_command=True)
+node_app.callback()(node.node)
+node_app.command("takeover")(takeover.takeover)
+app.add_typer(node_app, name="node")
 app.command("pub")(pub.pub)
 app.command("sub")(sub.sub)
 app.command("consume")(consume.consume)

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from meshmq.cli.node_options import (
     DEFAULT_URL,
     Check,
@@ -53,6 +55,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 
 def node(
+    context: typer.Context,
     name: Name = None,
     mesh: Mesh = None,
     listen: Listen = None,
@@ -70,6 +73,8 @@ def node(
 
     It runs in the foreground until Ctrl-C or SIGTERM, which end it cleanly.
     """
+    if context.invoked_subcommand is not None:
+        return
     settings = {key: default for key, (_, default) in _SETTINGS.items()}
     if config is not None:
         settings.update(read_config(config))

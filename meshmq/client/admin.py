@@ -209,6 +209,26 @@ class Admin:
         routes: list[dict[str, Any]] = self.topics._run(ROUTES)
         return routes
 
+    def takeover(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
+        """Let the node that we are at, which has a copy of the log of node ``name``, hand out what
+        that one's groups and queues had not done.
+
+        Args:
+            name: of a node of the site that is gone.
+            assume_dead: do not refuse because it was seen lately.
+
+        Returns:
+            ``epoch``, and the names of ``groups``; of those ``skipped`` something else has the
+            name here.
+
+        Raises:
+            CommandFailed: it is alive, may be, or no copy of it is kept here.
+        """
+        done: dict[str, Any] = self.topics._run(
+            ask("node.takeover", name=name, assume_dead=assume_dead)
+        )
+        return done
+
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""
         status: dict[str, Any] = self.topics._run(ask("status"))

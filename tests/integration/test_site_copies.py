@@ -127,3 +127,40 @@ def test_a_topic_s_own_copies(tmp_path):
             assert time.monotonic() < deadline, kept
     finally:
         made.stop()
+
+
+def test_a_dead_node_s_jobs_are_done_by_another_one(site):
+    one, *others = site.nodes
+    with meshmq.connect(one.url, route="node") as mesh:
+        for i in range(50):
+            mesh.enqueue("thumbs", b"%d" % i).wait(20)
+        with mesh.work("thumbs", prefetch=1) as worker:
+            done = []
+            for job in worker:
+                done.append(job.value)
+                job.ack(wait=True)
+                if len(done) == 20:
+                    break
+        deadline = time.monotonic() + 15
+        while not [row for row in mesh.admin.status()["site"]["copies"]["nodes"]
+                   if row["caught_up"]]:  # fmt: skip
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    taken = None
+    one.kill()
+    for node in others:
+        with meshmq.connect(node.url, route="node") as mesh:
+            try:
+                taken = mesh.admin.takeover(one.name, assume_dead=True)
+            except meshmq.CommandFailed as error:
+                assert "no copy" in str(error)
+                continue
+            with mesh.work("thumbs") as worker:
+                for job in worker:
+                    done.append(job.value)
+                    job.ack()
+                    if len(done) == 50:
+                        break
+    assert taken is not None
+    assert taken["groups"] == ["thumbs"]
+    assert sorted(done, key=int) == [b"%d" % i for i in range(50)]
