@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from meshmq import frames_copies
+from meshmq.frames_offers import Offer as Offer
+from meshmq.frames_offers import Offers as Offers
 from meshmq.frames_site import NodeFacts as NodeFacts
 from meshmq.frames_site import Pulse as Pulse
 from meshmq.frames_site import SiteInterests as SiteInterests
@@ -649,7 +651,7 @@ Body = (
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
-    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams
+    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
     | frames_copies.Body
 )  # fmt: skip
 

@@ -50,7 +50,7 @@ struct Frame {
     siteInterests @42 :SiteInterests;
     pulse       @43 :Pulse;
     streams     @44 :Streams;
-    reserved45  @45 :Void;
+    offers      @45 :Offers;
     reserved46  @46 :Void;
     reserved47  @47 :Void;
     reserved48  @48 :Void;
@@ -533,4 +533,20 @@ struct CopiesRow {
   taker  @5 :Data;
   taken  @6 :UInt64;        # what its groups had not done before this place is the taker's
   takenSlot @7 :UInt32;
+}
+
+struct Offers {             # what services a node's clients serve, and how busy they are
+  version @0 :UInt64;       # counts these frames to one node, from 1
+  whole   @1 :Bool;         # nothing else is served; else what has changed
+  asks    @2 :Bool;         # tell all that you serve
+  rows    @3 :List(Offer);
+}
+
+struct Offer {
+  number    @0 :UInt32;     # the node's own for the service
+  instances @1 :UInt32;     # how many serve it; 0: none any more
+  places    @2 :UInt32;     # requests they take at a time
+  free      @3 :UInt32;     # of those, not taken
+  waiting   @4 :UInt32;     # requests at the node that wait for one
+  service   @5 :Text;       # empty: as told before under this number
 }

@@ -36,7 +36,9 @@ def services(
     """List services and their instances: how much each has in flight, and how long it takes.
 
     They are those at the node, and their figures those of requests that
-    went by it, not directly.
+    went by it, not directly. In a site each other node where a service
+    lives has a line: how many instances, and how busy they are, as it told
+    some tenths of a second ago.
     In flight are requests at work, of how many there may be at a time.
     Requests are those that were accepted. Served counts those an instance
     has ended, failed the ones of them without a value: an error, or given
@@ -62,6 +64,7 @@ def _lines(service: dict[str, Any], node: str) -> list[str]:
     if service["expired"]:
         counts += f", {service['expired']:,} not answered in time"
     rows = [_cells(instance, node) for instance in service["instances"]]
+    rows += [_cells_of(other) for other in service.get("nodes", ()) if other["node"] != node]
     table = columns(HEADS, rows) if rows else ["no instance yet"]
     return [f"{service['service']}: {counts}", *(f"  {line}" for line in table)]
 
@@ -77,6 +80,14 @@ def _cells(instance: dict[str, Any], node: str) -> list[Any]:
         took(instance["p50_us"]),
         took(instance["p99_us"]),
     ]
+
+
+def _cells_of(other: dict[str, Any]) -> list[Any]:
+    """Another node of the site, where the service lives too."""
+    state = f"{other['waiting']:,} waiting" if other["waiting"] else "serving"
+    places = other["concurrency"]
+    load = f"{places - other['free']:,}/{places:,}"
+    return [plural(other["instances"], "instance"), other["node"], state, load, *[None] * 4]
 
 
 def took(us: int | None) -> str | None:

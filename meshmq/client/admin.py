@@ -171,12 +171,15 @@ class ServiceList:
         self._timeout = timeout
 
     def list(self, pattern: str = ">") -> builtins.list[dict[str, Any]]:
-        """Services that match and have instances or requests at the node, by name.
+        """Services that match and have instances or requests at the node, or in its site, by name.
 
         Of each: ``service``, ``requests`` so far, ``waiting`` (for an instance with room),
         ``expired`` (at their deadline), and its ``instances``: ``client`` (the program's name),
         ``state`` (``"serving"`` or ``"draining"``), ``concurrency``, ``in_flight``, ``served``,
         ``failed``, and how long requests took, ``p50_us`` and ``p99_us`` (None: none lately).
+        In a site also ``nodes``, those where it is served, this one first: ``node`` (its name),
+        how many ``instances``, their ``concurrency`` together, how much of it is ``free``, and how
+        many requests are ``waiting`` there; of others as they told last.
         """
         asked = ask_services(pattern)
         found: builtins.list[dict[str, Any]] = asked.read(

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
 from meshmq import limits
 from meshmq.core.latency import Latencies
+from meshmq.core.levels import Levels
 from meshmq.errors import Busy, DeadlineExceeded, InstanceLost, NoResponders, ServiceError
-from meshmq.frames import ONE, RETURNED, STREAM, ReplyRow, RequestRow, Serve
+from meshmq.frames import ONE, RETURNED, STREAM, Offer, ReplyRow, RequestRow, Serve
+
+if TYPE_CHECKING:
+    from meshmq.core.remotes import Remote
 
 NOT_BEGUN = frozenset({RETURNED, Busy.code})
 INSTANCE_CODES = NOT_BEGUN | {ServiceError.code, DeadlineExceeded.code, InstanceLost.code}
 """What an instance may answer instead of a value."""
+NO_ROOM = 32
+"""From this level on a sibling has no room: what it gets waits there."""
 
 
-class Instance:
-    """One registration of one program.
+class Taker:
+    """Who takes requests for a service: an instance, or all that a sibling has.
 
     Attributes:
         is_stuck: its link takes nothing more before it has acknowledged what it was sent.
     """
 
     __slots__ = (
-        "concurrency", "draining", "failed", "held", "held_bytes", "is_stuck", "latencies", "level",
-        "link", "name", "registration", "served", "service", "waiting",
+        "concurrency", "draining", "failed", "held", "held_bytes", "is_stuck", "level", "link",
+        "name", "registration", "served", "service", "waiting",
     )  # fmt: skip
 
-    def __init__(self, link: bytes, name: str, serve: Serve, service: Service, now_ns: int) -> None:
+    is_remote = False
+
+    def __init__(self, link: bytes, name: str, service: Service) -> None:
         self.link = link
         self.name = name
-        self.registration = serve.registration
-        self.concurrency = serve.concurrency
+        self.registration = 0
+        self.concurrency = 0
         self.service = service
         self.held: dict[int, Asked] = {}
         self.held_bytes = 0
@@ -40,7 +49,72 @@ class Instance:
         self.level = -1
         self.served = 0
         self.failed = 0
+
+    def hold(self, asked: Asked) -> None:
+        """It is handed a request."""
+        self.held[asked.id] = asked
+        self.held_bytes += asked.weight
+
+    def free(self, asked: Asked) -> None:
+        """It has done with one."""
+        del self.held[asked.id]
+        self.held_bytes -= asked.weight
+
+    @property
+    def rank(self) -> int:
+        """Its level: lower ones get what comes first; -1: none, it has no room."""
+        raise NotImplementedError
+
+    @property
+    def takes_own(self) -> bool:
+        """Whether it may have what waits for it alone."""
+        raise NotImplementedError
+
+    def ended(self, took_ns: int, is_failed: bool, now_ns: int) -> None:
+        """Count one that it has ended, so long after it was handed out."""
+        self.served += 1
+        self.failed += is_failed
+
+
+class Instance(Taker):
+    """One registration of one program."""
+
+    __slots__ = ("latencies",)
+
+    def __init__(self, link: bytes, name: str, serve: Serve, service: Service, now_ns: int) -> None:
+        super().__init__(link, name, service)
+        self.registration = serve.registration
+        self.concurrency = serve.concurrency
         self.latencies = Latencies(now_ns)
+
+    @property
+    def rank(self) -> int:
+        """How much it has to do."""
+        return len(self.held) if self.has_room else -1
+
+    @property
+    def takes_own(self) -> bool:
+        """Whether it may have what waits for it alone."""
+        return self.has_room
+
+    def ended(self, took_ns: int, is_failed: bool, now_ns: int) -> None:
+        """Count one that it has ended, so long after it was handed out."""
+        super().ended(took_ns, is_failed, now_ns)
+        self.latencies.add(took_ns, now_ns)
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """As listings show it; times in us."""
+        p50, p99 = self.latencies.percentiles_us((0.5, 0.99), now_ns)
+        return {
+            "client": self.name,
+            "concurrency": self.concurrency,
+            "in_flight": len(self.held),
+            "served": self.served,
+            "failed": self.failed,
+            "p50_us": p50,
+            "p99_us": p99,
+            "state": "draining" if self.draining else "serving",
+        }
 
     @property
     def has_room(self) -> bool:
@@ -56,30 +130,47 @@ class Service:
     """All instances under one name; those with room by how much they have.
 
     Attributes:
-        waiting: requests for any of them.
+        waiting: requests of programs, for any instance.
+        guests: requests of siblings, for any instance that is here.
         early: of kind EACH: they wait until all instances are back that were there before.
+        remotes: siblings that serve it, by link.
     """
 
     __slots__ = (
-        "_levels", "_only", "_taking", "early", "expired", "instances", "name", "requests",
-        "waiting",
+        "_levels", "_offered", "_only", "_remote_levels", "_taking", "early", "expired", "guests",
+        "instances", "name", "remotes", "requests", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.instances: dict[tuple[bytes, int], Instance] = {}
+        self.remotes: dict[bytes, Remote] = {}
         self.waiting: OrderedDict[int, Asked] = OrderedDict()
+        self.guests: OrderedDict[int, Asked] = OrderedDict()
         self.early: dict[int, Asked] = {}
         self.requests = 0
         self.expired = 0
-        self._levels: dict[int, OrderedDict[Instance, None]] = {}
+        self._levels: Levels[Taker] = Levels()
+        self._remote_levels: Levels[Taker] = Levels()
         self._taking = 0
+        self._offered = 0
         self._only: Instance | None = None  # who takes alone is on no level
 
     @property
     def is_served(self) -> bool:
-        """Whether some instance takes requests, now or when it has room."""
+        """Whether somebody takes requests, now or when it has room."""
+        return self._taking > 0 or self._offered > 0
+
+    @property
+    def is_served_here(self) -> bool:
+        """Whether an instance here does."""
         return self._taking > 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody serves it, and nobody waits for that."""
+        known = self.instances or self.remotes
+        return not (known or self.waiting or self.guests or self.early)
 
     def add(self, instance: Instance) -> None:
         """A new one."""
@@ -93,44 +184,89 @@ class Service:
         else:
             self.place(instance)
 
-    def drain(self, instance: Instance) -> None:
+    def drain(self, instance: Taker) -> None:
         """It takes no more."""
-        if not instance.draining:
-            instance.draining = True
+        if instance.draining:
+            return
+        instance.draining = True
+        if instance.is_remote:
+            self._offered -= 1
+        else:
             self._taking -= 1
             if instance is self._only:
                 self._only = None
-            self.place(instance)
+        self.place(instance)
 
-    def place(self, instance: Instance) -> None:
+    def offered(self, remote: Remote) -> None:
+        """A sibling serves it from now on, or again."""
+        self.remotes[remote.link] = remote
+        self._offered += 1
+        remote.draining = False
+
+    def remove(self, taker: Taker) -> None:
+        """It has nothing any more and takes nothing."""
+        if taker.is_remote:
+            self.remotes.pop(taker.link, None)
+        else:
+            self.instances.pop((taker.link, taker.registration), None)
+
+    def place(self, taker: Taker) -> None:
         """Its load or its room has changed: put it where it belongs."""
-        if instance is self._only:
-            return
-        level = len(instance.held) if instance.has_room else -1
-        if level == instance.level:
-            return
-        if instance.level >= 0:
-            beside = self._levels[instance.level]
-            del beside[instance]
-            if not beside:
-                del self._levels[instance.level]
-        instance.level = level
-        if level >= 0:
-            self._levels.setdefault(level, OrderedDict())[instance] = None
+        if taker.is_remote:
+            self._remote_levels.put(taker, taker.rank)
+        elif taker is not self._only:
+            self._levels.put(taker, taker.rank)
 
-    def is_placed(self, instance: Instance) -> bool:
+    def is_placed(self, taker: Taker) -> bool:
         """Whether it is where it belongs, for audits."""
-        if instance is self._only:
-            return self._taking == 1 and not (instance.draining or self._levels)
-        return instance.level == (len(instance.held) if instance.has_room else -1)
+        if taker is self._only:
+            return self._taking == 1 and not (taker.draining or self._levels)
+        return taker.level == taker.rank
 
-    def choose(self) -> Instance | None:
+    def choose(self) -> Taker | None:
         """The instance with the least to do, among equals the one that came to it first."""
         if self._only is not None:
             return self._only if self._only.has_room else None
-        if not self._levels:
+        return self._levels.first() if self._levels else None
+
+    def choose_remote(self) -> Taker | None:
+        """The sibling with the most room, in turn among those that have about as much. What nobody
+        serves here may wait there, too."""
+        if not self._remote_levels:
             return None
-        return next(iter(self._levels[min(self._levels)]))
+        remote = self._remote_levels.first()
+        if remote.level >= NO_ROOM and self._taking:
+            return None
+        self._remote_levels.turn(remote)
+        return remote
+
+    def next_here(self) -> Asked:
+        """What waits for an instance here and came first; it is taken out."""
+        waiting, guests = self.waiting, self.guests
+        if guests and (not waiting or next(iter(guests)) < next(iter(waiting))):
+            return guests.popitem(last=False)[1]
+        return waiting.popitem(last=False)[1]
+
+    def describe(self, now_ns: int) -> dict[str, Any]:
+        """As listings show it, with the instances that are here; times in us."""
+        return {
+            "service": self.name,
+            "requests": self.requests,
+            "waiting": len(self.waiting) + len(self.guests) + len(self.early),
+            "expired": self.expired,
+            "instances": [instance.describe(now_ns) for instance in self.instances.values()],
+        }
+
+    def offer(self) -> Offer:
+        """What siblings are told of it: what the instances here take."""
+        count = places = free = 0
+        for instance in self.instances.values():
+            if not instance.draining:
+                count += 1
+                places += instance.concurrency
+                if instance.has_room:
+                    free += instance.concurrency - len(instance.held)
+        return Offer(0, self.name, count, places, free, len(self.waiting) + len(self.guests))
 
 
 class Asked:
@@ -144,13 +280,15 @@ class Asked:
         window: bytes of a stream that the instance may send yet.
         instance: who has it, or is to have it (EACH); None while it waits for anybody.
         any: something of its stream has been passed on.
+        is_guest: a sibling asks; it goes to instances that are here.
+        lost_at: the sibling that had it last, if that is how it was lost.
         parent: of an EACH: what the requester asked, which has the ``parts`` without an end.
     """
 
     __slots__ = (
         "any", "attempts", "data", "deadline_ns", "handed_ns", "headers", "id", "idempotent",
-        "instance", "kind", "link", "parent", "parts", "payer", "service", "size", "their_id",
-        "weight", "window",
+        "instance", "is_guest", "kind", "link", "lost_at", "parent", "parts", "payer", "service",
+        "size", "their_id", "weight", "window",
     )  # fmt: skip
 
     def __init__(
@@ -169,12 +307,14 @@ class Asked:
         self.deadline_ns = now_ns + min(row.remaining_ns, limits.REQUEST_TIMEOUT_NS_MAX)
         self.attempts = 0
         self.any = False
-        self.instance: Instance | None = None
+        self.instance: Taker | None = None
+        self.is_guest = False
+        self.lost_at = ""
         self.handed_ns = 0
         self.parent: Asked | None = None
         self.parts: dict[int, Asked] = {}
 
-    def part(self, number: int, instance: Instance, now_ns: int) -> Asked:
+    def part(self, number: int, instance: Taker, now_ns: int) -> Asked:
         """What one instance gets of an EACH; its value is counted with its parent."""
         row = RequestRow(
             self.their_id, 0, "", self.deadline_ns - now_ns, self.kind, self.idempotent, 0,
@@ -197,7 +337,7 @@ def size_of(row: RequestRow, data: bytes) -> int:
 
 def nobody(name: str, service: Service | None) -> NoResponders:
     """Nobody takes requests for it; ``service``: what is known of it."""
-    if service is not None and service.instances:
+    if service is not None and (service.instances or service.remotes):
         return NoResponders(
             f"nobody serves {name!r} any more: its last instance takes nothing new and stops once "
             f"its requests are done; start another"
@@ -212,16 +352,20 @@ def lost(asked: Asked) -> InstanceLost:
     """Who had it is gone."""
     may = not asked.idempotent and asked.kind == ONE
     hint = " (idempotent=True has another one asked)" if may else ""
-    return InstanceLost(
-        f"the instance of {asked.service.name!r} that had the request went away; whether it was "
-        f"done is unknown{hint}"
-    )
+    name = asked.service.name
+    who = f"the instance of {name!r} that had the request went away"
+    if asked.lost_at:
+        who = f"the request was lost with {asked.lost_at!r}, the node that had it for {name!r}"
+    return InstanceLost(f"{who}; whether it was done is unknown{hint}")
 
 
 def breach_of(asked: Asked, row: ReplyRow) -> str:
-    """What an instance may not answer, in words; empty: it may."""
+    """What an instance may not answer, in words; empty: it may. A sibling answers what its
+    instances do, and errors of its own."""
     goes_on = asked.kind == STREAM and not row.end
     if row.code:
+        if asked.instance is not None and asked.instance.is_remote:
+            return ""
         if row.code not in INSTANCE_CODES:
             return f"the code {row.code!r}, which is none of an instance's"
         if row.has_value:

@@ -43,7 +43,6 @@ from meshmq.core.sessions import Peer, Sessions, judge_client
 from meshmq.core.sibling import Sibling
 from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node, take_over
 from meshmq.core.site_copies import SiteCopies
-from meshmq.core.site_interests import Reach
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.streams import Streams, merge
 from meshmq.core.topics import Topic, Topics
@@ -133,21 +132,21 @@ class Node:
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
         self.reads = SiteReads(self.origin, self.delivery)
-        self.site: Site | None = None
-        if site is not None:
-            who = NodeIdentity(self.origin, mesh, name, software)
-            parts = (self.topics, self.delivery, self.admission, tools, self.groups)
-            copies = SiteCopies(state, site.copies, *parts)
-            reach = Reach(self.delivery)
-            self.site = Site(site, who, self.sessions, reach, self.reads, copies, entropy)
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self.sessions.unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
         )
+        self.site: Site | None = None
+        if site is not None:
+            who = NodeIdentity(self.origin, mesh, name, software)
+            of_log = (self.topics, self.delivery, self.admission, tools, self.groups)
+            copies = SiteCopies(state, site.copies, *of_log)
+            parts = (self.delivery, self.reads, self.services, copies)
+            self.site = Site(site, who, self.sessions, *parts, entropy)
         clerk = Clerk(self.groups, self.topics)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status,
-            lambda: self.services.describe(self._now_ns),
+            lambda: (self.site or self).services.describe(self._now_ns),
             lambda: routes.describe(self.peers, self.transients, self.introductions),
             lambda arguments: take_over(self.site, arguments, self._now_ns),
         )  # fmt: skip

@@ -97,6 +97,8 @@ class Outgoing:
         boxes: those of links for which something waits.
         backlog: bytes of replies that wait.
         dropped: replies that had no room.
+        wide: links of siblings: they have the bounds of rule 1 for programs behind them, and carry
+            records for many.
         laggards: links whose sessions are to end, with the sentence to say. Their replies are gone.
     """
 
@@ -106,6 +108,7 @@ class Outgoing:
         self.boxes: dict[bytes, Outbox] = {}
         self.backlog = 0
         self.dropped = 0
+        self.wide: set[bytes] = set()
         self.laggards: dict[bytes, str] = {}
         self._unacked = unacked
         self._is_crowded = is_crowded
@@ -146,6 +149,8 @@ class Outgoing:
             size += box.request_bytes
             frames += 1
         most = limits.REQUESTS_UNACKED_BYTES
+        if link in self.wide:
+            most = limits.SIBLING_UNACKED_BYTES
         if size > limits.CROWDED_UNACKED_BYTES and self._is_crowded():
             most = limits.CROWDED_UNACKED_BYTES
         return size >= most or frames >= limits.SERVICES_UNACKED_FRAMES
@@ -200,6 +205,7 @@ class Outgoing:
 
     def drop_link(self, link: bytes) -> None:
         """Its session is over."""
+        self.wide.discard(link)
         self.laggards.pop(link, None)
         self.boxes.pop(link, None)
         box = self._all.pop(link, None)
@@ -213,7 +219,9 @@ class Outgoing:
         most = limits.CROWDED_UNACKED_BYTES if crowded else limits.REPLIES_UNACKED_BYTES
         for link, box in list(self.boxes.items()):
             waiting = box.reply_bytes
-            sends += [(link, body) for body in box.take(*self._unacked(link), most)]
+            is_wide = link in self.wide and not crowded
+            bound = limits.SIBLING_UNACKED_BYTES if is_wide else most
+            sends += [(link, body) for body in box.take(*self._unacked(link), bound)]
             self.backlog += box.reply_bytes - waiting
             if box.is_empty:
                 del self.boxes[link]

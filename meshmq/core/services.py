@@ -12,6 +12,12 @@ Rules:
 5. An instance's room is free again when it has answered, whoever still waits for that.
 6. An instance that answers what it may not, or sends more of a stream than it was granted, is in
    breach, and its session ends: nothing else stops what it sends. What it had is lost (rule 4).
+
+In a site (see ``remotes``, ``site_services``):
+7. Where no instance here has room, a sibling that has gets it; where nobody has, it waits for
+   whoever has first. EACH goes to all that are here, and once to each sibling, for all of its.
+8. A sibling's request goes to instances here, never further. If none is left, or the one that had
+   it is lost, the sibling is told, and decides by rule 4 where it goes.
 """
 
 from __future__ import annotations
@@ -21,12 +27,25 @@ from collections.abc import Callable
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.instances import Asked, Instance, Service, breach_of, lost, nobody, size_of
+from meshmq.core.comeback import Comeback
+from meshmq.core.instances import (
+    Asked,
+    Instance,
+    Service,
+    Taker,
+    breach_of,
+    lost,
+    nobody,
+    size_of,
+)
 from meshmq.core.outgoing import Outgoing
+from meshmq.core.remotes import Outpost, Remote
+from meshmq.core.service_ledger import Ledger
 from meshmq.errors import (
     BadFrame,
     Busy,
     DeadlineExceeded,
+    InstanceLost,
     InvalidArgument,
     LimitReached,
     MeshError,
@@ -40,6 +59,7 @@ from meshmq.frames import (
     Body,
     Cancel,
     Grant,
+    Offer,
     Reply,
     ReplyRow,
     Request,
@@ -48,15 +68,16 @@ from meshmq.frames import (
     Served,
     Unserve,
 )
+from meshmq.frames_offers import OF_NODE
 from meshmq.names import check_service
 
 
-class Services:
+class Services(Ledger):
     """The node's machine for services.
 
-    For STARTED_NS from the first event on, a request for a service that nobody serves waits: after
-    a restart of the node its instances are on their way back, too. One for each instance waits in
-    any case, until that time or half of its own is over: not all may be back.
+    As long as instances may be on their way here (``comeback``) a request for a service that nobody
+    serves waits. One for each instance waits in any case, until then or until half of its time is
+    over: not all may be back.
 
     Args:
         unacked, is_crowded: see Outgoing.
@@ -66,7 +87,7 @@ class Services:
     Attributes:
         late: replies that came for what was over.
         no_responders: requests for what nobody served.
-        outgoing: what waits to leave, and links that take none of it.
+        comeback: who may be on the way here.
     """
 
     def __init__(
@@ -75,21 +96,14 @@ class Services:
         is_crowded: Callable[[], bool],
         met: Callable[[bytes, bytes, str], None] | None = None,
     ) -> None:
+        super().__init__(Outgoing(unacked, is_crowded))
         self._met = met
-        self.by_name: dict[str, Service] = {}
         self.late = 0
         self.no_responders = 0
-        self.outgoing = Outgoing(unacked, is_crowded)
-        self._young_until_ns = -1  # known with the first tick
+        self.comeback = Comeback()
         self._instances: dict[bytes, dict[int, Instance]] = {}  # by link and registration
-        self._asked: dict[int, Asked] = {}
-        self._asking: dict[bytes, dict[int, Asked]] = {}  # by link and the requester's number
-        self._deadlines: list[tuple[int, int]] = []
         self._early: list[tuple[int, int]] = []  # of kind EACH, by when to ask who is there
-        self._bytes = 0  # of requests that are held
-        self._shares: dict[bytes, int] = {}  # of those, by the link that asked
         self._stuck: dict[bytes, None] = {}  # links that are handed nothing
-        self._last_id = 0
 
     # -- instances ----------------------------------------------------------------------------
 
@@ -115,6 +129,7 @@ class Services:
         instance.is_stuck = link in self._stuck
         mine[serve.registration] = instance
         service.add(instance)
+        self._change(service)
         self._feed(service, now_ns)
         return Served(serve.registration)
 
@@ -126,35 +141,70 @@ class Services:
             self._let_go(instance)
         return Served(frame.registration, ended=True)
 
-    def _drain(self, instance: Instance, now_ns: int) -> None:
+    def _drain(self, instance: Taker, now_ns: int) -> None:
         if not instance.draining:
             instance.service.drain(instance)
+            if instance.is_remote and not instance.service.is_served:
+                self.comeback.lost(instance.service.name, now_ns)
             self._leave(instance, now_ns)
 
-    def _leave(self, instance: Instance, now_ns: int) -> None:
+    def _leave(self, instance: Taker, now_ns: int) -> None:
         """It takes nothing more: what waits for it alone, or for nobody else, is answered."""
+        service = instance.service
+        self._change(service)
         for asked in list(instance.waiting.values()):
             self._finish(asked, NoResponders(f"{instance.name} stopped before its turn came"))
-        if not instance.service.is_served and not self._is_young(now_ns):
-            self._turn_away(instance.service)
+        if service.guests and not service.is_served_here:
+            for asked in list(service.guests.values()):
+                self._give_up(asked)
+        if not (service.is_served or self._is_young(service.name, now_ns)):
+            self._turn_away(service)
 
-    def _let_go(self, instance: Instance) -> None:
-        if instance.draining and not instance.held:
+    def _let_go(self, instance: Taker) -> None:
+        if not instance.draining or instance.held:
+            return
+        if isinstance(instance, Remote):
+            instance.outpost.remotes.pop(instance.service.name, None)
+        else:
             mine = self._instances.get(instance.link, {})
             if mine.get(instance.registration) is instance:
                 del mine[instance.registration]
-            instance.service.instances.pop((instance.link, instance.registration), None)
-            self._forget(instance.service)
+        instance.service.remove(instance)
+        self._forget(instance.service)
 
-    def _service(self, name: str) -> Service:
-        service = self.by_name.get(name)
-        if service is None:
-            service = self.by_name[name] = Service(name)
-        return service
+    # -- siblings -----------------------------------------------------------------------------
 
-    def _forget(self, service: Service) -> None:
-        if not (service.instances or service.waiting or service.early):
-            self.by_name.pop(service.name, None)
+    def join(self, link: bytes, name: str) -> None:
+        """A sibling is linked; what it serves comes with ``offer``. It is gone by ``drop_link``."""
+        self.siblings[link] = Outpost(link, name)
+        self.outgoing.wide.add(link)
+
+    def offer(self, link: bytes, offer: Offer, now_ns: int) -> None:
+        """A sibling has told what it serves, or how busy that is."""
+        outpost = self.siblings.get(link)
+        if outpost is None:
+            return  # its link has just gone
+        remote = outpost.remotes.get(offer.service)
+        if not offer.instances:
+            if remote is not None:
+                self._drain(remote, now_ns)
+                self._let_go(remote)
+            return
+        service = self._service(offer.service)
+        if remote is None:
+            remote = outpost.remotes[offer.service] = Remote(outpost, service)
+            remote.is_stuck = link in self._stuck
+            remote.draining = True
+        if remote.draining:
+            service.offered(remote)
+        remote.follow(offer)
+        service.place(remote)
+        self._feed(service, now_ns)
+
+    def heard(self, origin: bytes, now_ns: int) -> None:
+        """A sibling that was waited for has told all that it serves, or will not."""
+        if self.comeback.heard(origin):
+            self._settle(now_ns)
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -170,7 +220,7 @@ class Services:
                 mine = self._asking[link] = {}
             error = self._judge(link, mine, row, data, now_ns)
             if error is not None:
-                self._answer(link, row.id, error)
+                self._refuse(link, row.id, error)
             else:
                 self._accept(link, mine, row, data, now_ns)
         if not self._asking.get(link, True):
@@ -186,8 +236,11 @@ class Services:
             why = f"at most {most} requests of a program are under way: wait for some replies first"
             return LimitReached(why)
         service = self.by_name.get(row.service)
-        if service is None or not service.is_served:
-            if not self._is_young(now_ns):
+        if link in self.siblings:
+            if service is None or not service.is_served_here:
+                return nobody(row.service, service)
+        elif service is None or not service.is_served:
+            if not self._is_young(row.service, now_ns):
                 self.no_responders += 1
                 return nobody(row.service, service)
             try:
@@ -196,15 +249,6 @@ class Services:
                 return error
         return self._refusal(link, size_of(row, data))
 
-    def _refusal(self, link: bytes, size: int) -> Busy | None:
-        """Why a program may not ask for so much more now."""
-        share = self._shares.get(link, 0)
-        if share + size > limits.REQUESTS_SHARE_BYTES_MAX:
-            return Busy(f"the program has {share} bytes of requests under way, its share")
-        if self._bytes + size > limits.REQUESTS_BYTES_MAX:
-            return Busy(f"{self._bytes} bytes of requests are under way at the node, its limit")
-        return None
-
     def _accept(
         self, link: bytes, mine: dict[int, Asked], row: RequestRow, data: bytes, now_ns: int
     ) -> None:
@@ -212,30 +256,39 @@ class Services:
         service.requests += 1
         self._last_id += 1
         asked = Asked(self._last_id, link, row, service, data, now_ns)
+        asked.is_guest = bool(self.siblings) and link in self.siblings
         self._enter(asked)
         mine[row.id] = asked
-        if len(self._deadlines) > 2 * len(self._asked) + 1024:
-            self._deadlines = [(a.deadline_ns, a.id) for a in self._asked.values() if a.link]
-            heapq.heapify(self._deadlines)
-        else:
-            heapq.heappush(self._deadlines, (asked.deadline_ns, asked.id))
+        self._await(asked)
         if row.kind != EACH:
-            instance = None if service.waiting or not row.remaining_ns else service.choose()
+            waits = service.waiting or service.guests or not row.remaining_ns
+            instance = None if waits else service.choose()
             if instance is not None:
                 self._hand_out(asked, instance, now_ns)
                 return
-            service.waiting[asked.id] = asked
+            (service.guests if asked.is_guest else service.waiting)[asked.id] = asked
             self._feed(service, now_ns)
-        elif self._is_young(now_ns):
+        elif not asked.is_guest and self._is_young(service.name, now_ns):
             service.early[asked.id] = asked
             half_ns = now_ns + (asked.deadline_ns - now_ns) // 2
-            heapq.heappush(self._early, (min(half_ns, self._young_end_ns(now_ns)), asked.id))
+            until_ns = min(half_ns, self.comeback.until_ns(service.name, now_ns))
+            heapq.heappush(self._early, (until_ns, asked.id))
         else:
             self._spread(asked, now_ns)
 
+    def _refuse(self, link: bytes, number: int, error: MeshError) -> None:
+        """It is not taken. A sibling asks elsewhere, if nobody serves it here."""
+        if type(error) is NoResponders and link in self.siblings:
+            self._reply(link, ReplyRow(number, False, True, RETURNED), b"")
+        else:
+            self._answer(link, number, error)
+
     def _spread(self, asked: Asked, now_ns: int) -> None:
         """To every instance there is."""
-        takers = [i for i in asked.service.instances.values() if not i.draining]
+        service = asked.service
+        takers: list[Taker] = [i for i in service.instances.values() if not i.draining]
+        if not asked.is_guest:
+            takers += [remote for remote in service.remotes.values() if not remote.draining]
         error = self._refusal(asked.payer, len(takers) * limits.REQUEST_OVERHEAD_BYTES)
         if error is not None:
             self._finish(asked, error)
@@ -246,73 +299,83 @@ class Services:
         for instance in takers:
             self._serve_own(instance, now_ns)
 
-    def _enter(self, asked: Asked) -> None:
-        self._asked[asked.id] = asked
-        self._count(asked, asked.size)
-
-    def _count(self, asked: Asked, size: int) -> None:
-        """What is held grows by so much, or shrinks."""
-        self._bytes += size
-        share = self._shares.get(asked.payer, 0) + size
-        if share:
-            self._shares[asked.payer] = share
-        else:
-            del self._shares[asked.payer]
-
     def _feed(self, service: Service, now_ns: int) -> None:
         """Hand out what waits, as far as there is room."""
         waiting = service.waiting
-        while waiting:
+        while waiting or service.guests:
             instance = service.choose()
-            if instance is None:
-                return
-            _, asked = waiting.popitem(last=False)
+            if instance is not None:
+                asked = service.next_here()
+            else:
+                instance = service.choose_remote() if waiting and service.remotes else None
+                if instance is None:
+                    return
+                _, asked = waiting.popitem(last=False)
             if asked.deadline_ns <= now_ns:
                 self._expire(asked)
             else:
                 self._hand_out(asked, instance, now_ns)
 
-    def _serve_own(self, instance: Instance, now_ns: int) -> None:
-        while instance.waiting and instance.has_room:
+    def _serve_own(self, instance: Taker, now_ns: int) -> None:
+        while instance.waiting and instance.takes_own:
             _, asked = instance.waiting.popitem(last=False)
             if asked.deadline_ns <= now_ns:
                 self._expire(asked)
             else:
                 self._hand_out(asked, instance, now_ns)
 
-    def _hand_out(self, asked: Asked, instance: Instance, now_ns: int) -> None:
+    def _hand_out(self, asked: Asked, instance: Taker, now_ns: int) -> None:
         asked.instance = instance
         asked.attempts += 1
         asked.handed_ns = now_ns
-        instance.held[asked.id] = asked
-        instance.held_bytes += asked.weight
-        asked.service.place(instance)
-        kind = ONE if asked.kind == EACH else asked.kind
+        instance.hold(asked)
+        service = asked.service
+        service.place(instance)
+        name, kind = "", ONE if asked.kind == EACH else asked.kind
+        if instance.is_remote:
+            name, kind = service.name, asked.kind
+        elif self.changed is not None:
+            self.changed[service.name] = None
         row = RequestRow(
-            asked.id, instance.registration, "", asked.deadline_ns - now_ns, kind,
+            asked.id, instance.registration, name, asked.deadline_ns - now_ns, kind,
             asked.idempotent, asked.window, asked.headers, len(asked.data),
         )  # fmt: skip
         self.outgoing.request(instance.link, row, asked.data)
-        if self._met is not None:
-            self._met(asked.payer, instance.link, asked.service.name)
-        if self.outgoing.is_full(instance.link):
+        if self._met is not None and not (instance.is_remote or asked.is_guest):
+            self._met(asked.payer, instance.link, service.name)
+        if self._is_full(instance.link):
             self._stuck[instance.link] = None
             self._place_all(instance.link)
 
+    def _is_full(self, link: bytes) -> bool:
+        """Whether who takes requests over this link is to have nothing more for now."""
+        outpost = self.siblings.get(link) if self.siblings else None
+        return self.outgoing.is_full(link) or (outpost is not None and outpost.is_full)
+
+    def _takers(self, link: bytes) -> list[Taker]:
+        outpost = self.siblings.get(link)
+        if outpost is not None:
+            return [*outpost.remotes.values()]
+        return [*self._instances.get(link, {}).values()]
+
     def _place_all(self, link: bytes) -> None:
         is_stuck = link in self._stuck
-        for instance in self._instances.get(link, {}).values():
+        for instance in self._takers(link):
             instance.is_stuck = is_stuck
             instance.service.place(instance)
+            self._change(instance.service, is_moved=False)
 
     def pump(self, now_ns: int) -> None:
-        """Hand out to instances whose links have acknowledged what they were sent."""
+        """Hand out to those whose links have acknowledged what they were sent, or that have room
+        because nobody waits any more."""
+        while self._freed:
+            self._feed(self._freed.popitem()[0], now_ns)
         if not self._stuck:
             return
-        for link in [link for link in self._stuck if not self.outgoing.is_full(link)]:
+        for link in [link for link in self._stuck if not self._is_full(link)]:
             del self._stuck[link]
             self._place_all(link)
-            for instance in list(self._instances.get(link, {}).values()):
+            for instance in self._takers(link):
                 self._serve_own(instance, now_ns)
                 self._feed(instance.service, now_ns)
 
@@ -354,23 +417,26 @@ class Services:
                 raise BadFrame(f"{instance.service.name!r} answered with {breach}")
             if row.has_value:
                 asked.window -= len(data) + limits.RECORD_OVERHEAD_BYTES
-            self._on_row(asked, instance, row, data, now_ns)
+            if instance.is_remote and asked.kind == EACH and not row.end:
+                self._pass_on_one(asked, row, data)
+            else:
+                self._on_row(asked, instance, row, data, now_ns)
 
     def _on_row(
-        self, asked: Asked, instance: Instance, row: ReplyRow, data: bytes, now_ns: int
+        self, asked: Asked, instance: Taker, row: ReplyRow, data: bytes, now_ns: int
     ) -> None:
-        if row.end or asked.kind != STREAM:
+        if row.end or row.code or asked.kind != STREAM:
             handed_ns = asked.handed_ns
             self._free(asked, instance)
             if row.code == RETURNED:
                 self._drain(instance, now_ns)  # it gives back only what it will never take
                 self._again(asked, now_ns)
+            elif instance.is_remote and row.code == InstanceLost.code and row.detail == OF_NODE:
+                asked.lost_at = ""
+                self._lose_one(asked, instance, now_ns)
             else:
-                instance.served += 1
-                instance.latencies.add(now_ns - handed_ns, now_ns)
-                if row.code:
-                    instance.failed += 1
-                elif row.has_value:
+                instance.ended(now_ns - handed_ns, bool(row.code), now_ns)
+                if row.code or row.has_value or (instance.is_remote and asked.kind == EACH):
                     pass
                 elif asked.kind != STREAM or asked.deadline_ns <= now_ns:
                     # It has stopped by its own clock, before the node's own timer fired.
@@ -383,7 +449,7 @@ class Services:
                 self._pass_on(asked, instance, row, data)
             if instance.waiting:
                 self._serve_own(instance, now_ns)
-            if instance.service.waiting:
+            if instance.service.waiting or instance.service.guests:
                 self._feed(instance.service, now_ns)
             if instance.draining:
                 self._let_go(instance)
@@ -391,50 +457,44 @@ class Services:
             self.late += 1
         else:
             asked.any = True
-            row = row._replace(id=asked.their_id, instance=instance.name)
+            row = row._replace(id=asked.their_id, instance=_who(instance, row))
             if not self._reply(asked.link, row, data):
                 self._abandon(asked)  # a stream with a hole is none
 
-    def _free(self, asked: Asked, instance: Instance) -> None:
-        del instance.held[asked.id]
-        instance.held_bytes -= asked.weight
-        instance.service.place(instance)
-        asked.handed_ns = 0
-        if asked.parent is None:
-            asked.instance = None
-
-    def _pass_on(self, asked: Asked, instance: Instance, row: ReplyRow, data: bytes) -> None:
+    def _pass_on(self, asked: Asked, instance: Taker, row: ReplyRow, data: bytes) -> None:
         """The last row of an instance, to whoever waits for it; then it is over."""
         _, has_value, _, code, detail, message, _, length = row
+        who = _who(instance, row)
         parent = asked.parent
         if parent is not None:
             self._drop(asked)
-            if parent.link:
+            if parent.link and (has_value or code):  # else it is the end of what a sibling says
                 part = ReplyRow(
-                    parent.their_id, has_value, False, code, detail, message, instance.name, length
+                    parent.their_id, has_value, False, code, detail, message, who, length
                 )
                 self._reply(parent.link, part, data)
             self._close_part(asked, parent)
             return
         if asked.link:
-            last = ReplyRow(
-                asked.their_id, has_value, True, code, detail, message, instance.name, length
-            )
+            last = ReplyRow(asked.their_id, has_value, True, code, detail, message, who, length)
             self._reply(asked.link, last, data)
         else:
             self.late += 1
         self._drop(asked)
 
-    def _close_part(self, part: Asked, parent: Asked) -> None:
-        del parent.parts[part.id]
-        if not parent.parts:
-            if parent.link:
-                self._reply(parent.link, ReplyRow(parent.their_id, False, True), b"")
-            self._drop(parent)
+    def _pass_on_one(self, part: Asked, row: ReplyRow, data: bytes) -> None:
+        """What one instance at a sibling says of an EACH; more may come."""
+        parent = part.parent
+        if parent is not None and parent.link:
+            self._reply(parent.link, row._replace(id=parent.their_id), data)
 
     def _again(self, asked: Asked, now_ns: int) -> None:
         """It was not begun where it was: to another, unless it is for that one alone."""
-        if asked.parent is not None:
+        parent, instance = asked.parent, asked.instance
+        if parent is not None and instance is not None and instance.is_remote:
+            self._drop(asked)  # a sibling without an instance has nothing to say
+            self._close_part(asked, parent)
+        elif parent is not None:
             self._finish(asked, NoResponders("the instance stopped before its turn came"))
         elif not asked.link:
             self._drop(asked)
@@ -446,61 +506,23 @@ class Services:
         service = asked.service
         if asked.deadline_ns <= now_ns:
             self._expire(asked)
-        elif not service.is_served and not self._is_young(now_ns):
+        elif not self._may_wait(asked, now_ns):
             self._give_up(asked)
         else:
             asked.service = service = self._service(service.name)
-            service.waiting[asked.id] = asked
-            service.waiting.move_to_end(asked.id, last=False)
+            queue = service.guests if asked.is_guest else service.waiting
+            queue[asked.id] = asked
+            queue.move_to_end(asked.id, last=False)
             self._feed(service, now_ns)
 
-    # -- ends ---------------------------------------------------------------------------------
-
-    def _finish(self, asked: Asked, error: MeshError) -> None:
-        """It is over without a reply of a service: tell who asked."""
-        parent = asked.parent
-        if parent is not None:
-            name = asked.instance.name if asked.instance is not None else ""
-            self._drop(asked)
-            if parent.link:
-                self._answer(parent.link, parent.their_id, error, end=False, instance=name)
-            self._close_part(asked, parent)
-            return
-        if asked.link:
-            self._answer(asked.link, asked.their_id, error)
-        self._drop(asked)
-
-    def _drop(self, asked: Asked) -> None:
-        """Forget it."""
-        if self._asked.pop(asked.id, None) is not None:
-            self._count(asked, -asked.size)
+    def _may_wait(self, asked: Asked, now_ns: int) -> bool:
+        """Whether somebody takes it, or may come who does."""
         service = asked.service
-        if service.waiting:
-            service.waiting.pop(asked.id, None)
-        if asked.kind == EACH:
-            service.early.pop(asked.id, None)
-        if asked.instance is not None:
-            asked.instance.waiting.pop(asked.id, None)
-        self._unlink(asked)
-        if not service.instances:
-            self._forget(service)
+        if asked.is_guest:
+            return service.is_served_here
+        return service.is_served or self._is_young(service.name, now_ns)
 
-    def _unlink(self, asked: Asked) -> None:
-        """Nobody waits for it any more."""
-        if asked.link:
-            mine = self._asking.get(asked.link, {})
-            mine.pop(asked.their_id, None)
-            if not mine:
-                self._asking.pop(asked.link, None)
-            asked.link = b""
-
-    def _let_bytes_go(self, asked: Asked) -> None:
-        """Who works on it has them, and nobody else will get them."""
-        for part in asked.parts.values():
-            part.data = part.headers = b""
-        asked.data = asked.headers = b""
-        self._count(asked, limits.REQUEST_OVERHEAD_BYTES - asked.size)
-        asked.size = limits.REQUEST_OVERHEAD_BYTES
+    # -- ends ---------------------------------------------------------------------------------
 
     def hold(self, link: bytes) -> None:
         """Hand nothing out over this link, until Outgoing has room."""
@@ -519,34 +541,6 @@ class Services:
                     self._abandon(asked)
         return found
 
-    def _abandon(self, asked: Asked) -> None:
-        """The requester is no longer interested, or too late: stop who works on it."""
-        for part in list(asked.parts.values()):
-            if not self._stop(part):
-                del asked.parts[part.id]
-        if asked.parts or (asked.kind != EACH and self._stop(asked)):
-            self._unlink(asked)
-            self._let_bytes_go(asked)
-        else:
-            self._drop(asked)
-
-    def _stop(self, asked: Asked) -> bool:
-        """Tell who works on it, if somebody does: its place is free when the instance says so."""
-        if asked.handed_ns and asked.instance is not None:
-            self.outgoing.cancel(asked.instance.link, asked.id)
-            return True
-        if asked.parent is not None:
-            self._drop(asked)
-        return False
-
-    def _expire(self, asked: Asked) -> None:
-        if asked.parent is not None:
-            return  # its parent's time is over as well
-        asked.service.expired += 1
-        what = "the service did not answer" if asked.handed_ns else "no instance had room"
-        self._answer(asked.link, asked.their_id, DeadlineExceeded(f"{what} in time"))
-        self._abandon(asked)
-
     def _turn_away(self, service: Service) -> None:
         """Nobody is left to take what waits."""
         for asked in list(service.waiting.values()):
@@ -554,8 +548,12 @@ class Services:
 
     def _give_up(self, asked: Asked) -> None:
         """Nobody is left to take it. Who had it before may have done it."""
-        self.no_responders += 1
         service = asked.service
+        if asked.is_guest and not asked.attempts:
+            self._refuse(asked.link, asked.their_id, nobody(service.name, service))
+            self._drop(asked)
+            return
+        self.no_responders += 1
         self._finish(asked, lost(asked) if asked.attempts else nobody(service.name, service))
 
     def drop_link(self, link: bytes, now_ns: int) -> None:
@@ -563,31 +561,41 @@ class Services:
         for asked in list(self._asking.get(link, {}).values()):
             self._abandon(asked)
         self.outgoing.drop_link(link)
-        instances = self._instances.pop(link, {})
-        for instance in instances.values():
-            instance.service.drain(instance)
-            del instance.service.instances[link, instance.registration]
-        for instance in instances.values():
-            self._lose(instance, now_ns)
+        self._stuck.pop(link, None)
+        takers = self._takers(link)
+        self._instances.pop(link, None)
+        if self.siblings.pop(link, None) is not None or self.changed is not None:
+            for taker in takers:
+                self.comeback.lost(taker.service.name, now_ns)
+        for taker in takers:
+            taker.service.drain(taker)
+            taker.service.remove(taker)
+        for taker in takers:
+            self._lose(taker, now_ns)
 
-    def _lose(self, instance: Instance, now_ns: int) -> None:
+    def _lose(self, instance: Taker, now_ns: int) -> None:
         held, instance.held = instance.held, {}
         for asked in held.values():
-            asked.handed_ns = 0
-            retry = asked.idempotent and not asked.any
-            retry = retry and asked.attempts < limits.REQUEST_ATTEMPTS_MAX
-            if asked.parent is not None:
-                self._finish(asked, lost(asked))
-                continue
-            asked.instance = None
-            if not asked.link:
-                self._drop(asked)
-            elif retry and instance.service.is_served:
-                self._wait_again(asked, now_ns)
-            else:
-                self._finish(asked, lost(asked))
+            asked.lost_at = instance.name if instance.is_remote else ""
+            self._lose_one(asked, instance, now_ns)
         self._leave(instance, now_ns)
         self._forget(instance.service)
+
+    def _lose_one(self, asked: Asked, instance: Taker, now_ns: int) -> None:
+        """Who had it is gone, and may have done it."""
+        asked.handed_ns = 0
+        retry = asked.idempotent and not asked.any and not asked.is_guest
+        retry = retry and asked.attempts < limits.REQUEST_ATTEMPTS_MAX
+        if asked.parent is not None:
+            self._finish(asked, lost(asked))
+            return
+        asked.instance = None
+        if not asked.link:
+            self._drop(asked)
+        elif retry and (instance.service.is_served or instance.is_remote):
+            self._wait_again(asked, now_ns)
+        else:
+            self._finish(asked, lost(asked))
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -598,66 +606,56 @@ class Services:
         due = self._deadlines[0][0] if self._deadlines else None
         if self._early:
             due = self._early[0][0] if due is None else min(due, self._early[0][0])
-        if self._young_until_ns and self.by_name:
-            due = self._young_until_ns if due is None else min(due, self._young_until_ns)
+        over_ns = self.comeback.next_deadline_ns() if self.by_name else None
+        if over_ns is not None:
+            due = over_ns if due is None else min(due, over_ns)
         return due
 
-    def _is_young(self, now_ns: int) -> bool:
-        return self._young_until_ns < 0 or now_ns < self._young_until_ns
-
-    def _young_end_ns(self, now_ns: int) -> int:
-        return self._young_until_ns if self._young_until_ns >= 0 else now_ns + limits.STARTED_NS
+    def _is_young(self, name: str, now_ns: int) -> bool:
+        return self.comeback.is_due(name, now_ns)
 
     def tick(self, now_ns: int) -> None:
-        """Requests whose time is over; those for nobody once the node is up for a while."""
+        """Requests whose time is over; those for nobody once nobody is on the way any more."""
         while self._deadlines and self._deadlines[0][0] <= now_ns:
             _, number = heapq.heappop(self._deadlines)
             asked = self._asked.get(number)
             if asked is not None and asked.link:
                 self._expire(asked)
-        if self._young_until_ns < 0:
-            self._young_until_ns = now_ns + limits.STARTED_NS
-        elif self._young_until_ns and now_ns >= self._young_until_ns:
-            self._young_until_ns = 0
-            for service in list(self.by_name.values()):
-                if not service.is_served:
-                    self._turn_away(service)
-                    self._forget(service)
+        if self.comeback.is_over(now_ns):
+            self._settle(now_ns)
         while self._early and self._early[0][0] <= now_ns:
             _, number = heapq.heappop(self._early)
             asked = self._asked.get(number)
             if asked is not None and asked.id in asked.service.early:
                 self._on_early(asked, now_ns)
 
+    def _settle(self, now_ns: int) -> None:
+        """Some who were on the way are there, or will not come."""
+        for service in list(self.by_name.values()):
+            if self._is_young(service.name, now_ns):
+                continue
+            if not service.is_served:
+                self._turn_away(service)
+                self._forget(service)
+            for asked in list(service.early.values()):
+                self._on_early(asked, now_ns)
+
     def _on_early(self, asked: Asked, now_ns: int) -> None:
         """It has waited for instances to come back."""
+        name = asked.service.name
         if asked.service.is_served:
             del asked.service.early[asked.id]
             self._spread(asked, now_ns)
-        elif self._is_young(now_ns):
-            heapq.heappush(self._early, (self._young_end_ns(now_ns), asked.id))
+        elif self._is_young(name, now_ns):
+            heapq.heappush(self._early, (self.comeback.until_ns(name, now_ns), asked.id))
         else:
             self._give_up(asked)
 
     # -- what leaves --------------------------------------------------------------------------
 
-    def _answer(
-        self, link: bytes, number: int, error: MeshError, end: bool = True, instance: str = ""
-    ) -> None:
-        row = ReplyRow(number, False, end, error.code, "", str(error), instance)
-        self._reply(link, row, b"")
-
-    def _reply(self, link: bytes, row: ReplyRow, data: bytes) -> bool:
-        """Whether there is room for it; else the requester is told so in its place."""
-        return self.outgoing.reply(link, row, data)
-
     def take_sends(self) -> list[tuple[bytes, Body]]:
         """Frames to send, what goes to one program together."""
         return self.outgoing.take() if self.outgoing.boxes else []
-
-    def held_bytes(self) -> int:
-        """About how much memory requests and replies take."""
-        return self._bytes + self.outgoing.backlog
 
     def counters(self) -> dict[str, int]:
         """What is counted over all services."""
@@ -671,30 +669,10 @@ class Services:
 
     def describe(self, now_ns: int) -> list[dict[str, Any]]:
         """Services and their instances as listings show them; times in us."""
-        shown = []
-        for service in sorted(self.by_name.values(), key=lambda s: s.name):
-            rows = []
-            for instance in service.instances.values():
-                p50, p99 = instance.latencies.percentiles_us((0.5, 0.99), now_ns)
-                rows.append(
-                    {
-                        "client": instance.name,
-                        "concurrency": instance.concurrency,
-                        "in_flight": len(instance.held),
-                        "served": instance.served,
-                        "failed": instance.failed,
-                        "p50_us": p50,
-                        "p99_us": p99,
-                        "state": "draining" if instance.draining else "serving",
-                    }
-                )
-            shown.append(
-                {
-                    "service": service.name,
-                    "requests": service.requests,
-                    "waiting": len(service.waiting) + len(service.early),
-                    "expired": service.expired,
-                    "instances": rows,
-                }
-            )
-        return shown
+        shown = [s for s in self.by_name.values() if s.instances or s.requests or s.waiting]
+        return [s.describe(now_ns) for s in sorted(shown, key=lambda service: service.name)]
+
+
+def _who(instance: Taker, row: ReplyRow) -> str:
+    """The name of who answered: a sibling says which of its instances."""
+    return (row.instance or instance.name) if instance.is_remote else instance.name

@@ -20,11 +20,13 @@ import random
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.delivery import Delivery
 from meshmq.core.discovery import PEERS, Discovery, Sighted, SightLost
 from meshmq.core.effects import OpenLink
 from meshmq.core.gossip import Gossip
 from meshmq.core.latency import Latencies
 from meshmq.core.links import Link
+from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import LOCAL, Sibling
@@ -32,6 +34,7 @@ from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
 from meshmq.core.site_reads import SiteReads
+from meshmq.core.site_services import SiteServices
 from meshmq.errors import BadFrame, CommandFailed, InvalidName
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -42,6 +45,7 @@ from meshmq.frames import (
     Hello,
     Known,
     NodeFacts,
+    Offers,
     PeerFacts,
     Pulse,
     Refuse,
@@ -88,9 +92,10 @@ class Site:
     Args:
         me, who: what we say of ourselves.
         sessions: of the node; data links are among them.
-        reach: transient topics between nodes.
+        delivery: the node's, for transient topics between nodes.
         reads: durable ones.
         copies: logs that nodes copy from each other.
+        services: the node's, for requests between nodes.
 
     Attributes:
         siblings: nodes with a control link, by origin.
@@ -103,8 +108,9 @@ class Site:
         me: SiteIdentity,
         who: NodeIdentity,
         sessions: Sessions,
-        reach: Reach,
+        delivery: Delivery,
         reads: SiteReads,
+        services: Services,
         copies: SiteCopies,
         entropy: random.Random,
     ) -> None:
@@ -115,9 +121,10 @@ class Site:
         discovery = Discovery(hello.instance, hello.mesh, entropy, ("node",), me.insecure)
         self.links = SiteLinks(self._hello, discovery, entropy)
         self.gossip = Gossip(discovery, hello.mesh)
-        self.reach = reach
+        self.reach = Reach(delivery)
         self.reads = reads
         self.copies = reads.copies = copies
+        self.services = SiteServices(services, who.name)
         self.siblings: dict[bytes, Sibling] = {}
         self.wanted: list[str] = []
         self.version = 0
@@ -180,6 +187,8 @@ class Site:
                 if sibling.dials and not sibling.link and sibling.origin not in self._dials:
                     self._dials[sibling.origin] = (now_ns, limits.DATA_DIAL_NS)
                     self._dial(now_ns)
+            case Offers():
+                self.services.on_offers(sibling, body, now_ns)
             case Known():
                 for fact in self.gossip.hear(sibling.origin, body):
                     self.links.tell(fact, now_ns)
@@ -229,6 +238,7 @@ class Site:
         self._latencies[sibling.origin] = Latencies(now_ns)
         self.version += 1
         self.gossip.join(link.name, sibling.origin, now_ns)
+        self.services.expect(sibling, now_ns)
         self.links.send(link, Pulse(now_ns), now_ns)
 
     def _forget(self, link: Link, now_ns: int) -> None:
@@ -311,6 +321,7 @@ class Site:
         self.reach.join(sibling)
         self.reads.join(sibling)
         self.copies.join(sibling, now_ns)
+        self.services.join(sibling, now_ns)
 
     def on_dropped(self, peer: Peer, now_ns: int) -> None:
         """A data link, or the attempt at one, is over, or a client's session."""
@@ -322,6 +333,7 @@ class Site:
             self.reach.leave(sibling)
             self.copies.leave(sibling, now_ns)
             self.reads.leave(sibling)
+            self.services.leave(sibling, now_ns)
             sibling.link = b""
             self.version += 1
         if sibling.dials and self.siblings.get(sibling.origin) is sibling:
@@ -370,7 +382,7 @@ class Site:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         due = [due_ns for due_ns, _ in self._dials.values()]
-        parts = (self.links, self.gossip, self.copies)
+        parts = (self.links, self.gossip, self.services, self.copies)
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
             due.append(self._pulse_ns)
@@ -387,6 +399,11 @@ class Site:
         for name, known in self.gossip.take():
             if name in links.by_name:
                 links.send(links.by_name[name], known, now_ns)
+        self.services.end_turn(now_ns)
+        tells, self.services.tells = self.services.tells, []
+        for sibling, body in tells:
+            if sibling.control in links.by_name:
+                links.send(links.by_name[sibling.control], body, now_ns)
         links.flush(now_ns)
         self._note_links(now_ns)
         if links.effects:

@@ -456,7 +456,9 @@ def audit(node: Node) -> list[str]:
     found += [
         f"{len(service.waiting)} requests wait for {service.name}, which nobody serves"
         for service in services.by_name.values()
-        if service.waiting and not service.is_served and not services._is_young(node._now_ns)
+        if service.waiting
+        and not service.is_served
+        and not services._is_young(service.name, node._now_ns)
     ]
     held = 0
     for mine in services._instances.values():

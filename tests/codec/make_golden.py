@@ -61,6 +61,8 @@ from meshmq.frames import (
     Noted,
     NotedRow,
     Nothing,
+    Offer,
+    Offers,
     Ping,
     Place,
     Publish,
@@ -334,6 +336,13 @@ FRAMES = {
         ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),
         ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),
         ("copies", 42, Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 2, INSTANCE, 8, 1),))),
+        (
+            "offers",
+            42,
+            Offers(
+                7, True, True, (Offer(1, "pricing.quote", 2, 16, 3, 0), Offer(2, "", 0, 0, 0, 9))
+            ),
+        ),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),
         ("result", 42, Result(5, "", "", b'{"records":3}')),
         (

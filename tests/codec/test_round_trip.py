@@ -265,6 +265,10 @@ BODIES = {
             max_size=4,
         ).map(tuple),
     ),
+    frames.Offers: st.builds(
+        frames.Offers, u64, flags, flags,
+        st.lists(st.builds(frames.Offer, u32, texts, u32, u32, u32, u32), max_size=4).map(tuple),
+    ),
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from meshmq.names import (
     check_pattern,
     check_topic,
     is_literal,
+    is_position,
     matches,
 )
 
@@ -206,6 +207,44 @@ positions = st.builds(
 )
 
 
+wide_positions = st.builds(
+    Position,
+    st.binary(min_size=16, max_size=16).map(bytes.hex),
+    st.integers(0, (1 << 63) - 1),
+    st.integers(0, 10**9 - 1),
+    st.integers(0, 10**9 - 1),
+    st.integers(0, (1 << 63) - 1),
+    st.lists(
+        st.tuples(
+            st.binary(min_size=16, max_size=16).map(bytes.hex),
+            st.integers(0, (1 << 63) - 1),
+            st.integers(0, 10**9 - 1),
+            st.integers(0, 10**9 - 1),
+        ),
+        max_size=5,
+    ).map(tuple),
+)
+
+
+@settings(deadline=None)
+@given(wide_positions)
+def test_a_position_in_several_logs_reads_back_as_it_was_written(position):
+    text = str(position)
+    assert text.startswith("p2-" if position.since or position.others else "p1-")
+    assert Position.parse(text) == position
+    assert is_position(text)
+
+
+def test_a_position_is_in_no_more_logs_than_there_can_be():
+    other = (ORIGIN, (1 << 63) - 1, 10**9 - 1, 10**9 - 1)
+    most = Position(*other, (1 << 63) - 1, (other,) * (limits.PLACES_MAX - 1))
+    assert len(str(most)) <= limits.POSITION_CHARACTERS_MAX
+    assert Position.parse(str(most)) == most
+    for others in ((other,) * limits.PLACES_MAX, ((ORIGIN, 1, 1, 1),) * limits.PLACES_MAX):
+        with pytest.raises(InvalidArgument, match=r"msg\.position"):
+            Position.parse(str(Position(*other, 1, others)))
+
+
 @settings(deadline=None)
 @given(positions)
 def test_a_position_reads_back_as_it_was_written(position):
@@ -226,7 +265,9 @@ def test_positions_of_one_log_are_in_its_order(one, other):
         f"p2-{ORIGIN}-1-2-3", f"p1-{ORIGIN[:-1]}-1-2-3", f"p1-{ORIGIN.upper()}-1-2-3",
         f"p1-{ORIGIN}--1-2-3", f"p1-{ORIGIN}-1-2-3\n", f" p1-{ORIGIN}-1-2-3",
         f"p1-{ORIGIN}-{'9' * 20}-2-3", f"p1-{ORIGIN}-1-{'9' * 10}-3", f"p1-{ORIGIN}-1-2-٣",
-        f"p1-{ORIGIN}-1-2-x",
+        f"p1-{ORIGIN}-1-2-x", f"p1-{ORIGIN}-1-2-3-4-{ORIGIN}-1-2-3", f"p2-{ORIGIN}-1-2-3-4-5",
+        f"p2-{ORIGIN}-1-2-3-{1 << 63}", f"p2-{ORIGIN}-1-2-3-4-{ORIGIN}-1-2",
+        f"p2-{ORIGIN}-1-2-3--4", f"p2-{ORIGIN}-1-2-3-4-{ORIGIN}-1-2-3-",
     ],
 )  # fmt: skip
 def test_what_is_no_position_is_refused_and_told_where_to_take_one(text):

@@ -62,6 +62,7 @@ class Reader(Program):
         frame = self.sub.subscribe()
         self.granted = [frame.credit_bytes, frame.credit_records]
         self.came = [0, 0]
+        self.places = set()
         self.send(frame)
 
     def move(self, at):
@@ -91,6 +92,9 @@ class Reader(Program):
                 self.came[0] += len(body.payload)
                 self.came[1] += sum(row.count for row in body.batches)
                 self.frames.append(body)
+                places = {(row.origin, row.lsn, row.slot) for row in body.batches if row.lsn}
+                assert not places & self.places, "a batch came twice in one session"
+                self.places |= places
                 self.arrived += self.sub.on_deliver(body)
                 if not self.waits:
                     self.read()
@@ -231,6 +235,60 @@ def test_the_answer_to_new_waits_for_siblings_but_not_for_ever():
     assert not net.run(limits.NOTED_NS - MS, lambda: reader.is_open)
     assert net.run(10 * MS, lambda: reader.is_open)
     assert net.now_ns - began <= limits.NOTED_NS + 10 * MS
+
+
+def test_new_goes_by_no_clock():
+    net, (a, b), writers = site(2)
+    commit = b.disk.commit
+    b.disk.commit = lambda entries, wall_ns, records: commit(entries, wall_ns + SECOND, records)
+    fill(writers[1:], 2)
+    reader = Reader(net, a, start=Start(START_NEW))
+    assert net.run(SECOND, lambda: reader.is_open)
+    fill(writers[1:], 1, first=2)
+    net.run(100 * MS)
+    assert reader.of(b) == [2]
+
+
+def test_nothing_comes_before_an_answer_that_waits():
+    """``Reader`` asserts that."""
+    net, (a, b, c), writers = site(3)
+    net.cut(a, b)
+    reader = Reader(net, a, start=Start(START_NEW))
+    net.run(10 * MS)
+    fill([writers[0], writers[2]], 3)
+    assert not reader.is_open
+    assert net.run(2 * SECOND, lambda: (reader.of(a), reader.of(c)) == ([0, 1, 2],) * 2)
+
+
+def test_a_time_still_counts_after_a_move_before_the_first_record():
+    net, (a, b), writers = site(2)
+    fill(writers, 2)
+    net.run(SECOND)
+    reader = Reader(net, a, start=Start(START_TIME, WALL + net.now_ns))
+    assert net.run(SECOND, lambda: reader.is_open)
+    reader = reader.move(b).move(a)
+    net.run(100 * MS)
+    assert reader.got == []
+    fill(writers, 1, first=2)
+    net.run(100 * MS)
+    assert (reader.of(a), reader.of(b)) == ([2], [2])
+
+
+def test_at_a_node_that_is_met_later_new_is_what_is_younger_than_the_subscription():
+    net, (a, _), _ = site(2)
+    late = net.add()
+    late.start()
+    writer = Writer(net, late)
+    writer.write(b"old")
+    writer.flush()
+    net.run(SECOND)
+    reader = Reader(net, a, start=Start(START_NEW))
+    reader.names[late.origin] = late.name
+    assert net.run(SECOND, lambda: reader.is_open)
+    writer.write(b"young")
+    writer.flush()
+    reader = reader.move(late)
+    assert net.run(SECOND, lambda: reader.values() == [b"young"])
 
 
 def test_an_answer_that_waits_is_sent_when_the_sibling_is_gone():
@@ -595,6 +653,27 @@ def test_the_own_log_and_a_quiet_one_come_while_a_third_one_is_a_flood():
     expect(net, reader, [nodes[2]], 10)
 
 
+@pytest.mark.parametrize("is_on_disk", [False, True])
+def test_with_room_for_one_record_the_own_log_has_its_turn(is_on_disk):
+    net, nodes, writers = site(3)
+    fill(writers[:1], 5)
+    fill(writers[1:], 60)
+    if is_on_disk:
+        net.kill(nodes[0])
+        nodes[0].start([n.address for n in nodes[1:]])
+        assert net.run(5 * SECOND, lambda: joined(net))
+    reader = Reader(net, nodes[0], window=(1, 1))
+    reader.waits = True
+    for _ in range(30):
+        net.run(10 * MS)  # all have something each time
+        reader.read(1)
+    assert len(reader.of(nodes[0])) == 5
+    assert all(len(reader.of(n)) > 5 for n in nodes[1:])
+    reader.waits = False
+    reader.read()
+    expect(net, reader, nodes[1:], 60)
+
+
 def test_a_log_that_delivers_is_lent_half_of_the_window_and_no_more():
     net, (a, _), writers = site(2)
     for i in range(300):
@@ -655,6 +734,32 @@ def test_what_waits_here_is_bounded_and_read_again(monkeypatch):
     assert reads.held_bytes == 0
 
 
+def test_what_waits_is_forgotten_with_its_subscription():
+    net, nodes, writers = site(3)
+    fill(writers, 20)
+    reader = Reader(net, nodes[0], window=(30, 2))
+    reader.waits = True
+    net.run(SECOND)
+    assert nodes[0].node.reads.held_bytes > 0
+    reader.send(Unsubscribe(1))
+    assert nodes[0].node.reads.held_bytes == 0
+
+
+def test_a_client_that_acknowledges_nothing_gets_no_more_of_siblings(monkeypatch):
+    monkeypatch.setattr(limits, "LINK_UNACKED_BYTES_MAX", 64 * 1024)
+    net, (a, _), writers = site(2)
+    for i in range(100):
+        writers[1].write(b"%d" % i * 2000)
+    writers[1].flush()
+    program = Program(net, a)
+    program.receive = lambda envelope: program.bodies.append(envelope.body)  # and says nothing
+    program.subscribe("t", start=START_EARLIEST)
+    net.run(SECOND)
+    came = sum(len(frame.payload) for frame in program.take(Deliver))
+    assert 0 < came < 128 * 1024
+    assert a.node.reads.held_bytes > 0
+
+
 def test_many_subscriptions_that_take_nothing_do_not_end_the_link_between_nodes(monkeypatch):
     """What is on its way over one link is bounded, however many read over it."""
     monkeypatch.setattr(limits, "LINK_UNACKED_BYTES_MAX", 64 * 1024)
@@ -702,10 +807,11 @@ def test_a_sibling_that_has_no_room_is_away_for_that_subscription(monkeypatch):
     one, two = Reader(net, a, window=(100, 4)), Reader(net, a, window=(100, 4))
     assert net.run(SECOND, lambda: two.sub.away == (b.name,))
     assert one.sub.away == ()
-    one.send(Unsubscribe(1))
     frames = net.frames
     net.run(100 * MS)
     assert net.frames - frames < 20  # it does not ask again and again
+    one.send(Unsubscribe(1))
+    net.run(100 * MS)
     fill(writers[:1], 4, first=1)  # with what it reads it grants more
     assert net.run(SECOND, lambda: two.sub.away == ())
     expect(net, two, [b], 1)

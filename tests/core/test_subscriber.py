@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshmq import limits
 from meshmq.core.subscriber import Start, Subscriber
 from meshmq.frames import (
     START_EARLIEST,
@@ -14,6 +15,9 @@ from meshmq.frames import (
     Credit,
     Deliver,
     DeliverBatch,
+    Place,
+    Streams,
+    StreamsRow,
     Subscribed,
 )
 from tests.core.helpers import ORIGIN, OTHER_ORIGIN
@@ -305,3 +309,164 @@ def test_a_topic_that_was_deleted_and_made_anew_begins_anew():
     assert deliver(sub, row(2, 2, 6)) == []  # a repeat is one still
     assert deliver(sub, row(1, 1, 9)) == [("a", 1, 0)]  # anew, and its first record is gone
     assert sub.missed == 1
+
+
+# -- the logs of other nodes -----------------------------------------------------------------------
+
+THIRD = b"q" * 16
+
+
+def abroad(base, count, lsn, slot=0, origin=OTHER_ORIGIN, **more):
+    return row(base, count, lsn, slot, **more)._replace(origin=origin)
+
+
+def arrivals(sub, *rows):
+    """What is for the program of rows without bytes that matter."""
+    payload = b"x" * sum(r.length for r in rows)
+    return sub.on_deliver(Deliver(3, rows, 0, payload))
+
+
+def test_each_log_has_a_place_of_its_own_and_all_are_asked_for():
+    sub = accepted(Start(START_EARLIEST))
+    assert deliver(sub, row(0, 2, 5), abroad(0, 3, 9, 4)) == [("a", 0, 0), ("a", 0, 0)]
+    assert deliver(sub, abroad(3, 1, 10), row(2, 1, 6, 2)) == [("a", 3, 0), ("a", 2, 0)]
+    frame = sub.subscribe()
+    assert (frame.origin, *place(frame)) == (ORIGIN, START_POSITION, 6, 3)
+    assert frame.places == (Place(OTHER_ORIGIN, 10, 1),)
+    assert sub.missed == 0
+
+
+def test_what_is_passed_over_is_counted_in_each_stream():
+    sub = accepted()
+    deliver(sub, row(0, 2, 1), abroad(10, 2, 1))
+    deliver(sub, row(5, 1, 2), abroad(14, 1, 2), abroad(15, 1, 3))
+    assert sub.missed == 3 + 2
+
+
+def test_what_comes_again_of_another_log_is_not_handed_on():
+    sub = accepted()
+    deliver(sub, abroad(0, 4, 1))
+    assert deliver(sub, abroad(0, 4, 1)) == []
+    assert deliver(sub, abroad(2, 5, 1)) == [("a", 2, 2)]
+    assert deliver(sub, row(0, 4, 1)) == [("a", 0, 0)]  # of the own log nothing was there
+
+
+def test_at_another_node_its_log_is_the_own_one_and_the_first_one_another():
+    sub = accepted(Start(START_EARLIEST))
+    deliver(sub, row(0, 2, 5), abroad(0, 3, 9))
+    sub.subscribe()
+    sub.on_subscribed(Subscribed(3, "", "", OTHER_ORIGIN, 9, 1, 1))
+    frame = sub.subscribe()
+    assert (frame.origin, *place(frame)) == (OTHER_ORIGIN, START_POSITION, 9, 1)
+    assert frame.places == (Place(ORIGIN, 5, 1),)
+    assert deliver(sub, row(0, 3, 9), abroad(0, 2, 5, origin=ORIGIN)) == []
+    assert deliver(sub, row(3, 1, 10), abroad(2, 1, 6, origin=ORIGIN)) == [
+        ("a", 3, 0),
+        ("a", 2, 0),
+    ]
+    assert sub.missed == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "since"),
+    [
+        (Start(START_NEW), 77),
+        (Start(START_EARLIEST), 0),
+        (Start(START_TIME, 5), 5),
+        (Start(START_TIME, -5), 0),
+        (Start(START_POSITION, 6, ORIGIN, 4, 2, 1), 6),
+    ],
+)
+def test_a_log_without_a_place_is_read_from_a_time_on(start, since):
+    sub = subscriber(start)
+    sub.subscribe()
+    sub.on_subscribed(Subscribed(3, "", "", ORIGIN, 4, 2, 1, 77))
+    sub.on_subscribed(Subscribed(3, "", "", ORIGIN, 4, 2, 1, 99))  # of the first answer
+    frame = sub.subscribe()
+    assert (frame.start, frame.value) == (START_POSITION, since)
+    (arrival,) = arrivals(sub, row(0, 2, 8))
+    assert arrival.since == since
+
+
+def test_a_time_is_asked_for_again_until_it_shows_where_that_is():
+    sub = accepted(Start(START_TIME, 5), lsn=0)
+    frame = sub.subscribe()
+    assert (frame.start, frame.value, frame.origin, frame.lsn) == (START_POSITION, 5, b"", 0)
+    deliver(sub, row(7, 1, 40, 2))
+    assert place(sub.subscribe()) == (START_POSITION, 40, 3)
+
+
+def test_where_reading_begins_in_another_log_is_told():
+    sub = accepted()
+    sub.on_streams(Streams(3, (StreamsRow(OTHER_ORIGIN, "n2", False, 30, 2),)))
+    assert sub.subscribe().places == (Place(OTHER_ORIGIN, 30, 2),)
+    deliver(sub, abroad(0, 1, 31))
+    sub.on_streams(Streams(3, (StreamsRow(OTHER_ORIGIN, "n2", False, 30, 2),)))
+    assert sub.subscribe().places == (Place(OTHER_ORIGIN, 31, 1),)  # that is known better here
+
+
+def test_a_start_in_several_logs_skips_in_each_what_was_read():
+    others = (Place(OTHER_ORIGIN, 7, 1, 2), Place(THIRD, 3, 0))
+    sub = subscriber(Start(START_POSITION, 9, ORIGIN, 4, 2, 1, others))
+    frame = sub.subscribe()
+    assert (frame.places, frame.value) == (others, 9)
+    sub.on_subscribed(Subscribed(3, "", "", ORIGIN, 4, 2, 1))
+    assert deliver(
+        sub, abroad(5, 3, 7, 1), row(1, 4, 4, 2), abroad(0, 2, 3, origin=THIRD)
+    ) == [("a", 5, 2), ("a", 1, 1), ("a", 0, 0)]  # fmt: skip
+
+
+def test_an_arrival_says_where_the_other_logs_are_read_on():
+    others = (Place(THIRD, 3, 0, 1),)
+    sub = subscriber(Start(START_POSITION, 9, ORIGIN, 4, 2, 1, others))
+    sub.subscribe()
+    sub.on_subscribed(Subscribed(3, "", "", ORIGIN, 4, 2, 1))
+    last = abroad(0, 1, 3, 0, THIRD)
+    found = arrivals(sub, abroad(0, 3, 7), abroad(3, 3, 8), row(0, 4, 5), abroad(6, 1, 9), last)
+    third = Place(THIRD, 3, 0, 1)
+    assert [set(a.others) for a in found] == [
+        {Place(ORIGIN, 4, 2, 1), third},
+        {Place(ORIGIN, 4, 2, 1), third},
+        {Place(OTHER_ORIGIN, 8, 1), third},
+        {Place(ORIGIN, 5, 1), third},
+    ]
+    assert len(found) == 4  # of the third log one record was not wanted
+
+
+def test_an_offset_is_of_the_own_log():
+    sub = accepted(Start(START_OFFSET, 7))
+    assert deliver(sub, abroad(0, 2, 1)) == [("a", 0, 0)]
+    frame = sub.subscribe()
+    assert (frame.start, frame.value) == (START_OFFSET, 7)
+    assert frame.places == (Place(OTHER_ORIGIN, 1, 1),)
+    sub.on_subscribed(Subscribed(3, "", "", ORIGIN, 1, 0, 1))
+    assert deliver(sub, row(5, 4, 3)) == [("a", 5, 2)]
+    assert place(sub.subscribe()) == (START_POSITION, 3, 1)
+
+
+def test_who_is_away_is_known_by_name_until_it_is_back_or_the_session_ends():
+    sub = accepted()
+    one, two = StreamsRow(OTHER_ORIGIN, "n2", True), StreamsRow(THIRD, "", True)
+    assert sub.on_streams(Streams(3, (one, two))) == [
+        "subscription to 'a': node n2 is away: its records wait",
+        f"subscription to 'a': node {THIRD.hex()[:8]} is away: its records wait",
+    ]
+    assert sub.away == (THIRD.hex()[:8], "n2")
+    assert sub.on_streams(Streams(3, (one,))) == []
+    back = one._replace(name="", away=False)
+    assert sub.on_streams(Streams(3, (back,))) == ["subscription to 'a': node n2 is back"]
+    assert sub.away == (THIRD.hex()[:8],)
+    sub.subscribe()
+    assert sub.away == ()
+    assert sub.on_streams(Streams(3, (one,))) != []  # this node has not told it yet
+
+
+def test_the_logs_that_are_known_are_bounded():
+    sub = accepted()
+    deliver(sub, row(0, 1, 1))
+    for i in range(limits.PLACES_MAX + 50):
+        deliver(sub, abroad(0, 1, 1, origin=b"%016d" % i))
+    frame = sub.subscribe()
+    assert frame.origin == ORIGIN
+    assert len(frame.places) == limits.PLACES_MAX - 1
+    assert frame.places[-1].origin == b"%016d" % (limits.PLACES_MAX + 49)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 import time
 
 import pytest
@@ -89,3 +90,63 @@ def test_a_copied_data_directory_is_refused_in_words_on_both_sides(site, tmp_pat
 def _refusals(node):
     with meshmq.connect(node.url, route="node") as mesh:
         return " ".join(mesh.admin.status()["site"]["refused"].values())
+
+
+def test_a_service_is_reached_at_every_node(site):
+    one, two, three = site.nodes
+    with (
+        meshmq.connect(one.url, route="node") as here,
+        meshmq.connect(two.url, route="node", name="there") as there,
+        meshmq.connect(three.url, route="node", name="third") as third,
+    ):
+        there.serve("echo", lambda request: request.value.upper(), concurrency=4)
+
+        @third.service("count")
+        def count(request):
+            for number in range(5):
+                yield b"%d" % number
+
+        third.serve("echo", lambda request: request.value.upper(), concurrency=4)
+        while [len(s["nodes"]) for s in here.admin.services.list()] != [1, 2]:
+            pass
+        each = here.request_many("echo", b"x", timeout=5)
+        assert {r.instance for r in each} == {"there", "third"}
+        pending = [here.request_nowait("echo", b"v%d" % i, timeout=20) for i in range(200)]
+        replies = [one_of_them.result() for one_of_them in pending]
+        assert [r.value for r in replies] == [b"V%d" % i for i in range(200)]
+        assert {r.instance for r in replies} == {"there", "third"}
+        assert [r.value for r in here.request_stream("count", b"", timeout=10)] == [
+            b"%d" % n for n in range(5)
+        ]
+        shown = {s["service"]: s["nodes"] for s in here.admin.services.list()}
+        assert [n["node"] for n in shown["echo"]] == ["node-2", "node-3"]
+        assert [n["node"] for n in shown["count"]] == ["node-3"]
+        with pytest.raises(meshmq.NoResponders):
+            here.request("nobody", b"", timeout=10)
+
+
+def test_what_a_killed_node_had_is_an_outcome_at_once_or_goes_elsewhere(site):
+    one, two, three = site.nodes
+    begun = threading.Event()
+
+    def slow(request):
+        begun.set()
+        time.sleep(request.remaining)
+        return b"late"
+
+    with (
+        meshmq.connect(one.url, route="node") as here,
+        meshmq.connect(two.url, route="node", name="there") as there,
+    ):
+        there.serve("work", slow, concurrency=8)
+        lost = here.request_nowait("work", b"", timeout=60)
+        again = here.request_nowait("work", b"", timeout=60, idempotent=True)
+        assert begun.wait(20)
+        with meshmq.connect(three.url, route="node", name="third") as third:
+            third.serve("work", lambda request: b"done")
+            while len({n["node"] for n in here.admin.services.list("work")[0]["nodes"]}) < 2:
+                pass
+            two.kill()
+            with pytest.raises(meshmq.InstanceLost, match="node-2"):
+                lost.result(timeout=20)
+            assert again.result(timeout=20).instance == "third"
