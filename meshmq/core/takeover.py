@@ -116,10 +116,13 @@ class Takeovers:
         epoch = known.epoch + 1 if known is not None else 1
         entry = TakeoverEntry(mirror.origin, epoch, self._origin, *mirror.synced)
         skipped = self._make_groups(mirror)
-        self._note(entry)
+        if known is not None and known._replace(epoch=epoch) == entry:
+            entry = known  # said before: there is no more than there was then
+        else:
+            self._note(entry)
         self._begin(mirror, entry)
         return {
-            "name": mirror.name, "origin": mirror.origin.hex(), "epoch": epoch,
+            "name": mirror.name, "origin": mirror.origin.hex(), "epoch": entry.epoch,
             "lsn": entry.lsn, "groups": sorted(
                 g.settings.name for g in mirror.journal.groups.values()
                 if g.settings.name not in skipped
