@@ -25,6 +25,7 @@ from meshmq import (
     codec_offers,
     codec_services,
     codec_site,
+    codec_site_groups,
     codec_values,
     frames,
     limits,
@@ -614,6 +615,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **codec_direct.ENCODERS,
     **codec_site.ENCODERS,
     **codec_copies.ENCODERS,
+    **codec_site_groups.ENCODERS,
 }
 
 _DECODERS: dict[str, Callable[..., Any]] = {
@@ -637,6 +639,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **codec_direct.DECODERS,
     **codec_site.DECODERS,
     **codec_copies.DECODERS,
+    **codec_site_groups.DECODERS,
 }
 _WITH_PAYLOAD = (
     frozenset({_decode_publish, _decode_deliver})

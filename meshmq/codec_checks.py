@@ -19,6 +19,13 @@ def short(text: str) -> str:
     return text
 
 
+def origin_of(data: bytes) -> bytes:
+    """The identity of a log or a program's run: 16 bytes, or none."""
+    if data and len(data) != 16:
+        raise BadFrame(f"an identity of {len(data)} bytes in a frame, it has 16")
+    return data
+
+
 def bounded(rows: Any, kind: str) -> None:
     """Rows of a frame, at most FRAME_BATCHES_MAX."""
     if len(rows) > limits.FRAME_BATCHES_MAX:

@@ -9,7 +9,7 @@ from operator import lt
 from typing import Any
 
 from meshmq import frames, limits
-from meshmq.codec_checks import adds_up, bounded, short
+from meshmq.codec_checks import adds_up, bounded, origin_of, short
 from meshmq.errors import BadFrame
 
 
@@ -20,7 +20,17 @@ def _encode_consume(m: Any, b: frames.Consume) -> None:
     c.ackTimeout = b.ack_timeout_ns
     rows = c.init("holdings", len(b.holdings))
     for row, holding in zip(rows, b.holdings, strict=True):
-        row.number, row.topic, row.offsets, row.attempt = holding
+        row.number, row.topic, row.offsets, row.attempt = holding[:4]
+        row.size = holding.size
+        if holding.origin:
+            row.origin = holding.origin
+    if b.origin:
+        c.origin = b.origin
+    c.member, c.epoch = b.member, b.epoch
+    if b.instance:
+        c.instance = b.instance
+    if b.name:
+        c.name = b.name
 
 
 def _decode_consume(r: Any, _: bytes | None) -> frames.Consume:
@@ -29,14 +39,20 @@ def _decode_consume(r: Any, _: bytes | None) -> frames.Consume:
     if len(create) > limits.COMMAND_BYTES_MAX:
         raise BadFrame(f"group settings of {len(create)} bytes")
     holdings = tuple(
-        [frames.Holding(x.number, short(x.topic), tuple(x.offsets), x.attempt) for x in c.holdings]
-    )
+        [
+            frames.Holding(
+                x.number, short(x.topic), tuple(x.offsets), x.attempt, origin_of(x.origin), x.size
+            )
+            for x in c.holdings
+        ]
+    )  # fmt: skip
     for holding in holdings:
         if len(holding.offsets) > limits.BATCH_RECORDS_MAX:
             raise BadFrame(f"consume: {len(holding.offsets)} records of one hand-out")
     return frames.Consume(
         c.consumer, short(c.group), short(c.pattern), create, c.prefetchRecords,
-        c.prefetchBytes, c.ackTimeout, holdings,
+        c.prefetchBytes, c.ackTimeout, holdings, origin_of(c.origin), origin_of(c.instance),
+        short(c.name), c.member, c.epoch,
     )  # fmt: skip
 
 
@@ -45,16 +61,23 @@ def _encode_consumed(m: Any, b: frames.Consumed) -> None:
     c.consumer, c.code, c.message, c.order, c.lost = (
         b.consumer, b.code, b.message, b.order, b.lost,
     )  # fmt: skip
+    if b.origin:
+        c.origin = b.origin
+    c.shared = b.shared
 
 
 def _decode_consumed(r: Any, _: bytes | None) -> frames.Consumed:
     c = r.consumed
-    return frames.Consumed(c.consumer, short(c.code), c.message, c.order, tuple(c.lost))
+    return frames.Consumed(
+        c.consumer, short(c.code), c.message, c.order, tuple(c.lost), origin_of(c.origin), c.shared
+    )
 
 
 def _encode_hand_out(m: Any, b: frames.HandOut) -> None:
     d = m.init("handOut")
     d.consumer = b.consumer
+    if b.origin:
+        d.origin = b.origin
     rows = d.init("rows", len(b.rows))
     for row, x in zip(rows, b.rows, strict=True):
         row.topic, row.number, row.first, row.count, row.skip, row.held = x[:6]
@@ -86,7 +109,7 @@ def _decode_hand_out(r: Any, payload: bytes | None) -> frames.HandOut:
     for row in found:
         if not _adds_up(row):
             raise BadFrame(f"hand-out of {row.count} records of a batch of {row.held}")
-    return frames.HandOut(d.consumer, found, body)
+    return frames.HandOut(d.consumer, found, body, origin_of(d.origin))
 
 
 def _adds_up(row: frames.HandOutRow) -> bool:
@@ -137,6 +160,8 @@ def _settle_rows(rows: Any) -> tuple[frames.SettleRow, ...]:
 def _encode_settle(m: Any, b: frames.Settle) -> None:
     s = m.init("settle")
     s.consumer, s.number = b.consumer, b.number
+    if b.origin:
+        s.origin = b.origin
     _fill_settle_rows(s.init("rows", len(b.rows)), b.rows)
 
 
@@ -146,43 +171,52 @@ def _decode_settle(r: Any, _: bytes | None) -> frames.Settle:
     for row in rows:
         if row.kind > frames.RETURN or not row.count:
             raise BadFrame(f"settle row of kind {row.kind} and {row.count} records")
-    return frames.Settle(s.consumer, s.number, rows)
+    return frames.Settle(s.consumer, s.number, rows, origin_of(s.origin))
 
 
 def _encode_settled(m: Any, b: frames.Settled) -> None:
     s = m.init("settled")
     s.consumer, s.number = b.consumer, b.number
+    if b.origin:
+        s.origin = b.origin
     if b.stale:
         _fill_settle_rows(s.init("stale", len(b.stale)), b.stale)
 
 
 def _decode_settled(r: Any, _: bytes | None) -> frames.Settled:
     s = r.settled
-    return frames.Settled(s.consumer, s.number, _settle_rows(s.stale))
+    return frames.Settled(s.consumer, s.number, _settle_rows(s.stale), origin_of(s.origin))
 
 
 def _encode_revoke(m: Any, b: frames.Revoke) -> None:
     s = m.init("revoke")
     s.consumer = b.consumer
+    if b.origin:
+        s.origin = b.origin
     _fill_settle_rows(s.init("rows", len(b.rows)), b.rows)
 
 
 def _decode_revoke(r: Any, _: bytes | None) -> frames.Revoke:
     s = r.revoke
-    return frames.Revoke(s.consumer, _settle_rows(s.rows))
+    return frames.Revoke(s.consumer, _settle_rows(s.rows), origin_of(s.origin))
 
 
 def _encode_leave(m: Any, b: frames.Leave) -> None:
-    m.init("leave").consumer = b.consumer
+    leave = m.init("leave")
+    leave.consumer, leave.lost = b.consumer, b.lost
 
 
 def _decode_leave(r: Any, _: bytes | None) -> frames.Leave:
-    return frames.Leave(r.leave.consumer)
+    return frames.Leave(r.leave.consumer, r.leave.lost)
 
 
 def _encode_transact(m: Any, b: frames.Transact) -> None:
     t = m.init("transact")
-    t.id = b.id
+    t.id, t.tag = b.id, b.tag
+    if b.origin:
+        t.origin = b.origin
+    if b.instance:
+        t.instance = b.instance
     for row, ack in zip(t.init("acks", len(b.acks)), b.acks, strict=True):
         row.consumer, row.number, row.first, row.count = ack
     for row, batch in zip(t.init("batches", len(b.batches)), b.batches, strict=True):
@@ -209,18 +243,25 @@ def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
     body = payload or b""
     adds_up(batches, body)
     found = tuple([frames.TransactAck(x.consumer, x.number, x.first, x.count) for x in acks])
-    return frames.Transact(t.id, found, batches, body)
+    return frames.Transact(
+        t.id, found, batches, body, origin_of(t.origin), origin_of(t.instance), t.tag
+    )
 
 
 def _encode_transacted(m: Any, b: frames.Transacted) -> None:
     t = m.init("transacted")
     t.id, t.code, t.message, t.offsets = b.id, b.code, b.message, b.offsets
-    t.topicKeys = b.topic_keys
+    t.topicKeys, t.tag = b.topic_keys, b.tag
+    if b.origin:
+        t.origin = b.origin
 
 
 def _decode_transacted(r: Any, _: bytes | None) -> frames.Transacted:
     t = r.transacted
-    return frames.Transacted(t.id, short(t.code), t.message, tuple(t.offsets), tuple(t.topicKeys))
+    return frames.Transacted(
+        t.id, short(t.code), t.message, tuple(t.offsets), tuple(t.topicKeys), origin_of(t.origin),
+        t.tag,
+    )  # fmt: skip
 
 
 ENCODERS: dict[type, Callable[..., None]] = {

@@ -2,8 +2,9 @@
 
 Any bytes either decode or raise BadFrame. Commits are written and read once per group commit, with
 up to thousands of batches each, so their messages are packed at fixed places (valid Cap'n Proto in
-one segment, what the builder makes too while that suffices) and read at the same places after a
-check of the exact layout. What has another layout takes the bounded reader.
+one segment, of the struct's first version, which says all that is to be said of batches) and read
+at the same places after a check of the exact layout. What has another layout takes the
+bounded reader.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from meshmq import codec, schema
-from meshmq.core import journal, mirror_log
+from meshmq.core import directory_rows, journal, mirror_log
+from meshmq.core.directory_rows import Said
 from meshmq.core.journal import JournalRecord
 from meshmq.core.log import (
     BatchEntry,
@@ -74,6 +76,7 @@ class CommitMeta(NamedTuple):
     topics: tuple[TopicEntry, ...]
     rules: tuple[RuleEntry, ...]
     trims: tuple[TrimEntry, ...]
+    directory: tuple[Said, ...] = ()
     copied: tuple[Copied, ...] = ()
     mirrors: tuple[MirrorWord, ...] = ()
 
@@ -85,7 +88,7 @@ class CommitMeta(NamedTuple):
         )
         return Commit(
             self.lsn, self.append_time_ns, batches, self.topics, self.rules, self.trims,
-            copied=self.copied, mirrors=self.mirrors,
+            directory=self.directory, copied=self.copied, mirrors=self.mirrors,
         )  # fmt: skip
 
 
@@ -116,8 +119,9 @@ class _PackedBatches(Sequence[BatchMeta]):
 
 def encode_commit(commit: Commit, start: int, inline: bool) -> bytes:
     """Encode all of ``commit`` but its batches' bytes, which lie back to back from ``start``."""
-    said = commit.copied or commit.mirrors
-    if commit.batches and not (commit.topics or commit.rules or commit.trims or said):
+    of_copies = commit.copied or commit.mirrors
+    more = commit.topics or commit.rules or commit.trims or commit.directory or of_copies
+    if commit.batches and not more:
         return _pack_commit(commit, start, inline)
     message = _log.Commit.new_message(
         lsn=commit.lsn, appendTime=commit.append_time_ns, inline=inline
@@ -136,8 +140,10 @@ def encode_commit(commit: Commit, start: int, inline: bool) -> bytes:
         built = message.init("trims", len(commit.trims))
         for i, trim in enumerate(commit.trims):
             built[i].stream, built[i].firstOffset = trim
-    if said:
+    if of_copies:
         message.mirrors = mirror_log.pack((*commit.copied, *commit.mirrors))
+    if commit.directory:
+        message.directory = directory_rows.pack(commit.directory)
     encoded: bytes = message.to_bytes()
     return encoded
 
@@ -218,6 +224,7 @@ def _read_commit(data: bytes) -> CommitMeta:
                 tuple(_read_topic(item) for item in reader.topics),
                 tuple(_read_rule(item) for item in reader.rules),
                 tuple(TrimEntry(item.stream, item.firstOffset) for item in reader.trims),
+                tuple(directory_rows.unpack(bytes(reader.directory))),
                 tuple(row for row in said if isinstance(row, Copied)),
                 tuple(row for row in said if not isinstance(row, Copied)),
             )
@@ -312,6 +319,7 @@ def encode_snapshot(state: LogState, segments: Sequence[SegmentInfo]) -> bytes:
         groups=journal.pack_state(state.journal),
         mirrors=mirror_log.pack_mirrors(state.mirrors),
         takeovers=mirror_log.pack(tuple(state.takeovers.values())),
+        directory=directory_rows.pack(state.directory.values()),
     )
     streams = state.all_streams()
     built = message.init("streams", len(streams))
@@ -360,6 +368,7 @@ def decode_snapshot(data: bytes) -> tuple[LogState, list[SegmentInfo]]:
             state.rules = {rule.pattern: rule for rule in map(_read_rule, reader.rules)}
             state.producers = _unpack_producers(bytes(reader.producers))
             state.journal = journal.unpack_state(bytes(reader.groups))
+            directory_rows.apply(state.directory, directory_rows.unpack(bytes(reader.directory)))
             segments = [_read_segment(item) for item in reader.segments]
     except (*schema.REFUSALS, struct.error, TypeError):
         raise BadFrame(f"malformed snapshot of {len(data)} bytes") from None

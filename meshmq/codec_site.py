@@ -108,14 +108,31 @@ def _decode_streams(r: Any, _: bytes | None) -> frames.Streams:
     )
 
 
+def _encode_directory(m: Any, b: frames.DirectoryFrame) -> None:
+    d = m.init("directory")
+    d.kind, d.data = b.kind, b.data
+
+
+def _decode_directory(r: Any, _: bytes | None) -> frames.DirectoryFrame:
+    data = r.directory.data
+    if len(data) > limits.DIRECTORY_FRAME_BYTES_MAX:
+        raise BadFrame(
+            f"directory of {len(data)} bytes in a frame, the limit is "
+            f"{limits.DIRECTORY_FRAME_BYTES_MAX}"
+        )
+    return frames.DirectoryFrame(r.directory.kind, data)
+
+
 ENCODERS: dict[type, Callable[..., None]] = {
     frames.SiteInterests: _encode_site_interests,
     frames.Pulse: _encode_pulse,
     frames.Streams: _encode_streams,
+    frames.DirectoryFrame: _encode_directory,
 }
 
 DECODERS: dict[str, Callable[..., Any]] = {
     "siteInterests": _decode_site_interests,
     "pulse": _decode_pulse,
     "streams": _decode_streams,
+    "directory": _decode_directory,
 }

@@ -218,6 +218,12 @@ class JobNotFound(OperationError):
     code = "job-not-found"
 
 
+class OwnerAway(OperationError):
+    """The node that has it in its log cannot be reached."""
+
+    code = "owner-away"
+
+
 class TransactionFailed(OperationError):
     code = "transaction-failed"
 

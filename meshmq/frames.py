@@ -11,11 +11,20 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from meshmq import frames_copies
+from meshmq.frames_direct import Introduce as Introduce
+from meshmq.frames_direct import Known as Known
+from meshmq.frames_direct import KnownPeer as KnownPeer
+from meshmq.frames_directory import DirectoryFrame as DirectoryFrame
 from meshmq.frames_offers import Offer as Offer
 from meshmq.frames_offers import Offers as Offers
+from meshmq.frames_site import Lend as Lend
+from meshmq.frames_site import Lent as Lent
 from meshmq.frames_site import NodeFacts as NodeFacts
+from meshmq.frames_site import Owner as Owner
 from meshmq.frames_site import Pulse as Pulse
 from meshmq.frames_site import SiteInterests as SiteInterests
+from meshmq.frames_site import WorkReady as WorkReady
+from meshmq.frames_site import WorkReadyRow as WorkReadyRow
 from meshmq.frames_streams import Place as Place
 from meshmq.frames_streams import Streams as Streams
 from meshmq.frames_streams import StreamsRow as StreamsRow
@@ -284,17 +293,29 @@ BACKOFF = -1
 
 
 class Holding(NamedTuple):
-    """What a member that comes back still holds: records ``indices`` of an earlier hand-out."""
+    """What a member that comes back still holds: records ``indices`` of an earlier hand-out.
+
+    ``origin`` is its owner's; empty: of the node that is asked. ``size`` is in bytes, about.
+    """
 
     number: int
     topic: str
     offsets: tuple[int, ...]
     attempt: int
+    origin: bytes = b""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Consume:
-    """Join a group; ``create`` (a JSON object of its settings) makes it where it is missing."""
+    """Join a group; ``create`` (a JSON object of its settings) makes it where it is missing.
+
+    Attributes:
+        origin: join only at this owner; empty: at the node that is asked, which sees to the others.
+        instance, name, member: from a node on behalf of a program: its run, its name, and its own
+            number for the consumer.
+        epoch: counts the program's sessions with nodes: what an older one says comes late.
+    """
 
     consumer: int
     group: str
@@ -304,17 +325,28 @@ class Consume:
     prefetch_bytes: int
     ack_timeout_ns: int
     holdings: tuple[Holding, ...] = ()
+    origin: bytes = b""
+    instance: bytes = b""
+    name: str = ""
+    member: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """The answer; ``lost`` numbers hand-outs of ``holdings`` that are no longer the member's."""
+    """The answer; ``lost`` numbers hand-outs of ``holdings`` that are no longer the member's.
+
+    ``origin`` is the owner whose answer it is. ``shared``: other owners' hand-outs come too; what
+    is held of them is claimed when Owner says that they are there.
+    """
 
     consumer: int
     code: str = ""
     message: str = ""
     order: int = 0
     lost: tuple[int, ...] = ()
+    origin: bytes = b""
+    shared: bool = False
 
 
 class HandOutRow(NamedTuple):
@@ -360,9 +392,12 @@ class HandOutRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HandOut:
+    """``origin`` is the owner's; empty: the node's own, as in the frames below."""
+
     consumer: int
     rows: tuple[HandOutRow, ...]
     payload: bytes
+    origin: bytes = b""
 
 
 class SettleRow(NamedTuple):
@@ -381,11 +416,13 @@ class SettleRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """``number`` counts a member's frames from 1 in each session; Settled answers them in order."""
+    """``number`` counts a member's frames to each owner from 1, in each session with it; Settled
+    answers them in order."""
 
     consumer: int
     number: int
     rows: tuple[SettleRow, ...]
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +432,7 @@ class Settled:
     consumer: int
     number: int
     stale: tuple[SettleRow, ...] = ()
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,11 +441,15 @@ class Revoke:
 
     consumer: int
     rows: tuple[SettleRow, ...]
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
+    """``lost``: of a member whose session was lost: it may come back for what it holds."""
+
     consumer: int
+    lost: bool = False
 
 
 class TransactAck(NamedTuple):
@@ -422,12 +464,16 @@ class TransactAck(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Transact:
     """Publish ``batches`` and ack, all or nothing. ``id`` counts a program's transactions from 1;
-    their batches' sequences are not used."""
+    their batches' sequences are not used. All of it is done at ``origin``; ``instance`` is the
+    program's run where a node asks on its behalf, ``tag`` what the answer is known by."""
 
     id: int
     acks: tuple[TransactAck, ...]
     batches: tuple[PublishBatch, ...]
     payload: bytes
+    origin: bytes = b""
+    instance: bytes = b""
+    tag: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +483,8 @@ class Transacted:
     message: str = ""
     offsets: tuple[int, ...] = ()
     topic_keys: tuple[int, ...] = ()
+    origin: bytes = b""
+    tag: int = 0
 
 
 ONE, EACH, STREAM = range(3)
@@ -617,44 +665,14 @@ class Wanted:
     topics: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Introduce:
-    """By a node: a program that may be dialled at ``addresses``, or dial, and what may pass between
-    the two directly: all that it may, in place of what was said before, for ``lifetime_ns``."""
-
-    instance: bytes
-    name: str
-    addresses: tuple[str, ...]
-    patterns: tuple[str, ...]
-    services: tuple[str, ...]
-    lifetime_ns: int
-
-
-class KnownPeer(NamedTuple):
-    """A program, or a node (its origin), that the teller is linked with."""
-
-    instance: bytes
-    is_node: bool
-    name: str
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Gossip: all that the teller is linked with now, in place of what it said before."""
-
-    peers: tuple[KnownPeer, ...]
-
-
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
     | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
-    | frames_copies.Body
+    | WorkReady | Lend | Lent | Owner | DirectoryFrame | frames_copies.Body
 )  # fmt: skip
-
 
 WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply, frames_copies.Fetched)
 """Bodies whose batches' or values' bytes travel in a part of their own."""

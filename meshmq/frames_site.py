@@ -22,6 +22,58 @@ class NodeFacts(NamedTuple):
     is_data: bool = False
 
 
+class WorkReadyRow(NamedTuple):
+    """About how many records of a group wait at an owner that no member has room for."""
+
+    group: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkReady:
+    """By an owner to a node that has members in these groups: what has changed."""
+
+    rows: tuple[WorkReadyRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lend:
+    """By the node that a member is at: what the member may have in flight at this owner.
+
+    Attributes:
+        number: counts a consumer's Lend frames from 1.
+        records, bytes: at most, with what is in flight already.
+        alone: it has nothing of other owners: one record that is larger may come.
+        answer: it is less than before: Lent tells when that is so.
+    """
+
+    consumer: int
+    number: int
+    records: int
+    bytes: int
+    alone: bool = False
+    answer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """No hand-out that goes by an earlier Lend comes behind this."""
+
+    consumer: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """By a node to a program: of node ``origin`` records may come. ``here``: it can be reached:
+    join there and claim what is held of it."""
+
+    consumer: int
+    origin: bytes
+    name: str = ""
+    here: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class SiteInterests:
     """Patterns of transient topics that a node's clients want; ``more``: the rest of the same

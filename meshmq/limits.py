@@ -85,6 +85,7 @@ DAMAGE_TOLD_MAX = 100  # damaged ranges that ``status`` lists; all are counted
 # --- groups and queues ---------------------------------------------------------------------
 GROUPS_MAX = 1024
 MEMBERS_PER_SESSION_MAX = 256
+MEMBERS_PER_NODE_MAX = 65_536  # of programs at another node of the site, some 400 bytes each
 PREFETCH_RECORDS_DEFAULT = 4096  # of small records some 10 ms of a flood; RabbitMQ users know 300
 PREFETCH_RECORDS_MAX = 100_000
 PREFETCH_BYTES_DEFAULT = 8 * MIB
@@ -93,6 +94,7 @@ ACK_TIMEOUT_NS_DEFAULT = 30 * SECOND
 ACK_TIMEOUT_NS_MIN = 100 * MS
 ACK_TIMEOUT_NS_MAX = DAY
 ORPHANED_NS = 500 * MS  # a lost session's hand-outs wait so long for their member to come back
+MOVED_NS = 5 * SECOND  # those of programs of a node that is gone: they go to another one
 STARTED_NS = 1 * SECOND  # so do those of before a restart: links need up to 3 s, most are back
 MAX_DELIVERIES_DEFAULT = 5
 MAX_DELIVERIES_MAX = 1000
@@ -114,8 +116,14 @@ ACKED_RUNS_REMEMBERED_MAX = 65_536  # of all of those together, some 130 bytes e
 SETTLE_FRAMES_IN_FLIGHT = 2  # acks gather while so many frames of them are unconfirmed
 MARK_MEMORY_BYTES = 512  # about what a record that failed or waits for its retry costs
 TRANSACTION_RECORDS_MAX = 1024
+TRANSACTIONS_PASSED_MAX = 4096  # of our programs, on their way at other nodes; a program has one
 TRANSACTIONS_REMEMBERED_MAX = 10_000  # programs whose last transaction is known
 TRANSACTION_OFFSETS_REMEMBERED_MAX = 262_144  # of all of those together, 40 bytes each
+LENT_NS = 100 * MS  # an owner's turn with a member's credit, where others have work too ...
+LENT_RECORDS = 4096  # ... or so many records: moving it costs two round trips
+LISTINGS_MAX = 64  # commands that wait for other nodes of a site, of up to 1 MiB an answer
+LISTING_NS = 1 * SECOND  # then who has not answered is named; a node answers in some ms
+READY_NS = 5 * MS  # between two words to a node about how much of a group's work is ready
 TRIM_RECORDS_MIN = 10_000  # what is done of a queue is given back in steps of this
 
 # --- services ------------------------------------------------------------------------------
@@ -252,6 +260,21 @@ TAKEOVER_SEEN_NS = 10 * SECOND  # a node seen so lately is taken over only if to
 TAKEOVER_BYTES = 256 * KIB  # of a copied log looked at before what was moved is synced
 RETURN_WAIT_NS = 5 * SECOND  # a node that starts waits so long to hear whether it was taken over
 COPY_WAITING_MAX = 262_144  # batches whose second confirmation waits for copies; then: synced only
+
+# --- what a site agrees on -----------------------------------------------------------------
+STAMP_MS_MAX = 1 << 43  # the year 2248: a later time is no time
+STAMP_AHEAD_NS = 600 * SECOND  # of one's own clock; what is set later than that does not move it
+SETTINGS_BYTES_MAX = 4 * KIB  # of a group, as JSON: some 20 names and numbers
+TOMBSTONE_NS = 30 * DAY  # a node that was away for longer brings back what was deleted meanwhile
+TOMBSTONES_MAX = 100_000  # some 500 bytes each; then the oldest are forgotten
+TOMBSTONE_SWEEP_NS = 3600 * SECOND
+DIRECTORY_FRAME_BYTES = 32 * KIB  # of rows; at 10 Mbit/s a ping waits 26 ms behind one
+DIRECTORY_FRAME_BYTES_MAX = 64 * KIB  # taken in one frame
+DIRECTORY_FRAMES_IN_FLIGHT = 2  # to one sibling: one travels while it takes the other
+DIRECTORY_NEWS_MAX = 4096  # rows to be told to one sibling by their keys; then by their buckets
+DIRECTORY_CHECK_NS = 1 * SECOND  # so long changes gather before siblings compare what they have
+DIRECTORY_ROW_MEMORY_BYTES = 1 * KIB  # about what a row costs in memory
+CLOCKS_TOLD_MAX = 64  # nodes with clocks ahead that ``status`` names
 
 # --- memory --------------------------------------------------------------------------------
 MEMORY_UNACCOUNTED_MAX = 160 * MIB  # more than the node knows to hold: the listener is bound again

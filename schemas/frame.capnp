@@ -51,11 +51,11 @@ struct Frame {
     pulse       @43 :Pulse;
     streams     @44 :Streams;
     offers      @45 :Offers;
-    reserved46  @46 :Void;
-    reserved47  @47 :Void;
-    reserved48  @48 :Void;
-    reserved49  @49 :Void;
-    reserved50  @50 :Void;
+    workReady   @46 :WorkReady;
+    lend        @47 :Lend;
+    lent        @48 :Lent;
+    owner       @49 :Owner;
+    directory   @50 :Directory;
     reserved51  @51 :Void;
     reserved52  @52 :Void;
     askCopy     @53 :AskCopy;
@@ -236,6 +236,12 @@ struct Consume {
   prefetchBytes   @5 :UInt64;
   ackTimeout      @6 :UInt64; # ns
   holdings        @7 :List(Holding);
+  origin          @8 :Data;   # join only at this owner, and claim what is held of it; empty: at the
+                              # node that is asked, which joins at the others
+  instance        @9 :Data;   # from a node on behalf of a program: that program's run, ...
+  name            @10 :Text;  # ... its name, ...
+  member          @11 :UInt32;  # ... and its own number for the consumer
+  epoch           @12 :UInt32;  # counts the program's sessions with nodes: an older one's word comes late
 }
 
 struct Holding {
@@ -243,6 +249,8 @@ struct Holding {
   topic   @1 :Text;
   offsets @2 :List(UInt64);   # of its records that are not settled
   attempt @3 :UInt16;
+  origin  @4 :Data;           # whose hand-out it is; empty: the node's that is asked
+  size    @5 :UInt64;         # about how many bytes these records have
 }
 
 struct Consumed {
@@ -251,11 +259,15 @@ struct Consumed {
   message  @2 :Text;
   order    @3 :UInt8;         # 0 any, 1 key
   lost     @4 :List(UInt64);  # hand-outs that are no longer the member's
+  origin   @5 :Data;          # of which owner; empty: the node's own
+  shared   @6 :Bool;          # other nodes' hand-outs come too, and what is held of them is claimed
+                              # when Owner tells that they are there
 }
 
 struct HandOut {
   consumer @0 :UInt32;
   rows     @1 :List(HandOutRow);
+  origin   @2 :Data;          # whose records they are; empty: the node's own
 }
 
 struct HandOutRow {
@@ -280,6 +292,8 @@ struct Settle {
   consumer @0 :UInt32;
   number   @1 :UInt64;        # counts the member's frames in this session, from 1
   rows     @2 :List(SettleRow);
+  origin   @3 :Data;          # whose hand-outs they are of, each owner's frames are counted apart;
+                              # empty: the node's own
 }
 
 struct SettleRow {
@@ -295,16 +309,21 @@ struct Settled {
   consumer @0 :UInt32;
   number   @1 :UInt64;        # the member's frames up to this one are stored
   stale    @2 :List(SettleRow);
+  origin   @3 :Data;          # of which owner; empty: the node's own
 }
 
 struct Leave {
   consumer @0 :UInt32;
+  lost     @1 :Bool;          # its session was lost: it may come back for what it holds
 }
 
 struct Transact {
   id      @0 :UInt64;         # counts the program's transactions, from 1
   acks    @1 :List(TransactAck);
   batches @2 :List(PublishBatch);
+  origin  @3 :Data;           # of what it acks; empty: the node's own
+  instance @4 :Data;          # from a node on behalf of a program: that program's run, ...
+  tag      @5 :UInt64;        # ... and what the answer is known by
 }
 
 struct TransactAck {
@@ -320,6 +339,8 @@ struct Transacted {
   message @2 :Text;
   offsets @3 :List(UInt64);   # base offset of each batch
   topicKeys @4 :List(UInt64); # of each batch's topic, as in HandOutRow
+  origin  @5 :Data;           # in whose log the batches are; empty: the node's own
+  tag     @6 :UInt64;         # as in the question
 }
 
 struct Serve {
@@ -549,4 +570,40 @@ struct Offer {
   free      @3 :UInt32;     # of those, not taken
   waiting   @4 :UInt32;     # requests at the node that wait for one
   service   @5 :Text;       # empty: as told before under this number
+}
+
+struct WorkReady {          # to a node that has members in these groups
+  rows @0 :List(WorkReadyRow);  # those that have changed
+}
+
+struct WorkReadyRow {
+  group   @0 :Text;
+  records @1 :UInt64;       # about how many wait that no member has room for; 0: none does
+}
+
+struct Lend {               # by the node that a member is at: what it may have of this owner
+  consumer @0 :UInt32;
+  number   @1 :UInt64;      # counts these frames for this consumer, from 1
+  records  @2 :UInt32;      # in flight at most, from now on, with what is in flight already
+  bytes    @3 :UInt64;
+  alone    @4 :Bool;        # it has nothing of others: one larger record may come
+  answer   @5 :Bool;        # it is less than before: say when that is so
+}
+
+struct Lent {               # no hand-out that goes by an earlier Lend comes behind this
+  consumer @0 :UInt32;
+  number   @1 :UInt64;
+}
+
+struct Owner {              # by a node to a program
+  consumer @0 :UInt32;
+  origin   @1 :Data;        # another node that records may come from
+  name     @2 :Text;
+  here     @3 :Bool;        # it can be reached: join there and claim what is held of it
+}
+
+struct Directory {          # what a site's nodes agree on
+  kind @0 :UInt8;           # 0 a hash of everything, 1 the hashes of all buckets, 2 the same as an
+                            # answer, 3 rows, 4 rows were taken
+  data @1 :Data;            # hashes: 8 bytes each, of 256 buckets; rows: see core/directory_rows.py
 }

@@ -14,8 +14,8 @@ struct Commit {
   rules      @4 :List(Rule);
   trims      @5 :List(Trim);
   inline     @6 :Bool;               # the batches' bytes follow in the row, not in the values file
-  directory  @7 :Data;
   mirrors    @8 :Data;               # packed: see core/mirror_log.py; absent where nothing is copied
+  directory  @7 :Data;               # packed: see core/directory_rows.py; absent with batches only
 }
 
 struct Batch {
@@ -71,9 +71,9 @@ struct Snapshot {
                                      # i64, then per range three u64: first, baseOffset, count
   segments   @8 :List(Segment);      # the older ones, oldest first
   groups     @9 :Data;               # packed: see core/journal.py
-  directory  @10 :Data;
   mirrors    @11 :Data;              # packed: see core/mirror_log.py; their streams are in `streams`
   takeovers  @12 :Data;              # packed, as in a commit's `mirrors`
+  directory  @10 :Data;              # packed: see core/directory_rows.py
 }
 
 struct StreamState {

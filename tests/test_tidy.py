@@ -19,7 +19,8 @@ FUNCTION_LINES_MAX = 80
 
 FOUNDATION = {
     "meshmq", "meshmq.errors", "meshmq.names", "meshmq.limits", "meshmq.frames",
-    "meshmq.frames_copies", "meshmq.frames_offers", "meshmq.frames_site", "meshmq.frames_streams",
+    "meshmq.frames_copies", "meshmq.frames_direct", "meshmq.frames_directory",
+    "meshmq.frames_offers", "meshmq.frames_site", "meshmq.frames_streams",
 }  # fmt: skip
 MACHINES = {"session", "publisher", "subscriber", "consumer", "streams", "delivery", "topics"}
 ONLY_IN = {

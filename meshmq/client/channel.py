@@ -256,10 +256,11 @@ class Channel(ABC):
                     self._open_link(effect)
                 case FoundNode(address):
                     self._found_node(address)
-                case TransactionAnswered(number, code, message, offsets, keys):
+                case TransactionAnswered(number, code, message, offsets, keys, origin):
                     transaction = self._transactions.pop(number, None)
                     if transaction is not None:
-                        transaction.set((offsets, keys), from_code(code, message) if code else None)
+                        error = from_code(code, message) if code else None
+                        transaction.set((offsets, keys, origin.hex()), error)
                         self._note(transaction)
 
     def _note(self, what: object) -> None:

@@ -12,8 +12,9 @@ from meshmq.client.channel import Answer, Channel
 from meshmq.client.job import AnyJob, Job, decode, feed
 from meshmq.client.opening import OnlySync
 from meshmq.client.values import check_records
-from meshmq.core.consumer import ORDER_KEY, Member
+from meshmq.core.consumer import Member
 from meshmq.core.held import Held
+from meshmq.core.settling import ORDER_KEY
 from meshmq.errors import ClosedError, DeadlineExceeded, MeshError
 from meshmq.frames import Consume
 
@@ -93,8 +94,10 @@ class Intake(Generic[J]):
 
     def unanswered(self, timeout: float | None) -> MeshError:
         """The error for a settle whose answer did not come."""
+        away = self.member.away
+        where = f"node {', '.join(away)} is away" if away else f"state: {self._channel.state}"
         return self._channel.dead or DeadlineExceeded(
-            f"no answer of the node to a settle within {timeout} s (state: {self._channel.state})"
+            f"no answer to a settle within {timeout} s ({where}); it is still on its way"
         )
 
     # -- reading --------------------------------------------------------------------------------

@@ -183,11 +183,6 @@ class Draft:
         """Send it, once; raises what can be said without the node."""
         self._check_open()
         self._state = SENT
-        origin = self._channel.client.origin.hex()
-        if self._origin and self._origin != origin:
-            raise TransactionFailed(
-                "the jobs it acks are in another log than that of the node connected to now"
-            )
         acks = list(self._acks.values())
         for held, index in acks:
             if held.is_settled(index):
@@ -223,11 +218,11 @@ class Draft:
         """Note what the node says; raises TransactionFailed."""
         offsets: tuple[int, ...]
         keys: tuple[int, ...]
-        offsets, keys = answer.get()
+        origin: str
+        offsets, keys, origin = answer.get()
         self._state = DONE
         if not len(offsets) == len(keys) == len(self._batches):
             return  # the queue had some of the jobs already
-        origin = self._channel.client.origin.hex()
         for base, key, batch in zip(offsets, keys, self._batches, strict=True):
             for i, placed in enumerate(batch.placed):
                 placed.put(origin, key, base + i)

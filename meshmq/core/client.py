@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,6 +74,7 @@ from meshmq.frames import (
     HandOut,
     Hello,
     Leave,
+    Owner,
     PublishBatch,
     Reply,
     Request,
@@ -146,6 +147,7 @@ class Client:
         self.origin = b""
         self.node_name = ""
         self.reconnects = 0
+        self._epoch = 0  # sessions with nodes so far
         self._lost_ns = 0  # when the last session ended
         self._link = b""
         self._session: Session | None = None
@@ -249,7 +251,7 @@ class Client:
         member = Member(replace(wish, consumer=self._last_id), self._guard, owner)
         self.members[member.id] = member
         self._ranks = tuple(self.members.values())
-        self._ask(member.consume(), now_ns)
+        self._ask(member.consume(self.origin, self._epoch), now_ns)
         return member
 
     def leave(self, number: int, now_ns: int) -> None:
@@ -296,9 +298,11 @@ class Client:
         remembers a program's last one only. Returns its number.
         """
         self._last_transaction += 1
-        transaction = Transaction(self._last_transaction, tuple(acks), batches, payload)
+        origin = acks[0][0].origin if acks else self.origin
+        transaction = Transaction(self._last_transaction, tuple(acks), batches, payload, origin)
         self._transactions[transaction.id] = transaction
-        self._ask(transaction.frame(), now_ns)
+        if origin == self.origin or transaction.is_ready:
+            self._ask(transaction.frame(self.origin), now_ns)
         return transaction.id
 
     def close(self, now_ns: int) -> None:
@@ -365,7 +369,9 @@ class Client:
         if self._session is not None:
             self._session.tick(now_ns)
         for member in self.members.values():
-            member.tick(now_ns)
+            closed = member.tick(now_ns)
+            if closed:
+                self._effects.append(SettlesAnswered(member.id, closed))
         self.requester.tick(now_ns, self.has_node)
         self.responder.tick(now_ns)
 
@@ -421,7 +427,7 @@ class Client:
                     self._make_queues(missing, now_ns)
             case Deliver():
                 self._on_deliver(body, now_ns)
-            case HandOut() | Settled() | Revoke() | Consumed():
+            case HandOut() | Settled() | Revoke() | Consumed() | Owner():
                 self._on_member(body, now_ns)
             case Window(in_flight, pause):
                 way = self.publisher.node
@@ -461,6 +467,7 @@ class Client:
 
     def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
         self._attempt = 0
+        self._epoch += 1
         changed = bool(self.origin) and self.origin != welcome.origin
         self.origin = welcome.origin
         self.node_name = welcome.name
@@ -476,12 +483,10 @@ class Client:
         for sub in self.subscribers.values():
             self._send(sub.subscribe(), now_ns)
         for member in self.members.values():
-            if changed:
-                member.on_other_log()
-            self._send(member.consume(), now_ns)
-        # Behind the consumers: a transaction's acks are of what they have claimed.
-        for transaction in self._transactions.values():
-            self._send(transaction.frame(), now_ns)
+            self._send(member.consume(self.origin, self._epoch), now_ns)
+        # Behind the consumers: a transaction's acks are of what they have claimed. Those of other
+        # owners' records wait until these have let the consumers in.
+        self._send_transactions(lambda t: t.origin == self.origin or not t.acks, now_ns)
         for command in self._commands.values():
             self._send(command, now_ns)
         for registration in self.responder.registrations.values():
@@ -514,7 +519,12 @@ class Client:
         if credit is not None:
             self._send(credit, now_ns)
 
-    def _on_member(self, body: HandOut | Settled | Revoke | Consumed, now_ns: int) -> None:
+    def _send_transactions(self, which: Callable[[Transaction], bool], now_ns: int) -> None:
+        for transaction in self._transactions.values():
+            if which(transaction):
+                self._send(transaction.frame(self.origin), now_ns)
+
+    def _on_member(self, body: HandOut | Settled | Revoke | Consumed | Owner, now_ns: int) -> None:
         member = self.members.get(body.consumer)
         if member is None:
             return  # it has left, and what is on its way is taken back by that
@@ -522,17 +532,26 @@ class Client:
         closed: tuple[Held, ...] = ()
         match body:
             case HandOut():
-                member.on_hand_out(body, self.origin, now_ns)
+                member.on_hand_out(body, body.origin or self.origin, now_ns)
             case Settled():
                 closed = member.on_settled(body)
             case Revoke():
                 closed = member.on_revoke(body)
+            case Owner():
+                if body.here:
+                    self._send(member.consume_of(body), now_ns)
+                else:
+                    member.on_owner_away(body, now_ns)
             case Consumed():
                 closed = member.on_consumed(body, now_ns)
-                if body.code:
+                if body.origin:
+                    where = body.origin
+                    self._send_transactions(lambda t: bool(t.acks) and t.origin == where, now_ns)
+                elif body.code:
                     del self.members[number]
                     self._ranks = tuple(self.members.values())
-                self._effects.append(ConsumerAnswered(number, body.code, body.message))
+                if not body.origin:
+                    self._effects.append(ConsumerAnswered(number, body.code, body.message))
         if closed:
             self._effects.append(SettlesAnswered(number, closed))
         if member.is_ready:
@@ -556,7 +575,7 @@ class Client:
                 continue
             del self._wanting[number]
             if error is None:
-                self._send(self._transactions[number].frame(), now_ns)
+                self._send(self._transactions[number].frame(self.origin), now_ns)
             else:
                 del self._transactions[number]
                 self._effects.append(TransactionAnswered(number, error.code, str(error), ()))
@@ -579,7 +598,12 @@ class Client:
                 held.member.close(held, index)
         self._effects.append(
             TransactionAnswered(
-                answer.id, answer.code, answer.message, answer.offsets, answer.topic_keys
+                answer.id,
+                answer.code,
+                answer.message,
+                answer.offsets,
+                answer.topic_keys,
+                answer.origin or self.origin,
             )
         )
 

@@ -14,7 +14,9 @@ from meshmq import limits
 from meshmq.core import group_commands
 from meshmq.core.delivery import Delivery
 from meshmq.core.group_commands import Clerk
-from meshmq.core.log import Entry, RuleEntry
+from meshmq.core.groups import Groups
+from meshmq.core.log import Entry, RuleEntry, TopicEntry
+from meshmq.core.registrar import Registrar
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
 from meshmq.frames import Command, Hello, Result
@@ -31,6 +33,7 @@ class Desk(NamedTuple):
     services: Callable[[], list[dict[str, Any]]]
     routes: Callable[[], Iterable[dict[str, Any]]]
     take_over: Callable[[dict[str, Any]], dict[str, Any]]
+    registrar: Registrar | None = None
 
 
 Verb = Callable[[Desk, Hello, dict[str, Any], list[Entry]], dict[str, Any]]
@@ -57,6 +60,29 @@ def run(desk: Desk, hello: Hello, command: Command, entries: list[Entry]) -> Res
         return Result(command.id, "", "", body)
     except MeshError as error:
         return Result(command.id, error.code, str(error), b"{}")
+
+
+class Done(NamedTuple):
+    """A command's answer, if there is one yet, and whether it waits for what is on its way to
+    disk."""
+
+    result: Result | None
+    waits: bool
+
+
+def carry_out(
+    desk: Desk, groups: Groups, forget_topics: Callable[[list[str]], None], link: bytes,
+    hello: Hello, command: Command, entries: list[Entry],
+) -> Done:  # fmt: skip
+    """Carry out a command that came over ``link``; ``forget_topics`` hears what it deleted."""
+    added: list[Entry] = []
+    groups.asked = 0  # a consumer that made a group has asked for itself
+    result = run(desk, hello, command, added)
+    entries += added
+    forget_topics([e.name for e in added if type(e) is TopicEntry and e.deleted])
+    if groups.answer_when_placed(link, result):
+        return Done(None, True)
+    return Done(result, bool(added) or command.verb in AFTER_SYNC)
 
 
 def _arguments(data: bytes) -> dict[str, Any]:
@@ -114,7 +140,11 @@ def _topic_create(
     if len(desk.topics.rules) >= limits.TOPICS_MAX:
         raise CommandFailed(f"the node has {limits.TOPICS_MAX} policies, its limit")
     here = desk.topics.by_name.get(pattern)
-    before = here.entry if here is not None else desk.topics.rules.get(pattern)
+    before: TopicEntry | RuleEntry | None = desk.topics.rules.get(pattern)
+    if here is not None:
+        before = here.entry
+    elif before is None and desk.topics.book is not None and desk.topics.existing(pattern):
+        before = desk.topics.book.policy(pattern)  # another node has it
     # What is not given stays as it is: to say "create" twice must not undo a policy.
     age_ns, size = (
         _number(arguments, name) if name in arguments else getattr(before, name, 0)
@@ -133,11 +163,8 @@ def _topic_create(
             raise CommandFailed(
                 f"topic {queues[0]!r} is a queue: its jobs are kept until they are done"
             )
-    other = [
-        name
-        for name, topic in desk.topics.by_name.items()
-        if matches(pattern, name) and topic.entry.durable != rule.durable
-    ]
+    existing = desk.topics.existing(pattern)
+    other = [name for name, durable in existing.items() if durable != rule.durable]
     if other:
         kind = "transient" if rule.durable else "durable"
         raise CommandFailed(
@@ -159,10 +186,13 @@ def _topic_list(
     desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
     pattern = check_pattern(arguments.get("pattern") or ">")
+    registrar = desk.registrar
+    topics = [_described(desk, t) for n, t in desk.topics.by_name.items() if matches(pattern, n)]
+    if registrar is not None:
+        topics += [_elsewhere(registrar, name) for name in registrar.elsewhere(pattern)]
+    rules = desk.topics.rules.values() if registrar is None else registrar.rules()
     return {
-        "topics": [
-            describe(t) for name, t in sorted(desk.topics.by_name.items()) if matches(pattern, name)
-        ],
+        "topics": sorted(topics, key=lambda row: str(row["topic"])),
         "policies": [
             {
                 "pattern": r.pattern,
@@ -170,10 +200,21 @@ def _topic_list(
                 "retention_ns": r.retention_ns,
                 "retention_bytes": r.retention_bytes,
                 **({"copies": r.copies} if r.copies else {}),
+                **(registrar.set_rule(r.pattern) if registrar is not None else {}),
             }
-            for r in desk.topics.rules.values()
+            for r in rules
         ],
     }
+
+
+def _described(desk: Desk, topic: Topic) -> dict[str, Any]:
+    said = desk.registrar.set_topic(topic.entry.name) if desk.registrar is not None else {}
+    return {**describe(topic), **said}
+
+
+def _elsewhere(registrar: Registrar, name: str) -> dict[str, Any]:
+    """A topic that other nodes have; what they have of it is for them to say."""
+    return {**describe(Topic(registrar.entry_of(name))), **registrar.set_topic(name)}
 
 
 def _topic_show(
@@ -181,19 +222,28 @@ def _topic_show(
 ) -> dict[str, Any]:
     name = _text(arguments, "topic")
     topic = desk.topics.by_name.get(name)
-    if topic is None:
-        raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
     subscriptions = sum(1 for s in desk.delivery.subscriptions if matches(s.pattern, name))
-    shown = {**describe(topic), "subscriptions": subscriptions}
+    if topic is not None:
+        shown = {**_described(desk, topic), **_copies(desk, topic)}
+    elif desk.registrar is not None and name in desk.registrar.elsewhere(check_topic(name)):
+        shown = _elsewhere(desk.registrar, name)
+    else:
+        raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
+    return {**shown, "subscriptions": subscriptions}
+
+
+def _copies(desk: Desk, topic: Topic) -> dict[str, Any]:
+    """How many nodes are to have a topic's stream, and which do."""
     site = desk.status().get("site")
-    if site is not None and topic.entry.durable:
-        wanted = shown["copies"] = desk.topics.copies_of(name)
-        shown["copied_to"] = [
-            {key: row[key] for key in ("name", "caught_up", "lag_commits")}
-            for row in site["copies"]["nodes"]
-            if row["level"] < wanted
-        ]
-    return shown
+    if site is None or not topic.entry.durable:
+        return {}
+    wanted = desk.topics.copies_of(topic.entry.name)
+    copied_to = [
+        {key: row[key] for key in ("name", "caught_up", "lag_commits")}
+        for row in site["copies"]["nodes"]
+        if row["level"] < wanted
+    ]
+    return {"copies": wanted, "copied_to": copied_to}
 
 
 def _topic_delete(
@@ -250,7 +300,10 @@ def _take_over(
     return desk.take_over(arguments)
 
 
-AFTER_SYNC = frozenset({"producer.last", "node.takeover"}) | group_commands.CHANGING
+AFTER_SYNC = (
+    frozenset({"producer.last", "topic.create", "topic.delete", "node.takeover"})
+    | group_commands.CHANGING
+)
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
 
 VERBS: dict[str, Verb] = {

@@ -1,8 +1,9 @@
 """The member's side of a group: what one consumer holds, over any number of sessions.
 
 Data: a Held per hand-out knows of each record whether it is held, settled (the program has said
-what becomes of it) or closed (the node has it on disk, or took it back). ``queue`` is what the
-program has not come to; ``_frames`` what was told to the node and is not answered.
+what becomes of it) or closed (its owner has it on disk, or took it back). ``queue`` is what the
+program has not come to; an Account for each owner (the node that the member is at, and others of
+its site) what was told and is not answered.
 
 Rules:
 1. Settles gather while SETTLE_FRAMES_IN_FLIGHT frames of them are unanswered and leave as ranges.
@@ -20,432 +21,192 @@ Rules:
 5. In a group in order of keys a record that fails takes what follows it of its key along: what is
    here is taken back (the node does the same), and what comes before the node has heard of it
    waits.
-6. ``ack``'s common case, the next record of its hand-out, moves a number and takes no lock: see
+6. What is held of an owner that cannot be reached stays held: it is claimed once that is there
+   again, and what the program says of it waits until then, but not for longer than an ack timeout.
+7. ``ack``'s common case, the next record of its hand-out, moves a number and takes no lock: see
    Held. Settling may come from any thread, ``begin`` from one at a time; the rest belongs to the
    client's owner. They meet under ``guard``.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
 from meshmq import limits
-from meshmq.core.held import CLOSED, HELD, SETTLED, Held, Told, heard, merged, say
+from meshmq.core.account import Account
+from meshmq.core.held import CLOSED, Held, Told, heard, merged, say
 from meshmq.core.runs import runs_of
-from meshmq.errors import BadFrame
+from meshmq.core.settling import TAKEN_BACK, Settling
 from meshmq.frames import (
     ACK,
     EXTEND,
-    NACK,
-    REJECT,
     RETURN,
     Consume,
     Consumed,
     HandOut,
     Holding,
+    Owner,
     Revoke,
     Settle,
     Settled,
     SettleRow,
 )
 
-ORDER_ANY, ORDER_KEY = 0, 1
 CLAIM_BYTES_MAX = limits.FRAME_HEADER_BYTES_MAX - 2 * limits.COMMAND_BYTES_MAX
 """What is held beyond so many bytes of claims in a Consume frame is not claimed; by default all
 is, it takes tens of thousands of hand-outs of one record."""
 
-_HOLDING_BYTES = 96  # a claim without its topic and offsets
-
-URGENT_FRAMES_IN_FLIGHT = 8
-"""Settle frames in flight while a quarter of the prefetch waits to be settled."""
-
-_TAKEN_BACK = "the record was handed to another member or settled meanwhile"
+HOLDING_BYTES = 96  # a claim without its topic and offsets
 
 
-class _Block:
-    """A key whose record failed: what came up to ``serial`` is dropped, later ones wait until
-    frame ``frame`` is answered (0: not sent, -1: answered)."""
-
-    __slots__ = ("frame", "serial")
-
-    def __init__(self, serial: int) -> None:
-        self.serial = serial
-        self.frame = 0
-
-
-class Member:
-    """One consumer's state on the client.
-
-    Args:
-        consumer: the Consume frame that joins, without holdings.
-        guard: see the module's header; a lock in a real client.
-        owner: what the shell hangs here for its messages.
-
-    Attributes:
-        queue: hand-outs the program has not come to, or not to their end.
-        held: open hand-outs by number, oldest first.
-        stale: settles that counted for nothing, since the record was taken back before.
-        is_active: whether the node has let it in, in this session.
-        is_done: it left, was refused, or its group is gone.
-    """
-
-    def __init__(
-        self, consumer: Consume, guard: AbstractContextManager[Any], owner: Any = None
-    ) -> None:
-        self.id = consumer.consumer
-        self.owner = owner
-        self.guard = guard
-        self.order = ORDER_ANY
-        self.queue: deque[Held] = deque()
-        self.held: dict[int, Held] = {}
-        self.stale = 0
-        self.is_active = False
-        self.is_done = False
-        self._consume = consumer
-        self._timeout_ns = consumer.ack_timeout_ns
-        self._serial = 0
-        self._frame = 0
-        self._frames: deque[tuple[int, list[Told]]] = deque()
-        self._ready: deque[Told] = deque()  # gathered, or to be told again
-        self._touched: list[Held] = []
-        self._rows: list[Told] = []
-        self._extends: list[Told] = []
-        self._waiting = 0  # about how many settles wait to be gathered
-        self._blocks: dict[tuple[str, bytes], _Block] = {}
-        self._is_held_up = False  # the queue's head waits for the node to hear of a failed key
-        self._renew_at: int | None = None
-        self._waits = (0, 0)  # newest hand-out and how many records wait, as last looked at
-        self._waits_since = 0
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether ``begin`` is worth a call."""
-        return bool(self.queue) and not self._is_held_up
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether everything the program has settled is answered."""
-        return not (self._frames or self._has_news)
-
-    @property
-    def has_work(self) -> bool:
-        """Whether ``take`` would have something to send now."""
-        return self.is_active and self._has_news and self._has_room
-
-    @property
-    def _has_news(self) -> bool:
-        return bool(self._touched or self._rows or self._extends or self._ready)
-
-    @property
-    def _has_room(self) -> bool:
-        frames = len(self._frames)
-        if frames < limits.SETTLE_FRAMES_IN_FLIGHT:
-            return True
-        return (
-            frames < URGENT_FRAMES_IN_FLIGHT
-            and (self._waiting + len(self._ready)) * 4 >= self._consume.prefetch_records
-        )
-
-    # -- the program's threads -----------------------------------------------------------------
-
-    def begin(self, decode: Callable[[Held], None]) -> Held | None:
-        """The next hand-out for the program, with at least one pick; None if none is ready.
-
-        ``decode`` hangs records and keys on it, or raises BadFrame: then it is rejected whole.
-        Call under the guard, with the last one's iteration at its end; feed it before leaving.
-        """
-        queue = self.queue
-        while queue:
-            held = queue[0]
-            if held.records is None:
-                try:
-                    decode(held)
-                except BadFrame as error:
-                    queue.popleft()
-                    self._tell_all(held, REJECT, str(error))
-                    continue
-                held.data = b""
-            if self._blocks and self._is_blocked(held):
-                self._is_held_up = True
-                return None
-            queue.popleft()
-            if any(held.marks):
-                held.pick(held.picks)
-            if held.picks:
-                return held
-        return None
-
-    def finished(self, held: Held) -> None:
-        """The program's iteration has come to the end of a hand-out."""
-        held.feed = None
-        if not held.is_quiet:
-            self._waiting += max(0, held.next - held.start - 1)
-
-    def touch(self, held: Held) -> bool:
-        """An ack has moved ``held.next``; return whether it would leave now."""
-        with self.guard:
-            if self.is_done:
-                self.stale += 1
-                return False
-            if held.is_quiet:
-                held.is_quiet = False
-                self._touched.append(held)
-                self._waiting += 1
-            return self.has_work
-
-    def settle(
-        self, held: Held, index: int, kind: int, delay_ns: int = 0, reason: str = ""
-    ) -> bool:
-        """Say what becomes of one record; False (and counted) if it is not the member's to say.
-
-        EXTEND settles nothing, it asks for more time.
-        """
-        with self.guard:
-            if self.is_done or held.is_settled(index):
-                self.stale += 1
-                return False
-            if kind == EXTEND:
-                self._extends.append(Told(held, index, 1, kind, delay_ns))
-                return True
-            held.marks[index] = SETTLED
-            self._waiting += 1
-            if kind == ACK:
-                held.runs.append((index, index + 1))
-                if held.is_quiet:
-                    held.is_quiet = False
-                    self._touched.append(held)
-            else:
-                self._add_row(Told(held, index, 1, kind, delay_ns, reason))
-            self._advance(held)
-            if kind in (NACK, REJECT) and self.order == ORDER_KEY:
-                self._block(held, index)
-            return True
-
-    def close(self, held: Held, index: int) -> None:
-        """The record was settled elsewhere: in a transaction."""
-        with self.guard:
-            self._close(held, index, 1)
-            held.parked.discard(index)
-            self._advance(held)
-
-    def park(self, held: Held, index: int) -> None:
-        """The record left the iteration and is not begun; ``unpark`` begins it."""
-        with self.guard:
-            held.parked.add(index)
-            if self._renew_at is None:
-                self._renew_at = 0
-
-    def unpark(self, held: Held, index: int) -> bool:
-        """Begin a parked record; False if it was taken back or dropped meanwhile."""
-        with self.guard:
-            held.parked.discard(index)
-            return not self.is_done and not held.is_settled(index)
-
-    # -- settling: under the guard --------------------------------------------------------------
-
-    def _add_row(self, row: Told) -> None:
-        rows = self._rows
-        if rows:
-            last = rows[-1]
-            if (
-                last.held is row.held
-                and last.first + last.count == row.first
-                and last[3:] == row[3:]
-            ):
-                rows[-1] = last._replace(count=last.count + row.count)
-                return
-        rows.append(row)
-
-    def _advance(self, held: Held) -> None:
-        """Move ``next`` over what was settled out of turn, closing the run of acks before it."""
-        marks, at = held.marks, held.next
-        n = at
-        while n < len(marks) and marks[n] != HELD:
-            n += 1
-        if n == at:
-            return
-        if at > held.start:
-            held.runs.append((held.start, at))
-            if held.is_quiet:  # only by an ack that is just about to tell
-                held.is_quiet = False
-                self._touched.append(held)
-        # In this order: whoever finds ``next`` at its record must find ``start`` there too.
-        held.start = n
-        held.next = n
-
-    def _tell_all(self, held: Held, kind: int, reason: str) -> None:
-        for first, count in runs_of([i for i, mark in enumerate(held.marks) if mark == HELD]):
-            held.marks[first : first + count] = bytes([SETTLED]) * count
-            self._add_row(Told(held, first, count, kind, 0, reason))
-            self._waiting += count
-        self._advance(held)
-
-    def _close(self, held: Held, first: int, count: int) -> None:
-        marks, end = held.marks, first + count
-        held.open -= count - marks.count(CLOSED, first, end)
-        marks[first:end] = bytes([CLOSED]) * count
-        if not held.open and self.held.get(held.row.number) is held:
-            del self.held[held.row.number]
-
-    def _take_back(self, held: Held, indices: Iterable[int], reason: str = _TAKEN_BACK) -> None:
-        """Records are no longer the member's: what is not begun is never shown."""
-        gone = [i for i in indices if held.marks[i] != CLOSED]
-        if not gone:
-            return
-        for first, count in runs_of(gone):
-            self._close(held, first, count)
-        held.parked.difference_update(gone)
-        for i in gone:
-            held.refused[i] = reason
-        was_read = held.feed is not None
-        if was_read and not set(gone).isdisjoint(held.unread()):
-            held.cut()
-            if held.picks:
-                self.queue.appendleft(held)
-        self._advance(held)
-
-    def _lose(self, held: Held) -> None:
-        """A whole hand-out is gone; what the program said of it and the node has not answered
-        counts for nothing."""
-        if held.is_lost:
-            return
-        held.is_lost = True
-        acked = sum(end - first for first, end in held.runs) + max(0, held.next - held.start)
-        self.stale += acked
-        held.runs.clear()
-        held.start = held.next
-        for name in ("_rows", "_extends", "_ready"):
-            rows = getattr(self, name)
-            kept = [row for row in rows if row.held is not held]
-            self.stale += sum(row.count for row in rows if row.held is held and row.kind != EXTEND)
-            rows.clear()
-            rows.extend(kept)
-        self._take_back(held, range(held.row.count))
-
-    def _disown(self, held: Held) -> None:
-        """Something of a hand-out went to others while there was no session, nobody says what:
-        what is not begun goes back in case it did not; of the rest the node will judge."""
-        self._give_back(held, held.unbegun())
-
-    def _give_back(self, held: Held, waiting: Sequence[int]) -> None:
-        """Return records that the program has not begun."""
-        for first, count in runs_of(waiting):
-            self._add_row(Told(held, first, count, RETURN))
-        self._take_back(held, list(waiting))
-
-    # -- keys in order: under the guard ---------------------------------------------------------
-
-    def _block(self, held: Held, index: int) -> None:
-        """A record failed: drop what follows it of its key."""
-        key = held.keys[index] if held.keys is not None else b""
-        if not key:
-            return  # records without a key have no order
-        topic, offset = held.row.topic, held.offset(index)
-        self._blocks[topic, key] = _Block(self._serial)
-        for other in list(self.held.values()):
-            keys = other.keys
-            if keys is not None and other.row.topic == topic and key in keys:
-                later = [
-                    i for i, k in enumerate(keys)
-                    if k == key and other.offset(i) > offset and not other.is_settled(i)
-                ]  # fmt: skip
-                self._take_back(other, later, "an earlier record of its key failed")
-
-    def _is_blocked(self, held: Held) -> bool:
-        """Drop what is blocked of a hand-out; True if it must wait until the node has heard."""
-        keys, topic = held.keys, held.row.topic
-        if keys is not None:
-            for i in held.picks:
-                block = self._blocks.get((topic, keys[i]))
-                if block is None:
-                    continue
-                if held.serial <= block.serial:
-                    self._take_back(held, [i])
-                elif not self._is_told(block):
-                    return True
-        done = [k for k, b in self._blocks.items() if b.serial < held.serial and self._is_told(b)]
-        for k in done:
-            del self._blocks[k]
-        return False
-
-    def _is_told(self, block: _Block) -> bool:
-        return block.frame < 0 or (block.frame == 0 and self.is_idle)
+class Member(Settling):
+    """See the module's header, and what it is made of."""
 
     # -- the owner's thread -----------------------------------------------------------------------
 
-    def consume(self) -> Consume:
-        """The frame that joins in a new session, with what is held."""
+    def consume(self, origin: bytes = b"", epoch: int = 0) -> Consume:
+        """The frame that joins in a new session with node ``origin`` (empty: the same as before),
+        the ``epoch``th of the program, with what is held."""
         with self.guard:
             self.is_active = False
-            again = [row for _, rows in self._frames for row in rows]
-            self._ready.extendleft(reversed(again))
-            self._frames.clear()
-            self._frame = 0
+            if origin:
+                self._accounts.pop(b"", None)
+                self._own = self._account(origin)
+            for account in self._accounts.values():
+                account.begin_again()
             self._is_held_up = False
             for block in self._blocks.values():
                 block.frame = min(block.frame, 0)
-            holdings: list[Holding] = []
-            room = CLAIM_BYTES_MAX
-            for held in list(self.held.values()):
-                claimed = [i for i, mark in enumerate(held.marks) if mark != CLOSED]
-                room -= _HOLDING_BYTES + len(held.row.topic.encode()) + 8 * len(claimed)
-                if room < 0:
-                    self._lose(held)
-                    continue
-                held.claimed = claimed
-                row = held.row
-                offsets = tuple([held.offset(i) for i in claimed])
-                holdings.append(Holding(row.number, row.topic, offsets, row.attempt))
-        c = self._consume
-        return Consume(
-            c.consumer, c.group, c.pattern, c.create, c.prefetch_records, c.prefetch_bytes,
-            c.ack_timeout_ns, tuple(holdings),
-        )  # fmt: skip
+            holdings = self._claim(list(self.held.values()))
+            self._consume = replace(self._consume, epoch=epoch)
+        return replace(self._consume, holdings=holdings)
+
+    def consume_of(self, owner: Owner) -> Consume:
+        """The frame that joins at another owner, with what is held of it."""
+        with self.guard:
+            account = self._account(owner.origin)
+            account.name = owner.name
+            account.begin_again()
+            account.is_joining = True
+            self._is_held_up = False
+            for block in self._blocks.values():
+                if block.account is account:
+                    block.frame = min(block.frame, 0)
+            holdings = self._claim([h for h in self.held.values() if h.account is account])
+        return replace(self._consume, holdings=holdings, origin=owner.origin)
+
+    def _account(self, origin: bytes) -> Account:
+        found = self._accounts.get(origin)
+        if found is None:
+            found = self._accounts[origin] = Account(origin)
+            self._ranks = tuple(self._accounts.values())
+        return found
+
+    def _claim(self, mine: list[Held]) -> tuple[Holding, ...]:
+        holdings: list[Holding] = []
+        room = CLAIM_BYTES_MAX
+        for held in mine:
+            claimed = [i for i, mark in enumerate(held.marks) if mark != CLOSED]
+            room -= HOLDING_BYTES + len(held.row.topic.encode()) + 8 * len(claimed)
+            if room < 0:
+                self._lose(held)
+                continue
+            held.claimed = claimed
+            row = held.row
+            offsets = tuple([held.offset(i) for i in claimed])
+            whose = b"" if held.account is self._own else held.account.origin
+            size = row.length * len(claimed) // row.held
+            holdings.append(Holding(row.number, row.topic, offsets, row.attempt, whose, size))
+        return tuple(holdings)
 
     def on_session_lost(self) -> None:
         """Nothing is sent until the node lets it in again."""
         self.is_active = False
 
-    def on_other_log(self) -> None:
-        """The node answers with another log: nothing of the old one is held."""
-        with self.guard:
-            for _, rows in self._frames:
-                self._ready.extend(rows)
-            self._frames.clear()
-            for held in list(self.held.values()):
-                self._lose(held)
-
     def on_consumed(self, frame: Consumed, now_ns: int) -> tuple[Held, ...]:
-        """The node lets it in (code empty) or not; return what it lost by that."""
+        """An owner lets it in (code empty) or not; return what it lost by that."""
+        if frame.origin:
+            return self._on_consumed_of(frame, now_ns)
         if frame.code:
             return self.leave()
         with self.guard:
-            self.is_active = True
+            self.is_active = self._own.is_active = True
             self.order = frame.order
-            found = [self.held[n] for n in frame.lost if n in self.held]
-            for held in found:
-                self._disown(held)
+            found = self._disown_all(frame.lost)
+            others = [a for a in self._accounts.values() if a is not self._own]
+            for account in others:
+                if not frame.shared:  # another log, which knows nothing of what is held
+                    found += self._give_up(account, TAKEN_BACK)
+                elif not (account.is_active or account.is_joining):
+                    self._is_gone(account, now_ns)
             if self.held:
-                self._renew_at = now_ns
-                for held in self.held.values():
-                    held.fresh_ns = min(held.fresh_ns, now_ns - self._timeout_ns)
+                self._renew_soon(now_ns)
         return tuple(found)
+
+    def _on_consumed_of(self, frame: Consumed, now_ns: int) -> tuple[Held, ...]:
+        with self.guard:
+            account = self._account(frame.origin)
+            if frame.code:
+                return tuple(self._give_up(account, frame.message or TAKEN_BACK))
+            account.is_active, account.is_away, account.is_joining = True, False, False
+            found = self._disown_all(frame.lost)
+            if self.held:
+                self._renew_soon(now_ns)
+        return tuple(found)
+
+    def _disown_all(self, lost: Iterable[int]) -> list[Held]:
+        found = [self.held[n] for n in lost if n in self.held]
+        for held in found:
+            self._disown(held)
+        return found
+
+    def _renew_soon(self, now_ns: int) -> None:
+        self._renew_at = now_ns
+        for held in self.held.values():
+            held.fresh_ns = min(held.fresh_ns, now_ns - self._timeout_ns)
+
+    def on_owner_away(self, owner: Owner, now_ns: int) -> None:
+        """The node that the member is at cannot reach an owner."""
+        with self.guard:
+            account = self._accounts.get(owner.origin)
+            if account is not None and account is not self._own:
+                account.name = owner.name
+                self._is_gone(account, now_ns)
+
+    def _is_gone(self, account: Account, now_ns: int) -> None:
+        account.is_active, account.is_away, account.is_joining = False, True, False
+        account.given_up_ns = now_ns + self._timeout_ns
+        self._is_held_up = False
+
+    def _give_up(self, account: Account, reason: str) -> list[Held]:
+        """Nothing of an owner is held any more."""
+        account.ready.extend([row for _, rows in account.frames for row in rows])
+        account.frames.clear()
+        found = [held for held in self.held.values() if held.account is account]
+        for held in found:
+            self._lose(held, reason)
+        for key in [k for k, block in self._blocks.items() if block.account is account]:
+            del self._blocks[key]
+        self._is_held_up = False
+        if account is not self._own:
+            self._accounts.pop(account.origin, None)
+            self._ranks = tuple(self._accounts.values())
+        return found
 
     def on_hand_out(self, frame: HandOut, origin: bytes, now_ns: int) -> None:
         """Records for the program."""
         at, payload = 0, frame.payload
         alone = len(frame.rows) == 1
         with self.guard:
+            account = self._account(frame.origin) if frame.origin else self._own
             for row in frame.rows:
                 data = payload if alone else payload[at : at + row.length]
                 at += row.length
                 if row.number in self.held or not row.count:
                     continue
                 self._serial += 1
-                held = Held(self, self._serial, row, origin, data, now_ns)
+                held = Held(self, account, self._serial, row, origin, data, now_ns)
                 self.held[row.number] = held
                 self.queue.append(held)
         if self._renew_at is None:
@@ -458,7 +219,8 @@ class Member:
             self._is_held_up = False
             for row in frame.stale:
                 self._on_stale(row)
-            frames = self._frames
+            account = self._account(frame.origin) if frame.origin else self._own
+            frames = account.frames
             while frames and frames[0][0] <= frame.number:
                 for told in frames.popleft()[1]:
                     found[id(told.held)] = told.held
@@ -466,7 +228,7 @@ class Member:
                         self._close(told.held, told.first, told.count)
                         self._advance(told.held)
             for block in self._blocks.values():
-                if 0 < block.frame <= frame.number:
+                if block.account is account and 0 < block.frame <= frame.number:
                     block.frame = -1
         return tuple(found.values())
 
@@ -476,7 +238,7 @@ class Member:
             self.stale += row.count
         if held is not None:
             indices = heard(held, row)
-            reason = row.reason or _TAKEN_BACK
+            reason = row.reason or TAKEN_BACK
             if row.kind == EXTEND:
                 self._take_back(held, indices, reason)
             else:
@@ -513,11 +275,12 @@ class Member:
                 held.cursor = iter(())
             self.held.clear()
             self.queue.clear()
-            self._frames.clear()
             self._touched.clear()
             self._rows.clear()
             self._extends.clear()
-            self._ready.clear()
+            for account in self._accounts.values():
+                account.frames.clear()
+                account.ready.clear()
             return found
 
     def take(self) -> list[Settle]:
@@ -526,32 +289,45 @@ class Member:
         if not self.has_work:
             return frames
         with self.guard:
-            while self._has_news and self._has_room:
+            while True:
+                # Whether there is room depends on what is not gathered yet.
+                news = self._has_news
+                free = [a for a in self._ranks if (news or a.ready) and self._has_room(a)]
+                count = len(frames)
                 self._gather()
-                told: list[Told] = []
-                said: list[SettleRow] = []
-                while self._ready and len(told) < limits.SETTLE_ROWS_MAX:
-                    row = self._ready.popleft()
-                    spoken = say(row)
-                    if spoken.count:
-                        told.append(row)
-                        said.append(spoken)
-                    elif row.kind not in (EXTEND, RETURN):
-                        self.stale += row.count
-                if not told:
-                    break
-                self._frame += 1
-                self._frames.append((self._frame, told))
-                frames.append(Settle(self.id, self._frame, tuple(said)))
-            if self._blocks and not self._ready:
-                for block in self._blocks.values():
-                    block.frame = block.frame or self._frame
-        return frames
+                for account in free:
+                    if account.ready:
+                        self._take_of(account, frames)
+                if len(frames) == count:
+                    return frames
+
+    def _take_of(self, account: Account, frames: list[Settle]) -> None:
+        ready = account.ready
+        told: list[Told] = []
+        said: list[SettleRow] = []
+        while ready and len(told) < limits.SETTLE_ROWS_MAX:
+            row = ready.popleft()
+            spoken = say(row)
+            if spoken.count:
+                told.append(row)
+                said.append(spoken)
+            elif row.kind not in (EXTEND, RETURN):
+                self.stale += row.count
+        if told:
+            account.frame += 1
+            account.frames.append((account.frame, told))
+            origin = b"" if account is self._own else account.origin
+            frames.append(Settle(self.id, account.frame, tuple(said), origin))
+        if not ready:
+            account.waiting = 0
+            for block in self._blocks.values():
+                if block.account is account:
+                    block.frame = block.frame or account.frame
 
     def _gather(self) -> None:
         """Put what was settled since the last time behind what is ready."""
-        ready = self._ready
-        ready.extend(self._extends)
+        for row in self._extends:
+            row.held.account.add(row)
         self._extends.clear()
         touched, self._touched = self._touched, []
         self._waiting = 0
@@ -564,13 +340,26 @@ class Member:
                 held.start = end
             if len(runs) > 1:
                 runs = merged(runs)
-            ready.extend([Told(held, first, end - first, ACK) for first, end in runs])
+            for first, last in runs:
+                held.account.add(Told(held, first, last - first, ACK))
             self._advance(held)
-        ready.extend(self._rows)
+        for row in self._rows:
+            row.held.account.add(row)
         self._rows.clear()
 
-    def tick(self, now_ns: int) -> None:
-        """Renew the timeouts of what waits unbegun, if it is time; rule 4."""
+    def tick(self, now_ns: int) -> tuple[Held, ...]:
+        """Renew the timeouts of what waits unbegun, if it is time (rule 4); give up what owners
+        have that were away for too long. Return what was of these."""
+        closed: list[Held] = []
+        late = [a for a in self._ranks if 0 < a.given_up_ns <= now_ns and a.is_away]
+        for account in late:
+            with self.guard:
+                closed += self._give_up(account, f"its owner, node {account.name}, is away for "
+                                        f"longer than the ack timeout")  # fmt: skip
+        self._renew(now_ns)
+        return tuple(closed)
+
+    def _renew(self, now_ns: int) -> None:
         if self._renew_at is None or now_ns < self._renew_at or not self.is_active:
             return
         third = self._timeout_ns // 3
@@ -589,6 +378,8 @@ class Member:
                 if is_stuck:
                     self._give_back(held, waiting)
                     continue
+                if not held.account.is_active:
+                    continue
                 # Not only what is due: many hand-outs share a frame.
                 if now_ns - held.fresh_ns >= third // 2:
                     held.fresh_ns = now_ns
@@ -599,4 +390,8 @@ class Member:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do, or None."""
-        return self._renew_at if self.is_active else None
+        due = self._renew_at if self.is_active else None
+        for account in self._ranks:
+            if account.is_away and (due is None or account.given_up_ns < due):
+                due = account.given_up_ns
+        return due

@@ -204,13 +204,15 @@ class SettlesAnswered:
 
 @dataclass(frozen=True, slots=True)
 class TransactionAnswered:
-    """The answer to a transaction; ``code`` empty: all of it was done, else nothing."""
+    """The answer to a transaction; ``code`` empty: all of it was done, in the log ``origin``, else
+    nothing."""
 
     id: int
     code: str
     message: str
     offsets: tuple[int, ...]
     topic_keys: tuple[int, ...] = ()
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

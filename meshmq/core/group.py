@@ -171,6 +171,7 @@ class Group(Hands):
             if not self.undertaker.has(*key):
                 self._again_set.pop(key, None)
                 self.forget(*key)
+                self._version += 1  # it may have been fetched
         self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
         self._unread = {k for k in self._unread if k[0] != stream or k[1] >= before}
         self._blocked = {k for k in self._blocked if k[0] != stream or k[1] >= before}

@@ -13,6 +13,7 @@ from meshmq.core.group import Group
 from meshmq.core.groups import Groups, describe
 from meshmq.core.hand_out import Ready
 from meshmq.core.journal import QUEUE
+from meshmq.core.registrar import Registrar
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed, JobNotFound
 from meshmq.names import JobId, dead_letters_of, topic_key
@@ -58,7 +59,9 @@ def show(group: Group, topics: Topics, now_ms: int) -> dict[str, Any]:
         "members": [
             {
                 "client": m.name,
-                "consumer": m.consumer,
+                "consumer": m.number,
+                "instance": m.instance.hex(),
+                "home": m.home,
                 "in_flight": m.in_flight,
                 "in_flight_bytes": int(m.in_flight_bytes),
                 "prefetch_records": m.prefetch_records,
@@ -95,9 +98,10 @@ def dead_count(group: Group, topic: Topic | None) -> int:
 class Clerk:
     """What these verbs ask of a node and change at it."""
 
-    def __init__(self, groups: Groups, topics: Topics) -> None:
+    def __init__(self, groups: Groups, topics: Topics, registrar: Registrar | None = None) -> None:
         self._groups = groups
         self._topics = topics
+        self._registrar = registrar
 
     @property
     def queues(self) -> list[str]:
@@ -114,7 +118,10 @@ class Clerk:
         return group
 
     def _shown(self, group: Group) -> dict[str, Any]:
-        return show(group, self._topics, self._groups.shared.wall_now_ms)
+        shown = show(group, self._topics, self._groups.shared.wall_now_ms)
+        if self._registrar is not None:
+            shown |= self._registrar.set_group(group.settings.name)
+        return shown
 
     def create(self, arguments: dict[str, Any]) -> dict[str, Any]:
         group, made = self._groups.create(arguments)
@@ -123,8 +130,7 @@ class Clerk:
     def set(self, arguments: dict[str, Any]) -> dict[str, Any]:
         group = self._group(arguments)
         changed = group_settings.numbers(arguments)
-        group.set_settings(group.settings._replace(**changed))  # type: ignore[arg-type]
-        group.wake()
+        self._groups.change(group, group.settings._replace(**changed))  # type: ignore[arg-type]
         return self._shown(group)
 
     def list(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -149,8 +155,7 @@ class Clerk:
     def _paused(self, arguments: dict[str, Any], paused: bool) -> dict[str, Any]:
         group = self._group(arguments)
         if group.settings.paused != paused:
-            group.set_settings(group.settings._replace(paused=paused))
-            group.wake()
+            self._groups.change(group, group.settings._replace(paused=paused))
         return {"group": group.settings.name, "state": "paused" if paused else "running"}
 
     def seek(self, arguments: dict[str, Any]) -> dict[str, Any]:

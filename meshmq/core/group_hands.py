@@ -70,7 +70,7 @@ class Hands(Waiting):
             for member in members:
                 if member.pending:
                     self._hand_out_pending(member, self._allowed(now_ns), now_ns)
-        while any(m.in_flight < m.prefetch_records for m in members):
+        while any(m.in_flight < m.most_records for m in members):
             if self._again:
                 self._fetch_again()
             ready = self._next_ready(now_ns)
@@ -109,14 +109,28 @@ class Hands(Waiting):
         if self.shared.admission.is_tight:  # its acks would take from what is left
             self.shared.cramped.add(self)  # type: ignore[arg-type]  # always a Group
             return []
-        active = [m for m in self.members.values() if m.is_active]
+        active = [m for m in self.members.values() if m.is_active and m.most_records > 0]
         takers = [m for m in active if self.feed.may_send_to(m.link)]
         if len(takers) < len(active):
             self.shared.denied.add(self)  # type: ignore[arg-type]  # always a Group
         quick = [m for m in takers if not m.is_slow]
-        if len(quick) < len(takers) and any(m.in_flight < m.prefetch_records for m in quick):
+        if len(quick) < len(takers) and any(m.in_flight < m.most_records for m in quick):
             return quick
         return takers
+
+    @property
+    def unmet(self) -> int:
+        """About how many records could be handed out if some member had room for them."""
+        if not self.is_placed or self._is_short or self.go_ahead_records <= 0 or self.is_stopped:
+            return 0
+        if self.settings.paused or self.shared.admission.is_tight:
+            return 0
+        if any(m.in_flight < m.most_records for m in self._takers()):
+            return 0
+        held = self.by_key.held if self.by_key is not None else 0
+        away = self.in_flight + self.delayed + self.retrying + held + self.undertaker.dying
+        pending = sum([m.pending_count for m in self.members.values()])
+        return max(0, self.backlog - away - pending)
 
     def _next_ready(self, now_ns: int) -> Ready | None:
         """What is to be handed out next, the highest priority first."""
@@ -309,6 +323,7 @@ class Hands(Waiting):
         if self._suspects:
             self._suspects.difference_update((b.stream, base + i) for i in indices)
         self.handed_total += n
+        member.handed += n
         if ready.attempt > 1 or ready.suspect:
             self.redelivered += n
         if self.settings.rate:
@@ -380,13 +395,19 @@ class Hands(Waiting):
         """Not begun, or nobody knows: to anybody, at once, as if it had not been handed out.
         ``alone``: the member keeps others, and those that follow in their keys come back too."""
         self._let_go(h, bits)
+        back = []
         for index in h.indices(bits):
             offset = h.offset_of(index)
+            key = h.keys[index] if h.keys is not None else b""
+            if key and self.by_key is not None:
+                self.by_key.of(h.stream).unbind((key,))
+            if not self._is_open(h, offset):  # retention took it meanwhile
+                self._suspects.discard((h.stream, offset))
+                continue
             if suspect or h.suspect:
                 self._suspects.add((h.stream, offset))
-            key = h.keys[index] if h.keys is not None else b""
-            if self.by_key is not None and key:
-                self.by_key.of(h.stream).unbind((key,))
+            if key and self.by_key is not None:
+                back.append((key, offset))
                 if h.marked:
                     self.by_key.fail(h.stream, key, offset)
                 else:
@@ -395,7 +416,7 @@ class Hands(Waiting):
             self._push_again(h.stream, offset, h.priority)
         if h.keys is not None:
             if alone:
-                self._revoke_later(h.stream, [(h.keys[i], h.offset_of(i)) for i in h.indices(bits)])
+                self._revoke_later(h.stream, back)
             self._release_keys(h.stream, {h.keys[i]: None for i in h.indices(bits)})
 
     def _fail(

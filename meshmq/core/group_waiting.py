@@ -450,6 +450,8 @@ class Waiting(Journaling):
         """What waited for room at a member is its key's again, whoever gets that."""
         stream, offset = ready.batch.stream, ready.batch.base_offset + index
         order.of(stream).unbind((key,))
+        if offset in self.state.settled(stream):
+            return  # retention took it meanwhile
         order.hold(stream, key, offset)
         if ready.suspect:
             self._suspects.add((stream, offset))

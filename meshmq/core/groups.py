@@ -50,6 +50,10 @@ def _nothing() -> None:
     """No change waits for this survey."""
 
 
+def _untold(settings: Settings, start: group_settings.Start | None) -> None:
+    """The node is alone: nobody else is to have the group."""
+
+
 def _gone(answer: Body) -> Body:
     """What a command is told whose group was deleted while it waited for the log."""
     assert isinstance(answer, Result)
@@ -66,6 +70,7 @@ class Groups:
         intake: whether queues take jobs.
         is_fenced: nothing is handed out: others may (core/takeover.py).
         is_surveying: the log is asked what that is.
+        defined: is told of each group that is made (with its start), changed or deleted.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Groups:
         self._feed = feed
         self._tools = self.tools = tools
         self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
+        self.pumped: set[Group] | None = None  # looked at lately, where somebody wants to know
         self.shared = Shared(state.origin, entropy, self._number, admission)
         self._next_id = state.journal.next_id
         self.transactions = state.journal.transactions.copy()
@@ -101,6 +107,7 @@ class Groups:
         self.effects: list[SurveyLog] = []
         self.sends: list[tuple[bytes, Body]] = []
         self.answers: list[tuple[bytes, Body]] = []
+        self.defined: Callable[[Settings, group_settings.Start | None], None] = _untold
         self._is_started = False
         self.is_fenced = False
         self.is_surveying = False
@@ -174,7 +181,7 @@ class Groups:
             )
         return found
 
-    def create(self, arguments: dict[str, Any]) -> tuple[Group, bool]:
+    def create(self, arguments: dict[str, Any], paused: bool = False) -> tuple[Group, bool]:
         """Make a group or queue, or check that the one there is the same; whether it was made.
 
         Raises GroupMismatch, InvalidName, CommandFailed, LimitReached, OffsetOutOfRange.
@@ -188,15 +195,22 @@ class Groups:
             raise LimitReached(f"the node has {limits.GROUPS_MAX} groups and queues, its limit")
         start = group_settings.start_of(arguments, wanted)
         self._check_start(wanted, start)
-        settings = wanted._replace(id=self._next_id)
+        settings = wanted._replace(id=self._next_id, paused=paused)
         self._next_id += 1
         if settings.kind == QUEUE:
             self._keep_all(settings.name)
         group = self._open(GroupState(settings), True)
         if self._is_started:
             group.grace_until_ns = 0
-        self._begin(group, start, lambda: group.set_settings(settings))
+        self._begin(group, start, lambda: group.set_settings(group.settings))
+        self.defined(settings, start)
         return group, True
+
+    def change(self, group: Group, settings: Settings) -> None:
+        """Give a group other settings."""
+        group.set_settings(settings)
+        group.wake()
+        self.defined(settings, None)
 
     def _check_start(self, settings: Settings, start: group_settings.Start) -> None:
         """Raise OffsetOutOfRange for a beginning that would pass over records to come."""
@@ -270,8 +284,12 @@ class Groups:
         for source in group.sources[1:]:
             self._feed.move_reader(source, 1, None)
 
-    def delete(self, name: str) -> None:
-        """Forget a group; a queue's jobs and a group's dead letters go with it."""
+    def delete(self, name: str, keeps_topic: bool = False) -> None:
+        """Forget a group; a queue's jobs and a group's dead letters go with it.
+
+        Args:
+            keeps_topic: the queue's own topic is already that of a later queue of this name.
+        """
         group = self.get(name)
         for h in list(group.hand_outs.values()):
             group.revoke(h, h.left)
@@ -284,14 +302,17 @@ class Groups:
         for lane in [lane for lane, g in self.lanes.items() if g is group]:
             del self.lanes[lane]
         self.members.forget(group)
+        if self.pumped is not None:
+            self.pumped.add(group)
         topics = [dead_letters_of(name), retries_of(name)]
         if group.settings.kind == QUEUE:
             topics += lanes_of(name)
         for topic in topics:
-            if topic in self._topics.by_name:
+            if topic in self._topics.by_name and not (keeps_topic and topic == name):
                 self._topics.delete(topic, self._own)
         deleted = group.settings._replace(deleted=True)
         self._deleted.append(Delta(deleted.id, deleted))
+        self.defined(deleted, None)
 
     # -- time -------------------------------------------------------------------------------
 
@@ -472,6 +493,8 @@ class Groups:
                 break
             woken = sorted(shared.woken, key=lambda g: g.settings.id)
             shared.woken.clear()
+            if self.pumped is not None:
+                self.pumped.update(woken)
             for group in woken:
                 group.pump(now_ns)
                 group.may_be_told(group.prefetch_records)

@@ -99,6 +99,13 @@ class Member:
         is_active: its joining is stored; only then it is given something.
         is_slow: it has returned records and settled none since.
         in_flight, in_flight_bytes: what it holds.
+        most_records, most_bytes: what of its prefetch it may have here: the node it is at may lend
+            it to one owner after the other.
+        may_exceed: it has nothing of other owners: a record larger than its bytes may come alone.
+        handed: records it was given.
+        number: its program's own for it; ``consumer`` is that of the link.
+        home: name of the node it is at, where that is another one.
+        epoch: counts its program's sessions.
         rows: what goes out with this turn, with the bytes.
         said: by hand-out of an earlier session: a bit for each record it has acked already.
         pending: records that its keys bind to it and it has no room for: (ready, indices, since).
@@ -113,8 +120,15 @@ class Member:
     ack_timeout_ns: int
     is_active: bool = False
     is_slow: bool = False
+    number: int = 0
+    home: str = ""
+    epoch: int = 0
     in_flight: int = 0
     in_flight_bytes: float = 0.0
+    most_records: int = 0
+    most_bytes: int = 0
+    may_exceed: bool = True
+    handed: int = 0
     hand_outs: dict[int, HandOut] = field(default_factory=dict)
     rows: list[tuple[HandOutRow, bytes]] = field(default_factory=list)
     pending: deque[tuple[Ready, list[int], int]] = field(default_factory=deque)
@@ -123,12 +137,17 @@ class Member:
 
     def room(self, record_bytes: float) -> int:
         """How many records of this size it can take; a large one alone."""
-        records = self.prefetch_records - self.in_flight
+        records = self.most_records - self.in_flight
         if records <= 0:
             return 0
-        size = self.prefetch_bytes - self.in_flight_bytes
+        size = self.most_bytes - self.in_flight_bytes
         fits = int(size / record_bytes) if record_bytes > 0 else records
-        return min(records, max(fits, 0 if self.in_flight else 1))
+        return min(records, max(fits, 1 if self.may_exceed and not self.in_flight else 0))
+
+    @property
+    def key(self) -> tuple[bytes, int]:
+        """Which consumer of which run of a program it is, whatever session it comes by."""
+        return self.instance, self.number
 
 
 @dataclass(slots=True, eq=False)

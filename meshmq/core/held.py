@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from meshmq.frames import HandOutRow, SettleRow
 
 if TYPE_CHECKING:
+    from meshmq.core.account import Account
     from meshmq.core.consumer import Member
 
 HELD, SETTLED, CLOSED = range(3)
@@ -26,6 +27,7 @@ class Held:
     Attributes:
         row: as it came; ``data`` its bytes until they are decoded.
         origin: whose log.
+        account: with its owner.
         member, owner: whose it is; the machine never looks at ``owner``.
         records, keys: the decoded batch and its column of keys, hung here by ``begin``'s decoder.
         next: every record below it is settled or closed.
@@ -39,15 +41,17 @@ class Held:
     """
 
     __slots__ = (
-        "claimed", "cursor", "data", "feed", "fresh_ns", "is_lost", "is_quiet", "keys", "marks",
-        "member", "next", "open", "origin", "owner", "parked", "picks", "records", "refused",
-        "row", "runs", "serial", "start",
+        "account", "claimed", "cursor", "data", "feed", "fresh_ns", "is_lost", "is_quiet", "keys",
+        "marks", "member", "next", "open", "origin", "owner", "parked", "picks", "records",
+        "refused", "row", "runs", "serial", "start",
     )  # fmt: skip
 
     def __init__(
-        self, member: Member, serial: int, row: HandOutRow, origin: bytes, data: bytes, now_ns: int
-    ) -> None:
+        self, member: Member, account: Account, serial: int, row: HandOutRow, origin: bytes,
+        data: bytes, now_ns: int,
+    ) -> None:  # fmt: skip
         self.member = member
+        self.account = account
         self.owner = member.owner
         self.serial = serial
         self.row = row

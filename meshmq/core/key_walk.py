@@ -150,7 +150,7 @@ class Walk:
         if member not in self._rooms:
             return 0
         waiting = member.pending_count + len(self.queued.get(member, ()))
-        return self._room(member) + max(0, member.prefetch_records - waiting)
+        return self._room(member) + max(0, member.most_records - waiting)
 
     def _give_many(self, member: Member, indices: Sequence[int], end: int) -> None:
         """Those before ``end``: into its hands, and what it has no room for is queued."""
@@ -184,7 +184,7 @@ class Walk:
         queued = self.queued.get(member)
         if member.pending or queued or self._rooms[member] <= 0 or self._most <= 0:
             # Behind what is queued for it, which may be of this key.
-            if member.pending_count + len(queued or ()) >= member.prefetch_records:
+            if member.pending_count + len(queued or ()) >= member.most_records:
                 if not member.pending or member.pending[0][2] > self._patient_until:
                     return False
                 return self._hold(key, offset)

@@ -1,8 +1,9 @@
 """What the log holds, as values, and the state that a restart would see.
 
-Data: a Commit is what one synced transaction adds: batches, topics, rules, trims, copies of other
-logs (core/mirror_log.py). LogState is the sum of all commits: which topics exist, where each stream
-ends, what each producer has sent, how far other logs are copied.
+Data: a Commit is what one synced transaction adds: batches, topics, rules, trims, words of the
+site's directory, copies of other logs (core/mirror_log.py). LogState is the sum of all commits:
+which topics exist, where each stream ends, what each producer has sent, how far other logs are
+copied.
 
 Rules:
 1. LogState changes only by ``apply``; replaying the same commits gives the same state.
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshmq import limits
+from meshmq.core import directory_rows
+from meshmq.core.directory_rows import Forgotten, GroupRow, Row, RuleRow, Said, TopicRow
 from meshmq.core.journal import JournalRecord, JournalState
 from meshmq.core.mirror_log import Copied, MirrorEntry, MirrorState, TakenEntry, TakeoverEntry
 
@@ -101,12 +104,15 @@ class CopiedEntry(NamedTuple):
 
 
 MirrorWord = MirrorEntry | TakeoverEntry | TakenEntry
-_MIRROR_WORDS = frozenset({MirrorEntry, TakeoverEntry, TakenEntry})
+_MIRROR_WORDS = (MirrorEntry, TakeoverEntry, TakenEntry)
 
 Entry = (
     BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | CopiedEntry | MirrorEntry
-    | TakeoverEntry | TakenEntry
+    | TakeoverEntry | TakenEntry | Said
 )  # fmt: skip
+
+_OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
+_SAID = (RuleRow, TopicRow, GroupRow, Forgotten)
 
 
 class StoredBatch(NamedTuple):
@@ -132,7 +138,7 @@ class StoredBatch(NamedTuple):
 
 class Commit(NamedTuple):
     """One synced transaction. A batch's slot is its index in ``batches``; ``journal`` is what
-    those of the journal's stream say.
+    those of the journal's stream say, ``directory`` what the site agrees on from here on.
 
     ``copied`` tells of which batches are other nodes'; ``mirrors`` how far their logs are copied
     now, and who has taken over whose groups; ``journals`` what batches of their journals say.
@@ -145,6 +151,7 @@ class Commit(NamedTuple):
     rules: tuple[RuleEntry, ...] = ()
     trims: tuple[TrimEntry, ...] = ()
     journal: tuple[JournalRecord, ...] = ()
+    directory: tuple[Said, ...] = ()
     copied: tuple[Copied, ...] = ()
     mirrors: tuple[MirrorWord, ...] = ()
     journals: tuple[tuple[bytes, tuple[JournalRecord, ...]], ...] = ()
@@ -158,6 +165,7 @@ def split_entries(
     tuple[RuleEntry, ...],
     tuple[TrimEntry, ...],
     tuple[JournalRecord, ...],
+    tuple[Said, ...],
     tuple[Copied, ...],
     tuple[MirrorWord, ...],
     tuple[tuple[bytes, tuple[JournalRecord, ...]], ...],
@@ -175,14 +183,16 @@ def split_entries(
             batches.append(e.batch)
         elif type(e) is BatchEntry:
             batches.append(e)
+    has_said = not _OFTEN.issuperset(map(type, entries))
     return (
         tuple(batches or [e for e in entries if type(e) is BatchEntry]),
         tuple(e for e in entries if type(e) is TopicEntry),
         tuple(e for e in entries if type(e) is RuleEntry),
         tuple(e for e in entries if type(e) is TrimEntry),
         tuple(record for e in journals for record in e.records),
+        tuple(e for e in entries if isinstance(e, _SAID)) if has_said else (),
         tuple(copied),
-        tuple(e for e in entries if type(e) in _MIRROR_WORDS),  # type: ignore[misc]
+        tuple(e for e in entries if isinstance(e, _MIRROR_WORDS)) if has_said else (),
         tuple((e.origin, e.records) for e in foreign if e.records),
     )
 
@@ -253,6 +263,7 @@ class LogState:
         mirrors: logs of other nodes of which there are copies here, by origin; their streams are in
             ``streams`` too.
         takeovers: of whose groups others hand out what is left, by origin.
+        directory: what the node's site agrees on, by the rows' keys.
     """
 
     origin: bytes
@@ -266,6 +277,7 @@ class LogState:
     journal: JournalState = field(default_factory=JournalState)
     mirrors: dict[bytes, MirrorState] = field(default_factory=dict)
     takeovers: dict[bytes, TakeoverEntry] = field(default_factory=dict)
+    directory: dict[bytes, Row] = field(default_factory=dict)
 
     def first_offsets(self) -> dict[int, int]:
         """By stream, the offset from which records are kept."""
@@ -295,6 +307,8 @@ class LogState:
                 stream.first_offset = trim.first_offset
         if commit.journal:
             self.journal.apply(commit.journal, commit.append_time_ns // limits.MS)
+        if commit.directory:
+            directory_rows.apply(self.directory, commit.directory)
         for origin, records in commit.journals:
             mirror = self.mirrors.get(origin)
             if mirror is not None:

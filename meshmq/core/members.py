@@ -6,7 +6,9 @@ a moment for them to come back.
 Rules:
 1. A member that comes back within ORPHANED_NS (or STARTED_NS after the node's start) goes on with
    what it holds; after that its records are others'.
-2. What it says about records that are no longer its own changes nothing, and it is told so. An ack
+2. What of its prefetch a member at another node may have here that node says (``lend``); such a
+   member comes back by whatever node its program is at then (MOVED_NS).
+3. What it says about records that are no longer its own changes nothing, and it is told so. An ack
    that is said again because its answer was lost is no such word.
 """
 
@@ -23,7 +25,7 @@ from meshmq.core.group import Group
 from meshmq.core.hand_out import HandOut, Member
 from meshmq.core.runs import joined, runs_of_bits
 from meshmq.core.topics import Topics
-from meshmq.errors import BadFrame, CommandFailed, LimitReached, MeshError
+from meshmq.errors import BadFrame, CommandFailed, LimitReached, LinkLost, MeshError
 from meshmq.frames import (
     ACK,
     BACKOFF,
@@ -36,6 +38,8 @@ from meshmq.frames import (
     Hello,
     Holding,
     Leave,
+    Lend,
+    Lent,
     Settle,
     Settled,
     SettleRow,
@@ -61,7 +65,9 @@ class Members:
     def __init__(self, groups: Groups, topics: Topics) -> None:
         self._groups = groups
         self._topics = topics
+        self.is_shared = False  # members get other owners' records too
         self._by_link: dict[bytes, dict[int, tuple[Group, Member]]] = {}
+        self._places: dict[tuple[bytes, int, int], tuple[bytes, int]] = {}  # link and consumer
         self._orphans: dict[tuple[bytes, int, int], _Orphan] = {}
         self._settled: dict[tuple[bytes, int], Settled] = {}
         self._done: OrderedDict[int, list[tuple[int, int]]] = OrderedDict()  # runs that were acked
@@ -69,10 +75,23 @@ class Members:
 
     # -- members ----------------------------------------------------------------------------
 
-    def consume(self, link: bytes, hello: Hello, frame: Consume, now_ns: int) -> None:
-        """A member joins, or comes back."""
+    def on_body(
+        self, link: bytes, hello: Hello, frame: Settle | Consume | Leave, now_ns: int
+    ) -> None:
+        """What a program, or a node on behalf of one, says. Raises BadFrame."""
+        if isinstance(frame, Settle):
+            self.settle(link, frame, now_ns)
+        elif isinstance(frame, Consume):
+            self.consume(link, hello, frame, now_ns)
+        else:
+            self.leave(link, frame, now_ns)
+
+    def consume(
+        self, link: bytes, hello: Hello, frame: Consume, now_ns: int, home: str = ""
+    ) -> None:
+        """A member joins, or comes back; of a node (``home``) on behalf of its program."""
         try:
-            answer = self._join(link, hello, frame, now_ns)
+            answer = self._join(link, hello, frame, now_ns, home)
         except RecursionError:
             error: MeshError = CommandFailed("the settings of a group are a plain JSON object")
         except MeshError as refused:
@@ -83,7 +102,11 @@ class Members:
             return
         self._groups.sends.append((link, Consumed(frame.consumer, error.code, str(error))))
 
-    def _join(self, link: bytes, hello: Hello, frame: Consume, now_ns: int) -> Consumed:
+    def find(self, link: bytes, consumer: int) -> tuple[Group, Member] | None:
+        """A member and its group."""
+        return self._by_link.get(link, {}).get(consumer)
+
+    def _join(self, link: bytes, hello: Hello, frame: Consume, now_ns: int, home: str) -> Consumed:
         arguments = group_settings.parse(frame.create) if frame.create else {}
         if arguments:
             group, _ = self._groups.create({**arguments, "group": frame.group})
@@ -91,35 +114,71 @@ class Members:
             group = self._groups.get(frame.group)
         mine = self._by_link.setdefault(link, {})
         self._leave(link, frame.consumer)
-        if len(mine) >= limits.MEMBERS_PER_SESSION_MAX:
-            raise LimitReached(
-                f"{len(mine)} consumers on one connection, the limit is "
-                f"{limits.MEMBERS_PER_SESSION_MAX}"
-            )
+        most = limits.MEMBERS_PER_NODE_MAX if home else limits.MEMBERS_PER_SESSION_MAX
+        if len(mine) >= most:
+            raise LimitReached(f"{len(mine)} consumers on one connection, the limit is {most}")
         member = Member(
             link, frame.consumer, hello.instance, hello.name,
             max(1, min(frame.prefetch_records, limits.PREFETCH_RECORDS_MAX)),
             max(1, min(frame.prefetch_bytes, limits.PREFETCH_BYTES_MAX)),
             max(limits.ACK_TIMEOUT_NS_MIN, min(frame.ack_timeout_ns, limits.ACK_TIMEOUT_NS_MAX)),
+            number=frame.consumer, epoch=frame.epoch,
         )  # fmt: skip
+        if home:
+            member.instance, member.name, member.number = frame.instance, frame.name, frame.member
+            member.home = home
+        else:
+            member.most_records, member.most_bytes = member.prefetch_records, member.prefetch_bytes
+        self._supersede(group, member, now_ns)
         mine[frame.consumer] = group, member
         group.members[link, frame.consumer] = member
         lost = self._take_over(group, member, frame.holdings, now_ns)
         group.joins(member)
         group.wake()
         order = 1 if group.by_key is not None else 0
-        return Consumed(frame.consumer, order=order, lost=tuple(lost))
+        return Consumed(
+            frame.consumer, order=order, lost=tuple(lost), shared=self.is_shared and not home
+        )
+
+    def _supersede(self, group: Group, member: Member, now_ns: int) -> None:
+        """The same consumer of the same run may be here by another session, which is over or will
+        be. Raises LinkLost if it is the other way round."""
+        key = (*member.key, group.settings.id)
+        place = self._places.get(key)
+        old = self.find(*place) if place is not None else None
+        if place is not None and old is not None:
+            if old[1].epoch > member.epoch:
+                raise LinkLost("the program has a newer session with another node")
+            del self._by_link[place[0]][place[1]]
+            self._orphan(*old, now_ns + limits.ORPHANED_NS, now_ns)
+        self._places[key] = (member.link, member.consumer)
+
+    def lend(self, link: bytes, frame: Lend) -> None:
+        """What a member that is at another node may have in flight here from now on."""
+        found = self.find(link, frame.consumer)
+        if found is not None:
+            group, member = found
+            member.most_records = min(frame.records, member.prefetch_records)
+            member.most_bytes = min(frame.bytes, member.prefetch_bytes)
+            member.may_exceed = frame.alone
+            if not frame.records:
+                group.drop_pending(member)
+            group.wake()
+        if frame.answer:
+            self._groups.sends.append((link, Lent(frame.consumer, frame.number)))
 
     def _take_over(
         self, group: Group, member: Member, holdings: Iterable[Holding], now_ns: int
     ) -> list[int]:
         """Give a member back what it holds; return the hand-outs of which it lost something."""
-        key = (member.instance, member.consumer, group.settings.id)
+        key = (*member.key, group.settings.id)
         orphan = self._orphans.pop(key, None)
         left = dict(orphan.member.hand_outs) if orphan is not None else {}
         lost: list[int] = []
         held: set[tuple[int, int]] | None = None
         for holding in holdings:
+            if holding.origin:
+                continue  # it is another owner's to claim of
             h = left.pop(holding.number, None)
             if h is not None and len(holding.offsets) > h.count:  # more than it ever had
                 group.give_back(h, h.left, False)
@@ -207,9 +266,14 @@ class Members:
         group.adopt(member, h)
         return True
 
-    def leave(self, link: bytes, frame: Leave) -> None:
-        """A member goes in order: what it holds is anybody's."""
-        self._leave(link, frame.consumer)
+    def leave(self, link: bytes, frame: Leave, now_ns: int) -> None:
+        """A member goes in order: what it holds is anybody's. Or the node it is at has lost it."""
+        if not frame.lost:
+            self._leave(link, frame.consumer)
+            return
+        found = self._by_link.get(link, {}).pop(frame.consumer, None)
+        if found is not None:
+            self._orphan(*found, now_ns + limits.ORPHANED_NS, now_ns)
 
     def _leave(self, link: bytes, consumer: int) -> None:
         found = self._by_link.get(link, {}).pop(consumer, None)
@@ -217,6 +281,7 @@ class Members:
             return
         group, member = found
         del group.members[link, consumer]
+        self._forget_place(group, member)
         group.drop_pending(member)
         for h in list(member.hand_outs.values()):
             group.give_back(h, h.left, False)
@@ -224,16 +289,27 @@ class Members:
 
     def drop_link(self, link: bytes, now_ns: int) -> None:
         """A session ended: its members may come back in another one."""
-        for consumer, (group, member) in self._by_link.pop(link, {}).items():
-            del group.members[link, consumer]
-            group.drop_pending(member)
-            self._settled.pop((link, consumer), None)
-            if member.hand_outs:
-                until = now_ns + limits.ORPHANED_NS
-                key = (member.instance, consumer, group.settings.id)
-                # Two sessions of one program, both lost: which one comes back cannot be told.
-                self._end_orphan(key, now_ns)
-                self._orphans[key] = _Orphan(group, member, until)
+        for group, member in self._by_link.pop(link, {}).values():
+            # A whole node is gone: its programs go to others.
+            wait_ns = limits.MOVED_NS if member.home else limits.ORPHANED_NS
+            self._orphan(group, member, now_ns + wait_ns, now_ns)
+
+    def _orphan(self, group: Group, member: Member, until_ns: int, now_ns: int) -> None:
+        del group.members[member.link, member.consumer]
+        self._forget_place(group, member)
+        group.drop_pending(member)
+        group.wake()
+        self._settled.pop((member.link, member.consumer), None)
+        if member.hand_outs:
+            key = (*member.key, group.settings.id)
+            # Two sessions of one program, both lost: which one comes back cannot be told.
+            self._end_orphan(key, now_ns)
+            self._orphans[key] = _Orphan(group, member, until_ns)
+
+    def _forget_place(self, group: Group, member: Member) -> None:
+        key = (*member.key, group.settings.id)
+        if self._places.get(key) == (member.link, member.consumer):
+            del self._places[key]
 
     def _end_orphans(self, now_ns: int) -> None:
         for key in [k for k, o in self._orphans.items() if o.until_ns <= now_ns]:
@@ -259,8 +335,12 @@ class Members:
         else:
             group, member = found
             group.wake()
-            for row in frame.rows:
+            for n, row in enumerate(frame.rows, 1):
                 self._settle_row(group, member, row, stale, now_ns)
+                if len(stale) > STALE_ROWS_MAX and member.home:
+                    # One program's fault: the link is that of all programs of its node.
+                    stale += [row._replace(reason="not looked at") for row in frame.rows[n:]]
+                    break
                 if len(stale) > STALE_ROWS_MAX:
                     raise BadFrame(f"a settle frame has over {STALE_ROWS_MAX} runs of records that "
                                    f"are not its member's")  # fmt: skip
@@ -333,7 +413,7 @@ class Members:
         name = group.settings.name
         for link, members in self._by_link.items():
             for number in [n for n, (g, _) in members.items() if g is group]:
-                del members[number]
+                self._forget_place(*members.pop(number))
                 gone = Consumed(number, "group-not-found", f"{name!r} was deleted")
                 self._groups.sends.append((link, gone))
         self._orphans = {k: o for k, o in self._orphans.items() if o.group is not group}

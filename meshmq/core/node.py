@@ -36,7 +36,8 @@ from meshmq.core.events import (
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
 from meshmq.core.introductions import Introductions
-from meshmq.core.log import Commit, Entry, LogState, RuleEntry, TopicEntry, TrimEntry
+from meshmq.core.log import Commit, Entry, LogState, RuleEntry, TrimEntry
+from meshmq.core.registrar import Registrar
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions, judge_client
@@ -132,23 +133,27 @@ class Node:
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
         self.reads = SiteReads(self.origin, self.delivery)
+        self.registrar: Registrar | None = None
+        if site is not None or state.directory:
+            self.registrar = Registrar(state, name, self.topics, self.groups, self._forget_topics)
         self.introductions = Introductions(lambda name: self.services.by_name[name].instances)
         self.services = Services(
             self.sessions.unacked_of, lambda: self.delivery.is_crowded, self.introductions.asked
         )
         self.site: Site | None = None
-        if site is not None:
+        if site is not None and self.registrar is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
             of_log = (self.topics, self.delivery, self.admission, tools, self.groups)
             copies = SiteCopies(state, site.copies, *of_log)
-            parts = (self.delivery, self.reads, self.services, copies)
-            self.site = Site(site, who, self.sessions, *parts, entropy)
-        clerk = Clerk(self.groups, self.topics)
+            parts = (self.delivery, self.reads, self.services, self.groups, self._command_here)
+            self.site = Site(site, who, self.sessions, *parts, copies, entropy, self.registrar)
+        clerk = Clerk(self.groups, self.topics, self.registrar)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status,
             lambda: (self.site or self).services.describe(self._now_ns),
             lambda: routes.describe(self.peers, self.transients, self.introductions),
             lambda arguments: take_over(self.site, arguments, self._now_ns),
+            self.registrar,
         )  # fmt: skip
         self.more_status = more_status
         self.bad_frames = 0
@@ -208,6 +213,8 @@ class Node:
                 self.groups.on_surveyed(number, lsn, rows)
             case WallClock(wall_ns):
                 self.groups.set_wall(wall_ns, now_ns)
+                if self.registrar is not None:
+                    self.registrar.set_wall(wall_ns, now_ns)
         return self._deliver(now_ns)
 
     def next_deadline_ns(self) -> int:
@@ -287,7 +294,7 @@ class Node:
 
     def _on_body(self, peer: Peer, body: Body, now_ns: int) -> None:
         link = peer.link
-        if peer.sibling is not None and self._on_site_body(peer, body, now_ns):
+        if self.site is not None and self._on_site_body(self.site, peer, body, now_ns):
             return
         match body:
             case Publish():
@@ -302,12 +309,8 @@ class Node:
                 self.transients.release(link, number)
             case Routes():
                 self._on_routes(peer, body)
-            case Settle():
-                self.groups.members.settle(link, body, now_ns)
-            case Consume():
-                self.groups.members.consume(link, peer.hello, body, now_ns)
-            case Leave():
-                self.groups.members.leave(link, body)
+            case Settle() | Consume() | Leave():
+                self.groups.members.on_body(link, peer.hello, body, now_ns)
             case Request():
                 self.services.on_request(link, body, now_ns)
             case Reply():
@@ -325,31 +328,35 @@ class Node:
                 peer.session.send(self.services.unserve(link, body, now_ns), now_ns)
             case Transact():
                 done, size = transact(
-                    link, peer.hello.instance, body, self.groups, self.topics, self.admission,
-                    self._tools,
+                    link, body.instance if peer.sibling else peer.hello.instance, body, self.groups,
+                    self.topics, self.admission, self._tools,
                 )  # fmt: skip
                 if size:
                     self.admission.accepted(link, size)
                     self._transacted.append((self._ticket + 1, link, size))
                 self._answers.append((link, done))
             case Command():
-                entries: list[Entry] = []
-                self.groups.asked = 0  # a consumer that made a group has asked for itself
-                result = commands.run(self._desk, peer.hello, body, entries)
-                self._entries += entries
-                deleted = [e.name for e in entries if type(e) is TopicEntry and e.deleted]
-                if deleted:
-                    self.groups.forget_streams()
-                for name in deleted:
-                    self.transients.want(name)  # what is made anew may be durable
-                if self.groups.answer_when_placed(link, result):
-                    pass
-                elif entries or body.verb in commands.AFTER_SYNC:
-                    self._answers.append((link, result))
-                else:
-                    peer.session.send(result, now_ns)
+                self._on_command(link, peer.hello, body, now_ns)
             case _:
                 pass  # Refuse has closed the session; the rest is not for a node.
+
+    def _command_here(self, link: bytes, hello: Hello, body: Command) -> None:
+        self._on_command(link, hello, body, self._now_ns)
+
+    def _on_command(self, link: bytes, hello: Hello, body: Command, now_ns: int) -> None:
+        done = commands.carry_out(
+            self._desk, self.groups, self._forget_topics, link, hello, body, self._entries
+        )
+        if done.result is not None and done.waits:
+            self._answers.append((link, done.result))
+        elif done.result is not None:
+            self.sessions.send(link, done.result, now_ns)
+
+    def _forget_topics(self, deleted: list[str]) -> None:
+        if deleted:
+            self.groups.forget_streams()
+        for name in deleted:
+            self.transients.want(name)  # what is made anew may be durable
 
     def _on_subscribe(self, peer: Peer, body: Subscribe, now_ns: int) -> None:
         link, number, instance = peer.link, body.subscription, peer.hello.instance
@@ -383,9 +390,9 @@ class Node:
         if not answer.code:
             self.delivery.feed_number(link, answer.subscription)
 
-    def _on_site_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
-        site = self.site
-        assert site is not None
+    def _on_site_body(self, site: Site, peer: Peer, body: Body, now_ns: int) -> bool:
+        if peer.sibling is None:
+            return site.on_program(peer, body, now_ns)
         if isinstance(body, Deliver) and body.subscription == 0:
             for row, data in site.reach.take(peer.link, body):
                 self._pass_on_from(row, data)
@@ -401,7 +408,7 @@ class Node:
         topic = self.topics.by_name.get(row.topic)
         if topic is None:
             transient = RuleEntry(row.topic, False, 0, 0)
-            topic = self.topics.create(row.topic, self._entries, transient)
+            topic = self.topics.create(row.topic, self._entries, transient, told=False)
         if row.missing and not row.source:
             self.delivery.lose(topic, row.count)
             return
@@ -571,6 +578,10 @@ class Node:
         subscription that wants one, one frame of confirmations for each producer."""
         groups = self.groups
         groups.pump(now_ns)
+        if self.site is not None:
+            self.site.groups.end_turn(now_ns)
+        if self.registrar is not None:
+            self._entries += self.registrar.take_entries()
         moved = groups.entries(self._entries)
         if self.site is not None:
             moved += self.site.copies.end_turn(self._entries, self.streams)
@@ -666,20 +677,7 @@ class Node:
 
     def held_bytes(self) -> int:
         """About how much memory the node's data takes, for the shell to compare with the rest."""
-        return (
-            self.admission.waiting_bytes
-            + self.delivery.held_bytes()
-            + self.reads.held_bytes
-            + self.sessions.unacked_bytes
-            + len(self.topics.by_name) * limits.TOPIC_MEMORY_BYTES
-            + self.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
-            + self.groups.held_bytes()
-            + self.services.held_bytes()
-            + self.introductions.held_bytes()
-        )
-
-    def _name_of(self, link: bytes) -> str:
-        return self.peers[link].hello.name if link in self.peers else ""
+        return node_status.held_bytes(self)
 
     def goodbye(self, now_ns: int) -> list[NodeEffect]:
         """The node ends in order: tell every client, and the other nodes."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshmq import limits
+
 if TYPE_CHECKING:
     from meshmq.core.node import Node
 
@@ -12,6 +14,10 @@ def describe(node: Node) -> dict[str, Any]:
     """As ``status`` shows it."""
     streams, delivery = node.streams, node.delivery
     opened, refused = node.sessions_opened, node.refused_sessions
+
+    def name_of(link: bytes) -> str:
+        return node.peers[link].hello.name if link in node.peers else ""
+
     me = {"name": node.name, "mesh": node.mesh, "origin": node.origin.hex()}
     return {
         "node": {**me, "software": node.software},
@@ -33,7 +39,25 @@ def describe(node: Node) -> dict[str, Any]:
         "sessions": {"open": len(node.peers), "opened": opened, "refused": refused},
         "committed_lsn": delivery.committed_lsn,
         "introductions": len(node.introductions),
-        "subscriptions": delivery.describe(node._name_of),
+        "subscriptions": delivery.describe(name_of),
         "site": None if node.site is None else node.site.describe(node._now_ns),
+        "directory": None if node.registrar is None else node.registrar.describe(),
         **node.more_status(),
     }
+
+
+def held_bytes(node: Node) -> int:
+    """About how much memory its data takes."""
+    rows = 0 if node.registrar is None else len(node.registrar.directory.table.rows)
+    return (
+        node.admission.waiting_bytes
+        + node.delivery.held_bytes()
+        + node.reads.held_bytes
+        + node.sessions.unacked_bytes
+        + len(node.topics.by_name) * limits.TOPIC_MEMORY_BYTES
+        + node.streams.producer_count * limits.PRODUCER_MEMORY_BYTES
+        + node.groups.held_bytes()
+        + node.services.held_bytes()
+        + node.introductions.held_bytes()
+        + rows * limits.DIRECTORY_ROW_MEMORY_BYTES
+    )

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,6 +60,7 @@ class Sessions:
         producers: link of each client, by what it says it is as a producer.
         effects: what sessions have sent, in order with what the owner adds, who takes them.
         unacked_bytes: on their way, of all sessions.
+        here: gets what is for a link that has no session: an answer to the node itself.
     """
 
     def __init__(self, delivery: Burden, unacked_max: int) -> None:
@@ -66,6 +68,7 @@ class Sessions:
         self.producers: dict[bytes, bytes] = {}
         self.effects: list[NodeEffect] = []
         self.unacked_bytes = 0
+        self.here: Callable[[bytes, Body], None] = lambda link, body: None
         self._delivery = delivery
         self._unacked_max = unacked_max
         self._touched: dict[bytes, Peer] = {}
@@ -108,6 +111,8 @@ class Sessions:
         if peer is not None:
             self._touched[link] = peer
             peer.session.send(body, now_ns)
+        else:
+            self.here(link, body)
 
     def receive(self, peer: Peer) -> None:
         """A frame came, and may have acknowledged what was sent."""

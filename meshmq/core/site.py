@@ -17,6 +17,8 @@ Rules:
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -24,15 +26,19 @@ from meshmq.core.delivery import Delivery
 from meshmq.core.discovery import PEERS, Discovery, Sighted, SightLost
 from meshmq.core.effects import OpenLink
 from meshmq.core.gossip import Gossip
+from meshmq.core.groups import Groups
 from meshmq.core.latency import Latencies
 from meshmq.core.links import Link
+from meshmq.core.registrar import Registrar
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.site_copies import SiteCopies
+from meshmq.core.site_groups import SiteGroups
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
+from meshmq.core.site_listings import HERE, SiteListings
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
 from meshmq.errors import BadFrame, CommandFailed, InvalidName
@@ -40,7 +46,9 @@ from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     Body,
+    Command,
     Deliver,
+    DirectoryFrame,
     Envelope,
     Hello,
     Known,
@@ -49,6 +57,7 @@ from meshmq.frames import (
     PeerFacts,
     Pulse,
     Refuse,
+    Result,
     SiteInterests,
     Subscribed,
     Welcome,
@@ -96,6 +105,9 @@ class Site:
         reads: durable ones.
         copies: logs that nodes copy from each other.
         services: the node's, for requests between nodes.
+        groups: the node's, for members and records of other nodes.
+        ask_here: carries out a command, and answers over the link that is named.
+        registrar: what all nodes agree on.
 
     Attributes:
         siblings: nodes with a control link, by origin.
@@ -111,9 +123,13 @@ class Site:
         delivery: Delivery,
         reads: SiteReads,
         services: Services,
+        groups: Groups,
+        ask_here: Callable[[bytes, Hello, Command], None],
         copies: SiteCopies,
         entropy: random.Random,
+        registrar: Registrar,
     ) -> None:
+        self._registrar = registrar
         self._hello = hello = Hello(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, who.mesh, who.origin, who.origin, who.name,
             who.software, False, me.addresses, NodeFacts(me.incarnation, me.site, me.clients),
@@ -125,6 +141,9 @@ class Site:
         self.reads = reads
         self.copies = reads.copies = copies
         self.services = SiteServices(services, who.name)
+        self.groups = SiteGroups(who.origin, groups, delivery.may_send_to)
+        self.listings = SiteListings(who.origin, who.name, partial(ask_here, HERE))
+        sessions.here = self._on_own
         self.siblings: dict[bytes, Sibling] = {}
         self.wanted: list[str] = []
         self.version = 0
@@ -175,7 +194,10 @@ class Site:
             return
         sibling = self._by_control.get(got[0].name)
         if sibling is not None:
-            self._on_control(got[0], sibling, got[1], now_ns)
+            try:
+                self._on_control(got[0], sibling, got[1], now_ns)
+            except BadFrame as error:
+                self.on_bad_frame(link, str(error), now_ns)
 
     def _on_control(self, link: Link, sibling: Sibling, body: Body, now_ns: int) -> None:
         match body:
@@ -192,6 +214,8 @@ class Site:
             case Known():
                 for fact in self.gossip.hear(sibling.origin, body):
                     self.links.tell(fact, now_ns)
+            case DirectoryFrame():
+                self._registrar.on_frame(sibling.origin, body, now_ns)
             case _:
                 pass
 
@@ -239,6 +263,7 @@ class Site:
         self.version += 1
         self.gossip.join(link.name, sibling.origin, now_ns)
         self.services.expect(sibling, now_ns)
+        self._registrar.join(sibling.origin, now_ns)
         self.links.send(link, Pulse(now_ns), now_ns)
 
     def _forget(self, link: Link, now_ns: int) -> None:
@@ -250,6 +275,7 @@ class Site:
             del self.siblings[sibling.origin]
             del self._latencies[sibling.origin]
             self._dials.pop(sibling.origin, None)
+            self._registrar.leave(sibling.origin, now_ns)
         self.version += 1
         for peer in list(self._sessions.by_link.values()):
             if peer.sibling is sibling:
@@ -322,11 +348,15 @@ class Site:
         self.reads.join(sibling)
         self.copies.join(sibling, now_ns)
         self.services.join(sibling, now_ns)
+        self.groups.join(sibling, now_ns)
+        self.listings.join(sibling)
 
     def on_dropped(self, peer: Peer, now_ns: int) -> None:
-        """A data link, or the attempt at one, is over, or a client's session."""
+        """A session of the node is over: a program's, a data link, or the attempt at one."""
         sibling = peer.sibling
         if sibling is None:
+            self.groups.drop_link(peer.link)
+            self.listings.drop_link(peer.link)
             self.copies.drop_client(peer.link)
             return
         if sibling.link == peer.link:
@@ -334,12 +364,24 @@ class Site:
             self.copies.leave(sibling, now_ns)
             self.reads.leave(sibling)
             self.services.leave(sibling, now_ns)
+            self.groups.leave(sibling, now_ns)
+            self.listings.leave(sibling, now_ns)
             sibling.link = b""
             self.version += 1
         if sibling.dials and self.siblings.get(sibling.origin) is sibling:
             self._dials.setdefault(
                 sibling.origin, (now_ns + limits.DATA_DIAL_NS, 2 * limits.DATA_DIAL_NS)
             )
+
+    def on_program(self, peer: Peer, body: Body, now_ns: int) -> bool:
+        """What one of our programs asks, if other nodes have to do with it."""
+        if isinstance(body, Command):
+            return self.listings.on_program(peer.link, peer.hello, body, now_ns)
+        return self.groups.on_program(peer, body, now_ns)
+
+    def _on_own(self, link: bytes, body: Body) -> None:
+        if link == HERE and isinstance(body, Result):
+            self.listings.on_result(body)
 
     def on_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
         """What came over a data link, if it is ours; the rest is as from a client."""
@@ -356,9 +398,13 @@ class Site:
                 self.reads.on_subscribed(peer.link, body)
             case Deliver():
                 self.reads.on_deliver(peer.link, body)
+            case Result():
+                self.listings.on_result(body)
             case _:
                 assert peer.sibling is not None
-                return self.copies.on_body(peer.sibling, body, now_ns)
+                if self.copies.on_body(peer.sibling, body, now_ns):
+                    return True
+                return self.groups.on_sibling(peer, body, now_ns)
         return True
 
     # -- time, and what goes out ----------------------------------------------------------------
@@ -368,6 +414,8 @@ class Site:
         self.links.tick(now_ns)
         self._note_links(now_ns)
         self.gossip.tick(now_ns)
+        self.listings.tick(now_ns)
+        self._registrar.tick(now_ns)
         if now_ns >= self._pulse_ns:
             self._pulse_ns = now_ns + self._pulse_interval_ns()
             for link in self.links.by_instance.values():
@@ -382,7 +430,10 @@ class Site:
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
         due = [due_ns for due_ns, _ in self._dials.values()]
-        parts = (self.links, self.gossip, self.services, self.copies)
+        parts = (
+            self.links, self.gossip, self.services, self.groups, self.listings, self._registrar,
+            self.copies,
+        )  # fmt: skip
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
             due.append(self._pulse_ns)
@@ -391,11 +442,15 @@ class Site:
     def flush(self, now_ns: int) -> None:
         """Put what is to leave among the effects of the sessions."""
         self.reach.tell()
-        sends, self.reach.sends = self.reach.sends, []
+        sends = [*self.reach.sends, *self.groups.sends, *self.listings.sends]
+        self.reach.sends, self.groups.sends, self.listings.sends = [], [], []
         for link, body in sends:
             self._sessions.send(link, body, now_ns)
         self._exchange(now_ns)
         links = self.links
+        for origin, frame in self._registrar.take_sends():
+            if origin in links.by_instance:
+                links.send(links.by_instance[origin], frame, now_ns)
         for name, known in self.gossip.take():
             if name in links.by_name:
                 links.send(links.by_name[name], known, now_ns)
@@ -462,6 +517,7 @@ class Site:
             "addresses": list(self.me.addresses),
             "nodes": rows,
             "refused": dict(self.links.refusals),
+            "groups": self.groups.describe(),
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(),

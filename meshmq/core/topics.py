@@ -1,13 +1,16 @@
 """The topics of one node, their policies and the state every part of the node shares.
 
 Data: a Topic per name; by stream number those that are durable; rules, which decide the policy of
-a topic when it is made by its first publish.
+a topic when it is made by its first publish. In a site all nodes have one Book of topics and rules,
+of which a node makes those that it needs itself: ``book`` is asked first, and told.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from meshmq.core.log import Entry, LogState, ProducerState, RuleEntry, TopicEntry
 from meshmq.errors import TopicNotFound
@@ -33,6 +36,37 @@ class Topic:
     producers: dict[bytes, ProducerState] = field(default_factory=dict)
 
 
+class Book(Protocol):
+    """What a site agrees on (core/registrar.py)."""
+
+    def topic_id(self, name: str, durable: bool) -> bytes | None:
+        """The id of a topic that another node has."""
+
+    def policy(self, name: str) -> RuleEntry | None:
+        """What holds for a topic; None: nobody has said anything."""
+
+    def topics(self, pattern: str) -> Iterable[tuple[str, bool]]:
+        """Names of topics that exist, and whether they are durable."""
+
+    def made(self, entry: TopicEntry) -> None: ...
+
+    def ruled(self, rule: RuleEntry) -> None: ...
+
+    def deleted(self, name: str, entry: TopicEntry | None) -> bool:
+        """Whether there was anything of that name."""
+
+
+class Kept(Protocol):
+    """What of a policy holds for a topic that is there."""
+
+    @property
+    def retention_ns(self) -> int: ...
+    @property
+    def retention_bytes(self) -> int: ...
+    @property
+    def copies(self) -> int: ...
+
+
 class Topics:
     """See the module's header.
 
@@ -47,6 +81,7 @@ class Topics:
         policies: changes when a policy does.
         copies: nodes that have a stream whose policy says nothing of that; set by the owner.
         is_alone: the node belongs to no site, so there are no copies; set by the owner.
+        book: what the node's site agrees on; None: it is alone.
     """
 
     def __init__(self, state: LogState, entropy: random.Random) -> None:
@@ -59,6 +94,7 @@ class Topics:
         self.by_name: dict[str, Topic] = {}
         self.by_stream: dict[int, Topic] = {}
         self.version = 0
+        self.book: Book | None = None
         for name, s in state.topics.items():
             topic = Topic(s.topic, s.next_offset, s.next_offset, s.first_offset)
             self.by_name[name] = topic
@@ -68,12 +104,20 @@ class Topics:
             if stream in self.by_stream:
                 self.by_stream[stream].producers[producer] = p.copy()
 
-    def create(self, name: str, entries: list[Entry], policy: RuleEntry | None = None) -> Topic:
-        """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever."""
+    def create(
+        self, name: str, entries: list[Entry], policy: RuleEntry | None = None, told: bool = True
+    ) -> Topic:
+        """Make a topic by ``policy``, or by the newest rule that matches, or durable for ever.
+
+        Args:
+            told: the site is told of it; what only passes through is the business of others.
+        """
         if policy is None:
             policy = self._rule_for(name) or RuleEntry(name, True, 0, 0)
         stream = self.new_stream() if policy.durable else 0
-        topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
+        topic_id = self.book.topic_id(name, policy.durable) if self.book is not None else None
+        if topic_id is None:
+            topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
         entry = TopicEntry(
             stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes,
             copies=policy.copies,
@@ -83,6 +127,8 @@ class Topics:
             self.by_stream[stream] = topic
         entries.append(entry)
         self.version += 1
+        if self.book is not None and told:
+            self.book.made(entry)
         return topic
 
     def new_stream(self) -> int:
@@ -108,6 +154,8 @@ class Topics:
 
     def _rule_for(self, name: str) -> RuleEntry | None:
         """The newest rule that matches."""
+        if self.book is not None and not name.startswith("$"):
+            return self.book.policy(name)
         found = [r for r in self.rules.values() if matches(r.pattern, name)]
         return found[-1] if found else None
 
@@ -119,6 +167,13 @@ class Topics:
         rule = self._rule_for(name)
         return rule is None or rule.durable
 
+    def existing(self, pattern: str) -> dict[str, bool]:
+        """Topics that match, here or anywhere in the site, and whether they are durable."""
+        found = {n: t.entry.durable for n, t in self.by_name.items() if matches(pattern, n)}
+        if self.book is not None:
+            found.update(self.book.topics(pattern))
+        return found
+
     def set_policy(self, rule: RuleEntry, entries: list[Entry]) -> list[str]:
         """Keep ``rule`` for topics to come and apply it to those that match now.
 
@@ -129,6 +184,8 @@ class Topics:
         self.rules.pop(rule.pattern, None)
         self.rules[rule.pattern] = rule
         entries.append(rule)
+        if self.book is not None:
+            self.book.ruled(rule)
         if is_literal(rule.pattern) and rule.pattern not in self.by_name:
             self.create(rule.pattern, entries, rule)
             return []
@@ -139,24 +196,40 @@ class Topics:
             if topic.entry.durable != rule.durable:
                 unchanged.append(name)
                 continue
-            topic.entry = topic.entry._replace(
-                retention_ns=rule.retention_ns, retention_bytes=rule.retention_bytes,
-                copies=rule.copies,
-            )  # fmt: skip
-            self.version += 1
-            entries.append(topic.entry)
+            self.keep(topic, rule, entries)
         self.policies += 1
         return unchanged
 
+    def keep(self, topic: Topic, policy: Kept, entries: list[Entry]) -> None:
+        """Set a topic's retention, and on how many nodes it is to be."""
+        topic.entry = topic.entry._replace(
+            retention_ns=policy.retention_ns, retention_bytes=policy.retention_bytes,
+            copies=policy.copies,
+        )  # fmt: skip
+        self.policies += 1
+        self.version += 1
+        entries.append(topic.entry)
+
     def delete(self, name: str, entries: list[Entry]) -> None:
         """Delete a topic or a rule of that name; raise TopicNotFound if there is neither."""
-        rule = self.rules.pop(name, None)
-        topic = self.by_name.pop(name, None)
-        if rule is None and topic is None:
+        topic = self.by_name.get(name)
+        entry = topic.entry if topic is not None else None
+        is_known = self.book is not None and self.book.deleted(name, entry)
+        if name not in self.rules and topic is None and not is_known:
             raise TopicNotFound(f"there is no topic or policy named {name!r}")
+        self.forget_rule(name, entries)
+        self.forget(name, entries)
+
+    def forget_rule(self, pattern: str, entries: list[Entry]) -> None:
+        """There is no such rule any more."""
+        rule = self.rules.pop(pattern, None)
         if rule is not None:
             entries.append(rule._replace(removed=True))
             self.policies += 1
+
+    def forget(self, name: str, entries: list[Entry]) -> None:
+        """There is no such topic any more."""
+        topic = self.by_name.pop(name, None)
         if topic is not None:
             self.by_stream.pop(topic.entry.stream, None)
             entries.append(topic.entry._replace(deleted=True))

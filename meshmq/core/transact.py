@@ -7,6 +7,7 @@ when its answer was lost; the journal knows the last one of each program.
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 from meshmq import limits
 from meshmq.core.admission import Admission
@@ -20,6 +21,7 @@ from meshmq.errors import (
     BadFrame,
     GroupNotFound,
     MeshError,
+    OwnerAway,
     QueueFull,
     TransactionFailed,
     from_code,
@@ -36,6 +38,20 @@ def transact(
 ) -> tuple[Transacted, int]:  # fmt: skip
     """Carry it out, or say why not: the answer, which waits for the sync of this turn's entries,
     and how many bytes go with them."""
+    if frame.origin and frame.origin != groups.shared.origin:
+        return Transacted(
+            frame.id, OwnerAway.code,
+            "the transaction belongs to another node's log: nothing of it is done now, but if it "
+            "was on its way to that node, what became of it is not known", tag=frame.tag,
+        ), 0  # fmt: skip
+    done, size = _transact(link, instance, frame, groups, topics, admission, tools)
+    return (replace(done, tag=frame.tag) if frame.tag else done), size
+
+
+def _transact(
+    link: bytes, instance: bytes, frame: Transact, groups: Groups, topics: Topics,
+    admission: Admission, tools: BatchTools,
+) -> tuple[Transacted, int]:  # fmt: skip
     known = groups.transactions.get(instance)
     if known is not None and known[0] == frame.id:
         return _done(frame, known[1], topics), 0

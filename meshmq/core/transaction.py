@@ -1,4 +1,4 @@
-"""A transaction of a program on its way to its node."""
+"""A program's transaction on its way to a node."""
 
 from __future__ import annotations
 
@@ -12,15 +12,25 @@ from meshmq.frames import ACK, PublishBatch, Transact, TransactAck
 
 class Transaction(NamedTuple):
     """A transaction on its way: acks are by hand-out and index, what the node calls them may be
-    another thing in each session."""
+    another thing in each session.
+
+    Attributes:
+        origin: where it is done: the owner of what it acks, or the node it was first sent to.
+    """
 
     id: int
     acks: tuple[tuple[Held, int], ...]
     batches: tuple[PublishBatch, ...]
     payload: bytes
+    origin: bytes
 
-    def frame(self) -> Transact:
-        """As this session says it."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether the owner has let in the members whose records it acks."""
+        return all(held.account.is_active for held, _ in self.acks)
+
+    def frame(self, node: bytes) -> Transact:
+        """As this session, which is with ``node``, says it."""
         found: dict[int, list[int]] = {}
         held_by = {}
         for held, index in self.acks:
@@ -34,4 +44,5 @@ class Transaction(NamedTuple):
                 # What is no longer claimed makes it fail, unless the node has done it before.
                 at = row.first if row.count == count else limits.BATCH_RECORDS_MAX
                 acks.append(TransactAck(held.member.id, number, at, count))
-        return Transact(self.id, tuple(acks), self.batches, self.payload)
+        origin = self.origin if self.origin != node else b""
+        return Transact(self.id, tuple(acks), self.batches, self.payload, origin)

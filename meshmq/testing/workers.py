@@ -274,7 +274,7 @@ class GroupProgram(Program):
         held, index = worker.done.pop()
         if held.is_closed(index):
             kind = self.world.rng.choice([ACK, NACK, RETURN])
-            worker.member._ready.append(Told(held, index, 1, kind))
+            held.account.ready.append(Told(held, index, 1, kind))
 
     # -- transactions -------------------------------------------------------------------------
 

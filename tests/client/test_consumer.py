@@ -231,7 +231,7 @@ def test_ack_with_wait_has_an_end(mesh, node):
     worker = working(mesh, b"a")
     (job,) = worker.fetch(1)
     node.on[Settle] = lambda b: []
-    with pytest.raises(errors.DeadlineExceeded, match="no answer of the node to a settle"):
+    with pytest.raises(errors.DeadlineExceeded, match="no answer to a settle"):
         job.ack(wait=True, timeout=1)
 
 

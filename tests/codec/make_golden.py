@@ -10,6 +10,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 from meshmq import codec, codec_log
+from meshmq.core import directory_rows
+from meshmq.core.directory_rows import Forgotten, GroupRow, RuleRow, Stamp, TopicRow
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -44,6 +46,7 @@ from meshmq.frames import (
     Credit,
     Deliver,
     DeliverBatch,
+    DirectoryFrame,
     Envelope,
     Gap,
     Grant,
@@ -57,12 +60,15 @@ from meshmq.frames import (
     Known,
     KnownPeer,
     Leave,
+    Lend,
+    Lent,
     NodeFacts,
     Noted,
     NotedRow,
     Nothing,
     Offer,
     Offers,
+    Owner,
     Ping,
     Place,
     Publish,
@@ -95,6 +101,8 @@ from meshmq.frames import (
     Wanted,
     Welcome,
     Window,
+    WorkReady,
+    WorkReadyRow,
 )
 from meshmq.frames_copies import (
     AskCopy,
@@ -156,6 +164,16 @@ _done = Confirmation(
 _refused = Confirmation("a", 8, 1, "sequence-gap", "sequence 8 follows 7", last=5)
 
 _headers = codec.encode_headers({"trace": "ü"})
+
+_set = Stamp(1_700_000_000_000 << 16 | 5, ORIGIN, "node-1")
+_said = (
+    RuleRow("orders.>", _set, True, 7 * 86_400 * 10**9, 0),
+    RuleRow("x", _set, True, 0, 0, True),
+    TopicRow(TOPIC_ID, "orders.eu", True, _set, kept=_set, retention_bytes=5),
+    TopicRow(PRODUCER, "old", False, _set, _set),
+    GroupRow("billing", _set, _set, '{"kind":"group","pattern":"orders.>"}'),
+    Forgotten(b"rorders.old"),
+)
 
 FRAMES = {
     name: Envelope(SESSION, sequence, 41, body)
@@ -343,6 +361,7 @@ FRAMES = {
                 7, True, True, (Offer(1, "pricing.quote", 2, 16, 3, 0), Offer(2, "", 0, 0, 0, 9))
             ),
         ),
+        ("directory", 42, DirectoryFrame(3, directory_rows.pack(_said))),
         ("command", 42, Command(5, "topic.show", b'{"topic":"a"}')),
         ("result", 42, Result(5, "", "", b'{"records":3}')),
         (
@@ -359,9 +378,30 @@ FRAMES = {
                 (Holding(2**62, "orders.eu", (2**40, 2**40 + 5), 2),),
             ),
         ),
+        (
+            "consume_behalf",
+            42,
+            Consume(
+                9,
+                "billing",
+                "orders.>",
+                b"{}",
+                64,
+                8 << 20,
+                30 * 10**9,
+                (Holding(2**62, "orders.eu", (5,), 1, b"o" * 16, 2**40),),
+                b"o" * 16,
+                b"i" * 16,
+                "worker",
+                3,
+                7,
+            ),
+        ),
         ("consumed", 42, Consumed(6, "", "", 1, (2**62,))),
+        ("consumed_origin", 42, Consumed(6, "", "", 0, (), b"o" * 16, True)),
         ("consumed_no", 42, Consumed(6, "group-mismatch", "another pattern")),
         ("hand_out", 42, HandOut(6, _handed, _three + _one)),
+        ("hand_out_origin", 42, HandOut(6, _handed, _three + _one, b"o" * 16)),
         (
             "settle",
             42,
@@ -371,12 +411,26 @@ FRAMES = {
                 (SettleRow(77, 0, 1000, ACK), SettleRow(78, 3, 1, NACK, BACKOFF, "größe")),
             ),
         ),
+        ("settle_origin", 42, Settle(6, 9, (SettleRow(77, 0, 9, ACK),), b"o" * 16)),
         ("settled", 42, Settled(6, 9)),
+        ("settled_origin", 42, Settled(6, 9, (), b"o" * 16)),
         ("settled_stale", 42, Settled(6, 9, (SettleRow(78, 3, 1, NACK, 0, "taken back"),))),
         ("revoke", 42, Revoke(6, (SettleRow(78, 3, 2, 0),))),
+        ("revoke_origin", 42, Revoke(6, (SettleRow(78, 3, 2, 0),), b"o" * 16)),
         ("leave", 42, Leave(6)),
+        ("leave_lost", 42, Leave(6, True)),
+        ("work_ready", 42, WorkReady((WorkReadyRow("billing", 2**40), WorkReadyRow("q", 0)))),
+        ("lend", 42, Lend(6, 3, 64, 8 << 20, True, True)),
+        ("lent", 42, Lent(6, 3)),
+        ("owner", 42, Owner(6, b"o" * 16, "node-2", True)),
         ("transact", 42, Transact(4, (TransactAck(6, 77, 2, 3),), _rows, _one + _three)),
+        (
+            "transact_origin",
+            42,
+            Transact(4, (TransactAck(6, 77, 2, 3),), _rows, _one + _three, b"o" * 16, b"i" * 16),
+        ),
         ("transacted", 42, Transacted(4, "", "", (2**40, 5), (7, 2**63 + 5))),
+        ("transacted_origin", 42, Transacted(4, "", "", (5,), (7,), b"o" * 16)),
         ("serve", 42, Serve(7, "pricing.quote", 8)),
         ("served", 42, Served(7)),
         ("served_ended", 42, Served(7, ended=True)),
@@ -437,6 +491,7 @@ COMMITS = {
         7,
         True,
     ),
+    "commit_directory": (Commit(11, TIME_NS, _stored, directory=_said), 0, False),
 }  # fmt: skip
 
 
@@ -447,6 +502,7 @@ def _state() -> LogState:
         ORIGIN, 10, TIME_NS, 3, {"orders.eu": held, "t": transient}, {1: held},
         {"orders.>": _rule},
         OrderedDict({(PRODUCER, 1): ProducerState(9, TIME_NS, [(1, 0, 5), (7, 2**40, 3)])}),
+        directory={row.key: row for row in _said if not isinstance(row, Forgotten)},
     )  # fmt: skip
 
 

@@ -13,6 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshmq import codec, codec_log, frames, frames_copies, limits
+from meshmq.core.directory_rows import (
+    NEVER,
+    Forgotten,
+    GroupRow,
+    RuleRow,
+    Stamp,
+    TopicRow,
+)
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -32,6 +40,7 @@ u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 i64 = st.integers(-(2**63), 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 ids = st.binary(min_size=16, max_size=16)
+origins = st.just(b"") | ids
 blobs = st.binary(max_size=60)
 flags = st.booleans()
 
@@ -89,7 +98,7 @@ def hand_outs(draw):
             )
         )  # fmt: skip
         payload += data
-    return frames.HandOut(draw(u32), tuple(rows), payload)
+    return frames.HandOut(draw(u32), tuple(rows), payload, draw(origins))
 
 
 @st.composite
@@ -97,8 +106,9 @@ def transacts(draw):
     publish = draw(publishes())
     acks = st.builds(frames.TransactAck, u32, u64, u32, u32)
     return frames.Transact(
-        draw(u64), tuple(draw(st.lists(acks, max_size=4))), publish.batches, publish.payload
-    )
+        draw(u64), tuple(draw(st.lists(acks, max_size=4))), publish.batches, publish.payload,
+        draw(origins), draw(origins), draw(u64),
+    )  # fmt: skip
 
 
 @st.composite
@@ -152,7 +162,9 @@ def fetched(draw):
 settle_rows = st.builds(
     frames.SettleRow, u64, u32, st.integers(1, 2**32 - 1), st.integers(0, 4), i64, texts
 )
-holdings = st.builds(frames.Holding, u64, texts, st.lists(u64, max_size=4).map(tuple), u16)
+holdings = st.builds(
+    frames.Holding, u64, texts, st.lists(u64, max_size=4).map(tuple), u16, origins, u64
+)
 
 
 def _confirmation(topic, first, count, told, *rest):
@@ -201,23 +213,27 @@ BODIES = {
     frames.Result: st.builds(frames.Result, u64, texts, texts, blobs),
     frames.Consume: st.builds(
         frames.Consume, u32, texts, texts, blobs, u32, u64, u64,
-        st.lists(holdings, max_size=4).map(tuple),
+        st.lists(holdings, max_size=4).map(tuple), origins, ids, texts, u32, u32,
     ),
     frames.Consumed: st.builds(
-        frames.Consumed, u32, texts, texts, u8, st.lists(u64, max_size=4).map(tuple)
+        frames.Consumed, u32, texts, texts, u8, st.lists(u64, max_size=4).map(tuple), origins,
+        flags,
     ),
     frames.HandOut: hand_outs(),
     frames.Settle: st.builds(
-        frames.Settle, u32, u64, st.lists(settle_rows, max_size=5).map(tuple)
+        frames.Settle, u32, u64, st.lists(settle_rows, max_size=5).map(tuple), origins
     ),
     frames.Settled: st.builds(
-        frames.Settled, u32, u64, st.lists(settle_rows, max_size=5).map(tuple)
+        frames.Settled, u32, u64, st.lists(settle_rows, max_size=5).map(tuple), origins
     ),
-    frames.Revoke: st.builds(frames.Revoke, u32, st.lists(settle_rows, max_size=5).map(tuple)),
-    frames.Leave: st.builds(frames.Leave, u32),
+    frames.Revoke: st.builds(
+        frames.Revoke, u32, st.lists(settle_rows, max_size=5).map(tuple), origins
+    ),
+    frames.Leave: st.builds(frames.Leave, u32, flags),
     frames.Transact: transacts(),
     frames.Transacted: st.builds(
-        frames.Transacted, u64, texts, texts, st.lists(u64, max_size=4).map(tuple)
+        frames.Transacted, u64, texts, texts, st.lists(u64, max_size=4).map(tuple),
+        st.lists(u64, max_size=4).map(tuple), origins, u64,
     ),
     frames.Serve: st.builds(frames.Serve, u32, texts, u32),
     frames.Served: st.builds(frames.Served, u32, texts, texts, flags),
@@ -269,6 +285,14 @@ BODIES = {
         frames.Offers, u64, flags, flags,
         st.lists(st.builds(frames.Offer, u32, texts, u32, u32, u32, u32), max_size=4).map(tuple),
     ),
+    frames.WorkReady: st.builds(
+        frames.WorkReady,
+        st.lists(st.builds(frames.WorkReadyRow, texts, u64), max_size=4).map(tuple),
+    ),
+    frames.Lend: st.builds(frames.Lend, u32, u64, u32, u64, flags, flags),
+    frames.Lent: st.builds(frames.Lent, u32, u64),
+    frames.Owner: st.builds(frames.Owner, u32, ids, texts, flags),
+    frames.DirectoryFrame: st.builds(frames.DirectoryFrame, u8, blobs),
 }  # fmt: skip
 
 
@@ -508,11 +532,29 @@ def some(entries, most=4, least=0):
 nothing = st.just(())
 plain_commits = st.builds(
     Commit, u64, i64, some(batch_entries, 30, least=1), nothing, nothing, nothing, nothing, nothing,
-    nothing, nothing,
+    nothing, nothing, nothing,
 )  # fmt: skip
+set_stamps = st.builds(Stamp, st.integers(1, 1 << 58), ids, texts)
+stamps = st.just(NEVER) | set_stamps
+u62 = st.integers(0, (1 << 62) - 1)
+rows = (
+    st.builds(
+        RuleRow,
+        st.sampled_from(["a", "a.>"]),
+        set_stamps,
+        flags,
+        u62,
+        u62,
+        flags,
+        st.integers(0, limits.COPIES_MAX),
+    )
+    | st.builds(TopicRow, ids, st.just("a"), flags, stamps, stamps, stamps, u62, u62)
+    | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps)
+)
 commits = plain_commits | st.builds(
     Commit, u64, i64, some(batch_entries), some(topic_entries), some(rule_entries),
-    some(trim_entries), nothing, some(copied_entries), some(mirror_entries), nothing,
+    some(trim_entries), nothing, some(rows | st.builds(Forgotten, blobs)), some(copied_entries),
+    some(mirror_entries), nothing,
 )  # fmt: skip
 
 
@@ -525,6 +567,7 @@ def test_a_commit_reads_back_as_it_was(commit, start, inline):
         commit.lsn, commit.append_time_ns, inline
     )  # fmt: skip
     assert (found.topics, found.rules, found.trims) == (commit.topics, commit.rules, commit.trims)
+    assert found.directory == commit.directory
     assert len(found.batches) == len(commit.batches)
     for slot, (meta, batch) in enumerate(zip(found.batches, commit.batches, strict=True)):
         assert meta == (
@@ -578,6 +621,7 @@ def states(draw):
         else:
             held.topic = held.topic._replace(stream=0)
     state.rules = {r.pattern: r for r in draw(st.lists(rule_entries, max_size=3))}
+    state.directory = {row.key: row for row in draw(st.lists(rows, max_size=3))}
     keys = draw(st.lists(st.tuples(ids, u32), max_size=4, unique=True))
     state.producers = OrderedDict((key, draw(producer_states)) for key in keys)
     return state

@@ -82,16 +82,24 @@ class SiteNode:
         self.incarnation = max(self.incarnation + 1, self.net.now_ns)
         me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,),
                           copies=self.copies)  # fmt: skip
+        self._begin(me)
+        if peers:
+            self.node.site.look_for(tuple(peers), self.net.now_ns)
+            self.end_turn()
+
+    def start_alone(self):
+        """Without a site."""
+        self.life += 1
+        self._begin(None)
+
+    def _begin(self, me):
         self.node = Node(
             self.disk.state, name=self.name, mesh=self.mesh, software="meshmq test",
-            tools=codec.TOOLS._replace(check=check_batch),
+            tools=self.net.tools,
             entropy=random.Random(f"{self.net.seed} {self.name} {self.life}"), site=me,
         )  # fmt: skip
         self.due_ns = 0
         self.handle(WallClock(WALL + self.net.now_ns))
-        if peers:
-            self.node.site.look_for(tuple(peers), self.net.now_ns)
-            self.end_turn()
 
     def handle(self, event):
         if self.node is None:
@@ -126,7 +134,7 @@ class SiteNode:
 
     def sync(self, life, append):
         if self.node is not None and self.life == life:
-            commit = self.disk.commit(append.entries, WALL + self.net.now_ns, decode)
+            commit = self.disk.commit(append.entries, WALL + self.net.now_ns, self.net.decode)
             self.handle(Committed(append.ticket, (commit,)))
 
     def siblings(self):
@@ -192,7 +200,14 @@ class Program:
 
 
 class Net:
-    """Nodes, links and time."""
+    """Nodes, links and time.
+
+    Attributes:
+        tools, decode: of batches; groups look into them, so their tests take the real ones.
+    """
+
+    tools = codec.TOOLS._replace(check=check_batch)
+    decode = staticmethod(decode)
 
     def __init__(self, seed=0):
         self.seed = seed
@@ -308,9 +323,9 @@ def joined(net):
     return all(n.siblings() == sorted(o.name for o in up if o is not n) for n in up)
 
 
-def site_of(count, seed=0, copies=1):
+def site_of(count, seed=0, kind=Net, copies=1):
     """A network with so many nodes that know each other by a peers list, joined."""
-    net = Net(seed)
+    net = kind(seed)
     nodes = [net.add() for _ in range(count)]
     for node in nodes:
         node.copies = copies

@@ -100,6 +100,9 @@ def test_what_is_published_at_one_node_comes_once_to_who_wants_it_at_others():
     there.subscribe("orders.>")
     there_too.subscribe("orders.*")
     net.run(100 * MS)
+    here.publish("orders.eu", b"0")  # then all know of the topic, and have said so
+    net.run(1850 * MS)
+    assert there.values() == there_too.values() == [("orders.eu", b"0")]
     frames = net.frames
     here.publish("orders.eu", b"1", b"2")
     net.run(20 * MS)

@@ -1,0 +1,35 @@
+"""Frames of introductions between programs: see ``frames``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Introduce:
+    """By a node: a program that may be dialled at ``addresses``, or dial, and what may pass between
+    the two directly: all that it may, in place of what was said before, for ``lifetime_ns``."""
+
+    instance: bytes
+    name: str
+    addresses: tuple[str, ...]
+    patterns: tuple[str, ...]
+    services: tuple[str, ...]
+    lifetime_ns: int
+
+
+class KnownPeer(NamedTuple):
+    """A program, or a node (its origin), that the teller is linked with."""
+
+    instance: bytes
+    is_node: bool
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Gossip: all that the teller is linked with now, in place of what it said before."""
+
+    peers: tuple[KnownPeer, ...]
