@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from meshmq.cli.options import parse_seconds
-from meshmq.cli.output import columns, fields
+from meshmq.cli.output import columns, fields, said, without_said
 
 GroupArgument = Annotated[str, typer.Argument(help="The group.", metavar="GROUP")]
 QueueArgument = Annotated[str, typer.Argument(help="The queue.", metavar="QUEUE")]
@@ -109,13 +109,14 @@ def summary(group: dict[str, Any], named: str) -> dict[str, Any]:
         **{name.replace("_", " "): group[name] for name in COUNTS},
         "oldest": span(group["oldest_seconds"]),
         "members": len(group["members"]),
+        **({"set by": said(group)} if "conflict" in group else {}),
     }
 
 
 def details(group: dict[str, Any]) -> list[str]:
     """All of one group or queue, line by line."""
     shown = {group["kind"]: group["group"]}
-    for name, value in group.items():
+    for name, value in without_said(group).items():
         if name == "oldest_seconds":
             shown["oldest"] = span(value)
         elif name not in ("group", "kind", "settings", "members"):

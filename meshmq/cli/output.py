@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -60,6 +61,24 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]
         ).rstrip()
         for row in [list(heads), *table]
     ]
+
+
+def said(row: Mapping[str, Any]) -> str:
+    """Which node of a site has set it, and when by that node's clock; empty: it was never set."""
+    if "set_by" not in row:
+        return ""
+    if not row["set_at_ms"]:
+        return f"{row['set_by']}, before it was in the site"
+    at = datetime.fromtimestamp(row["set_at_ms"] / 1000)
+    return f"{row['set_by']}, {at:%Y-%m-%d %H:%M}"
+
+
+def without_said(row: Mapping[str, Any]) -> dict[str, Any]:
+    """``row`` with that in one field, where there is any."""
+    kept = {k: v for k, v in row.items() if k not in ("set_by", "set_at_ms", "set_origin")}
+    if kept.get("conflict", True) == "":
+        del kept["conflict"]
+    return kept | {"set by": said(row)} if "set_by" in row else kept
 
 
 def fields(item: Mapping[str, Any], indent: str = "") -> list[str]:

@@ -19,6 +19,7 @@ from meshmq.cli.options import (
     connected,
 )
 from meshmq.cli.output import columns, emit, say
+from meshmq.errors import MeshError
 from meshmq.names import check_mesh
 
 NAME = "meshmq peers"  # as others see it
@@ -44,7 +45,8 @@ def peers(
 ) -> None:
     """List nodes and programs of a mesh that are found from here.
 
-    Nodes found are greeted: the state says what came of that. Programs are
+    Nodes found are greeted: the state says what came of that; the first
+    that answers is asked for the other nodes of its site. Programs are
     listed as they say they are. With --peer it asks the program there
     instead: it is linked with it, and with all those that it tells of.
 
@@ -66,11 +68,14 @@ def peers(
             rows = linked_rows(connection, listed)
     else:
         rows = _found(url, mesh, insecure, seconds)
+        rows = _with_site(rows, mesh, insecure)
     if json:
         for row in rows:
             emit(row)
     elif rows:
-        say("\n".join(columns(HEADS, [_cells(row) for row in rows])))
+        has_site = any(row.get("site") for row in rows)
+        heads = (*HEADS[:-1], "site", HEADS[-1]) if has_site else HEADS
+        say("\n".join(columns(heads, [_cells(row, has_site) for row in rows])))
     else:
         say(f"nobody of mesh {mesh} is found from here: `meshmq doctor` says what was tried")
 
@@ -107,6 +112,48 @@ def _found(url: str | None, mesh: str, insecure: bool, seconds: float) -> list[d
     return [row for row in rows if row["instance"] or url in row["addresses"]]
 
 
+def _with_site(rows: list[dict[str, Any]], mesh: str, insecure: bool) -> list[dict[str, Any]]:
+    """The nodes, and those that the first of them knows of its site."""
+    nodes = [row for row in rows if row["kind"] == "node" and row["state"] == "answers"]
+    if not nodes:
+        return rows
+    try:
+        target = Target(nodes[0]["addresses"][0], mesh, insecure, json=True)
+        with connected(target, name=NAME) as connection:
+            site = connection.admin.status()["site"]
+    except MeshError:  # it has just gone
+        return rows
+    if site is None:
+        return rows
+    by_origin = {row["instance"]: row for row in rows}
+    if nodes[0]["instance"] in by_origin:
+        nodes[0]["site"] = site["name"]
+    for other in site["nodes"]:
+        row = by_origin.get(other["origin"])
+        if row is not None:
+            row["site"] = site["name"]
+            row["sources"] = [*row["sources"], "site"]
+            continue
+        rows.append(
+            {
+                "name": other["name"],
+                "kind": "node",
+                "instance": other["origin"],
+                "state": other["state"],
+                "sources": ["site"],
+                "protocol": None,
+                "addresses": other["clients"],
+                "site": site["name"],
+            }
+        )
+    for name, why in site["refused"].items():
+        rows.append(
+            {"name": name, "kind": "node", "instance": None, "state": f"refused: {why}",
+             "sources": ["site"], "protocol": None, "addresses": [], "site": None}
+        )  # fmt: skip
+    return rows
+
+
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     state = row["state"]
     addresses = [address["address"] for address in row["addresses"]]
@@ -126,6 +173,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cells(row: dict[str, Any]) -> list[Any]:
-    return [row["name"], row["kind"], row["state"], row["sources"], row["protocol"],
+def _cells(row: dict[str, Any], has_site: bool) -> list[Any]:
+    site = [row.get("site")] if has_site else []
+    return [row["name"], row["kind"], row["state"], row["sources"], row["protocol"], *site,
             row["addresses"]]  # fmt: skip

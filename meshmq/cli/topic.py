@@ -19,7 +19,7 @@ from meshmq.cli.options import (
     pattern_argument,
     topic_argument,
 )
-from meshmq.cli.output import columns, emit, fields, say
+from meshmq.cli.output import columns, emit, fields, said, say, without_said
 from meshmq.limits import COPIES_MAX
 from meshmq.names import is_literal, matches
 
@@ -108,13 +108,13 @@ def list_topics(
         for row in topics:
             emit(row)
     elif topics:
-        say("\n".join(columns(HEADS, [_cells(row) for row in topics])))
+        say("\n".join(_table(HEADS, [_cells(row) for row in topics], topics)))
     else:
         say("no topics" if pattern == ">" else f"no topics match '{pattern}'")
     if rules:
         say("\nrules, the last that matches a topic counts:")
         rows = [[rule["pattern"], rule["durability"], *_kept(rule)] for rule in rules]
-        say("\n".join(columns(["pattern", "durability", "kept for", "kept bytes"], rows)))
+        say("\n".join(_table(["pattern", "durability", "kept for", "kept bytes"], rows, rules)))
 
 
 @app.command()
@@ -133,7 +133,11 @@ def show(
         emit(report)
     else:
         kept_for, kept_bytes = _kept(report)
-        shown = {k: v for k, v in report.items() if k not in ("retention_ns", "retention_bytes")}
+        shown = {
+            k: v
+            for k, v in without_said(report).items()
+            if k not in ("retention_ns", "retention_bytes")
+        }
         say("\n".join(fields(shown | {"kept for": kept_for, "kept bytes": kept_bytes})))
 
 
@@ -171,6 +175,13 @@ def _cells(row: dict[str, Any]) -> list[Any]:
     """What ``list`` shows of a topic to people; ``--json`` has it all."""
     offsets = [row.get(name) for name in ("records", "first_offset", "next_offset")]
     return [row["topic"], row["durability"], *offsets, *_kept(row)]
+
+
+def _table(heads: list[str], cells: list[list[Any]], rows: list[dict[str, Any]]) -> list[str]:
+    """In a site with who has set each policy, and when."""
+    if not any("set_by" in row for row in rows):
+        return columns(heads, cells)
+    return columns([*heads, "set by"], [[*c, said(r)] for c, r in zip(cells, rows, strict=True)])
 
 
 def _kept(row: dict[str, Any]) -> tuple[str, Any]:

@@ -226,8 +226,7 @@ class Directory:
         self._has_news = True
         key = changes[0].after.key  # what follows from it the others find out by themselves
         for sibling in self._siblings.values():
-            if bucket_of(key) not in sibling.buckets:
-                sibling.keys[key] = None
+            sibling.keys[key] = None
             if len(sibling.keys) > limits.DIRECTORY_NEWS_MAX:
                 sibling.buckets |= dict.fromkeys(map(bucket_of, sibling.keys))
                 sibling.keys = {}

@@ -153,9 +153,7 @@ def merge(a: Row, b: Row) -> Row:
 
 def _merge_topics(a: TopicRow, b: TopicRow) -> TopicRow:
     best = max(a[:4], b[:4])
-    deleted = max(a.deleted, b.deleted)
-    kept = (NEVER, 0, 0) if deleted != NEVER else max(a[5:], b[5:])
-    return TopicRow(*best, deleted, *kept)
+    return TopicRow(*best, max(a.deleted, b.deleted), *max(a[5:], b[5:]))
 
 
 def _merge_groups(a: GroupRow, b: GroupRow) -> GroupRow:

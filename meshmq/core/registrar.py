@@ -235,7 +235,6 @@ class Registrar:
             self._follow_all(changes)
         finally:
             self._is_following = False
-        self._groups.asked = 0  # nobody here waits for a group that begins at a time
 
     def _follow_all(self, changes: list[tuple[Row | None, Row]]) -> None:
         names: dict[str, None] = {}

@@ -272,6 +272,17 @@ def test_topics_keep_what_a_removed_rule_gave_them_and_new_ones_do_not_have_it()
     assert [one.table.policy("a.b").retention_ns for one in machines.all] == [0, 0]
 
 
+def test_topics_keep_what_a_rule_gave_them_that_is_now_for_the_other_kind():
+    machines = Machines(2)
+    machines[0].add_topic(b"t" * 16, "a.b", True, machines.now_ns)
+    machines[0].set_rule("a.>", True, 5, 6, machines.now_ns)
+    machines.settle()
+    machines[1].set_rule("a.>", False, 0, 0, machines.now_ns)
+    machines.heal()
+    assert [one.table.policy("a.b")[:3] for one in machines.all] == [(True, 5, 6)] * 2
+    assert not machines[0].table.policy("a.c").durable
+
+
 def test_a_later_word_of_a_node_whose_clock_is_behind_is_the_later_one():
     machines = Machines(2)
     machines.set_skew(1, -DAY)
@@ -380,6 +391,16 @@ def test_frames_of_rows_are_bounded_and_few_are_on_their_way():
         assert all(len(f.data) <= limits.DIRECTORY_FRAME_BYTES_MAX for f in on_way)
     assert most == limits.DIRECTORY_FRAMES_IN_FLIGHT
     assert machines[1].table.rows == machines[0].table.rows
+
+
+def test_while_a_newcomer_is_told_it_does_not_tell_the_same_back():
+    machines = Machines(2, linked=False)
+    with_topics(machines, 0, 5000)
+    machines.link(0, 1)
+    while machines.deliver(0, 1) or machines.deliver(1, 0):
+        machines.tick(limits.DIRECTORY_CHECK_NS // 10)
+    assert machines[1].table.rows == machines[0].table.rows
+    assert machines[1].rows_told == 0
 
 
 def test_news_beyond_a_bound_are_told_by_their_buckets(monkeypatch):

@@ -6,8 +6,19 @@ import json
 
 import pytest
 
-from meshmq.core.directory_rows import TopicRow
-from meshmq.frames import Command, Confirm, Consume, Consumed, Envelope, Ping, Result
+from meshmq.core.directory import ROWS
+from meshmq.core.directory_rows import NEVER, GroupRow, Stamp, TopicRow, pack
+from meshmq.frames import (
+    Command,
+    Confirm,
+    Consume,
+    Consumed,
+    DeliverBatch,
+    DirectoryFrame,
+    Envelope,
+    Ping,
+    Result,
+)
 from meshmq.limits import DAY, MS, SECOND
 from tests.core.sites import Net, Program, joined, site_of
 
@@ -224,6 +235,92 @@ def test_a_topic_that_only_passes_through_has_the_id_of_who_publishes_it():
     assert "ticks.eu" not in nodes[1].node.topics.by_name
 
 
+def test_what_is_not_given_stays_as_a_rule_has_it_for_a_topic_of_another_node():
+    _net, _nodes, (a, b) = site_with_admins(2)
+    a.create("orders.>", retention_ns=DAY)
+    a.put("orders.eu", b"1")
+    assert b.create("orders.eu", retention_bytes=5)["retention_ns"] == DAY
+
+
+def test_a_command_is_answered_when_what_it_did_is_synced():
+    net, nodes, (a, b) = site_with_admins(2)
+    a.put("orders", b"1")
+    net.run(100 * MS)
+    b.send(Command(1, "topic.delete", b'{"topic": "orders"}'))
+    net.run(MS)
+    assert b.take(Result) == []
+    net.run(20 * MS)
+    assert [r.code for r in b.take(Result)] == [""]
+    assert any(row.died.time for row in nodes[1].disk.state.directory.values())
+
+
+OTHER = b"x" * 16
+"""A sibling of which only what it says is there."""
+
+
+def stamp(ms):
+    return Stamp((1_700_000_000_000 + ms) << 16, OTHER, "node-x")
+
+
+def hear(node, *rows):
+    registrar = node.node.registrar
+    registrar.join(OTHER, node.net.now_ns)
+    registrar.on_frame(OTHER, DirectoryFrame(ROWS, pack(rows)), node.net.now_ns)
+    registrar.take_sends()
+    registrar.leave(OTHER, node.net.now_ns)
+    node.end_turn()
+
+
+def rows_of(node, kind=TopicRow):
+    rows = node.node.registrar.directory.table.rows.values()
+    return [row for row in rows if isinstance(row, kind)]
+
+
+def test_records_that_come_before_word_of_their_topic_make_none_of_their_own():
+    net, (node,) = site_of(1)
+    row = DeliverBatch("ticks.eu", 0, 1, 1, 0, 0, 0, 0, False, False, b"")
+    node.node._pass_on_from(row, b"1")
+    assert rows_of(node) == []
+    hear(node, TopicRow(b"t" * 16, "ticks.eu", False, stamp(0)))
+    assert node.node.topics.by_name["ticks.eu"].entry.topic_id == b"t" * 16
+    net.run(100 * MS)
+    assert node.disk.state.topics["ticks.eu"].topic.topic_id == b"t" * 16
+
+
+def queue_row(born, gone=NEVER):
+    settings = '{"kind":"queue","pattern":"mail","start":"earliest"}'
+    return GroupRow("mail", born, born, settings, gone)
+
+
+def test_a_queue_made_anew_keeps_its_jobs_where_word_of_its_topic_comes_first():
+    net, (node,) = site_of(1)
+    admin = Admin(net, node)
+    hear(node, queue_row(stamp(0)), TopicRow(b"1" * 16, "mail", True, stamp(0)))
+    admin.put("mail", b"old")
+    hear(node, TopicRow(b"1" * 16, "mail", True, stamp(0), stamp(10)),
+         TopicRow(b"2" * 16, "mail", True, stamp(20)))  # fmt: skip
+    admin.first.clear()
+    admin.put("mail", b"new")
+    hear(node, queue_row(stamp(20), stamp(10)))
+    net.run(100 * MS)
+    held = node.disk.state.topics["mail"]
+    assert (held.topic.topic_id, held.next_offset) == (b"2" * 16, 1)
+    assert admin.ask("group.show", group="mail")["ready"] == 1
+
+
+def test_a_queue_made_anew_is_not_deleted_with_the_old_one_where_word_of_that_comes_first():
+    net, (node,) = site_of(1)
+    admin = Admin(net, node)
+    hear(node, queue_row(stamp(0)), TopicRow(b"1" * 16, "mail", True, stamp(0)))
+    admin.put("mail", b"old")
+    hear(node, queue_row(stamp(20), stamp(10)), TopicRow(b"2" * 16, "mail", True, stamp(20)))
+    net.run(100 * MS)
+    alive = {row.topic_id for row in rows_of(node) if row.deleted == NEVER}
+    assert b"2" * 16 in alive
+    assert b"1" * 16 not in alive
+    assert node.disk.state.topics["mail"].next_offset == 0
+
+
 # --- groups and queues ---------------------------------------------------------------------------
 
 
@@ -281,6 +378,40 @@ def test_a_queue_keeps_its_jobs_at_every_node_and_is_deleted_with_them():
     assert b.show("work.mail")[0] == "topic-not-found"
 
 
+def test_a_rule_of_another_node_does_not_take_jobs_away():
+    net, nodes, (a, b) = site_with_admins(2)
+    apart(net, nodes[1])
+    a.ask("group.create", group="work.mail", kind="queue")
+    a.put("work.mail", b"job")
+    net.run(SECOND)
+    b.create("work.>", retention_bytes=10)
+    heal(net)
+    for node in nodes:
+        entry = node.disk.state.topics["work.mail"].topic
+        assert (entry.retention_ns, entry.retention_bytes) == (0, 0)
+
+
+def test_where_a_group_begins_is_kept_when_its_settings_change():
+    net, nodes, (a, b) = site_with_admins(2)
+    a.ask("group.create", group="billing", pattern="orders.>", start="new")
+    net.run(100 * MS)
+    b.ask("group.set", group="billing", rate=3)
+    for node in nodes:
+        (row,) = rows_of(node, GroupRow)
+        assert "time_ns" in json.loads(row.settings)["start"]
+
+
+def test_settings_that_come_before_a_group_has_its_place_are_kept():
+    net, nodes, (a, _b) = site_with_admins(2)
+    start = json.dumps({"group": "billing", "pattern": "orders.>", "start": {"time_ns": 5}})
+    a.send(Command(1, "group.create", start.encode()))
+    a.send(Command(2, "group.set", b'{"group": "billing", "rate": 3}'))
+    net.run(100 * MS)
+    assert [s.rate for s in definitions(net, "billing")] == [3, 3]
+    restart(net, nodes[0])
+    assert [s.rate for s in definitions(net, "billing")] == [3, 3]
+
+
 def test_a_group_deleted_and_made_anew_while_a_node_was_away_begins_anew_there():
     net, nodes, (a, b) = site_with_admins(2)
     a.ask("group.create", group="billing", pattern="orders.>", rate=1)
@@ -333,6 +464,8 @@ def test_groups_of_one_name_with_other_patterns_are_both_kept_and_told():
     a.ask("group.set", group="billing", rate=3)  # of its own one
     net.run(100 * MS)
     assert [s.rate for s in definitions(net, "billing")] == [3, 0]
+    assert b.ask("group.show", group="billing")["conflict"] == ""
+    assert "takes 'orders.>'" in a.ask("group.show", group="billing")["conflict"]
     a.ask("group.delete", group="billing")  # gives way to the other
     net.run(100 * MS)
     assert [s.pattern for s in definitions(net, "billing")] == ["invoices.>"] * 2

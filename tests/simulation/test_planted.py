@@ -25,9 +25,9 @@ from meshmq.core.node import Node
 from meshmq.core.publisher import Publisher
 from meshmq.core.session import Session
 from meshmq.core.streams import Streams
-from meshmq.core.subscriber import Start, Subscriber
+from meshmq.core.subscriber import Subscriber
 from meshmq.core.topics import Topics
-from meshmq.frames import START_POSITION, SYNCED, Confirmation, Subscribed
+from meshmq.frames import SYNCED, Confirmation, Subscribed
 from meshmq.testing import History, World, play
 from meshmq.testing.checkers import CHECKERS
 from meshmq.testing.disk import Disk
@@ -222,17 +222,17 @@ def take_a_confirmation_for_its_predecessor(
 
 
 @planted(Subscriber, "_place")
-def resume_one_batch_late(real: Any, self: Any, *args: Any) -> Any:
-    skip = real(self, *args)
-    self._start = self._start._replace(slot=self._start.slot + 1)
+def resume_one_batch_late(real: Any, self: Any, log: Any, batch: Any) -> Any:
+    skip = real(self, log, batch)
+    log.slot += 1
     return skip
 
 
 @planted(Subscriber, "_place")
-def resume_one_batch_early(real: Any, self: Any, topic: str, base: int, count: int, lsn: int,
-                           slot: int) -> Any:  # fmt: skip
-    real(self, topic, base, count, lsn, slot)
-    self._start = Start(START_POSITION, 0, self._origin, lsn, slot, 0)
+def resume_one_batch_early(real: Any, self: Any, log: Any, batch: Any) -> Any:
+    real(self, log, batch)
+    log.lsn, log.slot = batch.lsn, batch.slot
+    log.next_offset[batch.topic] = batch.base_offset
     return 0
 
 
