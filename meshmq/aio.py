@@ -538,10 +538,11 @@ class Topics:
         durability: str = "durable",
         retention: str | float | None = None,
         retention_bytes: str | int | None = None,
+        copies: int | None = None,
     ) -> dict[str, Any]:
         """Make a topic, or set the policy of all topics that match a pattern."""
         made: dict[str, Any] = await self._mesh._run(
-            ask_create(pattern, durability, retention, retention_bytes)
+            ask_create(pattern, durability, retention, retention_bytes, copies)
         )
         return made
 
@@ -591,6 +592,13 @@ class Admin:
         wanted, seconds = ask_drain(timeout, stay)
         drained: dict[str, Any] = await self._mesh._run(wanted, seconds)
         return drained
+
+    async def takeover(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
+        """As ``meshmq.Mesh.admin.takeover``."""
+        done: dict[str, Any] = await self._mesh._run(
+            ask("node.takeover", name=name, assume_dead=assume_dead)
+        )
+        return done
 
     async def status(self) -> dict[str, Any]:
         """Every counter of the node."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from meshmq import (
+    codec_copies,
     codec_direct,
     codec_groups,
     codec_lone,
@@ -409,7 +410,7 @@ def _encode_publish(m: Any, b: frames.Publish) -> None:
     for row, batch in zip(rows, b.batches, strict=True):
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
-            row.job, row.numbered, row.routed, _,
+            row.job, row.numbered, row.routed, _, row.replicated,
         ) = batch  # fmt: skip
     codec_moving.encode_moved(p, b.batches)
 
@@ -422,7 +423,7 @@ def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
         [
             new(
                 x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job,
-                x.numbered, x.routed,
+                x.numbered, x.routed, b"", x.replicated,
             )
             for x in rows
         ]
@@ -446,6 +447,7 @@ def _encode_confirm(m: Any, b: frames.Confirm) -> None:
         row.baseOffset, row.appendTime, row.topicId = c.base_offset, c.append_time_ns, c.topic_id
         row.durability, row.last = c.durability, c.last
         row.duplicate, row.hasOffset, row.unwanted = c.duplicate, c.has_offset, c.unwanted
+        row.more = c.more
 
 
 def _decode_confirm(r: Any, _: bytes | None) -> frames.Confirm:
@@ -458,6 +460,7 @@ def _decode_confirm(r: Any, _: bytes | None) -> frames.Confirm:
                 new(
                     x.topic, x.first, x.count, x.code, x.message, x.baseOffset, x.appendTime,
                     x.topicId, x.durability, x.last, x.duplicate, x.hasOffset, x.unwanted,
+                    more=x.more,
                 )
                 for x in rows
             ]
@@ -472,13 +475,15 @@ def _encode_subscribe(m: Any, b: frames.Subscribe) -> None:
     s.creditBytes, s.creditRecords, s.only = b.credit_bytes, b.credit_records, b.only
     s.dedup = b.dedup
     codec_site.encode_places(s, b.places)
+    if b.copy_of:
+        s.copyOf = b.copy_of
 
 
 def _decode_subscribe(r: Any, _: bytes | None) -> frames.Subscribe:
     s = r.subscribe
     return frames.Subscribe(
         s.subscription, s.pattern, s.start, s.value, s.origin, s.lsn, s.slot,
-        s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s), s.dedup,
+        s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s), s.dedup, s.copyOf,
     )  # fmt: skip
 
 
@@ -617,6 +622,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **codec_offers.ENCODERS,
     **codec_direct.ENCODERS,
     **codec_site.ENCODERS,
+    **codec_copies.ENCODERS,
     **codec_site_groups.ENCODERS,
     **codec_moving.ENCODERS,
 }
@@ -641,6 +647,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **codec_offers.DECODERS,
     **codec_direct.DECODERS,
     **codec_site.DECODERS,
+    **codec_copies.DECODERS,
     **codec_site_groups.DECODERS,
     **codec_moving.DECODERS,
 }
@@ -648,4 +655,5 @@ _WITH_PAYLOAD = (
     frozenset({_decode_publish, _decode_deliver})
     | codec_groups.WITH_PAYLOAD
     | codec_services.WITH_PAYLOAD
+    | codec_copies.WITH_PAYLOAD
 )

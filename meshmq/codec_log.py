@@ -17,25 +17,27 @@ from itertools import starmap
 from typing import Any, NamedTuple
 
 from meshmq import codec, schema
-from meshmq.core import directory_rows, journal
+from meshmq.core import directory_rows, journal, mirror_log
 from meshmq.core.directory_rows import Said
 from meshmq.core.journal import JournalRecord
 from meshmq.core.log import (
     BatchEntry,
     Commit,
     LogState,
+    MirrorWord,
     ProducerState,
     RuleEntry,
     StreamState,
     TopicEntry,
     TrimEntry,
 )
+from meshmq.core.mirror_log import Copied, TakeoverEntry
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame
 from meshmq.frames_moving import Moved, moved_of
 
-FORMAT = 1
-"""Version of the segment format; a snapshot with another one is refused."""
+FORMAT, FORMAT_COPIES = 1, 2
+"""Versions of the segment format: without copies of other logs, and with; another is refused."""
 
 _log = schema.load("log")
 
@@ -78,6 +80,8 @@ class CommitMeta(NamedTuple):
     rules: tuple[RuleEntry, ...]
     trims: tuple[TrimEntry, ...]
     directory: tuple[Said, ...] = ()
+    copied: tuple[Copied, ...] = ()
+    mirrors: tuple[MirrorWord, ...] = ()
 
     def without_bytes(self) -> Commit:
         """The commit as LogState.apply wants it, but for its journal; every payload is empty."""
@@ -87,7 +91,7 @@ class CommitMeta(NamedTuple):
         )
         return Commit(
             self.lsn, self.append_time_ns, batches, self.topics, self.rules, self.trims,
-            directory=self.directory,
+            directory=self.directory, copied=self.copied, mirrors=self.mirrors,
         )  # fmt: skip
 
 
@@ -119,7 +123,8 @@ class _PackedBatches(Sequence[BatchMeta]):
 def encode_commit(commit: Commit, start: int, inline: bool) -> bytes:
     """Encode all of ``commit`` but its batches' bytes, which lie back to back from ``start``."""
     moved = [(i, moved_of(b.moved)) for i, b in enumerate(commit.batches) if b.moved]
-    others = commit.topics or commit.rules or commit.trims or commit.directory
+    of_copies = commit.copied or commit.mirrors
+    others = commit.topics or commit.rules or commit.trims or commit.directory or of_copies
     if commit.batches and not (moved or others):
         return _pack_commit(commit, start, inline)
     message = _log.Commit.new_message(
@@ -139,6 +144,8 @@ def encode_commit(commit: Commit, start: int, inline: bool) -> bytes:
         built = message.init("trims", len(commit.trims))
         for i, trim in enumerate(commit.trims):
             built[i].stream, built[i].firstOffset = trim
+    if of_copies:
+        message.mirrors = mirror_log.pack((*commit.copied, *commit.mirrors))
     if commit.directory:
         message.directory = directory_rows.pack(commit.directory)
     if moved:
@@ -215,6 +222,7 @@ def decode_commit(data: bytes) -> CommitMeta:
 def _read_commit(data: bytes) -> CommitMeta:
     try:
         with _log.Commit.from_bytes(data, **schema.limits_for(data)) as reader:
+            said = mirror_log.unpack(bytes(reader.mirrors))
             return CommitMeta(
                 reader.lsn,
                 reader.appendTime,
@@ -224,6 +232,8 @@ def _read_commit(data: bytes) -> CommitMeta:
                 tuple(_read_rule(item) for item in reader.rules),
                 tuple(TrimEntry(item.stream, item.firstOffset) for item in reader.trims),
                 tuple(directory_rows.unpack(bytes(reader.directory))),
+                tuple(row for row in said if isinstance(row, Copied)),
+                tuple(row for row in said if not isinstance(row, Copied)),
             )
     except schema.REFUSALS:
         raise BadFrame(f"malformed commit of {len(data)} bytes") from None
@@ -263,6 +273,9 @@ def _build_topic(item: Any, topic: TopicEntry) -> None:
     item.retention = topic.retention_ns
     item.retentionBytes = topic.retention_bytes
     item.deleted = topic.deleted
+    item.copies, item.source = topic.copies, topic.source
+    if topic.origin:
+        item.origin = topic.origin
 
 
 def _read_topic(item: Any) -> TopicEntry:
@@ -274,6 +287,9 @@ def _read_topic(item: Any) -> TopicEntry:
         item.retention,
         item.retentionBytes,
         item.deleted,
+        item.copies,
+        bytes(item.origin),
+        item.source,
     )
 
 
@@ -283,10 +299,13 @@ def _build_rule(item: Any, rule: RuleEntry) -> None:
     item.retention = rule.retention_ns
     item.retentionBytes = rule.retention_bytes
     item.removed = rule.removed
+    item.copies = rule.copies
 
 
 def _read_rule(item: Any) -> RuleEntry:
-    return RuleEntry(item.pattern, item.durable, item.retention, item.retentionBytes, item.removed)
+    return RuleEntry(
+        item.pattern, item.durable, item.retention, item.retentionBytes, item.removed, item.copies
+    )
 
 
 # --- the journal ---------------------------------------------------------------------------
@@ -309,17 +328,20 @@ def decode_journal(payload: bytes, checksum: int, count: int) -> tuple[JournalRe
 def encode_snapshot(state: LogState, segments: Sequence[SegmentInfo]) -> bytes:
     """Encode the live state and the older segments, as the first row of a new segment."""
     message = _log.Snapshot.new_message(
-        format=FORMAT,
+        format=FORMAT_COPIES if state.mirrors else FORMAT,
         origin=state.origin,
         nextLsn=state.next_lsn,
         appendTime=state.append_time_ns,
         nextStream=state.next_stream,
         producers=_pack_producers(state),
         groups=journal.pack_state(state.journal),
+        mirrors=mirror_log.pack_mirrors(state.mirrors),
+        takeovers=mirror_log.pack(tuple(state.takeovers.values())),
         directory=directory_rows.pack(state.directory.values()),
     )
-    built = message.init("streams", len(state.topics))
-    for i, stream in enumerate(state.topics.values()):
+    streams = state.all_streams()
+    built = message.init("streams", len(streams))
+    for i, stream in enumerate(streams):
         item = built[i]
         _build_topic(item.topic, stream.topic)
         item.nextOffset = stream.next_offset
@@ -347,17 +369,20 @@ def decode_snapshot(data: bytes) -> tuple[LogState, list[SegmentInfo]]:
     """Decode what encode_snapshot made; raise BadFrame if it is malformed or of another format."""
     try:
         with _log.Snapshot.from_bytes(data, **schema.limits_for(data)) as reader:
-            if reader.format != FORMAT:
-                raise BadFrame(f"snapshot of format {reader.format}, this version reads {FORMAT}")
+            if reader.format not in (FORMAT, FORMAT_COPIES):
+                raise BadFrame(
+                    f"snapshot of format {reader.format}, this version reads up to {FORMAT_COPIES}"
+                )
             state = LogState(
                 bytes(reader.origin), reader.nextLsn, reader.appendTime, reader.nextStream
             )
+            state.mirrors = mirror_log.unpack_mirrors(bytes(reader.mirrors))
             for item in reader.streams:
                 topic = _read_topic(item.topic)
-                held = StreamState(topic, item.nextOffset, item.firstOffset)
-                state.topics[topic.name] = held
-                if topic.stream:
-                    state.streams[topic.stream] = held
+                state.add_stream(StreamState(topic, item.nextOffset, item.firstOffset))
+            for said in mirror_log.unpack(bytes(reader.takeovers)):
+                assert isinstance(said, TakeoverEntry)
+                state.takeovers[said.origin] = said
             state.rules = {rule.pattern: rule for rule in map(_read_rule, reader.rules)}
             state.producers = _unpack_producers(bytes(reader.producers))
             state.journal = journal.unpack_state(bytes(reader.groups))

@@ -129,11 +129,12 @@ def _write_publish(e: Envelope, body: Publish) -> list[bytes] | None:
         return None
     (
         topic, first, after, count, length, checksum, resent, job, numbered, routed, moved,
+        replicated,
     ) = body.batches[0]  # fmt: skip
     if moved:
         return None
     words, size, raw = _text(topic)
-    flags = resent | job << 1 | numbered << 2 | routed << 3
+    flags = resent | job << 1 | numbered << 2 | routed << 3 | replicated << 4
     header = _PUBLISH.pack(
         (_PUBLISH_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 6, *_PUBLISH_SHAPE,
         first, after, count, length, checksum, flags, list_at(0, BYTES, size),
@@ -181,7 +182,7 @@ def _write_confirm(e: Envelope, body: Confirm) -> list[bytes] | None:
     if c.code or c.message or len(c.topic_id) != 16:
         return None
     words, size, raw = _text(c.topic)
-    flags = c.duplicate | c.has_offset << 1 | c.unwanted << 2
+    flags = c.duplicate | c.has_offset << 1 | c.unwanted << 2 | c.more << 3
     header = _CONFIRM.pack(
         (_CONFIRM_WORDS + words + 2) << 32, _ROOT, e.session, e.sequence, e.ack, 7, *_CONFIRM_SHAPE,
         c.first, c.count, c.durability, flags, c.base_offset,
@@ -289,7 +290,7 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
         _, _, _, _, _, _, struct, rows, moved, row,
         first, after, count, length, checksum, flags, pointer,
     ) = _PUBLISH.unpack_from(header)  # fmt: skip
-    if (struct, rows, moved, row) != _PUBLISH_SHAPE or flags > 15:
+    if (struct, rows, moved, row) != _PUBLISH_SHAPE or flags > 31:
         return None
     found = _name(header, _PUBLISH.size, pointer, 0)
     if found is None or len(header) != _PUBLISH.size + 8 * found[1]:
@@ -298,7 +299,7 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
         return None
     batch = PublishBatch(
         found[0], first, after, count, length, checksum, bool(flags & 1), bool(flags & 2),
-        bool(flags & 4), bool(flags & 8),
+        bool(flags & 4), bool(flags & 8), b"", flags > 15,
     )  # fmt: skip
     return Publish((batch,), payload)
 
@@ -345,7 +346,7 @@ def _read_confirm(header: bytes, payload: bytes | None) -> Body | None:
         _, _, _, _, _, _, struct, rows, row, first, count, durability, flags,
         base, time_ns, last, pointer, code, message, topic_id,
     ) = _CONFIRM.unpack_from(header)  # fmt: skip
-    if (struct, rows, row) != _CONFIRM_SHAPE or flags > 7 or code or message:
+    if (struct, rows, row) != _CONFIRM_SHAPE or flags > 15 or code or message:
         return None
     found = _name(header, _CONFIRM.size, pointer, 3)
     if found is None or len(header) != _CONFIRM.size + 8 * found[1] + 16:
@@ -354,7 +355,7 @@ def _read_confirm(header: bytes, payload: bytes | None) -> Body | None:
         return None
     row_read = Confirmation(
         found[0], first, count, "", "", base, time_ns, header[-16:], durability, last,
-        bool(flags & 1), bool(flags & 2), bool(flags & 4),
+        bool(flags & 1), bool(flags & 2), bool(flags & 4), more=flags > 7,
     )  # fmt: skip
     return Confirm((row_read,))
 

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshmq import frames_copies
 from meshmq.frames_direct import Introduce as Introduce
 from meshmq.frames_direct import Known as Known
 from meshmq.frames_direct import KnownPeer as KnownPeer
+from meshmq.frames_direct import Route as Route
+from meshmq.frames_direct import Routes as Routes
+from meshmq.frames_direct import Wanted as Wanted
 from meshmq.frames_directory import DirectoryFrame as DirectoryFrame
 from meshmq.frames_moving import Drained as Drained
 from meshmq.frames_moving import Moved as Moved
@@ -36,8 +40,8 @@ PROTOCOL_MAJOR = 1
 PROTOCOL_MINOR = 6
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
-SENT, SYNCED = 0, 1
-DURABILITY_NAMES = ("sent", "synced")
+SENT, SYNCED, REPLICATED = 0, 1, 2
+DURABILITY_NAMES = ("sent", "synced", "replicated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,8 @@ class PublishBatch(NamedTuple):
 
     ``numbered``: of a transient topic, ``first`` counts without gaps what this run of the program
     sends of it by all routes. ``routed``: those whom Routes names have it directly. ``moved``: if
-    it was sent to another node first, ``Moved.pack`` of that; else empty.
+    it was sent to another node first, ``Moved.pack`` of that; else empty. ``replicated``: it is to
+    be confirmed once more when its copies are synced.
     """
 
     topic: str
@@ -145,6 +150,7 @@ class PublishBatch(NamedTuple):
     numbered: bool = False
     routed: bool = False
     moved: bytes = b""
+    replicated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +162,8 @@ class Publish:
 class Confirmation(NamedTuple):
     """Answer to one batch: ``code`` empty means done, else it is an error's code. ``unwanted``: at
     the node nobody wants the topic, until a Wanted. ``route`` does not travel: ``"node"``, and for
-    what a program hands over itself ``"direct"``, ``"both"``, or empty where nobody wanted it."""
+    what a program hands over itself ``"direct"``, ``"both"``, or empty where nobody wanted it.
+    ``more``: a second one follows, when its copies are synced."""
 
     topic: str
     first: int
@@ -172,6 +179,7 @@ class Confirmation(NamedTuple):
     has_offset: bool = False
     unwanted: bool = False
     route: str = "node"
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +203,8 @@ ALL, TRANSIENT_ONLY, DURABLE_ONLY = range(3)
 @dataclass(frozen=True, slots=True)
 class Subscribe:
     """``origin``, ``lsn`` and ``slot`` are a place as those in ``places``. ``value`` is unix ns, or
-    an offset; of START_POSITION from when on (unix ns) logs are read that have no place."""
+    an offset; of START_POSITION from when on (unix ns) logs are read that have no place.
+    ``copy_of``: read what the node has copied of this log, by the places that has."""
 
     subscription: int
     pattern: str
@@ -209,6 +218,7 @@ class Subscribe:
     only: int = ALL
     places: tuple[Place, ...] = ()
     dedup: bool = False
+    copy_of: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -645,39 +655,16 @@ class Noted:
     more: bool = False
 
 
-class Route(NamedTuple):
-    """Subscriptions of one run of a program, by its own numbers; none: all that it has."""
-
-    instance: bytes
-    subscriptions: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """To a node: who has what is ``routed`` directly from here on (``add``), or by the node again
-    (``remove``). The node says so to their programs by a marker for each subscription."""
-
-    add: tuple[Route, ...] = ()
-    remove: tuple[Route, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """By a node: somebody wants these topics, which it has called unwanted."""
-
-    topics: tuple[str, ...]
-
-
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
     | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
     | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
     | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
-    | WorkReady | Lend | Lent | Owner | DirectoryFrame | Drained
+    | WorkReady | Lend | Lent | Owner | DirectoryFrame | Drained | frames_copies.Body
 )  # fmt: skip
 
-WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply)
+WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply, frames_copies.Fetched)
 """Bodies whose batches' or values' bytes travel in a part of their own."""
 
 

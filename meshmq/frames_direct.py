@@ -33,3 +33,26 @@ class Known:
     """Gossip: all that the teller is linked with now, in place of what it said before."""
 
     peers: tuple[KnownPeer, ...]
+
+
+class Route(NamedTuple):
+    """Subscriptions of one run of a program, by its own numbers; none: all that it has."""
+
+    instance: bytes
+    subscriptions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """To a node: who has what is ``routed`` directly from here on (``add``), or by the node again
+    (``remove``). The node says so to their programs by a marker for each subscription."""
+
+    add: tuple[Route, ...] = ()
+    remove: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """By a node: somebody wants these topics, which it has called unwanted."""
+
+    topics: tuple[str, ...]

@@ -247,6 +247,19 @@ OFFER_BYTES = 48  # of one service in a frame, about
 OFFERED_MAX = 16_384  # services of one node that others know of
 OFFERED_MEMORY_BYTES = 1 * KIB  # about what one that a sibling serves takes
 SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
+MIRRORS_MAX = 128  # logs of which one node has copies: all of its site, and of as many lost disks
+COPIES_MAX = 5  # nodes that have a stream
+COPY_CREDIT_BYTES = 4 * MIB  # of one log on their way to a copy: a full disk commit is half of it
+COPIES_TOLD_NS = 500 * MS  # how far copies go is told to the other nodes at most so often
+COPY_AWAY_NS = 30 * SECOND  # a node that is away for so long no longer counts: another one copies
+COPY_AGAIN_NS = 1 * SECOND  # a copy that met a full disk, or a log behind it, is tried again
+MENDS_MAX = 64  # damaged batches that are being had again; the others are told as damaged
+MEND_NS = 3 * SECOND  # who is asked for one answers within this, or another one is asked
+MENDED_BYTES_MAX = 8 * MIB  # of batches that were had again, kept in memory
+TAKEOVER_SEEN_NS = 10 * SECOND  # a node seen so lately is taken over only if told that it is dead
+TAKEOVER_BYTES = 256 * KIB  # of a copied log looked at before what was moved is synced
+RETURN_WAIT_NS = 5 * SECOND  # a node that starts waits so long to hear whether it was taken over
+COPY_WAITING_MAX = 262_144  # batches whose second confirmation waits for copies; then: synced only
 
 # --- what a site agrees on -----------------------------------------------------------------
 STAMP_MS_MAX = 1 << 43  # the year 2248: a later time is no time

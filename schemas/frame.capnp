@@ -57,6 +57,11 @@ struct Frame {
     owner       @49 :Owner;
     directory   @50 :Directory;
     drained     @51 :Drained;
+    askCopy     @52 :AskCopy;
+    fetch       @53 :Fetch;
+    fetched     @54 :Fetched;
+    copied      @55 :Copied;
+    copies      @56 :Copies;
   }
 }
 
@@ -122,6 +127,7 @@ struct PublishBatch {
   numbered @8 :Bool;        # of a transient topic: `first` counts without gaps all that this run of
                             # the program sends of it, whatever the route
   routed   @9 :Bool;        # those that Routes names have it directly: not for them
+  replicated @10 :Bool;     # confirm it a second time, once its copies are synced
 }
 
 struct Confirm {
@@ -137,11 +143,12 @@ struct Confirmation {
   baseOffset @5 :UInt64;
   appendTime @6 :Int64;     # unix time in ns
   topicId    @7 :Data;
-  durability @8 :UInt8;     # 0 sent, 1 synced
+  durability @8 :UInt8;     # 0 sent, 1 synced, 2 replicated
   last       @9 :UInt64;    # highest sequence the node has of this producer and topic
   duplicate  @10 :Bool;     # it was there already; hasOffset tells whether its offset is known
   hasOffset  @11 :Bool;
   unwanted   @12 :Bool;     # nobody here wants the topic; Wanted tells when that changes
+  more       @13 :Bool;     # a second one follows, with a higher durability
 }
 
 struct Window {
@@ -163,6 +170,7 @@ struct Subscribe {
   only          @9 :UInt8;  # 0 all topics, 1 transient ones, 2 durable ones
   places        @10 :List(Place); # of a position: in the logs of other nodes
   dedup         @11 :Bool;  # say of durable batches who published them
+  copyOf        @12 :Data;  # read what is copied of this log, by its places; empty: the node's own
 }
 
 struct Place {              # the next batch to read in a node's log
@@ -494,6 +502,75 @@ struct StreamsRow {
   away   @2 :Bool;          # nothing of it comes until it is back
   lsn    @3 :UInt64;        # where reading begins; 0: that shows with the first batch
   slot   @4 :UInt32;
+}
+
+struct AskCopy {            # of the sender's log
+  level @0 :UInt8;          # of its topics those with more copies than this; 0: no copy is needed
+}
+
+struct Fetch {              # one log, or what is copied of it, in its order
+  number @0 :UInt32;        # of the asking node; a greater one ends those before
+  origin @1 :Data;
+  lsn    @2 :UInt64;        # from this place on
+  slot   @3 :UInt32;
+  bytes  @4 :UInt64;        # how much may be on its way
+  level  @5 :UInt8;         # as in AskCopy; 255: none, it ends
+  topicId @6 :Data;         # only the batch of this stream that holds `offset`
+  offset @7 :UInt64;
+}
+
+struct Fetched {
+  number  @0 :UInt32;
+  code    @1 :Text;         # empty: here it is; else nothing comes
+  message @2 :Text;
+  topics  @3 :List(CopiedTopic);  # those that are new to the asking node, or have changed
+  batches @4 :List(CopiedBatch);
+  lsn     @5 :UInt64;       # the place behind them
+  slot    @6 :UInt32;
+}
+
+struct CopiedTopic {
+  stream      @0 :UInt32;   # its number in its own log
+  topicId     @1 :Data;
+  name        @2 :Text;
+  firstOffset @3 :UInt64;   # what is before this is gone
+  deleted     @4 :Bool;
+}
+
+struct CopiedBatch {
+  stream     @0 :UInt32;
+  count      @1 :UInt32;
+  baseOffset @2 :UInt64;
+  length     @3 :UInt32;
+  checksum   @4 :UInt32;
+  appendTime @5 :Int64;
+  lsn        @6 :UInt64;
+  slot       @7 :UInt32;
+  damaged    @8 :Bool;      # no bytes follow
+  producer   @9 :Data;
+  first      @10 :UInt64;
+}
+
+struct Copied {             # the copy is synced up to before this place
+  origin @0 :Data;
+  lsn    @1 :UInt64;
+  slot   @2 :UInt32;
+  bytes  @3 :UInt64;        # so much more may be on its way
+}
+
+struct Copies {             # all that the sender has copies of
+  rows @0 :List(CopiesRow);
+}
+
+struct CopiesRow {
+  origin @0 :Data;
+  name   @1 :Text;
+  lsn    @2 :UInt64;        # 0: the sender has no copy of it
+  slot   @3 :UInt32;
+  epoch  @4 :UInt64;        # of the takeover of its groups, 0: there was none
+  taker  @5 :Data;
+  taken  @6 :UInt64;        # what its groups had not done before this place is the taker's
+  takenSlot @7 :UInt32;
 }
 
 struct Offers {             # what services a node's clients serve, and how busy they are

@@ -16,6 +16,7 @@ struct Commit {
   inline     @6 :Bool;               # the batches' bytes follow in the row, not in the values file
   directory  @7 :Data;               # packed: see core/directory_rows.py; absent with batches only
   moved      @8 :List(Moved);        # of batches that were sent to another node before
+  mirrors    @9 :Data;               # packed: see core/mirror_log.py; absent where nothing is copied
 }
 
 struct Moved {
@@ -44,6 +45,9 @@ struct Topic {
   retention      @4 :Int64;          # ns, 0: for ever
   retentionBytes @5 :Int64;          # 0: no bound
   deleted        @6 :Bool;
+  copies         @7 :UInt8;          # nodes that are to have its stream, 0: as the node says
+  origin         @8 :Data;           # copied from this log; empty: the node's own
+  source         @9 :UInt32;         # its stream there
 }
 
 struct Rule {
@@ -52,6 +56,7 @@ struct Rule {
   retention      @2 :Int64;
   retentionBytes @3 :Int64;
   removed        @4 :Bool;
+  copies         @5 :UInt8;
 }
 
 struct Trim {
@@ -60,7 +65,8 @@ struct Trim {
 }
 
 struct Snapshot {
-  format     @0 :UInt32;
+  format     @0 :UInt32;             # 1; 2 where it holds copies, which earlier versions take for
+                                     # the node's own streams
   origin     @1 :Data;
   nextLsn    @2 :UInt64;             # the first commit of this segment
   appendTime @3 :Int64;
@@ -72,6 +78,8 @@ struct Snapshot {
                                      # i64, then per range three u64: first, baseOffset, count
   segments   @8 :List(Segment);      # the older ones, oldest first
   groups     @9 :Data;               # packed: see core/journal.py
+  mirrors    @11 :Data;              # packed: see core/mirror_log.py; their streams are in `streams`
+  takeovers  @12 :Data;              # packed, as in a commit's `mirrors`
   directory  @10 :Data;              # packed: see core/directory_rows.py
 }
 

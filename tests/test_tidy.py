@@ -19,9 +19,8 @@ FUNCTION_LINES_MAX = 80
 
 FOUNDATION = {
     "meshmq", "meshmq.errors", "meshmq.names", "meshmq.limits", "meshmq.frames",
-    "meshmq.frames_direct", "meshmq.frames_directory", "meshmq.frames_moving",
-    "meshmq.frames_offers",
-    "meshmq.frames_site", "meshmq.frames_streams",
+    "meshmq.frames_copies", "meshmq.frames_direct", "meshmq.frames_directory",
+    "meshmq.frames_moving", "meshmq.frames_offers", "meshmq.frames_site", "meshmq.frames_streams",
 }  # fmt: skip
 MACHINES = {"session", "publisher", "subscriber", "consumer", "streams", "delivery", "topics"}
 ONLY_IN = {
@@ -79,7 +78,7 @@ def wrong_imports(name, tree):
         wrong |= {m for m in own if m.startswith(("meshmq.cli.", "meshmq.testing"))}
     elif name.startswith("meshmq/testing/") and Path(name).stem not in FOR_PROGRAMS:
         wrong |= {m for m in own if m.startswith(("meshmq.shell", "meshmq.client", "meshmq.cli"))}
-    elif Path(name).stem in {"errors", "names", "limits", "frames", "frames_streams"}:
+    elif name.removesuffix(".py").replace("/", ".") in FOUNDATION:
         wrong |= {m for m in own if m.rsplit(".", 1)[0] not in FOUNDATION and m not in FOUNDATION}
     return wrong
 

@@ -20,6 +20,7 @@ from meshmq.cli.node_options import (
     DEFAULT_URL,
     Check,
     Config,
+    Copies,
     Data,
     Insecure,
     Listen,
@@ -31,7 +32,9 @@ from meshmq.cli.node_options import (
     Site,
 )
 from meshmq.cli.output import note, say
+from meshmq.cli.takeover import takeover
 from meshmq.errors import ConfigError
+from meshmq.limits import COPIES_MAX
 
 if TYPE_CHECKING:
     from meshmq.shell.runner import NodeRunner
@@ -47,13 +50,15 @@ _SETTINGS: dict[str, tuple[type, Any]] = {
     "site": (str, None),
     "listen_nodes": (str, None),
     "peers": (list, []),
+    "copies": (int, 1),
 }
-_KINDS = {str: "a string", bool: "true or false", list: "a list of strings"}
+_KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 
 app = typer.Typer(no_args_is_help=False)
 app.command("drain")(drain)
+app.command("takeover")(takeover)
 
 
 @app.callback(invoke_without_command=True)
@@ -68,6 +73,7 @@ def node(
     site: Site = None,
     listen_nodes: ListenNodes = None,
     peer: Peer = None,
+    copies: Copies = None,
     check: Check = False,
     config: Config = None,
 ) -> None:
@@ -91,6 +97,7 @@ def node(
         "site": site,
         "listen_nodes": listen_nodes,
         "peers": peer or None,
+        "copies": copies,
     }
     settings.update({key: value for key, value in given.items() if value is not None})
     if settings["name"] is None:
@@ -99,6 +106,8 @@ def node(
         raise ConfigError(
             f"node name {settings['name']!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
         )
+    if not 1 <= settings["copies"] <= COPIES_MAX:
+        raise ConfigError(f"copies is from 1 to {COPIES_MAX}, not {settings['copies']}")
     check_site(settings)
     directory = data_directory(settings["data"], settings["name"])
     if check:
@@ -119,6 +128,8 @@ def check_site(settings: dict[str, Any]) -> None:
         for key, option in (("peers", "--peer"), ("listen_nodes", "--listen-nodes")):
             if settings[key]:
                 raise ConfigError(f"{option} is for nodes of a site: give --site NAME as well")
+        if settings["copies"] > 1:
+            raise ConfigError("--copies is for nodes of a site: give --site NAME as well")
     elif not _NAME.match(settings["site"]):
         raise ConfigError(
             f"site name {settings['site']!r} must be 1 to 64 letters, digits, '-', '_' or '.'"
@@ -176,10 +187,12 @@ def run_node(settings: dict[str, Any]) -> None:
     from meshmq.shell.site import SiteConfig, listen_beside
 
     given = dict(settings)
-    name, listen, peers = (given.pop(key) for key in ("site", "listen_nodes", "peers"))
+    name, listen, peers, copies = (
+        given.pop(key) for key in ("site", "listen_nodes", "peers", "copies")
+    )
     if name is not None:
         beside = listen or listen_beside(settings["listen"])
-        given["site"] = SiteConfig(name, beside, tuple(peers))
+        given["site"] = SiteConfig(name, beside, tuple(peers), copies)
     runner = NodeRunner(NodeConfig(**given, on_note=note))
     where = "" if runner.site_url is None else f", for nodes of site {name} at {runner.site_url}"
     say(f"node {settings['name']} ready at {runner.url}{where}, log in {settings['data']}")

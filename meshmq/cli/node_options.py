@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from meshmq.limits import COPIES_MAX
+
 DEFAULT_URL = "tcp://127.0.0.1:5757"
 
 Name = Annotated[
@@ -71,6 +73,14 @@ Peer = Annotated[
         "that answers is enough, it tells of the others.",
     ),
 ]
+Copies = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=COPIES_MAX,
+        help="So many nodes of the site have each of its streams, itself among them, where a "
+        r"topic's policy says nothing else. \[default: 1]",
+    ),
+]  # fmt: skip
 Check = Annotated[
     bool,
     typer.Option(
@@ -83,6 +93,6 @@ Config = Annotated[
     typer.Option(
         metavar="FILE",
         help="TOML file with any of: name, mesh, listen, data, insecure, mdns, site, "
-        "listen_nodes, peers. Options go first.",
+        "listen_nodes, peers, copies. Options go first.",
     ),
 ]

@@ -20,6 +20,7 @@ from meshmq.cli.options import (
     topic_argument,
 )
 from meshmq.cli.output import columns, emit, fields, said, say, without_said
+from meshmq.limits import COPIES_MAX
 from meshmq.names import is_literal, matches
 
 app = typer.Typer(help="Create, list, show and delete topics.", no_args_is_help=False)
@@ -49,6 +50,15 @@ def create(
         str | None,
         typer.Option(metavar="SIZE", help="Keep so many bytes, as 10GB or 500MB; 0B: all."),
     ] = None,
+    copies: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=COPIES_MAX,
+            help="So many nodes of the site have it, of what is published from now on; 0: as many "
+            "as each node is started with.",
+        ),
+    ] = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
@@ -65,6 +75,7 @@ def create(
             durability=durability.value,
             retention=retention,
             retention_bytes=retention_bytes,
+            copies=copies,
         )
     if json:
         emit(made)

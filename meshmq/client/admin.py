@@ -78,6 +78,7 @@ def ask_create(
     durability: str,
     retention: str | float | None,
     retention_bytes: str | int | None,
+    copies: int | None = None,
 ) -> Ask:
     """``topics.create``."""
     kept: dict[str, Any] = {}
@@ -85,6 +86,8 @@ def ask_create(
         kept["retention_ns"] = parse_duration(retention)
     if retention_bytes is not None:
         kept["retention_bytes"] = parse_size(retention_bytes)
+    if copies is not None:
+        kept["copies"] = copies
     return ask("topic.create", pattern=check_pattern(pattern), durability=durability, **kept)
 
 
@@ -124,6 +127,7 @@ class Topics:
         durability: str = "durable",
         retention: str | float | None = None,
         retention_bytes: str | int | None = None,
+        copies: int | None = None,
     ) -> dict[str, Any]:
         """Make a topic, or set the policy of all topics that match a pattern.
 
@@ -136,13 +140,15 @@ class Topics:
                 None for a new one.
             retention_bytes: how many bytes of each topic are kept (``"10GB"``); 0 is all, as is
                 None for a new one.
+            copies: how many nodes of the site have each stream of it, of what is published from
+                then on; 0: as many as each node is started with.
 
         Returns:
             ``pattern``, ``durability``, ``retention_ns``, ``retention_bytes``, and whether it was
             ``created`` or ``changed``.
         """
         made: dict[str, Any] = self._run(
-            ask_create(pattern, durability, retention, retention_bytes)
+            ask_create(pattern, durability, retention, retention_bytes, copies)
         )
         return made
 
@@ -231,6 +237,26 @@ class Admin:
         answer = self._connection.command(wanted.verb, wanted.arguments, seconds + self._timeout)
         drained: dict[str, Any] = wanted.read(answer)
         return drained
+
+    def takeover(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
+        """Let the node that we are at, which has a copy of the log of node ``name``, hand out what
+        that one's groups and queues had not done.
+
+        Args:
+            name: of a node of the site that is gone.
+            assume_dead: do not refuse because it was seen lately.
+
+        Returns:
+            ``epoch``, and the names of ``groups``; of those ``skipped`` something else has the
+            name here.
+
+        Raises:
+            CommandFailed: it is alive, may be, or no copy of it is kept here.
+        """
+        done: dict[str, Any] = self.topics._run(
+            ask("node.takeover", name=name, assume_dead=assume_dead)
+        )
+        return done
 
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""

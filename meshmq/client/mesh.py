@@ -235,7 +235,8 @@ class Mesh(OnlySync, Work, Services, Pushing):
             key: at most 1 KiB; an empty key is no key.
             headers: at most 32, 4 KiB together; str to str.
             timestamp: aware datetime or unix ns; None: the time its batch was begun.
-            durability: what ``wait`` must reach: ``"sent"`` or ``"synced"``; None: the topic's.
+            durability: what ``wait`` must reach: ``"sent"``, ``"synced"`` or, where the node's site
+                copies the topic, ``"replicated"``; None: the topic's.
             seq: the program's own sequence number, from 1, rising per topic; with
                 ``connect(producer=...)`` it makes publishing again after a restart harmless.
             route: ``"auto"``: what the topic may lose goes directly to those who can be reached
@@ -573,7 +574,7 @@ def _to_ns(time: datetime | int) -> int:
     return found
 
 
-_OTHER_DURABILITIES = re.compile(r"replicated|mirrored:[0-9]+")
+_OTHER_DURABILITIES = re.compile(r"mirrored:[0-9]+")
 
 
 def _durability(name: str) -> int:
@@ -582,7 +583,7 @@ def _durability(name: str) -> int:
             known = " or ".join(map(repr, DURABILITY_NAMES))
             raise InvalidArgument(f"durability is {known}, not {name!r}")
         raise DurabilityUnavailable(
-            f"durability {name!r} needs more than one node; a node alone gives "
+            f"durability {name!r} needs more than one site; one gives "
             f"{' or '.join(map(repr, DURABILITY_NAMES))}"
         )
     return DURABILITY_NAMES.index(name)

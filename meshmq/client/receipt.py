@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from meshmq.core.lanes import DONE, WAITING, Batch
-from meshmq.errors import DeadlineExceeded, DurabilityUnavailable, JobNotFound
-from meshmq.frames import DURABILITY_NAMES
+from meshmq.errors import (
+    DeadlineExceeded,
+    DurabilityTimeout,
+    DurabilityUnavailable,
+    JobNotFound,
+)
+from meshmq.frames import DURABILITY_NAMES, SENT
 from meshmq.names import JobId, Stream, pushed_topic, topic_key
 
 if TYPE_CHECKING:
@@ -37,7 +42,14 @@ class Promise:
         """Whether the outcome is known: confirmed or failed."""
         return self._batch.state != WAITING
 
-    def _in_time(self, timeout: float | None) -> DeadlineExceeded:
+    def _in_time(self, timeout: float | None) -> DeadlineExceeded | DurabilityTimeout:
+        if self._batch.durability > SENT:
+            return DurabilityTimeout(
+                f"stored and {self._reached(self._batch)}, do not resend; not "
+                f"{DURABILITY_NAMES[self._batch.wanted]} within {timeout} s: too few nodes that "
+                f"copy it have answered so far",
+                self,
+            )
         where = "the record is still on its way"
         if pushed_topic(self._batch.lane.topic):
             where = "nobody has taken the record so far"
@@ -49,8 +61,15 @@ class Promise:
         batch = self._batch
         if batch.state != DONE and not self.duplicate:
             assert batch.error is not None
+            if isinstance(batch.error, DurabilityTimeout):
+                batch.error.receipt = self
             self._connection.told(batch.error)
             raise batch.error
+        if batch.wanted > batch.durability > SENT and not self.duplicate:
+            raise DurabilityUnavailable(
+                f"topic {batch.lane.topic!r}: the node confirms that records are "
+                f"{self._reached(batch)}, never {DURABILITY_NAMES[batch.wanted]}"
+            )
         if batch.wanted > batch.durability and not self.duplicate:
             raise DurabilityUnavailable(
                 f"topic {batch.lane.topic!r} is transient: records are {self._reached(batch)}, "
@@ -76,7 +95,8 @@ class Promise:
 
     @property
     def durability(self) -> str:
-        """What was reached: ``sent`` (the node has it in memory) or ``synced`` (on its disk)."""
+        """What was reached: ``sent`` (the node has it in memory), ``synced`` (on its disk) or
+        ``replicated`` (on as many as the topic is to have copies)."""
         return DURABILITY_NAMES[self._settled().durability]
 
     @property
@@ -110,6 +130,8 @@ class Promise:
         return str(JobId(batch.origin.hex(), topic_key(batch.topic_id), offset))
 
     def _settled(self) -> Batch:
+        if self._batch.durability > SENT and self._batch.state != DONE:
+            return self._batch  # its copies are not confirmed, or never will be
         if self._batch.state == WAITING:
             raise self._in_time(0)
         self._judge()
@@ -139,6 +161,8 @@ class Receipt(Promise):
             timeout: seconds; None waits without end.
 
         Raises:
+            DurabilityTimeout: stored, and not copied in time (``durability="replicated"``): do not
+                resend. It has this receipt, which tells where; ``wait`` may be called again.
             DeadlineExceeded: not confirmed in time; it may still be. Keep the receipt.
             MeshError: it was refused or failed; ``outcome`` tells whether it may be stored.
         """

@@ -32,6 +32,7 @@ class Desk(NamedTuple):
     status: Callable[[], dict[str, Any]]
     services: Callable[[], list[dict[str, Any]]]
     routes: Callable[[], Iterable[dict[str, Any]]]
+    take_over: Callable[[dict[str, Any]], dict[str, Any]]
     registrar: Registrar | None = None
 
 
@@ -149,7 +150,13 @@ def _topic_create(
         _number(arguments, name) if name in arguments else getattr(before, name, 0)
         for name in ("retention_ns", "retention_bytes")
     )
-    rule = RuleEntry(pattern, durability == "durable", age_ns, size)
+    copies = _number(arguments, "copies") if "copies" in arguments else getattr(before, "copies", 0)
+    if copies > limits.COPIES_MAX or (copies > 1 and durability == "transient"):
+        raise CommandFailed(
+            f"copies is from 1 to {limits.COPIES_MAX}, of a durable topic; 0: as many as each node "
+            f"is started with"
+        )
+    rule = RuleEntry(pattern, durability == "durable", age_ns, size, copies=copies)
     if rule.retention_ns or rule.retention_bytes:
         queues = [name for name in desk.clerk.queues if matches(pattern, name)]
         if queues:
@@ -164,6 +171,8 @@ def _topic_create(
             f"topic {other[0]!r} exists and is {kind}: delete it first to change that"
         )
     kept = {"retention_ns": rule.retention_ns, "retention_bytes": rule.retention_bytes}
+    if copies or getattr(before, "copies", 0):
+        kept["copies"] = copies
     is_changed = any(getattr(before, name, None) != value for name, value in kept.items())
     if is_changed or not is_literal(pattern):  # a rule for others becomes the newest again
         desk.topics.set_policy(rule, entries)
@@ -190,6 +199,7 @@ def _topic_list(
                 "durability": "durable" if r.durable else "transient",
                 "retention_ns": r.retention_ns,
                 "retention_bytes": r.retention_bytes,
+                **({"copies": r.copies} if r.copies else {}),
                 **(registrar.set_rule(r.pattern) if registrar is not None else {}),
             }
             for r in rules
@@ -215,7 +225,7 @@ def _topic_show(
     topic = desk.topics.by_name.get(name)
     subscriptions = sum(1 for s in desk.delivery.subscriptions if matches(s.pattern, name))
     if topic is not None:
-        shown = _described(desk, topic)
+        shown = {**_described(desk, topic), **_copies(desk, topic)}
     elif (
         desk.registrar is not None
         and not arguments.get("here")
@@ -225,6 +235,20 @@ def _topic_show(
     else:
         raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
     return {**shown, "subscriptions": subscriptions}
+
+
+def _copies(desk: Desk, topic: Topic) -> dict[str, Any]:
+    """How many nodes are to have a topic's stream, and which do."""
+    site = desk.status().get("site")
+    if site is None or not topic.entry.durable:
+        return {}
+    wanted = desk.topics.copies_of(topic.entry.name)
+    copied_to = [
+        {key: row[key] for key in ("name", "caught_up", "lag_commits")}
+        for row in site["copies"]["nodes"]
+        if row["level"] < wanted
+    ]
+    return {"copies": wanted, "copied_to": copied_to}
 
 
 def _topic_delete(
@@ -275,7 +299,16 @@ def _route_list(
     return {"routes": routes, "complete": True}
 
 
-AFTER_SYNC = frozenset({"producer.last", "topic.create", "topic.delete"}) | group_commands.CHANGING
+def _take_over(
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    return desk.take_over(arguments)
+
+
+AFTER_SYNC = (
+    frozenset({"producer.last", "topic.create", "topic.delete", "node.takeover"})
+    | group_commands.CHANGING
+)
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
 
 VERBS: dict[str, Verb] = {
@@ -287,4 +320,5 @@ VERBS: dict[str, Verb] = {
     "service.list": _service_list,
     "route.list": _route_list,
     "status": _status,
+    "node.takeover": _take_over,
 }

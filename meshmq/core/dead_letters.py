@@ -230,7 +230,7 @@ class Undertaker(Reader):
         times = None if records.times is None else [records.times[i] for i in indices]
         values = [records.values[i] for i in indices]
         # What it says of itself makes each record longer: the batch may not fit a frame any more.
-        for part in _parts(values, headers):
+        for part in parts_of(values, headers):
             payload = tools.encode(
                 values[part], keys and keys[part], headers[part], times and times[part],
                 records.time_ns,
@@ -239,7 +239,7 @@ class Undertaker(Reader):
             self._owner.shared.moving_bytes += len(payload)
 
 
-def _parts(values: Sequence[bytes], headers: Sequence[bytes]) -> list[slice]:
+def parts_of(values: Sequence[bytes], headers: Sequence[bytes]) -> list[slice]:
     """Where to cut, so that batches stay near BATCH_BYTES_TARGET."""
     cuts, size = [0], 0
     for i, (value, head) in enumerate(zip(values, headers, strict=True)):

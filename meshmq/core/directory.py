@@ -151,11 +151,18 @@ class Directory:
     # -- the node's own words ---------------------------------------------------------------
 
     def set_rule(
-        self, pattern: str, durable: bool, retention_ns: int, retention_bytes: int, now_ns: int
+        self,
+        pattern: str,
+        durable: bool,
+        retention_ns: int,
+        retention_bytes: int,
+        now_ns: int,
+        copies: int = 0,
     ) -> None:
         """A policy for topics that match; later than every other one."""
         stamp = self.stamp(now_ns, *self._rule_stamps(pattern))
-        self._say(RuleRow(pattern, stamp, durable, retention_ns, retention_bytes), now_ns)
+        kept = (retention_ns, retention_bytes)
+        self._say(RuleRow(pattern, stamp, durable, *kept, copies=copies), now_ns)
 
     def remove_rule(self, pattern: str, now_ns: int) -> None:
         """There is no such policy any more; topics keep what they have by it."""

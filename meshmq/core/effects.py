@@ -71,6 +71,8 @@ class ReadLog:
             older, or ``("offset", offset, 0)``: the batch that holds it (exactly one stream).
         end_lsn: last commit to read.
         bytes_max: stop after about so many payload bytes, at least one batch.
+        origin: read what is copied of this node's log: all places are there, ``end_lsn`` is the end
+            of the copy, and so is where to go on when that was reached. Empty: the node's own.
     """
 
     reader: int
@@ -78,6 +80,7 @@ class ReadLog:
     start: tuple[str, int, int]
     end_lsn: int
     bytes_max: int
+    origin: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,31 @@ class SurveyLog:
         number: to answer with.
         floors: (stream, offset): how many bytes it holds from there on.
         time_ns: not None: from its first commit not older than this (unix ns) on, instead.
+        place: not None: from its first batch not before this (lsn, slot) on, instead.
     """
 
     number: int
     floors: tuple[tuple[int, int], ...]
     time_ns: int | None
+    place: tuple[int, int] | None = None
 
 
-NodeEffect = Send | CloseLink | OpenLink | Append | ReadLog | PlanRetention | SurveyLog
+@dataclass(frozen=True, slots=True)
+class MendLog:
+    """Write the bytes of a damaged batch in its place, where that is possible; not answered.
+
+    Attributes:
+        stream, offset, count: which one.
+        payload: its bytes, with the checksum that it has.
+    """
+
+    stream: int
+    offset: int
+    count: int
+    payload: bytes
+
+
+NodeEffect = Send | CloseLink | OpenLink | Append | ReadLog | PlanRetention | SurveyLog | MendLog
 
 
 # --- what a client's machine tells the program ---------------------------------------------

@@ -14,8 +14,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshmq import limits
@@ -23,6 +23,9 @@ from meshmq.core.effects import ReadLog
 from meshmq.core.log import Commit, StoredBatch
 from meshmq.core.topics import Topic, Topics
 from meshmq.names import is_literal, matches
+
+FOREIGN_BITS = 40
+"""Numbers of reads of another log have something above these."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +38,7 @@ class Reader:
         lsn, slot: cursor, the next place in the log to look at.
         start: where the first read begins, until it is made.
         is_live: the cursor is at the end of the log.
+        is_mending: it waits for a damaged batch that another node may have.
         reading: number of the read under way, 0 if none.
         reads_log: it wants what is stored; without that it is live for ever, and gets nothing.
     """
@@ -50,6 +54,7 @@ class Reader:
     streams: frozenset[int] = frozenset()
     streams_version: int = -1
     reads_log: bool = True
+    is_mending: bool = False
 
     @property
     def has_credit(self) -> bool:
@@ -58,6 +63,10 @@ class Reader:
     def take(self, batches: list[StoredBatch]) -> None:
         """These are next, in log order."""
         raise AssertionError("a reader says what it does with batches")
+
+    def wants(self, name: str) -> bool:
+        """Whether it wants a topic, where its pattern is not that topic's name."""
+        return matches(self.pattern, name)
 
     def read_done(self) -> None:
         """All that one read of the log brought was taken; it may have been nothing."""
@@ -68,6 +77,8 @@ class Feed:
 
     Attributes:
         committed_lsn: newest commit that is synced.
+        mend: whether a reader is to wait for a damaged batch; then it is fed when that is over.
+        foreign: feeds of other logs, by what the numbers of their reads begin with.
     """
 
     def __init__(self, topics: Topics, next_lsn: int, recent_bytes: int) -> None:
@@ -81,7 +92,12 @@ class Feed:
         self._recent: deque[Commit] = deque()
         self._recent_bytes = 0
         self._interest: dict[str, tuple[Reader, ...]] = {}
+        self._policies = -1
         self.reads: list[ReadLog] = []
+        self.foreign: dict[int, Feed] = {}
+        self.mend: Callable[[Reader, StoredBatch], bool] = _mends_nothing
+        self._mended: OrderedDict[tuple[int, int], StoredBatch] = OrderedDict()
+        self._mended_bytes = 0
 
     # -- coming and going -------------------------------------------------------------------
 
@@ -104,6 +120,11 @@ class Feed:
             self._interest.pop(reader.pattern, None)
         elif self._wild.pop(id(reader), None) is not None:
             self._interest.clear()
+
+    def readers(self) -> list[Reader]:
+        """All there are."""
+        named = [r for same in self._literal.values() for r in same.values()]
+        return [*self._wild.values(), *named]
 
     def move_reader(self, reader: Reader, lsn: int, start: tuple[str, int, int] | None) -> None:
         """Read on from somewhere else; what is on its way is dropped."""
@@ -137,6 +158,20 @@ class Feed:
 
     def on_read(self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int) -> None:
         """Hand on what a read brought and read on while there is room."""
+        if number >> FOREIGN_BITS:
+            feed = self.foreign.get(number >> FOREIGN_BITS)
+            if feed is not None:
+                feed.on_foreign_read(number, batches, lsn, slot)
+            return
+        self._take_read(number, batches, lsn, slot)
+
+    def on_foreign_read(
+        self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int
+    ) -> None:
+        """A read of another log, whose feed this is."""
+        self._take_read(number, batches, lsn, slot)
+
+    def _take_read(self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int) -> None:
         reader = self._reads.pop(number, None)
         if reader is None or reader.reading != number:
             return
@@ -149,6 +184,12 @@ class Feed:
         for b in batches:
             if b.stream not in by_stream:
                 continue
+            if b.damaged:
+                b = self._mended.get((b.stream, b.base_offset), b)
+                if b.damaged and not reader.is_live and self.mend(reader, b):
+                    reader.is_mending = True
+                    reader.lsn, reader.slot = b.lsn, b.slot
+                    break
             if records >= credit:
                 reader.lsn, reader.slot = b.lsn, b.slot  # read again when there is room
                 break
@@ -163,11 +204,24 @@ class Feed:
         reader.read_done()
         self.feed(reader)
 
+    def topic_of(self, stream: int) -> Topic | None:
+        """The topic of a stream."""
+        return self._topics.by_stream.get(stream)
+
+    def note_mended(self, batch: StoredBatch) -> None:
+        """A batch that is damaged on the disk is this."""
+        self._mended[batch.stream, batch.base_offset] = batch
+        self._mended_bytes += len(batch.payload)
+        while self._mended_bytes > limits.MENDED_BYTES_MAX:
+            self._mended_bytes -= len(self._mended.popitem(last=False)[1].payload)
+
     # -- what goes out ----------------------------------------------------------------------
 
     def feed(self, reader: Reader) -> None:
         """Give what there is room for, from the cursor on."""
-        while not reader.is_live and not reader.reading and self._may_feed(reader):
+        while not (reader.is_live or reader.reading or reader.is_mending) and self._may_feed(
+            reader
+        ):
             if reader.lsn > self.committed_lsn and reader.start is None:
                 reader.is_live = True
             elif reader.start is None and self._recent and reader.lsn >= self._recent[0].lsn:
@@ -246,11 +300,14 @@ class Feed:
     def wanting(self, topic: Topic) -> tuple[Reader, ...]:
         """Readers of a topic."""
         name = topic.entry.name
+        if self._policies != self._topics.policies:
+            self._policies = self._topics.policies  # what is copied may be another now
+            self._interest.clear()
         found = self._interest.get(name)
         if found is None:
             found = (
                 *self._literal.get(name, {}).values(),
-                *(r for r in self._wild.values() if matches(r.pattern, name)),
+                *(r for r in self._wild.values() if r.wants(name)),
             )
             self._interest[name] = found
         return found
@@ -266,9 +323,13 @@ class Feed:
             reader.streams = frozenset(
                 alias
                 for alias, topic in self._topics.by_stream.items()
-                if matches(reader.pattern, topic.entry.name)
+                if reader.wants(topic.entry.name)
             )
         return reader.streams
+
+
+def _mends_nothing(reader: Reader, batch: StoredBatch) -> bool:
+    return False
 
 
 def _memory_of(commit: Commit) -> int:

@@ -68,6 +68,8 @@ class Groups:
         by_name: all groups and queues.
         lanes: the queue that a topic belongs to.
         intake: whether queues take jobs.
+        is_fenced: nothing is handed out: others may (core/takeover.py).
+        is_surveying: the log is asked what that is.
         defined: is told of each group that is made (with its start), changed or deleted.
     """
 
@@ -82,7 +84,7 @@ class Groups:
     ) -> None:
         self._topics = topics
         self._feed = feed
-        self._tools = tools
+        self._tools = self.tools = tools
         self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
         self.pumped: set[Group] | None = None  # looked at lately, where somebody wants to know
         self.shared = Shared(state.origin, entropy, self._number, admission)
@@ -107,6 +109,9 @@ class Groups:
         self.answers: list[tuple[bytes, Body]] = []
         self.defined: Callable[[Settings, group_settings.Start | None], None] = _untold
         self._is_started = False
+        self.is_fenced = False
+        self.is_surveying = False
+        self._given: tuple[int, Callable[[], None]] = (0, _nothing)
         for held in state.journal.groups.values():
             self._open(held.copy())
 
@@ -313,7 +318,7 @@ class Groups:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` is due; 0: ``pump`` has more to do."""
-        if self.shared.woken:
+        if self.shared.woken and not self.is_fenced:
             return 0
         due = self._due[0][0] if self._due else None
         until = self.members.next_deadline_ns()
@@ -356,6 +361,9 @@ class Groups:
 
     def on_surveyed(self, number: int, lsn: int, rows: Iterable[tuple[int, int, int]]) -> None:
         """The log has said where streams are at a time, or how many bytes they hold."""
+        if number == self._given[0]:
+            self._on_given(rows)
+            return
         group, time_ns, change = self._surveys.pop(number, (None, None, _nothing))
         if group is None or self.by_name.get(group.settings.name) is not group:
             self.answers += [(link, _gone(body)) for link, body in self._placed.pop(number, [])]
@@ -384,6 +392,44 @@ class Groups:
         self._last_survey += 1
         self._surveys[self._last_survey] = group, time_ns, change
         self.effects.append(SurveyLog(self._last_survey, tuple(floors), time_ns))
+
+    # -- when others have taken them over ---------------------------------------------------
+
+    def give_away(self, lsn: int, slot: int, done: Callable[[], None]) -> None:
+        """What groups have not done before this place of the log is others' to hand out."""
+        streams = {
+            stream
+            for group in self.by_name.values()
+            for source in group.sources
+            for stream in self._feed.streams_of(source)
+        }
+        if not streams:
+            done()
+            return
+        self.is_surveying = True
+        self._last_survey += 1
+        self._given = self._last_survey, done
+        floors = tuple([(stream, 0) for stream in sorted(streams)])
+        self.effects.append(SurveyLog(self._last_survey, floors, None, (lsn, slot)))
+
+    def _on_given(self, rows: Iterable[tuple[int, int, int]]) -> None:
+        (_, done), self._given = self._given, (0, _nothing)
+        self.is_surveying = False
+        for stream, before, _ in rows:
+            for group in self.by_name.values():
+                if any(stream in self._feed.streams_of(source) for source in group.sources):
+                    group.on_trim(stream, before)
+                    group.wake()
+        done()
+
+    def unfence(self) -> None:
+        """Hand out what there is."""
+        self.is_fenced = False
+        self.shared.woken.update(self.by_name.values())
+
+    def stream_of(self, topic: str) -> int:
+        """The stream of a topic that is there."""
+        return self._topics.by_name[topic].entry.stream
 
     def forget_streams(self) -> None:
         """Topics were deleted."""
@@ -440,6 +486,8 @@ class Groups:
                 part = rows[i : i + limits.FRAME_BATCHES_MAX]
                 self.sends.append((member.link, Revoke(member.consumer, part)))
         shared.revoked.clear()
+        if self.is_fenced:
+            return
         for _ in range(3):  # reads from memory may bring more at once
             if not shared.woken:
                 break

@@ -1,8 +1,9 @@
 """What the log holds, as values, and the state that a restart would see.
 
 Data: a Commit is what one synced transaction adds: batches, topics, rules, trims, words of the
-site's directory. LogState is the sum of all commits: which topics exist, where each stream ends,
-what each producer has sent.
+site's directory, copies of other logs (core/mirror_log.py). LogState is the sum of all commits:
+which topics exist, where each stream ends, what each producer has sent, how far other logs are
+copied.
 
 Rules:
 1. LogState changes only by ``apply``; replaying the same commits gives the same state.
@@ -20,6 +21,7 @@ from meshmq import limits
 from meshmq.core import directory_rows
 from meshmq.core.directory_rows import Forgotten, GroupRow, Row, RuleRow, Said, TopicRow
 from meshmq.core.journal import JournalRecord, JournalState
+from meshmq.core.mirror_log import Copied, MirrorEntry, MirrorState, TakenEntry, TakeoverEntry
 
 
 class BatchEntry(NamedTuple):
@@ -47,7 +49,12 @@ class BatchEntry(NamedTuple):
 
 
 class TopicEntry(NamedTuple):
-    """A topic made, changed or deleted. ``stream`` is 0 for a transient topic."""
+    """A topic made, changed or deleted. ``stream`` is 0 for a transient topic.
+
+    Attributes:
+        copies: nodes that are to have its stream; 0: as many as the node says.
+        origin: whose log it is copied from, where it is ``source``; empty: it is the node's own.
+    """
 
     stream: int
     topic_id: bytes
@@ -56,16 +63,20 @@ class TopicEntry(NamedTuple):
     retention_ns: int
     retention_bytes: int
     deleted: bool = False
+    copies: int = 0
+    origin: bytes = b""
+    source: int = 0
 
 
 class RuleEntry(NamedTuple):
-    """Policy for topics that match ``pattern`` and are made later."""
+    """Policy for topics that match ``pattern`` and are made later; ``copies`` as of a topic."""
 
     pattern: str
     durable: bool
     retention_ns: int
     retention_bytes: int
     removed: bool = False
+    copies: int = 0
 
 
 class TrimEntry(NamedTuple):
@@ -82,15 +93,36 @@ class JournalEntry(NamedTuple):
     records: tuple[JournalRecord, ...]
 
 
-Entry = BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | Said
+class CopiedEntry(NamedTuple):
+    """A batch of another node's log: ``batch`` as it is stored here, and its place there; of that
+    node's journal ``records`` are its words."""
+
+    batch: BatchEntry
+    origin: bytes
+    lsn: int
+    slot: int
+    append_time_ns: int
+    records: tuple[JournalRecord, ...] = ()
+
+
+MirrorWord = MirrorEntry | TakeoverEntry | TakenEntry
+_MIRROR_WORDS = (MirrorEntry, TakeoverEntry, TakenEntry)
+
+Entry = (
+    BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | CopiedEntry | MirrorEntry
+    | TakeoverEntry | TakenEntry | Said
+)  # fmt: skip
 
 _OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
 _SAID = (RuleRow, TopicRow, GroupRow, Forgotten)
 
 
 class StoredBatch(NamedTuple):
-    """One batch read back. ``payload`` is empty and ``damaged`` set if its checksum failed;
-    ``producer`` is empty where the row that says so is lost."""
+    """One batch read back. ``payload`` is empty and ``damaged`` set if its checksum failed.
+
+    ``producer`` and ``first`` are empty and 0 where its row is lost. ``place``: of a copied one,
+    (lsn, slot, append time in ns) in its own log.
+    """
 
     stream: int
     base_offset: int
@@ -104,11 +136,16 @@ class StoredBatch(NamedTuple):
     producer: bytes = b""
     first: int = 0
     moved: bytes = b""
+    place: tuple[int, int, int] | None = None
 
 
 class Commit(NamedTuple):
     """One synced transaction. A batch's slot is its index in ``batches``; ``journal`` is what
-    those of the journal's stream say, ``directory`` what the site agrees on from here on."""
+    those of the journal's stream say, ``directory`` what the site agrees on from here on.
+
+    ``copied`` tells of which batches are other nodes'; ``mirrors`` how far their logs are copied
+    now, and who has taken over whose groups; ``journals`` what batches of their journals say.
+    """
 
     lsn: int
     append_time_ns: int
@@ -118,6 +155,9 @@ class Commit(NamedTuple):
     trims: tuple[TrimEntry, ...] = ()
     journal: tuple[JournalRecord, ...] = ()
     directory: tuple[Said, ...] = ()
+    copied: tuple[Copied, ...] = ()
+    mirrors: tuple[MirrorWord, ...] = ()
+    journals: tuple[tuple[bytes, tuple[JournalRecord, ...]], ...] = ()
 
 
 def split_entries(
@@ -129,19 +169,34 @@ def split_entries(
     tuple[TrimEntry, ...],
     tuple[JournalRecord, ...],
     tuple[Said, ...],
+    tuple[Copied, ...],
+    tuple[MirrorWord, ...],
+    tuple[tuple[bytes, tuple[JournalRecord, ...]], ...],
 ]:
     """Sort ``entries`` into what a Commit holds, keeping the order within each kind."""
     journals = [e for e in entries if type(e) is JournalEntry]
-    if journals:
-        entries = [e.batch if type(e) is JournalEntry else e for e in entries]
+    foreign = [e for e in entries if type(e) is CopiedEntry]
+    batches: list[BatchEntry] = []
+    copied: list[Copied] = []
+    for e in entries if journals or foreign else ():
+        if type(e) is CopiedEntry:
+            copied.append(Copied(len(batches), e.origin, e.lsn, e.slot, e.append_time_ns))
+            batches.append(e.batch)
+        elif type(e) is JournalEntry:
+            batches.append(e.batch)
+        elif type(e) is BatchEntry:
+            batches.append(e)
     has_said = not _OFTEN.issuperset(map(type, entries))
     return (
-        tuple(e for e in entries if type(e) is BatchEntry),
+        tuple(batches or [e for e in entries if type(e) is BatchEntry]),
         tuple(e for e in entries if type(e) is TopicEntry),
         tuple(e for e in entries if type(e) is RuleEntry),
         tuple(e for e in entries if type(e) is TrimEntry),
         tuple(record for e in journals for record in e.records),
         tuple(e for e in entries if isinstance(e, _SAID)) if has_said else (),
+        tuple(copied),
+        tuple(e for e in entries if isinstance(e, _MIRROR_WORDS)) if has_said else (),
+        tuple((e.origin, e.records) for e in foreign if e.records),
     )
 
 
@@ -208,6 +263,9 @@ class LogState:
         rules: by pattern, oldest first.
         producers: by (producer, stream), least recently active first.
         journal: what groups and queues have done.
+        mirrors: logs of other nodes of which there are copies here, by origin; their streams are in
+            ``streams`` too.
+        takeovers: of whose groups others hand out what is left, by origin.
         directory: what the node's site agrees on, by the rows' keys.
     """
 
@@ -220,6 +278,8 @@ class LogState:
     rules: dict[str, RuleEntry] = field(default_factory=dict)
     producers: OrderedDict[tuple[bytes, int], ProducerState] = field(default_factory=OrderedDict)
     journal: JournalState = field(default_factory=JournalState)
+    mirrors: dict[bytes, MirrorState] = field(default_factory=dict)
+    takeovers: dict[bytes, TakeoverEntry] = field(default_factory=dict)
     directory: dict[bytes, Row] = field(default_factory=dict)
 
     def first_offsets(self) -> dict[int, int]:
@@ -241,7 +301,8 @@ class LogState:
             stream = self.streams.get(batch.stream)
             if stream is not None:
                 stream.next_offset = batch.base_offset + batch.count
-                if batch.producer != self.origin:  # the node's own records are never sent again
+                # The node's own records are never sent again, and copies are not sent to it.
+                if batch.producer != self.origin and not stream.topic.origin:
                     self.note_producer(batch, commit.append_time_ns)
         for trim in commit.trims:
             stream = self.streams.get(trim.stream)
@@ -251,10 +312,66 @@ class LogState:
             self.journal.apply(commit.journal, commit.append_time_ns // limits.MS)
         if commit.directory:
             directory_rows.apply(self.directory, commit.directory)
+        for origin, records in commit.journals:
+            mirror = self.mirrors.get(origin)
+            if mirror is not None:
+                mirror.journal.apply(records, commit.append_time_ns // limits.MS)
+        for said in commit.mirrors:
+            self._apply_mirror(said)
+
+    def _apply_mirror(self, said: MirrorWord) -> None:
+        if isinstance(said, TakenEntry):
+            if said.origin in self.mirrors:
+                now_ms = self.append_time_ns // limits.MS
+                self.mirrors[said.origin].journal.apply(said.records, now_ms)
+            return
+        if isinstance(said, TakeoverEntry):
+            known = self.takeovers.get(said.origin)
+            if known is None or known.rank < said.rank:
+                self.takeovers[said.origin] = said
+            return
+        if said.dropped:
+            mirror = self.mirrors.pop(said.origin, None)
+            for alias in mirror.streams.values() if mirror is not None else ():
+                self.streams.pop(alias, None)
+            return
+        mirror = self.mirrors.setdefault(said.origin, MirrorState())
+        mirror.name, mirror.lsn, mirror.slot = said.name, said.lsn, said.slot
+
+    def _apply_copied_topic(self, topic: TopicEntry) -> None:
+        mirror = self.mirrors.setdefault(topic.origin, MirrorState())
+        if topic.deleted:
+            self.streams.pop(topic.stream, None)
+            mirror.streams.pop(topic.source, None)
+            mirror.journal.forget_streams({topic.source})
+            return
+        held = self.streams.setdefault(topic.stream, StreamState(topic))
+        held.topic = topic
+        mirror.streams[topic.source] = topic.stream
+
+    def add_stream(self, held: StreamState) -> None:
+        """One that a snapshot tells of."""
+        topic = held.topic
+        if topic.origin:
+            self.mirrors.setdefault(topic.origin, MirrorState()).streams[topic.source] = (
+                topic.stream
+            )
+        else:
+            self.topics[topic.name] = held
+        if topic.stream:
+            self.streams[topic.stream] = held
+
+    def all_streams(self) -> list[StreamState]:
+        """All that ``add_stream`` is to be told of for a snapshot."""
+        copied = [s for s in self.streams.values() if s.topic.origin]
+        return [*self.topics.values(), *copied]
 
     def _apply_topic(self, topic: TopicEntry) -> None:
         if topic.stream >= self.next_stream:
             self.next_stream = topic.stream + 1
+        if topic.origin:
+            self._apply_copied_topic(topic)
+            return
         if topic.deleted:
             self.topics.pop(topic.name, None)
             if self.streams.pop(topic.stream, None) is not None:

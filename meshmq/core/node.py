@@ -43,7 +43,8 @@ from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
-from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node
+from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node, take_over
+from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.streams import Streams, merge
 from meshmq.core.topics import Topic, Topics
@@ -122,7 +123,7 @@ class Node:
         self.origin = state.origin
         self.name = name
         self.mesh = mesh
-        self.software = software
+        self.software, self.more_status = software, more_status
         self.topics = Topics(state, entropy)
         self.admission = Admission(budget_bytes)
         self._tools = tools
@@ -144,19 +145,19 @@ class Node:
         self.site: Site | None = None
         if site is not None and self.registrar is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
+            of_log = (self.topics, self.delivery, self.admission, tools, self.groups)
+            copies = SiteCopies(state, site.copies, *of_log)
             parts = (self.delivery, self.reads, self.services, self.groups, self._command_here)
-            self.site = Site(site, who, self.sessions, *parts, entropy, self.registrar)
+            self.site = Site(site, who, self.sessions, *parts, copies, entropy, self.registrar)
         clerk = Clerk(self.groups, self.topics, self.registrar)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status,
             lambda: (self.site or self).services.describe(self._now_ns),
             lambda: routes.describe(self.peers, self.transients, self.introductions),
+            lambda arguments: take_over(self.site, arguments, self._now_ns),
             self.registrar,
         )  # fmt: skip
-        self.more_status = more_status
-        self.bad_frames = 0
-        self.refused_sessions = 0
-        self.sessions_opened = 0
+        self.bad_frames = self.refused_sessions = self.sessions_opened = 0
         self._retention_ns = 0
         self._retention_planned = True
         self._entries: list[Entry] = []
@@ -500,6 +501,8 @@ class Node:
         for commit in commits:
             self.groups.on_commit(commit)
             self.delivery.on_commit(commit)
+            if self.site is not None:
+                self.site.copies.on_commit(commit)
         self._committed = ticket
         while self._transacted and self._transacted[0][0] <= ticket:
             _, link, size = self._transacted.popleft()
@@ -587,6 +590,8 @@ class Node:
         if self.registrar is not None:
             self._entries += self.registrar.take_entries()
         moved = groups.entries(self._entries)
+        if self.site is not None:
+            moved += self.site.copies.end_turn(self._entries, self.streams)
         if moved:
             self.admission.accepted(self.origin, moved)
             self._transacted.append((self._ticket + 1, self.origin, moved))

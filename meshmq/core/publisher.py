@@ -25,14 +25,12 @@ It does not send: the owner takes Publish bodies and gives back what the node an
 from __future__ import annotations
 
 import zlib
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from meshmq import limits
 from meshmq.core.lanes import (
-    DEDUP_ID,
     DONE,
     FAILED,
     Batch,
@@ -42,9 +40,16 @@ from meshmq.core.lanes import (
     put_time,
     take_covered,
 )
+from meshmq.core.outages import Outages
 from meshmq.core.ways import Way, goes_by, may_leave
-from meshmq.errors import UNKNOWN, MeshError, OwnerAway, from_code
-from meshmq.frames import SENT, Confirmation, Moved, Publish, PublishBatch, moved_of
+from meshmq.errors import MeshError, from_code
+from meshmq.frames import (
+    REPLICATED,
+    SENT,
+    Confirmation,
+    Publish,
+    PublishBatch,
+)
 from meshmq.names import queue_of
 
 EncodeBatch = Callable[
@@ -74,7 +79,7 @@ TOPIC_DEFAULT = -1
 """For ``wanted``: the durability the topic itself has."""
 
 
-class Publisher:
+class Publisher(Outages):
     """All lanes of one producer.
 
     Args:
@@ -397,6 +402,7 @@ class Publisher:
                     self.is_numbered and not lane.explicit,
                     batch.pin is self.direct,  # by no node: nobody but Direct sees it
                     batch.moved,
+                    batch.wanted == REPLICATED,
                 )
             )  # fmt: skip
         if len(batches) == 1:
@@ -416,6 +422,9 @@ class Publisher:
         if origin:
             lane.transient = c.durability == SENT
             lane.is_fresh = False
+        if c.more:
+            self._on_first(lane, c, origin)
+            return
         covered = take_covered(lane.in_flight, c.first, c.count)
         if any(batch.way is not way for batch in covered):
             # The node has got it too; it is confirmed where it was sent.
@@ -432,6 +441,24 @@ class Publisher:
             batch.route = c.route
             self.confirmed_records += batch.count
             self._finish(batch, DONE, None)
+
+    def _on_first(self, lane: Lane, c: Confirmation, origin: bytes) -> None:
+        """These are stored, and wait for their copies: what follows need not wait for them."""
+        end = c.first + c.count
+        for batch in reversed(lane.in_flight):
+            if batch.last < c.first:
+                break
+            if batch.first < c.first or batch.last >= end:
+                continue
+            if c.has_offset:
+                batch.base_offset = c.base_offset + batch.first - c.first
+            batch.append_time_ns = c.append_time_ns
+            batch.topic_id = c.topic_id
+            batch.origin = origin
+            batch.durability = c.durability
+            if batch.frame:
+                self._unfly(batch)
+                batch.frame = 0
 
     def _on_refusal(self, lane: Lane, c: Confirmation, way: Way) -> None:
         # A program that numbers its records may say some again while they are under way: the
@@ -563,89 +590,6 @@ class Publisher:
         batch.after = last
         batch.encoded = batch.checksum = None
 
-    def on_session_lost(self) -> None:
-        """The node's session has ended: put what is unanswered there back, in order; what may be
-        lost and was sent has failed."""
-        again: list[Batch] = []
-        for lane in self.lanes.values():
-            elsewhere: deque[Batch] = deque()
-            while lane.in_flight:
-                batch = lane.in_flight.popleft()
-                if batch.way is not self.node:
-                    elsewhere.append(batch)
-                elif lane.transient:
-                    error = from_code("link-lost", "the link was lost before the node confirmed")
-                    self._finish(batch, FAILED, error)
-                else:
-                    lane.is_fresh = False
-                    self._unfly(batch)
-                    again.append(batch)
-            lane.in_flight = elsewhere
-            lane.held, held = [], lane.held
-            again.extend(held)
-        again.sort(key=lambda b: b.frame)
-        self._put_back(again)
-        self.node.frames.clear()
-
-    def on_origin(self, origin: bytes, away_ns: int, name: str | None = None) -> None:
-        """A session with the log ``origin`` begins, ``away_ns`` after the last one ended: what
-        went to another log, or was sent so long ago that it is forgotten, stays unknown. Not where
-        the other log is of the same site, that of node ``name``: rule 7."""
-        forgotten = away_ns > limits.PRODUCER_FORGET_NS - limits.PRODUCER_SWEEP_NS
-        queue = self.node.queue
-        stale = [b for b in queue if b.sent_to and (forgotten or b.sent_to != origin)]
-        if name is not None:
-            for lane in self.lanes.values():
-                # This log has another part of what it has published, or nothing.
-                lane.begins = lane.begins or (lane.way is self.node and lane.tail > 0)
-        for batch in stale:
-            if name is not None and not forgotten and not _has_id(batch):
-                self._move(batch, origin)
-                continue
-            queue.remove(batch)
-            if name is not None and not forgotten:
-                why = f"node {name} had the job, unconfirmed, and is away; only it knows the id"
-                error: MeshError = OwnerAway(f"{why}: whether it is in the queue is unknown")
-                error.outcome = UNKNOWN
-                self._fail_waiting(batch, error)
-                continue
-            reason = (
-                "the node answers with another log than the one this record was sent to"
-                if batch.sent_to != origin
-                else "the node was away for longer than it remembers who sent what"
-            )
-            error = from_code("producer-unknown", f"{reason}; whether it was stored is unknown")
-            self._fail_waiting(batch, error)
-
-    def _move(self, batch: Batch, origin: bytes) -> None:
-        if not batch.moved:
-            batch.moved = Moved(batch.sent_to, batch.first).pack()
-        elif moved_of(batch.moved).origin == origin:
-            batch.moved = b""  # it is back where it was first
-
-    def fail_sent(self, error: MeshError) -> None:
-        """What was sent and is not answered fails with ``error``: it may have come."""
-        for lane in self.lanes.values():
-            while lane.in_flight:
-                self._finish(lane.in_flight.popleft(), FAILED, error)
-
-    def fail_all(self, error: MeshError) -> None:
-        """Give up: everything that is not answered fails with ``error``."""
-        with self.guard:
-            for lane in self.lanes.values():
-                if lane.open is not None:
-                    self.close(lane.open)
-        for way in (self.node, self.direct):
-            self._gather(way, True)
-        self.fail_sent(error)
-        for lane in self.lanes.values():
-            for batch in lane.held:
-                self._fail_waiting(batch, error)
-            lane.held.clear()
-        for way in (self.node, self.direct):
-            while way.queue:
-                self._fail_waiting(way.queue.popleft(), error)
-
     def set_aside(self, topic: str, first: int) -> None:
         """A batch was sent, and waits for something else than its way: it is no longer under way,
         so that others do not wait for it."""
@@ -690,8 +634,3 @@ class Publisher:
         """Batches settled since the last call, in order."""
         finished, self.finished = self.finished, []
         return finished
-
-
-def _has_id(batch: Batch) -> bool:
-    """Whether its jobs have an id that their queue knows them again by."""
-    return batch.options is not None and bool(batch.options[DEDUP_ID])

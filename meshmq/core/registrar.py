@@ -90,7 +90,7 @@ class Registrar:
 
         for rule in self._topics.rules.values():
             age, size = rule.retention_ns, rule.retention_bytes
-            yield RuleRow(rule.pattern, stamp(count), rule.durable, age, size)
+            yield RuleRow(rule.pattern, stamp(count), rule.durable, age, size, copies=rule.copies)
             count += 1
         for name, topic in self._topics.by_name.items():
             if not name.startswith("$"):
@@ -154,11 +154,13 @@ class Registrar:
         if name not in self._table.ids and self._table.policy(name).set == NEVER:
             return None
         found = self._policy(name)
-        return RuleEntry(name, found.durable, found.retention_ns, found.retention_bytes)
+        return RuleEntry(
+            name, found.durable, found.retention_ns, found.retention_bytes, copies=found.copies
+        )
 
     def _policy(self, name: str) -> Policy:
         if self._is_queue(name):  # its jobs are kept until they are done
-            return Policy(True, 0, 0, NEVER)
+            return Policy(True, 0, 0, NEVER, self._table.policy(name).copies)
         return self._table.policy(name)
 
     def _is_queue(self, name: str) -> bool:
@@ -182,7 +184,12 @@ class Registrar:
     def ruled(self, rule: RuleEntry) -> None:
         """Somebody has set a policy here."""
         self.directory.set_rule(
-            rule.pattern, rule.durable, rule.retention_ns, rule.retention_bytes, self._now_ns
+            rule.pattern,
+            rule.durable,
+            rule.retention_ns,
+            rule.retention_bytes,
+            self._now_ns,
+            rule.copies,
         )
 
     def deleted(self, name: str, entry: TopicEntry | None) -> bool:
@@ -247,7 +254,11 @@ class Registrar:
         if row.removed:
             self._topics.forget_rule(row.pattern, self._entries)
         else:
-            rule = RuleEntry(row.pattern, row.durable, row.retention_ns, row.retention_bytes)
+            rule = RuleEntry(
+                row.pattern, row.durable, row.retention_ns, row.retention_bytes, copies=row.copies
+            )
+            self._topics.policies += 1
+            self._topics.version += 1
             self._topics.rules.pop(row.pattern, None)
             self._topics.rules[row.pattern] = rule
             self._entries.append(rule)
@@ -274,8 +285,9 @@ class Registrar:
             return True
         if not is_known and not entry.durable:  # its records came before word of it
             self._rename(topic, self._table.topic_id(name, False) or entry.topic_id)
-        if (policy.retention_ns, policy.retention_bytes) != topic.entry[4:6]:
-            self._topics.keep(topic, policy.retention_ns, policy.retention_bytes, self._entries)
+        kept = (policy.retention_ns, policy.retention_bytes, policy.copies)
+        if kept != (*topic.entry[4:6], topic.entry.copies):
+            self._topics.keep(topic, policy, self._entries)
         return False
 
     def _rename(self, topic: Topic, topic_id: bytes) -> None:
@@ -316,7 +328,13 @@ class Registrar:
     def rules(self) -> list[RuleEntry]:
         """Rules of the site, oldest first."""
         return [
-            RuleEntry(rule.pattern, rule.durable, rule.retention_ns, rule.retention_bytes)
+            RuleEntry(
+                rule.pattern,
+                rule.durable,
+                rule.retention_ns,
+                rule.retention_bytes,
+                copies=rule.copies,
+            )
             for rule in self._table.rules()
         ]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LOCAL = b"\0local"
+"""In place of the link to one: for what our own clients read of copies that are kept here."""
+
 
 @dataclass(slots=True, eq=False)
 class Sibling:

@@ -33,15 +33,16 @@ from meshmq.core.registrar import Registrar
 from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
-from meshmq.core.sibling import Sibling
+from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.signposts import Signposts
+from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_groups import SiteGroups
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
 from meshmq.core.site_listings import HERE, SiteListings
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
-from meshmq.errors import BadFrame, InvalidName
+from meshmq.errors import BadFrame, CommandFailed, InvalidName
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -76,6 +77,7 @@ class SiteIdentity(NamedTuple):
         incarnation: greater with each start.
         addresses, clients: where nodes and programs may dial it.
         insecure: dial beyond this host, if the mesh is not ``local``.
+        copies: nodes that are to have a stream whose policy does not say.
     """
 
     site: str
@@ -83,6 +85,7 @@ class SiteIdentity(NamedTuple):
     addresses: tuple[str, ...]
     clients: tuple[str, ...]
     insecure: bool = False
+    copies: int = 1
 
 
 class NodeIdentity(NamedTuple):
@@ -102,6 +105,7 @@ class Site:
         sessions: of the node; data links are among them.
         delivery: the node's, for transient topics between nodes.
         reads: durable ones.
+        copies: logs that nodes copy from each other.
         services: the node's, for requests between nodes.
         groups: the node's, for members and records of other nodes.
         ask_here: carries out a command, and answers over the link that is named.
@@ -124,6 +128,7 @@ class Site:
         services: Services,
         groups: Groups,
         ask_here: Callable[[bytes, Hello, Command], None],
+        copies: SiteCopies,
         entropy: random.Random,
         registrar: Registrar,
     ) -> None:
@@ -137,6 +142,7 @@ class Site:
         self.gossip = Gossip(discovery, hello.mesh)
         self.reach = Reach(delivery)
         self.reads = reads
+        self.copies = reads.copies = copies
         self.services = SiteServices(services, who.name)
         self.groups = SiteGroups(who.origin, groups, delivery.may_send_to)
         self.listings = SiteListings(who.origin, who.name, partial(ask_here, HERE))
@@ -347,6 +353,7 @@ class Site:
         self.version += 1
         self.reach.join(sibling)
         self.reads.join(sibling)
+        self.copies.join(sibling, now_ns)
         self.services.join(sibling, now_ns)
         self.groups.join(sibling, now_ns)
         self.listings.join(sibling)
@@ -357,9 +364,11 @@ class Site:
         if sibling is None:
             self.groups.drop_link(peer.link)
             self.listings.drop_link(peer.link)
+            self.copies.drop_client(peer.link)
             return
         if sibling.link == peer.link:
             self.reach.leave(sibling)
+            self.copies.leave(sibling, now_ns)
             self.reads.leave(sibling)
             self.services.leave(sibling, now_ns)
             self.groups.leave(sibling, now_ns)
@@ -399,6 +408,9 @@ class Site:
             case Result():
                 self.listings.on_result(body)
             case _:
+                assert peer.sibling is not None
+                if self.copies.on_body(peer.sibling, body, now_ns):
+                    return True
                 return self.groups.on_sibling(peer, body, now_ns)
         return True
 
@@ -416,6 +428,7 @@ class Site:
             for link in self.links.by_instance.values():
                 self.links.send(link, Pulse(now_ns), now_ns)
         self._dial(now_ns)
+        self.copies.tick(now_ns)
 
     def _pulse_interval_ns(self) -> int:
         spread = len(self.siblings) * limits.SECOND // limits.PULSES_PER_SECOND_MAX
@@ -426,7 +439,7 @@ class Site:
         due = [due_ns for due_ns, _ in self._dials.values()]
         parts = (
             self.links, self.gossip, self.services, self.groups, self.listings, self._registrar,
-            self.signposts,
+            self.signposts, self.copies,
         )  # fmt: skip
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
@@ -441,6 +454,7 @@ class Site:
         self.reach.sends, self.groups.sends, self.listings.sends = [], [], []
         for link, body in sends:
             self._sessions.send(link, body, now_ns)
+        self._exchange(now_ns)
         links = self.links
         for origin, frame in self._registrar.take_sends():
             if origin in links.by_instance:
@@ -458,6 +472,25 @@ class Site:
         if links.effects:
             self._sessions.effects += links.effects
             links.effects = []
+
+    def _exchange(self, now_ns: int) -> None:
+        """What is to leave of copies, and what our clients read of those that are kept here."""
+        reads, copies = self.reads, self.copies
+        while True:
+            asked, reads.local = reads.local, []
+            for body in asked:
+                copies.on_body(copies.me, body, now_ns)
+            sends = [*copies.take_sends(), *reads.take_sends()]
+            for link, body in sends:
+                if link != LOCAL:
+                    self._sessions.send(link, body, now_ns)
+                elif isinstance(body, Subscribed):
+                    reads.on_subscribed(LOCAL, body)
+                elif isinstance(body, Deliver):
+                    reads.on_deliver(LOCAL, body)
+            if not sends and not reads.local:
+                break
+        self._sessions.effects += copies.take_effects()
 
     def goodbye(self, now_ns: int) -> None:
         """The node ends: tell all."""
@@ -495,6 +528,7 @@ class Site:
             "groups": self.groups.describe(),
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
+            "copies": self.copies.describe(),
         }
 
 
@@ -520,3 +554,10 @@ def judge_node(
 def is_of_nodes(link: bytes) -> bool:
     """Whether a link comes by the listener for nodes."""
     return link.startswith(NODE_LINK)
+
+
+def take_over(site: Site | None, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+    """``node takeover``; raises CommandFailed."""
+    if site is None:
+        raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
+    return site.copies.take_over(arguments, now_ns)

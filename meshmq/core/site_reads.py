@@ -21,17 +21,19 @@ Rules:
    read a quarter, never waits for a log that has nothing. From one that has moved nothing while the
    client granted GRANTS_IDLE times it is taken back.
 5. What is held is bounded over all: beyond that a reading is given up until its client takes more.
-6. A sibling that leaves is away: its logs wait. The client is told so, and when it is back.
+6. The log of a sibling that is away is read where there is a copy of it, here or at another
+   sibling, by the same places, and at its own node again when that is back. Without a copy it
+   waits; the client is told so, and when it is back.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from meshmq import limits
 from meshmq.core.delivery import Delivery, Subscription
-from meshmq.core.sibling import Sibling
+from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     DURABLE_ONLY,
@@ -55,6 +57,27 @@ from meshmq.frames import (
 )
 
 GRANTS_IDLE = 4  # of a quarter of the window each
+
+
+class Holders(Protocol):
+    """Who has copies of logs (core/site_copies.py)."""
+
+    @property
+    def version(self) -> int: ...
+
+    def known(self) -> dict[bytes, str]: ...
+
+    def source(self, origin: bytes) -> bytes: ...
+
+
+class _NoHolders:
+    version = 0
+
+    def known(self) -> dict[bytes, str]:
+        return {}
+
+    def source(self, origin: bytes) -> bytes:
+        return b""
 
 
 class Reading:
@@ -179,6 +202,9 @@ class SiteReads:
         self._answers: dict[tuple[bytes, int], tuple[int, Subscribed]] = {}  # until when, and what
         self._last_number = 0
         self.sends: list[tuple[bytes, Body]] = []
+        self.local: list[Body] = []  # the same for LOCAL
+        self.copies: Holders = _NoHolders()
+        self._copies_version = -1
         self.released: list[tuple[bytes, Subscribed]] = []
         self.passed = 0
         self.held_bytes = 0
@@ -192,6 +218,7 @@ class SiteReads:
         self._away.pop(sibling.origin, None)
         for across in self._across.values():
             reading = self._reading(across, sibling.origin, sibling.name)
+            self._close(reading, tells=True)  # of its copy, if it was read there
             self._open(reading)
             self._tell(across, [reading])
 
@@ -201,12 +228,39 @@ class SiteReads:
             return
         self._note_away(sibling.origin, sibling.name)
         for across in self._across.values():
-            reading = across.readings.get(sibling.origin)
-            if reading is not None:
+            lost = [
+                r
+                for r in across.readings.values()
+                if r.origin == sibling.origin or (r.link == sibling.link and r.number)
+            ]
+            for reading in lost:
                 self._close(reading)
-                self._tell(across, [reading])
-                self._opened(across, sibling.origin)
+                self._open(reading)
+                self._tell_news(across, reading)
+            self._opened(across, sibling.origin)
+            if lost:
                 self._delivery.feed(across.own)
+
+    def _look_for_copies(self) -> None:
+        """There are other copies now than when it was looked last: rule 6."""
+        if self._copies_version == self.copies.version:
+            return
+        self._copies_version = self.copies.version
+        known = self.copies.known()
+        for across in self._across.values():
+            for origin, name in known.items():
+                if origin != self._origin:
+                    self._reading(across, origin, name)
+            for reading in across.readings.values():
+                was_away = reading.is_told_away or reading.origin in known
+                if not reading.number and was_away and reading.origin not in self._siblings:
+                    self._open(reading)
+                    self._tell_news(across, reading)
+
+    def _tell_news(self, across: Across, reading: Reading) -> None:
+        """Tell the client if a log is away now, or no longer."""
+        if reading.is_told_away == bool(reading.number):
+            self._tell(across, [reading])
 
     def forget(self, origin: bytes) -> None:
         """A node that is away will not come back: subscriptions opened from now on know nothing of
@@ -233,8 +287,9 @@ class SiteReads:
             if len(place.origin) == 16 and place.lsn and place.origin != self._origin:
                 reading = self._reading(across, place.origin)
                 reading.lsn, reading.slot = place.lsn, place.slot
-        for origin, name in self._away.items():
-            self._reading(across, origin, name)
+        for origin, name in {**self.copies.known(), **self._away}.items():
+            if origin not in self._siblings and origin != self._origin:
+                self._open(self._reading(across, origin, name), is_new)
         for sibling in self._siblings.values():
             reading = self._reading(across, sibling.origin, sibling.name)
             self._open(reading, is_new)
@@ -318,6 +373,7 @@ class SiteReads:
         """Time has passed."""
         for key in [k for k, (due_ns, _) in self._answers.items() if due_ns <= now_ns]:
             self.release(*key)
+        self._look_for_copies()
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
@@ -419,9 +475,7 @@ class SiteReads:
             self._top_up(reading)
         if across.held:
             return
-        given_up = [
-            r for r in across.readings.values() if not r.number and r.origin in self._siblings
-        ]
+        given_up = [r for r in across.readings.values() if not r.number and self._source_of(r)[0]]
         if not given_up:
             self._waiting.pop((own.link, own.number), None)
         elif self._may_pass(across):
@@ -465,7 +519,7 @@ class SiteReads:
         ):
             reading.out_bytes += size
             reading.out_records += records
-            self.sends.append((reading.link, Credit(reading.number, size, records)))
+            self._send(reading.link, Credit(reading.number, size, records))
 
     def _take_back(self, reading: Reading) -> None:
         """Take what is lent and was not used: by reading anew from the place, since a sibling can
@@ -477,9 +531,18 @@ class SiteReads:
 
     # -- subscriptions at siblings ------------------------------------------------------------
 
+    def _source_of(self, reading: Reading) -> tuple[bytes, bytes]:
+        """Over which link a log is read, and whose it is where that is not its own node."""
+        sibling = self._siblings.get(reading.origin)
+        if sibling is not None:
+            return sibling.link, b""
+        return self.copies.source(reading.origin), reading.origin
+
     def _open(self, reading: Reading, is_new: bool = False) -> None:
-        """Subscribe at the sibling, at the place where reading goes on."""
-        across, link = reading.across, self._siblings[reading.origin].link
+        """Subscribe at the sibling, or where a copy is, at the place where reading goes on."""
+        across, (link, copy_of) = reading.across, self._source_of(reading)
+        if not link:
+            return
         self._last_number = self._last_number % 0xFFFF_FFFF + 1
         reading.link, reading.number = link, self._last_number
         self._by_number[link, reading.number] = reading
@@ -496,15 +559,22 @@ class SiteReads:
         frame = Subscribe(
             reading.number, across.own.pattern, kind, value, origin, reading.lsn, reading.slot,
             reading.out_bytes, reading.out_records, DURABLE_ONLY, dedup=across.own.dedup,
+            copy_of=copy_of,
         )  # fmt: skip
-        self.sends.append((link, frame))
+        self._send(link, frame)
+
+    def _send(self, link: bytes, body: Body) -> None:
+        if link == LOCAL:
+            self.local.append(body)
+        else:
+            self.sends.append((link, body))
 
     def _close(self, reading: Reading, tells: bool = False) -> None:
         """Read no more of it for now; what was lent is the own log's again."""
         if self._by_number.pop((reading.link, reading.number), None) is None:
             return
         if tells:
-            self.sends.append((reading.link, Unsubscribe(reading.number)))
+            self._send(reading.link, Unsubscribe(reading.number))
         reading.number = 0
         reading.across.lend(reading, -reading.lent_bytes, -reading.lent_records)
         reading.share_bytes = reading.share_records = 0

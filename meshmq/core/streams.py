@@ -32,7 +32,7 @@ from meshmq.core.log import (
 )
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import BadFrame, InvalidName
-from meshmq.frames import SENT, SYNCED, Confirmation, PublishBatch
+from meshmq.frames import REPLICATED, SENT, SYNCED, Confirmation, PublishBatch
 from meshmq.names import check_topic, queue_of
 
 CheckBatch = Callable[[bytes, int], None]
@@ -56,10 +56,22 @@ class Accepted(NamedTuple):
 
 
 class _Unsynced(NamedTuple):
+    """``repeats``: what is confirmed with it, and the copies that this waits for, 0: for none."""
+
     link: bytes
     topic: str
     size: int
-    repeats: list[tuple[bytes, Confirmation]]
+    repeats: list[tuple[bytes, Confirmation, int]]
+    copies: int
+
+
+class Replica(NamedTuple):
+    """A confirmation for when so many ``copies`` of the batch at ``place`` are synced."""
+
+    place: tuple[int, int]
+    copies: int
+    link: bytes
+    confirmation: Confirmation
 
 
 class Streams:
@@ -90,6 +102,8 @@ class Streams:
         self.confirmed = 0
         self.repeated = 0
         self.refused: dict[str, int] = {}
+        self.replicas: list[Replica] = []
+        self._last_place = (state.next_lsn - 1, 0)
         self._unsynced: deque[_Unsynced] = deque()
         self._swept_ns = state.append_time_ns
         self._producer_count = len(state.producers)
@@ -126,6 +140,8 @@ class Streams:
             code, message = self._judge(batch, last, known is not None)
         if not code:
             code, message = self._inspect(batch, data)
+        if not code and batch.replicated:
+            code, message = self._judge_copies(batch.topic)
         offset, stream = None, 0
         if not code and self._gate is not None:
             verdict = self._gate.judge(batch, data)
@@ -165,7 +181,8 @@ class Streams:
         accepted = Accepted(topic, entry)
         if topic.entry.durable:
             entries.append(entry)
-            self._unsynced.append(_Unsynced(link, batch.topic, len(data), []))
+            copies = self._topics.copies_of(batch.topic) if batch.replicated else 0
+            self._unsynced.append(_Unsynced(link, batch.topic, len(data), [], copies))
             self._admission.accepted(link, len(data))
             return accepted, None
         self.confirmed += batch.count
@@ -222,6 +239,9 @@ class Streams:
                 topic_id=topic.entry.topic_id, durability=SYNCED if durable else SENT,
                 last=known.last, duplicate=True, has_offset=durable and offset is not None,
             )  # fmt: skip
+        copies = self._topics.copies_of(batch.topic) if batch.replicated and durable else 0
+        if copies > 1 and not answer.code:
+            answer = answer._replace(more=True)
         if (
             durable
             and not at_once
@@ -229,9 +249,36 @@ class Streams:
             and (offset is None or offset + batch.count > topic.synced_offset)
         ):
             # Perhaps still on its way to disk: say yes with what is last in the line.
-            self._unsynced[-1].repeats.append((link, answer))
+            self._unsynced[-1].repeats.append((link, answer, copies))
             return None
+        if answer.more:
+            self._await(link, answer, copies, self._last_place)
         return answer
+
+    def _await(
+        self, link: bytes, synced: Confirmation, copies: int, place: tuple[int, int]
+    ) -> None:
+        """Confirm it once more when its copies are synced; a repeat when those of all there is
+        are."""
+        last = synced._replace(durability=REPLICATED, more=False)
+        self.replicas.append(Replica(place, copies, link, last))
+
+    def _judge_copies(self, name: str) -> tuple[str, str]:
+        """Whether a topic has copies to wait for."""
+        topics = self._topics
+        if not topics.is_durable(name):
+            return "durability-unavailable", f"topic {name!r} is transient: it has no copies"
+        if topics.is_alone:
+            return "durability-unavailable", (
+                "the node belongs to no site, so nothing is copied: start several with --site and "
+                "--copies 2"
+            )
+        if topics.copies_of(name) < 2:
+            return "durability-unavailable", (
+                f"topic {name!r} is kept by one node: start nodes with --copies 2, or give the "
+                f"topic copies with `meshmq topic create {name} --copies 2`"
+            )
+        return "", ""
 
     def _judge(self, batch: PublishBatch, last: int, is_known: bool) -> tuple[str, str]:
         # What producers of a transient topic have sent is known to one life of the node only.
@@ -271,7 +318,11 @@ class Streams:
     def on_commit(self, commit: Commit) -> list[tuple[bytes, Confirmation]]:
         """These batches are synced: the confirmations, with the link each goes to."""
         answers: list[tuple[bytes, Confirmation]] = []
-        for batch in commit.batches:
+        copied = {c.index for c in commit.copied}
+        for slot, batch in enumerate(commit.batches):
+            if slot in copied:
+                continue
+            self._last_place = (commit.lsn, slot)
             if batch.producer == self._origin:  # the node's own: nobody waits for it
                 own = self._topics.by_stream.get(batch.stream)
                 if own is not None:
@@ -290,10 +341,15 @@ class Streams:
             c = Confirmation(
                 waiting.topic, batch.first, batch.count, "", "", batch.base_offset,
                 commit.append_time_ns, topic.entry.topic_id if topic else b"", SYNCED,
-                batch.first + batch.count - 1, False, True,
+                batch.first + batch.count - 1, False, True, more=waiting.copies > 1,
             )  # fmt: skip
             answers.append((waiting.link, c))
-            answers += waiting.repeats
+            if c.more:
+                self._await(waiting.link, c, waiting.copies, self._last_place)
+            for link, answer, copies in waiting.repeats:
+                answers.append((link, answer))
+                if answer.more:
+                    self._await(link, answer, copies, self._last_place)
         if commit.append_time_ns - self._swept_ns > limits.PRODUCER_SWEEP_NS:
             self._forget_producers(commit.append_time_ns)
         for trim in commit.trims:
@@ -325,6 +381,7 @@ def merge(rows: list[Confirmation]) -> list[Confirmation]:
                 and not p.code
                 and not p.duplicate
                 and p.unwanted == c.unwanted
+                and (p.durability, p.more) == (c.durability, c.more)
                 and p.first + p.count == c.first
                 and p.append_time_ns == c.append_time_ns
                 and (not c.has_offset or p.base_offset + p.count == c.base_offset)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from meshmq.core.log import Entry, LogState, ProducerState, RuleEntry, TopicEntry
 from meshmq.errors import TopicNotFound
-from meshmq.names import is_literal, matches
+from meshmq.names import JOURNAL, is_literal, matches, queue_of
 
 
 @dataclass(slots=True)
@@ -56,6 +56,17 @@ class Book(Protocol):
         """Whether there was anything of that name."""
 
 
+class Kept(Protocol):
+    """What of a policy holds for a topic that is there."""
+
+    @property
+    def retention_ns(self) -> int: ...
+    @property
+    def retention_bytes(self) -> int: ...
+    @property
+    def copies(self) -> int: ...
+
+
 class Topics:
     """See the module's header.
 
@@ -67,12 +78,18 @@ class Topics:
         by_name, by_stream: all topics; the durable ones by the number of their stream.
         rules: by pattern, oldest first.
         version: changes when a topic is made or deleted.
+        policies: changes when a policy does.
+        copies: nodes that have a stream whose policy says nothing of that; set by the owner.
+        is_alone: the node belongs to no site, so there are no copies; set by the owner.
         book: what the node's site agrees on; None: it is alone.
     """
 
     def __init__(self, state: LogState, entropy: random.Random) -> None:
         self._entropy = entropy
         self._next_stream = state.next_stream
+        self.copies = 1
+        self.is_alone = True
+        self.policies = 0
         self.rules: dict[str, RuleEntry] = dict(state.rules)
         self.by_name: dict[str, Topic] = {}
         self.by_stream: dict[int, Topic] = {}
@@ -97,16 +114,14 @@ class Topics:
         """
         if policy is None:
             policy = self._rule_for(name) or RuleEntry(name, True, 0, 0)
-        stream = 0
-        if policy.durable:
-            stream = self._next_stream
-            self._next_stream += 1
+        stream = self.new_stream() if policy.durable else 0
         topic_id = self.book.topic_id(name, policy.durable) if self.book is not None else None
         if topic_id is None:
             topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
         entry = TopicEntry(
-            stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes
-        )
+            stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes,
+            copies=policy.copies,
+        )  # fmt: skip
         topic = self.by_name[name] = Topic(entry)
         if stream:
             self.by_stream[stream] = topic
@@ -115,6 +130,27 @@ class Topics:
         if self.book is not None and told:
             self.book.made(entry)
         return topic
+
+    def new_stream(self) -> int:
+        """The number of one more stream in this log."""
+        self._next_stream += 1
+        return self._next_stream - 1
+
+    def copies_of(self, name: str) -> int:
+        """How many nodes are to have the stream of a topic, or would if it were made now. What
+        groups have done goes wherever anything is copied to."""
+        if name == JOURNAL:
+            return self.copies_max
+        name = queue_of(name) or name
+        topic = self.by_name.get(name)
+        policy = topic.entry if topic is not None else self._rule_for(name)
+        return (policy.copies if policy is not None else 0) or self.copies
+
+    @property
+    def copies_max(self) -> int:
+        """The most that any topic is to have."""
+        named = [topic.entry.copies for topic in self.by_name.values()]
+        return max([self.copies, *named, *[rule.copies for rule in self.rules.values()]])
 
     def _rule_for(self, name: str) -> RuleEntry | None:
         """The newest rule that matches."""
@@ -160,12 +196,18 @@ class Topics:
             if topic.entry.durable != rule.durable:
                 unchanged.append(name)
                 continue
-            self.keep(topic, rule.retention_ns, rule.retention_bytes, entries)
+            self.keep(topic, rule, entries)
+        self.policies += 1
         return unchanged
 
-    def keep(self, topic: Topic, age_ns: int, size: int, entries: list[Entry]) -> None:
-        """Set a topic's retention."""
-        topic.entry = topic.entry._replace(retention_ns=age_ns, retention_bytes=size)
+    def keep(self, topic: Topic, policy: Kept, entries: list[Entry]) -> None:
+        """Set a topic's retention, and on how many nodes it is to be."""
+        topic.entry = topic.entry._replace(
+            retention_ns=policy.retention_ns, retention_bytes=policy.retention_bytes,
+            copies=policy.copies,
+        )  # fmt: skip
+        self.policies += 1
+        self.version += 1
         entries.append(topic.entry)
 
     def delete(self, name: str, entries: list[Entry]) -> None:
@@ -183,6 +225,7 @@ class Topics:
         rule = self.rules.pop(pattern, None)
         if rule is not None:
             entries.append(rule._replace(removed=True))
+            self.policies += 1
 
     def forget(self, name: str, entries: list[Entry]) -> None:
         """There is no such topic any more."""

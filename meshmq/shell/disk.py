@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.effects import Append, PlanRetention, ReadLog, SurveyLog
+from meshmq.core.effects import Append, MendLog, PlanRetention, ReadLog, SurveyLog
 from meshmq.core.events import (
     Committed,
     ReadDone,
@@ -31,7 +31,7 @@ RETRY_SECONDS = 0.05  # what met a full disk is tried again
 MEASURE_BYTES = 256 * limits.KIB  # a change of the room below this is not told
 
 Result = Committed | ReadDone | RetentionPlanned | StorageMeasured | Surveyed
-Other = ReadLog | PlanRetention | SurveyLog
+Other = ReadLog | PlanRetention | SurveyLog | MendLog
 Job = Append | Other
 
 
@@ -141,11 +141,13 @@ class DiskThread:
 
     def _do(self, store: LogStore, job: Other) -> None:
         if isinstance(job, ReadLog):
-            r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max)
+            r = store.read(job.streams, job.start, job.end_lsn, job.bytes_max, job.origin)
             self._post(ReadDone(job.reader, tuple(r.batches), r.next_lsn, r.next_slot))
         elif isinstance(job, SurveyLog):
-            lsn, rows = store.survey(job.floors, job.time_ns)
+            lsn, rows = store.survey(job.floors, job.time_ns, job.place)
             self._post(Surveyed(job.number, lsn, tuple(rows)))
+        elif isinstance(job, MendLog):
+            store.mend(job.stream, job.offset, job.count, job.payload)
         else:
             self._post(RetentionPlanned(tuple(store.plan_retention())))
             self.stats = store.stats()

@@ -12,6 +12,7 @@ from meshmq import codec, limits
 from meshmq.core.effects import (
     Append,
     CloseLink,
+    MendLog,
     NodeEffect,
     OpenLink,
     PlanRetention,
@@ -264,7 +265,7 @@ class NodeRunner:
                         self._unsent[failed] += 1
                         if failed == "gone":
                             self._gone.append(link)
-                case Append() | ReadLog() | PlanRetention() | SurveyLog():
+                case Append() | ReadLog() | PlanRetention() | SurveyLog() | MendLog():
                     self._jobs.append(effect)
                 case OpenLink() | CloseLink():  # a ROUTER keeps no state of ours per link
                     if self._site is not None:

@@ -24,11 +24,13 @@ class SiteConfig(NamedTuple):
         name: the site's.
         listen: where other nodes may dial it.
         peers: addresses of other nodes, as they listen for nodes.
+        copies: nodes that are to have a stream whose policy does not say.
     """
 
     name: str
     listen: str
     peers: tuple[str, ...] = ()
+    copies: int = 1
 
 
 def listen_beside(url: str) -> str:
@@ -67,7 +69,7 @@ class SiteShell:
         """What the node is in its site from now on."""
         return SiteIdentity(
             self._config.name, clock.wall_ns(), tuple(reachable_at(self.url)),
-            tuple(reachable_at(client_url)), self._insecure,
+            tuple(reachable_at(client_url)), self._insecure, self._config.copies,
         )  # fmt: skip
 
     def look_around(self, origin: bytes, name: str, wake: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import diskcache
 
@@ -30,18 +30,18 @@ from meshmq import codec_log, limits
 from meshmq.core import retention
 from meshmq.core.log import Commit, Entry, LogState, StoredBatch, split_entries
 from meshmq.core.log_time import LogTime
-from meshmq.core.retention import SegmentInfo
 from meshmq.errors import BadFrame, StoreDamaged, StoreFailed
 from meshmq.shell import store_files, store_journal
 from meshmq.shell.segment import DATABASE, Segment, damage, decode_row, is_disk_full
 from meshmq.shell.store_background import Background, Spare
+from meshmq.shell.store_copies import mend, read_copies
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_rewrite import DamagedRow, Rewriter
-from meshmq.shell.store_segments import SegmentSet
+from meshmq.shell.store_segments import Problem, SegmentSet, living
 from meshmq.shell.store_space import NoRoom, Room, Space
 
-__all__ = ["LogStore", "NoRoom", "ReadResult"]
+__all__ = ["LogStore", "NoRoom", "Problem", "ReadResult"]
 
 _WRITE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError)
 _LATENCY_BUCKETS = 32  # powers of two of a microsecond: the last is over half an hour
@@ -54,16 +54,6 @@ _COMMIT_ROOM_BYTES = 256 * limits.KIB  # for what a commit takes besides its bat
 _ROLL_ROOM_BYTES = 512 * limits.KIB  # for a new segment besides its snapshot
 _ROLL_AGAIN_SECONDS = 2.0  # after a try without room
 _COMPACT_SHARE = 8  # the journal may take one part in so many of the reserve, in each segment
-
-
-class Problem(NamedTuple):
-    """What ``check`` found: a sentence, and which records are lost where that is known."""
-
-    sentence: str
-    topic: str = ""
-    origin: str = ""
-    first_offset: int = 0
-    next_offset: int = 0
 
 
 class LogStore:
@@ -110,7 +100,7 @@ class LogStore:
         self._not_rewritten: set[int] = set()
         self._to_plan: list[int] = []
         self._dying: dict[int, tuple[int, float]] = {}
-        self._rewritten = 0
+        self._rewritten = self._mended = 0
         self._background = Background(background)
         self._spare = Spare(self._background, self._log)
 
@@ -293,7 +283,7 @@ class LogStore:
         old = segments.active
         old.write_index()
         info = old.index.info(old.number)
-        older = [_living(found, state) for found in (*segments.closed.values(), info)]
+        older = [living(found, state) for found in (*segments.closed.values(), info)]
         snapshot = codec_log.encode_snapshot(state, older)
         spare = self._spare.take()
         active = Segment.create(self._log, old.number + 1, snapshot, state.next_lsn, spare)
@@ -316,7 +306,12 @@ class LogStore:
     # --- reading ---------------------------------------------------------------------------
 
     def read(
-        self, streams: frozenset[int], start: tuple[str, int, int], end_lsn: int, bytes_max: int
+        self,
+        streams: frozenset[int],
+        start: tuple[str, int, int],
+        end_lsn: int,
+        bytes_max: int,
+        origin: bytes = b"",
     ) -> ReadResult:
         """Batches of ``streams`` from ``start`` to commit ``end_lsn``, as effects.ReadLog says.
 
@@ -325,17 +320,37 @@ class LogStore:
         """
         self._claim()
         try:
+            if origin:
+                return read_copies(
+                    self._reader, self._segments, self.state, origin, streams, start, bytes_max
+                )
             return self._reader.read(streams, start, end_lsn, bytes_max)
         except (StoreFailed, sqlite3.Error, OSError) as error:
             raise self._not_read(error) from error
 
+    def mend(self, stream: int, offset: int, count: int, payload: bytes) -> bool:
+        """Write the bytes of a damaged batch in its place; whether that was possible."""
+        self._claim()
+        self._reader.forget()
+        try:
+            done = mend(self._segments, stream, offset, count, payload)
+        except _WRITE_ERRORS as error:
+            if not self._is_for_room(error):
+                raise self._fail(error) from error
+            done = False
+        self._mended += done
+        return done
+
     def survey(
-        self, floors: Sequence[tuple[int, int]], time_ns: int | None
+        self,
+        floors: Sequence[tuple[int, int]],
+        time_ns: int | None,
+        place: tuple[int, int] | None = None,
     ) -> tuple[int, list[tuple[int, int, int]]]:
         """Where streams are, as effects.SurveyLog says: (lsn, rows). Raises NoRoom as ``read``."""
         self._claim()
         try:
-            return self._reader.survey(floors, time_ns)
+            return self._reader.survey(floors, time_ns, place)
         except (StoreFailed, sqlite3.Error, OSError) as error:
             raise self._not_read(error) from error
 
@@ -561,6 +576,7 @@ class LogStore:
             "first_lsn": segments.first_lsn(),
             "next_lsn": self.state.next_lsn,
             "segments_rewritten": self._rewritten,
+            "batches_mended": self._mended,
             "times_full": self._times_full,
             "failed": self._failed,
         }
@@ -592,13 +608,14 @@ class LogStore:
         return problems
 
     def _problem(self, segment: Segment, batch: StoredBatch) -> Problem:
-        topic = self.state.streams[batch.stream].topic.name
+        held = self.state.streams[batch.stream].topic
+        topic, origin = held.name, (held.origin or self.state.origin).hex()
         end = batch.base_offset + batch.count
         return Problem(
             f"{segment.path}: commit {batch.lsn}: offsets {batch.base_offset} to {end - 1} of "
-            f"topic {topic!r} (origin {self.state.origin.hex()}) are damaged",
+            f"topic {topic!r} (origin {origin}) are damaged",
             topic,
-            self.state.origin.hex(),
+            origin,
             batch.base_offset,
             end,
         )
@@ -613,18 +630,6 @@ class LogStore:
             self._segments.active.connect()
         elif self._thread != me:
             raise RuntimeError("the store was used from a second thread")
-
-
-def _living(info: SegmentInfo, state: LogState) -> SegmentInfo:
-    """``info`` without portions of which nothing is kept."""
-    kept = {
-        alias: portion
-        for alias, portion in info.portions.items()
-        if (stream := state.streams.get(alias)) and stream.first_offset < portion.next_offset
-    }
-    return SegmentInfo(
-        info.number, info.first_lsn, info.last_lsn, info.first_time_ns, info.last_time_ns, kept
-    )
 
 
 # --- start -----------------------------------------------------------------------------------

@@ -117,6 +117,11 @@ class SegmentDisk(Disk):  # type: ignore[misc]
             found = _read_rest(fd, found, length, position)
         return found
 
+    def write_values(self, data: bytes, position: int) -> None:
+        """Write bytes of ``values.bin`` anew, synced."""
+        write_all(self.open_values(), [data], position)
+        self.sync_values()
+
     def cut_values(self, end: int) -> None:
         """Drop what lies behind ``end``; the next commit goes there."""
         fd = self.open_values()

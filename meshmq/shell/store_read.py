@@ -89,31 +89,36 @@ class LogReader:
         return self._read_many(wanted, page, value, slot)
 
     def survey(
-        self, floors: Sequence[tuple[int, int]], time_ns: int | None
+        self,
+        floors: Sequence[tuple[int, int]],
+        time_ns: int | None,
+        place: tuple[int, int] | None = None,
     ) -> tuple[int, list[tuple[int, int, int]]]:
         """(lsn of the time asked for or 0, per stream: its offset there and the bytes from it)."""
         lsn = 0 if time_ns is None else self._segments.lsn_at_time(time_ns)
+        if time_ns is not None:
+            place = (lsn, 0)
         rows = []
         for stream, floor in floors:
             state = self._state.streams.get(stream)
             if state is None:
                 continue
-            if time_ns is not None:
-                floor = self._offset_at(stream, lsn, state.next_offset)
+            if place is not None:
+                floor = self._offset_at(stream, place, state.next_offset)
             floor = max(floor, state.first_offset)
             size = sum([live_bytes(p, floor) for p in self._segments.portions(stream)])
             rows.append((stream, floor, size))
         return lsn, rows
 
-    def _offset_at(self, stream: int, lsn: int, end: int) -> int:
-        """First offset of ``stream`` in commit ``lsn`` or later."""
+    def _offset_at(self, stream: int, place: tuple[int, int], end: int) -> int:
+        """First offset of ``stream`` at a place or later."""
         for portion in self._segments.portions(stream):
-            if self._segments.range_of(portion.segment)[1] < lsn:
+            if self._segments.range_of(portion.segment)[1] < place[0]:
                 continue
             segment = self._segments.get(portion.segment)
             held = segment.index.streams.get(stream) if segment is not None else None
             if held is not None:
-                i = held.at_place(lsn, 0)
+                i = held.at_place(*place)
                 if i < len(held):
                     return held.bases[i]
         return end
@@ -256,6 +261,7 @@ class LogReader:
         else:
             payloads = _from_values(segment, metas)
         batches = []
+        places = {c.index: (c.lsn, c.slot, c.append_time_ns) for c in found.meta.copied}
         for slot, meta, payload in zip(slots, metas, payloads, strict=True):
             damaged = len(payload) != meta.length or zlib.crc32(payload) != meta.checksum
             if damaged:
@@ -275,6 +281,7 @@ class LogReader:
                     meta.producer,
                     meta.first,
                     meta.moved,
+                    places.get(slot),
                 )
             )
         return batches

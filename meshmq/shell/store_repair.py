@@ -65,7 +65,8 @@ class _Repair:
         if self._tail_lost:
             state.next_lsn += GAP
             for stream in state.streams.values():
-                stream.next_offset += GAP
+                if not stream.topic.origin:  # what is copied is fetched again
+                    stream.next_offset += GAP
             self._done.append(
                 f"commits at the end of the log may be lost: commit numbers and offsets go on "
                 f"{GAP} further"

@@ -120,7 +120,7 @@ class Rewriter:
             )
         if not lives:
             return None
-        return Commit(meta.lsn, meta.append_time_ns, tuple(batches))
+        return Commit(meta.lsn, meta.append_time_ns, tuple(batches), copied=meta.copied)
 
     def finish(self) -> tuple[Segment, SegmentInfo]:
         """Put the new segment in the old one's place."""

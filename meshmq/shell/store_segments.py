@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from meshmq.core.log import LogState
 from meshmq.core.retention import Portion, SegmentInfo, is_dead
@@ -18,6 +19,16 @@ from meshmq.shell import store_files
 from meshmq.shell.segment import Segment, disk_bytes
 
 OPEN_SEGMENTS_MAX = 4  # closed segments kept open for reading, with their index in memory
+
+
+class Problem(NamedTuple):
+    """What ``check`` found: a sentence, and which records are lost where that is known."""
+
+    sentence: str
+    topic: str = ""
+    origin: str = ""
+    first_offset: int = 0
+    next_offset: int = 0
 
 
 class SegmentSet:
@@ -196,3 +207,15 @@ class SegmentSet:
         for segment in (*self._open.values(), self.active):
             segment.close()
         self._open.clear()
+
+
+def living(info: SegmentInfo, state: LogState) -> SegmentInfo:
+    """``info`` without portions of which nothing is kept."""
+    kept = {
+        alias: portion
+        for alias, portion in info.portions.items()
+        if (stream := state.streams.get(alias)) and stream.first_offset < portion.next_offset
+    }
+    return SegmentInfo(
+        info.number, info.first_lsn, info.last_lsn, info.first_time_ns, info.last_time_ns, kept
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from meshmq.core.effects import ReadLog, SurveyLog
+from meshmq.core.effects import MendLog, ReadLog, SurveyLog
 from meshmq.core.events import ReadDone, Surveyed
 from meshmq.core.log import (
     BatchEntry,
@@ -69,6 +69,8 @@ class Disk:
 
     def read(self, order: ReadLog) -> ReadDone:
         """Answer a read as the store does."""
+        if order.origin:
+            return self._read_copies(order)
         lsn, slot = self._begin(order)
         found: list[StoredBatch] = []
         size = 0
@@ -89,10 +91,53 @@ class Disk:
                         b"" if is_damaged else batch.payload,
                         batch.checksum, commit.append_time_ns, lsn, at, is_damaged,
                         batch.producer, batch.first, batch.moved,
+                        next((c[2:] for c in commit.copied if c.index == at), None),
                     )
                 )  # fmt: skip
             lsn, slot = lsn + 1, 0
         return ReadDone(order.reader, tuple(found), max(lsn, 1), 0)
+
+    def mend(self, order: MendLog) -> None:
+        """Write a damaged batch in its place."""
+        for lsn, slot in list(self.flipped):
+            batch = self.commits[lsn - 1].batches[slot]
+            if (batch.stream, batch.base_offset) == (order.stream, order.offset):
+                assert batch.payload == order.payload
+                self.flipped.discard((lsn, slot))
+
+    def _read_copies(self, order: ReadLog) -> ReadDone:
+        mirror = self.state.mirrors.get(order.origin)
+        if mirror is None:
+            return ReadDone(order.reader, (), 1, 0)
+        kind, value, slot = order.start
+        found: list[StoredBatch] = []
+        size = 0
+        for commit in self.commits:
+            for c in commit.copied:
+                batch = commit.batches[c.index]
+                if c.origin != order.origin or not self._is_wanted(batch, order):
+                    continue
+                if (
+                    (kind == "position" and (c.lsn, c.slot) < (value, slot))
+                    or (kind == "time" and c.append_time_ns < value)
+                    or (kind == "offset" and batch.base_offset + batch.count <= value)
+                ):
+                    continue
+                if found and (
+                    size + len(batch.payload) > order.bytes_max or len(found) == SCAN_COMMITS_MAX
+                ):
+                    return ReadDone(order.reader, tuple(found), found[-1].lsn, found[-1].slot + 1)
+                size += len(batch.payload)
+                bad = (commit.lsn, c.index) in self.flipped or not batch.payload
+                found.append(
+                    StoredBatch(
+                        batch.stream, batch.base_offset, batch.count,
+                        b"" if bad else batch.payload, batch.checksum,
+                        c.append_time_ns, c.lsn, c.slot, bad, batch.producer, batch.first,
+                        batch.moved, c[2:],
+                    )
+                )  # fmt: skip
+        return ReadDone(order.reader, tuple(found), mirror.lsn, mirror.slot)
 
     def survey(self, order: SurveyLog) -> Surveyed:
         """Answer a survey as the store does."""
@@ -109,6 +154,10 @@ class Disk:
             if state is None:
                 continue
             mine = [(c, b) for c in self.commits for b in c.batches if b.stream == stream]
+            if order.place is not None:
+                later = [b.base_offset for c in self.commits for slot, b in enumerate(c.batches)
+                         if b.stream == stream and (c.lsn, slot) >= order.place]  # fmt: skip
+                floor = later[0] if later else state.next_offset
             if order.time_ns is not None:
                 later = [b.base_offset for c, b in mine if c.lsn >= lsn]
                 floor = later[0] if later else state.next_offset

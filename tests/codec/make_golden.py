@@ -107,6 +107,16 @@ from meshmq.frames import (
     WorkReady,
     WorkReadyRow,
 )
+from meshmq.frames_copies import (
+    AskCopy,
+    Copied,
+    CopiedBatch,
+    CopiedTopic,
+    Copies,
+    CopiesRow,
+    Fetch,
+    Fetched,
+)
 
 DIRECTORY = Path(__file__).with_name("golden")
 SESSION = 0x0123_4567_89AB_CDEF
@@ -328,6 +338,27 @@ FRAMES = {
                 ),
             ),
         ),
+        ("ask_copy", 42, AskCopy(1)),
+        ("fetch", 42, Fetch(3, ORIGIN, 2**40, 7, 4 << 20, 1)),
+        ("fetch_one", 42, Fetch(4, ORIGIN, topic_id=TOPIC_ID, offset=2**41)),
+        (
+            "fetched",
+            42,
+            Fetched(
+                3,
+                (CopiedTopic(5, TOPIC_ID, "orders.eu", 12), CopiedTopic(6, ORIGIN, "old", 0, True)),
+                (
+                    CopiedBatch(5, 12, 1, len(_one), 77, TIME_NS, 9, 0, False, PRODUCER, 4),
+                    CopiedBatch(5, 13, 3, 0, 0, TIME_NS, 9, 2, True, bytes(16), 0),
+                ),
+                9,
+                3,
+                _one,
+            ),
+        ),
+        ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),
+        ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),
+        ("copies", 42, Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 2, INSTANCE, 8, 1),))),
         (
             "offers",
             42,

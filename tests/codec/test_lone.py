@@ -46,6 +46,7 @@ def publishes(draw):
         len(payload),
         checksum,
         *[draw(st.booleans()) for _ in range(4)],
+        replicated=draw(st.booleans()),
     )
     return Publish((row,), payload)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from meshmq import codec, codec_log, frames, limits
+from meshmq import codec, codec_log, frames, frames_copies, limits
 from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
@@ -31,6 +31,7 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
+from meshmq.core.mirror_log import Copied, MirrorEntry, TakeoverEntry
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 from tests.core.nodes import NodeBench
@@ -145,6 +146,25 @@ def replies(draw):
     return frames.Reply(tuple(rows), payload)
 
 
+@st.composite
+def fetched(draw):
+    rows, payload = [], b""
+    for data in draw(st.lists(blobs, max_size=5)):
+        damaged = draw(flags) and not data
+        rows.append(
+            frames_copies.CopiedBatch(
+                draw(u32), draw(u64), draw(st.integers(1, 4096)), len(data), draw(u32), draw(i64),
+                draw(u64), draw(u32), damaged, draw(ids), draw(u64),
+            )
+        )  # fmt: skip
+        payload += data
+    topics = st.lists(st.builds(frames_copies.CopiedTopic, u32, ids, texts, u64, flags), max_size=3)
+    code, message = draw(st.just(("", "")) | st.tuples(texts.filter(bool), texts))
+    return frames_copies.Fetched(
+        draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), payload, code, message
+    )
+
+
 settle_rows = st.builds(
     frames.SettleRow, u64, u32, st.integers(1, 2**32 - 1), st.integers(0, 4), i64, texts
 )
@@ -251,6 +271,21 @@ BODIES = {
     frames.Streams: st.builds(
         frames.Streams, u32,
         st.lists(st.builds(frames.StreamsRow, ids, texts, flags, u64, u32), max_size=4).map(tuple),
+    ),
+    frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
+    frames_copies.Fetch: st.builds(
+        frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
+    ),
+    frames_copies.Fetched: fetched(),
+    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64),
+    frames_copies.Copies: st.builds(
+        frames_copies.Copies,
+        st.lists(
+            st.builds(
+                frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32
+            ),
+            max_size=4,
+        ).map(tuple),
     ),
     frames.Offers: st.builds(
         frames.Offers, u64, flags, flags,
@@ -492,8 +527,15 @@ def batch_entries(moved):
     return st.builds(BatchEntry, u32, u64, u32, blobs, u32, ids, u64, moved)
 
 
-topic_entries = st.builds(TopicEntry, u32, ids, texts, flags, i64, i64, flags)
-rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags)
+topic_entries = st.builds(
+    TopicEntry, u32, ids, texts, flags, i64, i64, flags, u8, st.just(b"") | ids, u32
+)
+own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
+rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8)
+copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
+mirror_entries = st.builds(MirrorEntry, ids, texts, u64, u32, flags) | st.builds(
+    TakeoverEntry, ids, u64, ids, u64, u32
+)
 trim_entries = st.builds(TrimEntry, u32, u64)
 
 
@@ -503,27 +545,30 @@ def some(entries, most=4, least=0):
 
 nothing = st.just(())
 plain_commits = st.builds(
-    Commit,
-    u64,
-    i64,
-    some(batch_entries(st.just(b"")), 30, least=1),
-    nothing,
-    nothing,
-    nothing,
-    nothing,
-    nothing,
-)
+    Commit, u64, i64, some(batch_entries(st.just(b"")), 30, least=1), nothing, nothing, nothing,
+    nothing, nothing, nothing, nothing, nothing,
+)  # fmt: skip
 set_stamps = st.builds(Stamp, st.integers(1, 1 << 58), ids, texts)
 stamps = st.just(NEVER) | set_stamps
 u62 = st.integers(0, (1 << 62) - 1)
 rows = (
-    st.builds(RuleRow, st.sampled_from(["a", "a.>"]), set_stamps, flags, u62, u62, flags)
+    st.builds(
+        RuleRow,
+        st.sampled_from(["a", "a.>"]),
+        set_stamps,
+        flags,
+        u62,
+        u62,
+        flags,
+        st.integers(0, limits.COPIES_MAX),
+    )
     | st.builds(TopicRow, ids, st.just("a"), flags, stamps, stamps, stamps, u62, u62)
     | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps)
 )
 commits = plain_commits | st.builds(
     Commit, u64, i64, some(batch_entries(moves)), some(topic_entries), some(rule_entries),
-    some(trim_entries), nothing, some(rows | st.builds(Forgotten, blobs)),
+    some(trim_entries), nothing, some(rows | st.builds(Forgotten, blobs)), some(copied_entries),
+    some(mirror_entries), nothing,
 )  # fmt: skip
 
 
@@ -581,7 +626,7 @@ producer_states = st.builds(ProducerState, u64, i64, ranges)
 @st.composite
 def states(draw):
     state = LogState(draw(ids), draw(u64), draw(i64), draw(u32))
-    for entry in draw(st.lists(topic_entries, max_size=4, unique_by=lambda t: t.name)):
+    for entry in draw(st.lists(own_topics, max_size=4, unique_by=lambda t: t.name)):
         held = StreamState(entry, draw(u64), draw(u64))
         state.topics[entry.name] = held
     for held in state.topics.values():
@@ -621,6 +666,6 @@ def test_a_snapshot_reads_back_as_it_was(state, older):
 
 def test_a_snapshot_of_another_format_is_refused_by_its_number(monkeypatch):
     data = codec_log.encode_snapshot(LogState(b"o" * 16), [])
-    monkeypatch.setattr(codec_log, "FORMAT", 2)
-    with pytest.raises(BadFrame, match="format 1, this version reads 2"):
+    monkeypatch.setattr(codec_log, "FORMAT", 3)
+    with pytest.raises(BadFrame, match="format 1, this version reads up to 2"):
         codec_log.decode_snapshot(data)

@@ -12,7 +12,16 @@ import itertools
 import random
 
 from meshmq import codec
-from meshmq.core.effects import Append, CloseLink, OpenLink, PlanRetention, ReadLog, Send, SurveyLog
+from meshmq.core.effects import (
+    Append,
+    CloseLink,
+    MendLog,
+    OpenLink,
+    PlanRetention,
+    ReadLog,
+    Send,
+    SurveyLog,
+)
 from meshmq.core.events import (
     Committed,
     FrameReceived,
@@ -60,6 +69,7 @@ class SiteNode:
         self.client_address = f"tcp://127.0.0.1:{5000 + index}"
         self.disk = disk or Disk(bytes([index + 1]) * 16)
         self.incarnation = 0
+        self.copies = 1
         self.node = None
         self.life = 0
 
@@ -70,7 +80,8 @@ class SiteNode:
     def start(self, peers=()):
         self.life += 1
         self.incarnation = max(self.incarnation + 1, self.net.now_ns)
-        me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,))
+        me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,),
+                          copies=self.copies)  # fmt: skip
         self._begin(me)
         if peers:
             self.node.site.look_for(tuple(peers), self.net.now_ns)
@@ -116,6 +127,8 @@ class SiteNode:
                     done = self.disk.read(effect) if isinstance(effect, ReadLog) else (
                         self.disk.survey(effect))  # fmt: skip
                     self.net.at(1, lambda d=done: self.life == life and self.handle(d))
+                case MendLog():
+                    self.disk.mend(effect)
                 case PlanRetention():
                     pass
 
@@ -158,6 +171,9 @@ class Program:
             self.net.at(1, lambda: self.raw(Envelope(self.session, 0, self.heard, Nothing())))
         self.bodies.append(envelope.body)
 
+    def find(self, kind):
+        return any(isinstance(b, kind) for b in self.bodies)
+
     def take(self, kind):
         found = [b for b in self.bodies if isinstance(b, kind)]
         self.bodies = [b for b in self.bodies if not isinstance(b, kind)]
@@ -166,11 +182,11 @@ class Program:
     def subscribe(self, pattern, number=1, start=START_NEW, size=4 * MIB, records=100_000):
         self.send(Subscribe(number, pattern, start, 0, b"", 0, 0, size, records))
 
-    def publish(self, topic, *values):
-        first = self.first.get(topic, 1)
+    def publish(self, topic, *values, replicated=False, first=None):
+        first = first or self.first.get(topic, 1)
         self.first[topic] = first + len(values)
         row, data = batch_of(topic, first, *values)
-        self.send(Publish((row,), data))
+        self.send(Publish((row._replace(replicated=replicated),), data))
 
     def values(self, number=1):
         """Records that came for a subscription, as (topic, value)."""
@@ -307,11 +323,12 @@ def joined(net):
     return all(n.siblings() == sorted(o.name for o in up if o is not n) for n in up)
 
 
-def site_of(count, seed=0, kind=Net):
+def site_of(count, seed=0, kind=Net, copies=1):
     """A network with so many nodes that know each other by a peers list, joined."""
     net = kind(seed)
     nodes = [net.add() for _ in range(count)]
     for node in nodes:
+        node.copies = copies
         node.start([o.address for o in nodes if o is not node])
     assert net.run(5 * SECOND, lambda: joined(net))
     return net, nodes

@@ -36,7 +36,7 @@ set_stamps = stamps.filter(bool).filter(lambda s: s.time > 0)
 sizes = st.integers(0, 3)
 rules = st.builds(
     RuleRow, st.sampled_from(["a", "a.>", ">"]), set_stamps, st.booleans(), sizes, sizes,
-    st.booleans(),
+    st.booleans(), st.integers(0, limits.COPIES_MAX),
 )  # fmt: skip
 topics = st.builds(
     lambda i, d, made, deleted, kept, age, size: merge(
@@ -82,6 +82,7 @@ def test_a_row_of_a_later_version_is_passed_over():
     [
         RuleRow("a..b", Stamp(1, b"o" * 16, ""), True, 0, 0),
         RuleRow("a", NEVER, True, 0, 0),
+        RuleRow("a", Stamp(1, b"o" * 16, ""), True, 0, 0, copies=limits.COPIES_MAX + 1),
         RuleRow("a", Stamp(1, b"o" * 16, ""), True, 1 << 62, 0),
         RuleRow("a", Stamp(limits.STAMP_MS_MAX + 1 << 16, b"o" * 16, ""), True, 0, 0),
         RuleRow("a", Stamp(1, b"o" * 16, "n" * 256), True, 0, 0),
@@ -263,7 +264,7 @@ def test_topics_keep_what_a_removed_rule_gave_them_and_new_ones_do_not_have_it()
     for one in machines.all:
         assert one.table.policy("a.b")[:3] == (True, 5, 6)
         assert one.table.policy("a.b").set.by == "node-1"
-        assert one.table.policy("a.new") == (True, 0, 0, NEVER)
+        assert one.table.policy("a.new") == (True, 0, 0, NEVER, 0)
     machines[0].delete_topic("a.b", machines.now_ns)
     machines.settle()
     machines[0].add_topic(b"u" * 16, "a.b", True, machines.now_ns)

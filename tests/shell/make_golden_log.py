@@ -87,9 +87,9 @@ def contents(store: LogStore) -> dict[str, object]:
             )  # fmt: skip
     return {
         "next_lsn": state.next_lsn,
-        "topics": sorted([list(map(str, s.topic)), s.first_offset, s.next_offset]
+        "topics": sorted([list(map(str, s.topic[:7])), s.first_offset, s.next_offset]
                          for s in state.topics.values()),
-        "rules": [list(r) for r in state.rules.values()],
+        "rules": [list(r[:5]) for r in state.rules.values()],
         "producers": [[p.hex(), s, v.last] for (p, s), v in state.producers.items()],
         "records": records,
     }  # fmt: skip

@@ -1,0 +1,135 @@
+"""Frames by which nodes copy each other's logs: see ``codec``, which uses this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshmq import frames_copies, limits
+from meshmq.codec_checks import adds_up, bounded, short
+from meshmq.errors import BadFrame
+
+
+def _id(data: bytes, what: str, or_none: bool = False) -> bytes:
+    if len(data) != 16 and not (or_none and not data):
+        raise BadFrame(f"{what} of {len(data)} bytes, it must be 16")
+    return data
+
+
+def _encode_ask(m: Any, b: frames_copies.AskCopy) -> None:
+    m.init("askCopy").level = b.level
+
+
+def _decode_ask(r: Any, _: bytes | None) -> frames_copies.AskCopy:
+    return frames_copies.AskCopy(r.askCopy.level)
+
+
+def _encode_fetch(m: Any, b: frames_copies.Fetch) -> None:
+    f = m.init("fetch")
+    f.number, f.origin, f.lsn, f.slot = b.number, b.origin, b.lsn, b.slot
+    f.bytes, f.level, f.offset = b.credit, b.level, b.offset
+    if b.topic_id:
+        f.topicId = b.topic_id
+
+
+def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
+    f = r.fetch
+    return frames_copies.Fetch(
+        f.number, _id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
+        _id(f.topicId, "a topic's id", True), f.offset,
+    )  # fmt: skip
+
+
+def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
+    f = m.init("fetched")
+    f.number, f.lsn, f.slot = b.number, b.lsn, b.slot
+    if b.code:
+        f.code, f.message = b.code, b.message
+    for row, t in zip(f.init("topics", len(b.topics)), b.topics, strict=True):
+        row.stream, row.topicId, row.name, row.firstOffset, row.deleted = t
+    for row, x in zip(f.init("batches", len(b.batches)), b.batches, strict=True):
+        (
+            row.stream, row.baseOffset, row.count, row.length, row.checksum, row.appendTime,
+            row.lsn, row.slot, row.damaged, row.producer, row.first,
+        ) = x  # fmt: skip
+
+
+def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
+    f = r.fetched
+    bounded(f.topics, "fetched")
+    bounded(f.batches, "fetched")
+    topics = tuple(
+        [
+            frames_copies.CopiedTopic(
+                t.stream, _id(t.topicId, "a topic's id"), short(t.name), t.firstOffset, t.deleted
+            )
+            for t in f.topics
+        ]
+    )
+    batches = tuple([_read_batch(x) for x in f.batches])
+    body = bytes(payload or b"")
+    adds_up(batches, body)
+    return frames_copies.Fetched(f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message)
+
+
+def _read_batch(x: Any) -> frames_copies.CopiedBatch:
+    # What is damaged may be known as one run, of a whole segment.
+    if x.count < 1 or (x.count > limits.BATCH_RECORDS_MAX and not x.damaged):
+        raise BadFrame(f"copied batch of {x.count} records")
+    if x.damaged and x.length:
+        raise BadFrame("a damaged batch has no bytes")
+    return frames_copies.CopiedBatch(
+        x.stream, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn, x.slot,
+        x.damaged, _id(x.producer, "a producer"), x.first,
+    )  # fmt: skip
+
+
+def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
+    c = m.init("copied")
+    c.origin, c.lsn, c.slot, c.bytes = b.origin, b.lsn, b.slot, b.credit
+
+
+def _decode_copied(r: Any, _: bytes | None) -> frames_copies.Copied:
+    c = r.copied
+    return frames_copies.Copied(_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes)
+
+
+def _encode_copies(m: Any, b: frames_copies.Copies) -> None:
+    for row, x in zip(m.init("copies").init("rows", len(b.rows)), b.rows, strict=True):
+        row.origin, row.name, row.lsn, row.slot, row.epoch, row.taker, row.taken, row.takenSlot = x
+
+
+def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
+    rows = r.copies.rows
+    if len(rows) > limits.MIRRORS_MAX:
+        raise BadFrame(f"copies of {len(rows)} logs in a frame, the limit is {limits.MIRRORS_MAX}")
+    return frames_copies.Copies(
+        tuple(
+            [
+                frames_copies.CopiesRow(
+                    _id(x.origin, "an origin"), short(x.name), x.lsn, x.slot, x.epoch,
+                    _id(x.taker, "an origin", True), x.taken, x.takenSlot,
+                )
+                for x in rows
+            ]
+        )
+    )  # fmt: skip
+
+
+ENCODERS: dict[type, Callable[..., None]] = {
+    frames_copies.AskCopy: _encode_ask,
+    frames_copies.Fetch: _encode_fetch,
+    frames_copies.Fetched: _encode_fetched,
+    frames_copies.Copied: _encode_copied,
+    frames_copies.Copies: _encode_copies,
+}
+
+DECODERS: dict[str, Callable[..., Any]] = {
+    "askCopy": _decode_ask,
+    "fetch": _decode_fetch,
+    "fetched": _decode_fetched,
+    "copied": _decode_copied,
+    "copies": _decode_copies,
+}
+
+WITH_PAYLOAD = frozenset({_decode_fetched})

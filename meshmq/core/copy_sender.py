@@ -1,0 +1,99 @@
+"""One log on its way to a node that copies it: whole, in its own order, within credit.
+
+Data: a Sender is a reader of the log like any subscription, over all streams that are to be copied
+there. ``told`` is what the other end has been told of streams.
+
+Rules:
+1. A stream is told of before its first batch, and again when its first offset rises or it is gone.
+2. A frame says which place comes behind it: who stores that with it can go on from there.
+3. What is damaged here is sent as that, so that its offsets stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from meshmq import limits
+from meshmq.core.feed import Reader
+from meshmq.core.log import StoredBatch
+from meshmq.core.topics import Topic
+from meshmq.frames import Body
+from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
+
+NO_PRODUCER = bytes(16)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Sender(Reader):
+    """See the module's header.
+
+    Attributes:
+        number, level: as in the Fetch that asked for it.
+        copied: the other end's copy is synced up to before this place.
+        by_stream: topics of the log.
+        takes: whether a topic is to be copied there.
+        sends: where frames go.
+    """
+
+    link: bytes
+    number: int
+    level: int
+    copied: tuple[int, int]
+    by_stream: dict[int, Topic]
+    takes: Callable[[str, int], bool]
+    sends: list[tuple[bytes, Body]]
+    told: dict[int, CopiedTopic] = field(default_factory=dict)
+    sent: tuple[int, int] = (1, 0)
+
+    def wants(self, name: str) -> bool:
+        return self.takes(name, self.level)
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all there is has been sent, and is synced there."""
+        return self.is_live and self.copied >= self.sent
+
+    def take(self, batches: list[StoredBatch]) -> None:
+        most = limits.FRAME_BATCHES_MAX // 2  # each may bring a topic with it
+        for i in range(0, len(batches), most):
+            self._send(batches[i : i + most])
+
+    def _send(self, batches: list[StoredBatch]) -> None:
+        rows, topics = [], {}
+        for b in batches:
+            topic = self.by_stream[b.stream]
+            number = topic.entry.source or b.stream
+            if b.stream not in self.told:
+                topics[b.stream] = self.told[b.stream] = _facts(topic)
+            rows.append(
+                CopiedBatch(
+                    number, b.base_offset, b.count, len(b.payload), b.checksum, b.append_time_ns,
+                    b.lsn, b.slot, b.damaged, b.producer or NO_PRODUCER, b.first,
+                )
+            )  # fmt: skip
+        payload = b"".join([b.payload for b in batches])
+        self.credit_bytes -= len(payload)
+        self.sent = (batches[-1].lsn, batches[-1].slot + 1)
+        frame = Fetched(self.number, tuple(topics.values()), tuple(rows), *self.sent, payload)
+        self.sends.append((self.link, frame))
+
+    def tell_changes(self) -> None:
+        """Streams that were trimmed or deleted since they were told of."""
+        changed = []
+        for alias, told in list(self.told.items()):
+            topic = self.by_stream.get(alias)
+            if topic is None:
+                changed.append(told._replace(deleted=True))
+                del self.told[alias]
+            elif topic.first_offset > told.first_offset:
+                changed.append(_facts(topic))
+                self.told[alias] = changed[-1]
+        for i in range(0, len(changed), limits.FRAME_BATCHES_MAX):
+            part = tuple(changed[i : i + limits.FRAME_BATCHES_MAX])
+            self.sends.append((self.link, Fetched(self.number, part)))
+
+
+def _facts(topic: Topic) -> CopiedTopic:
+    entry = topic.entry
+    return CopiedTopic(entry.source or entry.stream, entry.topic_id, entry.name, topic.first_offset)

@@ -1,0 +1,238 @@
+"""Copies of other nodes' logs, as the node that has them keeps them.
+
+Data: a Mirror for each log: its topics by their numbers there, how far it was received, and how far
+that is synced.
+
+Rules:
+1. What came and where to go on are entries of one append. So after any crash fetching goes on where
+   the copy ends, and nothing is there twice.
+2. A batch whose bytes do not match their checksum is not taken: all from there on is fetched again.
+   What is damaged at the other end already keeps its offsets here, without bytes.
+3. What the owner has trimmed or deleted goes here too. A hole in the offsets that a trim has made
+   is one here; any other is kept as damaged.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from meshmq import limits
+from meshmq.core.batches import BatchTools
+from meshmq.core.feed import Feed
+from meshmq.core.journal import JournalRecord, JournalState, unpack_deltas
+from meshmq.core.log import (
+    BatchEntry,
+    Commit,
+    CopiedEntry,
+    Entry,
+    LogState,
+    TopicEntry,
+    TrimEntry,
+)
+from meshmq.core.mending import Mender
+from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
+from meshmq.core.mirror_log import MirrorEntry
+from meshmq.core.topics import Topic, Topics
+from meshmq.errors import BadFrame
+from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
+from meshmq.names import JOURNAL
+
+NO_BYTES_CHECKSUM = 1
+"""Of a batch that came damaged: no bytes match it."""
+
+
+class Mirror:
+    """One copied log.
+
+    Attributes:
+        name: of its node.
+        journal: what its groups have done, as far as that is stored here.
+        place: received up to before there. synced: and stored.
+        link, number: of the fetch under way; number 0: there is none.
+        level: as in AskCopy; 0: nobody asked in this life of the link.
+        again_ns: when to try again what failed.
+        received: records that came so far.
+    """
+
+    def __init__(self, origin: bytes, name: str, place: tuple[int, int], main: Feed, number: int):
+        self.origin = origin
+        self.name = name
+        self.place = self.synced = place
+        self.topics = CopiedTopics()
+        self.journal = JournalState()
+        self.feed = MirrorFeed(self.topics, origin, main, number, place)
+        self.link = b""
+        self.number = 0
+        self.level = 0
+        self.again_ns = 0
+        self.problem = ""
+        self.received = 0
+        self.refused = 0
+
+
+class Mirrors:
+    """See the module's header. What is to be stored gathers in ``entries``.
+
+    Attributes:
+        by_origin: all there are.
+    """
+
+    def __init__(
+        self, state: LogState, topics: Topics, feed: Feed, tools: BatchTools, mender: Mender
+    ) -> None:
+        self._mender = mender
+        self._topics = topics
+        self._feed = feed
+        self._tools = tools
+        self._feeds = 0
+        self.by_origin: dict[bytes, Mirror] = {}
+        self.entries: list[Entry] = []
+        self.bytes = 0  # of batches in ``entries``
+        for origin, held in state.mirrors.items():
+            mirror = self.open(origin, held.name, (held.lsn, held.slot))
+            mirror.topics.load(state, held.streams.values())
+            for number, group in held.journal.groups.items():
+                mirror.journal.groups[number] = group.copy()
+            mirror.journal.next_id = held.journal.next_id
+
+    def open(self, origin: bytes, name: str, place: tuple[int, int] = (1, 0)) -> Mirror:
+        """Begin a copy, or go on with one."""
+        self._feeds += 1
+        mirror = self.by_origin[origin] = Mirror(origin, name, place, self._feed, self._feeds)
+        mirror.feed.mend = self._mender.of(mirror.feed, origin)
+        return mirror
+
+    def drop(self, origin: bytes) -> None:
+        """Keep nothing of a log."""
+        mirror = self.by_origin.pop(origin, None)
+        if mirror is not None:
+            mirror.feed.close()
+            self.entries.append(MirrorEntry(origin, mirror.name, 1, 0, True))
+
+    def take_entries(self, entries: list[Entry]) -> int:
+        """Move what is to be stored to ``entries``; the bytes of its batches."""
+        entries += self.entries
+        size, self.bytes = self.bytes, 0
+        self.entries = []
+        return size
+
+    # -- what comes -----------------------------------------------------------------------------
+
+    def on_fetched(self, mirror: Mirror, frame: Fetched) -> bool:
+        """Take a part of a log; False: it is to be fetched again from ``mirror.place``."""
+        for facts in frame.topics:
+            self._on_topic(mirror, facts)
+        at = 0
+        for row in frame.batches:
+            data = frame.payload[at : at + row.length]
+            at += row.length
+            if not row.damaged and zlib.crc32(data) != row.checksum:
+                mirror.refused += 1
+                mirror.problem = f"a batch at {row.lsn}, {row.slot} came damaged"
+                return False
+            if (row.lsn, row.slot) >= mirror.place and not self._store(mirror, row, data):
+                return False
+            mirror.place = max(mirror.place, (row.lsn, row.slot + 1))
+        if frame.batches or (frame.lsn, frame.slot) > mirror.place:
+            mirror.place = max(mirror.place, (frame.lsn, frame.slot))
+            self.entries.append(MirrorEntry(mirror.origin, mirror.name, *mirror.place))
+        return True
+
+    def _on_topic(self, mirror: Mirror, facts: CopiedTopic) -> None:
+        topic = mirror.topics.by_source.get(facts.stream)
+        if facts.deleted:
+            if topic is not None:
+                mirror.topics.remove(topic)
+                self.entries.append(topic.entry._replace(deleted=True))
+            return
+        if topic is None:
+            entry = TopicEntry(
+                self._topics.new_stream(), facts.topic_id, facts.name, True, 0, 0,
+                origin=mirror.origin, source=facts.stream,
+            )  # fmt: skip
+            topic = Topic(entry)
+            mirror.topics.add(topic)
+            self.entries.append(entry)
+        if facts.first_offset > topic.first_offset:
+            self._trim(topic, facts.first_offset)
+
+    def _trim(self, topic: Topic, offset: int) -> None:
+        topic.first_offset = offset
+        topic.next_offset = max(topic.next_offset, offset)
+        self.entries.append(TrimEntry(topic.entry.stream, offset))
+
+    def _store(self, mirror: Mirror, row: CopiedBatch, data: bytes) -> bool:
+        topic = mirror.topics.by_source.get(row.stream)
+        if topic is None:
+            mirror.problem = f"a batch came of stream {row.stream}, of which nothing was told"
+            return False
+        if row.base_offset + row.count <= topic.next_offset:
+            return True  # it is there
+        if row.base_offset > topic.next_offset:
+            self._skip(mirror, topic, row)
+        alias = topic.entry.stream
+        checksum = NO_BYTES_CHECKSUM if row.damaged else row.checksum
+        batch = BatchEntry(
+            alias, row.base_offset, row.count, data, checksum, row.producer, row.first
+        )
+        words = self._words(topic, row, data)
+        self.entries.append(
+            CopiedEntry(batch, mirror.origin, row.lsn, row.slot, row.append_time_ns, words)
+        )
+        self.bytes += len(data)
+        topic.next_offset = row.base_offset + row.count
+        mirror.received += row.count
+        return True
+
+    def _skip(self, mirror: Mirror, topic: Topic, row: CopiedBatch) -> None:
+        """Nothing comes of the offsets before a batch."""
+        begin = max(topic.next_offset, topic.first_offset)
+        if begin == topic.first_offset:  # nothing of it is kept here
+            self._trim(topic, row.base_offset)
+        elif row.base_offset > begin:
+            hole = BatchEntry(
+                topic.entry.stream, begin, row.base_offset - begin, b"", NO_BYTES_CHECKSUM,
+                bytes(16), 0,
+            )  # fmt: skip
+            self.entries.append(
+                CopiedEntry(hole, mirror.origin, row.lsn, row.slot, row.append_time_ns)
+            )
+
+    def _words(self, topic: Topic, row: CopiedBatch, data: bytes) -> tuple[JournalRecord, ...]:
+        """What a batch of a journal says."""
+        if topic.entry.name != JOURNAL or row.damaged:
+            return ()
+        try:
+            values = self._tools.decode(data, row.count).values
+            return tuple([record for value in values for record in unpack_deltas(value)])
+        except (BadFrame, ValueError, TypeError, struct.error):
+            return ()
+
+    # -- what is stored -------------------------------------------------------------------------
+
+    def on_commit(self, commit: Commit) -> list[tuple[Mirror, int]]:
+        """Of which logs more is synced, with the bytes of it."""
+        sizes: dict[bytes, int] = {}
+        for c in commit.copied:
+            batch = commit.batches[c.index]
+            sizes[c.origin] = sizes.get(c.origin, 0) + len(batch.payload)
+            mirror = self.by_origin.get(c.origin)
+            topic = mirror.topics.by_stream.get(batch.stream) if mirror is not None else None
+            if topic is not None:
+                topic.synced_offset = batch.base_offset + batch.count
+        for origin, records in commit.journals:
+            if origin in self.by_origin:
+                now_ms = commit.append_time_ns // limits.MS
+                self.by_origin[origin].journal.apply(records, now_ms)
+        for said in commit.mirrors:
+            if isinstance(said, MirrorEntry) and said.origin in self.by_origin:
+                self.by_origin[said.origin].synced = (said.lsn, said.slot)
+                sizes.setdefault(said.origin, 0)
+        found = []
+        for origin, size in sizes.items():
+            mirror = self.by_origin.get(origin)
+            if mirror is not None:
+                mirror.feed.advance(mirror.synced)
+                found.append((mirror, size))
+        return found

@@ -1,0 +1,573 @@
+"""Copies inside a site: which nodes copy our log, which logs we copy, and who waits for that.
+
+Data: of our log a Sender for each node that copies it; batches whose publishers wait for copies,
+in log order; of other logs the mirrors (core/mirrors.py). ``held`` is what siblings say they have.
+
+Rules:
+1. Each node asks for the copies of its own log: as many nodes as any of its topics is to have
+   copies, less one, those with the greatest hash of (origin, other's origin). So a node that comes
+   or goes changes the choice only where it is among the first. One that is away keeps its place
+   for COPY_AWAY_NS; then the next one begins, and gets it back when it has caught up.
+2. The node chosen first copies the topics with two copies or more, the second those with three ...
+3. A copy is no longer needed when those that are chosen have caught up; then it is dropped there.
+4. A batch is replicated when as many nodes as its topic is to have copies, less one, have synced
+   it. Who waits is told then; with too few of them it waits, and says so itself.
+5. What is on its way to a copy is bounded; a copy that is behind reads from the disk, beside
+   everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from meshmq import limits
+from meshmq.core.admission import Admission
+from meshmq.core.batches import BatchTools
+from meshmq.core.copy_sender import Sender
+from meshmq.core.delivery import Delivery
+from meshmq.core.effects import MendLog, ReadLog
+from meshmq.core.feed import Feed
+from meshmq.core.groups import Groups
+from meshmq.core.log import Commit, Entry, LogState
+from meshmq.core.mending import Mender, One
+from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.core.sibling import LOCAL, Sibling
+from meshmq.core.streams import Replica, Streams, merge
+from meshmq.core.takeover import Takeovers
+from meshmq.core.topics import Topics
+from meshmq.errors import CommandFailed
+from meshmq.frames import Body, Confirm, Confirmation, Credit, Subscribe, Subscribed, Unsubscribe
+from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
+
+_UNBOUNDED = 1 << 60
+
+
+class _Waiting(NamedTuple):
+    """A batch that is synced here, and whom to tell when its copies are."""
+
+    place: tuple[int, int]
+    link: bytes
+    confirmation: Confirmation
+
+
+class SiteCopies:
+    """See the module's header.
+
+    Args:
+        origin: of our log.
+        copies: nodes that are to have a stream whose policy says nothing of that.
+
+    Attributes:
+        sends: frames for links; the owner takes them.
+        mirrors: logs of other nodes that are copied here.
+        me: in place of a sibling, for what our own clients read of what is kept here.
+        held: by sibling, the logs it has copies of, by origin.
+        version: changes with that.
+    """
+
+    def __init__(
+        self,
+        state: LogState,
+        copies: int,
+        topics: Topics,
+        delivery: Delivery,
+        admission: Admission,
+        tools: BatchTools,
+        groups: Groups,
+    ) -> None:
+        self._origin = state.origin
+        self._topics = topics
+        self._delivery = delivery
+        self._admission = admission
+        topics.copies, topics.is_alone = copies, False
+        self.sends: list[tuple[bytes, Body]] = []
+        self.mender = Mender(self, self.sends)
+        delivery.mend = self.mender.of(delivery, self._origin)
+        self._siblings: dict[bytes, Sibling] = {}
+        self.mirrors = Mirrors(state, topics, delivery, tools, self.mender)
+        has_copies = topics.copies_max > 1
+        self.takeovers = Takeovers(state, groups, self.mirrors, has_copies)
+        self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
+        self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
+        self.version = 0
+        self._names: dict[bytes, str] = {m.origin: m.name for m in self.mirrors.by_origin.values()}
+        self._away: dict[bytes, int] = {}  # since when, of those that were chosen
+        self._left: dict[bytes, int] = {}  # when each sibling was seen last
+        self._asked: dict[bytes, int] = {}  # by sibling: the level that it was told last
+        self._senders: dict[bytes, Sender] = {}  # of our log, by sibling
+        self._others: dict[tuple[bytes, bytes], Sender] = {}  # of copies, by link and origin
+        self._waiting: dict[int, deque[_Waiting]] = {}  # by copies
+        self._waiting_count = 0
+        self._numbers = 0
+        self._told: tuple[CopiesRow, ...] = ()
+        self._tick_ns = 0
+        self._topics_version = -1
+        self._copies_max = copies
+        self.synced_only = 0
+
+    # -- siblings -------------------------------------------------------------------------------
+
+    def join(self, sibling: Sibling, now_ns: int) -> None:
+        """Its data link is open."""
+        self._siblings[sibling.origin] = sibling
+        self._names[sibling.origin] = sibling.name
+        self._away.pop(sibling.origin, None)
+        self._asked.pop(sibling.origin, None)
+        self.sends.append((sibling.link, Copies(self._rows())))
+        self._choose(now_ns)
+
+    def leave(self, sibling: Sibling, now_ns: int) -> None:
+        """It is over."""
+        origin, link = sibling.origin, sibling.link
+        if self._siblings.pop(origin, None) is None:
+            return
+        self._away[origin] = self._left[origin] = now_ns
+        self.held.pop(origin, None)
+        self.version += 1
+        sender = self._senders.pop(origin, None)
+        if sender is not None:
+            self._delivery.remove_reader(sender)
+        for key in [key for key in self._others if key[0] == link]:
+            self._end_other(key)
+        self.mender.drop_link(link)
+        for mirror in self.mirrors.by_origin.values():
+            mirror.feed.drop_link(link)
+            if mirror.link == link:
+                mirror.link, mirror.number, mirror.level = b"", 0, 0
+
+    def on_body(self, sibling: Sibling, body: Body, now_ns: int) -> bool:
+        """What a sibling says of copies; False: it is of something else. Raises BadFrame."""
+        match body:
+            case AskCopy(level):
+                self._on_ask(sibling, level)
+            case Fetch():
+                self._on_fetch(sibling, body)
+            case Fetched():
+                self._on_fetched(sibling, body, now_ns)
+            case Copied():
+                self._on_copied(sibling, body)
+            case Copies(rows):
+                self.held[sibling.origin] = {row.origin: row for row in rows if row.lsn}
+                self.takeovers.on_rows(rows)
+                self.mender.forget()
+                self.version += 1
+            case Subscribe() if body.copy_of:
+                self._subscribe(sibling, body)
+            case Credit(number, size, records):
+                return self._grant(sibling.link, number, size, records)
+            case Unsubscribe(number):
+                for mirror in self.mirrors.by_origin.values():
+                    mirror.feed.unsubscribe(sibling.link, number)
+                return False
+            case _:
+                return False
+        return True
+
+    # -- our log: who copies it -----------------------------------------------------------------
+
+    def _choose(self, now_ns: int) -> None:
+        """Rules 1 and 3."""
+        if self._topics_version != self._topics.version:
+            self._topics_version = self._topics.version
+            self._copies_max = self._topics.copies_max
+        needed = self._copies_max - 1
+        for origin in [o for o, t in self._away.items() if now_ns - t >= limits.COPY_AWAY_NS]:
+            del self._away[origin]
+        there = [*self._siblings, *self._away] if needed > 0 else []
+        chosen = sorted(there, key=self._weight, reverse=True)[:needed]
+        is_safe = all(
+            origin in self._senders and self._senders[origin].is_caught_up for origin in chosen
+        )
+        for origin, sibling in self._siblings.items():
+            if origin in chosen:
+                self._ask(sibling, chosen.index(origin) + 1)
+            elif self._asked.get(origin) != 0 and is_safe:
+                self._ask(sibling, 0)
+                sender = self._senders.pop(origin, None)
+                if sender is not None:
+                    self._delivery.remove_reader(sender)
+
+    def _weight(self, other: bytes) -> bytes:
+        return hashlib.blake2b(self._origin + other, digest_size=8).digest()
+
+    def _ask(self, sibling: Sibling, level: int) -> None:
+        if self._asked.get(sibling.origin) != level:
+            self._asked[sibling.origin] = level
+            self.sends.append((sibling.link, AskCopy(level)))
+
+    def _on_fetch(self, sibling: Sibling, frame: Fetch) -> None:
+        if frame.topic_id:
+            self._fetch_one(sibling.link, frame)
+            return
+        if frame.origin != self._origin:
+            self._on_fetch_of_copy(sibling, frame)
+            return
+        old = self._senders.pop(sibling.origin, None)
+        if old is not None:
+            self._delivery.remove_reader(old)
+        if frame.level == NO_LEVEL:
+            return
+        if frame.lsn > self._delivery.committed_lsn + 1:
+            why = "the copy has more than the log: an older state of its disk was put back"
+            refusal = Fetched(frame.number, code="copy-ahead", message=why)
+            self.sends.append((sibling.link, refusal))
+            return
+        sender = self._sender(sibling, frame, self._topics.by_stream)
+        self._senders[sibling.origin] = sender
+        self._delivery.add_reader(sender)
+        self._delivery.feed(sender)
+
+    def _fetch_one(self, link: bytes, frame: Fetch) -> None:
+        """A batch that is damaged there; see core/mending.py."""
+        feed: Feed | None = self._delivery
+        by_stream = self._topics.by_stream
+        if frame.origin != self._origin:
+            mirror = self.mirrors.by_origin.get(frame.origin)
+            feed = mirror.feed if mirror is not None else None
+            by_stream = mirror.topics.by_stream if mirror is not None else {}
+        found = [a for a, t in by_stream.items() if t.entry.topic_id == frame.topic_id]
+        if feed is None or not found:
+            refusal = Fetched(frame.number, code="not-found", message="that stream is not here")
+            self.sends.append((link, refusal))
+            return
+        source = by_stream[found[0]].entry.source or found[0]
+        one = One(
+            "", _UNBOUNDED, _UNBOUNDED, is_live=True, link=link, number=frame.number,
+            source=source, sends=self.sends,
+        )  # fmt: skip
+        feed.fetch(one, found[0], frame.offset, 1)
+
+    def links_with(self, origin: bytes) -> list[bytes]:
+        """Who has a log, or a copy of it: its own node first."""
+        owner = self._siblings.get(origin)
+        links = [owner.link] if owner is not None else []
+        return links + [sibling.link for sibling, _ in self.holders(origin)]
+
+    def next_number(self) -> int:
+        """Of one more Fetch."""
+        self._numbers += 1
+        return self._numbers
+
+    def _sender(self, sibling: Sibling, frame: Fetch, by_stream: Any) -> Sender:
+        place = (max(1, frame.lsn), frame.slot)
+        is_own = by_stream is self._topics.by_stream
+        return Sender(
+            ">", min(frame.credit, limits.CREDIT_BYTES_MAX), _UNBOUNDED, *place,
+            link=sibling.link, number=frame.number, level=frame.level, copied=place, sent=place,
+            by_stream=by_stream, takes=self._takes if is_own else _all, sends=self.sends,
+        )  # fmt: skip
+
+    def _takes(self, name: str, level: int) -> bool:
+        return self._topics.copies_of(name) > level
+
+    def _on_copied(self, sibling: Sibling, frame: Copied) -> None:
+        if frame.origin != self._origin:
+            sender = self._others.get((sibling.link, frame.origin))
+            mirror = self.mirrors.by_origin.get(frame.origin)
+            if sender is not None and mirror is not None:
+                sender.copied = (frame.lsn, frame.slot)
+                sender.credit_bytes = min(
+                    sender.credit_bytes + frame.credit, limits.CREDIT_BYTES_MAX
+                )
+                mirror.feed.feed(sender)
+            return
+        sender = self._senders.get(sibling.origin)
+        if sender is None:
+            return
+        sender.copied = max(sender.copied, (frame.lsn, frame.slot))
+        sender.credit_bytes = min(sender.credit_bytes + frame.credit, limits.CREDIT_BYTES_MAX)
+        self._delivery.feed(sender)
+        self._release()
+
+    # -- who waits for copies -------------------------------------------------------------------
+
+    def _wait(self, replicas: Iterable[Replica]) -> None:
+        """Batches that are synced here; their publishers are told when their copies are too."""
+        for replica in replicas:
+            if self._waiting_count >= limits.COPY_WAITING_MAX:
+                self.synced_only += replica.confirmation.count
+                continue
+            row = _Waiting(replica.place, replica.link, replica.confirmation)
+            self._waiting.setdefault(replica.copies, deque()).append(row)
+            self._waiting_count += 1
+        self._release()
+
+    def _release(self) -> None:
+        done: dict[bytes, list[Confirmation]] = {}
+        for copies, rows in self._waiting.items():
+            reached = self._reached(copies)
+            while rows and rows[0].place < reached:
+                row = rows.popleft()
+                self._waiting_count -= 1
+                done.setdefault(row.link, []).append(row.confirmation)
+        for link, confirmations in done.items():
+            merged = merge(confirmations)
+            for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
+                part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
+                self.sends.append((link, Confirm(part)))
+
+    def _reached(self, copies: int) -> tuple[int, int]:
+        """The place before which so many nodes, we among them, have synced all."""
+        end = (self._delivery.committed_lsn + 1, 0)
+        places = [
+            end if s.is_caught_up else s.copied for s in self._senders.values() if s.level < copies
+        ]
+        places.sort(reverse=True)
+        return places[copies - 2] if len(places) >= copies - 1 else (0, 0)
+
+    def drop_client(self, link: bytes) -> None:
+        """Nobody is told over this link any more."""
+        for copies, rows in self._waiting.items():
+            if any(row.link == link for row in rows):
+                self._waiting[copies] = deque([row for row in rows if row.link != link])
+        self._waiting_count = sum(map(len, self._waiting.values()))
+
+    # -- other logs: what we copy ---------------------------------------------------------------
+
+    def _on_ask(self, sibling: Sibling, level: int) -> None:
+        mirror = self.mirrors.by_origin.get(sibling.origin)
+        if level == 0:
+            if mirror is not None:
+                self.mirrors.drop(sibling.origin)
+                self.version += 1
+            return
+        if mirror is None:
+            if len(self.mirrors.by_origin) >= limits.MIRRORS_MAX:
+                return
+            mirror = self.mirrors.open(sibling.origin, sibling.name)
+            self.version += 1
+        mirror.name = sibling.name
+        mirror.level = level
+        self._fetch(mirror, sibling)
+
+    def _fetch(self, mirror: Mirror, sibling: Sibling) -> None:
+        """Ask for what is missing: from behind what has come, stored or on its way to disk."""
+        number = self.next_number()
+        mirror.link, mirror.number, mirror.again_ns = sibling.link, number, 0
+        frame = Fetch(number, mirror.origin, *mirror.place, limits.COPY_CREDIT_BYTES, mirror.level)
+        self.sends.append((sibling.link, frame))
+
+    def _on_fetched(self, sibling: Sibling, frame: Fetched, now_ns: int) -> None:
+        if self.mender.on_fetched(sibling.link, frame):
+            return
+        for mirror in self.mirrors.by_origin.values():
+            if mirror.number == frame.number and mirror.link == sibling.link:
+                break
+        else:
+            return
+        if frame.code:
+            mirror.problem = frame.message
+            self._stop(mirror, now_ns)
+            return
+        if not self._admission.takes(len(frame.payload)):
+            mirror.problem = "the disk has no room"
+            self._stop(mirror, now_ns)
+            return
+        if not self.mirrors.on_fetched(mirror, frame):
+            self._stop(mirror, now_ns)
+        elif frame.batches:
+            mirror.problem = ""
+
+    def _stop(self, mirror: Mirror, now_ns: int) -> None:
+        """Take no more of it for a moment."""
+        ends = Fetch(mirror.number, mirror.origin, level=NO_LEVEL)
+        self.sends.append((mirror.link, ends))
+        mirror.number = 0
+        mirror.again_ns = now_ns + limits.COPY_AGAIN_NS
+
+    def end_turn(self, entries: list[Entry], streams: Streams) -> int:
+        """What is to be stored with this turn; the bytes of its batches."""
+        if streams.replicas:
+            replicas, streams.replicas = streams.replicas, []
+            self._wait(replicas)
+        entries += self.takeovers.entries
+        self.takeovers.entries = []
+        return self.mirrors.take_entries(entries)
+
+    def on_commit(self, commit: Commit) -> None:
+        """A commit is synced."""
+        if not (commit.copied or commit.mirrors):
+            return
+        self.takeovers.on_commit(commit)
+        for mirror, size in self.mirrors.on_commit(commit):
+            if mirror.link:
+                copied = Copied(mirror.origin, *mirror.synced, size)
+                self.sends.append((mirror.link, copied))
+
+    # -- what others read of copies -------------------------------------------------------------
+
+    def _subscribe(self, sibling: Sibling, frame: Subscribe) -> None:
+        mirror = self.mirrors.by_origin.get(frame.copy_of)
+        if mirror is None:
+            why = "no copy of that log is kept here"
+            answer = Subscribed(frame.subscription, "not-found", why)
+        else:
+            answer = mirror.feed.subscribe(
+                sibling.link, frame, frame.copy_of, sibling.origin, of_node=True
+            )
+        self.sends.append((sibling.link, answer))
+        if mirror is not None and not answer.code:
+            mirror.feed.feed_number(sibling.link, frame.subscription)
+
+    def _grant(self, link: bytes, number: int, size: int, records: int) -> bool:
+        for mirror in self.mirrors.by_origin.values():
+            if mirror.feed.find(link, number) is not None:
+                mirror.feed.grant(link, number, size, records)
+                return True
+        return False
+
+    def known(self) -> dict[bytes, str]:
+        """Logs of which somebody here has a copy, with the names of their nodes."""
+        found = {m.origin: m.name for m in self.mirrors.by_origin.values()}
+        for rows in self.held.values():
+            found.update({row.origin: row.name for row in rows.values()})
+        return found
+
+    def source(self, origin: bytes) -> bytes:
+        """Over which link the copy of a log can be read that goes furthest; empty: there is none.
+        One that is kept here goes before an equal one."""
+        mirror = self.mirrors.by_origin.get(origin)
+        holders = self.holders(origin)
+        if holders and (mirror is None or mirror.synced < holders[0][1][2:4]):
+            return holders[0][0].link
+        return LOCAL if mirror is not None else b""
+
+    def take_effects(self) -> list[ReadLog | MendLog]:
+        """What is to be read of the log, and written in it."""
+        reads, self._delivery.reads = self._delivery.reads, []
+        mends, self.mender.effects = self.mender.effects, []
+        return [*reads, *mends]
+
+    def _on_fetch_of_copy(self, sibling: Sibling, frame: Fetch) -> None:
+        key = (sibling.link, frame.origin)
+        self._end_other(key)
+        mirror = self.mirrors.by_origin.get(frame.origin)
+        if frame.level == NO_LEVEL:
+            return
+        if mirror is None:
+            refusal = Fetched(frame.number, code="not-found", message="no copy is kept here")
+            self.sends.append((sibling.link, refusal))
+            return
+        sender = self._others[key] = self._sender(sibling, frame, mirror.topics.by_stream)
+        mirror.feed.add_reader(sender)
+        mirror.feed.feed(sender)
+
+    def _end_other(self, key: tuple[bytes, bytes]) -> None:
+        sender = self._others.pop(key, None)
+        mirror = self.mirrors.by_origin.get(key[1])
+        if sender is not None and mirror is not None:
+            mirror.feed.remove_reader(sender)
+
+    def holders(self, origin: bytes) -> list[tuple[Sibling, CopiesRow]]:
+        """Siblings with a copy of a log, those first whose copy goes furthest."""
+        found = [
+            (self._siblings[other], rows[origin])
+            for other, rows in self.held.items()
+            if origin in rows and other in self._siblings
+        ]
+        return sorted(found, key=lambda f: (f[1].lsn, f[1].slot), reverse=True)
+
+    # -- time, and what is shown ----------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+        if now_ns < self._tick_ns:
+            return
+        self._tick_ns = now_ns + limits.COPIES_TOLD_NS
+        self._choose(now_ns)
+        self.takeovers.tick(now_ns)
+        self.mender.tick(now_ns)
+        for sender in (*self._senders.values(), *self._others.values()):
+            sender.tell_changes()
+        for mirror in self.mirrors.by_origin.values():
+            sibling = self._siblings.get(mirror.origin)
+            if sibling is not None and mirror.level and 0 < mirror.again_ns <= now_ns:
+                self._fetch(mirror, sibling)
+        rows = self._rows()
+        if rows != self._told:
+            self._told = rows
+            self.sends += [(s.link, Copies(rows)) for s in self._siblings.values()]
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        return self._tick_ns
+
+    def take_sends(self) -> list[tuple[bytes, Body]]:
+        """Frames for links."""
+        sends: list[tuple[bytes, Body]] = list(self.sends)
+        self.sends.clear()
+        for mirror in self.mirrors.by_origin.values():
+            if mirror.feed.sends:
+                sends += mirror.feed.sends
+                mirror.feed.sends = []
+        return sends
+
+    def _rows(self) -> tuple[CopiesRow, ...]:
+        rows = {
+            mirror.origin: CopiesRow(mirror.origin, mirror.name, *mirror.synced)
+            for mirror in self.mirrors.by_origin.values()
+        }
+        for origin, taken in self.takeovers.known.items():
+            row = rows.get(origin) or CopiesRow(origin, self._names.get(origin, ""), 0, 0)
+            rows[origin] = row._replace(
+                epoch=taken.epoch, taker=taken.taker, taken=taken.lsn, taken_slot=taken.slot
+            )
+        return tuple(rows.values())[: limits.MIRRORS_MAX]
+
+    def take_over(self, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
+        """``node takeover NAME``. Raises CommandFailed."""
+        name = arguments.get("name")
+        found = [m for m in self.mirrors.by_origin.values() if m.name == name]
+        if not found:
+            have = ", ".join(sorted(m.name for m in self.mirrors.by_origin.values()))
+            raise CommandFailed(
+                f"no copy of a node named {name!r} is kept here (of {have or 'none at all'}): ask "
+                f"a node that has one, `meshmq status` shows which"
+            )
+        mirror = max(found, key=lambda m: (m.origin not in self._siblings, m.synced))
+        left_ns = self._left.get(mirror.origin)
+        seen_ns = None if left_ns is None else now_ns - left_ns
+        is_linked = mirror.origin in self._siblings
+        return self.takeovers.take(mirror, is_linked, seen_ns, arguments)
+
+    def describe(self) -> dict[str, Any]:
+        """As ``status`` shows it."""
+        committed = self._delivery.committed_lsn
+        return {
+            "wanted": self._copies_max,
+            "nodes": [
+                {
+                    "name": self._names.get(origin, origin.hex()[:8]),
+                    "origin": origin.hex(),
+                    "level": sender.level,
+                    "lsn": sender.copied[0],
+                    "caught_up": sender.is_caught_up,
+                    "lag_commits": 0 if sender.is_caught_up else committed + 1 - sender.copied[0],
+                }
+                for origin, sender in self._senders.items()
+            ],
+            "waiting": self._waiting_count,
+            "takeovers": self.takeovers.describe(self._names),
+            "mended": self.mender.mended,
+            "not_mended": self.mender.failed,
+            "kept": [
+                {
+                    "name": mirror.name,
+                    "origin": mirror.origin.hex(),
+                    "lsn": mirror.synced[0],
+                    "topics": len(mirror.topics.by_stream),
+                    "received": mirror.received,
+                    "refused": mirror.refused,
+                    "fetching": bool(mirror.number),
+                    "problem": mirror.problem,
+                }
+                for mirror in self.mirrors.by_origin.values()
+            ],
+        }
+
+
+def _all(name: str, level: int) -> bool:
+    return True

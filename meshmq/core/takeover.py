@@ -1,0 +1,332 @@
+"""Groups of a node that is gone, worked on by another one that has a copy of its log.
+
+Data: a TakeoverEntry for each log that was ever taken over, the newest by (epoch, taker): its taker
+hands out what that log's groups had not done before a place. A Mover goes through the copy and puts
+those records into the taker's own groups. What it has moved is told to the copy's journal.
+
+Rules:
+1. Only a node with a copy takes over, only from one that is not linked and was not seen for
+   TAKEOVER_SEEN_NS, unless it is told to assume that it is dead. Each takeover has a greater epoch
+   than any that is known; of two the greatest counts, and the other taker moves no more.
+2. A record is appended to the taker's log, and noted as moved, in one commit. Jobs go into the same
+   lane of the queue, as they are; records of groups into the group's own topic, with their lineage.
+3. All nodes keep what they are told of takeovers, and tell it on.
+4. A node with copies and groups that starts hands out nothing before a sibling has told what it
+   knows, or RETURN_WAIT_NS are over. Was it taken over, all that its groups had not done before the
+   place is the taker's; what came behind, which had not been copied, is its own as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from meshmq import limits
+from meshmq.core.dead_letters import GROUP as GROUP_HEADER
+from meshmq.core.dead_letters import OFFSET, STREAM, TOPIC, parts_of
+from meshmq.core.feed import Reader
+from meshmq.core.groups import Groups, lanes_of
+from meshmq.core.journal import QUEUE, Delta, GroupState, Settings
+from meshmq.core.log import Commit, Entry, LogState, StoredBatch
+from meshmq.core.mirror_log import TakenEntry, TakeoverEntry
+from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.errors import BadFrame, CommandFailed, GroupMismatch, MeshError
+from meshmq.frames_copies import CopiesRow
+from meshmq.names import matches, queue_of, retries_of
+
+TAKEN_FROM = "$taken-from"
+"""Header of a record that was taken over: the name of the node whose it was."""
+
+
+def sources_of(settings: Settings) -> Callable[[str], bool]:
+    """Whether a group reads a topic."""
+    name = settings.name
+    own = {retries_of(name), *(lanes_of(name) if settings.kind == QUEUE else ())}
+    if settings.kind == QUEUE:
+        return own.__contains__
+    return lambda topic: topic in own or matches(settings.pattern, topic)
+
+
+class Mover(Reader):
+    """Goes through one copied log; see rule 2."""
+
+    __slots__ = ("_owner", "entry", "mirror", "moved")
+
+    def __init__(self, owner: Takeovers, mirror: Mirror, entry: TakeoverEntry) -> None:
+        super().__init__(">", 0, 1 << 60)
+        self._owner = owner
+        self.mirror = mirror
+        self.entry = entry
+        self.moved = 0
+
+    def wants(self, name: str) -> bool:
+        groups = self.mirror.journal.groups.values()
+        return any(sources_of(g.settings)(name) for g in groups)
+
+    def take(self, batches: list[StoredBatch]) -> None:
+        for b in batches:
+            self.credit_bytes -= len(b.payload)
+            if (b.lsn, b.slot) < (self.entry.lsn, self.entry.slot) and not b.damaged:
+                self.moved += self._owner.move(self.mirror, b)
+
+
+class Takeovers:
+    """See the module's header. What is to be stored gathers in ``entries``.
+
+    Attributes:
+        known: by origin.
+        version: changes with that.
+    """
+
+    def __init__(self, state: LogState, groups: Groups, mirrors: Mirrors, has_copies: bool) -> None:
+        self._origin = state.origin
+        self._groups = groups
+        self._mirrors = mirrors
+        self.known: dict[bytes, TakeoverEntry] = dict(state.takeovers)
+        self.version = 0
+        self.entries: list[Entry] = []
+        self._movers: dict[bytes, Mover] = {}
+        self._fence_until_ns = 0
+        groups.is_fenced = has_copies and bool(state.journal.groups)
+
+    # -- taking over ----------------------------------------------------------------------------
+
+    def take(
+        self, mirror: Mirror, is_linked: bool, seen_ns: int | None, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """``node takeover``: ``seen_ns`` ago the node was still linked. Raises CommandFailed."""
+        if is_linked:
+            raise CommandFailed(
+                f"node {mirror.name!r} is alive: stop it first, its groups are its own"
+            )
+        sure = bool(arguments.get("assume_dead"))
+        if not sure and seen_ns is not None and seen_ns < limits.TAKEOVER_SEEN_NS:
+            raise CommandFailed(
+                f"node {mirror.name!r} was seen {seen_ns // limits.SECOND} s ago and may be alive "
+                f"behind a cut: what it still hands out would be worked on twice; wait, or say "
+                f"--assume-dead"
+            )
+        known = self.known.get(mirror.origin)
+        if known is not None and known.taker != self._origin and not sure:
+            raise CommandFailed(
+                f"the groups of {mirror.name!r} were taken over by the node with origin "
+                f"{known.taker.hex()[:8]} (epoch {known.epoch}): if that is lost too, say "
+                f"--assume-dead"
+            )
+        epoch = known.epoch + 1 if known is not None else 1
+        entry = TakeoverEntry(mirror.origin, epoch, self._origin, *mirror.synced)
+        skipped = self._make_groups(mirror)
+        if known is not None and known._replace(epoch=epoch) == entry:
+            entry = known  # said before: there is no more than there was then
+        else:
+            self._note(entry)
+        self._begin(mirror, entry)
+        return {
+            "name": mirror.name, "origin": mirror.origin.hex(), "epoch": entry.epoch,
+            "lsn": entry.lsn, "groups": sorted(
+                g.settings.name for g in mirror.journal.groups.values()
+                if g.settings.name not in skipped
+            ), "skipped": skipped,
+        }  # fmt: skip
+
+    def _make_groups(self, mirror: Mirror) -> list[str]:
+        """The node's groups are here too; names of those that are something else here."""
+        skipped = []
+        for state in mirror.journal.groups.values():
+            s = state.settings
+            arguments: dict[str, Any] = {
+                "group": s.name, "kind": s.kind, "pattern": s.pattern, "order": s.order,
+            }  # fmt: skip
+            if s.kind != QUEUE:
+                arguments["start"] = "new"
+            try:
+                self._groups.create(arguments)
+            except GroupMismatch:
+                skipped.append(s.name)
+            except MeshError as error:
+                raise CommandFailed(f"group {s.name!r} cannot be made here: {error}") from None
+        return skipped
+
+    def _note(self, entry: TakeoverEntry) -> None:
+        self.known[entry.origin] = entry
+        self.version += 1
+        self.entries.append(entry)
+
+    def _begin(self, mirror: Mirror, entry: TakeoverEntry) -> None:
+        self._end(mirror.origin)
+        mover = self._movers[mirror.origin] = Mover(self, mirror, entry)
+        mirror.feed.add_reader(mover)
+
+    def _end(self, origin: bytes) -> None:
+        mover = self._movers.pop(origin, None)
+        if mover is not None:
+            mover.mirror.feed.remove_reader(mover)
+
+    # -- moving ---------------------------------------------------------------------------------
+
+    def move(self, mirror: Mirror, b: StoredBatch) -> int:
+        """Put what groups had not done of a batch into our own; how many records."""
+        topic = mirror.topics.by_stream[b.stream].entry
+        moved = 0
+        for state in mirror.journal.groups.values():
+            group = self._groups.by_name.get(state.settings.name)
+            if group is None or not sources_of(state.settings)(topic.name):
+                continue
+            if group.settings.kind != state.settings.kind:
+                continue
+            offsets = _undone(state, topic.source, b)
+            if not offsets:
+                continue
+            try:
+                if state.settings.kind == QUEUE:
+                    self._move_jobs(topic.name, b, offsets)
+                else:
+                    self._move_records(state.settings.name, topic.name, mirror, b, offsets)
+            except BadFrame:
+                continue  # nobody can read it
+            delta = _done(state, topic.source, offsets)
+            state.apply(delta)
+            self.entries.append(TakenEntry(mirror.origin, (delta,)))
+            moved += len(offsets)
+        return moved
+
+    def _move_jobs(self, lane: str, b: StoredBatch, offsets: list[int]) -> None:
+        """The batch as it is, without what was done: a job's options are its batch's."""
+        queue = queue_of(lane) or lane
+        group = self._groups.by_name[queue]
+        base = self._groups.append_own(lane, b.payload, b.count)
+        stream = self._groups.stream_of(lane)
+        left = set(offsets)
+        for i in range(b.count):
+            if b.base_offset + i not in left:
+                group.settle_own(stream, base + i, 1)
+
+    def _move_records(
+        self, name: str, topic: str, mirror: Mirror, b: StoredBatch, offsets: list[int]
+    ) -> None:
+        tools = self._groups.tools
+        records = tools.decode(b.payload, b.count)
+        indices = [offset - b.base_offset for offset in offsets]
+        headers = []
+        for offset, i in zip(offsets, indices, strict=True):
+            had: dict[str, str] = {}
+            if records.headers is not None:
+                had = tools.decode_headers(records.headers[i])
+            lineage = {
+                TOPIC: had.get(TOPIC) or topic,
+                STREAM: had.get(STREAM) or mirror.origin.hex(),
+                OFFSET: had.get(OFFSET) or str(offset),
+                GROUP_HEADER: name, TAKEN_FROM: mirror.name,
+            }  # fmt: skip
+            headers.append(tools.encode_headers({**had, **lineage}))
+        keys = None if records.keys is None else [records.keys[i] for i in indices]
+        times = None if records.times is None else [records.times[i] for i in indices]
+        values = [records.values[i] for i in indices]
+        for part in parts_of(values, headers):
+            payload = tools.encode(
+                values[part], keys and keys[part], headers[part], times and times[part],
+                records.time_ns,
+            )  # fmt: skip
+            self._groups.append_own(retries_of(name), payload, len(values[part]))
+
+    # -- what others say ------------------------------------------------------------------------
+
+    def on_rows(self, rows: tuple[CopiesRow, ...]) -> None:
+        """A sibling tells what it knows of takeovers, of ours among them."""
+        for row in rows:
+            if not row.epoch:
+                continue
+            entry = TakeoverEntry(row.origin, row.epoch, row.taker, row.taken, row.taken_slot)
+            known = self.known.get(row.origin)
+            if known is not None and known.rank >= entry.rank:
+                continue
+            if row.origin == self._origin:
+                self._give_away(entry)
+                continue
+            self._note(entry)
+            if entry.taker != self._origin:
+                self._end(row.origin)  # somebody else goes on
+        if not self._groups.is_surveying:
+            self._unfence()
+
+    def _give_away(self, entry: TakeoverEntry) -> None:
+        """Our groups were taken over: what they had not done before that place is the taker's.
+        That it was is noted with what follows from it, in one commit."""
+        if self._groups.is_surveying:
+            return  # it is told again
+
+        def given() -> None:
+            self._note(entry)
+            self._unfence()
+
+        self._groups.is_fenced = True
+        self._groups.give_away(entry.lsn, entry.slot, given)
+
+    def _unfence(self) -> None:
+        if self._groups.is_fenced:
+            self._groups.unfence()
+
+    # -- the log, time --------------------------------------------------------------------------
+
+    def on_commit(self, commit: Commit) -> None:
+        """A commit is synced: what was moved is, and more may be."""
+        for said in commit.mirrors:
+            if isinstance(said, TakenEntry):
+                self._go_on(said.origin)
+
+    def _go_on(self, origin: bytes) -> None:
+        mover = self._movers.get(origin)
+        if mover is None or mover.credit_bytes > 0:
+            return
+        if self._groups.shared.admission.takes(4 * limits.TAKEOVER_BYTES):
+            mover.credit_bytes = limits.TAKEOVER_BYTES
+            mover.mirror.feed.feed(mover)
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+        if not self._fence_until_ns:
+            self._fence_until_ns = now_ns + limits.RETURN_WAIT_NS
+            for origin, entry in self.known.items():
+                mirror = self._mirrors.by_origin.get(origin)
+                if entry.taker == self._origin and mirror is not None:
+                    self._begin(mirror, entry)  # a restart goes on where it was
+        if now_ns >= self._fence_until_ns and not self._groups.is_surveying:
+            self._unfence()
+        for origin, mover in list(self._movers.items()):
+            if mover.is_live:
+                self._end(origin)  # all of it was looked at
+            else:
+                self._go_on(origin)
+
+    def describe(self, names: Mapping[bytes, str]) -> list[dict[str, Any]]:
+        """As ``status`` shows it."""
+        return [
+            {
+                "of": names.get(origin, origin.hex()[:8]),
+                "by": names.get(entry.taker, entry.taker.hex()[:8]),
+                "epoch": entry.epoch,
+                "lsn": entry.lsn,
+                "moving": origin in self._movers,
+            }
+            for origin, entry in self.known.items()
+        ]
+
+
+def _undone(state: GroupState, source: int, b: StoredBatch) -> list[int]:
+    """Offsets of a batch that a group had not done: those that are not settled, and marked ones."""
+    settled = state.streams.get(source)
+    runs = [(b.base_offset, b.count)]
+    if settled is not None:
+        runs = settled.missing(b.base_offset, b.count)
+    found = [o for first, count in runs for o in range(first, first + count)]
+    if state.marks:
+        end = b.base_offset + b.count
+        found += [o for o in range(b.base_offset, end) if (source, o) in state.marks]
+    return sorted(set(found))
+
+
+def _done(state: GroupState, source: int, offsets: list[int]) -> Delta:
+    marked = tuple([(source, o) for o in offsets if (source, o) in state.marks])
+    return Delta(
+        state.settings.id, settled=tuple([(source, o, 1) for o in offsets]), unmarked=marked
+    )

@@ -1,0 +1,108 @@
+"""Frames by which nodes copy each other's logs; see ``frames``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+NO_LEVEL = 255
+"""Of a Fetch: it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskCopy:
+    """Copy the sender's log: its topics that are to have more copies than ``level``; 0: no copy is
+    needed any more."""
+
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Send the log of ``origin`` from a place on, ``credit`` bytes at a time; a greater
+    ``number`` ends those before. With a ``topic_id``: only the batch of that stream that holds
+    ``offset``."""
+
+    number: int
+    origin: bytes
+    lsn: int = 1
+    slot: int = 0
+    credit: int = 0
+    level: int = 0
+    topic_id: bytes = b""
+    offset: int = 0
+
+
+class CopiedTopic(NamedTuple):
+    """A stream of the log that is fetched, by its number there."""
+
+    stream: int
+    topic_id: bytes
+    name: str
+    first_offset: int
+    deleted: bool = False
+
+
+class CopiedBatch(NamedTuple):
+    """One batch as its own log has it."""
+
+    stream: int
+    base_offset: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    length: int
+    checksum: int
+    append_time_ns: int
+    lsn: int
+    slot: int
+    damaged: bool
+    producer: bytes
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Part of a log, up to before (``lsn``, ``slot``); ``topics`` those that are new to the asking
+    node, or have changed."""
+
+    number: int
+    topics: tuple[CopiedTopic, ...] = ()
+    batches: tuple[CopiedBatch, ...] = ()
+    lsn: int = 0
+    slot: int = 0
+    payload: bytes = b""
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """The copy of a log is synced up to before a place; ``credit`` more bytes may be on their
+    way."""
+
+    origin: bytes
+    lsn: int
+    slot: int
+    credit: int
+
+
+class CopiesRow(NamedTuple):
+    """A log of which the sender has a copy up to before (``lsn``, ``slot``); ``epoch``, ``taker``
+    tell who hands out what its groups had not done before (``taken``, ``taken_slot``). lsn 0: the
+    sender knows of the takeover only."""
+
+    origin: bytes
+    name: str
+    lsn: int
+    slot: int
+    epoch: int = 0
+    taker: bytes = b""
+    taken: int = 0
+    taken_slot: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    rows: tuple[CopiesRow, ...]
+
+
+Body = AskCopy | Fetch | Fetched | Copied | Copies

@@ -1,0 +1,164 @@
+"""Reads what is copied of another node's log, by the places that log has; writes what was damaged
+here and had again from there.
+
+Batches of one origin lie here in its own order, so a place is found by halving: first the segment,
+then the commit. What comes back has the places and times of the origin's log.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+
+from meshmq.core.log import LogState, StoredBatch
+from meshmq.core.mirror_log import Copied
+from meshmq.shell.segment import decode_row
+from meshmq.shell.store_read import LogReader, ReadResult
+from meshmq.shell.store_segments import SegmentSet
+
+_READS_MAX = 64  # a read that finds nothing goes on so often; each looks at up to 2,000 commits
+
+IsBefore = Callable[[Copied], bool]
+
+
+def read_copies(
+    reader: LogReader,
+    segments: SegmentSet,
+    state: LogState,
+    origin: bytes,
+    streams: frozenset[int],
+    start: tuple[str, int, int],
+    bytes_max: int,
+) -> ReadResult:
+    """As LogReader.read, from a ``start`` in the log of ``origin``; where to go on is there too."""
+    mirror = state.mirrors.get(origin)
+    if mirror is None:
+        return ReadResult((), 1, 0)
+    end = ReadResult((), mirror.lsn, mirror.slot)
+    wanted = streams & frozenset(mirror.streams.values())
+    kind, value, slot = start
+    local = ("offset", value, 0)
+    if kind != "offset":
+        found = _locate(segments, wanted, origin, _is_before(kind, value, slot))
+        if found is None:
+            return end
+        local = ("position", *found)
+    last = state.next_lsn - 1
+    for _ in range(_READS_MAX):
+        result = reader.read(wanted, local, last, bytes_max)
+        batches = _translated(result.batches, (value, slot) if kind == "position" else (1, 0))
+        if result.next_lsn > last:
+            return end._replace(batches=batches)
+        if batches:
+            return ReadResult(batches, batches[-1].lsn, batches[-1].slot + 1)
+        local = ("position", result.next_lsn, result.next_slot)
+    return end
+
+
+def _is_before(kind: str, value: int, slot: int) -> IsBefore:
+    if kind == "time":
+        return lambda c: c.append_time_ns < value
+    return lambda c: (c.lsn, c.slot) < (value, slot)
+
+
+def _translated(batches: Sequence[StoredBatch], before: tuple[int, int]) -> tuple[StoredBatch, ...]:
+    """With the places of their own log; those whose row is lost have that of the one before."""
+    found = []
+    lsn, slot = before
+    for b in batches:
+        if b.place is not None:
+            lsn, slot, time_ns = b.place
+            b = b._replace(append_time_ns=time_ns)
+        found.append(b._replace(lsn=lsn, slot=slot))
+    return tuple(found)
+
+
+def _locate(
+    segments: SegmentSet, wanted: frozenset[int], origin: bytes, is_before: IsBefore
+) -> tuple[int, int] | None:
+    """Where here the first batch is that is not before some place there; None: behind all."""
+    numbers = [n for n in segments.from_lsn(0) if segments.holds_any(n, wanted)]
+    low, high = 0, len(numbers)
+    while low < high:  # the first segment whose last batch is not before it
+        middle = (low + high) // 2
+        last = _last_of(segments, numbers[middle], wanted, origin)
+        if last is not None and is_before(last):
+            low = middle + 1
+        else:
+            high = middle
+    for number in numbers[low:]:
+        found = _locate_in(segments, number, wanted, origin, is_before)
+        if found is not None:
+            return found
+    return None
+
+
+def _last_of(
+    segments: SegmentSet, number: int, wanted: frozenset[int], origin: bytes
+) -> Copied | None:
+    places = _places(segments, number, wanted)
+    for lsn in reversed(places):
+        rows = _copied(segments, number, lsn, origin)
+        if rows:
+            return rows[-1]
+    return None
+
+
+def _locate_in(
+    segments: SegmentSet, number: int, wanted: frozenset[int], origin: bytes, is_before: IsBefore
+) -> tuple[int, int] | None:
+    places = _places(segments, number, wanted)
+    low, high = 0, len(places)
+    while low < high:
+        middle = (low + high) // 2
+        rows = _copied(segments, number, places[middle], origin)
+        if rows and is_before(rows[-1]):
+            low = middle + 1
+        else:
+            high = middle
+    if low == len(places):
+        return None
+    for row in _copied(segments, number, places[low], origin):
+        if not is_before(row):
+            return places[low], row.index
+    return places[low], 0
+
+
+def _places(segments: SegmentSet, number: int, wanted: frozenset[int]) -> list[int]:
+    segment = segments.get(number)
+    if segment is None:
+        return []
+    return segment.index.places(wanted, *segments.range_of(number))
+
+
+def _copied(segments: SegmentSet, number: int, lsn: int, origin: bytes) -> list[Copied]:
+    """What of ``origin`` is in a commit, in order; nothing where its row is damaged."""
+    segment = segments.get(number)
+    meta = decode_row(lsn, segment.row(lsn)) if segment is not None else None
+    return [] if meta is None else [c for c in meta.copied if c.origin == origin]
+
+
+def mend(segments: SegmentSet, stream: int, offset: int, count: int, payload: bytes) -> bool:
+    """Write a batch's bytes, with the checksum that its commit names, where they lie; whether they
+    were written. Only those beside the rows can be: a row is one piece with its own checksum."""
+    for portion in segments.portions(stream):
+        if not portion.first_offset <= offset < portion.next_offset:
+            continue
+        segment = segments.get(portion.segment)
+        held = segment.index.streams.get(stream) if segment is not None else None
+        if segment is None or held is None:
+            return False
+        i = held.at_offset(offset)
+        if i == len(held) or held.bases[i] != offset:
+            return False
+        lsn, slot = held.lsns[i], held.slots[i]
+        meta = decode_row(lsn, segment.row(lsn))
+        if meta is None or meta.inline or slot >= len(meta.batches):
+            return False
+        batch = meta.batches[slot]
+        same = (batch.base_offset, batch.records, batch.length, batch.checksum)
+        if same != (offset, count, len(payload), zlib.crc32(payload)):
+            return False
+        segment.disk.write_values(payload, batch.position)
+        return True
+    return False

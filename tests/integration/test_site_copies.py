@@ -1,0 +1,164 @@
+"""Copies between real nodes: a disk is destroyed, and what was confirmed as replicated is read."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import pytest
+
+import meshmq
+from tests.integration.sites import LocalSite
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = LocalSite(tmp_path, 3, "--copies", "2")
+    made.wait_joined()
+    yield made
+    made.stop()
+
+
+def read_all(node, topic, count):
+    """Values of so many records, by origin, with offsets without gaps."""
+    found = {}
+    with (
+        meshmq.connect(node.url, route="node") as mesh,
+        mesh.subscribe(topic, start="earliest") as sub,
+    ):
+        left = count
+        while left:
+            more = sub.fetch(left, timeout=15)
+            assert more, (found.keys(), left)
+            left -= len(more)
+            for m in more:
+                mine = found.setdefault(m.origin, [])
+                assert m.offset == len(mine)
+                mine.append(m.value)
+        assert sub.missed == 0
+    return found
+
+
+def status(node):
+    with meshmq.connect(node.url, route="node") as mesh:
+        return mesh.admin.status()
+
+
+def test_a_destroyed_disk_loses_nothing_that_was_replicated(site):
+    one, two, three = site.nodes
+    values = [b"%d" % i * 20 for i in range(3000)]
+    with meshmq.connect(one.url, route="node") as mesh:
+        lone = mesh.publish("orders", b"first", durability="replicated").wait(20)
+        assert (lone.durability, lone.offset) == ("replicated", 0)
+        receipts = mesh.publish_many("orders", values, durability="replicated")
+        receipts.wait(60)
+        assert {r.durability for r in (receipts[0], receipts[-1])} == {"replicated"}
+        deadline = time.monotonic() + 10
+        while True:  # who came first may have copied it until the one that is chosen was there
+            shown = mesh.admin.topics.show("orders")
+            assert shown["copies"] == 2
+            if [row["caught_up"] for row in shown["copied_to"]] == [True]:
+                break
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.05)
+    origin = status(one)["node"]["origin"]
+    one.kill()
+    shutil.rmtree(one.data)
+    for node in (two, three):
+        assert read_all(node, "orders", 3001) == {origin: [b"first", *values]}
+    one.start()  # with an empty disk: another log
+    site.wait_joined()
+    with meshmq.connect(one.url, route="node") as mesh:
+        mesh.publish("orders", b"new", durability="replicated").wait(20)
+    for node in site.nodes:
+        found = read_all(node, "orders", 3002)
+        assert found.pop(origin) == [b"first", *values]
+        assert list(found.values()) == [[b"new"]]
+
+
+def test_without_its_copies_a_record_is_stored_and_says_so(site):
+    one, two, three = site.nodes
+    with meshmq.connect(one.url, route="node") as mesh:
+        mesh.publish("orders", b"1", durability="replicated").wait(20)
+        two.kill()
+        three.kill()
+        receipt = mesh.publish("orders", b"2", durability="replicated")
+        with pytest.raises(meshmq.DurabilityTimeout, match="do not resend") as caught:
+            receipt.wait(1)
+        assert caught.value.receipt is receipt
+        assert (receipt.offset, receipt.durability, receipt.done) == (1, "synced", False)
+        two.start()
+        three.start()
+        assert receipt.wait(30).durability == "replicated"
+
+
+def test_a_client_that_was_cut_off_is_told_of_its_copies_after_all(site):
+    one, two, three = site.nodes
+    with meshmq.connect(one.url, route="node") as mesh:
+        mesh.publish("orders", b"1", durability="replicated").wait(20)
+        two.kill()
+        three.kill()
+        receipt = mesh.publish("orders", b"2", durability="replicated")
+        with pytest.raises(meshmq.DurabilityTimeout):
+            receipt.wait(0.5)
+        one.kill()
+        for node in (one, two, three):
+            node.start()
+        assert receipt.wait(30).durability == "replicated"
+        assert receipt.offset == 1
+
+
+def test_a_topic_s_own_copies(tmp_path):
+    made = LocalSite(tmp_path, 2)
+    try:
+        made.wait_joined()
+        one, two = made.nodes
+        with meshmq.connect(one.url, route="node") as mesh:
+            with pytest.raises(meshmq.DurabilityUnavailable, match="--copies 2"):
+                mesh.publish("orders", b"1", durability="replicated").wait(10)
+            mesh.admin.topics.create("orders", copies=2)
+            assert mesh.publish("orders", b"1", durability="replicated").wait(20).offset == 0
+            mesh.publish("others", b"1").wait(10)
+        deadline = time.monotonic() + 10
+        while True:
+            (kept,) = status(two)["site"]["copies"]["kept"]
+            if (kept["received"], kept["topics"]) == (1, 1):
+                break
+            assert time.monotonic() < deadline, kept
+    finally:
+        made.stop()
+
+
+def test_a_dead_node_s_jobs_are_done_by_another_one(site):
+    one, *others = site.nodes
+    with meshmq.connect(one.url, route="node") as mesh:
+        for i in range(50):
+            mesh.enqueue("thumbs", b"%d" % i).wait(20)
+        with mesh.work("thumbs", prefetch=1) as worker:
+            done = []
+            for job in worker:
+                done.append(job.value)
+                job.ack(wait=True)
+                if len(done) == 20:
+                    break
+        deadline = time.monotonic() + 15
+        while not [row for row in mesh.admin.status()["site"]["copies"]["nodes"]
+                   if row["caught_up"]]:  # fmt: skip
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (row, *_) = [r for r in mesh.admin.status()["site"]["copies"]["nodes"] if r["caught_up"]]
+    one.kill()
+    (taker,) = [node for node in others if node.name == row["name"]]
+    with meshmq.connect(taker.url, route="node") as mesh:
+        deadline = time.monotonic() + 15
+        while one.name in taker.siblings():
+            assert time.monotonic() < deadline
+        taken = mesh.admin.takeover(one.name, assume_dead=True)
+        assert taken["groups"] == ["thumbs"]
+        with mesh.work("thumbs") as worker:
+            for job in worker:
+                done.append(job.value)
+                job.ack()
+                if len(done) == 50:
+                    break
+    assert sorted(done, key=int) == [b"%d" % i for i in range(50)]

@@ -1,0 +1,212 @@
+"""Copies of other nodes' logs in the log: kept, and found by their own places."""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+import pytest
+
+from meshmq.core.log import BatchEntry, CopiedEntry, TopicEntry, TrimEntry
+from meshmq.core.mirror_log import MirrorEntry, TakeoverEntry
+
+THEIRS, OTHERS = b"b" * 16, b"c" * 16
+HOUR = 3600 * 10**9
+
+
+def copied_topic(alias, source=1, origin=THEIRS, name="orders"):
+    return TopicEntry(alias, bytes([source]) * 16, name, True, 0, 0, origin=origin, source=source)
+
+
+class Copier:
+    """Makes entries as a node does that copies ``origin``: batches at rising places there."""
+
+    def __init__(self, aliases, origin=THEIRS, seed=1):
+        self.random = random.Random(seed)
+        self.aliases, self.origin = aliases, origin
+        self.ends = dict.fromkeys(aliases, 0)
+        self.lsn, self.slot = 1, 0
+        self.written = []
+
+    def batch(self, size=60):
+        if self.random.random() < 0.5:
+            self.lsn, self.slot = self.lsn + self.random.randrange(1, 4), 0
+        alias = self.aliases[-1 if self.random.random() < 0.15 else 0]
+        data, count = self.random.randbytes(size), self.random.randrange(1, 4)
+        batch = BatchEntry(alias, self.ends[alias], count, data, zlib.crc32(data), b"p" * 16, 1)
+        self.ends[alias] += count
+        entry = CopiedEntry(batch, self.origin, self.lsn, self.slot, HOUR + self.lsn)
+        self.slot += 1
+        self.written.append(entry)
+        return entry
+
+    def entries(self, count, size=60):
+        rows = [self.batch(size) for _ in range(count)]
+        return [*rows, MirrorEntry(self.origin, "there", self.lsn, self.slot)]
+
+
+def read_all(store, streams, start, origin=THEIRS, bytes_max=500):
+    found = []
+    end = store.state.mirrors[origin]
+    while True:
+        r = store.read(frozenset(streams), start, 1 << 60, bytes_max, origin)
+        found += r.batches
+        if (r.next_lsn, r.next_slot) >= (end.lsn, end.slot):
+            return found
+        assert ("position", r.next_lsn, r.next_slot) != start
+        start = ("position", r.next_lsn, r.next_slot)
+
+
+def places(rows):
+    return [(b.lsn, b.slot, b.base_offset, b.payload, b.append_time_ns) for b in rows]
+
+
+def wanted(copier, streams, lsn=0, slot=0):
+    return [
+        (e.lsn, e.slot, e.batch.base_offset, e.batch.payload, e.append_time_ns)
+        for e in copier.written
+        if e.batch.stream in streams and (e.lsn, e.slot) >= (lsn, slot)
+    ]
+
+
+@pytest.fixture
+def filled(opened, small_segments):
+    """A store with own records and copies of two logs between each other, over many segments."""
+    store = opened()
+    own = TopicEntry(1, b"o" * 16, "orders", True, 0, 0)
+    store.append([own, copied_topic(2), copied_topic(3, 2, name="bills")])
+    store.append([copied_topic(4, 1, OTHERS)])
+    copier, other = Copier([2, 3]), Copier([4], OTHERS, 2)
+    for i in range(60):
+        entries = []
+        if i % 2:
+            data = b"own %d" % i
+            entries.append(BatchEntry(1, i // 2, 1, data, zlib.crc32(data), b"q" * 16, i // 2 + 1))
+        if i % 3:
+            entries += copier.entries(1 + i % 4, 9000 if i % 10 == 0 else 60)
+        if i % 5 == 0:
+            entries += other.entries(2)
+        store.append(entries)
+    return store, copier, other
+
+
+def test_copies_are_read_by_the_places_of_their_own_log(filled):
+    store, copier, _ = filled
+    for streams in ({2, 3}, {2}, {3}):
+        assert places(read_all(store, streams, ("position", 1, 0))) == wanted(copier, streams)
+    for e in copier.written[:: len(copier.written) // 12]:
+        found = read_all(store, {2, 3}, ("position", e.lsn, e.slot))
+        assert places(found) == wanted(copier, {2, 3}, e.lsn, e.slot)
+        later = read_all(store, {2, 3}, ("time", e.append_time_ns, 0))
+        assert places(later) == wanted(copier, {2, 3}, e.lsn)
+    behind = store.read(frozenset({2, 3}), ("position", copier.lsn, copier.slot), 1, 99, THEIRS)
+    assert behind == ((), copier.lsn, copier.slot)
+
+
+def test_an_offset_of_a_copied_stream_is_found(filled):
+    store, copier, _ = filled
+    e = [e for e in copier.written if e.batch.stream == 3][3]
+    last = e.batch.base_offset + e.batch.count - 1
+    found = store.read(frozenset({3}), ("offset", last, 0), 1 << 60, 1, THEIRS).batches[0]
+    assert (found.lsn, found.slot, found.payload) == (e.lsn, e.slot, e.batch.payload)
+
+
+def test_a_restart_and_new_segments_keep_copies_and_how_far_they_go(filled, opened):
+    store, copier, other = filled
+    taken = TakeoverEntry(THEIRS, 3, b"t" * 16, 77, 1)
+    store.append([taken, TakeoverEntry(THEIRS, 2, b"u" * 16, 5, 0)])
+    before = store.state
+    store = opened()
+    assert store.state == before
+    for origin, one in ((THEIRS, copier), (OTHERS, other)):
+        mirror = store.state.mirrors[origin]
+        assert (mirror.name, mirror.lsn, mirror.slot) == ("there", one.lsn, one.slot)
+        assert places(read_all(store, one.aliases, ("position", 1, 0), origin)) == wanted(
+            one, one.aliases
+        )
+    assert store.state.takeovers[THEIRS] == taken
+    assert {t.origin for t in (s.topic for s in store.state.topics.values())} == {b""}
+    assert store.check() == []
+
+
+def test_producers_of_copies_are_not_the_nodes_own(filled):
+    store, _, _ = filled
+    assert {stream for _, stream in store.state.producers} == {1}
+
+
+def test_what_the_owner_has_trimmed_goes_and_a_rewritten_segment_keeps_places(
+    filled, opened, monkeypatch
+):
+    from meshmq.core import retention
+    from meshmq.shell import store as store_module
+
+    monkeypatch.setattr(retention, "REWRITE_BYTES_MIN", 100)
+    monkeypatch.setattr(store_module, "_PLAN_SHARE", 0)
+    monkeypatch.setattr(store_module, "_SETTLE_SECONDS", 0)
+    store, copier, other = filled
+    gone = [TrimEntry(2, copier.ends[2]), TrimEntry(1, 30), TrimEntry(4, other.ends[4])]
+    store.append(gone)
+    for _ in range(40):
+        store.plan_retention()
+        while store.is_rewriting:
+            store.rewrite()
+    assert store.stats()["segments_rewritten"] > 0
+    store = opened()
+    assert places(read_all(store, {2, 3}, ("position", 1, 0))) == wanted(copier, {3})
+    e = [e for e in copier.written if e.batch.stream == 3][3]
+    found = read_all(store, {2, 3}, ("position", e.lsn, e.slot))
+    assert places(found) == wanted(copier, {3}, e.lsn, e.slot)
+
+
+def test_a_dropped_copy_is_gone_after_a_restart_too(filled, opened):
+    store, _, other = filled
+    store.append([MirrorEntry(THEIRS, "there", 1, 0, True)])
+    for one in (store, None):
+        one = one or opened()
+        assert set(one.state.mirrors) == {OTHERS}
+        assert set(one.state.streams) == {1, 4}
+        assert one.read(frozenset({2}), ("position", 1, 0), 1 << 60, 99, THEIRS) == ((), 1, 0)
+        assert places(read_all(one, {4}, ("position", 1, 0), OTHERS)) == wanted(other, {4})
+
+
+def test_a_batch_that_came_damaged_keeps_its_offsets(opened):
+    store = opened()
+    lost = BatchEntry(2, 3, 4, b"", 1, b"p" * 16, 1)
+    data = b"after"
+    after = BatchEntry(2, 7, 1, data, zlib.crc32(data), b"p" * 16, 5)
+    store.append([copied_topic(2), CopiedEntry(lost, THEIRS, 5, 0, 9), TrimEntry(2, 3),
+                  CopiedEntry(after, THEIRS, 6, 1, 9), MirrorEntry(THEIRS, "b", 6, 2)])  # fmt: skip
+    for one in (store, None):
+        one = one or opened()
+        found = read_all(one, {2}, ("position", 1, 0))
+        assert [(b.base_offset, b.count, b.damaged) for b in found] == [(3, 4, True), (7, 1, False)]
+        assert one.state.streams[2].first_offset == 3
+
+
+def test_a_damaged_batch_is_written_in_its_place(opened):
+    store = opened()
+    data = random.Random(5).randbytes(70_000)
+    other = random.Random(6).randbytes(50_000)
+    store.append([TopicEntry(1, b"o" * 16, "orders", True, 0, 0)])
+    store.append([BatchEntry(1, 0, 2, data, zlib.crc32(data), b"q" * 16, 1),
+                  BatchEntry(1, 2, 1, other, zlib.crc32(other), b"q" * 16, 3)])  # fmt: skip
+    (values,) = opened.directory.glob("log/*/values.bin")
+    with values.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"broken")
+
+    def read(one):
+        return [
+            (b.payload, b.damaged)
+            for b in one.read(frozenset({1}), ("position", 1, 0), 1 << 60, 1 << 20).batches
+        ]
+
+    assert read(store) == [(b"", True), (other, False)]
+    assert not store.mend(1, 0, 2, other)  # not what it was
+    assert not store.mend(1, 1, 1, data)
+    assert not store.mend(7, 0, 2, data)
+    assert read(store) == [(b"", True), (other, False)]
+    assert store.mend(1, 0, 2, data)
+    assert read(store) == [(data, False), (other, False)]
+    assert store.stats()["batches_mended"] == 1
+    assert opened().check() == []
