@@ -13,7 +13,9 @@ import time
 from collections import Counter
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
 
 from meshmq.cli.boundary import CommandError
 from meshmq.cli.demo_direct import RADAR, Airport
@@ -38,13 +40,23 @@ class Flight(NamedTuple):
     value: bytes
 
 
-def demo() -> None:
+def demo(
+    nodes: Annotated[
+        int,
+        typer.Option(min=1, max=5, help="With more than one: a site, of which one node is killed."),
+    ] = 1,
+) -> None:
     """Show it all in a few seconds: no node, then one; it is killed; a replay, a job that fails.
 
     It needs nothing running: two programs talk directly, then a node is started under them on a
     free port of this machine, with its log in a temporary folder that is removed at the end. Exit
     code 1 if anything is lost or doubled.
     """
+    if nodes > 1:
+        from meshmq.cli.demo_site import show_site
+
+        show_site(nodes)
+        return
     with tempfile.TemporaryDirectory(prefix="meshmq-demo-") as folder:
         node = DemoNode(Path(folder) / "log")
         try:
@@ -56,16 +68,20 @@ def demo() -> None:
 class DemoNode:
     """A node in a process of its own, which can be killed and started again where it was."""
 
-    def __init__(self, data: Path) -> None:
-        self._data = data
-        self.url = f"tcp://127.0.0.1:{free_port()}"
+    def __init__(
+        self, data: Path, name: str = "demo", site: str = "", peers: tuple[str, ...] = ()
+    ) -> None:
+        self._data, self._name = data, name
+        self.url, self.nodes_url = [f"tcp://127.0.0.1:{free_port()}" for _ in range(2)]
+        more = ["--site", site, "--listen-nodes", self.nodes_url] if site else []
+        self._more = [*more, *(word for peer in peers for word in ("--peer", peer))]
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it says where it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "meshmq", "node", "--name", "demo", "--no-mdns",
-             "--listen", self.url, "--data", str(self._data)],
+            [sys.executable, "-m", "meshmq", "node", "--name", self._name, "--no-mdns",
+             "--listen", self.url, "--data", str(self._data), *self._more],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
