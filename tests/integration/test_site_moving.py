@@ -86,8 +86,7 @@ def test_asyncio_moves_too(site):
     async def main():
         async with meshmq.aio.connect(one.url) as mesh:
             await (await mesh.publish("orders.eu", b"0")).wait(5)
-            while not knows_all(mesh):  # noqa: ASYNC110  # what it knows has no event
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(wait_for, lambda: knows_all(mesh))
             one.kill()
             await (await mesh.publish("orders.eu", b"1")).wait(10)
             assert mesh._connection.client.node_name in ("node-2", "node-3")
