@@ -115,6 +115,7 @@ class Services(Ledger):
             mine = self._instances.setdefault(link, {})
             if resize(mine.get(serve.registration), serve):
                 self._serve_own(mine[serve.registration], now_ns)
+                self._change(mine[serve.registration].service)
                 self._feed(mine[serve.registration].service, now_ns)
                 return Served(serve.registration)
             if serve.registration in mine:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -86,8 +87,7 @@ def test_asyncio_moves_too(site):
     async def main():
         async with meshmq.aio.connect(one.url) as mesh:
             await (await mesh.publish("orders.eu", b"0")).wait(5)
-            while not knows_all(mesh):  # noqa: ASYNC110  # what it knows has no event
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(wait_for, lambda: knows_all(mesh))
             one.kill()
             await (await mesh.publish("orders.eu", b"1")).wait(10)
             assert mesh._connection.client.node_name in ("node-2", "node-3")
@@ -153,31 +153,58 @@ def test_drain_names_who_is_left_and_a_node_may_stay(site):
             meshmq.connect(one.url, route="node", timeout=1, on_node_loss="wait")
 
 
-def test_a_rolling_restart_loses_nothing(site):
+def test_a_rolling_restart_loses_nothing_and_fails_no_request(site):
     """Programs go on while one node after the other is drained, stopped and started."""
-    one, two, _three = site.nodes
-    with (
-        meshmq.connect(one.url, route="node", name="producer") as producer,
-        meshmq.connect(two.url, route="node", name="consumer") as consumer,
-        consumer.subscribe("orders.>", dedup=True) as sub,
-    ):
-        stop = threading.Event()
-        receipts, got = [], []
+    one, two, three = site.nodes
+    stop = threading.Event()
+    receipts, got, worked, failed, answered = [], [], [], [], []
+    with ExitStack() as stack:
+        producer, reader, worker, server, asker = (
+            stack.enter_context(meshmq.connect(node.url, route="node", name=name))
+            for node, name in (
+                (one, "producer"), (two, "reader"), (three, "worker"), (one, "server"),
+                (two, "asker"),
+            )
+        )  # fmt: skip
+        sub = stack.enter_context(reader.subscribe("orders.>", dedup=True))
+        jobs = stack.enter_context(worker.consume("orders.>", group="billing"))
+        server.serve("quote", lambda request: request.value, concurrency=4)
 
         def produce():
             while not stop.is_set():
                 receipts.append(producer.publish("orders.eu", b"%d" % len(receipts)))
-                time.sleep(0.002)
+                time.sleep(0.005)
 
-        def consume():
+        def read():
             while not stop.is_set() or len(got) < len(receipts):
-                got.extend(m.value for m in sub.fetch(1000, timeout=1))
+                more = [m.value for m in sub.fetch(1000, timeout=5)]
+                got.extend(more)
+                if stop.is_set() and not more:
+                    return
 
-        threads = [threading.Thread(target=work, daemon=True) for work in (produce, consume)]
+        def work():
+            while not stop.is_set() or len({*worked}) < len(receipts):
+                more = jobs.fetch(100, timeout=5)
+                for job in more:
+                    worked.append(job.value)
+                    job.ack()
+                if stop.is_set() and not more:
+                    return
+
+        def ask():
+            while not stop.is_set():
+                try:
+                    answered.append(asker.request("quote", b"?", timeout=10))
+                except MeshError as error:
+                    failed.append(repr(error))
+                time.sleep(0.005)
+
+        threads = [threading.Thread(target=run, daemon=True) for run in (produce, read, work, ask)]
         for thread in threads:
             thread.start()
         for node in site.nodes:
-            wait_for(lambda: knows_all(producer) and knows_all(consumer))
+            for mesh in (producer, reader, worker, server, asker):
+                wait_for(lambda mesh=mesh: knows_all(mesh))
             done = drain(node)
             assert done.returncode == 0, done.stderr
             assert ended(node) == 0
@@ -186,5 +213,10 @@ def test_a_rolling_restart_loses_nothing(site):
         stop.set()
         for receipt in receipts:
             receipt.wait(10)
-        threads[1].join(20)
-        assert sorted(got, key=int) == [b"%d" % i for i in range(len(receipts))]
+        for thread in threads:
+            thread.join(60)
+        wanted = [b"%d" % i for i in range(len(receipts))]
+        assert failed == []
+        assert answered
+        assert sorted(got, key=int) == wanted
+        assert sorted({*worked}, key=int) == wanted
