@@ -100,6 +100,8 @@ class NodeRunner:
         self._socket.watch(self._wake)
         self._on_note = config.on_note
         self._started_ns = clock.now_ns()
+        self._jobs: list[Job] = []
+        self._gone: list[bytes] = []
         self._node = Node(
             state,
             name=config.name,
@@ -119,8 +121,6 @@ class NodeRunner:
         self._mdns = self._advertise(config) if config.mdns else None
         self._breaker = Breaker(resident_bytes(), self._node.held_bytes())
         self._check_memory_at = self._started_ns
-        self._jobs: list[Job] = []
-        self._gone: list[bytes] = []
 
     def run(self) -> None:
         """Serve until ``stop``; raise StoreFailed if the log fails."""
