@@ -94,7 +94,7 @@ class _Seen:
     def add(self, message: Any) -> None:
         producer, number, _ = message.value.decode().split(" ", 2)
         self.counts.setdefault(producer, Counter())[int(number)] += 1
-        stream = (message.topic, getattr(message, "stream", None))
+        stream = (message.topic, message.origin)
         if message.offset <= self._last.get(stream, -1):
             self.back += 1
         self._last[stream] = max(message.offset, self._last.get(stream, -1))
