@@ -87,7 +87,7 @@ def test_acks_of_many_threads_are_each_told_once(mixed):
         for thread in threads:
             thread.join()
         is_over.set()
-        gatherer.join(20)
+        gatherer.join(120)
     finally:
         sys.setswitchinterval(interval)
     assert len(wanted) == 20_000
@@ -141,7 +141,7 @@ def test_calls_of_many_threads_end_each_once_while_another_sees_to_them():
         for thread in threads:
             thread.join()
         is_over.set()
-        answerer.join(20)
+        answerer.join(120)
     finally:
         sys.setswitchinterval(interval)
     assert failed == []
