@@ -282,6 +282,7 @@ MOVE_SPREAD_NS = 100 * MS  # over so long the programs of a dead node come to ot
 AVOIDED_NS = 10 * SECOND  # a node that drains, or is full, is not dialled for so long
 KNOWN_TOLD_NS = 1 * SECOND  # programs are told of other nodes no more often
 MOVE_QUIET_NS = 300 * MS  # to leave a node that drains, what is new waits so long for the rest ...
+DRAIN_LINGER_NS = 250 * MS  # so long a drained node gives back what other nodes still send it
 MOVE_AGAIN_NS = 1 * SECOND  # ... and again after this
 DEDUP_PRODUCERS_MAX = 65_536  # (topic, producer, node) a subscription with dedup knows ...
 DEDUP_RUNS_MAX = 64  # ... with so many runs of sequences each, of every log they came from

@@ -6,8 +6,10 @@ Rules:
 1. Clients leave by themselves, each when nothing of it is under way here (core/leaving.py). Until
    then they are served as before: what they publish is stored, and waits on the disk while the node
    is away, so it is no more than what is under way.
-2. It is over when all are gone and everything accepted is synced, or its time is; who asked for it
-   is told then. Clients that ask for it do not count, nor do the other nodes.
+2. It is over when all are gone, everything accepted is synced, and no request was here for
+   DRAIN_LINGER_NS: other nodes may send some until they hear that nobody serves here, and get them
+   back. Or when its time is over. Who asked for it is told then; clients that ask for it do not
+   count, nor do the other nodes.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class Drain:
         self._askers: dict[bytes, int] = {}  # the commands' numbers, by link
         self._told = 0
         self._until_ns = 0
+        self._idle_ns = 0  # since when nothing is left to be done; 0: something is
 
     @property
     def refusal(self) -> Refuse | None:
@@ -72,13 +75,18 @@ class Drain:
         peers = self._sessions.by_link.values()
         return [p.link for p in peers if p.sibling is None and p.link not in self._askers]
 
-    def look(self, has_unsynced: bool, now_ns: int) -> None:
+    def look(self, is_busy: bool, now_ns: int) -> None:
         """Whether it is over: tell who asked."""
         if not (self.is_on and self._askers):
             return
         self._askers = {k: n for k, n in self._askers.items() if k in self._sessions.by_link}
         left = len(self._clients())
-        if now_ns < self._until_ns and (left or has_unsynced) and not self.is_over:
+        if left or is_busy:
+            self._idle_ns = 0
+        else:
+            self._idle_ns = self._idle_ns or now_ns
+        is_idle = self._idle_ns and now_ns >= self._idle_ns + limits.DRAIN_LINGER_NS
+        if not (is_idle or self.is_over or now_ns >= self._until_ns):
             return
         self.is_over = True
         told = {"node": self._name, "moved": max(0, self._told - left), "left": left}
@@ -89,7 +97,11 @@ class Drain:
 
     def next_deadline_ns(self) -> int | None:
         """When ``look`` has something to do."""
-        return self._until_ns if self.is_on and not self.is_over else None
+        if not self.is_on or self.is_over:
+            return None
+        if self._idle_ns:
+            return min(self._until_ns, self._idle_ns + limits.DRAIN_LINGER_NS)
+        return self._until_ns
 
 
 def _arguments(command: Command) -> tuple[int, bool]:

@@ -624,7 +624,7 @@ class Node:
         if self.delivery.reads:
             self.sessions.effects += self.delivery.reads
             self.delivery.reads = []
-        self.drain.look(self.has_unsynced, now_ns)
+        self.drain.look(self.has_unsynced or self.services.has_requests, now_ns)
         return self._take_effects(now_ns)
 
     def _tell_wanted(self, now_ns: int) -> None:

@@ -57,6 +57,11 @@ class Ledger:
 
     # -- requests -----------------------------------------------------------------------------
 
+    @property
+    def has_requests(self) -> bool:
+        """Whether some are under way."""
+        return bool(self._asked)
+
     def _refusal(self, link: bytes, size: int) -> Busy | None:
         """Why a program may not ask for so much more now."""
         share = self._shares.get(link, 0)

@@ -507,6 +507,29 @@ def test_what_is_asked_while_a_program_leaves_is_asked_at_the_other_node():
     assert net.run(SECOND, lambda: all(x.state == DONE for x in batches))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_what_other_nodes_ask_of_a_drained_one_is_not_lost_with_it(seed):
+    net, (a, b) = moving_site(2, seed)
+    asker = Mover(net, b.client_address, name="asker")
+    server = Mover(net, a.client_address, name="server")
+    server.serve("quote", server.answer, 8)
+    connected(net, asker, server)
+    calls = []
+
+    def ask():
+        calls.append(asker.request("quote"))
+        if len(calls) < 1500:
+            net.at(MS // 2, ask)
+
+    ask()
+    drain(net, a)
+    assert net.run(SECOND, lambda: a.node.drain.is_over)
+    a.perform(a.node.goodbye(net.now_ns))
+    kill(net, a)
+    assert net.run(5 * SECOND, lambda: len(calls) == 1500 and all(c.is_over for c in calls))
+    assert [c.error for c in calls] == [None] * len(calls)
+
+
 @pytest.mark.parametrize("arguments", [b"{}", b'{"timeout_ns":-1}', b'{"timeout_ns":1,"stay":3}'])
 def test_a_wrong_wish_to_drain_is_refused_in_words(arguments):
     net, (a, _b) = moving_site(2)
