@@ -228,6 +228,7 @@ SIGHT_LOST_NS = 60 * SECOND  # a goodbye may be forged: so long it is dialled as
 SITE_NODES_MAX = 64  # nodes that one is linked with; each pair has two links
 PULSE_NS = 250 * MS  # how often a node asks another one whether it is alive, with few of them ...
 PULSES_PER_SECOND_MAX = 100  # ... and how many it asks in all, with many
+SITE_BACKOFF_NS_MAX = 2 * SECOND  # between dials to a node: all are linked soon after a heal
 DATA_DIAL_NS = 100 * MS  # until a lost data link is dialled again, while the node answers pulses
 SITE_PATTERNS_MAX = 65_536  # patterns that one node may want of another one
 SITE_PATTERNS_PER_FRAME = 1024  # more go into further frames

@@ -137,6 +137,7 @@ class Discovery:
         entropy: for the spread of back-offs.
         dials: kinds of peers that are dialled; others are listed only.
         insecure: dial beyond this host, if the mesh is not ``local``.
+        backoff_ns_max: of addresses that are not listed.
 
     Attributes:
         counters: what was done, and what was ignored, by reason.
@@ -149,7 +150,9 @@ class Discovery:
         entropy: random.Random,
         dials: Iterable[str] = ("node", "client"),
         insecure: bool = False,
+        backoff_ns_max: int = limits.DIAL_BACKOFF_NS_MAX,
     ) -> None:
+        self._backoff_ns_max = backoff_ns_max
         self.counters: Counter[str] = Counter()
         self._me = instance
         self._mesh = mesh
@@ -548,7 +551,7 @@ class Discovery:
 
     def _back_off(self, address: Address, reason: str, now_ns: int) -> None:
         is_listed = any(not instance for instance, _, _ in address.claims)
-        longest = limits.DIAL_BACKOFF_LISTED_NS_MAX if is_listed else limits.DIAL_BACKOFF_NS_MAX
+        longest = limits.DIAL_BACKOFF_LISTED_NS_MAX if is_listed else self._backoff_ns_max
         wait = min(longest, limits.DIAL_BACKOFF_NS_MIN << min(address.failures, 16))
         address.failures += 1
         if reason in FOREIGN:

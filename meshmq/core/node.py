@@ -376,11 +376,13 @@ class Node:
             wall_ns = now_ns + self.groups.shared.wall_offset_ns
             answer = replace(answer, time_ns=wall_ns)
             if not of_node:
-                self.reads.subscribe(link, body, wall_ns)
+                self.reads.subscribe(link, body, wall_ns, now_ns)
         if not answer.code and body.only != DURABLE_ONLY:
             for publisher in self.transients.routing_to(link, instance, number):
                 self._mark(Route(instance, (number,)), publisher)  # of whom it gets nothing here
             waits = self.transients.want(body.pattern, instance, number)
+            if self.site is not None:
+                waits |= self.site.unnoted(now_ns)
         if waits:
             self.transients.hold(link, answer, waits, now_ns)
             self.delivery.hold(link, number)
@@ -405,9 +407,7 @@ class Node:
                 self._pass_on_from(row, data)
             return True
         done = site.on_body(peer, body, now_ns)
-        for pattern in site.wanted:
-            self.transients.want(pattern)
-        site.wanted.clear()
+        self.transients.want_all(site.take_wanted())
         return done
 
     def _pass_on_from(self, row: DeliverBatch, data: bytes) -> None:

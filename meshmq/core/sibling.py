@@ -21,6 +21,7 @@ class Sibling:
         link: name of the data link, while that is open; else empty.
         since_ns: when it opened.
         dials: whether the data link is ours to dial.
+        attempt: name of a data link that we have dialled and that is not open yet; else empty.
     """
 
     origin: bytes
@@ -32,3 +33,4 @@ class Sibling:
     dials: bool
     link: bytes = b""
     since_ns: int = 0
+    attempt: bytes = b""

@@ -114,7 +114,6 @@ class Site:
     Attributes:
         signposts: tells clients of the other nodes.
         siblings: nodes with a control link, by origin.
-        wanted: patterns that siblings have come to want; the owner takes them.
         version: changes when a node comes, goes, or its data link does.
     """
 
@@ -137,7 +136,9 @@ class Site:
             PROTOCOL_MAJOR, PROTOCOL_MINOR, who.mesh, who.origin, who.origin, who.name,
             who.software, False, me.addresses, NodeFacts(me.incarnation, me.site, me.clients),
         )  # fmt: skip
-        discovery = Discovery(hello.instance, hello.mesh, entropy, ("node",), me.insecure)
+        discovery = Discovery(
+            hello.instance, hello.mesh, entropy, ("node",), me.insecure, limits.SITE_BACKOFF_NS_MAX
+        )
         self.links = SiteLinks(self._hello, discovery, entropy)
         self.gossip = Gossip(discovery, hello.mesh)
         self.reach = Reach(delivery)
@@ -150,7 +151,7 @@ class Site:
         here = KnownPeer(who.origin, True, who.name, me.clients)
         self.signposts = Signposts(here, sessions)
         self.siblings: dict[bytes, Sibling] = {}
-        self.wanted: list[str] = []
+        self._wanted: list[str] = []
         self.version = 0
         self.me = me
         self._sessions = sessions
@@ -158,6 +159,7 @@ class Site:
         self._by_control: dict[bytes, Sibling] = {}
         self._count = 0
         self._dials: dict[bytes, tuple[int, int]] = {}  # by origin: when, and the wait after it
+        self._told: dict[bytes, int] = {}  # by data link: the last frame that says what we want
         self._pulse_ns = 0
         self._latencies: dict[bytes, Latencies] = {}
 
@@ -210,6 +212,7 @@ class Site:
                 if not is_answer:
                     self.links.send(link, Pulse(stamp, True), now_ns)
                 elif stamp <= now_ns:
+                    self.links.prove(link, stamp)
                     self._latencies[sibling.origin].add(now_ns - stamp, now_ns)
                 if sibling.dials and not sibling.link and sibling.origin not in self._dials:
                     self._dials[sibling.origin] = (now_ns, limits.DATA_DIAL_NS)
@@ -294,10 +297,7 @@ class Site:
     def _dial(self, now_ns: int) -> None:
         for origin, (due_ns, wait_ns) in list(self._dials.items()):
             sibling = self.siblings[origin]
-            if due_ns > now_ns:
-                continue
-            if self._is_dialling(sibling):
-                self._dials[origin] = (now_ns + limits.DATA_DIAL_NS, wait_ns)
+            if due_ns > now_ns or sibling.attempt:
                 continue
             self._dials[origin] = (now_ns + wait_ns, min(2 * wait_ns, limits.SECOND))
             self._count += 1
@@ -312,9 +312,7 @@ class Site:
             address = self.links.by_name[sibling.control].address
             self._sessions.effects.append(OpenLink(name, address))
             self._sessions.add(Peer(name, session, self._their_hello(sibling), sibling=sibling))
-
-    def _is_dialling(self, sibling: Sibling) -> bool:
-        return any(peer.sibling is sibling for peer in self._sessions.by_link.values())
+            sibling.attempt = name
 
     def _their_hello(self, sibling: Sibling) -> Hello:
         """As if it had dialled."""
@@ -328,6 +326,8 @@ class Site:
         node = hello.node
         if sibling is None or node is None or node.incarnation != sibling.incarnation:
             return Refuse("link-lost", "there is no link that says the node is there")
+        if sibling.dials:  # it is of an earlier control link, and late
+            return Refuse("link-lost", "the other end of the pair dials")
         return sibling
 
     def on_welcome(self, peer: Peer, welcome: Welcome, now_ns: int) -> None:
@@ -342,6 +342,7 @@ class Site:
             why = "another node answers at the address"
             self._sessions.end(peer, Refuse("link-lost", why), now_ns)
             return
+        sibling.attempt = b""
         self._dials.pop(sibling.origin, None)
         self.open(peer, now_ns)
 
@@ -349,6 +350,7 @@ class Site:
         """A data link is open: all parts say anew what they want of it."""
         sibling = peer.sibling
         assert sibling is not None
+        self._leave(sibling, now_ns)
         sibling.link, sibling.since_ns = peer.link, now_ns
         self.version += 1
         self.reach.join(sibling)
@@ -366,19 +368,27 @@ class Site:
             self.listings.drop_link(peer.link)
             self.copies.drop_client(peer.link)
             return
+        if sibling.attempt == peer.link:
+            sibling.attempt = b""
         if sibling.link == peer.link:
-            self.reach.leave(sibling)
-            self.copies.leave(sibling, now_ns)
-            self.reads.leave(sibling)
-            self.services.leave(sibling, now_ns)
-            self.groups.leave(sibling, now_ns)
-            self.listings.leave(sibling, now_ns)
-            sibling.link = b""
-            self.version += 1
+            self._leave(sibling, now_ns)
         if sibling.dials and self.siblings.get(sibling.origin) is sibling:
             self._dials.setdefault(
                 sibling.origin, (now_ns + limits.DATA_DIAL_NS, 2 * limits.DATA_DIAL_NS)
             )
+
+    def _leave(self, sibling: Sibling, now_ns: int) -> None:
+        if not sibling.link:
+            return
+        self._told.pop(sibling.link, None)
+        self.reach.leave(sibling)
+        self.copies.leave(sibling, now_ns)
+        self.reads.leave(sibling)
+        self.services.leave(sibling, now_ns)
+        self.groups.leave(sibling, now_ns)
+        self.listings.leave(sibling, now_ns)
+        sibling.link = b""
+        self.version += 1
 
     def on_program(self, peer: Peer, body: Body, now_ns: int) -> bool:
         """What one of our programs asks, if other nodes have to do with it."""
@@ -397,7 +407,7 @@ class Site:
                 self.on_welcome(peer, body, now_ns)
             case SiteInterests():
                 try:
-                    self.wanted += self.reach.on_interests(peer.link, body)
+                    self._wanted += self.reach.on_interests(peer.link, body)
                 except InvalidName as error:
                     raise BadFrame(str(error)) from None
                 peer.session.acknowledge(now_ns)  # a subscriber there waits for that
@@ -436,7 +446,7 @@ class Site:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        due = [due_ns for due_ns, _ in self._dials.values()]
+        due = [due_ns for o, (due_ns, _) in self._dials.items() if not self.siblings[o].attempt]
         parts = (
             self.links, self.gossip, self.services, self.groups, self.listings, self._registrar,
             self.signposts, self.copies,
@@ -449,9 +459,9 @@ class Site:
     def flush(self, now_ns: int) -> None:
         """Put what is to leave among the effects of the sessions."""
         self.signposts.tick(now_ns)
-        self.reach.tell()
-        sends = [*self.reach.sends, *self.groups.sends, *self.listings.sends]
-        self.reach.sends, self.groups.sends, self.listings.sends = [], [], []
+        self._send_of_reach(now_ns)
+        sends = [*self.groups.sends, *self.listings.sends]
+        self.groups.sends, self.listings.sends = [], []
         for link, body in sends:
             self._sessions.send(link, body, now_ns)
         self._exchange(now_ns)
@@ -491,6 +501,26 @@ class Site:
             if not sends and not reads.local:
                 break
         self._sessions.effects += copies.take_effects()
+
+    def take_wanted(self) -> list[str]:
+        """Patterns that siblings have come to want since the last time."""
+        wanted, self._wanted = self._wanted, []
+        return wanted
+
+    def _send_of_reach(self, now_ns: int) -> None:
+        self.reach.tell()
+        sends, self.reach.sends = self.reach.sends, []
+        for link, body in sends:
+            self._sessions.send(link, body, now_ns)
+            if isinstance(body, SiteInterests) and link in self._sessions.by_link:
+                self._told[link] = self._sessions.by_link[link].session.sent
+
+    def unnoted(self, now_ns: int) -> dict[bytes, int]:
+        """Tell other nodes what we want; data links that have not acknowledged that, and what each
+        must acknowledge. Until then what is published there may pass us by."""
+        self._send_of_reach(now_ns)
+        acked = {link: self._sessions.by_link[link].session.acked for link in self._told}
+        return {link: told for link, told in self._told.items() if acked[link] < told}
 
     def goodbye(self, now_ns: int) -> None:
         """The node ends: tell all."""

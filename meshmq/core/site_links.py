@@ -4,8 +4,10 @@ As between programs (core/links.py), with what is said of nodes instead. A hello
 words that both ends show, from what is no node of this site: another mesh or site, another major
 version, a name that another node has, a copy of another one's data directory.
 
-A node that was started again has the same origin and a greater incarnation. While the earlier run
-still answers it is not that: somebody runs a copy of its data directory.
+A node that was started again has the same origin and a greater incarnation; one whose data
+directory was emptied has the same name. While the earlier run still answers it is not that, but
+somebody with a copy, or with the name of another node. So the earlier run is asked first; until it
+has answered, or is over, who comes is sent away without such words, and tries again.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from meshmq.frames import (
     Envelope,
     Hello,
     NodeFacts,
+    Pulse,
     Refuse,
     Welcome,
 )
@@ -55,6 +58,8 @@ class SiteLinks(Links):
         self.refusals: dict[str, str] = {}
         self.news: list[str] = []
         self._now_ns = 0
+        self._doubts: dict[bytes, int] = {}  # by link: since when it is asked whether it is there
+        self._proofs: dict[bytes, int] = {}  # by link: when that was asked which it answered last
 
     @property
     def me(self) -> NodeFacts:
@@ -68,8 +73,8 @@ class SiteLinks(Links):
 
     def _judge(self, hello: Hello) -> Refuse | None:
         refusal = self._refusal(hello)
-        if refusal is not None and refusal.code != REDUNDANT and hello.node is not None:
-            self._tell(hello.name, refusal.message)
+        if refusal is not None and hello.node is not None:
+            self._say(hello.name, refusal)
         return refusal
 
     def _refusal(self, hello: Hello) -> Refuse | None:
@@ -117,7 +122,7 @@ class SiteLinks(Links):
         for link in self.by_instance.values():
             if link.instance != origin and link.facts.name == name:
                 why = f"another node of the site is named {name!r}: start one with another --name"
-                return Refuse(NAME_TAKEN, why)
+                return self._suspect(link, Refuse(NAME_TAKEN, why))
         known = self.by_instance.get(origin)
         if known is None or known.node is None:
             return None
@@ -125,12 +130,30 @@ class SiteLinks(Links):
             return Refuse(REDUNDANT, f"a later start of {name!r} is linked")
         is_there = self._now_ns - known.session.heard_ns < limits.SAME_ORIGIN_NS
         if is_there and known.node.incarnation < node.incarnation:
-            return Refuse(
-                COPIED,
+            why = (
                 f"{name!r} runs on the data directory of {known.facts.name!r}, or a copy of it, "
-                "while that still answers",
+                "while that still answers"
             )
+            return self._suspect(known, Refuse(COPIED, why))
         return None
+
+    def _suspect(self, holder: Link, refusal: Refuse) -> Refuse:
+        """``refusal`` if the one that is linked is there, else words that mean: try again."""
+        since_ns = self._doubts.setdefault(holder.name, self._now_ns)
+        if self._proofs.get(holder.name, -1) >= since_ns:
+            del self._doubts[holder.name]  # the next time it is asked again
+            return refusal
+        self.send(holder, Pulse(self._now_ns), self._now_ns)
+        return Refuse(REDUNDANT, f"an earlier run of {holder.facts.name!r} may still be there")
+
+    def prove(self, link: Link, stamp: int) -> None:
+        """It has answered a pulse of that time."""
+        self._proofs[link.name] = stamp
+
+    def _drop(self, link: Link, now_ns: int) -> bool:
+        self._doubts.pop(link.name, None)
+        self._proofs.pop(link.name, None)
+        return super()._drop(link, now_ns)
 
     def _is_ours(self, link: Link, welcome: Welcome, now_ns: int) -> bool:
         refusal = None
@@ -143,10 +166,20 @@ class SiteLinks(Links):
         else:
             refusal = self._impostor(welcome.origin, welcome.name, welcome.node)
         if refusal is not None:
-            self._tell(welcome.name, refusal.message)
+            self._say(welcome.name, refusal)
             self.refuse(link, refusal, now_ns)
             return False
         return True
+
+    def _on_first(self, link: Link, now_ns: int) -> bool:
+        # Another one may have taken its name since it said hello.
+        assert link.node is not None, "only nodes are linked here"
+        refusal = self._impostor(link.instance, link.facts.name, link.node)
+        if refusal is not None:
+            self._say(link.facts.name, refusal)
+            self.refuse(link, refusal, now_ns)
+            return False
+        return super()._on_first(link, now_ns)
 
     def _is_same(self, link: Link, other: Link) -> bool:
         ours, theirs = link.node, other.node
@@ -157,6 +190,10 @@ class SiteLinks(Links):
         if session.closed_code in TOLD and session.closed_reason != "closed here":
             self._tell(link.facts.name or link.address, session.closed_reason)
         super()._lose(link, reason, now_ns)
+
+    def _say(self, who: str, refusal: Refuse) -> None:
+        if refusal.code != REDUNDANT:
+            self._tell(who, refusal.message)
 
     def _tell(self, who: str, why: str) -> None:
         who = who or "?"

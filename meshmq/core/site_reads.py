@@ -131,6 +131,7 @@ class Across:
 
     Attributes:
         own: the same at our own log; its credit is what is lent to nobody.
+        due_ns: its answer waits until then at most.
         since: logs without a place are read from there on (unix ns); 0: from their beginning.
         readings: by origin.
         opening: siblings that have not said yet where their end is.
@@ -142,12 +143,13 @@ class Across:
     """
 
     __slots__ = (
-        "held", "lent_bytes", "lent_records", "opening", "own", "own_had_turn", "own_is_first",
-        "readings", "since", "window_bytes", "window_records",
+        "due_ns", "held", "lent_bytes", "lent_records", "opening", "own", "own_had_turn",
+        "own_is_first", "readings", "since", "window_bytes", "window_records",
     )  # fmt: skip
 
-    def __init__(self, own: Subscription, since: int) -> None:
+    def __init__(self, own: Subscription, since: int, due_ns: int) -> None:
         self.own = own
+        self.due_ns = due_ns
         self.since = since
         self.readings: dict[bytes, Reading] = {}
         self.opening: set[bytes] = set()
@@ -274,7 +276,7 @@ class SiteReads:
 
     # -- our clients' subscriptions -----------------------------------------------------------
 
-    def subscribe(self, link: bytes, frame: Subscribe, wall_ns: int) -> None:
+    def subscribe(self, link: bytes, frame: Subscribe, wall_ns: int, now_ns: int) -> None:
         """A client has opened a subscription, which Delivery has; ``wall_ns`` is unix time."""
         self.close(link, frame.subscription)
         own = self._delivery.find(link, frame.subscription)
@@ -282,7 +284,9 @@ class SiteReads:
             return
         is_new = frame.start in (START_NEW, START_OFFSET)
         since = wall_ns if is_new else 0 if frame.start == START_EARLIEST else max(0, frame.value)
-        across = self._across[link, frame.subscription] = Across(own, since)
+        across = self._across[link, frame.subscription] = Across(
+            own, since, now_ns + limits.NOTED_NS
+        )
         for place in (Place(frame.origin, frame.lsn, frame.slot), *frame.places):
             if len(place.origin) == 16 and place.lsn and place.origin != self._origin:
                 reading = self._reading(across, place.origin)
@@ -353,9 +357,9 @@ class SiteReads:
     def holds(self, link: bytes, answer: Subscribed, now_ns: int) -> bool:
         """Whether the answer to a subscription has to wait; then it comes by ``released``."""
         across = self._across.get((link, answer.subscription))
-        if across is None or not across.opening or answer.code:
+        if across is None or not across.opening or answer.code or across.due_ns <= now_ns:
             return False
-        self._answers[link, answer.subscription] = (now_ns + limits.NOTED_NS, answer)
+        self._answers[link, answer.subscription] = (across.due_ns, answer)
         return True
 
     def release(self, link: bytes, number: int) -> None:

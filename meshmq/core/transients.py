@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from meshmq import limits
@@ -156,6 +156,11 @@ class Transients:
                 waits[link] = max(waits.get(link, 0), publisher.unwanted[topic])
         return waits
 
+    def want_all(self, patterns: Iterable[str]) -> None:
+        """The same for other nodes."""
+        for pattern in patterns:
+            self.want(pattern)
+
     def take_wanted(self) -> list[tuple[bytes, list[Wanted]]]:
         """What to tell publishers, behind the confirmations; then ``sent`` for each."""
         wanted, self.wanted = self.wanted, {}
@@ -178,20 +183,23 @@ class Transients:
 
     def on_acked(self, link: bytes, acked: int) -> None:
         """A session of ``telling`` has every frame up to ``acked``."""
-        unwanted = self._publishers[link].unwanted
+        publisher = self._publishers.get(link)  # or another node, told what we want
+        unwanted = publisher.unwanted if publisher is not None else {}
         on_way = {topic: n for topic, n in unwanted.items() if _TOLD < n < _TO_TELL}
         known = [topic for topic, n in on_way.items() if n <= acked]
         for topic in known:
             del unwanted[topic]
             self._forget_topic(link, topic)
-        if len(known) == len(on_way):
-            del self.telling[link]
         self._on_known(link, acked)
+        if len(known) == len(on_way) and not any(link in h.waits for h in self._held.values()):
+            del self.telling[link]
 
     # -- subscriptions whose answer waits -----------------------------------------------------
 
     def hold(self, link: bytes, answer: Subscribed, waits: dict[bytes, int], now_ns: int) -> None:
-        """Let the answer wait for the acknowledgements that ``want`` has named."""
+        """Let the answer wait for what these links must acknowledge, see ``want``."""
+        for publisher in [to for to, sequence in waits.items() if sequence != _TO_TELL]:
+            self.telling[publisher] = None
         self._held[link, answer.subscription] = _Held(answer, now_ns + limits.NOTED_NS, waits)
 
     def release(self, link: bytes, number: int) -> None:
@@ -214,6 +222,8 @@ class Transients:
         publisher = self._publishers.pop(link, None)
         if publisher is not None:
             self._forget(link, publisher)
+        self.telling.pop(link, None)
+        self._on_known(link, _TO_TELL)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""

@@ -26,6 +26,8 @@ from meshmq.testing.hybrid_world import HybridWorld
 from meshmq.testing.links import LinkWorld, check_link
 from meshmq.testing.request_checkers import check_requests
 from meshmq.testing.request_world import RequestWorld
+from meshmq.testing.site_checkers import check_site
+from meshmq.testing.site_world import SiteWorld
 from meshmq.testing.world import World
 
 if TYPE_CHECKING:
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DirectWorld", "GroupWorld", "History", "HybridWorld", "LinkWorld", "LocalNode",
-    "RequestWorld", "Simulation", "World", "check", "check_direct", "check_groups",
-    "check_hybrid", "check_link", "check_requests", "play", "play_direct", "play_groups",
-    "play_hybrid", "play_requests",
+    "RequestWorld", "Simulation", "SiteWorld", "World", "check", "check_direct", "check_groups",
+    "check_hybrid", "check_link", "check_requests", "check_site", "play", "play_direct",
+    "play_groups", "play_hybrid", "play_requests", "play_site",
 ]  # fmt: skip
 
 
@@ -87,5 +89,13 @@ def play_hybrid(seed: int) -> list[str]:
     """Everything that is wrong with the history of programs with two routes of one seed."""
     try:
         return check_hybrid(HybridWorld(seed).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def play_site(seed: int, nodes: int | None = None) -> list[str]:
+    """Everything that is wrong with the history of a site of nodes of one seed."""
+    try:
+        return check_site(SiteWorld(seed, nodes).run())
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]

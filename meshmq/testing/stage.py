@@ -12,6 +12,7 @@ from meshmq.core.effects import (
     Append,
     CloseLink,
     NodeEffect,
+    OpenLink,
     PlanRetention,
     ReadLog,
     Send,
@@ -20,6 +21,7 @@ from meshmq.core.effects import (
 from meshmq.core.events import Committed, NodeEvent, RetentionPlanned, TimerFired, WallClock
 from meshmq.core.log import Commit
 from meshmq.core.node import Node
+from meshmq.core.site import SiteIdentity
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk
@@ -40,6 +42,9 @@ class Stage(ABC):
         now_ns: virtual monotonic time; ``wall_ns`` behind it is the wall clock's.
         epoch: changes when the node is killed or started.
     """
+
+    name = "n"
+    mesh = "local"
 
     def __init__(
         self,
@@ -90,15 +95,24 @@ class Stage(ABC):
         if self.node is not None:
             return
         self.epoch += 1
-        self.node = Node(
-            self.disk.state, name="n", mesh="local", software="simulated", tools=self.tools,
-            entropy=self.rng, recent_bytes=self.recent_bytes, queue_bytes=self.queue_bytes,
-            budget_bytes=self.budget_bytes, delivered_bytes=self.delivered_bytes,
-        )  # fmt: skip
+        self.node = self.make_node()
         self._node_due = None
         self._perform_node(self.node.handle(WallClock(self.wall_ns + self.now_ns), self.now_ns))
         self.on_node_started()
         self._node_timer()
+
+    def make_node(self) -> Node:
+        """A node over what the disk has; it runs from now on."""
+        return Node(
+            self.disk.state, name=self.name, mesh=self.mesh, software="simulated",
+            tools=self.tools, entropy=self.rng, recent_bytes=self.recent_bytes,
+            queue_bytes=self.queue_bytes, budget_bytes=self.budget_bytes,
+            delivered_bytes=self.delivered_bytes, site=self.site_identity(),
+        )  # fmt: skip
+
+    def site_identity(self) -> SiteIdentity | None:
+        """What the node is in its site, if it is of one."""
+        return None
 
     def stop_node(self) -> None:
         """Kill it: what was not synced is forgotten, the sync under way may have made it."""
@@ -115,6 +129,9 @@ class Stage(ABC):
 
     def on_link_dropped(self, link: bytes) -> None:  # noqa: B027 (as above)
         """The node gave up the session over ``link``."""
+
+    def on_link_opened(self, link: bytes, address: str) -> None:  # noqa: B027 (as above)
+        """The node dials another one."""
 
     def on_turn_ended(self) -> None:  # noqa: B027 (as above)
         """The node's machines are at rest for a moment."""
@@ -179,6 +196,8 @@ class Stage(ABC):
                     self._survey(effect)
                 case CloseLink(link):
                     self.on_link_dropped(link)
+                case OpenLink(link, address):
+                    self.on_link_opened(link, address)
 
     def _sync(self) -> None:
         """Group commit: what waits when a sync begins goes together; the rest waits."""

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from meshmq.limits import MS, SECOND
+from meshmq import limits
+from meshmq.core.events import FrameReceived, TimerFired
+from meshmq.core.site import NODE_LINK
+from meshmq.frames import (
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
+    START_NEW,
+    TRANSIENT_ONLY,
+    Envelope,
+    Hello,
+    Refuse,
+    Subscribe,
+    Subscribed,
+)  # fmt: skip
+from meshmq.limits import MIB, MS, SECOND
 from tests.core.sites import Net, Program, joined, site_of
 
 
@@ -117,3 +131,112 @@ def _transient():
     from meshmq.core.log import RuleEntry
 
     return RuleEntry("orders.>", False, 0, 0)
+
+
+def test_the_timer_of_a_node_does_not_spin_while_a_data_link_is_being_dialled():
+    net = Net()
+    a, b = net.add(), net.add()
+    a.start()
+    b.start([a.address])
+    assert net.run(SECOND, lambda: bool(b.node.site.siblings))
+    net.cut(a, b)  # the hello of the data link is lost
+    for _ in range(20):
+        net.run(100 * MS)
+        b.handle(TimerFired())
+        assert b.node.next_deadline_ns() > net.now_ns
+
+
+def test_one_of_two_with_the_same_name_that_say_hello_at_once_is_linked():
+    net = Net()
+    a, b, c = net.add(), net.add(name="twin"), net.add(name="twin")
+    a.start()
+    b.start([a.address])
+    c.start([a.address])
+    net.run(2 * SECOND)
+    assert a.siblings() == ["twin"]
+    assert "is named 'twin'" in " ".join(a.node.site.links.news)
+
+
+def test_nodes_that_only_gossip_has_told_of_are_linked_soon_after_a_long_cut():
+    net = Net()
+    a, b, c = net.add(), net.add(), net.add()
+    a.start()
+    b.start([a.address])
+    c.start([a.address])
+    assert net.run(5 * SECOND, lambda: joined(net))
+    net.cut(b, c)
+    net.run(100 * SECOND)
+    net.heal()
+    assert net.run(3 * SECOND, lambda: joined(net))
+
+
+def test_a_late_hello_of_who_does_not_dial_is_no_data_link():
+    net, (a, b) = site_of(2)
+    dialler, other = (a, b) if next(iter(a.node.site.siblings.values())).dials else (b, a)
+    hello = Hello(
+        PROTOCOL_MAJOR, PROTOCOL_MINOR, "plant", other.origin, b"p" * 16, other.name,
+        node=other.node.site.facts,
+    )  # fmt: skip
+    late = NODE_LINK + b"late"
+    before = dict(dialler.node.peers)
+    effects = dialler.node.handle(FrameReceived(late, Envelope(77, 0, 0, hello)), net.now_ns)
+    assert any(isinstance(e.envelope.body, Refuse) for e in effects if e.link == late)
+    assert dialler.node.peers == before
+    assert dialler.siblings() == [other.name]
+
+
+@pytest.mark.parametrize("empties", [False, True])
+def test_a_node_that_starts_again_at_once_is_not_taken_for_a_copy(empties):
+    net, (a, b) = site_of(2)
+    net.cut(a, b)
+    net.kill(b)  # a is not told
+    net.heal()
+    if empties:
+        b.disk = net.add().disk
+    b.start([a.address])
+    assert net.run(5 * SECOND, lambda: joined(net))
+    assert a.node.site.links.news == []
+    assert b.node.site.links.news == []
+
+
+def _subscribe(reader, pattern, number):
+    """As a program that has no use for what is stored: no durable read holds its answer up."""
+    reader.send(Subscribe(number, pattern, START_NEW, 0, b"", 0, 0, MIB, 1000, only=TRANSIENT_ONLY))
+
+
+def test_a_subscription_is_answered_once_other_nodes_know_what_it_wants():
+    net, (a, b) = site_of(2)
+    reader = Program(net, a)
+    net.run(20 * MS)
+    for number, pattern in enumerate(("t.>", "t.a", "u.*"), 1):  # the second is covered already
+        _subscribe(reader, pattern, number)
+        assert net.run(SECOND, lambda: bool(reader.take(Subscribed)))
+        assert b.node.site.reach.wanting(pattern.replace(">", "a").replace("*", "a"))
+
+
+def test_of_two_the_second_waits_for_what_is_on_its_way_for_the_first():
+    net, (a, b) = site_of(2)
+    readers = [Program(net, a), Program(net, a)]
+    net.run(20 * MS)
+    for reader in readers:
+        _subscribe(reader, "t.>", 1)
+    assert net.run(SECOND, lambda: bool(readers[1].take(Subscribed)))
+    assert b.node.site.reach.wanting("t.a")
+
+
+def test_it_is_answered_when_who_does_not_acknowledge_is_silent_or_gone():
+    net, (a, b, _) = site_of(3)
+    reader = Program(net, a)
+    net.run(20 * MS)
+    net.cut(a, b)
+    _subscribe(reader, "t.>", 1)
+    assert net.run(limits.NOTED_NS + 10 * MS, lambda: bool(reader.take(Subscribed)))
+    net.heal()
+    net.run(5 * SECOND)
+    net.cut(a, b)
+    _subscribe(reader, "u.>", 2)
+    net.run(100 * MS)
+    assert not reader.take(Subscribed)
+    net.heal()
+    net.kill(b)
+    assert net.run(50 * MS, lambda: bool(reader.take(Subscribed)))

@@ -1,0 +1,144 @@
+"""A program at a node of a simulated site: the real client machine, and what parts do with it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from meshmq.core.client import Client, ClientIdentity
+from meshmq.core.effects import ClientEffect, CloseLink, Send
+from meshmq.core.events import ClientEvent, FrameReceived, LinkClosed, LinkOpened, TimerFired
+from meshmq.frames import Envelope, Hello
+from meshmq.limits import MS
+from meshmq.testing.history import encode
+from meshmq.testing.site_host import Way
+
+if TYPE_CHECKING:
+    from meshmq.testing.site_host import Host
+    from meshmq.testing.site_world import SiteWorld
+
+
+class SiteProgram:
+    """One run of one program.
+
+    Attributes:
+        host: the node it is at.
+        link: its newest one; ``links`` counts them.
+        is_alive: it is the newest run of its name.
+    """
+
+    def __init__(self, world: SiteWorld, name: str, run: int, host: Host) -> None:
+        self.world = world
+        self.name = name
+        self.run = run
+        self.host = host
+        self.link = b""
+        self.links = 0
+        self.is_alive = True
+        self.due_ns: int | None = None
+        self._there, self._back = Way(), Way()
+        tag = hashlib.sha256(f"{name}/{run}".encode()).digest()[:16]
+        self.client = Client(ClientIdentity(host.mesh, tag, tag, name), encode, world.rng)
+
+    def __repr__(self) -> str:
+        return f"{self.name}.{self.run}"
+
+    def heal(self) -> None:
+        """Faults are over."""
+
+    # -- its link -----------------------------------------------------------------------------
+
+    def open_link(self) -> None:
+        """A new connection to its node."""
+        self.links += 1
+        self.link = f"{self.name}/{self.run}/{self.links}".encode()
+        self.event(LinkOpened(self.link))
+        if self.host.node is None:
+            self._cut_later(self.link)
+
+    def _cut_later(self, link: bytes) -> None:
+        delay = int(self.world.rng.random() * 5 * MS) + 1
+        self.world.after(delay, lambda: self.event(LinkClosed(link, "cut")))
+
+    def on_node_killed(self) -> None:
+        """Its connection is over; mostly it is told."""
+        if self.world.rng.random() < 0.8:
+            self._cut_later(self.link)
+
+    def on_frame(self, host: Host, link: bytes, envelope: Envelope) -> None:
+        """The node sends."""
+        if self.is_alive and link == self.link:
+            self.world.travel(self._back, lambda: self.event(FrameReceived(link, envelope)))
+
+    def _send(self, link: bytes, envelope: Envelope) -> None:
+        host = self.host
+
+        def arrive() -> None:
+            # The newest hello has a producer's name: a late one of a program that is dead by then
+            # would fence the living, as with any system that goes by arrival.
+            if host.node is None:
+                if link == self.link:
+                    self._cut_later(link)
+            elif self.is_alive or not isinstance(envelope.body, Hello):
+                host.node_event(FrameReceived(link, envelope))
+
+        self.world.travel(self._there, arrive)
+
+    # -- its machine --------------------------------------------------------------------------
+
+    def event(self, event: ClientEvent) -> None:
+        """Something happened to its client."""
+        if not self.is_alive or getattr(event, "link", self.link) != self.link:
+            return
+        self.world.note(self.name, type(event).__name__)
+        self._perform(self.client.handle(event, self.world.now_ns))
+        self.settle()
+
+    def settle(self) -> None:
+        """After a call of the program: send what it brought about."""
+        now_ns = self.world.now_ns
+        self.client.pump(now_ns)
+        self._perform(self.client.take_effects(now_ns))
+
+    def _perform(self, effects: list[ClientEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(link, envelope):
+                    if link == self.link:
+                        self._send(link, envelope)
+                case CloseLink(_, after):
+                    if after >= 0:
+                        self.world.after(after + 1, self._reopen)
+                case _:
+                    for part in self.world.parts:
+                        part.on_effect(self, effect)
+        self.client.publisher.take_finished()
+        self._set_timer()
+
+    def _reopen(self) -> None:
+        if self.is_alive and not self.client.has_link:
+            self.open_link()
+
+    def _set_timer(self) -> None:
+        due = self.client.next_deadline_ns()
+        if due is None:
+            return
+        due = max(due, self.world.now_ns + 1)
+        if self.due_ns is None or due < self.due_ns or self.due_ns <= self.world.now_ns:
+            self.due_ns = due
+
+            def fire() -> None:
+                if self.due_ns == due:
+                    self.due_ns = None
+                    self.event(TimerFired())
+
+            self.world.after(due - self.world.now_ns, fire)
+
+    def find_unrest(self) -> list[str]:
+        """What has not come to rest yet, in words."""
+        found = []
+        if not self.client.is_connected:
+            found.append(f"{self!r} is {self.client.state}")
+        if not self.client.publisher.is_idle:
+            found.append(f"{self!r} has published what has no outcome")
+        return found
