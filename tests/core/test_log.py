@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import zlib
-from pathlib import Path
+from importlib import resources
 
 import capnp
 import pytest
 
-import meshmq
 from meshmq import codec_log, limits
 from meshmq.core.log import (
     BatchEntry,
@@ -175,7 +174,7 @@ def test_commit_round_trip(inline, more, count):
 
 
 def test_packed_commit_is_what_the_builder_makes_of_its_first_version(tmp_path):
-    text = (Path(meshmq.__file__).parents[1] / "schemas" / "log.capnp").read_text()
+    text = resources.files("meshmq.schemas").joinpath("log.capnp").read_text()
     first = re.sub(
         r" +(?:directory|moved|mirrors|takeovers) +@.*\n", "",
         text.replace("@0xe4b86a1c73d2f905", "@0xe4b86a1c73d2f906"),
