@@ -93,7 +93,8 @@ def main() -> None:
             }
             print(how, json.dumps(results[how]), flush=True)
     if options.json:
-        options.json.write_text(json.dumps({**about.about(), **results}, indent=1) + "\n")
+        found = {"what": "site-join", "commit": about.commit(), "date": about.date(), **results}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
