@@ -392,9 +392,9 @@ class Direct:
         name = link.name
         match body:
             case Deliver(number):
-                if self._may_act(link, number):
+                if self._may_act(link, number) or self.inlets.is_on_its_way(name, number):
                     self.inlets.on_deliver(name, body, now_ns)
-                elif not self.inlets.is_on_its_way(name, number):
+                else:
                     raise BadFrame("records of what the node has not allowed")
                 self.links.owe(link)
             case Credit():

@@ -49,12 +49,13 @@ class Feed:
         waiting: see rule 4; in the order they came.
         due_ns: until when, or 0.
         out_bytes, out_records: granted in this session, and nothing has come for it.
+        old_bytes, old_records: the same, of before the reader was hidden from that program.
         held_bytes, held_records: came, and is not read.
     """
 
     __slots__ = (
         "begins", "due_ns", "firsts", "held_bytes", "held_records", "is_marked", "is_noted", "last",
-        "out_bytes", "out_records", "waiting",
+        "old_bytes", "old_records", "out_bytes", "out_records", "waiting",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -66,6 +67,7 @@ class Feed:
         self.last: dict[str, int] = {}
         self.is_noted = False
         self.out_bytes = self.out_records = 0
+        self.old_bytes = self.old_records = 0
         self.held_bytes = self.held_records = 0
 
     def grant(self, most_bytes: int, most_records: int) -> tuple[int, int]:
@@ -78,6 +80,23 @@ class Feed:
         self.out_bytes += size
         self.out_records += records
         return size, records
+
+    def take(self, size: int, records: int, is_old: bool) -> bool:
+        """So much has come, for what was granted before the reader was hidden or since; False: for
+        nothing."""
+        if is_old:
+            if self.old_bytes <= 0 or self.old_records <= 0:
+                return False
+            self.old_bytes -= size
+            self.old_records -= records
+        else:
+            if self.out_bytes <= 0 or self.out_records <= 0:
+                return False
+            self.out_bytes -= size
+            self.out_records -= records
+        self.held_bytes += size
+        self.held_records += records
+        return True
 
 
 class Reader:
@@ -183,17 +202,22 @@ class Inlets:
             self._grant(reader, source)
 
     def hide(self, link: bytes, number: int, version: int) -> None:
-        """A program is told that a reader is over, and it is not: nothing more comes from there."""
+        """A program is told that a reader is over, and it is not: nothing more comes from there
+        than what it sent before it heard of that, for credit of before."""
         source, reader = self.sources[link], self.readers.get(number)
         if reader is not None:
+            feed = reader.feeds[source.instance]
+            if not self.is_on_its_way(link, number):
+                feed.old_bytes = feed.old_records = 0
+            feed.old_bytes += feed.out_bytes
+            feed.old_records += feed.out_records
+            feed.out_bytes = feed.out_records = 0
             source.shown[number] = HIDDEN
             source.hidden[number] = version
-            feed = reader.feeds[source.instance]
-            feed.out_bytes = feed.out_records = 0
 
     def is_on_its_way(self, link: bytes, number: int) -> bool:
         """Whether a program may not have heard yet that a reader is over. What it sent before is
-        not taken; its numbers will tell."""
+        taken: it was allowed then, and the node does not send it."""
         source = self.sources[link]
         return source.version < source.hidden.get(number, -1)
 
@@ -238,7 +262,7 @@ class Inlets:
         source.shown = dict.fromkeys(hidden, HIDDEN)
         for reader in self.readers.values():
             feed = reader.feeds.pop(instance, None) or Feed()
-            feed.out_bytes = feed.out_records = 0
+            feed.out_bytes = feed.out_records = feed.old_bytes = feed.old_records = 0
             feed.is_marked = False
             reader.feeds[instance] = feed
             self._forget(reader)
@@ -457,6 +481,7 @@ class Inlets:
         payload = frame.payload
         alone = len(frame.batches) == 1
         has_both = self._has_both(source)
+        is_old = self.is_on_its_way(link, frame.subscription)
         at = 0
         for row in frame.batches:
             data = payload if alone else payload[at : at + row.length]
@@ -465,12 +490,8 @@ class Inlets:
                 if not row.count and row.source:
                     self.on_marker(frame.subscription, source.instance)
                     continue
-                if feed.out_bytes <= 0 or feed.out_records <= 0 or not row.count:
+                if not row.count or not feed.take(row.length, row.count, is_old):
                     raise BadFrame("records for which there was no credit")
-                feed.out_bytes -= row.length
-                feed.out_records -= row.count
-                feed.held_bytes += row.length
-                feed.held_records += row.count
             if reader.pulls:
                 self._arrive(reader, feed, row, data, 0, False)
             elif has_both or feed.due_ns:

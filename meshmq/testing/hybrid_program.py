@@ -118,7 +118,8 @@ class HybridProgram(DirectProgram):
             for row in frame.batches:
                 if row.count:
                     self._offer(frame.subscription, source, row.topic, row.base_offset)
-            if link != b"own":
+            # What was sent before it was said to be over was allowed then.
+            if link != b"own" and not inlets.is_on_its_way(link, frame.subscription):
                 self._check_deliver(source, frame)
             on_deliver(link, frame, now_ns)
 

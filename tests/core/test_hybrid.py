@@ -537,6 +537,24 @@ def test_those_who_are_gone_take_no_place_of_who_is_introduced_now(network):
     assert len(b.direct.links.permits.by_instance) == limits.DIRECT_PEERS_MAX
 
 
+def test_what_was_on_its_way_when_less_was_allowed_comes(network):
+    _, a, b, sub = met(network)
+    run = a.client._identity.instance
+    for value in (b"4", b"5"):
+        a.publish("live.x", value)  # the node leaves it to the direct way
+    # A node that was started again has not seen yet by what they met: its grant is a smaller one.
+    b.direct.introduce(Introduce(run, "", (), ("other",), (), SECOND * 60), network.now_ns)
+    b.flush()
+    network.run(SECOND // 20)
+    assert b.values(sub)[-2:] == [b"4", b"5"]
+    for value in (b"6", b"7", b"8"):
+        a.publish("live.x", value)
+        network.run(SECOND // 20)
+    assert b.values(sub)[3:] == [b"4", b"5", b"6", b"7", b"8"]
+    assert b.missed.get(sub, 0) == 0
+    assert a.direct.linked == 1
+
+
 def test_who_was_linked_keeps_his_permit_whoever_comes(network):
     _, a, b, _ = met(network)
     for i in range(2 * limits.DIRECT_PEERS_MAX):
