@@ -118,7 +118,7 @@ def _with_site(rows: list[dict[str, Any]], mesh: str, insecure: bool) -> list[di
     if not nodes:
         return rows
     try:
-        target = Target(nodes[0]["addresses"][0], mesh, insecure, json=True)
+        target = Target(nodes[0]["addresses"][0], mesh, insecure, json=False)
         with connected(target, name=NAME) as connection:
             site = connection.admin.status()["site"]
     except MeshError:  # it has just gone
