@@ -226,13 +226,13 @@ def faults_of(seed: int, only: str = "") -> list[str]:
     return PLANTED.faults_of(HybridWorld(seed), CHECKERS, only)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 # Not noticed since what is on its way is taken when a node allows less: to be given a check, or a
 # seed, of its own (none of the first 60 shows it).
 OPEN = {"say_that_they_have_what_they_may_not"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", [name for name in PLANTED if name not in OPEN])
 def test_a_planted_bug_is_caught(name: str) -> None:
     with PLANTED[name]():
