@@ -15,7 +15,6 @@ It does not know what bodies mean. What is new gathers in ``joined``, ``left`` a
 
 from __future__ import annotations
 
-import heapq
 import random
 from dataclasses import dataclass
 
@@ -34,6 +33,7 @@ from meshmq.core.discovery import (
 from meshmq.core.effects import CloseLink, OpenLink, Send
 from meshmq.core.permits import NO_PERMIT, Permit, Permits
 from meshmq.core.session import Session, SessionState
+from meshmq.core.session_timers import SessionTimers
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -121,7 +121,7 @@ class Links:
         self._permits_due_ns: int | None = None
         self._entropy = entropy
         self._dialled: dict[str, Link] = {}
-        self._due: list[tuple[int, bytes]] = []
+        self._timers = SessionTimers(self.by_name)
         self._touched: dict[bytes, Link] = {}
         self._owing: dict[bytes, Link] = {}
         self._count = 0
@@ -239,14 +239,7 @@ class Links:
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
-        due = self._due
-        while due and due[0][0] <= now_ns:
-            _, name = heapq.heappop(due)
-            link = self.by_name.get(name)
-            if link is not None:
-                link.due_ns = 0
-                link.session.tick(now_ns)
-                self._touched[name] = link
+        self._touched.update(self._timers.tick(now_ns))
         at = self._dial_due_ns
         if at is not None and at <= now_ns:
             self.tell(Tick(), now_ns)
@@ -254,12 +247,8 @@ class Links:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        due = self._due
-        while due and due[0][1] not in self.by_name:
-            heapq.heappop(due)
-        found = due[0][0] if due else None
-        times = [at for at in (found, self._dial_due_ns, self._permits_due_ns) if at is not None]
-        return min(times, default=None)
+        found = (self._timers.next_deadline_ns(), self._dial_due_ns, self._permits_due_ns)
+        return min([at for at in found if at is not None], default=None)
 
     # -- handshakes ---------------------------------------------------------------------------
 
@@ -450,10 +439,7 @@ class Links:
                 if session.state is SessionState.CLOSED:
                     self._lose(link, session.closed_reason, now_ns)
                     continue
-                due = session.next_deadline_ns()
-                if link.due_ns == 0 or due < link.due_ns:
-                    link.due_ns = due
-                    heapq.heappush(self._due, (due, name))
+                self._timers.look(name, link)
 
     def _flush(self, link: Link) -> None:
         session = link.session

@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshmq import limits
 from meshmq.core.effects import NodeEffect, Send
 from meshmq.core.session import Session, SessionState
+from meshmq.core.session_timers import SessionTimers
 from meshmq.frames import Body, Hello, Refuse
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Sessions:
         self._delivery = delivery
         self._unacked_max = unacked_max
         self._touched: dict[bytes, Peer] = {}
-        self._due: list[tuple[int, bytes]] = []
+        self._timers = SessionTimers(self.by_link)
 
     @property
     def has_news(self) -> bool:
@@ -131,18 +131,11 @@ class Sessions:
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
-        due = self._due
-        while due and due[0][0] <= now_ns:
-            _, link = heapq.heappop(due)
-            peer = self.by_link.get(link)
-            if peer is not None:
-                peer.due_ns = 0
-                peer.session.tick(now_ns)
-                self._touched[link] = peer
+        self._touched.update(self._timers.tick(now_ns))
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        return self._due[0][0] if self._due else None
+        return self._timers.next_deadline_ns()
 
     def flush(self) -> list[bytes]:
         """Let out what sessions have to send; links of those that are over."""
@@ -157,10 +150,7 @@ class Sessions:
             if session.state is SessionState.CLOSED:
                 over.append(link)
                 continue
-            due = session.next_deadline_ns()
-            if peer.due_ns == 0 or due < peer.due_ns:
-                peer.due_ns = due
-                heapq.heappush(self._due, (due, link))
+            self._timers.look(link, peer)
         return over
 
     def _count_unacked(self, peer: Peer) -> None:

@@ -387,7 +387,7 @@ def test_clients_that_went_leave_nothing_behind(bench):
     assert (node.peers, node.sessions.producers, len(node.delivery)) == ({}, {}, 0)
     assert bench.closed == [b"link-%d" % i for i in range(20)]
     bench.wait(10 * SECOND)
-    assert node.sessions._due == []
+    assert node.sessions._timers._due == []
 
 
 def test_each_client_has_its_own_deadline(linked):

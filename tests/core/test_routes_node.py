@@ -609,7 +609,7 @@ def test_the_node_wakes_up_for_an_answer_that_waits():
     bench.node._retention_ns = bench.now_ns + 10 * SECOND
     for peer in bench.node.peers.values():
         peer.due_ns = 0
-    bench.node.sessions._due = [(bench.now_ns + 10 * SECOND, PUB)]
+    bench.node.sessions._timers._due = [(bench.now_ns + 10 * SECOND, PUB)]
     assert bench.node.next_deadline_ns() == bench.now_ns + limits.NOTED_NS
 
 
