@@ -32,7 +32,6 @@ from meshmq.core.effects import (
     HandedOut,
     RequestsCame,
     RequestsStopped,
-    Send,
     ServiceAnswered,
     SettlesAnswered,
     StateChanged,
@@ -143,7 +142,6 @@ class Client(Roaming):
         self.subscribers: dict[int, Subscriber] = {}
         self.members: dict[int, Member] = {}
         self._ranks: tuple[Member, ...] = ()  # the same, for threads that only look
-        self.closed_error: MeshError | None = None
         self._epoch = 0  # sessions with nodes so far
         self._making: dict[int, str] = {}  # commands that make a queue again, and which
         self._last_transaction = 0
@@ -620,26 +618,10 @@ class Client(Roaming):
         """Send what the program asks for."""
         self._send(body, now_ns)
 
-    def _send(self, body: Body, now_ns: int) -> None:
-        # Before the welcome nothing is sent: the welcome sends what is open then.
-        if self._session is not None and self._session.state is SessionState.OPEN:
-            self._session.send(body, now_ns)
-
-    def _flush_outbox(self) -> None:
-        session = self._session
-        if session is not None and session.outbox:
-            link = self._link
-            self._effects += [Send(link, envelope) for envelope in session.outbox]
-            session.outbox = []
-
     def _on_session_lost(self, now_ns: int) -> None:
-        self._leaving.reset(self)
-        self.publisher.on_session_lost()
+        super()._on_session_lost(now_ns)
         for sub in self.subscribers.values():
             sub.is_active = False
-        for member in self.members.values():
-            member.on_session_lost()
-        self.requester.on_session_lost()
         self._drop_requests(now_ns)
 
     def _drop_requests(self, now_ns: int) -> None:
@@ -648,17 +630,6 @@ class Client(Roaming):
         for registration in list(self.responder.registrations.values()):
             if registration.is_leaving:
                 self._on_served(Served(registration.id, ended=True))
-
-    def _end(
-        self, error: MeshError, reason: str, code: str, of_calls: MeshError | None = None
-    ) -> None:
-        self._session = None
-        self.state = "closed"
-        self.closed_error = error
-        self.publisher.fail_all(error)
-        self.requester.fail_all(of_calls or error)
-        self.responder.on_session_lost()
-        self._effects.append(StateChanged("closed", reason, code))
 
 
 def _window(in_flight_bytes: int) -> int:

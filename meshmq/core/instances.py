@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ NO_ROOM = 32
 """From this level on a sibling has no room: what it gets waits there."""
 
 
-class Taker:
+class Taker(ABC):
     """Who takes requests for a service: an instance, or all that a sibling has.
 
     Attributes:
@@ -61,14 +62,14 @@ class Taker:
         self.held_bytes -= asked.weight
 
     @property
+    @abstractmethod
     def rank(self) -> int:
         """Its level: lower ones get what comes first; -1: none, it has no room."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def takes_own(self) -> bool:
         """Whether it may have what waits for it alone."""
-        raise NotImplementedError
 
     def ended(self, took_ns: int, is_failed: bool, now_ns: int) -> None:
         """Count one that it has ended, so long after it was handed out."""

@@ -30,6 +30,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from meshmq import limits
+from meshmq.core.in_flight import InFlight
 from meshmq.core.lanes import (
     DONE,
     FAILED,
@@ -40,8 +41,7 @@ from meshmq.core.lanes import (
     put_time,
     take_covered,
 )
-from meshmq.core.outages import Outages
-from meshmq.core.ways import Way, goes_by, may_leave
+from meshmq.core.ways import Way, goes_by
 from meshmq.errors import MeshError, from_code
 from meshmq.frames import (
     REPLICATED,
@@ -79,7 +79,7 @@ TOPIC_DEFAULT = -1
 """For ``wanted``: the durability the topic itself has."""
 
 
-class Publisher(Outages):
+class Publisher(InFlight):
     """All lanes of one producer.
 
     Args:
@@ -102,22 +102,15 @@ class Publisher(Outages):
     ) -> None:
         self._encode = encode
         self._encode_jobs = encode_jobs
-        self.guard = guard
+        super().__init__(guard)
         self.owner: Any = None
-        self.node = Way()
-        self.direct = Way(by_lane=True)
         self.way_of: Callable[[str], Way] = lambda topic: self.node
         self.is_numbered = False
         self.instance = b""
-        self.lanes: dict[str, Lane] = {}
         self.queues: set[str] = set()  # topics whose records are jobs, known before the first
         self.missing: list[str] = []  # queues that the owner is to have made again
         self._frame_count = 0
         self.added_bytes = 0  # written under the guard
-        self.released_bytes = 0  # written by the owner's thread only
-        self.buffer_bytes = limits.PRODUCER_BUFFER_BYTES_MAX
-        self.ceiling_bytes = self.buffer_bytes  # added_bytes may grow up to here
-        self.finished: list[Batch] = []
         self.confirmed_records = 0
 
     @property
@@ -282,15 +275,6 @@ class Publisher(Outages):
         batch.way.opened.append(batch)
         return batch
 
-    def close(self, batch: Batch) -> None:
-        """End the gathering of an open batch; call under the guard."""
-        lane = batch.lane
-        lane.open = lane.plain = None
-        batch.count = len(batch.values)
-        lane.tail = batch.first + batch.count - 1
-        lane.unsettled.append(batch)
-        batch.way.full.append(batch)
-
     # -- the owner's thread ---------------------------------------------------------------
 
     def take(self, origin: bytes, way: Way | None = None) -> list[Publish]:
@@ -329,23 +313,6 @@ class Publisher(Outages):
         if chosen:
             bodies.append(self._frame(chosen, origin))
         return bodies
-
-    def _gather(self, way: Way, partial: bool) -> None:
-        with self.guard:
-            if way.by_lane:
-                for batch in way.opened:
-                    if batch.lane.open is batch and may_leave(batch.lane):
-                        self.close(batch)
-                way.opened = [b for b in way.opened if b.lane.open is b]
-            elif partial:
-                for batch in way.opened:
-                    if batch.lane.open is batch:
-                        self.close(batch)
-                way.opened.clear()
-            elif len(way.opened) > 64:
-                way.opened = [b for b in way.opened if b.lane.open is b]
-            full, way.full = way.full, []
-        way.queue.extend(full)
 
     def place(self, ways: dict[str, Way]) -> None:
         """Lanes, by topic, change their way; rule 6."""
@@ -555,13 +522,6 @@ class Publisher(Outages):
         held.sort(key=lambda b: b.first)  # what was gathered meanwhile came before its predecessor
         self._put_back(held)
 
-    def _put_back(self, batches: list[Batch]) -> None:
-        """Send these first: again where they were, else by the way that each takes now."""
-        for batch in reversed(batches):
-            if not batch.sent_to:
-                batch.way = goes_by(batch)
-            batch.way.queue.appendleft(batch)
-
     def _again(self, batch: Batch) -> None:
         batch.lane.in_flight.remove(batch)
         self._unfly(batch)
@@ -598,39 +558,3 @@ class Publisher(Outages):
             if batch.first == first and batch.frame:
                 self._unfly(batch)
                 batch.frame = 0
-
-    def _unfly(self, batch: Batch) -> None:
-        if not batch.frame:
-            return  # set aside
-        way = batch.way
-        way.in_flight_bytes -= batch.size
-        way.in_flight_count -= 1
-        left = way.frames.get(batch.frame)
-        if left is not None:
-            if left == 1:
-                del way.frames[batch.frame]
-            else:
-                way.frames[batch.frame] = left - 1
-
-    def _finish(self, batch: Batch, state: int, error: MeshError | None) -> None:
-        self._unfly(batch)
-        self._settle(batch, state, error)
-
-    def _fail_waiting(self, batch: Batch, error: MeshError) -> None:
-        self._settle(batch, FAILED, error)
-
-    def _settle(self, batch: Batch, state: int, error: MeshError | None) -> None:
-        batch.lane.unsettled.remove(batch)
-        self.released_bytes += batch.size
-        self.ceiling_bytes = self.released_bytes + self.buffer_bytes
-        batch.error = error
-        batch.state = state
-        # The bytes are no longer needed; receipts may keep the batch alive for long.
-        batch.values = []
-        batch.keys = batch.headers = batch.times = batch.encoded = None
-        self.finished.append(batch)
-
-    def take_finished(self) -> list[Batch]:
-        """Batches settled since the last call, in order."""
-        finished, self.finished = self.finished, []
-        return finished

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from meshmq.core.consumer import Member
-from meshmq.core.effects import ClientEffect, CloseLink, StateChanged
+from meshmq.core.effects import ClientEffect, CloseLink, Send, StateChanged
 from meshmq.core.leaving import Leaving
 from meshmq.core.moving import Moving
 from meshmq.core.publisher import Publisher
@@ -40,6 +40,7 @@ class Roaming:
     def __init__(self, entropy: random.Random) -> None:
         self.moving = Moving((), entropy)
         self.state = "connecting"
+        self.closed_error: MeshError | None = None
         self.origin = b""
         self.node_name = ""
         self.reconnects = 0
@@ -139,15 +140,31 @@ class Roaming:
         return True
 
     def _on_session_lost(self, now_ns: int) -> None:
-        raise NotImplementedError
-
-    def _flush_outbox(self) -> None:
-        raise NotImplementedError
+        self._leaving.reset(self)
+        self.publisher.on_session_lost()
+        for member in self.members.values():
+            member.on_session_lost()
+        self.requester.on_session_lost()
 
     def _send(self, body: Body, now_ns: int) -> None:
-        raise NotImplementedError
+        # Before the welcome nothing is sent: the welcome sends what is open then.
+        if self._session is not None and self._session.state is SessionState.OPEN:
+            self._session.send(body, now_ns)
+
+    def _flush_outbox(self) -> None:
+        session = self._session
+        if session is not None and session.outbox:
+            link = self._link
+            self._effects += [Send(link, envelope) for envelope in session.outbox]
+            session.outbox = []
 
     def _end(
         self, error: MeshError, reason: str, code: str, of_calls: MeshError | None = None
     ) -> None:
-        raise NotImplementedError
+        self._session = None
+        self.state = "closed"
+        self.closed_error = error
+        self.publisher.fail_all(error)
+        self.requester.fail_all(of_calls or error)
+        self.responder.on_session_lost()
+        self._effects.append(StateChanged("closed", reason, code))

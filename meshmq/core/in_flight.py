@@ -1,5 +1,8 @@
-"""What a publisher does about what is under way when a session is over: what is sent again, what
-another node is to have, what has failed. See the rules of core/publisher.py."""
+"""A publisher's batches from when they are closed to their end, and what becomes of those that are
+under way when a session is over: what is sent again, what another node is to have, what has failed.
+
+See the rules of core/publisher.py, which builds on this.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.lanes import DEDUP_ID, FAILED, Batch, Lane
-from meshmq.core.ways import Way
+from meshmq.core.ways import Way, goes_by, may_leave
 from meshmq.errors import UNKNOWN, MeshError, OwnerAway, from_code
 from meshmq.frames import SENT, Moved, moved_of
 
@@ -19,31 +22,51 @@ _WITHOUT_COPIES = (
 )
 
 
-class Outages:
-    """See the module's header; the base of ``Publisher``."""
+class InFlight:
+    """See the module's header; the base of ``Publisher``.
 
-    guard: AbstractContextManager[Any]
-    node: Way
-    direct: Way
-    lanes: dict[str, Lane]
+    Attributes:
+        lanes: by topic.
+        released_bytes: of batches that have ended; written by the owner's thread only.
+        ceiling_bytes: what may have been added: ``buffer_bytes`` beyond that.
+        finished: batches that have ended, until ``take_finished``.
+    """
+
+    def __init__(self, guard: AbstractContextManager[Any]) -> None:
+        self.guard = guard
+        self.node = Way()
+        self.direct = Way(by_lane=True)
+        self.lanes: dict[str, Lane] = {}
+        self.released_bytes = 0
+        self.buffer_bytes = limits.PRODUCER_BUFFER_BYTES_MAX
+        self.ceiling_bytes = self.buffer_bytes
+        self.finished: list[Batch] = []
 
     def close(self, batch: Batch) -> None:
-        raise NotImplementedError
+        """End the gathering of an open batch; call under the guard."""
+        lane = batch.lane
+        lane.open = lane.plain = None
+        batch.count = len(batch.values)
+        lane.tail = batch.first + batch.count - 1
+        lane.unsettled.append(batch)
+        batch.way.full.append(batch)
 
     def _gather(self, way: Way, partial: bool) -> None:
-        raise NotImplementedError
-
-    def _put_back(self, batches: list[Batch]) -> None:
-        raise NotImplementedError
-
-    def _unfly(self, batch: Batch) -> None:
-        raise NotImplementedError
-
-    def _finish(self, batch: Batch, state: int, error: MeshError | None) -> None:
-        raise NotImplementedError
-
-    def _fail_waiting(self, batch: Batch, error: MeshError) -> None:
-        raise NotImplementedError
+        with self.guard:
+            if way.by_lane:
+                for batch in way.opened:
+                    if batch.lane.open is batch and may_leave(batch.lane):
+                        self.close(batch)
+                way.opened = [b for b in way.opened if b.lane.open is b]
+            elif partial:
+                for batch in way.opened:
+                    if batch.lane.open is batch:
+                        self.close(batch)
+                way.opened.clear()
+            elif len(way.opened) > 64:
+                way.opened = [b for b in way.opened if b.lane.open is b]
+            full, way.full = way.full, []
+        way.queue.extend(full)
 
     def on_session_lost(self) -> None:
         """The node's session has ended: put what is unanswered there back, in order; what may be
@@ -131,6 +154,49 @@ class Outages:
         for way in (self.node, self.direct):
             while way.queue:
                 self._fail_waiting(way.queue.popleft(), error)
+
+    def _put_back(self, batches: list[Batch]) -> None:
+        """Send these first: again where they were, else by the way that each takes now."""
+        for batch in reversed(batches):
+            if not batch.sent_to:
+                batch.way = goes_by(batch)
+            batch.way.queue.appendleft(batch)
+
+    def _unfly(self, batch: Batch) -> None:
+        if not batch.frame:
+            return  # set aside
+        way = batch.way
+        way.in_flight_bytes -= batch.size
+        way.in_flight_count -= 1
+        left = way.frames.get(batch.frame)
+        if left is not None:
+            if left == 1:
+                del way.frames[batch.frame]
+            else:
+                way.frames[batch.frame] = left - 1
+
+    def _finish(self, batch: Batch, state: int, error: MeshError | None) -> None:
+        self._unfly(batch)
+        self._settle(batch, state, error)
+
+    def _fail_waiting(self, batch: Batch, error: MeshError) -> None:
+        self._settle(batch, FAILED, error)
+
+    def _settle(self, batch: Batch, state: int, error: MeshError | None) -> None:
+        batch.lane.unsettled.remove(batch)
+        self.released_bytes += batch.size
+        self.ceiling_bytes = self.released_bytes + self.buffer_bytes
+        batch.error = error
+        batch.state = state
+        # The bytes are no longer needed; receipts may keep the batch alive for long.
+        batch.values = []
+        batch.keys = batch.headers = batch.times = batch.encoded = None
+        self.finished.append(batch)
+
+    def take_finished(self) -> list[Batch]:
+        """Batches settled since the last call, in order."""
+        finished, self.finished = self.finished, []
+        return finished
 
 
 def _has_id(batch: Batch) -> bool:
