@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshmq import limits
+from meshmq.core.batches import BatchTools, Records
 from meshmq.core.feed import Reader
 from meshmq.core.journal import REJECTED, Mark
 from meshmq.core.log import StoredBatch
@@ -226,17 +227,27 @@ class Undertaker(Reader):
                 except BadFrame:
                     pass  # what nobody can read is not worth keeping a record for
             headers.append(tools.encode_headers(lineage(i, had)))
-        keys = None if records.keys is None else [records.keys[i] for i in indices]
-        times = None if records.times is None else [records.times[i] for i in indices]
-        values = [records.values[i] for i in indices]
-        # What it says of itself makes each record longer: the batch may not fit a frame any more.
-        for part in parts_of(values, headers):
-            payload = tools.encode(
-                values[part], keys and keys[part], headers[part], times and times[part],
-                records.time_ns,
-            )  # fmt: skip
-            self.moves.append(Move(topic, payload, len(values[part])))
+        for payload, count in remade(tools, records, indices, headers):
+            self.moves.append(Move(topic, payload, count))
             self._owner.shared.moving_bytes += len(payload)
+
+
+def remade(
+    tools: BatchTools, records: Records, indices: Sequence[int], headers: Sequence[bytes]
+) -> Iterator[tuple[bytes, int]]:
+    """Batches of chosen records with other headers, and how many are in each.
+
+    What a record says of itself makes it longer: one batch may not fit a frame any more.
+    """
+    keys = None if records.keys is None else [records.keys[i] for i in indices]
+    times = None if records.times is None else [records.times[i] for i in indices]
+    values = [records.values[i] for i in indices]
+    for part in parts_of(values, headers):
+        payload = tools.encode(
+            values[part], keys and keys[part], headers[part], times and times[part],
+            records.time_ns,
+        )  # fmt: skip
+        yield payload, len(values[part])
 
 
 def parts_of(values: Sequence[bytes], headers: Sequence[bytes]) -> list[slice]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.dead_letters import GROUP as GROUP_HEADER
-from meshmq.core.dead_letters import OFFSET, STREAM, TOPIC, parts_of
+from meshmq.core.dead_letters import OFFSET, STREAM, TOPIC, remade
 from meshmq.core.feed import Reader
 from meshmq.core.groups import Groups, lanes_of
 from meshmq.core.journal import QUEUE, Delta, GroupState, Settings
@@ -219,15 +219,8 @@ class Takeovers:
                 GROUP_HEADER: name, TAKEN_FROM: mirror.name,
             }  # fmt: skip
             headers.append(tools.encode_headers({**had, **lineage}))
-        keys = None if records.keys is None else [records.keys[i] for i in indices]
-        times = None if records.times is None else [records.times[i] for i in indices]
-        values = [records.values[i] for i in indices]
-        for part in parts_of(values, headers):
-            payload = tools.encode(
-                values[part], keys and keys[part], headers[part], times and times[part],
-                records.time_ns,
-            )  # fmt: skip
-            self._groups.append_own(retries_of(name), payload, len(values[part]))
+        for payload, count in remade(tools, records, indices, headers):
+            self._groups.append_own(retries_of(name), payload, count)
 
     # -- what others say ------------------------------------------------------------------------
 
