@@ -126,8 +126,7 @@ def _with_site(rows: list[dict[str, Any]], mesh: str, insecure: bool) -> list[di
     if site is None:
         return rows
     by_origin = {row["instance"]: row for row in rows}
-    if nodes[0]["instance"] in by_origin:
-        nodes[0]["site"] = site["name"]
+    nodes[0]["site"] = site["name"]
     for other in site["nodes"]:
         row = by_origin.get(other["origin"])
         if row is not None:

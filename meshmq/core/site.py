@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -302,12 +303,8 @@ class Site:
             self._dials[origin] = (now_ns + wait_ns, min(2 * wait_ns, limits.SECOND))
             self._count += 1
             name = b"\0data-%d" % self._count
-            ours = self._hello
-            hello = Hello(
-                ours.major, ours.minor, ours.mesh, ours.instance,
-                self._entropy.getrandbits(128).to_bytes(16, "big"), ours.name, ours.software,
-                False, ours.addresses, self.facts,
-            )  # fmt: skip
+            producer = self._entropy.getrandbits(128).to_bytes(16, "big")
+            hello = replace(self._hello, producer=producer, node=self.facts)
             session = Session(self._entropy.getrandbits(63) + 1, hello, now_ns)
             address = self.links.by_name[sibling.control].address
             self._sessions.effects.append(OpenLink(name, address))
@@ -574,9 +571,7 @@ def judge_node(
             why += f"; nodes reach it at {' or '.join(site.me.addresses)}"
         return Refuse("not-a-node", why), None
     if hello.node is None:
-        at = " or ".join(site.me.clients)
-        why = f"{name!r} listens here for nodes only; programs reach it at {at}"
-        return Refuse("node-unreachable", why), None
+        return Refuse("node-unreachable", site.links.nodes_only), None
     found = site.judge(hello)
     return (found, None) if isinstance(found, Refuse) else (None, found)
 

@@ -67,6 +67,12 @@ class SiteLinks(Links):
         assert self.hello.node is not None
         return self.hello.node
 
+    @property
+    def nodes_only(self) -> str:
+        """What a program is told that has dialled the listener for nodes."""
+        at = " or ".join(self.me.clients) or "another address"
+        return f"{self.hello.name!r} listens here for nodes only; programs reach it at {at}"
+
     def receive(self, name: bytes, envelope: Envelope, now_ns: int) -> tuple[Link, Body] | None:
         self._now_ns = now_ns
         return super().receive(name, envelope, now_ns)
@@ -92,11 +98,7 @@ class SiteLinks(Links):
                 f"node {me.name!r} belongs to mesh {me.mesh!r}, {hello.name!r} to {hello.mesh!r}",
             )
         if node is None:
-            return Refuse(
-                NOT_A_NODE,
-                f"{me.name!r} listens here for nodes only; programs reach it at "
-                f"{' or '.join(self.me.clients) or 'another address'}",
-            )
+            return Refuse(NOT_A_NODE, self.nodes_only)
         if node.site != self.me.site:
             return Refuse(
                 SITE_MISMATCH,

@@ -264,11 +264,6 @@ class SiteReads:
         if reading.is_told_away == bool(reading.number):
             self._tell(across, [reading])
 
-    def forget(self, origin: bytes) -> None:
-        """A node that is away will not come back: subscriptions opened from now on know nothing of
-        it, unless they say so."""
-        self._away.pop(origin, None)
-
     def _note_away(self, origin: bytes, name: str) -> None:
         self._away[origin] = name
         if len(self._away) > limits.PLACES_MAX:
