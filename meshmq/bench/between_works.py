@@ -6,35 +6,17 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import meshmq
-from meshmq.bench.job import Job
 from meshmq.bench.procs import RESULT_SECONDS, BenchError, Node, Team
-from meshmq.bench.site import ROLES, Figures, Settings, received
+from meshmq.bench.site import LONE_RATE, ROLES, Figures, Settings, Site, a_job, received, window
 
-LONE_RATE = 1000
 JOIN_SECONDS = 10.0
-_WINDOW_BYTES = 8 * 1024 * 1024  # under way at most, so that nothing has to be dropped
-
-
-class _Pair(NamedTuple):
-    """Two nodes that are linked; records are published at the first."""
-
-    team: Team
-    first: str
-    second: str
-    topic: str
-
-    def job(self, settings: Settings, url: str, **more: object) -> Job:
-        job = Job(url, self.topic, settings.size, settings.seconds, settings.count)
-        for name, value in more.items():
-            setattr(job, name, value)
-        return job
 
 
 @contextlib.contextmanager
-def _pair(settings: Settings, durability: str) -> Iterator[_Pair]:
+def _pair(settings: Settings, durability: str) -> Iterator[tuple[Site, Site]]:
+    """Two nodes that are linked, and a topic of theirs; records are published at the first."""
     if settings.url:
         raise BenchError("this work needs two nodes of its own: leave out --url")
     topic = f"bench.{secrets.token_hex(4)}"
@@ -49,7 +31,10 @@ def _pair(settings: Settings, durability: str) -> Iterator[_Pair]:
                         raise BenchError("the two nodes did not join")
                     time.sleep(0.02)
                 mesh.admin.topics.create(topic, durability=durability)
-        yield _Pair(team, first.url, second.url, topic)
+        yield (
+            Site(team, first.url, topic, first.pid, first.start_seconds),
+            Site(team, second.url, topic, second.pid, second.start_seconds),
+        )
 
 
 def flood(settings: Settings, watch: Callable[[tuple[str, str]], object]) -> Figures:
@@ -62,16 +47,16 @@ def _publish(
     many: bool,
     watch: Callable[[tuple[str, str]], object] | None = None,
 ) -> Figures:
-    with _pair(settings, "transient") as pair:
+    with _pair(settings, "transient") as (first, second):
         if watch is not None:
-            watch((pair.first, pair.second))
-        board, window = pair.team.board(), max(2, _WINDOW_BYTES // (settings.size + 32))
-        reader = pair.job(settings, pair.second, board=board, window=window)
-        writer = pair.job(
-            settings, pair.first, board=board, window=window, receivers=1, options={"many": many}
+            watch((first.url, second.url))
+        board, ahead = first.team.board(), window(settings.size)
+        reader = a_job(settings, second, board=board, window=ahead)
+        writer = a_job(
+            settings, first, board=board, window=ahead, receivers=1, options={"many": many}
         )
         role, timeout = ("publish", writer), settings.seconds + RESULT_SECONDS
-        got, sent = pair.team.run(ROLES, [("subscribe", reader)], role, timeout=timeout)
+        got, sent = first.team.run(ROLES, [("subscribe", reader)], role, timeout=timeout)
         return received(got, sent)
 
 
@@ -86,23 +71,21 @@ def publish_many(settings: Settings) -> Figures:
 
 def latency(settings: Settings) -> Figures:
     """Lone transient messages at LONE_RATE a second, publish to receive."""
-    with _pair(settings, "transient") as pair:
-        board = pair.team.board()
-        reader = pair.job(settings, pair.second, board=board)
-        writer = pair.job(settings, pair.first, board=board, rate=LONE_RATE)
-        got, _ = pair.team.run(ROLES, [("delays", reader)], ("paced", writer))
+    with _pair(settings, "transient") as (first, second):
+        board = first.team.board()
+        reader = a_job(settings, second, board=board)
+        writer = a_job(settings, first, board=board, rate=LONE_RATE)
+        got, _ = first.team.run(ROLES, [("delays", reader)], ("paced", writer))
         return {key: got[0][key] for key in ("p50", "p99", "p999")}
 
 
 def replay(settings: Settings) -> Figures:
     """What is stored at one node, read at the other, and at the one that has it."""
-    with _pair(settings, "durable") as pair:
-        fill = pair.job(settings, pair.first, count=settings.records)
-        pair.team.run(ROLES, [], ("load", fill))
+    with _pair(settings, "durable") as (first, second):
+        first.team.run(ROLES, [], ("load", a_job(settings, first, count=settings.records)))
         rates = []
-        for url in (pair.second, pair.first):
-            _, read = pair.team.run(
-                ROLES, [], ("replay", pair.job(settings, url, count=settings.records))
-            )
+        for site in (second, first):
+            job = a_job(settings, site, count=settings.records)
+            _, read = site.team.run(ROLES, [], ("replay", job))
             rates.append(read["count"] / read["seconds"])
         return {"rate": rates[0], "local": rates[1], "share": rates[0] / rates[1]}

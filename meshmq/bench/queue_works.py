@@ -6,13 +6,12 @@ import time
 
 import meshmq
 from meshmq.bench.job import Board, cpu_seconds, rss_mib, worked
-from meshmq.bench.site import Figures, Settings, Site, a_job, a_site
+from meshmq.bench.site import Figures, Settings, Site, a_job, a_site, window
 
 ROLES = "meshmq.bench.queue_roles"
 QUEUE_WORKERS = 2
 KEY_WORKERS = 4
 KEYS = 10_000
-WINDOW_BYTES = 8 * 1024 * 1024
 BACKLOG = 1_000_000
 DELAYED = 100_000
 DRAINED = 300_000
@@ -22,16 +21,11 @@ SCHEDULED = 2_000
 STAMP_BYTES = 8
 
 
-def _window(size: int) -> int:
-    """Records that the producer may be ahead of the workers: about 8 MiB."""
-    return max(2, WINDOW_BYTES // (size + 32))
-
-
 def _flow(settings: Settings, workers: int, **options: object) -> Figures:
     with a_site(settings) as site:
         board = site.team.board()
-        window = _window(settings.size)
-        common = {"shared": True, "receivers": workers, "window": window, "board": board}
+        ahead = window(settings.size)
+        common = {"shared": True, "receivers": workers, "window": ahead, "board": board}
         order = {k: v for k, v in options.items() if k != "keys"}
         takers = [
             ("work", a_job(settings, site, index=i, options=order, **common))

@@ -14,6 +14,7 @@ from meshmq.bench.job import Job
 from meshmq.bench.procs import BenchError, Node, Team
 
 Figures = dict[str, float]
+LONE_RATE = 1000  # lone messages a second
 ROLES = "meshmq.bench.roles"
 
 
@@ -75,6 +76,11 @@ def _forget(url: str, topic: str) -> None:
             name = found["topic"]
             if name == topic or name.startswith(topic + "."):
                 mesh.admin.topics.delete(name)
+
+
+def window(size: int) -> int:
+    """Records that may be under way: about 8 MiB, so that nothing has to be dropped."""
+    return max(2, 8 * 1024 * 1024 // (size + 32))
 
 
 def a_job(settings: Settings, site: Site, **more: Any) -> Job:

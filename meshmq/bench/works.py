@@ -18,12 +18,21 @@ from meshmq.bench import between_works, direct_works, queue_works, request_works
 from meshmq.bench.job import cpu_seconds, rss_mib
 from meshmq.bench.procs import BenchError
 from meshmq.bench.queue_works import QUEUE_WORKERS
-from meshmq.bench.site import ROLES, Figures, Settings, Site, a_job, a_site, received
+from meshmq.bench.site import (
+    LONE_RATE,
+    ROLES,
+    Figures,
+    Settings,
+    Site,
+    a_job,
+    a_site,
+    received,
+    window,
+)
 
 ROUND_ROBIN_TOPICS = 1000
 MEMORY_TOPICS = 200
 FANOUT_RECEIVERS = 10
-LONE_RATE = 1000
 STEADY_RATE = 50_000
 IDLE_SECONDS = 4.0
 
@@ -103,21 +112,16 @@ def _transient_publish(settings: Settings, many: bool, receivers: int, window: i
         return received(got, sent)
 
 
-def _window(size: int) -> int:
-    """Records that may be under way: about 8 MiB, so that nothing has to be dropped."""
-    return max(2, 8 * 1024 * 1024 // (size + 32))
-
-
 def transient_publish(settings: Settings) -> Figures:
-    return _transient_publish(settings, False, 1, _window(settings.size))
+    return _transient_publish(settings, False, 1, window(settings.size))
 
 
 def transient_publish_many(settings: Settings) -> Figures:
-    return _transient_publish(settings, True, 1, _window(settings.size))
+    return _transient_publish(settings, True, 1, window(settings.size))
 
 
 def fanout(settings: Settings) -> Figures:
-    return _transient_publish(settings, True, FANOUT_RECEIVERS, _window(settings.size))
+    return _transient_publish(settings, True, FANOUT_RECEIVERS, window(settings.size))
 
 
 def _replay(settings: Settings, role: str) -> Figures:
