@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sqlite3
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,14 @@ def date() -> str:
 def stamp() -> str:
     """For file names: sorts by time."""
     return time.strftime("%Y-%m-%d-%H%M%S", time.gmtime())
+
+
+def keep(what: str, result: Mapping[str, object], folder: Path | None) -> None:
+    """Write a result of ``what`` to a file of its own in ``folder``, if there is one."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=1) + "\n"
+        (folder / f"{what}-{stamp()}.json").write_text(text, encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

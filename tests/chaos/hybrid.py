@@ -490,10 +490,7 @@ def main() -> None:
             result[case].append({**found, "faults": faults})
             bad += [f"{case}: {fault}" for fault in faults]
             print(case, json.dumps(result[case][-1]), flush=True)
-    if options.out:
-        path = options.out / f"hybrid-{about.stamp()}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    about.keep("hybrid", result, options.out)
     if bad:
         sys.exit(f"hybrid: {'; '.join(bad)}")
 

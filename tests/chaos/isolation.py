@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import resource
 import statistics
 import subprocess
@@ -204,9 +203,7 @@ def main() -> None:
         "what": "isolation", "commit": about.commit(), "date": about.date(),
         "seconds": options.seconds, "bad": isolation(options.seconds, options.idle),
     }  # fmt: skip
-    if options.out:
-        path = options.out / f"isolation-{about.stamp()}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    about.keep("isolation", result, options.out)
     late = [n for n, one in result["bad"].items() if one["new_client_s"] > 5]
     if late:
         sys.exit(f"isolation: a new client was not served within 5 s: {late}")

@@ -351,9 +351,7 @@ def main() -> None:
                 result = {"quiet": quiet, "lied_to": lied_to}
         result = {"what": what, "commit": about.commit(), "date": about.date(), **result}
         print(json.dumps(result, indent=1), flush=True)
-        if options.out:
-            path = options.out / f"network-{what}-{about.stamp()}.json"
-            path.write_text(json.dumps(result, indent=1) + "\n")
+        about.keep(f"network-{what}", result, options.out)
     if faults:
         sys.exit(f"network: {'; '.join(faults)}")
 

@@ -271,9 +271,7 @@ def main() -> None:
         "events": chaos.events,
     }  # fmt: skip
     print(json.dumps({k: v for k, v in result.items() if k != "events"}, indent=1), flush=True)
-    if options.out:
-        path = options.out / f"site-{about.stamp()}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    about.keep("site", result, options.out)
     if faults:
         sys.exit(f"site: {'; '.join(faults)}")
 

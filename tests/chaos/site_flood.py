@@ -82,9 +82,7 @@ def main() -> None:
     found = flood(options.seconds, options.size)
     result = {"what": "site-flood", "commit": about.commit(), "date": about.date(), **found}
     print(json.dumps(result, indent=1), flush=True)
-    if options.out:
-        path = options.out / f"site-flood-{about.stamp()}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    about.keep("site-flood", result, options.out)
     if (
         found["pulse_p999_us"] > PULSE_P999_US
         or found["looks_without_a_link"]

@@ -76,7 +76,7 @@ def status(network: Network, host: str, lab: tuple[str, ...]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, help="directory for the results as JSON")
     options = parser.parse_args()
     if why_not():
         sys.exit(f"cannot make hosts: {why_not()}")
@@ -92,9 +92,8 @@ def main() -> None:
                 "goal_s": goal,
             }
             print(how, json.dumps(results[how]), flush=True)
-    if options.json:
-        found = {"what": "site-join", "commit": about.commit(), "date": about.date(), **results}
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    found = {"what": "site-join", "commit": about.commit(), "date": about.date(), **results}
+    about.keep("site-join", found, options.out)
 
 
 if __name__ == "__main__":

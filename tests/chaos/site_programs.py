@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +112,24 @@ class _Seen:
         }
 
 
+def _until_quiet(
+    fetch: Callable[[int, float], list[Any]], most: int, stop: threading.Event, quiet: int
+) -> Iterator[Any]:
+    """What comes until the program is to stop and nothing has come for so many seconds."""
+    idle = 0
+    while not (stop.is_set() and idle >= quiet):
+        batch = fetch(most, 1.0)
+        idle = 0 if batch else idle + 1
+        yield from batch
+
+
 def subscribe(mesh: meshmq.Mesh, options: dict[str, Any]) -> dict[str, Any]:
     """Read all flights, each once."""
     stop, seen = _stopping(), _Seen()
     with mesh.subscribe("flights.>", start="earliest", dedup=True) as sub:
         _ready()
-        quiet = 0
-        while not (stop.is_set() and quiet >= options["quiet"]):
-            batch = sub.fetch(1000, timeout=1.0)
-            quiet = 0 if batch else quiet + 1
-            for message in batch:
-                seen.add(message)
+        for message in _until_quiet(sub.fetch, 1000, stop, options["quiet"]):
+            seen.add(message)
         return {**seen.result(), "missed": sub.missed, "away": list(sub.away)}
 
 
@@ -131,21 +139,17 @@ def consume(mesh: meshmq.Mesh, options: dict[str, Any]) -> dict[str, Any]:
     seen: set[str] = set()
     with mesh.consume("flights.>", group=GROUP, ack_timeout=30, prefetch=64) as consumer:
         _ready()
-        quiet = 0
-        while not (stop.is_set() and quiet >= options["quiet"]):
-            batch = consumer.fetch(64, timeout=1.0)
-            quiet = 0 if batch else quiet + 1
-            for message in batch:
-                record = " ".join(message.value.decode().split(" ", 2)[:2])
-                if record in seen and not message.maybe_duplicate and message.attempt == 1:
-                    unsaid += 1
-                seen.add(record)
-                try:
-                    message.ack()
-                except meshmq.MeshError:
-                    stale += 1
-                else:
-                    counts[record.split(" ")[0]] += 1
+        for message in _until_quiet(consumer.fetch, 64, stop, options["quiet"]):
+            record = " ".join(message.value.decode().split(" ", 2)[:2])
+            if record in seen and not message.maybe_duplicate and message.attempt == 1:
+                unsaid += 1
+            seen.add(record)
+            try:
+                message.ack()
+            except meshmq.MeshError:
+                stale += 1
+            else:
+                counts[record.split(" ")[0]] += 1
     by_producer: dict[str, list[int]] = {}
     for record in seen:
         producer, number = record.split(" ")

@@ -9,6 +9,7 @@ import pytest
 
 import meshmq
 from meshmq.testing import LocalNode
+from tests.integration.sites import LocalSite
 
 _spec = importlib.util.spec_from_file_location("nodes", Path(__file__).with_name("nodes.py"))
 nodes = importlib.util.module_from_spec(_spec)
@@ -35,3 +36,12 @@ def process_node(tmp_path):
     running = nodes.ProcessNode(tmp_path / "process" / "data")
     yield running
     running.stop()
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Three nodes that are joined."""
+    made = LocalSite(tmp_path, 3)
+    made.wait_joined()
+    yield made
+    made.stop()

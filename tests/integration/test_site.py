@@ -10,15 +10,7 @@ import time
 import pytest
 
 import meshmq
-from tests.integration.sites import LocalSite, SiteProcess
-
-
-@pytest.fixture
-def site(tmp_path):
-    made = LocalSite(tmp_path, 3)
-    made.wait_joined()
-    yield made
-    made.stop()
+from tests.integration.sites import SiteProcess
 
 
 def test_nodes_join_and_one_that_was_killed_comes_back(site):

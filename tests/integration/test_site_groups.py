@@ -5,18 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-import pytest
-
 import meshmq
-from tests.integration.sites import LocalSite
-
-
-@pytest.fixture
-def site(tmp_path):
-    made = LocalSite(tmp_path, 3)
-    made.wait_joined()
-    yield made
-    made.stop()
 
 
 def works(node):

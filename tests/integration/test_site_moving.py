@@ -14,15 +14,6 @@ import pytest
 
 import meshmq
 from meshmq.errors import InvalidArgument, MeshError, NodeUnreachable
-from tests.integration.sites import LocalSite
-
-
-@pytest.fixture
-def site(tmp_path):
-    made = LocalSite(tmp_path, 3)
-    made.wait_joined()
-    yield made
-    made.stop()
 
 
 def wait_for(is_true, seconds=10):

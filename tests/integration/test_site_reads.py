@@ -6,18 +6,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 
-import pytest
-
 import meshmq
-from tests.integration.sites import LocalSite
-
-
-@pytest.fixture
-def site(tmp_path):
-    made = LocalSite(tmp_path, 3)
-    made.wait_joined()
-    yield made
-    made.stop()
 
 
 def write(node, topic, *values):
