@@ -323,6 +323,8 @@ class Delivery(Feed):
         """Records without a source were dropped on their way here: all who want them are told."""
         for sub in self.subscribed_to(topic):
             sub.dropped += count
+            if not (sub.queue or sub.is_held):
+                self._deliver(sub, [])  # nothing may follow that would tell it
 
     def mark(self, route: Route, source: bytes) -> list[Subscription]:
         """Queue a marker of ``source`` for subscriptions; ``flush`` those it returns."""

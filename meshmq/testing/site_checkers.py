@@ -49,7 +49,7 @@ def words(world: SiteWorld) -> Iterator[str]:
         if until_ns - begun_ns < TOLD_NS:
             continue
         for host in hosts:
-            said = [text for at, text in host.words if since_ns <= at <= until_ns]
+            said = [text for at, text in host.words if at <= until_ns]  # the same is said once
             if not any(word in text for text in said for word in WORDS[stay.kind]):
                 yield f"{host} did not tell of {stay.kind}: {stay.host} and {stay.rival}: {said}"
 

@@ -118,17 +118,20 @@ class SiteFaults:
         host = self._some()
         if host is None:
             return
+        self._fell(host, is_silent=rng.random() < 0.3)
+        kind = rng.choice(["same", "same", "same", "empty", "moved"])
+        delay = int(rng.random() ** 2 * 4 * SECOND)
+        world.after(delay, partial(self._start, host, kind, world.round))
+
+    def _fell(self, host: Host, is_silent: bool) -> None:
+        world = self.world
         world.kills += 1
-        is_silent = rng.random() < 0.3
         self._disturb(host)
         world.note("kill", host.name, is_silent)
         host.kill(is_silent)
         for program in world.programs.values():
             if program.host is host:
                 program.on_node_killed()
-        kind = rng.choice(["same", "same", "same", "empty", "moved"])
-        delay = int(rng.random() ** 2 * 4 * SECOND)
-        world.after(delay, partial(self._start, host, kind, world.round))
 
     def _start(self, host: Host, kind: str, of_round: int) -> None:
         world = self.world
@@ -261,7 +264,11 @@ class SiteFaults:
             host = world.add_host(rival.name if rng.random() < 0.5 else name, None, site, mesh)
         host.peers = tuple([h.address for h in world.members])
         host.uses_mdns = rng.random() < 0.5 and kind in ("copy", "name")
+        host.wall_ns += rng.randrange(1, SECOND)  # no two clocks say the same
         world.note("intrude", kind, rival.name)
+        if rng.random() < 0.3:  # both begin at once, and nobody knows either
+            self._fell(rival, is_silent=False)
+            rival.start_node()
         host.start_node()
         stay = Stay(kind, host, rival, world.now_ns)
         self.stays.append(stay)

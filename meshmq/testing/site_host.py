@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from meshmq import codec
 from meshmq.core.discovery import MDNS, Sighted
 from meshmq.core.events import FrameReceived, LinkClosed, ListenerCut, NodeEvent, PeerSighted
 from meshmq.core.site import NODE_LINK, SiteIdentity
@@ -220,13 +221,14 @@ class SiteNetwork(Network):
     Attributes:
         hosts: all there are, whether their nodes run or not.
         cut: (from, to): what travels so is lost.
-        frames: that nodes have sent to each other; ``copying``: they go through the codec.
+        frames: that nodes have sent to each other; is_coded: they go through the codec.
     """
 
     seed: int
     hosts: list[Host]
     cut: set[tuple[Host, Host]]
     frames = 0
+    is_coded = False
     _wire_count = 0
 
     def travel(self, way: Way, arrive: Callable[[], None]) -> None:
@@ -293,6 +295,8 @@ class SiteNetwork(Network):
         if wire is None:
             return
         self.frames += 1
+        if self.is_coded:
+            envelope = codec.decode(codec.encode(envelope))
         self.on_carried(host, wire, envelope)
         if link == wire.link:
             self._to_listener(wire, envelope)

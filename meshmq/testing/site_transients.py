@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TOPICS = ("t.a", "t.b", "t.c.x", "u.a")
 PATTERNS = ("t.>", "t.*", "t.a", "*.a", "t.c.>", "t.c.x", "u.*", "*.b", "t.b", "u.a")
 READINGS_MAX = 5  # of a program: frames that are late hold up those behind them
+LONG = 300  # bytes of a value, some of which fill a small queue
 LOOK_NS = 3 * SECOND  # a record that must come has come by then
 
 
@@ -38,11 +39,13 @@ class Sent:
         rows: readings that must get it, and why they do: the links, see ``Transients``.
     """
 
-    def __init__(self, program: SiteProgram, topic: str, number: int, is_calm: bool) -> None:
+    def __init__(
+        self, program: SiteProgram, topic: str, number: int, is_calm: bool, length: int
+    ) -> None:
         self.program = program
         self.topic = topic
         self.number = number
-        self.value = f"{program!r}|{topic}|{number}".encode()
+        self.value = f"{program!r}|{topic}|{number}".encode().ljust(length)
         self.at = program.host
         self.at_ns = program.world.now_ns
         self.is_calm = is_calm
@@ -52,7 +55,7 @@ class Sent:
         self.index = 0
 
     def __repr__(self) -> str:
-        return f"{self.value.decode()!r}"
+        return f"{self.value.decode().strip()!r}"
 
 
 class Reading:
@@ -161,9 +164,10 @@ class Transients(Part):
                 self._subscribe(program)
         self._publish_later(program)
 
-    def _publish_one(self, program: SiteProgram, topic: str) -> None:
+    def _publish_one(self, program: SiteProgram, topic: str, length: int = 0) -> None:
         self._counters[program, topic] += 1
-        sent = Sent(program, topic, self._counters[program, topic], self.world.is_calm)
+        number = self._counters[program, topic]
+        sent = Sent(program, topic, number, self.world.is_calm, length)
         self.sent[sent.value] = sent
         sent.batch, sent.index = program.client.publisher.add(
             topic, sent.value, None, None, None, lambda: WALL_NS + self.world.now_ns,
@@ -297,6 +301,17 @@ class Transients(Part):
                 for _ in range(self.world.rng.randrange(3)):
                     delay = int(self.world.rng.random() * SECOND)
                     self.world.after(delay, partial(self._publish_calmly, program, topic))
+
+            if not self._is_roomy():
+                delay = int(self.world.rng.random() * SECOND)
+                self.world.after(delay, partial(self._storm, program))
+
+    def _storm(self, program: SiteProgram) -> None:
+        """More at once than queues have room for."""
+        for topic in TOPICS:
+            for _ in range(3):
+                self._publish_one(program, topic, LONG)
+        program.settle()
 
     def _publish_calmly(self, program: SiteProgram, topic: str) -> None:
         for _ in range(self.world.rng.choice([1, 1, 3, 10])):

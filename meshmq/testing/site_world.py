@@ -27,7 +27,7 @@ from meshmq.testing.site_program import SiteProgram
 from meshmq.testing.site_transients import Transients
 from meshmq.testing.stage import WALL_NS
 
-VIEW_NS = 5 * SECOND  # after a heal all nodes have the same view
+VIEW_NS = 3 * SECOND  # after a heal all nodes have the same view: a longest back-off, handshakes
 SETTLE_NS = 30 * SECOND
 CALM_NS = 1 * SECOND
 REST_NS = 30 * SECOND

@@ -6,18 +6,20 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.events import FrameReceived, TimerFired
+from meshmq.core.log import RuleEntry
 from meshmq.core.site import NODE_LINK
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     START_NEW,
     TRANSIENT_ONLY,
+    Deliver,
     Envelope,
     Hello,
     Refuse,
     Subscribe,
     Subscribed,
-)  # fmt: skip
+)
 from meshmq.limits import MIB, MS, SECOND
 from tests.core.sites import Net, Program, joined, site_of
 
@@ -128,8 +130,6 @@ def test_what_is_published_at_one_node_comes_once_to_who_wants_it_at_others():
 
 
 def _transient():
-    from meshmq.core.log import RuleEntry
-
     return RuleEntry("orders.>", False, 0, 0)
 
 
@@ -240,3 +240,22 @@ def test_it_is_answered_when_who_does_not_acknowledge_is_silent_or_gone():
     net.heal()
     net.kill(b)
     assert net.run(50 * MS, lambda: bool(reader.take(Subscribed)))
+
+
+def test_what_was_dropped_on_the_way_is_told_though_nothing_follows(monkeypatch):
+    monkeypatch.setattr(limits, "SITE_CREDIT_BYTES", 100)
+    net, (a, b) = site_of(2)
+    for node in (a, b):
+        node.node.topics.set_policy(RuleEntry("t.>", False, 0, 0), [])
+        node.node.delivery._queue_bytes_max = 100
+    reader, writer = Program(net, b), Program(net, a)
+    reader.subscribe("t.lost")
+    reader.subscribe("t.more", number=2)
+    net.run(50 * MS)
+    writer.publish("t.more", bytes(90))
+    writer.publish("t.more", bytes(90))
+    writer.publish("t.lost", b"1", b"2")  # waits for credit, and is dropped for what comes then
+    writer.publish("t.more", bytes(90))
+    net.run(SECOND)
+    told = {f.subscription: f.missed for f in reader.take(Deliver) if f.missed}
+    assert told[1] == 2

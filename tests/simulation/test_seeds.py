@@ -1,6 +1,6 @@
 """Histories with faults, from seeds. MESHMQ_SEEDS says how many (tox: 100); those of groups and
 queues, which take longer, are an eighth of that, those of requests and of programs without a node a
-fifth. tox's `long` plays 2,000 by meshmq.testing."""
+fifth, those of sites a quarter. tox's `long` plays 2,000 by meshmq.testing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from meshmq.testing import play, play_direct, play_groups, play_hybrid, play_requests
+from meshmq.testing import (
+    play,
+    play_direct,
+    play_groups,
+    play_hybrid,
+    play_requests,
+    play_site,
+)
 
 CHUNK = 20
 COUNT = int(os.environ.get("MESHMQ_SEEDS", "100"))
@@ -22,6 +29,8 @@ REQUESTS_CHUNK = 5
 REQUESTS_COUNT = COUNT // 5
 DIRECT_CHUNK = 5
 DIRECT_COUNT = COUNT // 5
+SITE_CHUNK = 3
+SITE_COUNT = COUNT // 4
 
 
 def _listed(name: str) -> list[int]:
@@ -83,14 +92,23 @@ def test_seed_of_programs_with_two_routes(seed: int) -> None:
     assert play_hybrid(seed) == []
 
 
+@pytest.mark.parametrize("first", range(0, SITE_COUNT, SITE_CHUNK))
+def test_seeds_of_sites_keep_every_promise(first: int) -> None:
+    seeds = range(first, min(first + SITE_CHUNK, SITE_COUNT))
+    faults = {seed: found for seed in seeds if (found := play_site(seed))}
+    assert not faults, f"replay with: python -m meshmq.testing --world site --seed {min(faults)}"
+
+
 def test_a_seed_replays_exactly_in_any_process() -> None:
     code = (
         "from meshmq.testing import DirectWorld, GroupWorld, HybridWorld, RequestWorld, World\n"
+        "from meshmq.testing import SiteWorld\n"
         "print([World(seed).run().digest for seed in range(12)]"
         " + [GroupWorld(seed).run().digest for seed in range(4)]"
         " + [RequestWorld(seed).run().digest for seed in range(4)]"
         " + [DirectWorld(seed).run().digest for seed in range(4)]"
-        " + [HybridWorld(seed).run().digest for seed in (*range(4), 23)])\n"
+        " + [HybridWorld(seed).run().digest for seed in (*range(4), 23)]"
+        " + [SiteWorld(seed).run().digest for seed in (1, 3, 7)])\n"
     )
 
     def digests(hash_seed: str) -> str:
@@ -103,4 +121,4 @@ def test_a_seed_replays_exactly_in_any_process() -> None:
 
     one, other = digests("1"), digests("7")
     assert one == other
-    assert len(set(one.split(","))) == 29
+    assert len(set(one.split(","))) == 32
