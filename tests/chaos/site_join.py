@@ -45,7 +45,8 @@ def join(network: Network, folder: Path, how: str) -> dict[str, float]:
         )  # fmt: skip
     for process in processes:
         assert process.stdout is not None
-        assert " ready at " in process.stdout.readline()
+        assert process.stderr is not None
+        assert " ready at " in process.stdout.readline(), process.stderr.read()
     ready = time.time()
     deadline = time.monotonic() + 20
     while True:
