@@ -572,13 +572,19 @@ class ProgramSocket:
         return False
 
     def receive(self) -> tuple[bytes, list[Payload]] | None:
-        """The next message, as its link and its parts, large ones as views; None: there is none."""
-        for name in list(self._ready):
+        """The next message, as its link and its parts, large ones as views; None: there is none.
+
+        Links take turns: one that is never empty does not keep the others waiting.
+        """
+        ready = self._ready
+        while ready:
+            name = next(iter(ready))
+            del ready[name]
             socket = self._socket_of(name)
             if not int(socket.getsockopt(_EVENTS)) & _POLLIN:  # cheaper than to be refused
-                del self._ready[name]
                 continue
             parts = _receive(socket, _VIEWED_BYTES)
+            ready[name] = None
             return (name + parts[0], parts[1:]) if name in self._routers else (name, parts)
         return None
 

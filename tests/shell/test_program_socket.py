@@ -50,6 +50,31 @@ def test_that_a_link_was_cut_is_told_by_its_descriptor():
             near.close()
 
 
+def test_a_link_that_is_never_empty_does_not_keep_another_one_waiting():
+    with zmq.Context() as context:
+        far = context.socket(zmq.ROUTER)
+        far.setsockopt(zmq.LINGER, 0)
+        port = far.bind_to_random_port("tcp://127.0.0.1")
+        near = ProgramSocket(["tcp://127.0.0.1:*"], is_node=True)
+        try:
+            names = {}
+            for link in (b"data", b"control"):
+                near.open(link, f"tcp://127.0.0.1:{port}")
+                near.send(link, [link])
+                names[link] = far.recv_multipart()[0]
+            for number in range(100):
+                far.send_multipart([names[b"data"], b"%d" % number])
+            far.send_multipart([names[b"control"], b"pulse"])
+            for link in names:
+                near._dealers[link].socket.poll(WAIT_S * 1000)
+            near.look()
+            first = [near.receive()[0] for _ in range(2)]
+            assert sorted(first) == [b"control", b"data"]
+        finally:
+            near.close()
+            far.close()
+
+
 def test_where_it_listens_others_may_dial():
     program = ProgramSocket(["tcp://[::1]:0", "tcp://127.0.0.1:0"])
     try:
