@@ -9,20 +9,30 @@ from collections.abc import Callable, Iterator
 
 import meshmq
 from meshmq.bench.procs import RESULT_SECONDS, BenchError, Node, Team
-from meshmq.bench.site import LONE_RATE, ROLES, Figures, Settings, Site, a_job, received, window
+from meshmq.bench.target import (
+    LONE_RATE,
+    ROLES,
+    Figures,
+    Settings,
+    Target,
+    a_job,
+    confirmed,
+    received,
+    window,
+)
 
 JOIN_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def _pair(settings: Settings, durability: str) -> Iterator[tuple[Site, Site]]:
+def _pair(settings: Settings, durability: str, copies: int = 1) -> Iterator[tuple[Target, Target]]:
     """Two nodes that are linked, and a topic of theirs; records are published at the first."""
     if settings.url:
         raise BenchError("this work needs two nodes of its own: leave out --url")
     topic = f"bench.{secrets.token_hex(4)}"
     with Team(settings.directory) as team:
-        first = Node(team, name="first", site="bench")
-        second = Node(team, name="second", site="bench", peer=first.nodes_url)
+        first = Node(team, name="first", site="bench", copies=copies)
+        second = Node(team, name="second", site="bench", copies=copies, peer=first.nodes_url)
         deadline = time.monotonic() + JOIN_SECONDS
         for url in (first.url, second.url):
             with meshmq.connect(url, route="node") as mesh:
@@ -32,8 +42,8 @@ def _pair(settings: Settings, durability: str) -> Iterator[tuple[Site, Site]]:
                     time.sleep(0.02)
                 mesh.admin.topics.create(topic, durability=durability)
         yield (
-            Site(team, first.url, topic, first.pid, first.start_seconds),
-            Site(team, second.url, topic, second.pid, second.start_seconds),
+            Target(team, first.url, topic, first.pid, first.start_seconds),
+            Target(team, second.url, topic, second.pid, second.start_seconds),
         )
 
 
@@ -84,8 +94,21 @@ def replay(settings: Settings) -> Figures:
     with _pair(settings, "durable") as (first, second):
         first.team.run(ROLES, [], ("load", a_job(settings, first, count=settings.records)))
         rates = []
-        for site in (second, first):
-            job = a_job(settings, site, count=settings.records)
-            _, read = site.team.run(ROLES, [], ("replay", job))
+        for target in (second, first):
+            job = a_job(settings, target, count=settings.records)
+            _, read = target.team.run(ROLES, [], ("replay", job))
             rates.append(read["count"] / read["seconds"])
         return {"rate": rates[0], "local": rates[1], "share": rates[0] / rates[1]}
+
+
+def replicated(settings: Settings) -> Figures:
+    """One publisher in a flood, each record stored at both nodes before it is confirmed; and the
+    same confirmed by the first one's disk alone, while the copy is kept up as well."""
+    with _pair(settings, "durable", copies=2) as (first, _):
+        rates = {}
+        for durability in ("replicated", "synced"):
+            job = a_job(settings, first, options={"many": True, "durability": durability})
+            _, sent = first.team.run(ROLES, [], ("publish", job))
+            rates[durability] = confirmed(sent, durability)
+        share = rates["replicated"] / rates["synced"]
+        return {"rate": rates["replicated"], "synced": rates["synced"], "share": share}

@@ -6,7 +6,7 @@ import time
 
 import meshmq
 from meshmq.bench.job import Board, cpu_seconds, rss_mib, worked
-from meshmq.bench.site import Figures, Settings, Site, a_job, a_site, window
+from meshmq.bench.target import Figures, Settings, Target, a_job, a_target, window
 
 ROLES = "meshmq.bench.queue_roles"
 QUEUE_WORKERS = 2
@@ -22,17 +22,17 @@ STAMP_BYTES = 8
 
 
 def _flow(settings: Settings, workers: int, **options: object) -> Figures:
-    with a_site(settings) as site:
-        board = site.team.board()
+    with a_target(settings) as target:
+        board = target.team.board()
         ahead = window(settings.size)
         common = {"shared": True, "receivers": workers, "window": ahead, "board": board}
         order = {k: v for k, v in options.items() if k != "keys"}
         takers = [
-            ("work", a_job(settings, site, index=i, options=order, **common))
+            ("work", a_job(settings, target, index=i, options=order, **common))
             for i in range(workers)
         ]
-        putter = a_job(settings, site, options=dict(options), **common)
-        got, sent = site.team.run(ROLES, takers, ("put", putter))
+        putter = a_job(settings, target, options=dict(options), **common)
+        got, sent = target.team.run(ROLES, takers, ("put", putter))
         return worked(board, got, sent)
 
 
@@ -49,46 +49,46 @@ def queue_key(settings: Settings) -> Figures:
     return _flow(settings, KEY_WORKERS, keys=KEYS, order="key")
 
 
-def _drain(settings: Settings, site: Site) -> float:
-    _, got = site.team.run(ROLES, [], ("drain", a_job(settings, site, count=DRAINED)))
+def _drain(settings: Settings, target: Target) -> float:
+    _, got = target.team.run(ROLES, [], ("drain", a_job(settings, target, count=DRAINED)))
     return float(got["count"] / (got["stop_ns"] - got["start_ns"]) * 1e9)
 
 
 def backlog(settings: Settings) -> Figures:
     """The rate of one worker that empties a queue, with and without many that wait or failed."""
-    with a_site(settings, own=True) as site:
-        site.team.run(ROLES, [], ("fill", a_job(settings, site, count=DRAINED)))
-        empty = _drain(settings, site)
-    with a_site(settings, own=True) as site:
-        site.team.run(ROLES, [], ("fill", a_job(settings, site, count=BACKLOG)))
-        later = a_job(settings, site, count=DELAYED, options={"delay": 600})
-        site.team.run(ROLES, [], ("delay_some", later))
-        rate = _drain(settings, site)
+    with a_target(settings, own=True) as target:
+        target.team.run(ROLES, [], ("fill", a_job(settings, target, count=DRAINED)))
+        empty = _drain(settings, target)
+    with a_target(settings, own=True) as target:
+        target.team.run(ROLES, [], ("fill", a_job(settings, target, count=BACKLOG)))
+        later = a_job(settings, target, count=DELAYED, options={"delay": 600})
+        target.team.run(ROLES, [], ("delay_some", later))
+        rate = _drain(settings, target)
         return {
             "ratio": rate / empty,
             "rate": rate,
             "empty": empty,
-            "peak": rss_mib(site.pid, peak=True),
+            "peak": rss_mib(target.pid, peak=True),
         }
 
 
 def _cost(settings: Settings, groups: int) -> float:
     """Microseconds of the node's CPU for each record and group, all records waiting before."""
-    with a_site(settings, own=True) as site:
-        site.team.run(ROLES, [], ("fill", a_job(settings, site, count=GROUP_RECORDS)))
-        before = cpu_seconds(site.pid)
-        with meshmq.connect(site.url, route="node") as mesh:
+    with a_target(settings, own=True) as target:
+        target.team.run(ROLES, [], ("fill", a_job(settings, target, count=GROUP_RECORDS)))
+        before = cpu_seconds(target.pid)
+        with meshmq.connect(target.url, route="node") as mesh:
             for i in range(groups):
-                with mesh.consume(f"{site.topic}.>", f"warm.{i}"):
+                with mesh.consume(f"{target.topic}.>", f"warm.{i}"):
                     pass
-            before = cpu_seconds(site.pid)
+            before = cpu_seconds(target.pid)
             for i in range(groups):
-                with mesh.consume(site.topic, f"group.{i}") as consumer:
+                with mesh.consume(target.topic, f"group.{i}") as consumer:
                     for taken, message in enumerate(consumer, 1):
                         message.ack()
                         if taken >= GROUP_RECORDS:
                             break
-        return (cpu_seconds(site.pid) - before) / (groups * GROUP_RECORDS) * 1e6
+        return (cpu_seconds(target.pid) - before) / (groups * GROUP_RECORDS) * 1e6
 
 
 def groups(settings: Settings) -> Figures:
@@ -100,22 +100,22 @@ def groups(settings: Settings) -> Figures:
 
 def killed(settings: Settings) -> Figures:
     """A worker with a full prefetch is killed; time until another gets the first of its jobs."""
-    with a_site(settings) as site:
-        board = site.team.board()
-        site.team.run(ROLES, [], ("fill", a_job(settings, site, count=1000)))
-        hoarder = site.team.role(ROLES, "hoard", a_job(settings, site, board=board))
+    with a_target(settings) as target:
+        board = target.team.board()
+        target.team.run(ROLES, [], ("fill", a_job(settings, target, count=1000)))
+        hoarder = target.team.role(ROLES, "hoard", a_job(settings, target, board=board))
         hoarder.wait_ready()
         Board(board).wait_flags(1, 30)
-        heir = site.team.role(ROLES, "inherit", a_job(settings, site, board=board))
+        heir = target.team.role(ROLES, "inherit", a_job(settings, target, board=board))
         heir.wait_ready()
         killed_ns = time.monotonic_ns()
-        site.team.stop(hoarder, 0.0)
+        target.team.stop(hoarder, 0.0)
         got = heir.result()
         return {"seconds": (got["got_ns"] - killed_ns) / 1e9}
 
 
 def schedule(settings: Settings) -> Figures:
-    with a_site(settings) as site:
-        job = a_job(settings, site, size=STAMP_BYTES, count=SCHEDULED)
-        _, found = site.team.run(ROLES, [], ("scheduled", job))
+    with a_target(settings) as target:
+        job = a_job(settings, target, size=STAMP_BYTES, count=SCHEDULED)
+        _, found = target.team.run(ROLES, [], ("scheduled", job))
         return {key: float(found[key]) for key in ("p50", "p99", "max", "early")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshmq.bench.site import Figures, Settings, a_job, a_site
+from meshmq.bench.target import Figures, Settings, a_job, a_target
 
 ROLES = "meshmq.bench.request_roles"
 FIGURES = ("p50", "p99", "rate")
@@ -16,12 +16,12 @@ def asked(found: dict[str, Any]) -> Figures:
 
 
 def _request(settings: Settings, suffix: str, asks: str = "") -> Figures:
-    with a_site(settings) as site:
+    with a_target(settings) as target:
         # As many places as requests are outstanding: none waits at the node for another's end.
         options = {"outstanding": settings.outstanding, "concurrency": settings.outstanding}
-        job = a_job(settings, site, options=options)
+        job = a_job(settings, target, options=options)
         service = (f"serve{suffix}", job)
-        _, found = site.team.run(ROLES, [], (f"ask{asks or suffix}", job), background=[service])
+        _, found = target.team.run(ROLES, [], (f"ask{asks or suffix}", job), background=[service])
         return asked(found)
 
 

@@ -39,7 +39,8 @@ def _sender(mesh: meshmq.Mesh, job: Job) -> tuple[Callable[[Sequence[bytes]], ob
     """The publishing call that the job asks for, and how many values it takes."""
     if job.options.get("many"):
         publish_many, topic = mesh.publish_many, job.topic
-        return (lambda values: publish_many(topic, values)), job.chunk(MANY)
+        asked = job.options.get("durability")
+        return (lambda values: publish_many(topic, values, durability=asked)), job.chunk(MANY)
     publish = mesh.publish
     topics = job.options.get("topics", 0)
     if not topics:
@@ -71,7 +72,8 @@ def publish(job: Job) -> Result:
     with meshmq.connect(**link_of(job)) as mesh:
         send, chunk = _sender(mesh, job)
         topic = f"{job.topic}.0" if job.options.get("topics") else job.topic
-        durability = mesh.publish(topic, job.values()[0]).wait(10).durability
+        asked = job.options.get("durability")
+        durability = mesh.publish(topic, job.values()[0], durability=asked).wait(10).durability
         mesh.flush(FLUSH_SECONDS)
         ready_then_go()
         sent = send_chunks(job, send, chunk)

@@ -11,21 +11,21 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import meshmq
 from meshmq.bench import between_works, direct_works, queue_works, request_works
 from meshmq.bench.job import cpu_seconds, rss_mib
 from meshmq.bench.procs import BenchError
 from meshmq.bench.queue_works import QUEUE_WORKERS
-from meshmq.bench.site import (
+from meshmq.bench.target import (
     LONE_RATE,
     ROLES,
     Figures,
     Settings,
-    Site,
+    Target,
     a_job,
-    a_site,
+    a_target,
+    confirmed,
     received,
     window,
 )
@@ -37,22 +37,16 @@ STEADY_RATE = 50_000
 IDLE_SECONDS = 4.0
 
 
-def _transient(site: Site) -> None:
-    with meshmq.connect(site.url, route="node") as mesh:
-        mesh.admin.topics.create(site.topic, durability="transient")
-
-
-def _confirmed(sent: dict[str, Any]) -> float:
-    if sent["durability"] != "synced":
-        raise BenchError(f"confirmed as {sent['durability']!r}, not as synced")
-    return float(sent["count"] / (sent["confirmed_ns"] - sent["start_ns"]) * 1e9)
+def _transient(target: Target) -> None:
+    with meshmq.connect(target.url, route="node") as mesh:
+        mesh.admin.topics.create(target.topic, durability="transient")
 
 
 def _durable_publish(settings: Settings, many: bool) -> Figures:
-    with a_site(settings) as site:
-        job = a_job(settings, site, options={"many": many})
-        _, sent = site.team.run(ROLES, [], ("publish", job))
-        return {"rate": _confirmed(sent)}
+    with a_target(settings) as target:
+        job = a_job(settings, target, options={"many": many})
+        _, sent = target.team.run(ROLES, [], ("publish", job))
+        return {"rate": confirmed(sent)}
 
 
 def durable_publish(settings: Settings) -> Figures:
@@ -64,51 +58,51 @@ def durable_publish_many(settings: Settings) -> Figures:
 
 
 def durable_publish_aio(settings: Settings) -> Figures:
-    with a_site(settings) as site:
-        _, sent = site.team.run(ROLES, [], ("publish_aio", a_job(settings, site)))
-        return {"rate": _confirmed(sent)}
+    with a_target(settings) as target:
+        _, sent = target.team.run(ROLES, [], ("publish_aio", a_job(settings, target)))
+        return {"rate": confirmed(sent)}
 
 
 def durable_e2e(settings: Settings) -> Figures:
     """One publisher in a flood, one live subscriber; until the last record is read."""
-    with a_site(settings) as site:
-        board = site.team.board()
-        reader = a_job(settings, site, board=board)
-        writer = a_job(settings, site, board=board)
-        got, sent = site.team.run(ROLES, [("subscribe", reader)], ("publish", writer))
-        return {**received(got, sent), "confirmed": _confirmed(sent)}
+    with a_target(settings) as target:
+        board = target.team.board()
+        reader = a_job(settings, target, board=board)
+        writer = a_job(settings, target, board=board)
+        got, sent = target.team.run(ROLES, [("subscribe", reader)], ("publish", writer))
+        return {**received(got, sent), "confirmed": confirmed(sent)}
 
 
 def topics_publish(settings: Settings) -> Figures:
-    with a_site(settings) as site:
-        job = a_job(settings, site, options={"topics": ROUND_ROBIN_TOPICS})
-        _, sent = site.team.run(ROLES, [], ("publish", job))
-        return {"rate": _confirmed(sent)}
+    with a_target(settings) as target:
+        job = a_job(settings, target, options={"topics": ROUND_ROBIN_TOPICS})
+        _, sent = target.team.run(ROLES, [], ("publish", job))
+        return {"rate": confirmed(sent)}
 
 
 def topics_replay(settings: Settings) -> Figures:
     """Publish round robin over the topics, then read them all back by one pattern."""
-    with a_site(settings) as site:
-        job = a_job(settings, site, options={"topics": ROUND_ROBIN_TOPICS})
-        _, sent = site.team.run(ROLES, [], ("publish", job))
-        again = a_job(settings, site, topic=site.topic + ".>", count=sent["count"] + 1)
-        _, read = site.team.run(ROLES, [], ("replay", again))
-        return {"rate": read["count"] / read["seconds"], "publish": _confirmed(sent)}
+    with a_target(settings) as target:
+        job = a_job(settings, target, options={"topics": ROUND_ROBIN_TOPICS})
+        _, sent = target.team.run(ROLES, [], ("publish", job))
+        again = a_job(settings, target, topic=target.topic + ".>", count=sent["count"] + 1)
+        _, read = target.team.run(ROLES, [], ("replay", again))
+        return {"rate": read["count"] / read["seconds"], "publish": confirmed(sent)}
 
 
 def _transient_publish(settings: Settings, many: bool, receivers: int, window: int) -> Figures:
-    with a_site(settings) as site:
-        _transient(site)
-        board = site.team.board()
+    with a_target(settings) as target:
+        _transient(target)
+        board = target.team.board()
         readers = [
-            ("subscribe", a_job(settings, site, board=board, window=window, index=i))
+            ("subscribe", a_job(settings, target, board=board, window=window, index=i))
             for i in range(receivers)
         ]
         options = {"many": many}
         writer = a_job(
-            settings, site, board=board, window=window, receivers=receivers, options=options
+            settings, target, board=board, window=window, receivers=receivers, options=options
         )
-        got, sent = site.team.run(ROLES, readers, ("publish", writer))
+        got, sent = target.team.run(ROLES, readers, ("publish", writer))
         return received(got, sent)
 
 
@@ -125,10 +119,10 @@ def fanout(settings: Settings) -> Figures:
 
 
 def _replay(settings: Settings, role: str) -> Figures:
-    with a_site(settings) as site:
-        fill = a_job(settings, site, count=settings.records)
-        site.team.run(ROLES, [], ("load", fill))
-        _, read = site.team.run(ROLES, [], (role, fill))
+    with a_target(settings) as target:
+        fill = a_job(settings, target, count=settings.records)
+        target.team.run(ROLES, [], ("load", fill))
+        _, read = target.team.run(ROLES, [], (role, fill))
         return {"rate": read["count"] / read["seconds"]}
 
 
@@ -142,27 +136,27 @@ def replay_aio(settings: Settings) -> Figures:
 
 def latency(settings: Settings) -> Figures:
     """Lone transient messages at LONE_RATE a second, publish to receive."""
-    with a_site(settings) as site:
-        _transient(site)
-        board = site.team.board()
-        reader = a_job(settings, site, board=board)
-        writer = a_job(settings, site, board=board, rate=LONE_RATE)
-        got, _ = site.team.run(ROLES, [("delays", reader)], ("paced", writer))
+    with a_target(settings) as target:
+        _transient(target)
+        board = target.team.board()
+        reader = a_job(settings, target, board=board)
+        writer = a_job(settings, target, board=board, rate=LONE_RATE)
+        got, _ = target.team.run(ROLES, [("delays", reader)], ("paced", writer))
         return {key: got[0][key] for key in ("p50", "p99", "p999")}
 
 
 def confirm_latency(settings: Settings) -> Figures:
-    with a_site(settings) as site:
-        _, found = site.team.run(ROLES, [], ("confirm", a_job(settings, site)))
+    with a_target(settings) as target:
+        _, found = target.team.run(ROLES, [], ("confirm", a_job(settings, target)))
         if found["durability"] != "synced":
             raise BenchError(f"confirmed as {found['durability']!r}, not as synced")
         return {key: found[key] for key in ("p50", "p99", "p999")}
 
 
 def steady(settings: Settings) -> Figures:
-    with a_site(settings, own=True) as site:
-        job = a_job(settings, site, rate=STEADY_RATE, options={"node_pid": site.pid})
-        _, found = site.team.run(ROLES, [], ("steady", job))
+    with a_target(settings, own=True) as target:
+        job = a_job(settings, target, rate=STEADY_RATE, options={"node_pid": target.pid})
+        _, found = target.team.run(ROLES, [], ("steady", job))
         return {key: found[key] for key in ("node_cpu", "client_cpu", "rate")}
 
 
@@ -174,25 +168,27 @@ def idle(settings: Settings) -> Figures:
         argv = [sys.executable, "-m", "meshmq", "--help"]
         subprocess.run(argv, check=True, capture_output=True, timeout=30)
         helps.append(time.monotonic() - start)
-    with a_site(settings, own=True) as site:
-        before, start = cpu_seconds(site.pid), time.monotonic()
+    with a_target(settings, own=True) as target:
+        before, start = cpu_seconds(target.pid), time.monotonic()
         time.sleep(IDLE_SECONDS)
-        cpu = (cpu_seconds(site.pid) - before) / (time.monotonic() - start)
+        cpu = (cpu_seconds(target.pid) - before) / (time.monotonic() - start)
         return {
-            "rss": rss_mib(site.pid),
+            "rss": rss_mib(target.pid),
             "cpu_percent": 100 * cpu,
-            "ready": site.start_seconds,
+            "ready": target.start_seconds,
             "help": sorted(helps)[1],
         }
 
 
 def memory(settings: Settings) -> Figures:
     """Records over MEMORY_TOPICS topics, a subscriber that never reads; the node's memory."""
-    with a_site(settings, own=True) as site:
-        site.team.role(ROLES, "stall", a_job(settings, site, topic=site.topic + ".>")).wait_ready()
-        fill = a_job(settings, site, count=settings.records, options={"topics": MEMORY_TOPICS})
-        site.team.run(ROLES, [], ("load", fill))
-        return {"rss": rss_mib(site.pid), "peak": rss_mib(site.pid, peak=True)}
+    with a_target(settings, own=True) as target:
+        target.team.role(
+            ROLES, "stall", a_job(settings, target, topic=target.topic + ".>")
+        ).wait_ready()
+        fill = a_job(settings, target, count=settings.records, options={"topics": MEMORY_TOPICS})
+        target.team.run(ROLES, [], ("load", fill))
+        return {"rss": rss_mib(target.pid), "peak": rss_mib(target.pid, peak=True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +337,11 @@ WORKS: dict[str, Work] = {
         between_works.replay,
         "replay of what another node of the site stores, and what one of its own node takes",
         {"rate": "msg/s", "local": "msg/s", "share": ""},
+    ),
+    "site-replicated": Work(
+        between_works.replicated,
+        "durable with a copy at another node, confirmed as replicated, and as synced",
+        {"rate": "msg/s", "synced": "msg/s", "share": ""},
     ),
     "direct-publish": Work(
         direct_works.publish,

@@ -96,7 +96,7 @@ def bench(
 
     from meshmq import limits
     from meshmq.bench.procs import ended_by_signals
-    from meshmq.bench.site import Settings
+    from meshmq.bench.target import Settings
     from meshmq.bench.works import WORKS
     from meshmq.errors import MeshError
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from meshmq.bench.procs import BenchError
-from meshmq.bench.site import Settings
+from meshmq.bench.target import Settings
 from tests.bench import about, report
 from tests.bench.peers.common import Skipped
-from tests.bench.rows import ROWS, Entry, Row
+from tests.bench.row import Entry, Row
+from tests.bench.rows import ROWS
 
 QUICK = Settings(seconds=1.0, records=300_000)
 

@@ -14,7 +14,8 @@ from rich.table import Table
 from meshmq.bench.procs import BenchError, ended_by_signals
 from meshmq.errors import MeshError
 from tests.bench import about
-from tests.bench.rows import ROWS, Entry, Goal, Medians, Row, medians_of
+from tests.bench.row import Entry, Goal, Medians, Row
+from tests.bench.rows import ROWS, medians_of
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCUMENT = about.ROOT / "docs" / "performance.md"

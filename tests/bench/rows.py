@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 
-from meshmq.bench import direct_works, queue_works, request_works, works
-from meshmq.bench.site import Figures, Settings
+from meshmq.bench import between_works, direct_works, queue_works, request_works, works
+from meshmq.bench.target import Figures, Settings
 from tests.bench.peers import (
     disk,
     mosquitto_server,
@@ -17,102 +17,19 @@ from tests.bench.peers import (
     zenoh_peers,
     zmq_raw,
 )
+from tests.bench.row import (
+    NOT_SYNCED,
+    SYNCED,
+    Entry,
+    Goal,
+    Row,
+    least,
+    most,
+    times,
+)
 
 PEER_RECORDS = 400_000  # stored for a peer's replay: filling millions would take it minutes
 OUTSTANDING = 64  # requests under way at a time
-
-SYNCED, NOT_SYNCED, NOTHING = "synced", "not synced", ""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One system in one row.
-
-    Attributes:
-        key: stable name in the JSON, unique in its row; ours begin with "meshmq".
-        label: what the table calls it.
-        run: takes the measurement once.
-        confirms: what has happened when it confirms; NOTHING where nothing is confirmed.
-    """
-
-    key: str
-    label: str
-    run: Callable[[Settings], Figures]
-    confirms: str = NOTHING
-
-    @property
-    def is_ours(self) -> bool:
-        return self.key.startswith("meshmq")
-
-
-Medians = Mapping[str, Mapping[str, float]]
-"""Entry key to figure to median; entries that were skipped are not in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A bound on one figure of one of our entries.
-
-    The bound is ``factor``, or ``factor`` times the best of ``peers`` (their sum if ``is_sum``).
-    """
-
-    entry: str
-    figure: str
-    at_least: bool
-    factor: float
-    peers: tuple[str, ...] = ()
-    is_sum: bool = False
-    text: str = ""
-
-    def bound(self, medians: Medians) -> float | None:
-        """The number to reach, None if a peer that it needs was not measured."""
-        if not self.peers:
-            return self.factor
-        seen = [medians[key][self.figure] for key in self.peers if key in medians]
-        if not seen or (self.is_sum and len(seen) < len(self.peers)):
-            return None
-        best = sum(seen) if self.is_sum else max(seen) if self.at_least else min(seen)
-        return self.factor * best
-
-    def is_met(self, medians: Medians) -> bool | None:
-        bound = self.bound(medians)
-        if bound is None or self.entry not in medians:
-            return None
-        value = medians[self.entry][self.figure]
-        return value >= bound if self.at_least else value <= bound
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One kind of work.
-
-    Attributes:
-        figure, unit: what the ratios compare.
-        others: further figures of ours worth a line, with their units.
-        size: value size in bytes.
-    """
-
-    key: str
-    title: str
-    figure: str
-    unit: str
-    entries: tuple[Entry, ...]
-    goals: tuple[Goal, ...] = ()
-    others: tuple[tuple[str, str], ...] = ()
-    size: int = 100
-    note: str = ""
-
-
-def least(entry: str, value: float, figure: str = "rate") -> Goal:
-    return Goal(entry, figure, True, value)
-
-
-def most(entry: str, figure: str, value: float) -> Goal:
-    return Goal(entry, figure, False, value)
-
-
-def times(entry: str, factor: float, *peers: str, text: str) -> Goal:
-    return Goal(entry, "rate", True, factor, peers, text=text)
 
 
 def _peer_replay(run: Callable[[Settings], Figures]) -> Callable[[Settings], Figures]:
@@ -549,6 +466,48 @@ def _direct_rows() -> tuple[Row, ...]:
     )  # fmt: skip
 
 
+def _site_rows() -> tuple[Row, ...]:
+    """Between two nodes of a site; only ours, each against the same with one node, or bare."""
+    transient = Row(
+        "site-transient", "transient, published at one node and read at another", "rate", "msg/s",
+        (
+            Entry("meshmq", "meshmq publish, two nodes", between_works.publish),
+            Entry("meshmq-many", "meshmq publish_many, two nodes", between_works.publish_many),
+            Entry("meshmq-one", "meshmq publish, one node", works.transient_publish),
+            Entry("meshmq-one-many", "meshmq publish_many, one node", works.transient_publish_many),
+        ),
+        (
+            times("meshmq", 0.5, "meshmq-one", text="0.5 x one node"),
+            times("meshmq-many", 0.5, "meshmq-one-many", text="0.5 x one node"),
+            most("meshmq", "lost", 0), most("meshmq-many", "lost", 0),
+        ),
+        others=(("lost", "records"),),
+    )  # fmt: skip
+    latency = Row(
+        "site-latency", "lone messages, 1,000 a second, from node to node", "p50", "us",
+        (
+            Entry("meshmq", "meshmq publish, two nodes", between_works.latency),
+            Entry("meshmq-one", "meshmq publish, one node", works.latency),
+            Entry("chain", "pyzmq DEALER-ROUTER-DEALER-ROUTER-DEALER", zmq_raw.chain),
+        ),
+        (Goal("meshmq", "p50", False, 1.6, ("chain",), text="1.6 x the bare chain"),),
+        others=(("p99", "us"),),
+    )  # fmt: skip
+    replay = Row(
+        "site-replay", "replay of what another node stores, against the own node's", "share", "",
+        (Entry("meshmq", "meshmq", between_works.replay),),
+        (least("meshmq", 0.6, "share"),),
+        others=(("rate", "msg/s"), ("local", "msg/s")),
+    )  # fmt: skip
+    replicated = Row(
+        "site-replicated", "confirmed when two nodes have synced it, against one", "share", "",
+        (Entry("meshmq", "meshmq publish_many", between_works.replicated, SYNCED),),
+        (least("meshmq", 0.5, "share"),),
+        others=(("rate", "msg/s"), ("synced", "msg/s")),
+    )  # fmt: skip
+    return transient, latency, replay, replicated
+
+
 def _footprint_rows() -> tuple[Row, Row, Row]:
     steady = Row(
         "steady",
@@ -605,6 +564,7 @@ ROWS: dict[str, Row] = {
         _request_row(),
         _request_many_row(),
         *_direct_rows(),
+        *_site_rows(),
         *_footprint_rows(),
     )
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 import meshmq
 from meshmq.bench import between_works
-from meshmq.bench.site import Settings
+from meshmq.bench.target import Settings
 from tests.bench import about
 
 PULSE_P999_US = 100_000

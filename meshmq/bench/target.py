@@ -42,7 +42,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Target:
     """The node a work runs against. ``pid`` is 0 if it is not ours."""
 
     team: Team
@@ -53,7 +53,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def a_site(settings: Settings, own: bool = False) -> Iterator[Site]:
+def a_target(settings: Settings, own: bool = False) -> Iterator[Target]:
     """A node (ours, or the one at ``settings.url``) and an unused topic name on it."""
     topic = f"bench.{secrets.token_hex(4)}"
     if settings.url and own:
@@ -61,10 +61,10 @@ def a_site(settings: Settings, own: bool = False) -> Iterator[Site]:
     with Team(settings.directory) as team:
         if not settings.url:
             node = Node(team)
-            yield Site(team, node.url, topic, node.pid, node.start_seconds)
+            yield Target(team, node.url, topic, node.pid, node.start_seconds)
             return
         try:
-            yield Site(team, settings.url, topic, 0, 0.0)
+            yield Target(team, settings.url, topic, 0, 0.0)
         finally:
             _forget(settings.url, topic)
 
@@ -83,8 +83,8 @@ def window(size: int) -> int:
     return max(2, 8 * 1024 * 1024 // (size + 32))
 
 
-def a_job(settings: Settings, site: Site, **more: Any) -> Job:
-    job = Job(site.url, site.topic, settings.size, settings.seconds, settings.count)
+def a_job(settings: Settings, target: Target, **more: Any) -> Job:
+    job = Job(target.url, target.topic, settings.size, settings.seconds, settings.count)
     for name, value in more.items():
         setattr(job, name, value)
     return job
@@ -96,3 +96,10 @@ def received(got: list[dict[str, Any]], sent: dict[str, Any]) -> Figures:
     deliveries = sum(one["count"] - 1 for one in got)  # all but the record before the start
     missing = sent["count"] * len(got) - deliveries
     return {"rate": deliveries / span, "lost": float(missing)}
+
+
+def confirmed(sent: dict[str, Any], durability: str = "synced") -> float:
+    """Records a second from the publisher's start to the last confirmation."""
+    if sent["durability"] != durability:
+        raise BenchError(f"confirmed as {sent['durability']!r}, not as {durability}")
+    return float(sent["count"] / (sent["confirmed_ns"] - sent["start_ns"]) * 1e9)
