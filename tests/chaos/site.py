@@ -203,7 +203,10 @@ def judge(results: list[dict[str, Any]], views: list[float]) -> tuple[dict[str, 
         for producer, runs in member["worked"].items():
             worked.setdefault(producer, set()).update(_numbers(runs))
         if member["unsaid"]:
-            faults.append(f"{member['name']} had {member['unsaid']} records again, unsaid")
+            faults.append(
+                f"{member['name']} had {len(member['unsaid'])} records again, unsaid: "
+                f"{member['unsaid'][:5]}"
+            )
     for producer, numbers in confirmed.items():
         lost = numbers - worked.get(producer, set())
         if lost:

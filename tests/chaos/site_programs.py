@@ -135,15 +135,19 @@ def subscribe(mesh: meshmq.Mesh, options: dict[str, Any]) -> dict[str, Any]:
 
 def consume(mesh: meshmq.Mesh, options: dict[str, Any]) -> dict[str, Any]:
     """Work in a group; what is handed out twice without saying that it may be."""
-    stop, counts, unsaid, stale = _stopping(), Counter[str](), 0, 0
-    seen: set[str] = set()
+    stop, counts, unsaid, stale = _stopping(), Counter[str](), [], 0
+    seen: dict[str, tuple[Any, ...]] = {}
     with mesh.consume("flights.>", group=GROUP, ack_timeout=30, prefetch=64) as consumer:
         _ready()
         for message in _until_quiet(consumer.fetch, 64, stop, options["quiet"]):
             record = " ".join(message.value.decode().split(" ", 2)[:2])
+            place = (
+                message.origin, message.topic, message.offset, message.maybe_duplicate,
+                round(time.time(), 3),
+            )  # fmt: skip
             if record in seen and not message.maybe_duplicate and message.attempt == 1:
-                unsaid += 1
-            seen.add(record)
+                unsaid.append((record, seen[record], place))
+            seen[record] = place
             try:
                 message.ack()
             except meshmq.MeshError:
