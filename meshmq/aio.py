@@ -446,6 +446,7 @@ def connect(
     listen: str | Sequence[str] | None = None,
     route: str = "auto",
     on_node_loss: str = "move",
+    durability: str | None = None,
 ) -> Opening[Mesh]:
     """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
 
@@ -453,6 +454,7 @@ def connect(
     """
     where = connecting.Where(url, peers, listen, route, on_node_loss)
     connecting.check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
+    wanted = blocking.wanted_of(durability)
 
     async def opening() -> Mesh:
         loop = asyncio.get_running_loop()
@@ -483,6 +485,7 @@ def connect(
         except BaseException:
             connection.close(0)
             raise
+        connection.publisher.default = wanted
         bell: Any = connection.listener
         named = connecting.is_named(connection, producer)
         return Mesh(connection, bell, timeout, max_buffer, on_full == "block", named)
@@ -539,10 +542,11 @@ class Topics:
         retention: str | float | None = None,
         retention_bytes: str | int | None = None,
         copies: int | None = None,
+        confirm: str | None = None,
     ) -> dict[str, Any]:
         """Make a topic, or set the policy of all topics that match a pattern."""
         made: dict[str, Any] = await self._mesh._run(
-            ask_create(pattern, durability, retention, retention_bytes, copies)
+            ask_create(pattern, durability, retention, retention_bytes, copies, confirm)
         )
         return made
 
@@ -593,10 +597,19 @@ class Admin:
         drained: dict[str, Any] = await self._mesh._run(wanted, seconds)
         return drained
 
-    async def takeover(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
+    async def takeover(
+        self, name: str, *, assume_dead: bool = False, may_repeat: bool = False
+    ) -> dict[str, Any]:
         """As ``meshmq.Mesh.admin.takeover``."""
         done: dict[str, Any] = await self._mesh._run(
-            ask("node.takeover", name=name, assume_dead=assume_dead)
+            ask("node.takeover", name=name, assume_dead=assume_dead, may_repeat=may_repeat)
+        )
+        return done
+
+    async def forget(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
+        """As ``meshmq.Mesh.admin.forget``."""
+        done: dict[str, Any] = await self._mesh._run(
+            ask("node.forget", name=name, assume_dead=assume_dead)
         )
         return done
 

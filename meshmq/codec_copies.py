@@ -8,6 +8,7 @@ from typing import Any
 from meshmq import frames_copies, limits
 from meshmq.codec_checks import adds_up, bounded, short
 from meshmq.errors import BadFrame
+from meshmq.frames_moving import MOVED_BYTES
 
 
 def _id(data: bytes, what: str, or_none: bool = False) -> bytes:
@@ -50,8 +51,10 @@ def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     for row, x in zip(f.init("batches", len(b.batches)), b.batches, strict=True):
         (
             row.stream, row.baseOffset, row.count, row.length, row.checksum, row.appendTime,
-            row.lsn, row.slot, row.damaged, row.producer, row.first,
+            row.lsn, row.slot, row.damaged, row.producer, row.first, moved,
         ) = x  # fmt: skip
+        if moved:
+            row.moved = moved
 
 
 def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
@@ -78,25 +81,30 @@ def _read_batch(x: Any) -> frames_copies.CopiedBatch:
         raise BadFrame(f"copied batch of {x.count} records")
     if x.damaged and x.length:
         raise BadFrame("a damaged batch has no bytes")
+    if len(x.moved) not in (0, MOVED_BYTES):
+        raise BadFrame("a copied batch was moved from a node of 16 bytes, and a sequence")
     return frames_copies.CopiedBatch(
         x.stream, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn, x.slot,
-        x.damaged, _id(x.producer, "a producer"), x.first,
+        x.damaged, _id(x.producer, "a producer"), x.first, bytes(x.moved),
     )  # fmt: skip
 
 
 def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
     c = m.init("copied")
-    c.origin, c.lsn, c.slot, c.bytes = b.origin, b.lsn, b.slot, b.credit
+    c.origin, c.lsn, c.slot, c.bytes, c.lacks = b.origin, b.lsn, b.slot, b.credit, b.lacks
 
 
 def _decode_copied(r: Any, _: bytes | None) -> frames_copies.Copied:
     c = r.copied
-    return frames_copies.Copied(_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes)
+    return frames_copies.Copied(_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks)
 
 
 def _encode_copies(m: Any, b: frames_copies.Copies) -> None:
     for row, x in zip(m.init("copies").init("rows", len(b.rows)), b.rows, strict=True):
-        row.origin, row.name, row.lsn, row.slot, row.epoch, row.taker, row.taken, row.takenSlot = x
+        (
+            row.origin, row.name, row.lsn, row.slot, row.epoch, row.taker, row.taken, row.takenSlot,
+            row.whole, row.forgotten, row.furthest, row.furthestSlot,
+        ) = x  # fmt: skip
 
 
 def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
@@ -108,7 +116,8 @@ def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
             [
                 frames_copies.CopiesRow(
                     _id(x.origin, "an origin"), short(x.name), x.lsn, x.slot, x.epoch,
-                    _id(x.taker, "an origin", True), x.taken, x.takenSlot,
+                    _id(x.taker, "an origin", True), x.taken, x.takenSlot, x.whole, x.forgotten,
+                    x.furthest, x.furthestSlot,
                 )
                 for x in rows
             ]

@@ -31,7 +31,7 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
-from meshmq.core.mirror_log import Copied, TakeoverEntry
+from meshmq.core.mirror_log import Copied
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame
 from meshmq.frames_moving import Moved, moved_of
@@ -273,7 +273,7 @@ def _build_topic(item: Any, topic: TopicEntry) -> None:
     item.retention = topic.retention_ns
     item.retentionBytes = topic.retention_bytes
     item.deleted = topic.deleted
-    item.copies, item.source = topic.copies, topic.source
+    item.copies, item.source, item.replicated = topic.copies, topic.source, topic.replicated
     if topic.origin:
         item.origin = topic.origin
 
@@ -290,6 +290,7 @@ def _read_topic(item: Any) -> TopicEntry:
         item.copies,
         bytes(item.origin),
         item.source,
+        item.replicated,
     )
 
 
@@ -299,13 +300,14 @@ def _build_rule(item: Any, rule: RuleEntry) -> None:
     item.retention = rule.retention_ns
     item.retentionBytes = rule.retention_bytes
     item.removed = rule.removed
-    item.copies = rule.copies
+    item.copies, item.replicated = rule.copies, rule.replicated
 
 
 def _read_rule(item: Any) -> RuleEntry:
     return RuleEntry(
-        item.pattern, item.durable, item.retention, item.retentionBytes, item.removed, item.copies
-    )
+        item.pattern, item.durable, item.retention, item.retentionBytes, item.removed, item.copies,
+        item.replicated,
+    )  # fmt: skip
 
 
 # --- the journal ---------------------------------------------------------------------------
@@ -336,7 +338,7 @@ def encode_snapshot(state: LogState, segments: Sequence[SegmentInfo]) -> bytes:
         producers=_pack_producers(state),
         groups=journal.pack_state(state.journal),
         mirrors=mirror_log.pack_mirrors(state.mirrors),
-        takeovers=mirror_log.pack(tuple(state.takeovers.values())),
+        takeovers=mirror_log.pack(state.words),
         directory=directory_rows.pack(state.directory.values()),
     )
     streams = state.all_streams()
@@ -381,8 +383,8 @@ def decode_snapshot(data: bytes) -> tuple[LogState, list[SegmentInfo]]:
                 topic = _read_topic(item.topic)
                 state.add_stream(StreamState(topic, item.nextOffset, item.firstOffset))
             for said in mirror_log.unpack(bytes(reader.takeovers)):
-                assert isinstance(said, TakeoverEntry)
-                state.takeovers[said.origin] = said
+                assert not isinstance(said, Copied)
+                state.add_word(said)
             state.rules = {rule.pattern: rule for rule in map(_read_rule, reader.rules)}
             state.producers = _unpack_producers(bytes(reader.producers))
             state.journal = journal.unpack_state(bytes(reader.groups))

@@ -20,7 +20,8 @@ retry with the same producer and sequence is safe, a retry as a new record may d
     │   ├── StoreBusy            another process has the data directory
     │   ├── StoreFailed          a write or a sync failed: nothing is known of it
     │   ├── StoreDamaged         stored bytes fail their checksum
-    │   └── StorageFull          no room left
+    │   ├── StorageFull          no room left
+    │   └── LogBehind            the node's log is an older state of its disk
     └── OperationError           a call could not be done
         ├── NodeUnreachable      no node answered
         ├── LinkLost             the link went away with the work under way
@@ -123,6 +124,10 @@ class StoreDamaged(StoreError):
 
 class StorageFull(StoreError):
     code = "storage-full"
+
+
+class LogBehind(StoreError):
+    code = "log-behind"
 
 
 class OperationError(MeshError):

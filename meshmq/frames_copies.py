@@ -44,7 +44,7 @@ class CopiedTopic(NamedTuple):
 
 
 class CopiedBatch(NamedTuple):
-    """One batch as its own log has it."""
+    """One batch as its own log has it; ``moved`` as of a PublishBatch."""
 
     stream: int
     base_offset: int
@@ -57,6 +57,7 @@ class CopiedBatch(NamedTuple):
     damaged: bool
     producer: bytes
     first: int
+    moved: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +78,23 @@ class Fetched:
 @dataclass(frozen=True, slots=True)
 class Copied:
     """The copy of a log is synced up to before a place; ``credit`` more bytes may be on their
-    way."""
+    way. ``lacks``: it needs the sum of the journal, of which a part could not be copied."""
 
     origin: bytes
     lsn: int
     slot: int
     credit: int
+    lacks: bool = False
 
 
 class CopiesRow(NamedTuple):
     """A log of which the sender has a copy up to before (``lsn``, ``slot``); ``epoch``, ``taker``
     tell who hands out what its groups had not done before (``taken``, ``taken_slot``). lsn 0: the
-    sender knows of the takeover only."""
+    sender has no copy, and knows of the rest only.
+
+    ``whole``: of all topics, whatever copies they were to have. ``forgotten``: the epoch at which
+    it was given up, 0: it was not. ``furthest``, ``furthest_slot``: of the log of who is told, how
+    far any copy goes that the sender has heard of."""
 
     origin: bytes
     name: str
@@ -98,6 +104,10 @@ class CopiesRow(NamedTuple):
     taker: bytes = b""
     taken: int = 0
     taken_slot: int = 0
+    whole: bool = False
+    forgotten: int = 0
+    furthest: int = 0
+    furthest_slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,12 +254,14 @@ COPY_CREDIT_BYTES = 4 * MIB  # of one log on their way to a copy: a full disk co
 COPIES_TOLD_NS = 500 * MS  # how far copies go is told to the other nodes at most so often
 COPY_AWAY_NS = 30 * SECOND  # a node that is away for so long no longer counts: another one copies
 COPY_AGAIN_NS = 1 * SECOND  # a copy that met a full disk, or a log behind it, is tried again
+JOURNAL_SUM_NS = 10 * SECOND  # a copy that lacks part of a journal gets its sum no more often
 MENDS_MAX = 64  # damaged batches that are being had again; the others are told as damaged
 MEND_NS = 3 * SECOND  # who is asked for one answers within this, or another one is asked
 MENDED_BYTES_MAX = 8 * MIB  # of batches that were had again, kept in memory
 TAKEOVER_SEEN_NS = 10 * SECOND  # a node seen so lately is taken over only if told that it is dead
 TAKEOVER_BYTES = 256 * KIB  # of a copied log looked at before what was moved is synced
 RETURN_WAIT_NS = 5 * SECOND  # a node that starts waits so long to hear whether it was taken over
+OWN_LOG_WAIT_NS = 5 * SECOND  # ... and how far the copies of its log go
 COPY_WAITING_MAX = 262_144  # batches whose second confirmation waits for copies; then: synced only
 
 # --- what a site agrees on -----------------------------------------------------------------

@@ -549,6 +549,7 @@ struct CopiedBatch {
   damaged    @8 :Bool;      # no bytes follow
   producer   @9 :Data;
   first      @10 :UInt64;
+  moved      @11 :Data;     # where it was sent before: 16 bytes of that node, its sequence there
 }
 
 struct Copied {             # the copy is synced up to before this place
@@ -556,6 +557,7 @@ struct Copied {             # the copy is synced up to before this place
   lsn    @1 :UInt64;
   slot   @2 :UInt32;
   bytes  @3 :UInt64;        # so much more may be on its way
+  lacks  @4 :Bool;          # part of the journal was gone before it could be copied: send its sum
 }
 
 struct Copies {             # all that the sender has copies of
@@ -571,6 +573,10 @@ struct CopiesRow {
   taker  @5 :Data;
   taken  @6 :UInt64;        # what its groups had not done before this place is the taker's
   takenSlot @7 :UInt32;
+  whole     @8 :Bool;       # the copy has all topics, whatever copies they were to have
+  forgotten @9 :UInt64;     # epoch at which it was given up, 0: it was not
+  furthest  @10 :UInt64;    # of the log of who is told: how far any copy goes, as the sender heard
+  furthestSlot @11 :UInt32;
 }
 
 struct Offers {             # what services a node's clients serve, and how busy they are

@@ -48,6 +48,7 @@ struct Topic {
   copies         @7 :UInt8;          # nodes that are to have its stream, 0: as the node says
   origin         @8 :Data;           # copied from this log; empty: the node's own
   source         @9 :UInt32;         # its stream there
+  replicated     @10 :Bool;          # receipts wait for the copies, where a publisher does not say
 }
 
 struct Rule {
@@ -57,6 +58,7 @@ struct Rule {
   retentionBytes @3 :Int64;
   removed        @4 :Bool;
   copies         @5 :UInt8;
+  replicated     @6 :Bool;
 }
 
 struct Trim {

@@ -12,7 +12,7 @@ from meshmq.cli.output import emit, note, plural, say
 from meshmq.errors import ConfigError
 
 app = typer.Typer(
-    help="Verify and repair the log of a node that is not running.", no_args_is_help=False
+    help="Verify, repair and renew the log of a node that is not running.", no_args_is_help=False
 )
 LOST = (
     "only a copy of the directory made before brings them back; a node starts with the rest and "
@@ -56,6 +56,26 @@ def repair(name: NameOption = "node-1", data: DataOption = None, json: JsonOptio
             f"{directory} opens as it is: there is nothing to repair. Records that "
             f"`meshmq log verify` calls damaged are lost: {LOST}"
         )
+
+
+@app.command()
+def renew(name: NameOption = "node-1", data: DataOption = None, json: JsonOption = False) -> None:
+    """Give a log that was restored from an older copy of its directory an identity of its own.
+
+    Other nodes of the site have copies that go further, and readers have seen what is in them: the
+    node must not give the same offsets again. What the log has stays, read-only, and is made whole
+    from the copies; what is published from now on is another log's. When the node runs again,
+    `meshmq node takeover NAME`, said to it, brings back the work of its groups.
+    """
+    from meshmq.shell import store_renew
+
+    directory = _directory(name, data)
+    before, after = store_renew.renew(directory, name)
+    if json:
+        emit({"data": str(directory), "before": before.hex(), "after": after.hex()})
+        return
+    say(f"{directory}: what was log {before.hex()[:8]} is kept as a copy of that")
+    say(f"the node goes on with log {after.hex()[:8]}")
 
 
 def _directory(name: str, data: Path | None) -> Path:

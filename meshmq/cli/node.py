@@ -32,7 +32,7 @@ from meshmq.cli.node_options import (
     Site,
 )
 from meshmq.cli.output import note, say
-from meshmq.cli.takeover import takeover
+from meshmq.cli.takeover import forget, takeover
 from meshmq.errors import ConfigError
 from meshmq.limits import COPIES_MAX
 
@@ -59,6 +59,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 app = typer.Typer(no_args_is_help=False)
 app.command("drain")(drain)
 app.command("takeover")(takeover)
+app.command("forget")(forget)
 
 
 @app.callback(invoke_without_command=True)

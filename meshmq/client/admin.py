@@ -79,6 +79,7 @@ def ask_create(
     retention: str | float | None,
     retention_bytes: str | int | None,
     copies: int | None = None,
+    confirm: str | None = None,
 ) -> Ask:
     """``topics.create``."""
     kept: dict[str, Any] = {}
@@ -88,6 +89,8 @@ def ask_create(
         kept["retention_bytes"] = parse_size(retention_bytes)
     if copies is not None:
         kept["copies"] = copies
+    if confirm is not None:
+        kept["confirm"] = confirm
     return ask("topic.create", pattern=check_pattern(pattern), durability=durability, **kept)
 
 
@@ -128,6 +131,7 @@ class Topics:
         retention: str | float | None = None,
         retention_bytes: str | int | None = None,
         copies: int | None = None,
+        confirm: str | None = None,
     ) -> dict[str, Any]:
         """Make a topic, or set the policy of all topics that match a pattern.
 
@@ -142,13 +146,15 @@ class Topics:
                 None for a new one.
             copies: how many nodes of the site have each stream of it, of what is published from
                 then on; 0: as many as each node is started with.
+            confirm: what receipts wait for where who publishes does not say: ``"synced"``, or
+                ``"replicated"``: that all copies are.
 
         Returns:
             ``pattern``, ``durability``, ``retention_ns``, ``retention_bytes``, and whether it was
             ``created`` or ``changed``.
         """
         made: dict[str, Any] = self._run(
-            ask_create(pattern, durability, retention, retention_bytes, copies)
+            ask_create(pattern, durability, retention, retention_bytes, copies, confirm)
         )
         return made
 
@@ -238,23 +244,47 @@ class Admin:
         drained: dict[str, Any] = wanted.read(answer)
         return drained
 
-    def takeover(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
+    def takeover(
+        self, name: str, *, assume_dead: bool = False, may_repeat: bool = False
+    ) -> dict[str, Any]:
         """Let the node that we are at, which has a copy of the log of node ``name``, hand out what
         that one's groups and queues had not done.
 
         Args:
             name: of a node of the site that is gone.
             assume_dead: do not refuse because it was seen lately.
+            may_repeat: do not refuse because the copy lacks part of what groups had done.
 
         Returns:
             ``epoch``, and the names of ``groups``; of those ``skipped`` something else has the
-            name here.
+            name here. Records are moved in the background: ``status`` tells how many so far, and
+            which nobody can read.
 
         Raises:
             CommandFailed: it is alive, may be, or no copy of it is kept here.
         """
         done: dict[str, Any] = self.topics._run(
-            ask("node.takeover", name=name, assume_dead=assume_dead)
+            ask("node.takeover", name=name, assume_dead=assume_dead, may_repeat=may_repeat)
+        )
+        return done
+
+    def forget(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
+        """Drop what is left of node ``name``, which does not come back, at all nodes: copies of its
+        log, and that it is named as away.
+
+        Args:
+            name: of a node of the site that is gone; of one that is there under another log, what
+                is left of the older one.
+            assume_dead: do not refuse because it was seen lately.
+
+        Returns:
+            ``origins``: the logs that are forgotten.
+
+        Raises:
+            CommandFailed: it is there, may be, or is not known; or its records are being moved.
+        """
+        done: dict[str, Any] = self.topics._run(
+            ask("node.forget", name=name, assume_dead=assume_dead)
         )
         return done
 

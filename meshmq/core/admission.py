@@ -26,6 +26,7 @@ class Admission:
         is_full: StorageFull is the answer now.
         is_low: the disk has no room above its reserve.
         is_tight: and little of the reserve is left.
+        refusal: (code, message) of all records, whatever room there is; set by the owner.
         is_draining: the node is to end: nothing more is handed out; set by the owner.
     """
 
@@ -36,6 +37,7 @@ class Admission:
         self._waiting: dict[bytes, int] = {}
         self.waiting_bytes = 0
         self.is_full = self.is_low = self.is_tight = self.is_draining = False
+        self.refusal = ("", "")
         self.window_bytes = limits.PRODUCER_IN_FLIGHT_BYTES_MAX
 
     def on_measured(self, free_bytes: int, reserve_bytes: int) -> None:
@@ -51,6 +53,8 @@ class Admission:
 
     def judge(self, link: bytes, size: int) -> tuple[str, str]:
         """(code, message) of the refusal of ``size`` bytes more, or two empty strings."""
+        if self.refusal[0]:
+            return self.refusal
         after = self.waiting_bytes + size
         if self.is_full or (self._room is not None and after > self._room):
             self.is_full = True

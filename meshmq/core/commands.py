@@ -32,7 +32,7 @@ class Desk(NamedTuple):
     status: Callable[[], dict[str, Any]]
     services: Callable[[], list[dict[str, Any]]]
     routes: Callable[[], Iterable[dict[str, Any]]]
-    take_over: Callable[[dict[str, Any]], dict[str, Any]]
+    of_copies: Callable[[str, dict[str, Any]], dict[str, Any]]
     registrar: Registrar | None = None
 
 
@@ -120,6 +120,8 @@ def describe(topic: Topic) -> dict[str, Any]:
         "retention_bytes": entry.retention_bytes,
         "published": topic.published,
     }
+    if entry.replicated:
+        shown["confirm"] = "replicated"
     if entry.durable:
         shown["first_offset"] = topic.first_offset
         shown["next_offset"] = topic.synced_offset
@@ -156,7 +158,8 @@ def _topic_create(
             f"copies is from 1 to {limits.COPIES_MAX}, of a durable topic; 0: as many as each node "
             f"is started with"
         )
-    rule = RuleEntry(pattern, durability == "durable", age_ns, size, copies=copies)
+    replicated = _confirm(desk, arguments, before, copies)
+    rule = RuleEntry(pattern, durability == "durable", age_ns, size, False, copies, replicated)
     if rule.retention_ns or rule.retention_bytes:
         queues = [name for name in desk.clerk.queues if matches(pattern, name)]
         if queues:
@@ -170,16 +173,38 @@ def _topic_create(
         raise CommandFailed(
             f"topic {other[0]!r} exists and is {kind}: delete it first to change that"
         )
-    kept = {"retention_ns": rule.retention_ns, "retention_bytes": rule.retention_bytes}
+    names = ["retention_ns", "retention_bytes", "copies", "replicated"]
+    is_changed = any(getattr(before, name, None) != getattr(rule, name) for name in names[:2])
+    is_changed |= any(getattr(before, name, 0) != getattr(rule, name) for name in names[2:])
+    kept: dict[str, Any] = {name: getattr(rule, name) for name in names[:2]}
     if copies or getattr(before, "copies", 0):
         kept["copies"] = copies
-    is_changed = any(getattr(before, name, None) != value for name, value in kept.items())
+    if replicated or getattr(before, "replicated", False):
+        kept["confirm"] = CONFIRM[replicated]
     if is_changed or not is_literal(pattern):  # a rule for others becomes the newest again
         desk.topics.set_policy(rule, entries)
     return {
         "pattern": pattern, "durability": durability, **kept,
         "created": before is None, "changed": before is not None and is_changed,
     }  # fmt: skip
+
+
+CONFIRM = ("synced", "replicated")
+
+
+def _confirm(
+    desk: Desk, arguments: dict[str, Any], before: TopicEntry | RuleEntry | None, copies: int
+) -> bool:
+    """Whether receipts are to wait for copies. Raises CommandFailed."""
+    said = arguments.get("confirm", CONFIRM[getattr(before, "replicated", False)])
+    if said not in CONFIRM:
+        raise CommandFailed(f"confirm is 'synced' or 'replicated', not {said!r}")
+    if said == "replicated" and (copies or desk.topics.copies) < 2:
+        raise CommandFailed(
+            "confirm 'replicated' needs copies to wait for: give --copies 2 as well, or start the "
+            "nodes of the site with it"
+        )
+    return bool(said == "replicated")
 
 
 def _topic_list(
@@ -200,6 +225,7 @@ def _topic_list(
                 "retention_ns": r.retention_ns,
                 "retention_bytes": r.retention_bytes,
                 **({"copies": r.copies} if r.copies else {}),
+                **({"confirm": "replicated"} if r.replicated else {}),
                 **(registrar.set_rule(r.pattern) if registrar is not None else {}),
             }
             for r in rules
@@ -302,11 +328,17 @@ def _route_list(
 def _take_over(
     desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
-    return desk.take_over(arguments)
+    return desk.of_copies("node.takeover", arguments)
+
+
+def _forget(
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    return desk.of_copies("node.forget", arguments)
 
 
 AFTER_SYNC = (
-    frozenset({"producer.last", "topic.create", "topic.delete", "node.takeover"})
+    frozenset({"producer.last", "topic.create", "topic.delete", "node.takeover", "node.forget"})
     | group_commands.CHANGING
 )
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
@@ -321,4 +353,5 @@ VERBS: dict[str, Verb] = {
     "route.list": _route_list,
     "status": _status,
     "node.takeover": _take_over,
+    "node.forget": _forget,
 }

@@ -34,6 +34,7 @@ class Sender(Reader):
         by_stream: topics of the log.
         takes: whether a topic is to be copied there.
         sends: where frames go.
+        sum_again_ns: when the journal's sum may be sent again.
     """
 
     link: bytes
@@ -45,6 +46,7 @@ class Sender(Reader):
     sends: list[tuple[bytes, Body]]
     told: dict[int, CopiedTopic] = field(default_factory=dict)
     sent: tuple[int, int] = (1, 0)
+    sum_again_ns: int = 0
 
     def wants(self, name: str) -> bool:
         return self.takes(name, self.level)
@@ -53,6 +55,11 @@ class Sender(Reader):
     def is_caught_up(self) -> bool:
         """Whether all there is has been sent, and is synced there."""
         return self.is_live and self.copied >= self.sent
+
+    def introduce(self, topic: Topic) -> None:
+        """Tell of a stream before its first batch: perhaps nothing of it is left to be sent."""
+        self.told[topic.entry.stream] = facts = _facts(topic)
+        self.sends.append((self.link, Fetched(self.number, (facts,))))
 
     def take(self, batches: list[StoredBatch]) -> None:
         most = limits.FRAME_BATCHES_MAX // 2  # each may bring a topic with it
@@ -69,7 +76,7 @@ class Sender(Reader):
             rows.append(
                 CopiedBatch(
                     number, b.base_offset, b.count, len(b.payload), b.checksum, b.append_time_ns,
-                    b.lsn, b.slot, b.damaged, b.producer or NO_PRODUCER, b.first,
+                    b.lsn, b.slot, b.damaged, b.producer or NO_PRODUCER, b.first, b.moved,
                 )
             )  # fmt: skip
         payload = b"".join([b.payload for b in batches])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from meshmq import limits
@@ -35,6 +35,7 @@ from meshmq.core.journal import (
     TransactionDelta,
     pack_deltas,
 )
+from meshmq.core.journal_sum import sum_of
 from meshmq.core.log import BatchEntry, Commit, Entry, JournalEntry, LogState, RuleEntry, TrimEntry
 from meshmq.core.members import Members
 from meshmq.core.topics import Topic, Topics
@@ -70,6 +71,7 @@ class Groups:
         intake: whether queues take jobs.
         is_fenced: nothing is handed out: others may (core/takeover.py).
         is_surveying: the log is asked what that is.
+        sums: a copy needs all that the journal says, with this turn (core/mirrors.py).
         defined: is told of each group that is made (with its start), changed or deleted.
     """
 
@@ -111,6 +113,7 @@ class Groups:
         self._is_started = False
         self.is_fenced = False
         self.is_surveying = False
+        self.sums = False
         self._given: tuple[int, Callable[[], None]] = (0, _nothing)
         for held in state.journal.groups.values():
             self._open(held.copy())
@@ -423,7 +426,9 @@ class Groups:
         done()
 
     def unfence(self) -> None:
-        """Hand out what there is."""
+        """Hand out what there is, unless the log takes nothing."""
+        if self.shared.admission.refusal[0]:
+            return
         self.is_fenced = False
         self.shared.woken.update(self.by_name.values())
 
@@ -535,14 +540,33 @@ class Groups:
         moved, self.shared.moving_bytes = self.shared.moving_bytes, 0
         self._deleted, self._records = [], []
         if records:
-            journal = self._topic(JOURNAL)
-            payload = self._tools.encode([pack_deltas(records)], None, None, None, 0)
-            batch = self._own_batch(journal, payload, 1)
-            self._own.append(JournalEntry(batch, tuple(records)))
+            self._note(records)
+        if self.sums:
+            self.sums = False
+            self._note_sum()
         entries += self._own
         self._own = []
         self.answers += self.members.take_settled()
         return moved
+
+    def _note(self, records: Sequence[JournalRecord]) -> None:
+        """One more batch of the journal."""
+        journal = self._topic(JOURNAL)
+        payload = self._tools.encode([pack_deltas(records)], None, None, None, 0)
+        batch = self._own_batch(journal, payload, 1)
+        self._own.append(JournalEntry(batch, tuple(records)))
+
+    def _note_sum(self) -> None:
+        """All that there is to know of groups, for a copy that has not got it all."""
+        part: list[JournalRecord] = []
+        size = 0
+        for summed in sum_of([group.state for group in self.by_name.values()]):
+            part.append(summed)
+            size += len(pack_deltas([summed]))
+            if size >= limits.BATCH_BYTES_TARGET:
+                self._note(part)
+                part, size = [], 0
+        self._note(part)
 
     def append_own(self, topic_name: str, payload: bytes, count: int) -> int:
         """Append records of the node's own making; return their base offset."""

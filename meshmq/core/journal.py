@@ -10,6 +10,9 @@ Rules:
 2. ``settled`` holds what reading must pass over: what is done, and what is marked. A Mark is a
    record that is handed out by its mark: it failed, or its time was changed.
 3. GroupState changes only by ``apply``; the same deltas give the same state.
+4. The journal is trimmed; a copy that begins later than it does is given its sum: all groups, as
+   Summed records of one commit. They are for copies, which forget what they had with the first
+   one and have all with the last; to their own log they say nothing new.
 
 Numbers are packed little-endian; ``pack_deltas`` and ``unpack_deltas`` are each other's inverse.
 """
@@ -132,7 +135,15 @@ class TransactionDelta(NamedTuple):
     offsets: tuple[int, ...]
 
 
-JournalRecord = Delta | TransactionDelta
+class Summed(NamedTuple):
+    """Part of a sum; ``begins``, ``ends``: the first and the last one, which may have none."""
+
+    begins: bool
+    ends: bool
+    delta: Delta | None = None
+
+
+JournalRecord = Delta | TransactionDelta | Summed
 
 
 class OffsetSet:
@@ -283,6 +294,12 @@ class OffsetSet:
             at = base + high
         return found
 
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Runs (first, count) from the floor on that are in it, in order."""
+        for number in sorted(self.chunks):
+            for begin, width in runs_of_bits(self.chunks[number]):
+                yield number * CHUNK + begin, width
+
     def copy(self) -> OffsetSet:
         new = OffsetSet(self.floor)
         new.above = self.above
@@ -416,12 +433,18 @@ class JournalState:
     next_id: int = 1
     transactions: Transactions = field(default_factory=Transactions)
 
-    def apply(self, records: Iterable[JournalRecord], now_ms: int) -> None:
+    def apply(self, records: Iterable[JournalRecord], now_ms: int, is_copy: bool = False) -> None:
         """Add what one commit brought; ``now_ms`` is its append time."""
         for record in records:
             if isinstance(record, TransactionDelta):
                 self.transactions.note(record.instance, record.id, record.offsets)
                 continue
+            if isinstance(record, Summed):
+                if is_copy and record.begins:
+                    self.groups.clear()
+                if not is_copy or record.delta is None:
+                    continue
+                record = record.delta
             group = self.groups.get(record.group)
             made = record.settings
             if made is not None:
@@ -469,6 +492,7 @@ _MARK = struct.Struct("<IQHqBqqBHH")
 _UNMARKED = struct.Struct("<IQ")
 _DEDUP = struct.Struct("<16sIQq")
 _TRANSACTION = struct.Struct("<B16sQI")
+_SUMMED = struct.Struct("<B???")  # kind, begins, ends, whether a delta follows
 _STREAM = struct.Struct("<IQI")
 _CHUNK_ROW = struct.Struct(f"<Q{CHUNK // 8}s")
 _GROUP_HEAD = struct.Struct("<IIIIIIQ")
@@ -482,6 +506,9 @@ def pack_deltas(records: Sequence[JournalRecord]) -> bytes:
         if isinstance(record, TransactionDelta):
             parts.append(_TRANSACTION.pack(1, record.instance, record.id, len(record.offsets)))
             parts.append(struct.pack(f"<{len(record.offsets)}Q", *record.offsets))
+        elif isinstance(record, Summed):
+            parts.append(_SUMMED.pack(2, record.begins, record.ends, record.delta is not None))
+            parts += [] if record.delta is None else _pack_delta(record.delta)
         else:
             parts += _pack_delta(record)
     return b"".join(parts)
@@ -559,26 +586,31 @@ def unpack_deltas(data: bytes) -> list[JournalRecord]:
             _, instance, number, count = reader.row(_TRANSACTION)
             offsets = struct.unpack(f"<{count}Q", reader.bytes(8 * count))
             records.append(TransactionDelta(instance, number, offsets))
-            continue
-        _, group, resets, ahead, size, *counts = reader.row(_DELTA)
-        cursors, floors, settled, marks, unmarked, dedups, reached = counts
-        settings = _settings(reader.bytes(size)) if size else None
-        records.append(
-            Delta(
-                group,
-                settings,
-                bool(resets),
-                tuple(reader.rows(_CURSOR, cursors)),
-                tuple(reader.rows(_FLOOR, floors)),
-                tuple(reader.rows(_RUN, settled)),
-                tuple([reader.mark() for _ in range(marks)]),
-                tuple(reader.rows(_UNMARKED, unmarked)),
-                tuple(reader.rows(_DEDUP, dedups)),
-                tuple(reader.rows(_CURSOR, reached)),
-                ahead,
-            )
-        )
+        elif data[reader.at] == 2:
+            _, begins, ends, has_delta = reader.row(_SUMMED)
+            records.append(Summed(begins, ends, _unpack_delta(reader) if has_delta else None))
+        else:
+            records.append(_unpack_delta(reader))
     return records
+
+
+def _unpack_delta(reader: _Reader) -> Delta:
+    _, group, resets, ahead, size, *counts = reader.row(_DELTA)
+    cursors, floors, settled, marks, unmarked, dedups, reached = counts
+    settings = _settings(reader.bytes(size)) if size else None
+    return Delta(
+        group,
+        settings,
+        bool(resets),
+        tuple(reader.rows(_CURSOR, cursors)),
+        tuple(reader.rows(_FLOOR, floors)),
+        tuple(reader.rows(_RUN, settled)),
+        tuple([reader.mark() for _ in range(marks)]),
+        tuple(reader.rows(_UNMARKED, unmarked)),
+        tuple(reader.rows(_DEDUP, dedups)),
+        tuple(reader.rows(_CURSOR, reached)),
+        ahead,
+    )
 
 
 def _settings(data: bytes) -> Settings:

@@ -21,7 +21,15 @@ from meshmq import limits
 from meshmq.core import directory_rows
 from meshmq.core.directory_rows import Forgotten, GroupRow, Row, RuleRow, Said, TopicRow
 from meshmq.core.journal import JournalRecord, JournalState
-from meshmq.core.mirror_log import Copied, MirrorEntry, MirrorState, TakenEntry, TakeoverEntry
+from meshmq.core.mirror_log import (
+    BehindEntry,
+    Copied,
+    ForgottenEntry,
+    MirrorEntry,
+    MirrorState,
+    TakenEntry,
+    TakeoverEntry,
+)
 
 
 class BatchEntry(NamedTuple):
@@ -53,6 +61,7 @@ class TopicEntry(NamedTuple):
 
     Attributes:
         copies: nodes that are to have its stream; 0: as many as the node says.
+        replicated: receipts wait for the copies, where who publishes does not say.
         origin: whose log it is copied from, where it is ``source``; empty: it is the node's own.
     """
 
@@ -66,10 +75,12 @@ class TopicEntry(NamedTuple):
     copies: int = 0
     origin: bytes = b""
     source: int = 0
+    replicated: bool = False
 
 
 class RuleEntry(NamedTuple):
-    """Policy for topics that match ``pattern`` and are made later; ``copies`` as of a topic."""
+    """Policy for topics that match ``pattern`` and are made later; ``copies`` and ``replicated`` as
+    of a topic."""
 
     pattern: str
     durable: bool
@@ -77,6 +88,7 @@ class RuleEntry(NamedTuple):
     retention_bytes: int
     removed: bool = False
     copies: int = 0
+    replicated: bool = False
 
 
 class TrimEntry(NamedTuple):
@@ -105,12 +117,12 @@ class CopiedEntry(NamedTuple):
     records: tuple[JournalRecord, ...] = ()
 
 
-MirrorWord = MirrorEntry | TakeoverEntry | TakenEntry
-_MIRROR_WORDS = (MirrorEntry, TakeoverEntry, TakenEntry)
+MirrorWord = MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry
+_MIRROR_WORDS = (MirrorEntry, TakeoverEntry, TakenEntry, BehindEntry, ForgottenEntry)
 
 Entry = (
     BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | CopiedEntry | MirrorEntry
-    | TakeoverEntry | TakenEntry | Said
+    | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | Said
 )  # fmt: skip
 
 _OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
@@ -266,6 +278,8 @@ class LogState:
         mirrors: logs of other nodes of which there are copies here, by origin; their streams are in
             ``streams`` too.
         takeovers: of whose groups others hand out what is left, by origin.
+        forgotten: which logs no node goes on with, by origin.
+        behind: a copy of this log goes further: it is an older state of its disk.
         directory: what the node's site agrees on, by the rows' keys.
     """
 
@@ -280,6 +294,8 @@ class LogState:
     journal: JournalState = field(default_factory=JournalState)
     mirrors: dict[bytes, MirrorState] = field(default_factory=dict)
     takeovers: dict[bytes, TakeoverEntry] = field(default_factory=dict)
+    forgotten: dict[bytes, ForgottenEntry] = field(default_factory=dict)
+    behind: BehindEntry | None = None
     directory: dict[bytes, Row] = field(default_factory=dict)
 
     def first_offsets(self) -> dict[int, int]:
@@ -315,7 +331,7 @@ class LogState:
         for origin, records in commit.journals:
             mirror = self.mirrors.get(origin)
             if mirror is not None:
-                mirror.journal.apply(records, commit.append_time_ns // limits.MS)
+                mirror.journal.apply(records, commit.append_time_ns // limits.MS, True)
         for said in commit.mirrors:
             self._apply_mirror(said)
 
@@ -330,6 +346,14 @@ class LogState:
             if known is None or known.rank < said.rank:
                 self.takeovers[said.origin] = said
             return
+        if isinstance(said, BehindEntry):
+            self.behind = said
+            return
+        if isinstance(said, ForgottenEntry):
+            self.forgotten[said.origin] = said
+            while len(self.forgotten) > limits.MIRRORS_MAX:
+                del self.forgotten[min(self.forgotten.values(), key=lambda e: e.epoch).origin]
+            return
         if said.dropped:
             mirror = self.mirrors.pop(said.origin, None)
             for alias in mirror.streams.values() if mirror is not None else ():
@@ -337,6 +361,7 @@ class LogState:
             return
         mirror = self.mirrors.setdefault(said.origin, MirrorState())
         mirror.name, mirror.lsn, mirror.slot = said.name, said.lsn, said.slot
+        mirror.lacks = said.lacks
 
     def _apply_copied_topic(self, topic: TopicEntry) -> None:
         mirror = self.mirrors.setdefault(topic.origin, MirrorState())
@@ -360,6 +385,16 @@ class LogState:
             self.topics[topic.name] = held
         if topic.stream:
             self.streams[topic.stream] = held
+
+    def add_word(self, said: MirrorWord) -> None:
+        """One that a snapshot tells of."""
+        self._apply_mirror(said)
+
+    @property
+    def words(self) -> tuple[MirrorWord, ...]:
+        """All that ``add_word`` is to be told of for a snapshot."""
+        behind = () if self.behind is None else (self.behind,)
+        return (*self.takeovers.values(), *self.forgotten.values(), *behind)
 
     def all_streams(self) -> list[StreamState]:
         """All that ``add_stream`` is to be told of for a snapshot."""

@@ -67,7 +67,7 @@ class One(Reader):
         b = batches[0]
         row = CopiedBatch(
             self.source, b.base_offset, b.count, len(b.payload), b.checksum, b.append_time_ns,
-            b.lsn, b.slot, b.damaged, b.producer or bytes(16), b.first,
+            b.lsn, b.slot, b.damaged, b.producer or bytes(16), b.first, b.moved,
         )  # fmt: skip
         self._answer(Fetched(self.number, (), (row,), b.lsn, b.slot, b.payload))
 

@@ -31,12 +31,17 @@ from meshmq.core.journal import (
 )
 from meshmq.errors import BadFrame
 
-_COPIED, _MIRROR, _TAKEOVER, _TAKEN = range(4)
+_COPIED, _MIRROR, _TAKEOVER, _TAKEN, _BEHIND, _FORGOTTEN = range(6)
+_DROPPED, _LACKS = 1, 2
 _HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<IQIq")
 _MIRROR_ROW = struct.Struct("<16sQIBH")
 _TAKEOVER_ROW = struct.Struct("<16sQ16sQI")
+_BEHIND_ROW = struct.Struct("<16sQIQ")
+_FORGOTTEN_ROW = struct.Struct("<16sQ?")
 _STATE_HEAD = struct.Struct("<16sQIHII")
+_STATE_OWN = struct.Struct("<Q")
+_STATE_LACKS, _STATE_HAS_OWN = 1, 2
 
 
 class Copied(NamedTuple):
@@ -51,13 +56,14 @@ class Copied(NamedTuple):
 
 class MirrorEntry(NamedTuple):
     """The log of ``origin`` is copied up to before (``lsn``, ``slot``). ``name`` is its node's.
-    ``dropped``: nothing of it is kept any more."""
+    ``dropped``: nothing of it is kept any more. ``lacks``: part of its journal is not here."""
 
     origin: bytes
     name: str
     lsn: int
     slot: int
     dropped: bool = False
+    lacks: bool = False
 
 
 class TakeoverEntry(NamedTuple):
@@ -83,7 +89,29 @@ class TakenEntry(NamedTuple):
     records: tuple[JournalRecord, ...]
 
 
-Said = Copied | MirrorEntry | TakeoverEntry | TakenEntry
+class BehindEntry(NamedTuple):
+    """The node's own log, of ``origin``, is an older state of its disk: ``name`` told that a copy
+    of it goes as far as (``lsn``, ``slot``). From commit ``began`` on, the first one after that was
+    put back, it is not the log of that name."""
+
+    origin: bytes
+    lsn: int
+    slot: int
+    began: int
+    name: str
+
+
+class ForgottenEntry(NamedTuple):
+    """The node ``name`` with the log ``origin`` does not come back; the greatest ``epoch`` counts.
+    ``lifted``: it did."""
+
+    origin: bytes
+    epoch: int
+    name: str
+    lifted: bool = False
+
+
+Said = Copied | MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry
 
 
 @dataclass(slots=True)
@@ -95,6 +123,9 @@ class MirrorState:
         lsn, slot: the next place.
         streams: number of a stream there to its number here.
         journal: what its groups have done, as far as that is copied.
+        lacks: it was trimmed or damaged before it could be copied, and its sum has not come yet.
+        own_until: batches of its streams in commits before this one are at the places where they
+            lie: this log was its own then (shell/store_renew.py).
     """
 
     name: str = ""
@@ -102,6 +133,8 @@ class MirrorState:
     slot: int = 0
     streams: dict[int, int] = field(default_factory=dict)
     journal: JournalState = field(default_factory=JournalState)
+    lacks: bool = False
+    own_until: int = 0
 
 
 def pack(rows: Sequence[Said]) -> bytes:
@@ -115,13 +148,20 @@ def pack(rows: Sequence[Said]) -> bytes:
         if isinstance(row, MirrorEntry):
             name = row.name.encode()
             parts.append(_HEAD.pack(_MIRROR, _MIRROR_ROW.size + len(name)))
-            parts.append(_MIRROR_ROW.pack(row.origin, row.lsn, row.slot, row.dropped, len(name)))
+            flags = _DROPPED * row.dropped | _LACKS * row.lacks
+            parts.append(_MIRROR_ROW.pack(row.origin, row.lsn, row.slot, flags, len(name)))
             parts.append(name)
         elif isinstance(row, TakeoverEntry):
             parts.append(_HEAD.pack(_TAKEOVER, _TAKEOVER_ROW.size) + _TAKEOVER_ROW.pack(*row))
         elif isinstance(row, TakenEntry):
             deltas = pack_deltas(row.records)
             parts += [_HEAD.pack(_TAKEN, 16 + len(deltas)), row.origin, deltas]
+        elif isinstance(row, BehindEntry):
+            body = _BEHIND_ROW.pack(*row[:4]) + row.name.encode()
+            parts += [_HEAD.pack(_BEHIND, len(body)), body]
+        elif isinstance(row, ForgottenEntry):
+            body = _FORGOTTEN_ROW.pack(row.origin, row.epoch, row.lifted) + row.name.encode()
+            parts += [_HEAD.pack(_FORGOTTEN, len(body)), body]
     return b"".join(parts)
 
 
@@ -149,13 +189,19 @@ def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
         for index, lsn, slot, time_ns in _PLACE.iter_unpack(row[16:]):
             yield Copied(index, origin, lsn, slot, time_ns)
     elif kind == _MIRROR:
-        origin, lsn, slot, dropped, size = _MIRROR_ROW.unpack_from(row)
+        origin, lsn, slot, flags, size = _MIRROR_ROW.unpack_from(row)
         name = row[_MIRROR_ROW.size : _MIRROR_ROW.size + size].decode()
-        yield MirrorEntry(origin, name, lsn, slot, bool(dropped))
+        yield MirrorEntry(origin, name, lsn, slot, bool(flags & _DROPPED), bool(flags & _LACKS))
     elif kind == _TAKEOVER:
         yield TakeoverEntry(*_TAKEOVER_ROW.unpack(row))
     elif kind == _TAKEN:
         yield TakenEntry(row[:16], tuple(unpack_deltas(row[16:])))
+    elif kind == _BEHIND:
+        origin, lsn, slot, began = _BEHIND_ROW.unpack_from(row)
+        yield BehindEntry(origin, lsn, slot, began, row[_BEHIND_ROW.size :].decode())
+    elif kind == _FORGOTTEN:
+        origin, epoch, lifted = _FORGOTTEN_ROW.unpack_from(row)
+        yield ForgottenEntry(origin, epoch, row[_FORGOTTEN_ROW.size :].decode(), lifted)
 
 
 def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
@@ -163,8 +209,10 @@ def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
     parts: list[bytes] = []
     for origin, mirror in mirrors.items():
         name, journal = mirror.name.encode(), pack_state(mirror.journal)
-        head = (origin, mirror.lsn, mirror.slot, len(name), len(journal), 0)
-        parts += [_STATE_HEAD.pack(*head), name, journal]
+        flags = _STATE_LACKS * mirror.lacks | _STATE_HAS_OWN * bool(mirror.own_until)
+        head = (origin, mirror.lsn, mirror.slot, len(name), len(journal), flags)
+        own = _STATE_OWN.pack(mirror.own_until) if mirror.own_until else b""
+        parts += [_STATE_HEAD.pack(*head), own, name, journal]
     return b"".join(parts)
 
 
@@ -173,13 +221,18 @@ def unpack_mirrors(data: bytes) -> dict[bytes, MirrorState]:
     mirrors: dict[bytes, MirrorState] = {}
     at = 0
     while at < len(data):
-        origin, lsn, slot, size, journal, _ = _STATE_HEAD.unpack_from(data, at)
+        origin, lsn, slot, size, journal, flags = _STATE_HEAD.unpack_from(data, at)
         at += _STATE_HEAD.size
+        own = 0
+        if flags & _STATE_HAS_OWN:
+            (own,) = _STATE_OWN.unpack_from(data, at)
+            at += _STATE_OWN.size
         if at + size + journal > len(data):
             raise struct.error("a mirror ends early")
         name = data[at : at + size].decode()
         at += size
         state = unpack_state(data[at : at + journal])
         at += journal
-        mirrors[origin] = MirrorState(name, lsn, slot, journal=state)
+        lacks = bool(flags & _STATE_LACKS)
+        mirrors[origin] = MirrorState(name, lsn, slot, journal=state, lacks=lacks, own_until=own)
     return mirrors

@@ -8,7 +8,9 @@ Rules:
    the copy ends, and nothing is there twice.
 2. A batch whose bytes do not match their checksum is not taken: all from there on is fetched again.
    What is damaged at the other end already keeps its offsets here, without bytes.
-3. What the owner has trimmed or deleted goes here too. A hole in the offsets that a trim has made
+3. Of a journal that was trimmed or damaged before it came, the owner is asked for the sum. Until
+   that is here the copy ``lacks`` what its groups had done.
+4. What the owner has trimmed or deleted goes here too. A hole in the offsets that a trim has made
    is one here; any other is kept as damaged.
 """
 
@@ -20,7 +22,7 @@ import zlib
 from meshmq import limits
 from meshmq.core.batches import BatchTools
 from meshmq.core.feed import Feed
-from meshmq.core.journal import JournalRecord, JournalState, unpack_deltas
+from meshmq.core.journal import JournalRecord, JournalState, Summed, unpack_deltas
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -53,6 +55,8 @@ class Mirror:
         level: as in AskCopy; 0: nobody asked in this life of the link.
         again_ns: when to try again what failed.
         received: records that came so far.
+        is_own: this log was it until it was renewed: nobody else writes it, nobody asks for it.
+        lacks: rule 3. is_summing: the sum is on its way, from its first part on.
     """
 
     def __init__(self, origin: bytes, name: str, place: tuple[int, int], main: Feed, number: int):
@@ -69,6 +73,7 @@ class Mirror:
         self.problem = ""
         self.received = 0
         self.refused = 0
+        self.lacks = self.is_summing = self.is_own = False
 
 
 class Mirrors:
@@ -95,6 +100,7 @@ class Mirrors:
             for number, group in held.journal.groups.items():
                 mirror.journal.groups[number] = group.copy()
             mirror.journal.next_id = held.journal.next_id
+            mirror.lacks, mirror.is_own = held.lacks, held.own_until > 0
 
     def open(self, origin: bytes, name: str, place: tuple[int, int] = (1, 0)) -> Mirror:
         """Begin a copy, or go on with one."""
@@ -121,6 +127,7 @@ class Mirrors:
 
     def on_fetched(self, mirror: Mirror, frame: Fetched) -> bool:
         """Take a part of a log; False: it is to be fetched again from ``mirror.place``."""
+        lacked = mirror.lacks
         for facts in frame.topics:
             self._on_topic(mirror, facts)
         at = 0
@@ -134,9 +141,11 @@ class Mirrors:
             if (row.lsn, row.slot) >= mirror.place and not self._store(mirror, row, data):
                 return False
             mirror.place = max(mirror.place, (row.lsn, row.slot + 1))
-        if frame.batches or (frame.lsn, frame.slot) > mirror.place:
+        if frame.batches or (frame.lsn, frame.slot) > mirror.place or mirror.lacks != lacked:
             mirror.place = max(mirror.place, (frame.lsn, frame.slot))
-            self.entries.append(MirrorEntry(mirror.origin, mirror.name, *mirror.place))
+            self.entries.append(
+                MirrorEntry(mirror.origin, mirror.name, *mirror.place, lacks=mirror.lacks)
+            )
         return True
 
     def _on_topic(self, mirror: Mirror, facts: CopiedTopic) -> None:
@@ -154,6 +163,8 @@ class Mirrors:
             topic = Topic(entry)
             mirror.topics.add(topic)
             self.entries.append(entry)
+        if facts.first_offset > topic.next_offset:
+            self._lose(mirror, topic)
         if facts.first_offset > topic.first_offset:
             self._trim(topic, facts.first_offset)
 
@@ -170,13 +181,14 @@ class Mirrors:
         if row.base_offset + row.count <= topic.next_offset:
             return True  # it is there
         if row.base_offset > topic.next_offset:
+            self._lose(mirror, topic)
             self._skip(mirror, topic, row)
         alias = topic.entry.stream
         checksum = NO_BYTES_CHECKSUM if row.damaged else row.checksum
         batch = BatchEntry(
-            alias, row.base_offset, row.count, data, checksum, row.producer, row.first
+            alias, row.base_offset, row.count, data, checksum, row.producer, row.first, row.moved
         )
-        words = self._words(topic, row, data)
+        words = self._words(mirror, topic, row, data)
         self.entries.append(
             CopiedEntry(batch, mirror.origin, row.lsn, row.slot, row.append_time_ns, words)
         )
@@ -199,15 +211,30 @@ class Mirrors:
                 CopiedEntry(hole, mirror.origin, row.lsn, row.slot, row.append_time_ns)
             )
 
-    def _words(self, topic: Topic, row: CopiedBatch, data: bytes) -> tuple[JournalRecord, ...]:
+    @staticmethod
+    def _lose(mirror: Mirror, topic: Topic) -> None:
+        """Something of a stream does not come: if it is a journal, that says what groups did."""
+        if topic.entry.name == JOURNAL:
+            mirror.lacks, mirror.is_summing = True, False
+
+    def _words(
+        self, mirror: Mirror, topic: Topic, row: CopiedBatch, data: bytes
+    ) -> tuple[JournalRecord, ...]:
         """What a batch of a journal says."""
-        if topic.entry.name != JOURNAL or row.damaged:
+        if topic.entry.name != JOURNAL:
             return ()
         try:
             values = self._tools.decode(data, row.count).values
-            return tuple([record for value in values for record in unpack_deltas(value)])
+            words = tuple([record for value in values for record in unpack_deltas(value)])
         except (BadFrame, ValueError, TypeError, struct.error):
+            self._lose(mirror, topic)  # it is damaged
             return ()
+        for word in words:
+            if isinstance(word, Summed) and word.begins:
+                mirror.lacks = mirror.is_summing = True
+            elif isinstance(word, Summed) and word.ends and mirror.is_summing:
+                mirror.lacks = mirror.is_summing = False
+        return words
 
     # -- what is stored -------------------------------------------------------------------------
 
@@ -224,7 +251,7 @@ class Mirrors:
         for origin, records in commit.journals:
             if origin in self.by_origin:
                 now_ms = commit.append_time_ns // limits.MS
-                self.by_origin[origin].journal.apply(records, now_ms)
+                self.by_origin[origin].journal.apply(records, now_ms, True)
         for said in commit.mirrors:
             if isinstance(said, MirrorEntry) and said.origin in self.by_origin:
                 self.by_origin[said.origin].synced = (said.lsn, said.slot)

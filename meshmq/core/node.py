@@ -43,7 +43,7 @@ from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
-from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node, take_over
+from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node, of_copies
 from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.streams import Streams, merge
@@ -154,7 +154,7 @@ class Node:
             self.topics, self.delivery, clerk, self.status,
             lambda: (self.site or self).services.describe(self._now_ns),
             lambda: routes.describe(self.peers, self.transients, self.introductions),
-            lambda arguments: take_over(self.site, arguments, self._now_ns),
+            lambda *what: of_copies(self.site, what, self.groups.shared.wall_now_ms, self._now_ns),
             self.registrar,
         )  # fmt: skip
         self.bad_frames = self.refused_sessions = self.sessions_opened = 0

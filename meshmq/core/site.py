@@ -483,6 +483,13 @@ class Site:
     def _exchange(self, now_ns: int) -> None:
         """What is to leave of copies, and what our clients read of those that are kept here."""
         reads, copies = self.reads, self.copies
+        for part in (copies.own, copies.forgetting):
+            self.links.news += part.news
+            part.news = []
+        for origin in copies.forgetting.told:
+            reads.forget(origin)
+            self.listings.forget(origin)
+        copies.forgetting.told = []
         while True:
             asked, reads.local = reads.local, []
             for body in asked:
@@ -581,8 +588,13 @@ def is_of_nodes(link: bytes) -> bool:
     return link.startswith(NODE_LINK)
 
 
-def take_over(site: Site | None, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
-    """``node takeover``; raises CommandFailed."""
+def of_copies(
+    site: Site | None, what: tuple[str, dict[str, Any]], wall_ms: int, now_ns: int
+) -> dict[str, Any]:
+    """``node takeover`` or ``node forget``; raises CommandFailed."""
+    verb, arguments = what
     if site is None:
         raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
+    if verb == "node.forget":
+        return site.copies.forget(arguments, wall_ms, now_ns)
     return site.copies.take_over(arguments, now_ns)

@@ -12,7 +12,9 @@ Rules:
 3. A copy is no longer needed when those that are chosen have caught up; then it is dropped there.
 4. A batch is replicated when as many nodes as its topic is to have copies, less one, have synced
    it. Who waits is told then; with too few of them it waits, and says so itself.
-5. What is on its way to a copy is bounded; a copy that is behind reads from the disk, beside
+5. What was this node's own log before it was renewed is a copy too, of all topics. It is made whole
+   from the one that goes furthest. Of two that go equally far such a one is read.
+6. What is on its way to a copy is bounded; a copy that is behind reads from the disk, beside
    everything else.
 """
 
@@ -30,10 +32,12 @@ from meshmq.core.copy_sender import Sender
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import MendLog, ReadLog
 from meshmq.core.feed import Feed
+from meshmq.core.forgetting import Forgetting
 from meshmq.core.groups import Groups
 from meshmq.core.log import Commit, Entry, LogState
 from meshmq.core.mending import Mender, One
 from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.streams import Replica, Streams, merge
 from meshmq.core.takeover import Takeovers
@@ -41,6 +45,7 @@ from meshmq.core.topics import Topics
 from meshmq.errors import CommandFailed
 from meshmq.frames import Body, Confirm, Confirmation, Credit, Subscribe, Subscribed, Unsubscribe
 from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
+from meshmq.names import JOURNAL
 
 _UNBOUNDED = 1 << 60
 
@@ -82,6 +87,7 @@ class SiteCopies:
         self._topics = topics
         self._delivery = delivery
         self._admission = admission
+        self._groups = groups
         topics.copies, topics.is_alone = copies, False
         self.sends: list[tuple[bytes, Body]] = []
         self.mender = Mender(self, self.sends)
@@ -90,6 +96,9 @@ class SiteCopies:
         self.mirrors = Mirrors(state, topics, delivery, tools, self.mender)
         has_copies = topics.copies_max > 1
         self.takeovers = Takeovers(state, groups, self.mirrors, has_copies)
+        self.own = OwnLog(state, admission, groups, has_copies)
+        self.forgetting = Forgetting(state)
+        self._furthest: dict[bytes, tuple[int, int]] = {}  # of copies that were told of, by origin
         self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
         self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
         self.version = 0
@@ -116,7 +125,7 @@ class SiteCopies:
         self._names[sibling.origin] = sibling.name
         self._away.pop(sibling.origin, None)
         self._asked.pop(sibling.origin, None)
-        self.sends.append((sibling.link, Copies(self._rows())))
+        self.sends.append((sibling.link, Copies(self._rows(sibling.origin))))
         self._choose(now_ns)
 
     def leave(self, sibling: Sibling, now_ns: int) -> None:
@@ -148,12 +157,9 @@ class SiteCopies:
             case Fetched():
                 self._on_fetched(sibling, body, now_ns)
             case Copied():
-                self._on_copied(sibling, body)
+                self._on_copied(sibling, body, now_ns)
             case Copies(rows):
-                self.held[sibling.origin] = {row.origin: row for row in rows if row.lsn}
-                self.takeovers.on_rows(rows)
-                self.mender.forget()
-                self.version += 1
+                self._on_rows(sibling, rows)
             case Subscribe() if body.copy_of:
                 self._subscribe(sibling, body)
             case Credit(number, size, records):
@@ -165,6 +171,19 @@ class SiteCopies:
             case _:
                 return False
         return True
+
+    def _on_rows(self, sibling: Sibling, rows: tuple[CopiesRow, ...]) -> None:
+        self.held[sibling.origin] = held = {row.origin: row for row in rows if row.lsn}
+        for origin, row in held.items():
+            place = max((row.lsn, row.slot), self._furthest.pop(origin, (0, 0)))
+            self._furthest[origin] = place
+            if len(self._furthest) > limits.MIRRORS_MAX:
+                del self._furthest[next(iter(self._furthest))]
+        self.own.on_rows(sibling.name, rows, self._delivery.committed_lsn)
+        self.takeovers.on_rows(rows)
+        self.forgetting.on_rows(rows, set(self._siblings))
+        self.mender.forget()
+        self.version += 1
 
     # -- our log: who copies it -----------------------------------------------------------------
 
@@ -210,13 +229,17 @@ class SiteCopies:
             self._delivery.remove_reader(old)
         if frame.level == NO_LEVEL:
             return
-        if frame.lsn > self._delivery.committed_lsn + 1:
+        if (frame.lsn, frame.slot) > (self._delivery.committed_lsn + 1, 0):
             why = "the copy has more than the log: an older state of its disk was put back"
             refusal = Fetched(frame.number, code="copy-ahead", message=why)
             self.sends.append((sibling.link, refusal))
             return
+        self.own.served()
         sender = self._sender(sibling, frame, self._topics.by_stream)
         self._senders[sibling.origin] = sender
+        journal = self._topics.by_name.get(JOURNAL)
+        if journal is not None:
+            sender.introduce(journal)
         self._delivery.add_reader(sender)
         self._delivery.feed(sender)
 
@@ -263,7 +286,7 @@ class SiteCopies:
     def _takes(self, name: str, level: int) -> bool:
         return self._topics.copies_of(name) > level
 
-    def _on_copied(self, sibling: Sibling, frame: Copied) -> None:
+    def _on_copied(self, sibling: Sibling, frame: Copied, now_ns: int) -> None:
         if frame.origin != self._origin:
             sender = self._others.get((sibling.link, frame.origin))
             mirror = self.mirrors.by_origin.get(frame.origin)
@@ -281,6 +304,10 @@ class SiteCopies:
         sender.credit_bytes = min(sender.credit_bytes + frame.credit, limits.CREDIT_BYTES_MAX)
         self._delivery.feed(sender)
         self._release()
+        # Behind all there is: what comes before it need not be there any more when it is sent.
+        if frame.lacks and sender.is_live and now_ns >= sender.sum_again_ns:
+            sender.sum_again_ns = now_ns + limits.JOURNAL_SUM_NS
+            self._groups.sums = True
 
     # -- who waits for copies -------------------------------------------------------------------
 
@@ -330,10 +357,12 @@ class SiteCopies:
     def _on_ask(self, sibling: Sibling, level: int) -> None:
         mirror = self.mirrors.by_origin.get(sibling.origin)
         if level == 0:
-            if mirror is not None:
-                self.mirrors.drop(sibling.origin)
-                self.version += 1
+            self._drop(sibling.origin)
             return
+        if self.forgetting.is_forgotten(sibling.origin):
+            self._drop(sibling.origin)
+            mirror = None
+            self.forgetting.lift(sibling.origin)
         if mirror is None:
             if len(self.mirrors.by_origin) >= limits.MIRRORS_MAX:
                 return
@@ -342,6 +371,21 @@ class SiteCopies:
         mirror.name = sibling.name
         mirror.level = level
         self._fetch(mirror, sibling)
+
+    def _drop(self, origin: bytes) -> None:
+        """Keep no copy of a log."""
+        if origin in self.mirrors.by_origin:
+            for key in [key for key in self._others if key[1] == origin]:
+                self._end_other(key)
+            self.mirrors.drop(origin)
+            self.version += 1
+
+    def _drop_forgotten(self) -> None:
+        """Copies of nodes that do not come back, but for those whose records are being moved."""
+        for origin in [o for o in self.forgetting.gone if not self.takeovers.is_moving(o)]:
+            self.forgetting.gone.discard(origin)
+            self._drop(origin)
+            self._away.pop(origin, None)
 
     def _fetch(self, mirror: Mirror, sibling: Sibling) -> None:
         """Ask for what is missing: from behind what has come, stored or on its way to disk."""
@@ -383,8 +427,9 @@ class SiteCopies:
         if streams.replicas:
             replicas, streams.replicas = streams.replicas, []
             self._wait(replicas)
-        entries += self.takeovers.entries
-        self.takeovers.entries = []
+        for part in (self.takeovers, self.own, self.forgetting):
+            entries += part.entries
+            part.entries = []
         return self.mirrors.take_entries(entries)
 
     def on_commit(self, commit: Commit) -> None:
@@ -394,7 +439,7 @@ class SiteCopies:
         self.takeovers.on_commit(commit)
         for mirror, size in self.mirrors.on_commit(commit):
             if mirror.link:
-                copied = Copied(mirror.origin, *mirror.synced, size)
+                copied = Copied(mirror.origin, *mirror.synced, size, mirror.lacks)
                 self.sends.append((mirror.link, copied))
 
     # -- what others read of copies -------------------------------------------------------------
@@ -424,14 +469,16 @@ class SiteCopies:
         found = {m.origin: m.name for m in self.mirrors.by_origin.values()}
         for rows in self.held.values():
             found.update({row.origin: row.name for row in rows.values()})
-        return found
+        return {o: name for o, name in found.items() if not self.forgetting.is_forgotten(o)}
 
     def source(self, origin: bytes) -> bytes:
         """Over which link the copy of a log can be read that goes furthest; empty: there is none.
         One that is kept here goes before an equal one."""
+        if self.forgetting.is_forgotten(origin):
+            return b""
         mirror = self.mirrors.by_origin.get(origin)
         holders = self.holders(origin)
-        if holders and (mirror is None or mirror.synced < holders[0][1][2:4]):
+        if holders and (mirror is None or (mirror.synced, mirror.is_own) < _reach(holders[0][1])):
             return holders[0][0].link
         return LOCAL if mirror is not None else b""
 
@@ -468,7 +515,7 @@ class SiteCopies:
             for other, rows in self.held.items()
             if origin in rows and other in self._siblings
         ]
-        return sorted(found, key=lambda f: (f[1].lsn, f[1].slot), reverse=True)
+        return sorted(found, key=lambda f: _reach(f[1]), reverse=True)
 
     # -- time, and what is shown ----------------------------------------------------------------
 
@@ -479,6 +526,8 @@ class SiteCopies:
         self._tick_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
         self.takeovers.tick(now_ns)
+        self.own.tick(now_ns)
+        self._drop_forgotten()
         self.mender.tick(now_ns)
         for sender in (*self._senders.values(), *self._others.values()):
             sender.tell_changes()
@@ -486,6 +535,9 @@ class SiteCopies:
             sibling = self._siblings.get(mirror.origin)
             if sibling is not None and mirror.level and 0 < mirror.again_ns <= now_ns:
                 self._fetch(mirror, sibling)
+            holders = self.holders(mirror.origin) if mirror.is_own and not mirror.number else []
+            if holders and mirror.place < _reach(holders[0][1])[0] and mirror.again_ns <= now_ns:
+                self._fetch(mirror, holders[0][0])
         rows = self._rows()
         if rows != self._told:
             self._told = rows
@@ -505,16 +557,25 @@ class SiteCopies:
                 mirror.feed.sends = []
         return sends
 
-    def _rows(self) -> tuple[CopiesRow, ...]:
+    def _rows(self, told: bytes = b"") -> tuple[CopiesRow, ...]:
+        """What ``told`` is to know, or all the others."""
         rows = {
-            mirror.origin: CopiesRow(mirror.origin, mirror.name, *mirror.synced)
-            for mirror in self.mirrors.by_origin.values()
+            m.origin: CopiesRow(m.origin, m.name, *m.synced, whole=m.is_own)
+            for m in self.mirrors.by_origin.values()
         }
         for origin, taken in self.takeovers.known.items():
             row = rows.get(origin) or CopiesRow(origin, self._names.get(origin, ""), 0, 0)
             rows[origin] = row._replace(
                 epoch=taken.epoch, taker=taken.taker, taken=taken.lsn, taken_slot=taken.slot
             )
+        for origin, gone in self.forgetting.known.items():
+            row = rows.get(origin) or CopiesRow(origin, gone.name, 0, 0)
+            rows[origin] = row._replace(forgotten=gone.epoch)
+        if told in self._furthest:
+            lsn, slot = self._furthest[told]
+            row = rows.get(told) or CopiesRow(told, "", 0, 0)
+            row = row._replace(furthest=lsn, furthest_slot=slot)
+            rows = {told: row, **{o: r for o, r in rows.items() if o != told}}
         return tuple(rows.values())[: limits.MIRRORS_MAX]
 
     def take_over(self, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
@@ -533,6 +594,43 @@ class SiteCopies:
         is_linked = mirror.origin in self._siblings
         return self.takeovers.take(mirror, is_linked, seen_ns, arguments)
 
+    def forget(self, arguments: dict[str, Any], now_ms: int, now_ns: int) -> dict[str, Any]:
+        """``node forget NAME``. Raises CommandFailed."""
+        name = arguments.get("name")
+        names = {**self._names, **self.known()}
+        found = [o for o, known in names.items() if known == name and o != self._origin]
+        gone = [o for o in found if o not in self._siblings]
+        if not gone and name in [e.name for e in self.forgetting.known.values() if not e.lifted]:
+            return self._forgotten(name)  # said before: the answer may have been lost
+        if not gone and found:
+            raise CommandFailed(f"node {name!r} is there: stop it first")
+        if not gone:
+            raise CommandFailed(f"no node named {name!r} is known here that is away")
+        for origin in gone:
+            left_ns = self._left.get(origin)
+            seen_ns = limits.TAKEOVER_SEEN_NS if left_ns is None else now_ns - left_ns
+            if seen_ns < limits.TAKEOVER_SEEN_NS and not arguments.get("assume_dead"):
+                raise CommandFailed(
+                    f"node {name!r} was seen {seen_ns // limits.SECOND} s ago and may be alive "
+                    f"behind a cut: wait, or say --assume-dead"
+                )
+            if self.takeovers.is_moving(origin):
+                raise CommandFailed(
+                    f"what the groups of {name!r} had not done is being moved here: wait until "
+                    f"`meshmq status` says that it is"
+                )
+        for origin in gone:
+            self.forgetting.forget(origin, str(name), now_ms)
+            self._names.pop(origin, None)
+        self._drop_forgotten()
+        return self._forgotten(name)
+
+    def _forgotten(self, name: object) -> dict[str, Any]:
+        known = self.forgetting.known.values()
+        return {"name": name, "origins": sorted(
+            e.origin.hex() for e in known if e.name == name and not e.lifted
+        )}  # fmt: skip
+
     def describe(self) -> dict[str, Any]:
         """As ``status`` shows it."""
         committed = self._delivery.committed_lsn
@@ -550,6 +648,16 @@ class SiteCopies:
                 for origin, sender in self._senders.items()
             ],
             "waiting": self._waiting_count,
+            "behind": None
+            if self.own.behind is None
+            else {
+                "lsn": self.own.behind.lsn,
+                "told_by": self.own.behind.name,
+            },
+            "forgotten": [
+                {"name": e.name, "origin": e.origin.hex(), "unix_ms": e.epoch, "lifted": e.lifted}
+                for e in self.forgetting.known.values()
+            ],
             "takeovers": self.takeovers.describe(self._names),
             "mended": self.mender.mended,
             "not_mended": self.mender.failed,
@@ -562,11 +670,17 @@ class SiteCopies:
                     "received": mirror.received,
                     "refused": mirror.refused,
                     "fetching": bool(mirror.number),
+                    "lacks_groups": mirror.lacks,
                     "problem": mirror.problem,
                 }
                 for mirror in self.mirrors.by_origin.values()
             ],
         }
+
+
+def _reach(row: CopiesRow) -> tuple[tuple[int, int], bool]:
+    """How far a copy goes, and whether it has all topics."""
+    return (row.lsn, row.slot), row.whole
 
 
 def _all(name: str, level: int) -> bool:

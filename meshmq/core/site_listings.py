@@ -106,6 +106,10 @@ class SiteListings:
                 del self._asked[number]
                 self._is_away(asking, origin)
 
+    def forget(self, origin: bytes) -> None:
+        """It does not come back: listings name it no more."""
+        self._known.pop(origin, None)
+
     def drop_link(self, link: bytes) -> None:
         """A program is gone: nobody waits for its answers."""
         for number, (asking, _) in list(self._asked.items()):

@@ -264,6 +264,16 @@ class SiteReads:
         if reading.is_told_away == bool(reading.number):
             self._tell(across, [reading])
 
+    def forget(self, origin: bytes) -> None:
+        """A log of which nothing is kept any more: nobody waits for it."""
+        self._away.pop(origin, None)
+        for across in self._across.values():
+            reading = across.readings.pop(origin, None)
+            if reading is not None:
+                self._close(reading, tells=True)
+                row = StreamsRow(origin, reading.name, False, reading.lsn, reading.slot)
+                self.sends.append((across.own.link, Streams(across.own.number, (row,))))
+
     def _note_away(self, origin: bytes, name: str) -> None:
         self._away[origin] = name
         if len(self._away) > limits.PLACES_MAX:

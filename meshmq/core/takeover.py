@@ -10,6 +10,8 @@ Rules:
    than any that is known; of two the greatest counts, and the other taker moves no more.
 2. A record is appended to the taker's log, and noted as moved, in one commit. Jobs go into the same
    lane of the queue, as they are; records of groups into the group's own topic, with their lineage.
+   A batch that is damaged is had from another copy (core/mending.py); one that nobody has whole is
+   passed over and told, and stays undone in the copy: a later takeover looks at it again.
 3. All nodes keep what they are told of takeovers, and tell it on.
 4. A node with copies and groups that starts hands out nothing before a sibling has told what it
    knows, or RETURN_WAIT_NS are over. Was it taken over, all that its groups had not done before the
@@ -19,9 +21,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.batches import Records
 from meshmq.core.dead_letters import GROUP as GROUP_HEADER
 from meshmq.core.dead_letters import OFFSET, STREAM, TOPIC, remade
 from meshmq.core.feed import Reader
@@ -30,9 +33,10 @@ from meshmq.core.journal import QUEUE, Delta, GroupState, Settings
 from meshmq.core.log import Commit, Entry, LogState, StoredBatch
 from meshmq.core.mirror_log import TakenEntry, TakeoverEntry
 from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.core.runs import runs_of
 from meshmq.errors import BadFrame, CommandFailed, GroupMismatch, MeshError
 from meshmq.frames_copies import CopiesRow
-from meshmq.names import matches, queue_of, retries_of
+from meshmq.names import matches, retries_of
 
 TAKEN_FROM = "$taken-from"
 """Header of a record that was taken over: the name of the node whose it was."""
@@ -66,8 +70,16 @@ class Mover(Reader):
     def take(self, batches: list[StoredBatch]) -> None:
         for b in batches:
             self.credit_bytes -= len(b.payload)
-            if (b.lsn, b.slot) < (self.entry.lsn, self.entry.slot) and not b.damaged:
+            if (b.lsn, b.slot) < (self.entry.lsn, self.entry.slot):
                 self.moved += self._owner.move(self.mirror, b)
+
+
+class Skipped(NamedTuple):
+    """Records of a node that was taken over, which nobody can read."""
+
+    topic: str
+    first_offset: int
+    records: int
 
 
 class Takeovers:
@@ -76,6 +88,8 @@ class Takeovers:
     Attributes:
         known: by origin.
         version: changes with that.
+        moved, skipped: by origin, in this life of the node: records that were put into our own
+            groups, and those that nobody can read.
     """
 
     def __init__(self, state: LogState, groups: Groups, mirrors: Mirrors, has_copies: bool) -> None:
@@ -85,6 +99,8 @@ class Takeovers:
         self.known: dict[bytes, TakeoverEntry] = dict(state.takeovers)
         self.version = 0
         self.entries: list[Entry] = []
+        self.moved: dict[bytes, int] = {}
+        self.skipped: dict[bytes, dict[Skipped, None]] = {}
         self._movers: dict[bytes, Mover] = {}
         self._fence_until_ns = 0
         groups.is_fenced = has_copies and bool(state.journal.groups)
@@ -113,6 +129,12 @@ class Takeovers:
                 f"{known.taker.hex()[:8]} (epoch {known.epoch}): if that is lost too, say "
                 f"--assume-dead"
             )
+        if mirror.lacks and not arguments.get("may_repeat"):
+            raise CommandFailed(
+                f"the copy of node {mirror.name!r} here lacks part of what its groups had done, "
+                f"which was gone before it could be copied: records would be worked on again; take "
+                f"over at another copy if there is one, or say --may-repeat"
+            )
         epoch = known.epoch + 1 if known is not None else 1
         entry = TakeoverEntry(mirror.origin, epoch, self._origin, *mirror.synced)
         skipped = self._make_groups(mirror)
@@ -126,7 +148,7 @@ class Takeovers:
             "lsn": entry.lsn, "groups": sorted(
                 g.settings.name for g in mirror.journal.groups.values()
                 if g.settings.name not in skipped
-            ), "skipped": skipped,
+            ), "skipped": skipped, "lacks_groups": mirror.lacks,
         }  # fmt: skip
 
     def _make_groups(self, mirror: Mirror) -> list[str]:
@@ -155,7 +177,12 @@ class Takeovers:
     def _begin(self, mirror: Mirror, entry: TakeoverEntry) -> None:
         self._end(mirror.origin)
         mover = self._movers[mirror.origin] = Mover(self, mirror, entry)
+        self.skipped.pop(mirror.origin, None)  # what it meets it tells
         mirror.feed.add_reader(mover)
+
+    def is_moving(self, origin: bytes) -> bool:
+        """Whether records of a log are on their way into our groups."""
+        return origin in self._movers
 
     def _end(self, origin: bytes) -> None:
         mover = self._movers.pop(origin, None)
@@ -178,21 +205,38 @@ class Takeovers:
             if not offsets:
                 continue
             try:
-                if state.settings.kind == QUEUE:
-                    self._move_jobs(topic.name, b, offsets)
-                else:
-                    self._move_records(state.settings.name, topic.name, mirror, b, offsets)
+                self._move(state, topic.name, mirror, b, offsets)
             except BadFrame:
-                continue  # nobody can read it
+                self._skip(mirror.origin, topic.name, offsets)
+                continue
             delta = _done(state, topic.source, offsets)
             state.apply(delta)
             self.entries.append(TakenEntry(mirror.origin, (delta,)))
             moved += len(offsets)
+        self.moved[mirror.origin] = self.moved.get(mirror.origin, 0) + moved
         return moved
 
-    def _move_jobs(self, lane: str, b: StoredBatch, offsets: list[int]) -> None:
+    def _skip(self, origin: bytes, topic: str, offsets: list[int]) -> None:
+        told = self.skipped.setdefault(origin, {})
+        for first, count in runs_of(offsets):
+            if len(told) < limits.DAMAGE_TOLD_MAX:
+                told[Skipped(topic, first, count)] = None
+
+    def _move(
+        self, state: GroupState, topic: str, mirror: Mirror, b: StoredBatch, offsets: list[int]
+    ) -> None:
+        """Raises BadFrame, before anything has changed, where the batch cannot be read."""
+        name = state.settings.name
+        if b.damaged:
+            raise BadFrame("nobody has the batch whole")
+        records = self._groups.tools.decode(b.payload, b.count)
+        if state.settings.kind == QUEUE and topic in lanes_of(name):
+            self._move_jobs(name, topic, b, offsets)
+        else:
+            self._move_records(name, topic, mirror, b, records, offsets)
+
+    def _move_jobs(self, queue: str, lane: str, b: StoredBatch, offsets: list[int]) -> None:
         """The batch as it is, without what was done: a job's options are its batch's."""
-        queue = queue_of(lane) or lane
         group = self._groups.by_name[queue]
         base = self._groups.append_own(lane, b.payload, b.count)
         stream = self._groups.stream_of(lane)
@@ -202,16 +246,19 @@ class Takeovers:
                 group.settle_own(stream, base + i, 1)
 
     def _move_records(
-        self, name: str, topic: str, mirror: Mirror, b: StoredBatch, offsets: list[int]
-    ) -> None:
+        self, name: str, topic: str, mirror: Mirror, b: StoredBatch, records: Records,
+        offsets: list[int],
+    ) -> None:  # fmt: skip
         tools = self._groups.tools
-        records = tools.decode(b.payload, b.count)
         indices = [offset - b.base_offset for offset in offsets]
         headers = []
         for offset, i in zip(offsets, indices, strict=True):
             had: dict[str, str] = {}
             if records.headers is not None:
-                had = tools.decode_headers(records.headers[i])
+                try:
+                    had = tools.decode_headers(records.headers[i])
+                except BadFrame:
+                    pass  # what nobody can read is not worth keeping a record for
             lineage = {
                 TOPIC: had.get(TOPIC) or topic,
                 STREAM: had.get(STREAM) or mirror.origin.hex(),
@@ -296,10 +343,13 @@ class Takeovers:
         return [
             {
                 "of": names.get(origin, origin.hex()[:8]),
+                "origin": origin.hex(),
                 "by": names.get(entry.taker, entry.taker.hex()[:8]),
                 "epoch": entry.epoch,
                 "lsn": entry.lsn,
                 "moving": origin in self._movers,
+                "moved": self.moved.get(origin, 0),
+                "skipped": [row._asdict() for row in self.skipped.get(origin, ())],
             }
             for origin, entry in self.known.items()
         ]

@@ -268,7 +268,7 @@ class LogStore:
             return
         try:
             self._need(2 * self._snapshot_bytes + _ROLL_ROOM_BYTES)
-            self._roll_once()
+            self.roll()
             return
         except NoRoom:
             pass
@@ -278,7 +278,8 @@ class LogStore:
             self._segments.active.reconnect()
         self._roll_not_before = time.monotonic() + _ROLL_AGAIN_SECONDS
 
-    def _roll_once(self) -> None:
+    def roll(self) -> None:
+        """Close the active segment, of which there is something, and begin the next one."""
         segments, state = self._segments, self.state
         old = segments.active
         old.write_index()

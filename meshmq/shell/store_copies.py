@@ -2,13 +2,15 @@
 here and had again from there.
 
 Batches of one origin lie here in its own order, so a place is found by halving: first the segment,
-then the commit. What comes back has the places and times of the origin's log.
+then the commit. What comes back has the places and times of the origin's log. What was this log's
+own before it was renewed (store_renew) lies at its places.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from meshmq.core.log import LogState, StoredBatch
 from meshmq.core.mirror_log import Copied
@@ -19,6 +21,14 @@ from meshmq.shell.store_segments import SegmentSet
 _READS_MAX = 64  # a read that finds nothing goes on so often; each looks at up to 2,000 commits
 
 IsBefore = Callable[[Copied], bool]
+
+
+class _Whose(NamedTuple):
+    """Of which log, and what is wanted of it; before ``own_until`` this one was it."""
+
+    origin: bytes
+    streams: frozenset[int]
+    own_until: int
 
 
 def read_copies(
@@ -36,17 +46,19 @@ def read_copies(
         return ReadResult((), 1, 0)
     end = ReadResult((), mirror.lsn, mirror.slot)
     wanted = streams & frozenset(mirror.streams.values())
+    whose = _Whose(origin, wanted, mirror.own_until)
     kind, value, slot = start
     local = ("offset", value, 0)
     if kind != "offset":
-        found = _locate(segments, wanted, origin, _is_before(kind, value, slot))
+        found = _locate(segments, whose, _is_before(kind, value, slot))
         if found is None:
             return end
         local = ("position", *found)
     last = state.next_lsn - 1
     for _ in range(_READS_MAX):
         result = reader.read(wanted, local, last, bytes_max)
-        batches = _translated(result.batches, (value, slot) if kind == "position" else (1, 0))
+        before = (value, slot) if kind == "position" else (1, 0)
+        batches = _translated(result.batches, before, mirror.own_until)
         if result.next_lsn > last:
             return end._replace(batches=batches)
         if batches:
@@ -61,7 +73,9 @@ def _is_before(kind: str, value: int, slot: int) -> IsBefore:
     return lambda c: (c.lsn, c.slot) < (value, slot)
 
 
-def _translated(batches: Sequence[StoredBatch], before: tuple[int, int]) -> tuple[StoredBatch, ...]:
+def _translated(
+    batches: Sequence[StoredBatch], before: tuple[int, int], own_until: int
+) -> tuple[StoredBatch, ...]:
     """With the places of their own log; those whose row is lost have that of the one before."""
     found = []
     lsn, slot = before
@@ -69,56 +83,56 @@ def _translated(batches: Sequence[StoredBatch], before: tuple[int, int]) -> tupl
         if b.place is not None:
             lsn, slot, time_ns = b.place
             b = b._replace(append_time_ns=time_ns)
+        elif b.lsn < own_until:
+            lsn, slot = b.lsn, b.slot
+        elif own_until and not b.damaged:
+            continue  # written before it was known that the log was not what it was
         found.append(b._replace(lsn=lsn, slot=slot))
     return tuple(found)
 
 
-def _locate(
-    segments: SegmentSet, wanted: frozenset[int], origin: bytes, is_before: IsBefore
-) -> tuple[int, int] | None:
+def _locate(segments: SegmentSet, whose: _Whose, is_before: IsBefore) -> tuple[int, int] | None:
     """Where here the first batch is that is not before some place there; None: behind all."""
-    numbers = [n for n in segments.from_lsn(0) if segments.holds_any(n, wanted)]
+    numbers = [n for n in segments.from_lsn(0) if segments.holds_any(n, whose.streams)]
     low, high = 0, len(numbers)
     while low < high:  # the first segment whose last batch is not before it
         middle = (low + high) // 2
-        last = _last_of(segments, numbers[middle], wanted, origin)
+        last = _last_of(segments, numbers[middle], whose)
         if last is not None and is_before(last):
             low = middle + 1
         else:
             high = middle
     for number in numbers[low:]:
-        found = _locate_in(segments, number, wanted, origin, is_before)
+        found = _locate_in(segments, number, whose, is_before)
         if found is not None:
             return found
     return None
 
 
-def _last_of(
-    segments: SegmentSet, number: int, wanted: frozenset[int], origin: bytes
-) -> Copied | None:
-    places = _places(segments, number, wanted)
+def _last_of(segments: SegmentSet, number: int, whose: _Whose) -> Copied | None:
+    places = _places(segments, number, whose.streams)
     for lsn in reversed(places):
-        rows = _copied(segments, number, lsn, origin)
+        rows = _copied(segments, number, lsn, whose)
         if rows:
             return rows[-1]
     return None
 
 
 def _locate_in(
-    segments: SegmentSet, number: int, wanted: frozenset[int], origin: bytes, is_before: IsBefore
+    segments: SegmentSet, number: int, whose: _Whose, is_before: IsBefore
 ) -> tuple[int, int] | None:
-    places = _places(segments, number, wanted)
+    places = _places(segments, number, whose.streams)
     low, high = 0, len(places)
     while low < high:
         middle = (low + high) // 2
-        rows = _copied(segments, number, places[middle], origin)
+        rows = _copied(segments, number, places[middle], whose)
         if rows and is_before(rows[-1]):
             low = middle + 1
         else:
             high = middle
     if low == len(places):
         return None
-    for row in _copied(segments, number, places[low], origin):
+    for row in _copied(segments, number, places[low], whose):
         if not is_before(row):
             return places[low], row.index
     return places[low], 0
@@ -131,11 +145,19 @@ def _places(segments: SegmentSet, number: int, wanted: frozenset[int]) -> list[i
     return segment.index.places(wanted, *segments.range_of(number))
 
 
-def _copied(segments: SegmentSet, number: int, lsn: int, origin: bytes) -> list[Copied]:
-    """What of ``origin`` is in a commit, in order; nothing where its row is damaged."""
+def _copied(segments: SegmentSet, number: int, lsn: int, whose: _Whose) -> list[Copied]:
+    """What of a log is in a commit, in order; nothing where its row is damaged."""
     segment = segments.get(number)
     meta = decode_row(lsn, segment.row(lsn)) if segment is not None else None
-    return [] if meta is None else [c for c in meta.copied if c.origin == origin]
+    if meta is None:
+        return []
+    if lsn >= whose.own_until:
+        return [c for c in meta.copied if c.origin == whose.origin]
+    return [
+        Copied(slot, whose.origin, lsn, slot, meta.append_time_ns)
+        for slot, batch in enumerate(meta.batches)
+        if batch.stream in whose.streams
+    ]
 
 
 def mend(segments: SegmentSet, stream: int, offset: int, count: int, payload: bytes) -> bool:

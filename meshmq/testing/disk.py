@@ -18,6 +18,7 @@ from meshmq.core.log import (
     StoredBatch,
     split_entries,
 )
+from meshmq.core.mirror_log import Copied
 
 SCAN_COMMITS_MAX = 50  # small, so that reads end in the middle of nothing
 
@@ -113,7 +114,7 @@ class Disk:
         found: list[StoredBatch] = []
         size = 0
         for commit in self.commits:
-            for c in commit.copied:
+            for c in self._of(order.origin, commit):
                 batch = commit.batches[c.index]
                 if c.origin != order.origin or not self._is_wanted(batch, order):
                     continue
@@ -138,6 +139,17 @@ class Disk:
                     )
                 )  # fmt: skip
         return ReadDone(order.reader, tuple(found), mirror.lsn, mirror.slot)
+
+    def _of(self, origin: bytes, commit: Commit) -> Sequence[Copied]:
+        """What of a log a commit has; before it was renewed this one was it."""
+        mirror = self.state.mirrors[origin]
+        if commit.lsn >= mirror.own_until:
+            return commit.copied
+        return [
+            Copied(slot, origin, commit.lsn, slot, commit.append_time_ns)
+            for slot, batch in enumerate(commit.batches)
+            if batch.stream in mirror.streams.values()
+        ]
 
     def survey(self, order: SurveyLog) -> Surveyed:
         """Answer a survey as the store does."""

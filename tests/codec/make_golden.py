@@ -348,7 +348,7 @@ FRAMES = {
                 3,
                 (CopiedTopic(5, TOPIC_ID, "orders.eu", 12), CopiedTopic(6, ORIGIN, "old", 0, True)),
                 (
-                    CopiedBatch(5, 12, 1, len(_one), 77, TIME_NS, 9, 0, False, PRODUCER, 4),
+                    CopiedBatch(5, 12, 1, len(_one), 77, TIME_NS, 9, 0, False, PRODUCER, 4, _moved),
                     CopiedBatch(5, 13, 3, 0, 0, TIME_NS, 9, 2, True, bytes(16), 0),
                 ),
                 9,
@@ -358,7 +358,13 @@ FRAMES = {
         ),
         ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),
         ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),
+        ("copied_lacks", 42, Copied(ORIGIN, 9, 3, 0, True)),
         ("copies", 42, Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 2, INSTANCE, 8, 1),))),
+        (
+            "copies_more",
+            42,
+            Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 0, b"", 0, 0, True, 2**41, 2**40, 7),)),
+        ),
         (
             "offers",
             42,

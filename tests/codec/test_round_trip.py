@@ -31,7 +31,13 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
-from meshmq.core.mirror_log import Copied, MirrorEntry, TakeoverEntry
+from meshmq.core.mirror_log import (
+    BehindEntry,
+    Copied,
+    ForgottenEntry,
+    MirrorEntry,
+    TakeoverEntry,
+)
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 from tests.core.nodes import NodeBench
@@ -154,7 +160,7 @@ def fetched(draw):
         rows.append(
             frames_copies.CopiedBatch(
                 draw(u32), draw(u64), draw(st.integers(1, 4096)), len(data), draw(u32), draw(i64),
-                draw(u64), draw(u32), damaged, draw(ids), draw(u64),
+                draw(u64), draw(u32), damaged, draw(ids), draw(u64), draw(moves),
             )
         )  # fmt: skip
         payload += data
@@ -277,12 +283,13 @@ BODIES = {
         frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
     ),
     frames_copies.Fetched: fetched(),
-    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64),
+    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64, flags),
     frames_copies.Copies: st.builds(
         frames_copies.Copies,
         st.lists(
             st.builds(
-                frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32
+                frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32,
+                flags, u64, u64, u32,
             ),
             max_size=4,
         ).map(tuple),
@@ -528,13 +535,16 @@ def batch_entries(moved):
 
 
 topic_entries = st.builds(
-    TopicEntry, u32, ids, texts, flags, i64, i64, flags, u8, st.just(b"") | ids, u32
+    TopicEntry, u32, ids, texts, flags, i64, i64, flags, u8, st.just(b"") | ids, u32, flags
 )
 own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
-rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8)
+rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8, flags)
 copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
-mirror_entries = st.builds(MirrorEntry, ids, texts, u64, u32, flags) | st.builds(
-    TakeoverEntry, ids, u64, ids, u64, u32
+mirror_entries = (
+    st.builds(MirrorEntry, ids, texts, u64, u32, flags, flags)
+    | st.builds(TakeoverEntry, ids, u64, ids, u64, u32)
+    | st.builds(BehindEntry, ids, u64, u32, u64, texts)
+    | st.builds(ForgottenEntry, ids, u64, texts, flags)
 )
 trim_entries = st.builds(TrimEntry, u32, u64)
 
@@ -561,6 +571,7 @@ rows = (
         u62,
         flags,
         st.integers(0, limits.COPIES_MAX),
+        flags,
     )
     | st.builds(TopicRow, ids, st.just("a"), flags, stamps, stamps, stamps, u62, u62)
     | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps)

@@ -198,8 +198,8 @@ def freeze(net, node):
         net.links.pop((other, name), None)
 
 
-def moving_site(count, seed=0):
-    net, nodes = site_of(count, seed)
+def moving_site(count, seed=0, copies=1):
+    net, nodes = site_of(count, seed, copies=copies)
     net.movers = []
     return net, nodes
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshmq import limits
+from meshmq.core import journal_sum
 from meshmq.core.journal import (
     CHUNK,
     Delta,
@@ -18,6 +19,7 @@ from meshmq.core.journal import (
     Mark,
     OffsetSet,
     Settings,
+    Summed,
     TransactionDelta,
     forget_dedups,
     pack_deltas,
@@ -25,6 +27,7 @@ from meshmq.core.journal import (
     unpack_deltas,
     unpack_state,
 )
+from meshmq.core.journal_sum import sum_of
 
 SETTINGS = Settings(1, "billing", "group", "orders.>")
 runs = st.tuples(
@@ -102,6 +105,9 @@ deltas = st.builds(
     rows(u32, u64), rows(u32, u64, u32), rows(u32, u64, marks), rows(u32, u64),
     rows(ids, u32, u64, u64), rows(small, u64, u32), u64,
 ) | st.builds(TransactionDelta, ids, u64, st.lists(u64, max_size=4).map(tuple))  # fmt: skip
+deltas |= st.builds(
+    Summed, st.booleans(), st.booleans(), st.none() | deltas.filter(lambda d: isinstance(d, Delta))
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -171,6 +177,31 @@ def test_deleted_streams_leave_nothing_behind():
     state.forget_streams({7})
     assert set(state.groups[1].streams) == {8}
     assert state.groups[1].marks == {}
+
+
+def test_the_sum_says_all_that_there_is_to_copies_and_nothing_to_the_log_itself(monkeypatch):
+    monkeypatch.setattr(journal_sum, "SUM_ROWS", 3)
+    monkeypatch.setattr(journal_sum, "SUM_MARKS", 2)
+    state = state_of(
+        Delta(1, SETTINGS, cursors=((0, 9, 2), (1, 3, 0)), floors=((8, 5),), ahead=65_536),
+        Delta(2, SETTINGS._replace(id=2, name="other"), reached=((0, 10, 1),)),
+        Delta(
+            1, settled=tuple([(7, i * 2, 1) for i in range(1, 2000)]),
+            marks=tuple([(7, i, Mark(2, 77, 1, 5, 6, 3, b"k", "why")) for i in range(5, 18, 2)]),
+            dedups=tuple([(bytes([i]) * 16, 7, i, 5) for i in range(8)]),
+        ),
+    )  # fmt: skip
+    words = unpack_deltas(pack_deltas(list(sum_of(state.groups.values()))))
+    assert max(len(pack_deltas([word])) for word in words) < 1000
+    copy = state_of(
+        Delta(1, SETTINGS, settled=((9, 0, 3),), marks=((9, 1, Mark(1, 7)),)),
+        Delta(3, SETTINGS._replace(id=3, name="deleted")),
+    )  # fmt: skip
+    copy.apply(words, 0, True)
+    assert copy.groups == state.groups
+    before = unpack_state(pack_state(state))
+    state.apply(words, 0)
+    assert state == before
 
 
 def test_ids_are_remembered_for_the_queues_window():

@@ -323,6 +323,31 @@ def test_what_was_unconfirmed_is_published_again_and_the_copy_is_dropped_or_not(
     assert dedup or twice
 
 
+@pytest.mark.parametrize("dedup", [True, False])
+def test_what_moved_to_a_node_that_is_away_is_known_in_its_copy(dedup):
+    net, nodes = moving_site(3, copies=2)
+    a = nodes[0]
+    writer = Mover(net, a.client_address)
+    connected(net, writer)
+    batches = _in_flight(net, a, writer, 3)
+    kill(net, a)
+    assert net.run(5 * SECOND, lambda: all(batch.state == DONE for batch in batches))
+    to = writer.at
+    a.start([n.address for n in nodes if n is not a])
+    assert net.run(5 * SECOND, lambda: joined(net))
+    net.run(2 * SECOND)
+    kill(net, to)
+    (other,) = [n for n in nodes if n not in (a, to)]
+    net.run(SECOND)
+    reader = Mover(net, other.client_address, name="r")
+    connected(net, reader)
+    number = reader.subscribe("orders.>", START_EARLIEST, dedup)
+    net.run(3 * SECOND)
+    had = Counter(reader.values(number))
+    assert set(had) == {b"0", b"1", b"2"}
+    assert (max(had.values()) == 1) == dedup
+
+
 def test_a_moved_batch_says_where_it_was_and_the_producer_goes_on_with_its_numbers():
     net, (a, b) = moving_site(2)
     writer = Mover(net, a.client_address)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import zlib
+
 from meshmq import codec, limits
+from meshmq.core.events import RetentionPlanned
+from meshmq.frames import NACK, REJECT
 from meshmq.limits import MS, SECOND
 from tests.core.site_workers import WorkNet
 from tests.core.sites import joined, site_of
-from tests.core.test_copies import holder, is_copied
+from tests.core.test_copies import flip, holder, is_copied
 
 
-def begun(count=3, records=20, acked=8, kind="group", topic="orders.eu", group="billing"):
+def begun(
+    count=3, records=20, acked=8, kind="group", topic="orders.eu", group="billing", copies=2
+):  # fmt: skip
     """A site in which node 0 has records of which some are acked, all of it copied, and whose
     member is gone; values that are left."""
-    net, nodes = site_of(count, kind=WorkNet, copies=2)
+    net, nodes = site_of(count, kind=WorkNet, copies=copies)
     a = nodes[0]
     worker = member(net, a, kind, group)
     net.run(SECOND)
@@ -200,3 +206,198 @@ def test_a_takeover_is_known_to_all():
         assert node.disk.state.takeovers[a.origin].taker == at.origin
     (row,) = at.node.site.describe(net.now_ns)["copies"]["takeovers"]
     assert (row["of"], row["epoch"], row["moving"]) == (a.name, 1, False)
+
+
+# -- what nobody can read ----------------------------------------------------------------------
+
+
+def skipped(net, at):
+    (row,) = at.node.site.describe(net.now_ns)["copies"]["takeovers"]
+    assert not row["moving"]
+    return [(s["topic"], s["first_offset"], s["records"]) for s in row["skipped"]]
+
+
+def test_a_damaged_batch_is_told_and_passed_over_and_the_others_are_moved():
+    net, (a, *_), left = begun()
+    at = holder(net, a)
+    flip(at.disk, "orders.eu", 10, a.origin)
+    flip(at.disk, "orders.eu", 2, a.origin)  # all of it was acked
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    worker = member(net, at)
+    net.run(4 * SECOND)
+    assert worker.got == [v for v in left if v not in (b"10", b"11")]
+    assert skipped(net, at) == [("orders.eu", 10, 2)]
+    at.disk.flipped.clear()  # the disk gives it back after all
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    net.run(SECOND)
+    assert sorted(worker.got) == sorted(left)
+    assert skipped(net, at) == []
+
+
+def test_a_damaged_batch_is_had_from_another_copy():
+    net, (a, *others), left = begun(copies=3)
+    at = others[0]
+    flip(at.disk, "orders.eu", 10, a.origin)
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    worker = member(net, at)
+    net.run(3 * SECOND)
+    assert sorted(worker.got) == sorted(left)
+    assert skipped(net, at) == []
+    assert not at.disk.flipped
+
+
+def test_records_with_headers_that_nobody_can_read_are_moved_without_them():
+    net, (a, *_), _ = begun(records=2, acked=2)
+    at = holder(net, a)
+    maker = net.worker(a)
+    good = codec.encode_headers({"trace": "1"})
+    batch = maker.client.publisher.add_many(
+        "orders.eu", [b"x", b"y"], None, [b"\xff" * 24, good], None, lambda: 1, -1
+    )
+    maker.flush()
+    assert net.run(SECOND, lambda: batch.state)
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    worker = member(net, at)
+    net.run(2 * SECOND)
+    assert worker.got == [b"x", b"y"]
+    assert [h.get("trace") for h in lineage(worker)] == [None, "1"]
+    assert {h["$offset"] for h in lineage(worker)} == {"2", "3"}
+    assert skipped(net, at) == []
+
+
+def test_a_batch_that_is_none_is_told_and_passed_over():
+    net, (a, *_), left = begun()
+    at = holder(net, a)
+    for commit in at.disk.commits:  # its checksum was made of what it is
+        for slot, b in enumerate(commit.batches):
+            if commit.copied and b.base_offset == 10 and b.count == 2:
+                others = list(commit.batches)
+                others[slot] = b._replace(payload=b"no batch", checksum=zlib.crc32(b"no batch"))
+                at.disk.commits[commit.lsn - 1] = commit._replace(batches=tuple(others))
+    net.kill(a)
+    net.kill(at)
+    at.start([n.address for n in net.nodes if n not in (a, at)])
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    worker = member(net, at)
+    net.run(2 * SECOND)
+    assert worker.got == [v for v in left if v not in (b"10", b"11")]
+    assert skipped(net, at) == [("orders.eu", 10, 2)]
+
+
+def test_dead_letters_of_a_queue_that_were_put_back_are_taken_over():
+    net, (a, *_), left = begun(kind="queue", topic="thumbs", group="thumbs")
+    worker = member(net, a, "queue", "thumbs")
+    net.run(SECOND)
+    worker.settle(next(one for one in worker.hands if one[2] == b"12"), REJECT)
+    net.run(SECOND)
+    worker.die()
+    net.run(SECOND)
+    assert net.worker(a).command("dlq.replay", group="thumbs", rate=0)[0] == ""
+    assert net.run(2 * SECOND, lambda: "$retry.thumbs" in a.node.topics.by_name)
+    net.run(2 * SECOND)
+    at = holder(net, a)
+    net.kill(a)
+    net.run(100 * MS)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    other = member(net, at, "queue", "thumbs")
+    net.run(3 * SECOND)
+    assert sorted(other.got) == sorted(left)
+
+
+# -- a journal that was trimmed ----------------------------------------------------------------
+
+
+def trim_journal(node):
+    """As retention does, of a node that runs: all that the journal has by now."""
+    journal = node.node.topics.by_name["$journal"]
+    node.handle(RetentionPlanned(((journal.entry.stream, journal.next_offset),)))
+
+
+def test_a_copy_that_begins_after_the_journal_was_trimmed_knows_what_groups_did():
+    net, (a, b) = site_of(2, kind=WorkNet)
+    worker = member(net, a)
+    keyed = net.worker(a).consume("keyed", "orders.>", prefetch=100, order="key")
+    net.run(SECOND)
+    maker = net.worker(a)
+    for i in range(0, 20, 2):
+        maker.put("orders.eu", b"%d" % i, b"%d" % (i + 1), keys=[b"k%d" % i, b"l"])
+    net.run(SECOND)
+    for one in worker.hands[:8] + worker.hands[11:13]:
+        worker.settle(one)
+    worker.settle(worker.hands[0], NACK, 3600 * SECOND)
+    for one in list(keyed.hands):
+        keyed.settle(one)
+    net.run(SECOND)
+    for one in (worker, keyed, maker):
+        one.die()
+    trim_journal(a)
+    net.run(SECOND)
+    net.kill(a)
+    a.copies = 2
+    a.start([b.address])
+    assert net.run(6 * SECOND, lambda: joined(net))
+    net.run(3 * SECOND)
+    mirror = b.disk.state.mirrors[a.origin]
+    assert not mirror.lacks
+    have, want = mirror.journal.groups, a.disk.state.journal.groups
+    assert [g.settings for g in have.values()] == [g.settings for g in want.values()]
+    assert [g.streams for g in have.values()] == [g.streams for g in want.values()]
+    assert [g.marks for g in have.values()] == [g.marks for g in want.values()]
+    net.kill(a)
+    net.run(100 * MS)
+    assert take_over(net, b, a, assume_dead=True)[0] == ""
+    again = member(net, b)
+    keyed = net.worker(b).consume("keyed", "orders.>", prefetch=100, order="key")
+    net.run(2 * SECOND)
+    assert again.got == worker.got[8:11] + worker.got[13:]
+    assert keyed.got == []
+
+
+def test_a_copy_that_was_cut_off_while_the_journal_was_trimmed_gets_its_sum():
+    net, (a, b, c), left = begun()
+    at = holder(net, a)
+    (other,) = [n for n in (b, c) if n is not at]
+    net.cut(a, at)
+    net.run(4 * SECOND)
+    worker = member(net, a)
+    net.run(SECOND)
+    for one in worker.hands[:4]:
+        worker.settle(one)
+    net.run(SECOND)
+    worker.die()
+    trim_journal(a)
+    net.run(SECOND)
+    net.heal()
+    assert net.run(8 * SECOND, lambda: joined(net))
+    net.run(2 * SECOND)
+    assert not at.disk.state.mirrors[a.origin].lacks
+    net.kill(a)
+    net.run(100 * MS)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    again = member(net, other)
+    net.run(3 * SECOND)
+    assert sorted(again.got) == sorted(left[4:])
+
+
+def test_a_copy_without_what_groups_did_is_not_taken_over_unasked():
+    net, (a, *_), left = begun()
+    at = holder(net, a)
+    flipped = at.node.site.copies.mirrors.by_origin[a.origin]
+    flipped.lacks = True  # the sum has not come yet
+    net.kill(a)
+    net.run(100 * MS)
+    code, message, _ = take_over(net, at, a, assume_dead=True)
+    assert code == "command-failed"
+    assert "--may-repeat" in message
+    assert take_over(net, at, a, assume_dead=True, may_repeat=True)[2]["lacks_groups"]
+    worker = member(net, at)
+    net.run(2 * SECOND)
+    assert worker.got == left

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -162,3 +164,58 @@ def test_a_dead_node_s_jobs_are_done_by_another_one(site):
                 if len(done) == 50:
                     break
     assert sorted(done, key=int) == [b"%d" % i for i in range(50)]
+
+
+@pytest.mark.timeout(240)
+def test_a_disk_that_was_put_back_from_a_backup_goes_on_as_another_log(tmp_path):
+    made = LocalSite(tmp_path, 2, "--copies", "2")
+    try:
+        made.wait_joined()
+        one, two = made.nodes
+        old = status(one)["node"]["origin"]
+        with meshmq.connect(one.url, route="node", durability="replicated") as mesh:
+            assert mesh.publish("orders", b"0").wait(20).durability == "replicated"
+            assert mesh.enqueue("thumbs", b"job", priority=3).wait(20).durability == "replicated"
+        one.stop()
+        shutil.copytree(one.data, tmp_path / "backup")
+        one.start()
+        with meshmq.connect(one.url, route="node") as mesh:
+            mesh.publish("orders", b"1", durability="replicated").wait(30)
+        one.kill()
+        shutil.rmtree(one.data)
+        shutil.copytree(tmp_path / "backup", one.data)
+        one.start()
+        with (
+            meshmq.connect(one.url, route="node", on_node_loss="wait") as mesh,
+            pytest.raises(meshmq.LogBehind, match="meshmq log renew"),
+        ):
+            mesh.publish("orders", b"again").wait(30)
+        one.stop()
+        assert "an older state of its disk was put back" in one.told
+        meshmq_command("log", "renew", "--name", one.name, "--data", str(one.data))
+        one.start()
+        made.wait_joined()
+        with meshmq.connect(one.url, route="node") as mesh:
+            mesh.publish("orders", b"new", durability="replicated").wait(30)
+        new = status(one)["node"]["origin"]
+        for node in (one, two):
+            assert read_all(node, "orders", 3) == {old: [b"0", b"1"], new: [b"new"]}
+        with meshmq.connect(one.url, route="node") as mesh:
+            assert mesh.admin.takeover(one.name)["groups"] == ["thumbs"]
+        with meshmq.connect(two.url, route="node") as mesh, mesh.work("thumbs") as worker:
+            job = next(iter(worker))
+            assert job.value == b"job"
+            job.ack()
+        meshmq_command("node", "forget", one.name, "--assume-dead", "--url", two.url)
+        for node in (one, two):
+            assert read_all(node, "orders", 1) == {new: [b"new"]}
+    finally:
+        made.stop()
+
+
+def meshmq_command(*words):
+    """What a command says; it must succeed."""
+    argv = [sys.executable, "-m", "meshmq", *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
