@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,23 @@ InsecureOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 
 
+class Durability(StrEnum):
+    """What to wait for."""
+
+    sent = "sent"
+    synced = "synced"
+    replicated = "replicated"
+
+
+DurabilityOption = Annotated[
+    Durability | None,
+    typer.Option(
+        help="Wait until they are in the node's memory, on its disk, or on all copies.",
+        show_default="as the topic's policy says",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Which node, or else which programs, a client command talks to, and how it answers."""
@@ -57,6 +75,7 @@ class Target:
     timeout: float = 5.0
     peers: tuple[str, ...] = ()
     listen: tuple[str, ...] = ()
+    durability: str | None = None
 
 
 @contextmanager
@@ -90,6 +109,7 @@ def connected(
             listen=target.listen or None,
             route="direct" if target.peers or target.listen else route,
             on_node_loss=on_node_loss,
+            durability=target.durability,
         )
         if target.peers and not lasting:
             mesh = linked(connect, target.peers, target.mesh, target.timeout)

@@ -17,6 +17,7 @@ from meshmq.cli.boundary import CommandError, Interrupted
 from meshmq.cli.direct import PeerOption, node_url
 from meshmq.cli.lines import LineRouter, Run, read_blocks, refuse_columns
 from meshmq.cli.options import (
+    DurabilityOption,
     InsecureOption,
     JsonOption,
     MeshOption,
@@ -78,6 +79,7 @@ def pub(
             metavar="S", min=0.1, help="Give up when nothing is confirmed for so many seconds."
         ),
     ] = 60.0,
+    durability: DurabilityOption = None,
     url: UrlOption = None,
     peer: PeerOption = None,
     mesh: MeshOption = "local",
@@ -96,7 +98,9 @@ def pub(
         raise typer.BadParameter("give either --key or --key-column", param_hint="--key-column")
     headers = headers_option(header or [])
     url = node_url(url, peer)
-    target = Target(url, mesh, insecure, json, min(timeout, 5.0), tuple(peer or ()))
+    target = Target(
+        url, mesh, insecure, json, min(timeout, 5.0), tuple(peer or ()), durability=durability
+    )
     if value is not None:
         if key_column is not None or skip or rate is not None:
             raise typer.BadParameter(

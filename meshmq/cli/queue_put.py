@@ -14,6 +14,7 @@ from meshmq.cli.boundary import CommandError, Interrupted
 from meshmq.cli.group_options import AtOption, QueueArgument
 from meshmq.cli.lines import LineRouter, Run, has_columns, read_blocks, refuse_columns
 from meshmq.cli.options import (
+    DurabilityOption,
     InsecureOption,
     JsonOption,
     MeshOption,
@@ -95,6 +96,7 @@ def put(
         int, typer.Option(metavar="N", min=0, help="With --lines: leave out the first N lines.")
     ] = 0,
     timeout: TimeoutOption = 60.0,
+    durability: DurabilityOption = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
@@ -121,7 +123,7 @@ def put(
         priority,
         None if ttl is None else parse_seconds(ttl, "--ttl"),
     )
-    target = Target(url, mesh, insecure, json, min(timeout, 5.0))
+    target = Target(url, mesh, insecure, json, min(timeout, 5.0), durability=durability)
     if value is not None:
         refuse_columns(key, "--key")
         refuse_columns(dedup_id, "--id")

@@ -33,6 +33,13 @@ class Durability(StrEnum):
     transient = "transient"
 
 
+class Confirm(StrEnum):
+    """What receipts wait for."""
+
+    synced = "synced"
+    replicated = "replicated"
+
+
 @app.command()
 def create(
     name: Annotated[
@@ -59,6 +66,13 @@ def create(
             "as each node is started with.",
         ),
     ] = None,
+    confirm: Annotated[
+        Confirm | None,
+        typer.Option(
+            help="What receipts wait for where who publishes does not say: synced (the node's "
+            "disk), replicated (all copies)."
+        ),
+    ] = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
@@ -76,6 +90,7 @@ def create(
             retention=retention,
             retention_bytes=retention_bytes,
             copies=copies,
+            confirm=None if confirm is None else confirm.value,
         )
     if json:
         emit(made)

@@ -232,6 +232,7 @@ class Work:
         priority: int = 0,
         ttl: float | str | None = None,
         dedup_id: str | None = None,
+        durability: str | None = None,
     ) -> Receipt:
         """As ``meshmq.Mesh.enqueue``: waits for room in the buffer, never for the confirmation.
 
@@ -241,10 +242,11 @@ class Work:
             await self.learn_queue(queue)
         mesh = self._mesh
         if delay is None and at is None and not priority and ttl is None and dedup_id is None:
-            return await mesh.publish(queue, value, key=key, headers=headers)
+            return await mesh.publish(queue, value, key=key, headers=headers, durability=durability)
         wish = wish_of(queue, delay, at, priority, ttl, dedup_id, self._connection.wall_ns())
         await self._ready(wish)
-        receipt: Receipt = mesh._records._enqueue(wish, value, key, headers)  # type: ignore[assignment]
+        placed: Any = mesh._records._enqueue(wish, value, key, headers, durability)
+        receipt: Receipt = placed
         return receipt
 
     async def enqueue_many(
@@ -258,6 +260,7 @@ class Work:
         at: datetime | None = None,
         priority: int = 0,
         ttl: float | str | None = None,
+        durability: str | None = None,
     ) -> Receipts:
         """As ``meshmq.Mesh.enqueue_many``; all of it or, cancelled, nothing.
 
@@ -268,7 +271,7 @@ class Work:
         await asyncio.sleep(0)
         await self._ready(wish)
         mesh = self._mesh
-        return mesh._receipts(mesh._records._enqueue_many(wish, values, keys, headers))
+        return mesh._receipts(mesh._records._enqueue_many(wish, values, keys, headers, durability))
 
     async def cancel(self, queue: str, job_id: str) -> None:
         """Remove a job that waits; raises JobNotFound."""

@@ -92,6 +92,7 @@ def connect(
     listen: str | Sequence[str] | None = None,
     route: str = "auto",
     on_node_loss: str = "move",
+    durability: str | None = None,
 ) -> Mesh:
     """Connect to a node, or directly to other programs, or both.
 
@@ -128,6 +129,8 @@ def connect(
             the node has told of, or to another one of ``url``; with subscriptions, consumers,
             services, unconfirmed records (another node may have stored these as well:
             ``subscribe(dedup=True)``) and requests that may be asked twice. ``"wait"`` for it.
+        durability: what receipts wait for where ``publish`` does not say: as there; None: what each
+            topic's policy says.
 
     Raises:
         NodeUnreachable: the node that was named (with ``route="node"``: any) did not answer in
@@ -138,6 +141,7 @@ def connect(
     """
     where = Where(url, peers, listen, route, on_node_loss)
     check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
+    wanted = wanted_of(durability)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
     who = Who(mesh, producer, name, insecure)
     connection: Connection
@@ -150,6 +154,7 @@ def connect(
     connection.start()
     connection.wait_until(lambda: connection.is_greeted, timeout)
     check_greeted(connection)
+    connection.publisher.default = wanted
     return Mesh(connection, timeout, max_buffer, on_full == "block", is_named(connection, producer))
 
 
@@ -236,7 +241,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
             headers: at most 32, 4 KiB together; str to str.
             timestamp: aware datetime or unix ns; None: the time its batch was begun.
             durability: what ``wait`` must reach: ``"sent"``, ``"synced"`` or, where the node's site
-                copies the topic, ``"replicated"``; None: the topic's.
+                copies the topic, ``"replicated"``; None: as ``connect`` was told, else the topic's.
             seq: the program's own sequence number, from 1, rising per topic; with
                 ``connect(producer=...)`` it makes publishing again after a restart harmless.
             route: ``"auto"``: what the topic may lose goes directly to those who can be reached
@@ -279,7 +284,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
                     publisher.close(batch)
         if batch is None:
             batch, index = publisher.add(
-                topic, value, None, None, None, self._connection.wall_ns, TOPIC_DEFAULT, None
+                topic, value, None, None, None, self._connection.wall_ns, publisher.default, None
             )
         if self._connection.sleeping:
             self._connection.published()
@@ -309,7 +314,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
             self._connection.check_node("to know what an earlier run has published")
         coded = codec.encode_headers(headers) if headers else None
         time_ns = None if timestamp is None else _to_ns(timestamp)
-        wanted = self._wanted(durability)
+        wanted = self._wanted(durability, route)
         pin = self._pin(route, topic, wanted, seq)
         self._make_room()
         batch, index = self._publisher.add(
@@ -352,7 +357,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
     ) -> list[tuple[int, Batch]]:
         self._learn(topic)
         self._connection.check()
-        wanted = self._wanted(durability)
+        wanted = self._wanted(durability, route)
         pin = None if route == "auto" else self._pin(route, topic, wanted, None)
         values = check_values(values)
         coded: list[bytes] | None = None
@@ -401,10 +406,10 @@ class Mesh(OnlySync, Work, Services, Pushing):
             raise InvalidArgument("what goes directly is not stored: no durability, no seq")
         return self._publisher.direct
 
-    def _wanted(self, durability: str | None) -> int:
+    def _wanted(self, durability: str | None, route: str = "auto") -> int:
         if durability is None:
-            return TOPIC_DEFAULT
-        wanted = _durability(durability)
+            return self._publisher.default if route != "direct" else TOPIC_DEFAULT
+        wanted = wanted_of(durability)
         if wanted > SENT:
             self._connection.check_node(f"durability {durability!r}")
         return wanted
@@ -577,7 +582,10 @@ def _to_ns(time: datetime | int) -> int:
 _OTHER_DURABILITIES = re.compile(r"mirrored:[0-9]+")
 
 
-def _durability(name: str) -> int:
+def wanted_of(name: str | None) -> int:
+    """What a program that says ``durability`` waits for; None: TOPIC_DEFAULT."""
+    if name is None:
+        return TOPIC_DEFAULT
     if name not in DURABILITY_NAMES:
         if not (isinstance(name, str) and _OTHER_DURABILITIES.fullmatch(name)):
             known = " or ".join(map(repr, DURABILITY_NAMES))

@@ -12,7 +12,7 @@ from meshmq.errors import (
     DurabilityUnavailable,
     JobNotFound,
 )
-from meshmq.frames import DURABILITY_NAMES, SENT
+from meshmq.frames import DURABILITY_NAMES, REPLICATED, SENT
 from meshmq.names import JobId, Stream, pushed_topic, topic_key
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Promise:
         if self._batch.durability > SENT:
             return DurabilityTimeout(
                 f"stored and {self._reached(self._batch)}, do not resend; not "
-                f"{DURABILITY_NAMES[self._batch.wanted]} within {timeout} s: too few nodes that "
+                f"{DURABILITY_NAMES[REPLICATED]} within {timeout} s: too few nodes that "
                 f"copy it have answered so far",
                 self,
             )

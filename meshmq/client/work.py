@@ -25,7 +25,7 @@ from meshmq.client.transaction import Transaction
 from meshmq.client.values import check_key, check_value
 from meshmq.client.worker import Awaited, Worker, check_worker, first_error, tell_running
 from meshmq.core.lanes import Batch, Lane
-from meshmq.core.publisher import TOPIC_DEFAULT, Publisher
+from meshmq.core.publisher import Publisher
 from meshmq.errors import DeadlineExceeded, InvalidArgument
 from meshmq.frames import Consume
 from meshmq.names import JobId, check_group
@@ -210,6 +210,7 @@ class Work:
         priority: int = 0,
         ttl: float | str | None = None,
         dedup_id: str | None = None,
+        durability: str | None = None,
     ) -> Receipt:
         """Put one job into a queue, which is made on use; returns before it is confirmed.
 
@@ -222,6 +223,7 @@ class Work:
             ttl: seconds that it is worth doing, from when it is due; then it is dropped.
             dedup_id: jobs with an id the queue has had within its window (10 minutes) are not
                 stored again: the receipt says ``duplicate``.
+            durability: as for ``publish``.
 
         Raises:
             InvalidName, InvalidArgument, MessageTooLarge, BufferFull: nothing was published.
@@ -231,15 +233,17 @@ class Work:
         """
         self.learn_queue(queue)
         if delay is None and at is None and not priority and ttl is None and dedup_id is None:
-            return self._mesh.publish(queue, value, key=key, headers=headers)
+            return self._mesh.publish(queue, value, key=key, headers=headers, durability=durability)
         wish = wish_of(
             queue, delay, at, priority, ttl, dedup_id, self._connection.wall_ns()
         )  # fmt: skip
-        return self._enqueue(wish, value, key, headers)
+        return self._enqueue(wish, value, key, headers, durability)
 
     def _enqueue(
-        self, wish: JobWish, value: bytes, key: bytes | None, headers: Mapping[str, str] | None
-    ) -> Receipt:
+        self, wish: JobWish, value: bytes, key: bytes | None, headers: Mapping[str, str] | None,
+        durability: str | None,
+    ) -> Receipt:  # fmt: skip
+        wanted = self._mesh._wanted(durability)
         value = check_value(value)
         if key is not None:
             check_key(key)
@@ -247,7 +251,7 @@ class Work:
         self._learn_lane(wish.topic)
         self._mesh._make_room()
         batch, index = self._publisher.add(
-            wish.topic, value, key, coded, None, self._connection.wall_ns, TOPIC_DEFAULT, None,
+            wish.topic, value, key, coded, None, self._connection.wall_ns, wanted, None,
             wish.options, wish.alone,
         )  # fmt: skip
         self._connection.published()
@@ -265,6 +269,7 @@ class Work:
         at: datetime | None = None,
         priority: int = 0,
         ttl: float | str | None = None,
+        durability: str | None = None,
     ) -> Receipts:
         """Put many jobs into a queue in one call; returns a sequence of receipts.
 
@@ -274,7 +279,7 @@ class Work:
         """
         self.learn_queue(queue)
         wish = wish_of(queue, delay, at, priority, ttl, None, self._connection.wall_ns())
-        batches = self._enqueue_many(wish, values, keys, headers)
+        batches = self._enqueue_many(wish, values, keys, headers, durability)
         return Receipts(self._connection, batches, Receipt)
 
     def _enqueue_many(
@@ -283,9 +288,12 @@ class Work:
         values: Sequence[bytes],
         keys: Sequence[bytes | None] | None,
         headers: Mapping[str, str] | Sequence[Mapping[str, str] | None] | None,
+        durability: str | None,
     ) -> list[tuple[int, Batch]]:
         self._learn_lane(wish.topic)
-        return self._mesh._publish_many(wish.topic, values, keys, headers, None, None, wish.options)
+        return self._mesh._publish_many(
+            wish.topic, values, keys, headers, None, durability, wish.options
+        )
 
     def cancel(self, queue: str, job_id: str) -> None:
         """Remove a job that waits, due or not.

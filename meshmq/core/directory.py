@@ -158,11 +158,13 @@ class Directory:
         retention_bytes: int,
         now_ns: int,
         copies: int = 0,
+        replicated: bool = False,
     ) -> None:
         """A policy for topics that match; later than every other one."""
         stamp = self.stamp(now_ns, *self._rule_stamps(pattern))
         kept = (retention_ns, retention_bytes)
-        self._say(RuleRow(pattern, stamp, durable, *kept, copies=copies), now_ns)
+        row = RuleRow(pattern, stamp, durable, *kept, copies=copies, replicated=replicated)
+        self._say(row, now_ns)
 
     def remove_rule(self, pattern: str, now_ns: int) -> None:
         """There is no such policy any more; topics keep what they have by it."""

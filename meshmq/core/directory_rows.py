@@ -33,8 +33,8 @@ _TIME = struct.Struct("<Q")
 _WHO = struct.Struct("<16sH")
 _SIZE = struct.Struct("<H")
 _POLICY = struct.Struct("<BQQ")
-_DURABLE, _REMOVED = 1, 2
-_COPIES_SHIFT = 2  # of a rule: three bits
+_DURABLE, _REMOVED, _REPLICATED = 1, 2, 32
+_COPIES_SHIFT, _COPIES_MASK = 2, 7  # of a rule
 
 
 class Stamp(NamedTuple):
@@ -63,6 +63,7 @@ class RuleRow(NamedTuple):
     retention_bytes: int
     removed: bool = False
     copies: int = 0
+    replicated: bool = False
 
     @property
     def key(self) -> bytes:
@@ -197,7 +198,8 @@ def pack_row(row: Said) -> bytes:
 
 
 def _pack_rule(row: RuleRow) -> list[bytes]:
-    flags = _DURABLE * row.durable | _REMOVED * row.removed | row.copies << _COPIES_SHIFT
+    flags = _DURABLE * row.durable | _REMOVED * row.removed | _REPLICATED * row.replicated
+    flags |= row.copies << _COPIES_SHIFT
     policy = _POLICY.pack(flags, row.retention_ns, row.retention_bytes)
     return [_pack_text(row.pattern), _pack_stamp(row.set), policy]
 
@@ -276,28 +278,29 @@ class _Reader:
             raise BadFrame(f"name of {len(by)} characters, the limit is {limits.PEER_NAME_MAX}")
         return Stamp(time, origin, by)
 
-    def policy(self) -> tuple[bool, bool, int, int, int]:
+    def policy(self) -> tuple[bool, bool, int, int, int, bool]:
         flags, age, size = self.values(_POLICY)
-        copies = flags >> _COPIES_SHIFT
+        copies = flags >> _COPIES_SHIFT & _COPIES_MASK
         if copies > limits.COPIES_MAX:
             raise BadFrame(f"a row of the directory has {copies} copies")
         if age >> 62 or size >> 62:
             raise BadFrame("a row of the directory has a retention beyond 2**62")
-        return bool(flags & _DURABLE), bool(flags & _REMOVED), age, size, copies
+        durable, removed, waits = (bool(flags & f) for f in (_DURABLE, _REMOVED, _REPLICATED))
+        return durable, removed, age, size, copies, waits
 
 
 def _read_rule(r: _Reader) -> RuleRow:
     pattern, stamp = check_pattern(r.text(limits.TOPIC_BYTES_MAX)), r.stamp()
-    durable, removed, age, size, copies = r.policy()
+    durable, removed, age, size, copies, replicated = r.policy()
     if not stamp.time:
         raise BadFrame("a rule of the directory was never set")
-    return RuleRow(pattern, stamp, durable, age, size, removed, copies)
+    return RuleRow(pattern, stamp, durable, age, size, removed, copies, replicated)
 
 
 def _read_topic(r: _Reader) -> TopicRow:
     topic_id, name = r.bytes(16), check_topic(r.text(limits.TOPIC_BYTES_MAX))
     made, deleted, kept = r.stamp(), r.stamp(), r.stamp()
-    durable, _, age, size, _ = r.policy()
+    durable, _, age, size, _, _ = r.policy()
     return TopicRow(topic_id, name, durable, made, deleted, kept, age, size)
 
 

@@ -59,6 +59,7 @@ class Policy(NamedTuple):
     retention_bytes: int
     set: Stamp
     copies: int = 0
+    replicated: bool = False
 
 
 class Table:
@@ -249,7 +250,10 @@ class Table:
         durable = any(t.durable for t in topics) if topics else rule is None or rule.durable
         best = Policy(durable, 0, 0, NEVER)
         if rule is not None:
-            best = Policy(durable, rule.retention_ns, rule.retention_bytes, rule.set, rule.copies)
+            best = Policy(
+                durable, rule.retention_ns, rule.retention_bytes, rule.set, rule.copies,
+                rule.replicated,
+            )  # fmt: skip
         for topic in topics:
             if topic.durable == durable and topic.kept > best.set:
                 best = Policy(durable, topic.retention_ns, topic.retention_bytes, topic.kept)

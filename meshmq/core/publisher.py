@@ -90,6 +90,7 @@ class Publisher(InFlight):
     Attributes:
         node, direct: the ways there are.
         way_of: which one a new lane takes, by its topic; called under the guard.
+        default: the durability of records of which the program says nothing.
         is_numbered: sequences number what is transient for subscribers as well; see PublishBatch.
         instance: the origin of what goes directly.
     """
@@ -105,6 +106,7 @@ class Publisher(InFlight):
         super().__init__(guard)
         self.owner: Any = None
         self.way_of: Callable[[str], Way] = lambda topic: self.node
+        self.default = TOPIC_DEFAULT
         self.is_numbered = False
         self.instance = b""
         self.queues: set[str] = set()  # topics whose records are jobs, known before the first
@@ -270,7 +272,7 @@ class Publisher(InFlight):
             after = first - 1
             lane.is_fresh = False
         batch = lane.open = Batch(lane, first, after, clock_ns(), wanted, options, pin)
-        is_plain = wanted == TOPIC_DEFAULT and sequence is None and options is None and pin is None
+        is_plain = wanted == self.default and sequence is None and options is None and pin is None
         lane.plain = batch if is_plain else None
         batch.way.opened.append(batch)
         return batch
@@ -410,8 +412,10 @@ class Publisher(InFlight):
             self._finish(batch, DONE, None)
 
     def _on_first(self, lane: Lane, c: Confirmation, origin: bytes) -> None:
-        """These are stored, and wait for their copies: what follows need not wait for them."""
+        """These are stored, and wait for their copies: what follows need not wait for them. Those
+        of which the program has asked for less are done."""
         end = c.first + c.count
+        done: list[Batch] = []
         for batch in reversed(lane.in_flight):
             if batch.last < c.first:
                 break
@@ -426,6 +430,13 @@ class Publisher(InFlight):
             if batch.frame:
                 self._unfly(batch)
                 batch.frame = 0
+            if batch.wanted != TOPIC_DEFAULT and batch.wanted <= c.durability:
+                done.append(batch)
+        for batch in reversed(done):
+            lane.in_flight.remove(batch)
+            batch.duplicate = c.duplicate
+            self.confirmed_records += batch.count
+            self._settle(batch, DONE, None)
 
     def _on_refusal(self, lane: Lane, c: Confirmation, way: Way) -> None:
         # A program that numbers its records may say some again while they are under way: the

@@ -90,7 +90,8 @@ class Registrar:
 
         for rule in self._topics.rules.values():
             age, size = rule.retention_ns, rule.retention_bytes
-            yield RuleRow(rule.pattern, stamp(count), rule.durable, age, size, copies=rule.copies)
+            policy = age, size, False, rule.copies, rule.replicated
+            yield RuleRow(rule.pattern, stamp(count), rule.durable, *policy)
             count += 1
         for name, topic in self._topics.by_name.items():
             if not name.startswith("$"):
@@ -155,12 +156,13 @@ class Registrar:
             return None
         found = self._policy(name)
         return RuleEntry(
-            name, found.durable, found.retention_ns, found.retention_bytes, copies=found.copies
-        )
+            name, found.durable, found.retention_ns, found.retention_bytes, copies=found.copies,
+            replicated=found.replicated,
+        )  # fmt: skip
 
     def _policy(self, name: str) -> Policy:
         if self._is_queue(name):  # its jobs are kept until they are done
-            return Policy(True, 0, 0, NEVER, self._table.policy(name).copies)
+            return Policy(True, 0, 0, NEVER, *self._table.policy(name)[4:])
         return self._table.policy(name)
 
     def _is_queue(self, name: str) -> bool:
@@ -190,6 +192,7 @@ class Registrar:
             rule.retention_bytes,
             self._now_ns,
             rule.copies,
+            rule.replicated,
         )
 
     def deleted(self, name: str, entry: TopicEntry | None) -> bool:
@@ -255,8 +258,9 @@ class Registrar:
             self._topics.forget_rule(row.pattern, self._entries)
         else:
             rule = RuleEntry(
-                row.pattern, row.durable, row.retention_ns, row.retention_bytes, copies=row.copies
-            )
+                row.pattern, row.durable, row.retention_ns, row.retention_bytes, copies=row.copies,
+                replicated=row.replicated,
+            )  # fmt: skip
             self._topics.policies += 1
             self._topics.version += 1
             self._topics.rules.pop(row.pattern, None)
@@ -285,8 +289,8 @@ class Registrar:
             return True
         if not is_known and not entry.durable:  # its records came before word of it
             self._rename(topic, self._table.topic_id(name, False) or entry.topic_id)
-        kept = (policy.retention_ns, policy.retention_bytes, policy.copies)
-        if kept != (*topic.entry[4:6], topic.entry.copies):
+        kept = (policy.retention_ns, policy.retention_bytes, *policy[4:])
+        if kept != (*topic.entry[4:6], topic.entry.copies, topic.entry.replicated):
             self._topics.keep(topic, policy, self._entries)
         return False
 
@@ -334,6 +338,7 @@ class Registrar:
                 rule.retention_ns,
                 rule.retention_bytes,
                 copies=rule.copies,
+                replicated=rule.replicated,
             )
             for rule in self._table.rules()
         ]

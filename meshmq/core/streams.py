@@ -140,7 +140,7 @@ class Streams:
             code, message = self._judge(batch, last, known is not None)
         if not code:
             code, message = self._inspect(batch, data)
-        if not code and batch.replicated:
+        if not code and self._waits_for_copies(batch):
             code, message = self._judge_copies(batch.topic)
         offset, stream = None, 0
         if not code and self._gate is not None:
@@ -181,7 +181,8 @@ class Streams:
         accepted = Accepted(topic, entry)
         if topic.entry.durable:
             entries.append(entry)
-            copies = self._topics.copies_of(batch.topic) if batch.replicated else 0
+            waits = self._waits_for_copies(batch)
+            copies = self._topics.copies_of(batch.topic) if waits else 0
             self._unsynced.append(_Unsynced(link, batch.topic, len(data), [], copies))
             self._admission.accepted(link, len(data))
             return accepted, None
@@ -239,7 +240,8 @@ class Streams:
                 topic_id=topic.entry.topic_id, durability=SYNCED if durable else SENT,
                 last=known.last, duplicate=True, has_offset=durable and offset is not None,
             )  # fmt: skip
-        copies = self._topics.copies_of(batch.topic) if batch.replicated and durable else 0
+        waits = durable and self._waits_for_copies(batch)
+        copies = self._topics.copies_of(batch.topic) if waits else 0
         if copies > 1 and not answer.code:
             answer = answer._replace(more=True)
         if (
@@ -262,6 +264,11 @@ class Streams:
         are."""
         last = synced._replace(durability=REPLICATED, more=False)
         self.replicas.append(Replica(place, copies, link, last))
+
+    def _waits_for_copies(self, batch: PublishBatch) -> bool:
+        """Whether it is confirmed a second time: its publisher asked for that, or the topic's
+        policy does. A publisher that asked for less is content with the first one."""
+        return batch.replicated or self._topics.confirms_copies(batch.topic)
 
     def _judge_copies(self, name: str) -> tuple[str, str]:
         """Whether a topic has copies to wait for."""

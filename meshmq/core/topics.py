@@ -65,6 +65,8 @@ class Kept(Protocol):
     def retention_bytes(self) -> int: ...
     @property
     def copies(self) -> int: ...
+    @property
+    def replicated(self) -> bool: ...
 
 
 class Topics:
@@ -120,7 +122,7 @@ class Topics:
             topic_id = self._entropy.getrandbits(128).to_bytes(16, "big")
         entry = TopicEntry(
             stream, topic_id, name, policy.durable, policy.retention_ns, policy.retention_bytes,
-            copies=policy.copies,
+            copies=policy.copies, replicated=policy.replicated,
         )  # fmt: skip
         topic = self.by_name[name] = Topic(entry)
         if stream:
@@ -141,10 +143,18 @@ class Topics:
         groups have done goes wherever anything is copied to."""
         if name == JOURNAL:
             return self.copies_max
+        policy = self._policy_of(name)
+        return (policy.copies if policy is not None else 0) or self.copies
+
+    def confirms_copies(self, name: str) -> bool:
+        """Whether who publishes to a topic, and says nothing of that, waits for its copies."""
+        policy = self._policy_of(name)
+        return policy is not None and policy.replicated
+
+    def _policy_of(self, name: str) -> TopicEntry | RuleEntry | None:
         name = queue_of(name) or name
         topic = self.by_name.get(name)
-        policy = topic.entry if topic is not None else self._rule_for(name)
-        return (policy.copies if policy is not None else 0) or self.copies
+        return topic.entry if topic is not None else self._rule_for(name)
 
     @property
     def copies_max(self) -> int:
@@ -204,7 +214,7 @@ class Topics:
         """Set a topic's retention, and on how many nodes it is to be."""
         topic.entry = topic.entry._replace(
             retention_ns=policy.retention_ns, retention_bytes=policy.retention_bytes,
-            copies=policy.copies,
+            copies=policy.copies, replicated=policy.replicated,
         )  # fmt: skip
         self.policies += 1
         self.version += 1

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 from meshmq import limits
-from meshmq.frames import REPLICATED, START_EARLIEST, SYNCED, Confirm, Credit, Deliver, Streams
+from meshmq.core.lanes import DONE, WAITING
+from meshmq.core.publisher import TOPIC_DEFAULT
+from meshmq.frames import (
+    REPLICATED,
+    START_EARLIEST,
+    SYNCED,
+    Command,
+    Confirm,
+    Credit,
+    Deliver,
+    Result,
+    Streams,
+)
 from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk
 from tests.core.helpers import decode
+from tests.core.site_workers import WorkNet
 from tests.core.sites import Program, joined, site_of
 
 
@@ -580,3 +594,89 @@ def test_a_copy_that_begins_after_the_damage_keeps_the_offsets():
     net.run(2 * SECOND)
     rows = [row for frame in reader.take(Deliver) for row in frame.batches]
     assert [(row.base_offset, row.damaged) for row in rows] == [(i, i == 5) for i in range(10)]
+
+
+# -- what receipts wait for where nobody says ------------------------------------------------
+
+
+def policy(node, name, **kept):
+    """Set a topic's policy by the command."""
+    program = Program(node.net, node)
+    arguments = json.dumps({"pattern": name, "durability": "durable", **kept}).encode()
+    program.send(Command(1, "topic.create", arguments))
+    assert node.net.run(SECOND, lambda: program.find(Result))
+    (result,) = program.take(Result)
+    return result.code, result.message, json.loads(result.body)
+
+
+def test_a_topic_s_policy_says_what_receipts_wait_for_at_every_node():
+    net, (a, b, c) = site_of(3)
+    assert policy(a, "orders", copies=2, confirm="replicated")[2]["confirm"] == "replicated"
+    assert policy(a, "orders", retention_ns=5)[2]["confirm"] == "replicated"  # it stays
+    net.run(2 * SECOND)
+    for node in (a, b, c):
+        program = Program(net, node)
+        program.publish("orders", b"1")
+        net.run(SECOND)
+        assert [(r.durability, r.more) for r in confirmations(program)] == [
+            (SYNCED, True), (REPLICATED, False),
+        ]  # fmt: skip
+        assert node.node.registrar.rules()[0].replicated
+    for node in (a, b, c):
+        net.kill(node)
+        net.run(50 * MS)
+        node.start([n.address for n in (a, b, c) if n is not node])
+        assert net.run(6 * SECOND, lambda: joined(net))
+    net.run(SECOND)
+    program = Program(net, a)
+    program.publish("orders", b"2")
+    net.run(SECOND)
+    assert confirmations(program)[-1].durability == REPLICATED
+    assert policy(b, "orders", confirm="synced")[2]["confirm"] == "synced"
+    net.run(2 * SECOND)
+    program.publish("orders", b"3")
+    net.run(SECOND)
+    assert [r.durability for r in confirmations(program)] == [SYNCED]
+
+
+def test_a_policy_without_copies_to_wait_for_is_refused():
+    _, (a, _) = site_of(2)
+    code, message, _ = policy(a, "orders", confirm="replicated")
+    assert (code, "--copies 2" in message) == ("command-failed", True)
+    assert policy(a, "orders", confirm="always", copies=2)[0] == "command-failed"
+    assert policy(a, "orders", copies=2)[0] == ""
+    code, message, _ = policy(a, "orders", copies=1, confirm="replicated")
+    assert code == "command-failed"
+
+
+def test_who_asks_for_less_is_content_with_less():
+    net, (a, b) = site_of(2, copies=2, kind=WorkNet)
+    assert policy(a, "orders", confirm="replicated")[0] == ""
+    net.kill(b)
+    net.run(100 * MS)
+    worker = net.worker(a)
+    publisher = worker.client.publisher
+
+    def put(wanted):
+        batch = publisher.add_many("orders", [b"1"], None, None, None, lambda: 0, wanted)
+        worker.flush()
+        net.run(500 * MS)
+        return batch
+
+    waits, less, asked = put(TOPIC_DEFAULT), put(SYNCED), put(REPLICATED)
+    assert [x.state for x in (waits, less, asked)] == [WAITING, DONE, WAITING]
+    assert [x.base_offset for x in (waits, less, asked)] == [0, 1, 2]
+    b.start([a.address])
+    assert net.run(6 * SECOND, lambda: waits.state == asked.state == DONE)
+    assert [x.durability for x in (waits, less, asked)] == [REPLICATED, SYNCED, REPLICATED]
+
+
+def test_jobs_wait_for_the_copies_of_their_queue():
+    net, (a, _) = site_of(2, copies=2, kind=WorkNet)
+    worker = net.worker(a).work("thumbs")
+    net.run(SECOND)
+    assert policy(a, "thumbs", confirm="replicated")[0] == ""
+    for priority in (0, 3):
+        batch = worker.put("thumbs", b"1", priority=priority)
+        net.run(SECOND)
+        assert (batch.state, batch.durability) == (DONE, REPLICATED)

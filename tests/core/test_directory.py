@@ -20,7 +20,7 @@ from meshmq.core.directory_rows import (
     pack_row,
     unpack,
 )
-from meshmq.core.directory_table import Table
+from meshmq.core.directory_table import Policy, Table
 from meshmq.errors import BadFrame
 from meshmq.frames import DirectoryFrame
 from tests.core.directories import MS, SECOND, WALL, Machines
@@ -264,7 +264,7 @@ def test_topics_keep_what_a_removed_rule_gave_them_and_new_ones_do_not_have_it()
     for one in machines.all:
         assert one.table.policy("a.b")[:3] == (True, 5, 6)
         assert one.table.policy("a.b").set.by == "node-1"
-        assert one.table.policy("a.new") == (True, 0, 0, NEVER, 0)
+        assert one.table.policy("a.new") == Policy(True, 0, 0, NEVER)
     machines[0].delete_topic("a.b", machines.now_ns)
     machines.settle()
     machines[0].add_topic(b"u" * 16, "a.b", True, machines.now_ns)
