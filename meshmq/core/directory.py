@@ -27,6 +27,7 @@ from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
     GroupRow,
+    NodeRow,
     Row,
     RuleRow,
     Said,
@@ -138,6 +139,8 @@ class Directory:
         if now_ns >= self._sweep_ns and self._wall_offset_ns is not None:
             self._sweep_ns = now_ns + limits.TOMBSTONE_SWEEP_NS
             self.table.forget_dead(self._forget_before(now_ns))
+            if self._siblings:
+                self.be_there(now_ns)
             self.ahead = {by: ms for by, ms in self.ahead.items() if self._is_ahead(by, now_ns)}
 
     def _is_ahead(self, by: str, now_ns: int) -> bool:
@@ -211,6 +214,24 @@ class Directory:
             gone = self.stamp(now_ns, known.born, known.gone)
             self._say(known._replace(gone=gone), now_ns)
 
+    def be_there(self, now_ns: int) -> None:
+        """Say once in a while that this node is one of the site, so that it is known when away."""
+        known = self.table.nodes.get(b"n" + self.origin)
+        said_ms = known.set.unix_ms if known is not None else 0
+        if self.wall_ms(now_ns) - said_ms >= limits.NODE_SAID_NS // limits.MS:
+            before = NEVER if known is None else known.set
+            self._say(NodeRow(self.stamp(now_ns, before)), now_ns)
+
+    def roster(self, now_ns: int) -> dict[bytes, str]:
+        """Other nodes that were there within the time that producers are known, by origin."""
+        span_ns = limits.PRODUCER_FORGET_NS + limits.PRODUCER_SWEEP_NS + limits.NODE_SAID_NS
+        since_ms = self.wall_ms(now_ns) - span_ns // limits.MS
+        return {
+            row.set.origin: row.set.by
+            for row in self.table.nodes.values()
+            if row.set.unix_ms >= since_ms and row.set.origin != self.origin
+        }
+
     def adopt(self, rows: Iterable[Row]) -> None:
         """What this node had before it belonged to a site, with stamps older than any real one."""
         for row in rows:
@@ -245,6 +266,7 @@ class Directory:
         """The link to a sibling is open; what was told over the one before is told anew."""
         self._has_news = True
         sibling = self._siblings[origin] = _Sibling()
+        self.be_there(now_ns)
         if self.origin < origin:  # one of the two begins
             self._check(origin, sibling)
 

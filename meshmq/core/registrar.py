@@ -149,6 +149,15 @@ class Registrar:
         """The id that the site has for a topic."""
         return None if name.startswith("$") else self._table.topic_id(name, durable)
 
+    def is_deleted(self, topic_id: bytes) -> bool:
+        """Whether a topic was deleted, as far as that is remembered."""
+        return self._table.is_deleted(topic_id)
+
+    def roster(self) -> dict[bytes, str]:
+        """Nodes of the site, with their names, that may know producers: those that were there
+        within the time that producers are known."""
+        return self.directory.roster(self._now_ns)
+
     def policy(self, name: str) -> RuleEntry | None:
         """What holds for a topic; None: nobody has said anything."""
         if name not in self._table.ids and self._table.policy(name).set == NEVER:

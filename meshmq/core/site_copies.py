@@ -88,6 +88,7 @@ class SiteCopies:
         delivery.mend = self.mender.of(delivery, self._origin)
         self._siblings: dict[bytes, Sibling] = {}
         self.mirrors = Mirrors(state, topics, delivery, tools, self.mender)
+        topics.copied = self.mirrors.producer_last
         has_copies = topics.copies_max > 1
         self.takeovers = Takeovers(state, groups, self.mirrors, has_copies)
         self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
