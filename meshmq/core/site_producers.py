@@ -211,7 +211,7 @@ class SiteProducers:
         """Whether what a program publishes is of an earlier run of its producer; rule 3."""
         hello = peer.hello
         latest = self._latest.get(hello.producer, hello.instance)
-        if latest == hello.instance or all([batch.of_run for batch in frame.batches]):
+        if latest == hello.instance or all(batch.of_run for batch in frame.batches):
             return False
         self._fence(peer, now_ns)
         return True

@@ -12,6 +12,7 @@ from meshmq.core.lanes import DONE, FAILED
 from meshmq.errors import InvalidArgument
 from meshmq.frames_moving import moved_of
 from meshmq.limits import DAY, MS, SECOND
+from tests.core.helpers import decode
 from tests.core.movers import Mover, joined, kill, moving_site
 from tests.core.sites import site_of
 
@@ -40,14 +41,8 @@ def stored(*nodes):
             for index, batch in enumerate(commit.batches):
                 is_own = all(c.index != index for c in commit.copied)
                 if is_own and state.streams[batch.stream].topic.name == T:
-                    found += [(value, node.name) for value in net_decode(batch.payload)]
+                    found += [(value, node.name) for value in decode(batch.payload)]
     return found
-
-
-def net_decode(payload):
-    from tests.core.helpers import decode
-
-    return decode(payload)
 
 
 def publish_all(net, mover, values):
@@ -245,6 +240,7 @@ def test_what_was_refused_comes_first_at_the_next_node_too():
     moves(net, mover, a, b)
     late = mover.say(T, 5)
     assert settled(net, late)
+    assert late.state == FAILED
     assert late.error.code == "sequence-gap"
     assert said(net, mover, 3, 4, 5) == [False] * 3
 
@@ -313,6 +309,54 @@ def test_an_earlier_run_at_another_node_is_ended_before_that_answers():
     assert first.client.state == "closed"
     assert first.client.closed_error.code == "producer-fenced"
     assert late.state == FAILED or second.learn(T)[1]["said"] == 2
+
+
+def test_an_earlier_run_that_comes_back_numbers_no_more():
+    """It was on its way to the node when the later one asked."""
+    net, (a, b, c) = moving_site(3)
+    first = run(net, a, "run-1")
+    first.learn(T)
+    said(net, first, 1)
+    kill(net, a)
+    net.cuts |= {(first, node) for node in (a, b, c)}
+    late = first.say(T, 2)
+    a.start([b.address])
+    assert net.run(5 * SECOND, lambda: joined(net))
+    second = run(net, b, "run-2")
+    assert second.learn(T)[1]["said"] == 1
+    assert said(net, second, 1, 2, 3) == [True, False, False]
+    net.cuts.clear()
+    assert net.run(9 * SECOND, lambda: first.client.state == "closed")
+    assert late.error.code == "producer-fenced"
+    assert sorted(value for value, _ in stored(a, b, c)) == [b"1", b"2", b"3"]
+    assert second.is_connected
+    assert first.client.closed_error.outcome == "unknown"
+
+
+def test_a_node_remembers_others_that_it_has_not_seen_since_it_began():
+    net, (a, b) = moving_site(2)
+    first = run(net, a, "run-1")
+    first.learn(T)
+    said(net, first, 1)
+    first.die()
+    kill(net, a)
+    kill(net, b)
+    b.start([a.address])
+    second = run(net, b, "run-2")
+    assert second.learn(T)[0] == "owner-away"
+
+
+def test_a_node_that_has_just_begun_waits_for_others_that_may_be_there():
+    net, (a,) = moving_site(1)
+    first = run(net, a, "run-1")
+    assert first.learn(T)[1]["said"] == 0
+    said(net, first, 1, 2)
+    late = net.add()
+    late.start([a.address])
+    second = Mover(net, late.client_address, name="run-2", producer=NAMED)
+    asked = second.command("producer.last", json.dumps({"topic": T}).encode())
+    assert net.run(3 * SECOND, lambda: asked in second.answers)
+    assert second.learned(T, True, asked)[1]["said"] == 2
 
 
 def test_a_copy_answers_for_a_node_that_was_taken_over():
