@@ -139,8 +139,6 @@ class Directory:
         if now_ns >= self._sweep_ns and self._wall_offset_ns is not None:
             self._sweep_ns = now_ns + limits.TOMBSTONE_SWEEP_NS
             self.table.forget_dead(self._forget_before(now_ns))
-            if self._siblings:
-                self.be_there(now_ns)
             self.ahead = {by: ms for by, ms in self.ahead.items() if self._is_ahead(by, now_ns)}
 
     def _is_ahead(self, by: str, now_ns: int) -> bool:
@@ -216,6 +214,8 @@ class Directory:
 
     def be_there(self, now_ns: int) -> None:
         """Say once in a while that this node is one of the site, so that it is known when away."""
+        if not self._siblings:
+            return
         known = self.table.nodes.get(b"n" + self.origin)
         said_ms = known.set.unix_ms if known is not None else 0
         if self.wall_ms(now_ns) - said_ms >= limits.NODE_SAID_NS // limits.MS:
@@ -266,7 +266,6 @@ class Directory:
         """The link to a sibling is open; what was told over the one before is told anew."""
         self._has_news = True
         sibling = self._siblings[origin] = _Sibling()
-        self.be_there(now_ns)
         if self.origin < origin:  # one of the two begins
             self._check(origin, sibling)
 

@@ -119,6 +119,7 @@ class Registrar:
     def join(self, origin: bytes, now_ns: int) -> None:
         """There is a control link with a sibling."""
         self.directory.join(origin, now_ns)
+        self.directory.be_there(now_ns)
 
     def leave(self, origin: bytes, now_ns: int) -> None:
         """There is none any more."""
@@ -138,6 +139,7 @@ class Registrar:
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         self.directory.tick(now_ns)
+        self.directory.be_there(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` is due."""

@@ -277,6 +277,9 @@ def test_a_node_that_was_away_for_as_long_as_producers_are_known_is_not_missed()
     directory = Directory(b"a" * 16, "a", {})
     directory.set_wall(100 * DAY, 0)
     directory.be_there(0)
+    assert not directory.table.nodes, "it is alone"
+    directory.join(b"b" * 16, 0)
+    directory.be_there(0)
     other = Directory(b"b" * 16, "b", directory.table.rows)
     other.set_wall(100 * DAY, 0)
     assert other.roster(0) == {b"a" * 16: "a"}
@@ -289,10 +292,11 @@ def test_a_node_says_that_it_is_there_no_more_often_than_need_be():
     directory = Directory(b"a" * 16, "a", {})
     directory.set_wall(100 * DAY, 0)
     directory.join(b"b" * 16, 0)
+    directory.be_there(0)
     (row,) = directory.table.nodes.values()
-    directory.join(b"c" * 16, SECOND)
+    directory.be_there(SECOND)
     assert directory.table.nodes[row.key] is row
-    directory.tick(limits.NODE_SAID_NS + SECOND)
+    directory.be_there(limits.NODE_SAID_NS + SECOND)
     assert directory.table.nodes[row.key].set > row.set
     assert directory.describe()["deleted"] == 0
 
