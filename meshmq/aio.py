@@ -36,7 +36,7 @@ from meshmq.client.pushing import pull_wish
 from meshmq.client.receipt import Promise, Promises
 from meshmq.client.seeking import Seeking
 from meshmq.client.subscription import Inbox, Wish
-from meshmq.client.values import check_records
+from meshmq.client.values import check_records, check_seq
 from meshmq.client.worker import tell_unused
 from meshmq.core.lanes import WAITING, Batch
 from meshmq.errors import ForkedError
@@ -210,7 +210,9 @@ class Mesh(OnlyAsync, Work, Services):
         """
         publisher = self._publisher
         lane = self._lanes.get(topic) if isinstance(topic, str) else None
-        if lane is None:
+        if seq is not None and self._named:
+            await self._learn_said(topic, seq)
+        elif lane is None:
             await self._learn(topic)
         elif lane.plain is None:
             await asyncio.sleep(0)  # a flood leaves the loop to others, once a batch
@@ -294,7 +296,7 @@ class Mesh(OnlyAsync, Work, Services):
         return Receipts(self._connection, batches, Receipt)
 
     async def last_sequence(self, topic: str) -> int:
-        """The highest sequence the node has of this producer on ``topic``; 0 if none."""
+        """As ``meshmq.Mesh.last_sequence``."""
         check_topic(topic)
         return int(await self._run(Ask("producer.last", blocking.last_of(topic), "last")))
 
@@ -313,9 +315,19 @@ class Mesh(OnlyAsync, Work, Services):
 
     async def _learn(self, topic: str) -> None:
         check_topic(topic)
-        last = await self.last_sequence(topic) if self._named else 0
-        if topic not in self._lanes:  # another task may have learned it meanwhile
-            self._records._know(topic, last)
+        last = 0
+        if self._named:
+            ask = Ask("producer.last", blocking.last_of(topic, True), "last")
+            last = int(await self._run(ask))
+        self._publisher.know(topic, last)
+
+    async def _learn_said(self, topic: str, seq: int) -> None:
+        check_topic(topic)
+        check_seq(seq)
+        self._connection.check_node("to know what an earlier run has published")
+        if self._publisher.is_unsaid(topic):
+            ask = Ask("producer.last", blocking.last_of(topic))
+            self._records._said(topic, await self._run(ask))
 
     async def _make_room(self) -> None:
         self._connection.check()

@@ -410,7 +410,7 @@ def _encode_publish(m: Any, b: frames.Publish) -> None:
     for row, batch in zip(rows, b.batches, strict=True):
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
-            row.job, row.numbered, row.routed, _, row.replicated,
+            row.job, row.numbered, row.routed, _, row.replicated, row.ofRun,
         ) = batch  # fmt: skip
     codec_moving.encode_moved(p, b.batches)
 
@@ -423,7 +423,7 @@ def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
         [
             new(
                 x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job,
-                x.numbered, x.routed, b"", x.replicated,
+                x.numbered, x.routed, b"", x.replicated, x.ofRun,
             )
             for x in rows
         ]

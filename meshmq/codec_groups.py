@@ -222,7 +222,7 @@ def _encode_transact(m: Any, b: frames.Transact) -> None:
     for row, batch in zip(t.init("batches", len(b.batches)), b.batches, strict=True):
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
-            row.job, row.numbered, row.routed, _, row.replicated,
+            row.job, row.numbered, row.routed, _, row.replicated, row.ofRun,
         ) = batch  # fmt: skip
 
 
@@ -235,7 +235,7 @@ def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
         [
             frames.PublishBatch(
                 x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job,
-                x.numbered, x.routed, b"", x.replicated,
+                x.numbered, x.routed, b"", x.replicated, x.ofRun,
             )
             for x in rows
         ]

@@ -136,7 +136,8 @@ class PublishBatch(NamedTuple):
     ``numbered``: of a transient topic, ``first`` counts without gaps what this run of the program
     sends of it by all routes. ``routed``: those whom Routes names have it directly. ``moved``: if
     it was sent to another node first, ``Moved.pack`` of that; else empty. ``replicated``: it is to
-    be confirmed once more when its copies are synced.
+    be confirmed once more when its copies are synced. ``of_run``: of a producer with a name; its
+    numbers are this run's (names.run_of), those of other runs have nothing to do with them.
     """
 
     topic: str
@@ -151,6 +152,7 @@ class PublishBatch(NamedTuple):
     routed: bool = False
     moved: bytes = b""
     replicated: bool = False
+    of_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ wildcard matches them.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -274,3 +275,33 @@ class Position:
 def is_position(text: str) -> bool:
     """Whether a text means to be a position, right or not."""
     return text.startswith(("p1-", "p2-"))
+
+
+# --- producers -----------------------------------------------------------------------------
+
+_BY_NAME = b"\xffn"
+_NAME_BYTES = 10
+_PRODUCER_BYTES = 16
+
+
+def producer_of(mesh: str, name: str) -> bytes:
+    """The id of a producer that has a name: what comes behind the name is zero."""
+    digest = hashlib.sha256(f"{mesh}/{name}".encode()).digest()
+    return (_BY_NAME + digest)[:_NAME_BYTES] + bytes(_PRODUCER_BYTES - _NAME_BYTES)
+
+
+def run_of(producer: bytes, instance: bytes) -> bytes:
+    """The id of one run of such a producer, for what is numbered by that alone."""
+    return producer[:_NAME_BYTES] + instance[: _PRODUCER_BYTES - _NAME_BYTES]
+
+
+def is_named(producer: bytes) -> bool:
+    """Whether it is the id of a producer that has a name, or of a run of it."""
+    return producer.startswith(_BY_NAME)
+
+
+def has_name_of(producer: bytes, other: bytes) -> bool:
+    """Whether two ids are of one name; of producers without a name: whether they are one."""
+    if is_named(other):
+        return producer[:_NAME_BYTES] == other[:_NAME_BYTES]
+    return producer == other

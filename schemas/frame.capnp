@@ -128,6 +128,8 @@ struct PublishBatch {
                             # the program sends of it, whatever the route
   routed   @9 :Bool;        # those that Routes names have it directly: not for them
   replicated @10 :Bool;     # confirm it a second time, once its copies are synced
+  ofRun    @11 :Bool;       # of a producer with a name: `first` is a number of this run of it, and
+                            # no other run's
 }
 
 struct Confirm {

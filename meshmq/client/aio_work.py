@@ -301,10 +301,10 @@ class Work:
         if wish.topic not in self._lanes:
             last = 0
             if self._named:
-                arguments = json.dumps({"topic": wish.topic}).encode()
+                arguments = json.dumps({"topic": wish.topic, "at_least": True}).encode()
                 last = int(await mesh._run(Ask("producer.last", arguments, "last")))
             if wish.topic not in self._lanes:  # another task may have learned it meanwhile
-                mesh._records._know(wish.topic, last)
+                mesh._publisher.know(wish.topic, last)
         if mesh._publisher.added_bytes >= mesh._publisher.ceiling_bytes:
             await mesh._make_room()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from meshmq.core.client import ClientIdentity
 from meshmq.core.hints import LOCAL_MESH
 from meshmq.core.moving import Moving
 from meshmq.errors import InvalidArgument, NodeUnreachable
-from meshmq.names import check_mesh
+from meshmq.names import check_mesh, producer_of
 from meshmq.shell import clock
 from meshmq.shell.sockets import check_url
 
@@ -88,7 +87,7 @@ class Who(NamedTuple):
         if self.producer is None:
             producer = clock.instance_id()
         else:
-            producer = hashlib.sha256(f"{self.mesh}/{self.producer}".encode()).digest()[:16]
+            producer = producer_of(self.mesh, self.producer)
         return ClientIdentity(
             self.mesh, clock.instance_id(), producer, self.name or clock.program_name(),
             f"meshmq {meshmq.__version__}",

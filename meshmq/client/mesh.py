@@ -243,7 +243,8 @@ class Mesh(OnlySync, Work, Services, Pushing):
             durability: what ``wait`` must reach: ``"sent"``, ``"synced"`` or, where the node's site
                 copies the topic, ``"replicated"``; None: as ``connect`` was told, else the topic's.
             seq: the program's own sequence number, from 1, rising per topic; with
-                ``connect(producer=...)`` it makes publishing again after a restart harmless.
+                ``connect(producer=...)`` it makes publishing again after a restart harmless, at
+                whatever node of a site. Such a topic's records have one all, from the first on.
             route: ``"auto"``: what the topic may lose goes directly to those who can be reached
                 and by the node to the others, what it may not by the node; ``"node"``: by the node
                 to all; ``"direct"``: only to those who are linked.
@@ -251,6 +252,8 @@ class Mesh(OnlySync, Work, Services, Pushing):
         Raises:
             InvalidName, InvalidArgument, MessageTooLarge: nothing was published.
             BufferFull: ``on_full="fail"`` and the buffer is full; nothing was published.
+            OwnerAway: ``seq`` with the topic for the first time, and a node cannot be reached that
+                may know more of the producer; nothing was published.
         """
         publisher = self._publisher
         try:
@@ -305,13 +308,17 @@ class Mesh(OnlySync, Work, Services, Pushing):
         route: str,
     ) -> Receipt:
         """``publish`` with everything it can do."""
-        self._learn(topic)
+        if seq is None:
+            self._learn(topic)
+        else:
+            check_topic(topic)
         value = check_value(value)
         if key is not None:
             check_key(key)
         if seq is not None:
             check_seq(seq)
             self._connection.check_node("to know what an earlier run has published")
+            self._learn_said(topic)
         coded = codec.encode_headers(headers) if headers else None
         time_ns = None if timestamp is None else _to_ns(timestamp)
         wanted = self._wanted(durability, route)
@@ -415,7 +422,11 @@ class Mesh(OnlySync, Work, Services, Pushing):
         return wanted
 
     def last_sequence(self, topic: str) -> int:
-        """The highest sequence the node has of this producer on ``topic``; 0 if none."""
+        """The highest sequence of this producer on ``topic``, over all nodes of the site; 0: none.
+
+        Raises:
+            OwnerAway: a node cannot be reached that may have more of it.
+        """
         check_topic(topic)
         answer = self._connection.command("producer.last", last_of(topic), self._timeout)
         return int(json.loads(answer)["last"])
@@ -444,16 +455,30 @@ class Mesh(OnlySync, Work, Services, Pushing):
         )
 
     def _learn(self, topic: str) -> None:
-        """Check a topic on first use; a named producer goes on where its last run ended."""
+        """Check a topic on first use; a named producer goes on where its last run ended, as far as
+        that is known: no other run has its numbers."""
         if isinstance(topic, str) and topic in self._lanes:
             return
         check_topic(topic)
-        self._know(topic, self.last_sequence(topic) if self._named else 0)
+        last = 0
+        if self._named:
+            known = self._connection.command("producer.last", last_of(topic, True), self._timeout)
+            last = int(json.loads(known)["last"])
+        self._publisher.know(topic, last)
 
-    def _know(self, topic: str, last: int) -> None:
-        with self._guard:
-            lane = self._publisher.lane(topic)
-            lane.tail = max(lane.tail, last)
+    def _learn_said(self, topic: str) -> None:
+        """A program numbers the records of a topic itself: what is stored of them already?"""
+        if not self._named:
+            self._learn(topic)
+        elif self._publisher.is_unsaid(topic):
+            answer = self._connection.command("producer.last", last_of(topic), self._timeout)
+            self._said(topic, json.loads(answer))
+
+    def _said(self, topic: str, known: Mapping[str, Any]) -> None:
+        """What the node has answered; one that knows no names tells of one kind of numbers."""
+        last = int(known["last"])
+        said, topic_id = int(known.get("said", last)), bytes.fromhex(known.get("topic_id", ""))
+        self._publisher.number_by_program(topic, last, said, topic_id)
 
     def _make_room(self) -> None:
         """Wait, or fail, while the buffer is full; raise if the connection is no more."""
@@ -555,9 +580,9 @@ class Mesh(OnlySync, Work, Services, Pushing):
         return f"Mesh({self._connection.url!r}, {self.state})"
 
 
-def last_of(topic: str) -> bytes:
-    """Arguments of the command ``producer.last``."""
-    return json.dumps({"topic": topic}).encode()
+def last_of(topic: str, at_least: bool = False) -> bytes:
+    """Arguments of the command ``producer.last``; ``at_least``: whatever is known now will do."""
+    return json.dumps({"topic": topic, **({"at_least": True} if at_least else {})}).encode()
 
 
 _INT64_END = 1 << 63  # what frames have room for

@@ -458,12 +458,12 @@ class Work:
     def _learn_lane(self, topic: str) -> None:
         """As ``_learn`` for a topic of the mesh's own."""
         if topic not in self._lanes:
-            arguments = json.dumps({"topic": topic}).encode()
             last = 0
             if self._named:
+                arguments = json.dumps({"topic": topic, "at_least": True}).encode()
                 answer = self._connection.command("producer.last", arguments, self._timeout)
                 last = int(json.loads(answer)["last"])
-            self._mesh._know(topic, last)
+            self._mesh._publisher.know(topic, last)
 
     def _close_consumers(self, timeout: float) -> None:
         """Workers stop, what every consumer has settled reaches the node, the rest goes back."""

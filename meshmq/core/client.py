@@ -94,7 +94,7 @@ from meshmq.frames import (
     Welcome,
     Window,
 )
-from meshmq.names import queue_of
+from meshmq.names import is_named, queue_of
 
 NOT_BY_NODES = (
     "push and pull go directly between programs, and this connection goes by its node alone "
@@ -137,6 +137,7 @@ class Client(Roaming):
         self._identity = identity
         self._guard = guard if guard is not None else nullcontext()
         self.publisher = Publisher(encode, self._guard, encode_jobs)
+        self.publisher.by_name = is_named(identity.producer)
         self.requester = Requester(self._guard)
         self.responder = Responder(self._guard)
         self.subscribers: dict[int, Subscriber] = {}
@@ -308,6 +309,7 @@ class Client(Roaming):
     def pump(self, now_ns: int) -> None:
         """Send what producer and consumers have ready: once the events at hand are handled."""
         if self.is_connected:
+            self._tell_stored(now_ns)
             for body in self.publisher.take(self.origin):
                 self._send(body, now_ns)
             for member in self.members.values():
@@ -320,6 +322,16 @@ class Client(Roaming):
                 for asked in self.requester.take(now_ns, *self._room()):
                     self._send(asked, now_ns)
             self._go_if_time(now_ns)
+
+    def _tell_stored(self, now_ns: int) -> None:
+        """Before the node gets more that the program has numbered: what is stored of it."""
+        untold = self.publisher.take_untold() if self.publisher.untold else []
+        for i in range(0, len(untold), limits.PRODUCER_TOLD_MAX):
+            rows = [
+                (lane.topic, lane.stored, lane.topic_id.hex())
+                for lane in untold[i : i + limits.PRODUCER_TOLD_MAX]
+            ]
+            self._send(Command(0, "producer.known", json.dumps({"topics": rows}).encode()), now_ns)
 
     # -- events -----------------------------------------------------------------------------
 

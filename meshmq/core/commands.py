@@ -16,6 +16,7 @@ from meshmq.core.delivery import Delivery
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
 from meshmq.core.log import Entry, RuleEntry, TopicEntry
+from meshmq.core.producers import producer_last
 from meshmq.core.registrar import Registrar
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
@@ -34,6 +35,7 @@ class Desk(NamedTuple):
     routes: Callable[[], Iterable[dict[str, Any]]]
     of_copies: Callable[[str, dict[str, Any]], dict[str, Any]]
     registrar: Registrar | None = None
+    learn: Callable[[bytes, str, int, bytes, list[Entry]], None] = lambda *what: None
 
 
 Verb = Callable[[Desk, Hello, dict[str, Any], list[Entry]], dict[str, Any]]
@@ -292,9 +294,27 @@ def _topic_delete(
 def _producer_last(
     desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
-    topic = desk.topics.by_name.get(_text(arguments, "topic"))
-    known = topic.producers.get(hello.producer) if topic is not None else None
-    return {"last": known.last if known is not None else 0}
+    name = _text(arguments, "topic")
+    shown = producer_last([desk.topics.by_name.get(name)], hello.producer)
+    if arguments.get("here"):
+        shown["copies"] = desk.topics.copied(name, hello.producer)
+        roster = {} if desk.registrar is None else desk.registrar.roster()
+        shown["nodes"] = {origin.hex(): by for origin, by in roster.items()}
+    return shown
+
+
+def _producer_known(
+    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
+) -> dict[str, Any]:
+    rows = arguments.get("topics")
+    try:
+        known = [(check_topic(n), int(last), bytes.fromhex(i)) for n, last, i in rows or ()]
+    except (TypeError, ValueError, OverflowError):
+        raise CommandFailed("what is known of a producer is rows of topic, number and id") from None
+    for topic, last, topic_id in known[: limits.PRODUCER_TOLD_MAX]:
+        if 0 < last < 1 << 64:
+            desk.learn(hello.producer, topic, last, topic_id, entries)
+    return {}
 
 
 def _status(
@@ -349,6 +369,7 @@ VERBS: dict[str, Verb] = {
     "topic.show": _topic_show,
     "topic.delete": _topic_delete,
     "producer.last": _producer_last,
+    "producer.known": _producer_known,
     "service.list": _service_list,
     "route.list": _route_list,
     "status": _status,

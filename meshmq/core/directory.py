@@ -27,6 +27,7 @@ from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
     GroupRow,
+    NodeRow,
     Row,
     RuleRow,
     Said,
@@ -212,6 +213,26 @@ class Directory:
         if known is not None and known.is_alive:
             gone = self.stamp(now_ns, known.born, known.gone)
             self._say(known._replace(gone=gone), now_ns)
+
+    def be_there(self, now_ns: int) -> None:
+        """Say once in a while that this node is one of the site, so that it is known when away."""
+        if not self._siblings:
+            return
+        known = self.table.nodes.get(b"n" + self.origin)
+        said_ms = known.set.unix_ms if known is not None else 0
+        if self.wall_ms(now_ns) - said_ms >= limits.NODE_SAID_NS // limits.MS:
+            before = NEVER if known is None else known.set
+            self._say(NodeRow(self.stamp(now_ns, before)), now_ns)
+
+    def roster(self, now_ns: int) -> dict[bytes, str]:
+        """Other nodes that were there within the time that producers are known, by origin."""
+        span_ns = limits.PRODUCER_FORGET_NS + limits.PRODUCER_SWEEP_NS + limits.NODE_SAID_NS
+        since_ms = self.wall_ms(now_ns) - span_ns // limits.MS
+        return {
+            row.set.origin: row.set.by
+            for row in self.table.nodes.values()
+            if row.set.unix_ms >= since_ms and row.set.origin != self.origin
+        }
 
     def adopt(self, rows: Iterable[Row]) -> None:
         """What this node had before it belonged to a site, with stamps older than any real one."""

@@ -1,4 +1,5 @@
-"""What the nodes of a site agree on, as rows: rules, topics by their ids, groups and queues.
+"""What the nodes of a site agree on, as rows: rules, topics by their ids, groups and queues, and
+which nodes there are, or were.
 
 Data: a row is the newest word on one thing. Its Stamps say when something was set, and by which
 node. Rows with one key are merged; the log keeps them, and siblings tell each other of them, in
@@ -27,7 +28,7 @@ from meshmq.names import check_group, check_pattern, check_topic
 COUNTER_BITS = 16
 """Of a stamp's time: above them are unix ms, below what tells words of one ms apart."""
 
-_FORGOTTEN, _RULE, _TOPIC, _GROUP = range(4)
+_FORGOTTEN, _RULE, _TOPIC, _GROUP, _NODE = range(5)
 _HEAD = struct.Struct("<BH")
 _TIME = struct.Struct("<Q")
 _WHO = struct.Struct("<16sH")
@@ -131,13 +132,28 @@ class GroupRow(NamedTuple):
         return NEVER if self.is_alive else self.gone
 
 
+class NodeRow(NamedTuple):
+    """A node has said that it is one of the site: ``set`` tells which, and when."""
+
+    set: Stamp
+
+    @property
+    def key(self) -> bytes:
+        return b"n" + self.set.origin
+
+    @property
+    def died(self) -> Stamp:
+        """What is not said again is forgotten as what was deleted is."""
+        return self.set
+
+
 class Forgotten(NamedTuple):
     """In the log: the row with this key is no longer kept."""
 
     key: bytes
 
 
-Row = RuleRow | TopicRow | GroupRow
+Row = RuleRow | TopicRow | GroupRow | NodeRow
 Said = Row | Forgotten
 
 
@@ -147,6 +163,8 @@ def merge(a: Row, b: Row) -> Row:
         return _merge_topics(a, b)
     if isinstance(a, GroupRow) and isinstance(b, GroupRow):
         return _merge_groups(a, b)
+    if isinstance(a, NodeRow) and isinstance(b, NodeRow):
+        return max(a, b)
     assert isinstance(a, RuleRow)
     assert isinstance(b, RuleRow)
     return max(a, b)
@@ -167,7 +185,7 @@ def _merge_groups(a: GroupRow, b: GroupRow) -> GroupRow:
 
 def stamps_of(row: Row) -> tuple[Stamp, ...]:
     """All that a row has."""
-    if isinstance(row, RuleRow):
+    if isinstance(row, RuleRow | NodeRow):
         return (row.set,)
     if isinstance(row, TopicRow):
         return row.made, row.deleted, row.kept
@@ -191,6 +209,8 @@ def pack_row(row: Said) -> bytes:
     elif isinstance(row, GroupRow):
         stamps = [_pack_stamp(stamp) for stamp in (row.born, row.set, row.gone)]
         kind, parts = _GROUP, [_pack_text(row.name), *stamps, _pack_text(row.settings)]
+    elif isinstance(row, NodeRow):
+        kind, parts = _NODE, [_pack_stamp(row.set)]
     else:
         kind, parts = _FORGOTTEN, [row.key]
     body = b"".join(parts)
@@ -310,12 +330,20 @@ def _read_group(r: _Reader) -> GroupRow:
     return GroupRow(name, born, set_, r.text(limits.SETTINGS_BYTES_MAX), gone)
 
 
+def _read_node(r: _Reader) -> NodeRow:
+    stamp = r.stamp()
+    if not stamp.time:
+        raise BadFrame("a node of the directory has never said that it is there")
+    return NodeRow(stamp)
+
+
 def _read_forgotten(r: _Reader) -> Forgotten:
     return Forgotten(r.data)
 
 
 _READERS: dict[int, Any] = {
     _FORGOTTEN: _read_forgotten, _RULE: _read_rule, _TOPIC: _read_topic, _GROUP: _read_group,
+    _NODE: _read_node,
 }  # fmt: skip
 
 

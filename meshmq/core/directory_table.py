@@ -26,6 +26,7 @@ from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
     GroupRow,
+    NodeRow,
     Row,
     RuleRow,
     Said,
@@ -74,6 +75,7 @@ class Table:
         unstored: keys of rows that the log does not have as they are now.
         refused: rows that were not taken because there were too many of their kind.
         newest_rule: the stamp of the newest word on any rule.
+        nodes: rows of nodes, by key.
     """
 
     def __init__(self, rows: Mapping[bytes, Row]) -> None:
@@ -86,6 +88,7 @@ class Table:
         self.unstored: dict[bytes, None] = {}
         self.refused = 0
         self.newest_rule = NEVER
+        self.nodes: dict[bytes, NodeRow] = {}
         for row in rows.values():
             self._put(None, row)
 
@@ -148,6 +151,8 @@ class Table:
         if row.died == NEVER:
             self._alive[type(row)] += 1
             self._list(row)
+        if isinstance(row, NodeRow):
+            self.nodes[key] = row
         if isinstance(row, RuleRow):
             self.newest_rule = max(self.newest_rule, row.set)
 
@@ -176,6 +181,7 @@ class Table:
     def _forget(self, found: Iterable[tuple[Stamp, bytes]]) -> None:
         for _, key in found:
             del self.rows[key]
+            self.nodes.pop(key, None)
             number = bucket_of(key)
             self._hashes[number] ^= self._buckets[number].pop(key)
             self.unstored[key] = None
@@ -190,7 +196,7 @@ class Table:
     @property
     def dead(self) -> int:
         """Rows of what is deleted."""
-        return len(self.rows) - sum(self._alive.values())
+        return len(self.rows) - len(self.nodes) - sum(self._alive.values())
 
     def alive(self, kind: type) -> int:
         """Rows of one kind that live."""

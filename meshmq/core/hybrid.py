@@ -168,6 +168,7 @@ class HybridClient(Client):
             self.state = "brokerless"
             # What it numbers now no node has seen: to none it is a producer known by name.
             self._identity = replace(self._identity, producer=self._identity.instance)
+            self.publisher.by_name = False
             self._effects.append(StateChanged("brokerless", "directly with other programs"))
 
     @property
@@ -270,6 +271,7 @@ class HybridClient(Client):
         direct, publisher = self.direct, self.publisher
         if self.has_node:
             if publisher.node.has_work:
+                self._tell_stored(now_ns)
                 for body in publisher.take(self.origin):
                     self._number(body)
                     self._send(body, now_ns)

@@ -30,6 +30,8 @@ class InFlight:
         released_bytes: of batches that have ended; written by the owner's thread only.
         ceiling_bytes: what may have been added: ``buffer_bytes`` beyond that.
         finished: batches that have ended, until ``take_finished``.
+        untold: lanes of explicit numbers, of which the node is to be told what is stored before it
+            gets more.
     """
 
     def __init__(self, guard: AbstractContextManager[Any]) -> None:
@@ -41,13 +43,15 @@ class InFlight:
         self.buffer_bytes = limits.PRODUCER_BUFFER_BYTES_MAX
         self.ceiling_bytes = self.buffer_bytes
         self.finished: list[Batch] = []
+        self.untold: list[Lane] = []
+        self._origin = b""
 
     def close(self, batch: Batch) -> None:
         """End the gathering of an open batch; call under the guard."""
         lane = batch.lane
         lane.open = lane.plain = None
         batch.count = len(batch.values)
-        lane.tail = batch.first + batch.count - 1
+        lane.tail = max(lane.tail, batch.first + batch.count - 1)
         lane.unsettled.append(batch)
         batch.way.full.append(batch)
 
@@ -99,10 +103,17 @@ class InFlight:
         forgotten = away_ns > limits.PRODUCER_FORGET_NS - limits.PRODUCER_SWEEP_NS
         queue = self.node.queue
         stale = [b for b in queue if b.sent_to and (forgotten or b.sent_to != origin)]
-        if name is not None:
-            for lane in self.lanes.values():
+        is_other = name is None and origin != self._origin
+        self._origin = origin
+        with self.guard:
+            said = [lane for lane in self.lanes.values() if lane.explicit and not lane.transient]
+            for lane in said if is_other else ():
+                lane.stored = 0
+            self.untold = [lane for lane in said if lane.stored]
+            for lane in self.lanes.values() if name is not None else ():
                 # This log has another part of what it has published, or nothing.
-                lane.begins = lane.begins or (lane.way is self.node and lane.tail > 0)
+                if lane.way is self.node and lane.tail > 0 and lane not in said:
+                    lane.begins = True
         for batch in stale:
             is_stored = batch.durability > SENT and not forgotten
             if name is not None and not (forgotten or is_stored or _has_id(batch)):

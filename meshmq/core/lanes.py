@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from meshmq.errors import MeshError
-from meshmq.frames import SENT
+from meshmq.frames import SENT, Confirmation
 
 Options = tuple[Any, ...]
 """What the jobs of one batch share; only the codec looks into it, but for:"""
@@ -36,16 +36,28 @@ class Lane:
         transient: None until the node has told; then whether the topic keeps nothing.
         way: where its batches leave.
         begins: the next batch is the first of it that this node gets.
+        of_run: a producer with a name numbers it automatically: no other run has these numbers.
+        is_used: it has given numbers automatically.
+        stored: of explicit numbers, all up to it are in the site, or were left out on purpose;
+            ``topic_id`` of which topic, ``stored_at`` which log has said so last.
+        reached: of numbers that earlier runs have given automatically, the highest.
     """
 
     __slots__ = (
-        "begins", "explicit", "held", "in_flight", "is_fresh", "missing", "open", "owner", "plain",
-        "tail", "topic", "transient", "unsettled", "way",
+        "begins", "explicit", "held", "in_flight", "is_fresh", "is_used", "missing", "of_run",
+        "open", "owner", "plain", "reached", "stored", "stored_at", "tail", "topic", "topic_id",
+        "transient", "unsettled", "way",
     )  # fmt: skip
 
-    def __init__(self, topic: str, owner: Any, way: Any) -> None:
+    def __init__(self, topic: str, owner: Any, way: Any, of_run: bool = False) -> None:
         self.way = way
         self.begins = False
+        self.of_run = of_run
+        self.is_used = False
+        self.stored = 0
+        self.stored_at = b""
+        self.topic_id = b""
+        self.reached = 0
         self.topic = topic
         self.owner = owner
         self.tail = 0
@@ -58,6 +70,14 @@ class Lane:
         self.explicit = False
         self.is_fresh = True
         self.transient: bool | None = None
+
+    def note_stored(self, c: Confirmation, origin: bytes) -> None:
+        """The log ``origin`` has what ``c`` confirms."""
+        last = c.first + c.count - 1
+        if c.topic_id != self.topic_id and origin == self.stored_at:
+            self.stored = last  # the topic was deleted, and made anew
+        self.stored = max(self.stored, last)
+        self.topic_id, self.stored_at = c.topic_id, origin
 
 
 class Batch:

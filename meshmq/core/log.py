@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from meshmq import limits
 from meshmq.core import directory_rows
-from meshmq.core.directory_rows import Forgotten, GroupRow, Row, RuleRow, Said, TopicRow
+from meshmq.core.directory_rows import Forgotten, GroupRow, NodeRow, Row, RuleRow, Said, TopicRow
 from meshmq.core.journal import JournalRecord, JournalState
 from meshmq.core.mirror_log import (
     BehindEntry,
@@ -30,6 +30,7 @@ from meshmq.core.mirror_log import (
     TakenEntry,
     TakeoverEntry,
 )
+from meshmq.names import is_named
 
 
 class BatchEntry(NamedTuple):
@@ -126,7 +127,7 @@ Entry = (
 )  # fmt: skip
 
 _OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
-_SAID = (RuleRow, TopicRow, GroupRow, Forgotten)
+_SAID = (RuleRow, TopicRow, GroupRow, NodeRow, Forgotten)
 
 
 class StoredBatch(NamedTuple):
@@ -317,8 +318,11 @@ class LogState:
             stream = self.streams.get(batch.stream)
             if stream is not None:
                 stream.next_offset = batch.base_offset + batch.count
-                # The node's own records are never sent again, and copies are not sent to it.
-                if batch.producer != self.origin and not stream.topic.origin:
+                # The node's own records are never sent again, and copies are not sent to it: of
+                # those it is asked what producers with names have numbered.
+                if batch.producer != self.origin and (
+                    not stream.topic.origin or is_named(batch.producer)
+                ):
                     self.note_producer(batch, commit.append_time_ns)
         for trim in commit.trims:
             stream = self.streams.get(trim.stream)
@@ -356,8 +360,10 @@ class LogState:
             return
         if said.dropped:
             mirror = self.mirrors.pop(said.origin, None)
-            for alias in mirror.streams.values() if mirror is not None else ():
+            gone = set(mirror.streams.values()) if mirror is not None else set()
+            for alias in gone:
                 self.streams.pop(alias, None)
+            self._forget_producers(gone)
             return
         mirror = self.mirrors.setdefault(said.origin, MirrorState())
         mirror.name, mirror.lsn, mirror.slot = said.name, said.lsn, said.slot
@@ -367,6 +373,7 @@ class LogState:
         mirror = self.mirrors.setdefault(topic.origin, MirrorState())
         if topic.deleted:
             self.streams.pop(topic.stream, None)
+            self._forget_producers({topic.stream})
             mirror.streams.pop(topic.source, None)
             mirror.journal.forget_streams({topic.source})
             return
@@ -410,8 +417,7 @@ class LogState:
         if topic.deleted:
             self.topics.pop(topic.name, None)
             if self.streams.pop(topic.stream, None) is not None:
-                for key in [k for k in self.producers if k[1] == topic.stream]:
-                    del self.producers[key]
+                self._forget_producers({topic.stream})
                 self.journal.forget_streams({topic.stream})
             return
         state = self.topics.get(topic.name)
@@ -421,6 +427,10 @@ class LogState:
             state.topic = topic
         if topic.durable:
             self.streams[topic.stream] = state
+
+    def _forget_producers(self, streams: set[int]) -> None:
+        for key in [k for k in self.producers if k[1] in streams]:
+            del self.producers[key]
 
     def note_producer(self, batch: BatchEntry, time_ns: int) -> None:
         key = (batch.producer, batch.stream)

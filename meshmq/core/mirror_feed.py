@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from meshmq.core.delivery import Delivery, Subscription
 from meshmq.core.effects import ReadLog
 from meshmq.core.feed import FOREIGN_BITS, Feed, Reader
-from meshmq.core.log import Commit, LogState, StoredBatch
+from meshmq.core.log import Commit, LogState, ProducerState, StoredBatch
 from meshmq.core.topics import Topic
 from meshmq.frames import Subscribe, Subscribed
 
@@ -41,6 +41,9 @@ class CopiedTopics:
                 held.first_offset,
             )
             self.add(topic)
+        for (producer, alias), known in state.producers.items():
+            if alias in self.by_stream:
+                self.by_stream[alias].producers[producer] = ProducerState(known.last)
 
     def add(self, topic: Topic) -> None:
         self.by_stream[topic.entry.stream] = self.by_source[topic.entry.source] = topic

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import Any
 
 from meshmq import limits
 from meshmq.core.batches import BatchTools
@@ -29,16 +30,18 @@ from meshmq.core.log import (
     CopiedEntry,
     Entry,
     LogState,
+    ProducerState,
     TopicEntry,
     TrimEntry,
 )
 from meshmq.core.mending import Mender
 from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
 from meshmq.core.mirror_log import MirrorEntry
+from meshmq.core.producers import producer_last
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import BadFrame
 from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
-from meshmq.names import JOURNAL
+from meshmq.names import JOURNAL, is_named
 
 NO_BYTES_CHECKSUM = 1
 """Of a batch that came damaged: no bytes match it."""
@@ -91,12 +94,14 @@ class Mirrors:
         self._feed = feed
         self._tools = tools
         self._feeds = 0
+        self._producers = 0  # that are known by name, with their topics
         self.by_origin: dict[bytes, Mirror] = {}
         self.entries: list[Entry] = []
         self.bytes = 0  # of batches in ``entries``
         for origin, held in state.mirrors.items():
             mirror = self.open(origin, held.name, (held.lsn, held.slot))
             mirror.topics.load(state, held.streams.values())
+            self._producers += sum([len(t.producers) for t in mirror.topics.by_stream.values()])
             for number, group in held.journal.groups.items():
                 mirror.journal.groups[number] = group.copy()
             mirror.journal.next_id = held.journal.next_id
@@ -236,6 +241,35 @@ class Mirrors:
                 mirror.lacks = mirror.is_summing = False
         return words
 
+    # -- producers ------------------------------------------------------------------------------
+
+    def _note_producer(self, topic: Topic, batch: BatchEntry) -> None:
+        known = topic.producers.pop(batch.producer, None)
+        if known is None:
+            known = ProducerState()
+            self._producers += 1
+        known.last = max(known.last, batch.first + batch.count - 1)
+        topic.producers[batch.producer] = known
+        if self._producers > limits.PRODUCERS_MAX and len(topic.producers) > 1:
+            mirrors = self.by_origin.values()
+            held = [t for m in mirrors for t in m.topics.by_stream.values()]
+            self._producers = sum([len(t.producers) for t in held]) - 1
+            del topic.producers[next(iter(topic.producers))]
+
+    def producer_last(self, name: str, producer: bytes) -> dict[str, Any]:
+        """What each copy knows of a producer in a topic, and how far it goes, by origin."""
+        found = {}
+        for mirror in self.by_origin.values():
+            topics = [
+                topic
+                for topic in mirror.topics.by_stream.values()
+                if topic.entry.name == name
+                and not self._topics.was_deleted(name, topic.entry.topic_id)
+            ]
+            place = {"lsn": mirror.synced[0], "slot": mirror.synced[1]}
+            found[mirror.origin.hex()] = {**producer_last(topics, producer), **place}
+        return found
+
     # -- what is stored -------------------------------------------------------------------------
 
     def on_commit(self, commit: Commit) -> list[tuple[Mirror, int]]:
@@ -248,6 +282,8 @@ class Mirrors:
             topic = mirror.topics.by_stream.get(batch.stream) if mirror is not None else None
             if topic is not None:
                 topic.synced_offset = batch.base_offset + batch.count
+                if is_named(batch.producer):
+                    self._note_producer(topic, batch)
         for origin, records in commit.journals:
             if origin in self.by_origin:
                 now_ms = commit.append_time_ns // limits.MS

@@ -155,7 +155,7 @@ class Node:
             lambda: (self.site or self).services.describe(self._now_ns),
             lambda: routes.describe(self.peers, self.transients, self.introductions),
             lambda *what: of_copies(self.site, what, self.groups.shared.wall_now_ms, self._now_ns),
-            self.registrar,
+            self.registrar, self.streams.learn,
         )  # fmt: skip
         self.bad_frames = self.refused_sessions = self.sessions_opened = 0
         self._retention_ns = 0
@@ -444,8 +444,8 @@ class Node:
         payload = body.payload
         alone = len(body.batches) == 1
         at = 0
-        producer = peer.hello.producer
         for batch in body.batches:
+            producer = peer.who(batch.of_run)
             data = payload if alone else payload[at : at + batch.length]
             at += batch.length
             accepted, answer = self.streams.publish(peer.link, producer, batch, data, self._entries)

@@ -18,6 +18,9 @@ Rules:
 7. At another node of the site lanes go on with their numbers, and what was unconfirmed is sent
    again with the first node it went to: perhaps both have it. Not a job with an id: that must never
    be there twice, and only its first node knows.
+8. Numbers that the program gives (``explicit``) are the producer's wherever it is, and in any run:
+   each node is told what is stored of them before it gets more. What a producer with a name
+   numbers automatically is the run's (``of_run``), so that no earlier run has these numbers.
 
 It does not send: the owner takes Publish bodies and gives back what the node answered.
 """
@@ -42,7 +45,7 @@ from meshmq.core.lanes import (
     take_covered,
 )
 from meshmq.core.ways import Way, goes_by
-from meshmq.errors import MeshError, from_code
+from meshmq.errors import InvalidArgument, MeshError, from_code
 from meshmq.frames import (
     REPLICATED,
     SENT,
@@ -93,6 +96,7 @@ class Publisher(InFlight):
         default: the durability of records of which the program says nothing.
         is_numbered: sequences number what is transient for subscribers as well; see PublishBatch.
         instance: the origin of what goes directly.
+        by_name: the producer has a name; set before the first lane.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Publisher(InFlight):
         self.default = TOPIC_DEFAULT
         self.is_numbered = False
         self.instance = b""
+        self.by_name = False
         self.queues: set[str] = set()  # topics whose records are jobs, known before the first
         self.missing: list[str] = []  # queues that the owner is to have made again
         self._frame_count = 0
@@ -141,8 +146,55 @@ class Publisher(InFlight):
         """The lane of ``topic``, made on first use; call under the guard or before sharing."""
         lane = self.lanes.get(topic)
         if lane is None:
-            lane = self.lanes[topic] = Lane(topic, self.owner, self.way_of(topic))
+            lane = self.lanes[topic] = Lane(topic, self.owner, self.way_of(topic), self.by_name)
         return lane
+
+    def know(self, topic: str, last: int) -> None:
+        """Earlier runs have given numbers up to ``last``: a new lane goes on behind them."""
+        with self.guard:
+            lane = self.lane(topic)
+            if last > lane.tail and not lane.explicit:
+                lane.tail = last
+                lane.begins = lane.of_run
+
+    def number_by_program(self, topic: str, last: int, said: int, topic_id: bytes) -> None:
+        """The program numbers the records of a topic. Earlier runs have given numbers up to
+        ``last``, and of those that programs gave, all up to ``said`` are stored.
+
+        Raises InvalidArgument: this run has numbered some automatically.
+        """
+        with self.guard:
+            lane = self.lane(topic)
+            self._check_unused(lane)
+            if lane.explicit:
+                return  # another thread was quicker
+            lane.explicit, lane.of_run, lane.begins = True, False, False
+            lane.tail = lane.stored = said
+            lane.reached, lane.topic_id = last, topic_id
+            if said:
+                self.untold.append(lane)
+
+    def is_unsaid(self, topic: str) -> bool:
+        """Whether ``number_by_program`` is to be called for a topic. Raises InvalidArgument."""
+        with self.guard:
+            lane = self.lanes.get(topic)
+            if lane is not None:
+                self._check_unused(lane)
+            return lane is None or not lane.explicit
+
+    @staticmethod
+    def _check_unused(lane: Lane) -> None:
+        if lane.is_used and lane.of_run:
+            raise InvalidArgument(
+                f"records of topic {lane.topic!r} were numbered automatically by this run: give "
+                f"seq with all of them, from the first one on"
+            )
+
+    def take_untold(self) -> list[Lane]:
+        """Lanes of which the node is to be told what is stored."""
+        with self.guard:
+            untold, self.untold = self.untold, []
+        return untold
 
     def add(
         self,
@@ -224,6 +276,7 @@ class Publisher(InFlight):
             lane = self.lane(topic)
             if lane.open is not None:
                 self.close(lane.open)
+            lane.is_used = True
             batch = Batch(lane, lane.tail + 1, lane.tail, clock_ns(), wanted, options, pin)
             batch.values = values if isinstance(values, list) else list(values)
             batch.keys = list(keys) if keys is not None else None
@@ -264,10 +317,13 @@ class Publisher(InFlight):
             if follows and same:
                 return batch
             self.close(batch)
-        lane.explicit = lane.explicit or sequence is not None
+        if sequence is None:
+            lane.is_used = True
+        else:
+            lane.explicit, lane.of_run = True, False
         first = lane.tail + 1 if sequence is None else sequence
         after = min(lane.tail, first - 1)  # a program may publish old sequences again
-        if lane.tail == 0 and first > 1:
+        if lane.tail == 0 and first - 1 > lane.reached:
             # It goes on where an earlier run ended, and the node must know about that.
             after = first - 1
             lane.is_fresh = False
@@ -372,6 +428,7 @@ class Publisher(InFlight):
                     batch.pin is self.direct,  # by no node: nobody but Direct sees it
                     batch.moved,
                     batch.wanted == REPLICATED,
+                    lane.of_run,
                 )
             )  # fmt: skip
         if len(batches) == 1:
@@ -391,6 +448,8 @@ class Publisher(InFlight):
         if origin:
             lane.transient = c.durability == SENT
             lane.is_fresh = False
+            if lane.explicit and not lane.transient:
+                lane.note_stored(c, origin)
         if c.more:
             self._on_first(lane, c, origin)
             return

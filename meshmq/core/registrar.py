@@ -120,6 +120,7 @@ class Registrar:
     def join(self, origin: bytes, now_ns: int) -> None:
         """There is a control link with a sibling."""
         self.directory.join(origin, now_ns)
+        self.directory.be_there(now_ns)
 
     def leave(self, origin: bytes, now_ns: int) -> None:
         """There is none any more."""
@@ -139,6 +140,7 @@ class Registrar:
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         self.directory.tick(now_ns)
+        self.directory.be_there(now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` is due."""
@@ -149,6 +151,15 @@ class Registrar:
     def topic_id(self, name: str, durable: bool) -> bytes | None:
         """The id that the site has for a topic."""
         return None if name.startswith("$") else self._table.topic_id(name, durable)
+
+    def is_deleted(self, topic_id: bytes) -> bool:
+        """Whether a topic was deleted, as far as that is remembered."""
+        return self._table.is_deleted(topic_id)
+
+    def roster(self) -> dict[bytes, str]:
+        """Nodes of the site, with their names, that may know producers: those that were there
+        within the time that producers are known."""
+        return self.directory.roster(self._now_ns)
 
     def policy(self, name: str) -> RuleEntry | None:
         """What holds for a topic; None: nobody has said anything."""

@@ -19,6 +19,7 @@ from meshmq.core.effects import NodeEffect, Send
 from meshmq.core.session import Session, SessionState
 from meshmq.core.session_timers import SessionTimers
 from meshmq.frames import Body, Hello, Refuse
+from meshmq.names import run_of
 
 if TYPE_CHECKING:
     from meshmq.core.sibling import Sibling
@@ -38,6 +39,11 @@ class Peer:
     due_ns: int = 0
     unacked_bytes: int = 0
     sibling: Sibling | None = None
+
+    def who(self, of_run: bool) -> bytes:
+        """The producer whose numbers a batch has: see PublishBatch."""
+        hello = self.hello
+        return run_of(hello.producer, hello.instance) if of_run else hello.producer
 
 
 class Burden(Protocol):

@@ -41,6 +41,7 @@ from meshmq.core.site_groups import SiteGroups
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
 from meshmq.core.site_listings import HERE, SiteListings
+from meshmq.core.site_producers import SiteProducers
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
 from meshmq.errors import BadFrame, CommandFailed, InvalidName
@@ -58,6 +59,7 @@ from meshmq.frames import (
     NodeFacts,
     Offers,
     PeerFacts,
+    Publish,
     Pulse,
     Refuse,
     Result,
@@ -148,6 +150,9 @@ class Site:
         self.services = SiteServices(services, who.name)
         self.groups = SiteGroups(who.origin, groups, delivery.may_send_to)
         self.listings = SiteListings(who.origin, who.name, partial(ask_here, HERE))
+        self.producers = SiteProducers(
+            who.origin, sessions, ask_here, HERE, registrar.roster, copies.takeovers.known
+        )
         sessions.here = self._on_own
         here = KnownPeer(who.origin, True, who.name, me.clients)
         self.signposts = Signposts(here, sessions)
@@ -356,6 +361,7 @@ class Site:
         self.services.join(sibling, now_ns)
         self.groups.join(sibling, now_ns)
         self.listings.join(sibling)
+        self.producers.join(sibling)
 
     def on_dropped(self, peer: Peer, now_ns: int) -> None:
         """A session of the node is over: a program's, a data link, or the attempt at one."""
@@ -363,6 +369,7 @@ class Site:
         if sibling is None:
             self.groups.drop_link(peer.link)
             self.listings.drop_link(peer.link)
+            self.producers.drop_link(peer.link)
             self.copies.drop_client(peer.link)
             return
         if sibling.attempt == peer.link:
@@ -384,18 +391,26 @@ class Site:
         self.services.leave(sibling, now_ns)
         self.groups.leave(sibling, now_ns)
         self.listings.leave(sibling, now_ns)
+        self.producers.leave(sibling)
         sibling.link = b""
         self.version += 1
 
     def on_program(self, peer: Peer, body: Body, now_ns: int) -> bool:
         """What one of our programs asks, if other nodes have to do with it."""
+        if isinstance(body, Publish):
+            return self.producers.is_over(peer, body, now_ns)
         if isinstance(body, Command):
-            return self.listings.on_program(peer.link, peer.hello, body, now_ns)
+            what = (peer.link, peer.hello, body, now_ns)
+            return self.producers.on_program(*what) or self.listings.on_program(*what)
         return self.groups.on_program(peer, body, now_ns)
 
     def _on_own(self, link: bytes, body: Body) -> None:
         if link == HERE and isinstance(body, Result):
-            self.listings.on_result(body)
+            self._on_result(body)
+
+    def _on_result(self, result: Result) -> None:
+        if not self.producers.on_result(result):
+            self.listings.on_result(result)
 
     def on_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
         """What came over a data link, if it is ours; the rest is as from a client."""
@@ -413,7 +428,9 @@ class Site:
             case Deliver():
                 self.reads.on_deliver(peer.link, body)
             case Result():
-                self.listings.on_result(body)
+                self._on_result(body)
+            case Command():
+                return self.producers.on_sibling(peer, body, now_ns)
             case _:
                 assert peer.sibling is not None
                 if self.copies.on_body(peer.sibling, body, now_ns):
@@ -429,6 +446,7 @@ class Site:
         self._note_links(now_ns)
         self.gossip.tick(now_ns)
         self.listings.tick(now_ns)
+        self.producers.tick(now_ns)
         self._registrar.tick(now_ns)
         if now_ns >= self._pulse_ns:
             self._pulse_ns = now_ns + self._pulse_interval_ns()
@@ -446,7 +464,7 @@ class Site:
         due = [due_ns for o, (due_ns, _) in self._dials.items() if not self.siblings[o].attempt]
         parts = (
             self.links, self.gossip, self.services, self.groups, self.listings, self._registrar,
-            self.signposts, self.copies,
+            self.signposts, self.copies, self.producers,
         )  # fmt: skip
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings:
@@ -457,8 +475,8 @@ class Site:
         """Put what is to leave among the effects of the sessions."""
         self.signposts.tick(now_ns)
         self._send_of_reach(now_ns)
-        sends = [*self.groups.sends, *self.listings.sends]
-        self.groups.sends, self.listings.sends = [], []
+        sends = [*self.groups.sends, *self.listings.sends, *self.producers.sends]
+        self.groups.sends, self.listings.sends, self.producers.sends = [], [], []
         for link, body in sends:
             self._sessions.send(link, body, now_ns)
         self._exchange(now_ns)

@@ -94,6 +94,7 @@ class SiteCopies:
         delivery.mend = self.mender.of(delivery, self._origin)
         self._siblings: dict[bytes, Sibling] = {}
         self.mirrors = Mirrors(state, topics, delivery, tools, self.mender)
+        topics.copied = self.mirrors.producer_last
         has_copies = topics.copies_max > 1
         self.takeovers = Takeovers(state, groups, self.mirrors, has_copies)
         self.own = OwnLog(state, admission, groups, has_copies)

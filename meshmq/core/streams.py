@@ -106,7 +106,7 @@ class Streams:
         self._last_place = (state.next_lsn - 1, 0)
         self._unsynced: deque[_Unsynced] = deque()
         self._swept_ns = state.append_time_ns
-        self._producer_count = len(state.producers)
+        self._producer_count = sum([len(t.producers) for t in topics.by_stream.values()])
 
     @property
     def has_unsynced(self) -> bool:
@@ -160,6 +160,20 @@ class Streams:
         if self._gate is not None:
             self._gate.accepted(topic, accepted[0].batch.base_offset, batch.count, data)
         return accepted
+
+    def learn(
+        self, producer: bytes, name: str, last: int, topic_id: bytes, entries: list[Entry]
+    ) -> None:
+        """All that a producer has numbered up to ``last`` is in the site, or was left out on
+        purpose: as if it were here, but that no offset of it is known."""
+        if self._topics.was_deleted(name, topic_id) or not self._topics.is_durable(name):
+            return
+        topic = self._topics.by_name.get(name) or self._topics.create(name, entries)
+        state = topic.producers.get(producer)
+        if state is None:
+            state = topic.producers[producer] = ProducerState()
+            self._bound_producers(topic)
+        state.last = max(state.last, last)
 
     def _accept(
         self, link: bytes, producer: bytes, topic: Topic, batch: PublishBatch, data: bytes,

@@ -8,9 +8,9 @@ of which a node makes those that it needs itself: ``book`` is asked first, and t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from meshmq.core.log import Entry, LogState, ProducerState, RuleEntry, TopicEntry
 from meshmq.errors import TopicNotFound
@@ -41,6 +41,9 @@ class Book(Protocol):
 
     def topic_id(self, name: str, durable: bool) -> bytes | None:
         """The id of a topic that another node has."""
+
+    def is_deleted(self, topic_id: bytes) -> bool:
+        """Whether a topic was deleted, as far as that is remembered."""
 
     def policy(self, name: str) -> RuleEntry | None:
         """What holds for a topic; None: nobody has said anything."""
@@ -84,6 +87,7 @@ class Topics:
         copies: nodes that have a stream whose policy says nothing of that; set by the owner.
         is_alone: the node belongs to no site, so there are no copies; set by the owner.
         book: what the node's site agrees on; None: it is alone.
+        copied: what copies of other logs know of a producer in a topic; set by the owner.
     """
 
     def __init__(self, state: LogState, entropy: random.Random) -> None:
@@ -97,6 +101,7 @@ class Topics:
         self.by_stream: dict[int, Topic] = {}
         self.version = 0
         self.book: Book | None = None
+        self.copied: Callable[[str, bytes], dict[str, Any]] = lambda name, producer: {}
         for name, s in state.topics.items():
             topic = Topic(s.topic, s.next_offset, s.next_offset, s.first_offset)
             self.by_name[name] = topic
@@ -176,6 +181,13 @@ class Topics:
             return topic.entry.durable
         rule = self._rule_for(name)
         return rule is None or rule.durable
+
+    def was_deleted(self, name: str, topic_id: bytes) -> bool:
+        """Whether what is known of a topic is of one that is no more; only a site remembers."""
+        if self.book is not None:
+            return self.book.is_deleted(topic_id)
+        topic = self.by_name.get(name)
+        return topic is None or topic.entry.topic_id != topic_id
 
     def existing(self, pattern: str) -> dict[str, bool]:
         """Topics that match, here or anywhere in the site, and whether they are durable."""

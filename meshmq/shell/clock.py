@@ -7,6 +7,8 @@ import random
 import sys
 import time
 
+from meshmq.names import is_named
+
 now_ns = time.monotonic_ns
 """Monotonic time in ns: every deadline."""
 
@@ -21,7 +23,8 @@ def entropy() -> random.Random:
 
 def instance_id() -> bytes:
     """16 random bytes: this run of the program."""
-    return os.urandom(16)
+    found = os.urandom(16)
+    return instance_id() if is_named(found) else found
 
 
 def program_name() -> str:

@@ -211,6 +211,7 @@ FRAMES = {
         ("ping", 0, Ping()),
         ("bye", 0, Bye()),
         ("publish_one", 42, Publish(_rows[:1], _one)),
+        ("publish_of_run", 42, Publish((_rows[0]._replace(of_run=True),), _one)),
         ("publish_two", 42, Publish(_rows, _one + _three)),
         ("confirm_one", 42, Confirm((_done,))),
         ("confirm_two", 42, Confirm((_refused, _done))),

@@ -47,6 +47,7 @@ def publishes(draw):
         checksum,
         *[draw(st.booleans()) for _ in range(4)],
         replicated=draw(st.booleans()),
+        of_run=draw(st.booleans()),
     )
     return Publish((row,), payload)
 

@@ -68,7 +68,7 @@ def publishes(draw, moved=moves):
             frames.PublishBatch(
                 draw(texts), draw(st.integers(after + 1, 2**64 - 1)), after,
                 draw(st.integers(1, limits.BATCH_RECORDS_MAX)), len(data), draw(u32), draw(flags),
-                draw(flags), draw(flags), draw(flags), draw(moved),
+                draw(flags), draw(flags), draw(flags), draw(moved), of_run=draw(flags),
             )
         )  # fmt: skip
         payload += data

@@ -6,6 +6,7 @@ only by its silence.
 
 from __future__ import annotations
 
+import json
 import random
 
 from meshmq import codec
@@ -158,6 +159,45 @@ class Mover:
         )
         self.flush()
         return batch
+
+    def learn(self, topic, by_program=True):
+        """As the client does before a topic's first record: ask what is known of the producer.
+        Returns what the answer is: a code, and what the node says."""
+        wish = {"topic": topic, **({} if by_program else {"at_least": True})}
+        number = self.command("producer.last", json.dumps(wish).encode())
+        net = self.net
+        if not net.run(5 * SECOND, lambda: number in self.answers or not self.is_connected):
+            return "no-answer", {}
+        return self.learned(topic, by_program, number)
+
+    def learned(self, topic, by_program, number):
+        code, message, body = self.answers.get(number, ("link-lost", "", b"{}"))
+        known = json.loads(body)
+        if code:
+            return code, {"message": message}
+        publisher = self.client.publisher
+        if by_program:
+            topic_id = bytes.fromhex(known["topic_id"])
+            publisher.number_by_program(topic, known["last"], known["said"], topic_id)
+        else:
+            publisher.know(topic, known["last"])
+        return "", known
+
+    def say(self, topic, number, value=None):
+        """Publish a record under the program's own number."""
+        value = b"%d" % number if value is None else value
+        batch, _ = self.client.publisher.add(
+            topic, value, None, None, None, lambda: 0, TOPIC_DEFAULT, number
+        )
+        self.flush()
+        return batch
+
+    def die(self):
+        """The program is gone, with all it had; what it has sent may still arrive."""
+        self.net.programs.pop(self.link, None)
+        self.net.movers.remove(self)
+        self.link, self.at = b"", None
+        self.handle = self.flush = self.dial = lambda *what: None
 
     def request(self, service, value=b"?", timeout_ns=5 * SECOND, idempotent=False):
         call = Call(service, value, b"", ONE, idempotent, self.net.now_ns + timeout_ns)

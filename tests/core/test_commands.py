@@ -325,6 +325,7 @@ def test_every_verb_may_be_repeated(bench):
         "topic.list": {},
         "topic.show": {"topic": "a"},
         "producer.last": {"topic": "a"},
+        "producer.known": {"topics": [["a", 7, "00"]]},
         "route.list": {},
         "status": {},
         "service.list": {},
