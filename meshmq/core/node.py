@@ -586,7 +586,7 @@ class Node:
         groups = self.groups
         groups.pump(now_ns)
         if self.site is not None:
-            self.site.groups.end_turn(now_ns)
+            self.site.end_turn(now_ns)
         if self.registrar is not None:
             self._entries += self.registrar.take_entries()
         moved = groups.entries(self._entries)
@@ -625,6 +625,8 @@ class Node:
             self.sessions.effects += self.delivery.reads
             self.delivery.reads = []
         self.drain.look(self.has_unsynced or self.services.has_requests, now_ns)
+        if self.site is not None:
+            self.site.flush(now_ns)
         return self._take_effects(now_ns)
 
     def _tell_wanted(self, now_ns: int) -> None:
@@ -666,8 +668,6 @@ class Node:
 
     def _take_effects(self, now_ns: int) -> list[NodeEffect]:
         sessions = self.sessions
-        if self.site is not None:
-            self.site.flush(now_ns)
         while sessions.has_news:
             over = sessions.flush()
             for link in over:

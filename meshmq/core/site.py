@@ -453,8 +453,17 @@ class Site:
             due.append(self._pulse_ns)
         return min(due, default=None)
 
+    def end_turn(self, now_ns: int) -> None:
+        """Members' credit goes where there is work. What other owners say to a member leaves
+        before what our own log hands out to it: of what they took back the room may be used
+        already."""
+        self.groups.end_turn(now_ns)
+        sends, self.groups.sends = self.groups.sends, []
+        for link, body in sends:
+            self._sessions.send(link, body, now_ns)
+
     def flush(self, now_ns: int) -> None:
-        """Put what is to leave among the effects of the sessions."""
+        """The turn is over: put what is to leave among the effects of the sessions."""
         self.signposts.tick(now_ns)
         self._send_of_reach(now_ns)
         sends = [*self.groups.sends, *self.listings.sends]
@@ -523,6 +532,7 @@ class Site:
         """The node ends: tell all."""
         self.links.goodbye(now_ns)
         self._note_links(now_ns)
+        self.flush(now_ns)
 
     # -- what is shown --------------------------------------------------------------------------
 
