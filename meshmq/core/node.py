@@ -147,7 +147,8 @@ class Node:
             who = NodeIdentity(self.origin, mesh, name, software)
             of_log = (self.topics, self.delivery, self.admission, tools, self.groups)
             copies = SiteCopies(state, site.copies, *of_log)
-            parts = (self.delivery, self.reads, self.services, self.groups, self._command_here)
+            parts = (self.delivery, self.reads, self.services, self.groups, self._command_here,
+                     self.transients)  # fmt: skip
             self.site = Site(site, who, self.sessions, *parts, copies, entropy, self.registrar)
         clerk = Clerk(self.groups, self.topics, self.registrar)
         self._desk = commands.Desk(
@@ -406,9 +407,7 @@ class Node:
             for row, data in site.reach.take(peer.link, body):
                 self._pass_on_from(row, data)
             return True
-        done = site.on_body(peer, body, now_ns)
-        self.transients.want_all(site.take_wanted())
-        return done
+        return site.on_body(peer, body, now_ns)
 
     def _pass_on_from(self, row: DeliverBatch, data: bytes) -> None:
         """A transient batch that a client of another node has published goes to our clients."""

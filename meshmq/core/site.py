@@ -43,6 +43,7 @@ from meshmq.core.site_links import SiteLinks
 from meshmq.core.site_listings import HERE, SiteListings
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
+from meshmq.core.transients import Transients
 from meshmq.errors import BadFrame, CommandFailed, InvalidName
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -110,6 +111,7 @@ class Site:
         services: the node's, for requests between nodes.
         groups: the node's, for members and records of other nodes.
         ask_here: carries out a command, and answers over the link that is named.
+        transients: what our own publishers know of who wants what.
         registrar: what all nodes agree on.
 
     Attributes:
@@ -128,6 +130,7 @@ class Site:
         services: Services,
         groups: Groups,
         ask_here: Callable[[bytes, Hello, Command], None],
+        transients: Transients,
         copies: SiteCopies,
         entropy: random.Random,
         registrar: Registrar,
@@ -143,6 +146,7 @@ class Site:
         self.links = SiteLinks(self._hello, discovery, entropy)
         self.gossip = Gossip(discovery, hello.mesh)
         self.reach = Reach(delivery)
+        self._transients = transients
         self.reads = reads
         self.copies = reads.copies = copies
         self.services = SiteServices(services, who.name)
@@ -152,7 +156,6 @@ class Site:
         here = KnownPeer(who.origin, True, who.name, me.clients)
         self.signposts = Signposts(here, sessions)
         self.siblings: dict[bytes, Sibling] = {}
-        self._wanted: list[str] = []
         self.version = 0
         self.me = me
         self._sessions = sessions
@@ -403,11 +406,7 @@ class Site:
             case Welcome():
                 self.on_welcome(peer, body, now_ns)
             case SiteInterests():
-                try:
-                    self._wanted += self.reach.on_interests(peer.link, body)
-                except InvalidName as error:
-                    raise BadFrame(str(error)) from None
-                peer.session.acknowledge(now_ns)  # a subscriber there waits for that
+                self._on_interests(peer, body, now_ns)
             case Subscribed():
                 self.reads.on_subscribed(peer.link, body)
             case Deliver():
@@ -420,6 +419,19 @@ class Site:
                     return True
                 return self.groups.on_sibling(peer, body, now_ns)
         return True
+
+    def _on_interests(self, peer: Peer, body: SiteInterests, now_ns: int) -> None:
+        if body.noted:
+            self._transients.note(peer.link, body.noted - 1)
+        if not (body.whole or body.add or body.remove):
+            return
+        try:
+            new = self.reach.on_interests(peer.link, body)
+        except InvalidName as error:
+            raise BadFrame(str(error)) from None
+        # A subscriber there waits for that.
+        if not self._transients.want_all(peer.link, peer.session.received, new, now_ns):
+            peer.session.acknowledge(now_ns)  # an older node counts on that alone
 
     # -- time, and what goes out ----------------------------------------------------------------
 
@@ -508,11 +520,6 @@ class Site:
                 break
         self._sessions.effects += copies.take_effects()
 
-    def take_wanted(self) -> list[str]:
-        """Patterns that siblings have come to want since the last time."""
-        wanted, self._wanted = self._wanted, []
-        return wanted
-
     def _send_of_reach(self, now_ns: int) -> None:
         self.reach.tell()
         sends, self.reach.sends = self.reach.sends, []
@@ -520,12 +527,18 @@ class Site:
             self._sessions.send(link, body, now_ns)
             if isinstance(body, SiteInterests) and link in self._sessions.by_link:
                 self._told[link] = self._sessions.by_link[link].session.sent
+        notes, self._transients.notes = self._transients.notes, []
+        for link, note in notes:
+            self._sessions.send(link, note, now_ns)
 
     def unnoted(self, now_ns: int) -> dict[bytes, int]:
-        """Tell other nodes what we want; data links that have not acknowledged that, and what each
-        must acknowledge. Until then what is published there may pass us by."""
+        """Tell other nodes what we want; data links whose node has not noted that, and the frames
+        that say it. Until then what is published there may pass us by."""
         self._send_of_reach(now_ns)
-        acked = {link: self._sessions.by_link[link].session.acked for link in self._told}
+        noted = self._transients.noted
+        acked = {
+            link: noted.get(link, self._sessions.by_link[link].session.acked) for link in self._told
+        }
         return {link: told for link, told in self._told.items() if acked[link] < told}
 
     def goodbye(self, now_ns: int) -> None:
