@@ -158,7 +158,6 @@ class SiteListings:
             self.sends.append((link, Result(command.id, Busy.code, why, b"{}")))
             return True
         asking = self._begin(link, command, now_ns)
-        asking.away = {n for o, n in self._known.items() if o not in self._siblings}
         asking.waiting = {self._origin: self._name}
         if command.verb == "group.seek":
             asking.then = arguments
@@ -184,6 +183,7 @@ class SiteListings:
         return asking
 
     def _ask_others(self, asking: Asking, arguments: dict[str, Any]) -> None:
+        asking.away |= {n for o, n in self._known.items() if o not in self._siblings}
         asking.waiting |= {s.origin: s.name for s in self._siblings.values()}
         for sibling in self._siblings.values():
             self._ask(asking, sibling, asking.verb, arguments)
