@@ -30,7 +30,7 @@ def decode_node(r: Any) -> frames.NodeFacts | None:
 
 def _encode_site_interests(m: Any, b: frames.SiteInterests) -> None:
     i = m.init("siteInterests")
-    i.whole, i.more = b.whole, b.more
+    i.whole, i.more, i.noted = b.whole, b.more, b.noted
     if b.add:
         i.add = b.add
     if b.remove:
@@ -39,7 +39,7 @@ def _encode_site_interests(m: Any, b: frames.SiteInterests) -> None:
 
 def _decode_site_interests(r: Any, _: bytes | None) -> frames.SiteInterests:
     i = r.siteInterests
-    return frames.SiteInterests(i.whole, _patterns(i.add), _patterns(i.remove), i.more)
+    return frames.SiteInterests(i.whole, _patterns(i.add), _patterns(i.remove), i.more, i.noted)
 
 
 def _patterns(rows: Any) -> tuple[str, ...]:

@@ -77,12 +77,14 @@ class Owner:
 @dataclass(frozen=True, slots=True)
 class SiteInterests:
     """Patterns of transient topics that a node's clients want; ``more``: the rest of the same
-    ``whole`` follows."""
+    ``whole`` follows. ``noted``: one more than the number of the last frame of the other end of
+    whose patterns all publishers at this node know; 0: this says nothing of that."""
 
     whole: bool
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     more: bool = False
+    noted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -486,6 +486,8 @@ struct SiteInterests {      # what transient topics a node's clients want
   add    @1 :List(Text);    # patterns
   remove @2 :List(Text);
   more   @3 :Bool;          # the rest of the same whole follows
+  noted  @4 :UInt64;        # one more than the number of the last frame of the other end whose
+                            # patterns all publishers here know of; 0: this says nothing of that
 }
 
 struct Pulse {

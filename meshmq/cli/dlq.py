@@ -37,7 +37,14 @@ OffsetsOption = Annotated[
     str | None,
     typer.Option(metavar="A-B,...", help="Only those that `list` numbers so, as 3 or 0-99,120."),
 ]
-READ_WAIT_S = 5.0
+NodeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Only those at this node of the site; needed with --offsets where several nodes have "
+        "the numbers.",
+    ),
+]
 
 
 @app.command("list")
@@ -45,6 +52,7 @@ def list_dead(
     name: EitherArgument,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 100,
     offsets: OffsetsOption = None,
+    node: NodeOption = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
@@ -53,12 +61,12 @@ def list_dead(
     """List dead letters, the oldest first: why, how often it was tried, where it came from."""
     name, wanted = group_argument(name), parse_offsets(offsets)
     with connected(Target(url, mesh, insecure, json)) as connection:
-        total, letters = _find(connection, name, wanted, limit)
+        total, letters = _find(connection, name, wanted, limit, node)
     if json:
         for letter in letters:
             emit(_object(letter))
     elif letters:
-        say("\n".join(columns(HEADS, map(_cells, letters))))
+        say("\n".join(_table(letters)))
         if total > len(letters):
             say(f"{total:,} in all, the rest with --limit {total}")
     else:
@@ -70,6 +78,7 @@ def show(
     name: EitherArgument,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 10,
     offsets: OffsetsOption = None,
+    node: NodeOption = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
@@ -78,7 +87,7 @@ def show(
     """Show dead letters with all that is known of them, and their values."""
     name, wanted = group_argument(name), parse_offsets(offsets)
     with connected(Target(url, mesh, insecure, json)) as connection:
-        _, letters = _find(connection, name, wanted, limit)
+        _, letters = _find(connection, name, wanted, limit, node)
     if json:
         for letter in letters:
             emit(_object(letter))
@@ -93,6 +102,7 @@ def replay(
     name: EitherArgument,
     limit: LimitOption = None,
     offsets: OffsetsOption = None,
+    node: NodeOption = None,
     rate: Annotated[
         float | None,
         typer.Option(metavar="N", min=0.001, help="So many a second; the command takes as long."),
@@ -109,9 +119,9 @@ def replay(
     """
     name, wanted = group_argument(name), parse_offsets(offsets)
     with connected(Target(url, mesh, insecure, json)) as connection:
-        chosen = _choose(connection, name, wanted, limit)
+        chosen = _choose(connection, name, wanted, limit, node)
         try:
-            count = connection.admin.dlq.replay(name, chosen, rate=rate)
+            count = connection.admin.dlq.replay(name, chosen, rate=rate, node=node)
         except KeyboardInterrupt:
             raise Interrupted("interrupted: what was put back so far stays so") from None
         _check_some(count, wanted, "replay", name)
@@ -127,6 +137,7 @@ def purge(
     name: EitherArgument,
     limit: LimitOption = None,
     offsets: OffsetsOption = None,
+    node: NodeOption = None,
     yes: YesOption = False,
     url: UrlOption = None,
     mesh: MeshOption = "local",
@@ -137,7 +148,8 @@ def purge(
     name, wanted = group_argument(name), parse_offsets(offsets)
     confirm(f"Remove dead letters of '{name}' for good?", yes)
     with connected(Target(url, mesh, insecure, json)) as connection:
-        count = connection.admin.dlq.purge(name, _choose(connection, name, wanted, limit))
+        chosen = _choose(connection, name, wanted, limit, node)
+        count = connection.admin.dlq.purge(name, chosen, node=node)
         _check_some(count, wanted, "purge", name)
     tell(f"purged {plural(count, 'dead letter')} of {name}", {"group": name, "purged": count}, json)
 
@@ -166,25 +178,17 @@ def _check_some(count: int, wanted: Ranges | None, verb: str, name: str) -> None
 
 
 def _choose(
-    mesh: Mesh, name: str, wanted: Ranges | None, limit: int | None
+    mesh: Mesh, name: str, wanted: Ranges | None, limit: int | None, node: str | None
 ) -> Iterable[Any] | None:
-    """The dead letters meant, as ranges; None: all."""
+    """The dead letters meant; None: all."""
+    from meshmq.client.dead_letter_asks import listed
+
     if limit is None:
         return wanted
-    return _cut(_those(mesh.admin.dlq.show(name)["ranges"], wanted), limit)
-
-
-def _those(ranges: Iterable[Any], wanted: Ranges | None) -> Ranges:
-    """What of ``ranges`` is wanted."""
-    if wanted is None:
-        return [(first, count) for first, count in ranges]
-    found: Ranges = []
-    for first, count in ranges:
-        for begin, n in wanted:
-            low, high = max(first, begin), min(first + count, begin + n)
-            if low < high:
-                found.append((low, high - low))
-    return found
+    lots = listed(mesh.admin.dlq.show(name), wanted, node)
+    if len(lots) > 1:  # which are the oldest they say themselves
+        return mesh.admin.dlq.list(name, limit, wanted=wanted, node=node)
+    return _cut(lots[0].ranges, limit)
 
 
 def _cut(ranges: Ranges, limit: int) -> Ranges:
@@ -197,20 +201,24 @@ def _cut(ranges: Ranges, limit: int) -> Ranges:
     return found
 
 
-def _find(mesh: Mesh, name: str, wanted: Ranges | None, limit: int) -> tuple[int, list[DeadLetter]]:
+def _find(
+    mesh: Mesh, name: str, wanted: Ranges | None, limit: int, node: str | None
+) -> tuple[int, list[DeadLetter]]:
     """How many of the wanted there are, and the oldest of them."""
-    from meshmq import DeadLetter
+    from meshmq.client.dead_letter_asks import listed
 
     shown = mesh.admin.dlq.show(name)
-    ranges = _those(shown["ranges"], wanted)
-    if wanted is None:
-        return shown["records"], mesh.admin.dlq.list(name, limit) if ranges else []
-    letters: list[DeadLetter] = []
-    for first, count in _cut(ranges, limit):
-        with mesh.subscribe(shown["topic"], start=first, prefetch_records=count) as reader:
-            found = reader.fetch(count, timeout=READ_WAIT_S)
-        letters += [DeadLetter.of(m) for m in found if (m.offset or 0) < first + count]
-    return sum(count for _, count in ranges), letters
+    lots = listed(shown, wanted, node)
+    total = sum(count for lot in lots for _, count in lot.ranges)
+    if wanted is None and node is None:
+        total = shown["records"]
+    return total, mesh.admin.dlq.list(name, limit, wanted=wanted, node=node) if total else []
+
+
+def _table(letters: list[DeadLetter]) -> list[str]:
+    if not any(letter.node for letter in letters):
+        return columns(HEADS, map(_cells, letters))
+    return columns(["node", *HEADS], [[letter.node, *_cells(letter)] for letter in letters])
 
 
 HEADS = ["number", "reason", "attempts", "last time", "from", "offset", "key", "error"]
@@ -244,6 +252,7 @@ def _object(letter: DeadLetter) -> dict[str, Any]:
     return {
         "number": letter.number,
         "group": letter.group,
+        **({"node": letter.node, "origin": letter.origin} if letter.node else {}),
         "reason": letter.reason,
         "error": letter.error,
         "attempts": letter.attempts,

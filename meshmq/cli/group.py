@@ -192,19 +192,25 @@ def seek(
             "2024-05-01T12:00:00Z.",
         ),
     ],
+    node: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whose stream an offset is of, in a site."),
+    ] = None,
     url: UrlOption = None,
     mesh: MeshOption = "local",
     insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Have a group read on from elsewhere; what its members hold is taken back."""
+    """Have a group read on from elsewhere, at all nodes; what its members hold is taken back."""
     name = group_argument(name)
     # The node knows the pattern: it refuses an offset where that can match several topics.
     begin = parse_group_start(start, "any", "START")
     with connected(Target(url, mesh, insecure, json)) as connection:
         _only_group(connection, name)
-        told = connection.admin.groups.seek(name, begin)
-    tell(f"group {name} reads on from {start}", told, json)
+        told = connection.admin.groups.seek(name, begin, node=node)
+    away = told.get("away")
+    where = f"; at {', '.join(away)} once that is back" if away else ""
+    tell(f"group {name} reads on from {start}{where}", told, json)
 
 
 def _only_group(connection: Mesh, name: str) -> dict[str, Any]:

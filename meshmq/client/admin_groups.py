@@ -9,17 +9,8 @@ from typing import Any
 
 from meshmq.client.admin import Ask, ask
 from meshmq.client.channel import Channel
-from meshmq.client.dead_letters import (
-    RANGES_SHOWN_MAX,
-    DeadLetter,
-    Ranges,
-    Search,
-    after,
-    check_limit,
-    pace_of,
-    portions,
-    ranges_of,
-)
+from meshmq.client.dead_letter_asks import Steps, ask_show, listed, purging, replaying
+from meshmq.client.dead_letters import DeadLetter, Search, check_limit, is_origin, origin_of
 from meshmq.client.group_settings import group_of, named_settings, queue_of, start_of
 from meshmq.client.subscription import Subscription
 from meshmq.errors import GroupMismatch, InvalidArgument
@@ -49,6 +40,20 @@ def only_kind(shown: dict[str, Any], kind: str) -> dict[str, Any]:
 def those_of(groups: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     """What of ``group.list`` is of one kind, by name."""
     return sorted((g for g in groups if g.get("kind") == kind), key=lambda g: str(g["group"]))
+
+
+def check_seek(start: Any, node: object) -> None:
+    """Raise InvalidArgument where no node is to be named."""
+    if node is not None and not (isinstance(node, str) and isinstance(start, dict)
+                                 and "offset" in start):  # fmt: skip
+        raise InvalidArgument("a node is named, by its name or origin, with an offset only")
+
+
+def ask_seek(group: str, start: Any, origin: str | None) -> Ask:
+    """``groups.seek``."""
+    if origin is not None:
+        start = {**start, "origin": origin}
+    return ask_group("group.seek", group, start=start)
 
 
 class _Asking:
@@ -124,9 +129,23 @@ class Groups(_Asking):
         """Go on after ``pause``."""
         return self._shown(ask_group("group.resume", group))
 
-    def seek(self, group: str, start: str | int | datetime) -> dict[str, Any]:
-        """Read on from elsewhere: ``"earliest"``, ``"new"``, an aware datetime or an offset."""
-        return self._shown(ask_group("group.seek", group, start=start_of(start)))
+    def seek(
+        self, group: str, start: str | int | datetime, *, node: str | None = None
+    ) -> dict[str, Any]:
+        """Read on from elsewhere: ``"earliest"``, ``"new"``, an aware datetime or an offset.
+
+        In a site this is done at all nodes; those of ``away`` in the answer do it when they are
+        back. An offset is of the stream of one ``node`` (its name or origin), and is sought there
+        only.
+
+        Raises:
+            OwnerAway: that node cannot be reached.
+        """
+        found = start_of(start)
+        check_seek(found, node)
+        if node is not None and not is_origin(node):
+            node = origin_of(self.show(group), node)
+        return self._shown(ask_seek(group, found, node))
 
 
 class Queues(_Asking):
@@ -181,12 +200,22 @@ class DeadLetters(_Asking):
 
     def show(self, group: str) -> dict[str, Any]:
         """How many there are (``records``) and their numbers (``ranges``: first and count)."""
-        return self._shown(ask_group("dlq.show", group))
+        return self._shown(ask_show(group))
 
-    def list(self, group: str, limit: int = 100) -> builtins.list[DeadLetter]:
-        """The oldest dead letters, at most ``limit`` (from 1) of them."""
+    def list(
+        self, group: str, limit: int = 100, *, wanted: Iterable[Any] | None = None,
+        node: str | None = None,
+    ) -> builtins.list[DeadLetter]:  # fmt: skip
+        """The oldest dead letters, at most ``limit`` (from 1) of them.
+
+        Args:
+            group: the group or queue.
+            limit: at most so many.
+            wanted: only those of these numbers or (first, count) pairs.
+            node: only those at this node (its name or origin) of a site.
+        """
         check_limit(limit)
-        search = Search(group, self.show(group)["ranges"], limit)
+        search = Search(group, listed(self.show(group), wanted, node), limit)
         while not search.is_over:
             with Subscription(self._connection, search.wish(), self._timeout) as sub:
                 while True:
@@ -198,8 +227,9 @@ class DeadLetters(_Asking):
         return search.found
 
     def replay(
-        self, group: str, wanted: Iterable[Any] | None = None, *, rate: float | None = None
-    ) -> int:
+        self, group: str, wanted: Iterable[Any] | None = None, *, rate: float | None = None,
+        node: str | None = None,
+    ) -> int:  # fmt: skip
         """Put dead letters back to where they came from; return how many.
 
         Their attempts count from the beginning again; their headers keep the lineage. They are
@@ -209,43 +239,29 @@ class DeadLetters(_Asking):
             group: the group or queue.
             wanted: DeadLetters, their numbers or (first, count) pairs; None: all.
             rate: so many a second at most; the call then takes as long. None: at once.
+            node: name or origin of the node whose numbers are meant, in a site. It is needed where
+                several nodes have dead letters of one number; a DeadLetter says so itself.
+
+        Raises:
+            OwnerAway: the node that has them cannot be reached.
         """
-        records, seconds = pace_of(rate)
-        ranges, last, is_more = self._wanted(group, wanted, -1)
-        moved = 0
-        while ranges:
-            for portion in portions(ranges, records):
-                if moved and seconds:
-                    self._wait(seconds)
-                moved += int(self._run(ask_group("dlq.replay", group, "replaying", ranges=portion)))
-            if not is_more:
-                break
-            ranges, last, is_more = self._wanted(group, None, last)
-        return moved
+        return self._drive(replaying(group, wanted, node, rate))
 
-    def _wanted(
-        self, group: str, wanted: Iterable[Any] | None, last: int
-    ) -> tuple[Ranges, int, bool]:
-        """Ranges behind number ``last``, the last of them, and whether there may be more."""
-        if wanted is not None:
-            return ranges_of(wanted), last, False
-        while True:
-            shown = self.show(group)["ranges"]
-            found = after(shown, last)
-            is_more = len(shown) >= RANGES_SHOWN_MAX
-            if found or not is_more:
-                return found, sum(found[-1]) - 1 if found else last, is_more
-            self._wait(0.1)
-
-    def _wait(self, seconds: float) -> None:
-        self._connection.wait_until(lambda: False, seconds)
-        self._connection.check()
-
-    def purge(self, group: str, wanted: Iterable[Any] | None = None) -> int:
+    def purge(
+        self, group: str, wanted: Iterable[Any] | None = None, *, node: str | None = None
+    ) -> int:
         """Remove dead letters for good, named as for ``replay``; return how many."""
-        if wanted is None:
-            return int(self._run(ask_group("dlq.purge", group, "purged")))
-        return sum(
-            int(self._run(ask_group("dlq.purge", group, "purged", ranges=portion)))
-            for portion in portions(ranges_of(wanted), None)
-        )
+        return self._drive(purging(group, wanted, node))
+
+    def _drive(self, steps: Steps) -> int:
+        answer: Any = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as done:
+                return int(done.value)
+            if isinstance(step, float):
+                self._connection.wait_until(lambda: False, step)
+                self._connection.check()
+            else:
+                answer = self._run(step)

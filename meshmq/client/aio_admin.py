@@ -10,18 +10,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from meshmq.client.admin import Ask, ask, ask_services
-from meshmq.client.admin_groups import ask_group, ask_set, only_kind, those_of
-from meshmq.client.dead_letters import (
-    RANGES_SHOWN_MAX,
-    DeadLetter,
-    Ranges,
-    Search,
-    after,
-    check_limit,
-    pace_of,
-    portions,
-    ranges_of,
+from meshmq.client.admin_groups import (
+    ask_group,
+    ask_seek,
+    ask_set,
+    check_seek,
+    only_kind,
+    those_of,
 )
+from meshmq.client.dead_letter_asks import Steps, ask_show, listed, purging, replaying
+from meshmq.client.dead_letters import DeadLetter, Search, check_limit, is_origin, origin_of
 from meshmq.client.group_settings import group_of, named_settings, queue_of, start_of
 from meshmq.client.opening import Opening
 from meshmq.names import check_group
@@ -102,9 +100,15 @@ class Groups(_Asking):
         """Go on after ``pause``."""
         return await self._shown(ask_group("group.resume", group))
 
-    async def seek(self, group: str, start: str | int | datetime) -> dict[str, Any]:
+    async def seek(
+        self, group: str, start: str | int | datetime, *, node: str | None = None
+    ) -> dict[str, Any]:
         """Read on from elsewhere: ``"earliest"``, ``"new"``, an aware datetime or an offset."""
-        return await self._shown(ask_group("group.seek", group, start=start_of(start)))
+        found = start_of(start)
+        check_seek(found, node)
+        if node is not None and not is_origin(node):
+            node = origin_of(await self.show(group), node)
+        return await self._shown(ask_seek(group, found, node))
 
 
 class Queues(_Asking):
@@ -163,12 +167,16 @@ class DeadLetters(_Asking):
 
     async def show(self, group: str) -> dict[str, Any]:
         """How many there are (``records``) and their numbers (``ranges``: first and count)."""
-        return await self._shown(ask_group("dlq.show", group))
+        return await self._shown(ask_show(group))
 
-    async def list(self, group: str, limit: int = 100) -> builtins.list[DeadLetter]:
-        """The oldest dead letters, at most ``limit`` (from 1) of them."""
+    async def list(
+        self, group: str, limit: int = 100, *, wanted: Iterable[Any] | None = None,
+        node: str | None = None,
+    ) -> builtins.list[DeadLetter]:  # fmt: skip
+        """The oldest dead letters, at most ``limit`` (from 1) of them: see ``list`` of the
+        synchronous client."""
         check_limit(limit)
-        search = Search(group, (await self.show(group))["ranges"], limit)
+        search = Search(group, listed(await self.show(group), wanted, node), limit)
         while not search.is_over:
             async with Opening(lambda: self._mesh._open(search.wish()), "list(...)") as sub:
                 while True:
@@ -180,8 +188,9 @@ class DeadLetters(_Asking):
         return search.found
 
     async def replay(
-        self, group: str, wanted: Iterable[Any] | None = None, *, rate: float | None = None
-    ) -> int:
+        self, group: str, wanted: Iterable[Any] | None = None, *, rate: float | None = None,
+        node: str | None = None,
+    ) -> int:  # fmt: skip
         """Put dead letters back to where they came from; return how many.
 
         Their attempts count from the beginning again; their headers keep the lineage. They are
@@ -191,48 +200,32 @@ class DeadLetters(_Asking):
             group: the group or queue.
             wanted: DeadLetters, their numbers or (first, count) pairs; None: all.
             rate: so many a second at most; the call then takes as long. None: at once.
+            node: name or origin of the node whose numbers are meant, in a site. It is needed where
+                several nodes have dead letters of one number; a DeadLetter says so itself.
+
+        Raises:
+            OwnerAway: the node that has them cannot be reached.
         """
-        records, seconds = pace_of(rate)
-        ranges, last, is_more = await self._wanted(group, wanted, -1)
-        moved = 0
-        while ranges:
-            for portion in portions(ranges, records):
-                if moved and seconds:
-                    await self._wait(seconds)
-                moved += int(
-                    await self._run(ask_group("dlq.replay", group, "replaying", ranges=portion))
-                )
-            if not is_more:
-                break
-            ranges, last, is_more = await self._wanted(group, None, last)
-        return moved
+        return await self._drive(replaying(group, wanted, node, rate))
 
-    async def _wanted(
-        self, group: str, wanted: Iterable[Any] | None, last: int
-    ) -> tuple[Ranges, int, bool]:
-        """Ranges behind number ``last``, the last of them, and whether there may be more."""
-        if wanted is not None:
-            return ranges_of(wanted), last, False
-        while True:
-            shown = (await self.show(group))["ranges"]
-            found = after(shown, last)
-            is_more = len(shown) >= RANGES_SHOWN_MAX
-            if found or not is_more:
-                return found, sum(found[-1]) - 1 if found else last, is_more
-            await self._wait(0.1)
-
-    async def _wait(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        self._mesh._connection.check()
-
-    async def purge(self, group: str, wanted: Iterable[Any] | None = None) -> int:
+    async def purge(
+        self, group: str, wanted: Iterable[Any] | None = None, *, node: str | None = None
+    ) -> int:
         """Remove dead letters for good, named as for ``replay``; return how many."""
-        if wanted is None:
-            return int(await self._run(ask_group("dlq.purge", group, "purged")))
-        purged = 0
-        for portion in portions(ranges_of(wanted), None):
-            purged += int(await self._run(ask_group("dlq.purge", group, "purged", ranges=portion)))
-        return purged
+        return await self._drive(purging(group, wanted, node))
+
+    async def _drive(self, steps: Steps) -> int:
+        answer: Any = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as done:
+                return int(done.value)
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+                self._mesh._connection.check()
+            else:
+                answer = await self._run(step)
 
 
 class ServiceList(_Asking):

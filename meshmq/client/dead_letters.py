@@ -1,18 +1,23 @@
-"""Dead letters as programs see them, and finding them in their topic; the same for both clients."""
+"""Dead letters as programs see them, where they lie, and finding them in their topic; the same for
+both clients.
+
+In a site each node has dead letters of its own, numbered each from 0: a Lot is those of one node.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from meshmq.client.message import Message
 from meshmq.client.subscription import Wish
 from meshmq.core.subscriber import Start
-from meshmq.errors import InvalidArgument
-from meshmq.frames import START_OFFSET
+from meshmq.errors import CommandFailed, InvalidArgument, OwnerAway
+from meshmq.frames import START_EARLIEST, START_OFFSET
 from meshmq.limits import CREDIT_BYTES_DEFAULT, CREDIT_RECORDS_DEFAULT
 from meshmq.names import dead_letters_of
 
@@ -21,9 +26,6 @@ GAP_MAX = 4096
 
 RANGES_A_COMMAND = 1000
 """So many fit a command's arguments, whatever their numbers."""
-
-RANGES_SHOWN_MAX = 10_000
-"""More a node does not name at once."""
 
 Ranges = list[tuple[int, int]]
 """(first, count) of runs of dead letters."""
@@ -34,7 +36,8 @@ class DeadLetter:
     """A record that was given up.
 
     Attributes:
-        number: its place among its group's dead letters, what ``replay`` and ``purge`` take.
+        number: its place among its group's dead letters at its node, what ``replay`` and ``purge``
+            take.
         value, key, headers: as they were published.
         reason: ``rejected``, ``max-deliveries`` or why else.
         error: what the last nack or reject said.
@@ -43,6 +46,8 @@ class DeadLetter:
         topic, stream, offset: where it came from; the stream is named by its origin (hex).
         group: the group or queue.
         replays: how often it was put back from the dead letters before.
+        origin: whose dead letter it is (hex): the node that handed it out.
+        node: name of that node, in a site.
     """
 
     number: int
@@ -59,6 +64,8 @@ class DeadLetter:
     offset: int
     group: str
     replays: int
+    origin: str = ""
+    node: str = ""
 
     @classmethod
     def of(cls, message: Message) -> DeadLetter:
@@ -80,6 +87,7 @@ class DeadLetter:
             offset=_number(own.get("$offset")),
             group=own.get("$group", ""),
             replays=_number(own.get("$replays")),
+            origin=message.origin or "",
         )
 
 
@@ -94,49 +102,196 @@ def _time(text: str | None) -> datetime | None:
         return None
 
 
-class Search:
-    """Finds the first ``limit`` dead letters of ``ranges``, whoever reads the topic.
+class Lot(NamedTuple):
+    """Dead letters at one node.
 
     Attributes:
-        found: so far, in order.
+        origin: of its log; empty: there is one node only.
+        node: its name.
+        ranges: their numbers, in order.
+        is_all: it has no others.
     """
 
-    def __init__(self, group: str, ranges: Iterable[Sequence[int]], limit: int) -> None:
-        self.found: list[DeadLetter] = []
+    origin: str
+    node: str
+    ranges: Ranges
+    is_all: bool = True
+
+
+def lots_of(shown: Mapping[str, Any], node: str | None = None) -> list[Lot]:
+    """Where dead letters are, as ``dlq.show`` tells; of one node (its name or origin) only.
+
+    Raises InvalidArgument for one that is not there, OwnerAway where it does not answer.
+    """
+    lots = [_lot(row["origin"], row["node"], row) for row in shown.get("nodes", ())]
+    if node is None:
+        return lots or [_lot("", "", shown)]
+    origin = origin_of(shown, node)
+    return [lot for lot in lots if lot.origin == origin]
+
+
+def is_origin(node: str) -> bool:
+    """Whether that is a node's origin, not its name."""
+    return re.fullmatch("[0-9a-f]{32}", node) is not None
+
+
+def origin_of(shown: Mapping[str, Any], node: str) -> str:
+    """The origin of a node that is named, among those that a listing tells of.
+
+    Raises InvalidArgument for one that is not there, OwnerAway where it does not answer.
+    """
+    rows = shown.get("nodes") or ()
+    for row in rows:
+        if node in (row["node"], row["origin"]):
+            return str(row["origin"])
+    if node in shown.get("away", ()):
+        raise OwnerAway(f"node {node} cannot be reached: what it has waits there")
+    if rows:
+        there = ", ".join(row["node"] for row in rows)
+        raise InvalidArgument(f"there is no node {node!r} in the site, but {there}")
+    raise InvalidArgument(f"the node belongs to no site, so there is no node {node!r} to choose")
+
+
+def _lot(origin: str, node: str, row: Mapping[str, Any]) -> Lot:
+    ranges = [(first, count) for first, count in row.get("ranges", ())]
+    return Lot(origin, node, ranges, sum([n for _, n in ranges]) >= row.get("records", 0))
+
+
+def chosen(shown: Mapping[str, Any], wanted: Ranges, node: str | None = None) -> list[Lot]:
+    """The dead letters that numbers name, by where they are.
+
+    Raises CommandFailed where several nodes have one of a number, and OwnerAway where perhaps one
+    that does not answer has them.
+    """
+    lots = lots_of(shown, node)
+    wanted = in_order(wanted)
+    if len(lots) > 1:
+        found = [lot._replace(ranges=overlap(_may_have(lot), wanted)) for lot in lots]
+        found = [lot for lot in found if lot.ranges]
+        for i, lot in enumerate(found):
+            for other in found[:i]:
+                both = overlap(lot.ranges, other.ranges)
+                if both:
+                    raise CommandFailed(
+                        f"nodes {other.node} and {lot.node} each have a dead letter of number "
+                        f"{both[0][0]}: say whose is meant with node= or --node"
+                    )
+    else:
+        found = [lot._replace(ranges=wanted) for lot in lots]
+    away = shown.get("away", ())
+    if away and node is None and not any(overlap(_may_have(lot), wanted) for lot in lots):
+        raise OwnerAway(
+            f"no node that answers has such dead letters; {', '.join(away)} cannot be reached"
+        )
+    return found
+
+
+def _may_have(lot: Lot) -> Ranges:
+    """What it told, and what may be behind that."""
+    if lot.is_all:
+        return lot.ranges
+    end = sum(lot.ranges[-1]) if lot.ranges else 0
+    return [*lot.ranges, (end, 1 << 62)]
+
+
+def in_order(ranges: Ranges) -> Ranges:
+    """The same numbers, ascending, each once."""
+    found: Ranges = []
+    for first, count in sorted(ranges):
+        if found and first <= sum(found[-1]):
+            found[-1] = (found[-1][0], max(sum(found[-1]), first + count) - found[-1][0])
+        else:
+            found.append((first, count))
+    return found
+
+
+def overlap(a: Ranges, b: Ranges) -> Ranges:
+    """What is in both, which are in order."""
+    found: Ranges = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        low, high = max(a[i][0], b[j][0]), min(sum(a[i]), sum(b[j]))
+        if low < high:
+            found.append((low, high - low))
+        if sum(a[i]) <= sum(b[j]):
+            i += 1
+        else:
+            j += 1
+    return found
+
+
+def _ends(ranges: Ranges) -> Ranges:
+    return [(first, first + count) for first, count in ranges]
+
+
+class Search:
+    """Finds the ``limit`` oldest dead letters of ``lots``, whoever reads the topic.
+
+    A lone node is asked from the first one on; in a site the topic is read from its beginning.
+    """
+
+    def __init__(self, group: str, lots: Iterable[Lot], limit: int) -> None:
         self._topic = dead_letters_of(group)
         self._limit = limit
-        self._wanted = deque((first, first + count) for first, count in sorted(map(tuple, ranges)))
+        self._found: list[DeadLetter] = []
+        self._names = {lot.origin: lot.node for lot in lots}
+        self._left = dict.fromkeys(self._names, limit)
+        self._wanted = {
+            lot.origin: deque((f, f + n) for f, n in sorted(lot.ranges)) for lot in lots
+        }
 
     @property
     def is_over(self) -> bool:
         """Whether all that are wanted are found, or gone."""
-        return not self._wanted or len(self.found) >= self._limit
+        return not any(self._wanted.values())
+
+    @property
+    def found(self) -> list[DeadLetter]:
+        """Those found, the oldest first."""
+        if len(self._names) < 2:
+            return self._found
+        never = datetime.min.replace(tzinfo=UTC)
+        return sorted(
+            self._found, key=lambda letter: (letter.last_time or never, letter.node, letter.number)
+        )[: self._limit]
 
     def wish(self) -> Wish:
         """The subscription that reads on."""
-        start = Start(START_OFFSET, self._wanted[0][0])
+        start = Start(START_EARLIEST)
+        if "" in self._wanted:
+            start = Start(START_OFFSET, self._wanted[""][0][0])
         return Wish(self._topic, start, CREDIT_BYTES_DEFAULT, CREDIT_RECORDS_DEFAULT, None)
 
     def take(self, messages: Sequence[Message]) -> bool:
         """Look at records as they were read; False once another reading, or none, is better."""
-        wanted, last = self._wanted, 0
+        last = 0
         for message in messages:
-            last = message.offset or 0
-            while wanted and wanted[0][1] <= last:
-                wanted.popleft()
             if self.is_over:
                 return False
-            first, end = wanted[0]
-            if first <= last:
-                self.found.append(DeadLetter.of(message))
-                wanted[0] = (last + 1, end)
-        while wanted and wanted[0][0] >= wanted[0][1]:
+            last = message.offset or 0
+            self._look_at(message, "" if "" in self._wanted else message.origin or "", last)
+        if self.is_over:
+            return False
+        return "" not in self._wanted or self._wanted[""][0][0] - last <= GAP_MAX
+
+    def _look_at(self, message: Message, origin: str, number: int) -> None:
+        wanted = self._wanted.get(origin)
+        while wanted and wanted[0][1] <= number:
             wanted.popleft()
-        return not self.is_over and wanted[0][0] - last <= GAP_MAX
+        if not wanted or wanted[0][0] > number:
+            return
+        self._found.append(replace(DeadLetter.of(message), node=self._names[origin]))
+        wanted[0] = (number + 1, wanted[0][1])
+        if wanted[0][0] == wanted[0][1]:
+            wanted.popleft()
+        self._left[origin] -= 1
+        if not self._left[origin]:
+            wanted.clear()
 
     def give_up(self) -> None:
         """There is nothing more to read: what is still wanted was removed meanwhile."""
-        self._wanted.clear()
+        for wanted in self._wanted.values():
+            wanted.clear()
 
 
 def check_limit(limit: object) -> None:

@@ -203,15 +203,21 @@ class Directory:
             stamp = self.stamp(now_ns, known.set)
             self._say(known._replace(set=stamp, settings=settings), now_ns)
             return
-        gone = known.gone if known is not None else NEVER
-        stamp = self.stamp(now_ns, gone)
+        gone, sought = (known.gone, known.sought) if known is not None else (NEVER, NEVER)
+        stamp = self.stamp(now_ns, gone, sought)
         self._say(GroupRow(name, stamp, stamp, settings, gone), now_ns)
+
+    def seek_group(self, row: GroupRow, to: str, now_ns: int) -> Stamp:
+        """A group goes on elsewhere at all nodes."""
+        stamp = self.stamp(now_ns, row.born, row.gone, row.sought)
+        self._say(row._replace(sought=stamp, to=to), now_ns)
+        return stamp
 
     def delete_group(self, name: str, now_ns: int) -> None:
         """A group or queue is deleted."""
         known = self.table.group(name)
         if known is not None and known.is_alive:
-            gone = self.stamp(now_ns, known.born, known.gone)
+            gone = self.stamp(now_ns, known.born, known.gone, known.sought)
             self._say(known._replace(gone=gone), now_ns)
 
     def be_there(self, now_ns: int) -> None:

@@ -111,6 +111,8 @@ class GroupRow(NamedTuple):
         set: when ``settings`` were last changed.
         settings: a JSON object, in one form: what ``group.create`` takes, and ``paused``.
         gone: when one of this name was last deleted; those made before that are dead.
+        sought: when it was last set to go on elsewhere at all nodes; NEVER, or later than both.
+        to: where, a JSON text as ``group.seek`` takes it.
     """
 
     name: str
@@ -118,6 +120,8 @@ class GroupRow(NamedTuple):
     set: Stamp
     settings: str
     gone: Stamp = NEVER
+    sought: Stamp = NEVER
+    to: str = ""
 
     @property
     def key(self) -> bytes:
@@ -178,9 +182,12 @@ def _merge_topics(a: TopicRow, b: TopicRow) -> TopicRow:
 def _merge_groups(a: GroupRow, b: GroupRow) -> GroupRow:
     born, set_, settings = max(a[1:4], b[1:4])
     gone = max(a.gone, b.gone)
+    sought, to = max(a[5:], b[5:])
+    if sought <= max(born, gone):  # of one that was there before
+        sought, to = NEVER, ""
     if born <= gone:
         born, set_, settings = NEVER, NEVER, ""
-    return GroupRow(a.name, born, set_, settings, gone)
+    return GroupRow(a.name, born, set_, settings, gone, sought, to)
 
 
 def stamps_of(row: Row) -> tuple[Stamp, ...]:
@@ -189,7 +196,7 @@ def stamps_of(row: Row) -> tuple[Stamp, ...]:
         return (row.set,)
     if isinstance(row, TopicRow):
         return row.made, row.deleted, row.kept
-    return row.born, row.set, row.gone
+    return row.born, row.set, row.gone, row.sought
 
 
 # --- packed --------------------------------------------------------------------------------
@@ -209,6 +216,8 @@ def pack_row(row: Said) -> bytes:
     elif isinstance(row, GroupRow):
         stamps = [_pack_stamp(stamp) for stamp in (row.born, row.set, row.gone)]
         kind, parts = _GROUP, [_pack_text(row.name), *stamps, _pack_text(row.settings)]
+        if row.sought != NEVER:
+            parts += [_pack_stamp(row.sought), _pack_text(row.to)]
     elif isinstance(row, NodeRow):
         kind, parts = _NODE, [_pack_stamp(row.set)]
     else:
@@ -327,7 +336,13 @@ def _read_topic(r: _Reader) -> TopicRow:
 def _read_group(r: _Reader) -> GroupRow:
     name = check_group(r.text(limits.TOPIC_BYTES_MAX))
     born, set_, gone = r.stamp(), r.stamp(), r.stamp()
-    return GroupRow(name, born, set_, r.text(limits.SETTINGS_BYTES_MAX), gone)
+    settings = r.text(limits.SETTINGS_BYTES_MAX)
+    if r.at == len(r.data):
+        return GroupRow(name, born, set_, settings, gone)
+    sought, to = r.stamp(), r.text(limits.SETTINGS_BYTES_MAX)
+    if sought == NEVER:
+        raise BadFrame("a seek in the directory was never said")
+    return GroupRow(name, born, set_, settings, gone, sought, to)
 
 
 def _read_node(r: _Reader) -> NodeRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
@@ -19,6 +20,7 @@ from meshmq.errors import CommandFailed, JobNotFound
 from meshmq.names import JobId, dead_letters_of, topic_key
 
 RANGES_MAX = 10_000
+_SOUGHT = re.compile("[0-9a-f]{48}")
 OLDEST_MARKS = 1000  # so many may have been moved by hand, which is no failure
 
 
@@ -162,9 +164,22 @@ class Clerk:
         group = self._group(arguments)
         if group.settings.kind == QUEUE:
             raise CommandFailed("a queue's jobs are done once: only a group can seek")
-        start = group_settings.start_of(arguments, group.settings)
-        self._groups.seek(group, start)
-        return {"group": group.settings.name, "start": arguments.get("start", "earliest")}
+        at, sought = arguments.get("start", "earliest"), arguments.get("sought", "")
+        if isinstance(at, dict) and "offset" in at:
+            self._check_own(at)
+            at = {k: v for k, v in at.items() if k != "origin"}
+        if not isinstance(sought, str) or (sought and not _SOUGHT.fullmatch(sought)):
+            raise CommandFailed("'sought' is a stamp of the site's")
+        start = group_settings.start_of({"start": at}, group.settings)
+        sought = self._groups.seek(group, start, sought)
+        shown = {"group": group.settings.name, "start": arguments.get("start", "earliest")}
+        return {**shown, "sought": sought} if sought else shown
+
+    def _check_own(self, arguments: dict[str, Any]) -> None:
+        """Raise CommandFailed for what is about another node's stream."""
+        origin = arguments.get("origin", self._groups.shared.origin.hex())
+        if origin != self._groups.shared.origin.hex():
+            raise CommandFailed(f"no node that is known here has the origin {origin!r}")
 
     def purge(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return {"purged": self._group(arguments, "queue").purge()}
@@ -242,6 +257,7 @@ class Clerk:
     def _chosen(self, arguments: dict[str, Any]) -> tuple[Group, Topic | None, builtins.list[int]]:
         """The dead letters that ``ranges`` name, all where it is not given."""
         group = self._group(arguments)
+        self._check_own(arguments)
         topic = self._topics.by_name.get(dead_letters_of(group.settings.name))
         dead = self._dead(group, topic)
         ranges = arguments.get("ranges")

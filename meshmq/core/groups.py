@@ -55,6 +55,11 @@ def _untold(settings: Settings, start: group_settings.Start | None) -> None:
     """The node is alone: nobody else is to have the group."""
 
 
+def _unstamped(name: str, start: group_settings.Start) -> str:
+    """The node is alone: a seek is nobody else's to do."""
+    return ""
+
+
 def _gone(answer: Body) -> Body:
     """What a command is told whose group was deleted while it waited for the log."""
     assert isinstance(answer, Result)
@@ -73,6 +78,8 @@ class Groups:
         is_surveying: the log is asked what that is.
         sums: a copy needs all that the journal says, with this turn (core/mirrors.py).
         defined: is told of each group that is made (with its start), changed or deleted.
+        sought: is told of each seek that is asked for here, and gives it a stamp: the later, the
+            greater.
     """
 
     def __init__(
@@ -110,6 +117,8 @@ class Groups:
         self.sends: list[tuple[bytes, Body]] = []
         self.answers: list[tuple[bytes, Body]] = []
         self.defined: Callable[[Settings, group_settings.Start | None], None] = _untold
+        self.sought: Callable[[str, group_settings.Start], str] = _unstamped
+        self._seeking: dict[Group, tuple[int, str]] = {}  # by the survey that it waits for
         self._is_started = False
         self.is_fenced = False
         self.is_surveying = False
@@ -268,14 +277,50 @@ class Groups:
         self._survey(group, None)
         group.wake()
 
-    def seek(self, group: Group, start: group_settings.Start) -> None:
+    def seek(self, group: Group, start: group_settings.Start, sought: str = "") -> str:
         """Go on somewhere else: everything known of records is forgotten, but not what became of
-        dead letters. Raises OffsetOutOfRange."""
-        self._check_start(group.settings, start)
-        self._begin(group, start, lambda: self._forget_records(group))
+        dead letters. Raises OffsetOutOfRange.
 
-    def _forget_records(self, group: Group) -> None:
+        Args:
+            group: that is to go on there.
+            start: where.
+            sought: the stamp of a seek of the site, which is done once, and not after a later one.
+
+        Returns:
+            the stamp; empty: the node is alone.
+        """
+        pending, newest = self._seeking.get(group, (0, ""))
+        if sought and sought <= max(newest, group.settings.sought):
+            self.asked = pending if sought == newest else 0
+            return sought
+        self._check_start(group.settings, start)
+        stamp = sought or self.sought(group.settings.name, start)
+        waiting = self._supersede(group) if stamp else []
+        self.asked = 0
+        self._begin(group, start, lambda: self._forget_records(group, stamp))
+        if self.asked and stamp:
+            self._seeking[group] = self.asked, stamp
+            self._placed.setdefault(self.asked, []).extend(waiting)
+        else:
+            self.answers += waiting
+        return stamp
+
+    def _supersede(self, group: Group) -> list[tuple[bytes, Body]]:
+        """What waits for the log to say where it begins does not count any more; the answers to
+        it."""
+        waiting: list[tuple[bytes, Body]] = []
+        self._seeking.pop(group, None)
+        for number, (some, time_ns, _) in list(self._surveys.items()):
+            if some is group and time_ns is not None:
+                del self._surveys[number]
+                waiting += self._placed.pop(number, [])
+        return waiting
+
+    def _forget_records(self, group: Group, sought: str) -> None:
         name = group.settings.name
+        if sought:
+            self._seeking.pop(group, None)
+            group.set_settings(group.settings._replace(sought=sought))
         own = [self._topics.by_name.get(t) for t in (dead_letters_of(name), retries_of(name))]
         kept = [(t, group.state.settled(t.entry.stream)) for t in own if t is not None]
         group.clear()
@@ -297,6 +342,7 @@ class Groups:
         for h in list(group.hand_outs.values()):
             group.revoke(h, h.left)
         group.close()
+        self._seeking.pop(group, None)
         del self.by_name[name], self._by_id[group.settings.id]
         self.shared.woken.discard(group)
         self.shared.changed.discard(group)
@@ -623,6 +669,6 @@ def _frame(member: Member, rows: list[tuple[Any, bytes]]) -> HandOut:
 def describe(settings: Settings) -> dict[str, Any]:
     """Settings as listings show them."""
     shown = settings._asdict()
-    for hidden in ("id", "name", "kind", "pattern", "order", "paused", "deleted"):
+    for hidden in ("id", "name", "kind", "pattern", "order", "paused", "deleted", "sought"):
         del shown[hidden]
     return shown

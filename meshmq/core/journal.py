@@ -55,6 +55,7 @@ class Settings(NamedTuple):
         rate: records a second handed out at most.
         max_records, max_bytes: of a queue; then it answers QueueFull.
         dedup_ns: how long a queue remembers the ids of jobs.
+        sought: the last of the site's seeks that was done here; see core/registrar.py.
     """
 
     id: int
@@ -72,6 +73,7 @@ class Settings(NamedTuple):
     dedup_ns: int = limits.DEDUP_NS_DEFAULT
     paused: bool = False
     deleted: bool = False
+    sought: str = ""
 
 
 class Mark(NamedTuple):

@@ -147,7 +147,8 @@ class Node:
             who = NodeIdentity(self.origin, mesh, name, software)
             of_log = (self.topics, self.delivery, self.admission, tools, self.groups)
             copies = SiteCopies(state, site.copies, *of_log)
-            parts = (self.delivery, self.reads, self.services, self.groups, self._command_here)
+            parts = (self.delivery, self.reads, self.services, self.groups, self._command_here,
+                     self.transients)  # fmt: skip
             self.site = Site(site, who, self.sessions, *parts, copies, entropy, self.registrar)
         clerk = Clerk(self.groups, self.topics, self.registrar)
         self._desk = commands.Desk(
@@ -406,9 +407,7 @@ class Node:
             for row, data in site.reach.take(peer.link, body):
                 self._pass_on_from(row, data)
             return True
-        done = site.on_body(peer, body, now_ns)
-        self.transients.want_all(site.take_wanted())
-        return done
+        return site.on_body(peer, body, now_ns)
 
     def _pass_on_from(self, row: DeliverBatch, data: bytes) -> None:
         """A transient batch that a client of another node has published goes to our clients."""
@@ -586,7 +585,7 @@ class Node:
         groups = self.groups
         groups.pump(now_ns)
         if self.site is not None:
-            self.site.groups.end_turn(now_ns)
+            self.site.end_turn(now_ns)
         if self.registrar is not None:
             self._entries += self.registrar.take_entries()
         moved = groups.entries(self._entries)
@@ -625,6 +624,8 @@ class Node:
             self.sessions.effects += self.delivery.reads
             self.delivery.reads = []
         self.drain.look(self.has_unsynced or self.services.has_requests, now_ns)
+        if self.site is not None:
+            self.site.flush(now_ns)
         return self._take_effects(now_ns)
 
     def _tell_wanted(self, now_ns: int) -> None:
@@ -666,8 +667,6 @@ class Node:
 
     def _take_effects(self, now_ns: int) -> list[NodeEffect]:
         sessions = self.sessions
-        if self.site is not None:
-            self.site.flush(now_ns)
         while sessions.has_news:
             over = sessions.flush()
             for link in over:

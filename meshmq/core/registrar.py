@@ -11,7 +11,11 @@ Rules:
 4. No records are lost by agreeing, but for what somebody deleted: a topic that is durable at one
    node and transient at another becomes durable; where two nodes made a group under one name with
    another pattern, order or kind each keeps its own, and that is told (``conflicts``).
-5. What a node had before it belonged to a site gives way to what the site has set, but is not
+5. A seek is a word on its group, and each node does the last one once: what was done is in the
+   group's own journal. A node that hears of it within LISTING_NS, as it does unless it was away,
+   takes ``new`` for the end of its log; one that hears later takes the time of the seek. An offset
+   is of one node's stream, so it is nobody else's, but counts as later than what was before.
+6. What a node had before it belonged to a site gives way to what the site has set, but is not
    deleted by what the site deleted before that.
 """
 
@@ -35,7 +39,7 @@ from meshmq.errors import MeshError
 from meshmq.frames import Body, DirectoryFrame
 from meshmq.names import is_literal, matches
 
-_NOT_SETTINGS = ("id", "name", "deleted")
+_NOT_SETTINGS = ("id", "name", "deleted", "sought")
 
 
 class Registrar:
@@ -78,6 +82,7 @@ class Registrar:
                 self.directory.adopt(self._own_rows())
             self._topics.book = self
             self._groups.defined = self._on_group
+            self._groups.sought = self._on_seek
             rows = list(self._table.rows.values())
             self._follow([(None, row) for row in rows if isinstance(row, GroupRow)])
 
@@ -241,6 +246,17 @@ class Registrar:
             begin = _start_of(row)
         self.directory.set_group(name, _said(settings, begin), self._now_ns)
 
+    def _on_seek(self, name: str, start: Start) -> str:
+        """A group is to go on elsewhere; the stamp of that."""
+        row = self._table.group(name)
+        if row is None or not row.is_alive or name in self.conflicts:
+            return ""
+        if start.name == "offset":
+            after = (row.born, row.sought)
+            return _text(self.directory.stamp(self._now_ns, *after))
+        to = {"time_ns": start.value} if start.name == "time" else start.name
+        return _text(self.directory.seek_group(row, json.dumps(to), self._now_ns))
+
     # -- what the site has, the node does likewise --------------------------------------------
 
     def _follow(self, changes: list[tuple[Row | None, Row]]) -> None:
@@ -327,6 +343,8 @@ class Registrar:
             self._define(row)
         except MeshError as error:
             self.conflicts[name] = str(error)
+        else:
+            self._seek(row)
 
     def _define(self, row: GroupRow) -> None:
         """Make a group, or give it its settings; raises what its settings are wrong with."""
@@ -337,6 +355,22 @@ class Registrar:
         wanted = group.settings._replace(paused=paused, **numbers)  # type: ignore[arg-type]
         if not is_new and wanted != group.settings:
             self._groups.change(group, wanted)
+
+    def _seek(self, row: GroupRow) -> None:
+        """Do what was last sought, if that is not done."""
+        group = self._groups.by_name[row.name]
+        stamp = row.sought
+        if stamp == NEVER or group.settings.kind == QUEUE:
+            return
+        try:
+            start = group_settings.start_of({"start": json.loads(row.to)}, group.settings)
+        except (ValueError, RecursionError, MeshError):
+            return  # a later version's, or nobody's
+        age_ms = self.directory.wall_ms(self._now_ns) - stamp.unix_ms
+        if start.name == "new" and age_ms > limits.LISTING_NS // limits.MS:
+            start = Start("time", stamp.unix_ms * limits.MS)
+        if start.name != "offset":
+            self._groups.seek(group, start, _text(stamp))
 
     # -- listings ---------------------------------------------------------------------------
 
@@ -395,6 +429,11 @@ def _said(settings: Settings, start: Any) -> str:
 def _arguments(row: GroupRow) -> dict[str, Any]:
     """What ``create`` takes for a definition; raises CommandFailed."""
     return group_settings.parse(row.settings.encode())
+
+
+def _text(stamp: Stamp) -> str:
+    """As a text: they are ordered likewise."""
+    return f"{stamp.time:016x}{stamp.origin.hex()}"
 
 
 def _start_of(row: GroupRow) -> Any:

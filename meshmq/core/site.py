@@ -44,6 +44,7 @@ from meshmq.core.site_listings import HERE, SiteListings
 from meshmq.core.site_producers import SiteProducers
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
+from meshmq.core.transients import Transients
 from meshmq.errors import BadFrame, CommandFailed, InvalidName
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -112,6 +113,7 @@ class Site:
         services: the node's, for requests between nodes.
         groups: the node's, for members and records of other nodes.
         ask_here: carries out a command, and answers over the link that is named.
+        transients: what our own publishers know of who wants what.
         registrar: what all nodes agree on.
 
     Attributes:
@@ -130,6 +132,7 @@ class Site:
         services: Services,
         groups: Groups,
         ask_here: Callable[[bytes, Hello, Command], None],
+        transients: Transients,
         copies: SiteCopies,
         entropy: random.Random,
         registrar: Registrar,
@@ -145,6 +148,7 @@ class Site:
         self.links = SiteLinks(self._hello, discovery, entropy)
         self.gossip = Gossip(discovery, hello.mesh)
         self.reach = Reach(delivery)
+        self._transients = transients
         self.reads = reads
         self.copies = reads.copies = copies
         self.services = SiteServices(services, who.name)
@@ -157,7 +161,6 @@ class Site:
         here = KnownPeer(who.origin, True, who.name, me.clients)
         self.signposts = Signposts(here, sessions)
         self.siblings: dict[bytes, Sibling] = {}
-        self._wanted: list[str] = []
         self.version = 0
         self.me = me
         self._sessions = sessions
@@ -418,11 +421,7 @@ class Site:
             case Welcome():
                 self.on_welcome(peer, body, now_ns)
             case SiteInterests():
-                try:
-                    self._wanted += self.reach.on_interests(peer.link, body)
-                except InvalidName as error:
-                    raise BadFrame(str(error)) from None
-                peer.session.acknowledge(now_ns)  # a subscriber there waits for that
+                self._on_interests(peer, body, now_ns)
             case Subscribed():
                 self.reads.on_subscribed(peer.link, body)
             case Deliver():
@@ -437,6 +436,19 @@ class Site:
                     return True
                 return self.groups.on_sibling(peer, body, now_ns)
         return True
+
+    def _on_interests(self, peer: Peer, body: SiteInterests, now_ns: int) -> None:
+        if body.noted:
+            self._transients.note(peer.link, body.noted - 1)
+        if not (body.whole or body.add or body.remove):
+            return
+        try:
+            new = self.reach.on_interests(peer.link, body)
+        except InvalidName as error:
+            raise BadFrame(str(error)) from None
+        # A subscriber there waits for that.
+        if not self._transients.want_all(peer.link, peer.session.received, new, now_ns):
+            peer.session.acknowledge(now_ns)  # an older node counts on that alone
 
     # -- time, and what goes out ----------------------------------------------------------------
 
@@ -471,8 +483,17 @@ class Site:
             due.append(self._pulse_ns)
         return min(due, default=None)
 
+    def end_turn(self, now_ns: int) -> None:
+        """Members' credit goes where there is work. What other owners say to a member leaves
+        before what our own log hands out to it: of what they took back the room may be used
+        already."""
+        self.groups.end_turn(now_ns)
+        sends, self.groups.sends = self.groups.sends, []
+        for link, body in sends:
+            self._sessions.send(link, body, now_ns)
+
     def flush(self, now_ns: int) -> None:
-        """Put what is to leave among the effects of the sessions."""
+        """The turn is over: put what is to leave among the effects of the sessions."""
         self.signposts.tick(now_ns)
         self._send_of_reach(now_ns)
         sends = [*self.groups.sends, *self.listings.sends, *self.producers.sends]
@@ -524,11 +545,6 @@ class Site:
                 break
         self._sessions.effects += copies.take_effects()
 
-    def take_wanted(self) -> list[str]:
-        """Patterns that siblings have come to want since the last time."""
-        wanted, self._wanted = self._wanted, []
-        return wanted
-
     def _send_of_reach(self, now_ns: int) -> None:
         self.reach.tell()
         sends, self.reach.sends = self.reach.sends, []
@@ -536,18 +552,25 @@ class Site:
             self._sessions.send(link, body, now_ns)
             if isinstance(body, SiteInterests) and link in self._sessions.by_link:
                 self._told[link] = self._sessions.by_link[link].session.sent
+        notes, self._transients.notes = self._transients.notes, []
+        for link, note in notes:
+            self._sessions.send(link, note, now_ns)
 
     def unnoted(self, now_ns: int) -> dict[bytes, int]:
-        """Tell other nodes what we want; data links that have not acknowledged that, and what each
-        must acknowledge. Until then what is published there may pass us by."""
+        """Tell other nodes what we want; data links whose node has not noted that, and the frames
+        that say it. Until then what is published there may pass us by."""
         self._send_of_reach(now_ns)
-        acked = {link: self._sessions.by_link[link].session.acked for link in self._told}
+        noted = self._transients.noted
+        acked = {
+            link: noted.get(link, self._sessions.by_link[link].session.acked) for link in self._told
+        }
         return {link: told for link, told in self._told.items() if acked[link] < told}
 
     def goodbye(self, now_ns: int) -> None:
         """The node ends: tell all."""
         self.links.goodbye(now_ns)
         self._note_links(now_ns)
+        self.flush(now_ns)
 
     # -- what is shown --------------------------------------------------------------------------
 

@@ -9,7 +9,9 @@ Rules:
    order, and a new one begins anew, so what it knows is what we last said.
 2. What our own clients publish goes once to each sibling that has a pattern for it; what a sibling
    brought goes to our own clients only. So there is no loop, and two hops at most.
-3. A sibling gives credit in bytes; beyond that its queue drops the oldest, and what was dropped is
+3. A sibling tells when all publishers at it know what we want (``noted``, core/transients.py): a
+   subscription of our client is answered behind that.
+4. A sibling gives credit in bytes; beyond that its queue drops the oldest, and what was dropped is
    told by topic, so that each subscriber there counts it.
 """
 
@@ -71,7 +73,8 @@ class Reach:
         most = limits.SITE_PATTERNS_PER_FRAME
         while True:
             more = len(add) > most or len(remove) > most
-            frame = SiteInterests(whole, add[:most], remove[:most], more)
+            # From the first frame on the other end knows that we say what is noted.
+            frame = SiteInterests(whole, add[:most], remove[:most], more, 1 if whole else 0)
             self.sends.append((link, frame))
             add, remove = add[most:], remove[most:]
             if not more:

@@ -2,7 +2,7 @@
 
 What a program asks of its node (a listing, or something to do wherever a group is) goes to all
 others over the data links, as a Command that says ``here``: that is answered for one node alone.
-What names one owner (a job's id) goes to that one.
+What names one owner (a job's id, dead letters or an offset with an origin) goes to that one.
 
 Data: an Asking for each command of a program that is not answered.
 
@@ -11,7 +11,8 @@ Rules:
    reached, are named as ``away``.
 2. A node that does not know the thing asked for has no part in it; if none knows it, that is the
    answer. Any other refusal of our own node is.
-3. What changes something and was not done at a node that is away is refused with OwnerAway, though
+3. A seek is done by our own node first, which gives it its stamp; with that it goes to the others.
+4. What changes something and was not done at a node that is away is refused with OwnerAway, though
    it is done at the others: it may be said again.
 """
 
@@ -34,7 +35,14 @@ HERE = b"\0here"
 
 NOT_FOUND = frozenset({GroupNotFound.code, TopicNotFound.code})
 
-OF_A_JOB = frozenset({"queue.cancel", "queue.reschedule"})
+OF_ONE = {
+    "queue.cancel": "the job is",
+    "queue.reschedule": "the job is",
+    "dlq.replay": "these dead letters are",
+    "dlq.purge": "these dead letters are",
+    "group.seek": "this stream is",
+}
+"""Verbs about what one node has, as that is called; of the last three with an ``origin``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +55,7 @@ class Asking:
         refused: results with an error, by origin.
         away: names of nodes that do not answer.
         is_one: it was for one owner, whose answer is passed on as it is.
+        then: with these arguments the others are asked once our own node has answered.
     """
 
     link: bytes
@@ -58,6 +67,7 @@ class Asking:
     refused: dict[bytes, Result] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
     is_one: bool = False
+    then: dict[str, Any] | None = None
 
 
 class SiteListings:
@@ -121,7 +131,7 @@ class SiteListings:
 
     def on_program(self, link: bytes, hello: Hello, command: Command, now_ns: int) -> bool:
         """A program's command, if it concerns more than our own node."""
-        if self.is_alone or (command.verb not in MERGES and command.verb not in OF_A_JOB):
+        if self.is_alone or (command.verb not in MERGES and command.verb not in OF_ONE):
             return False
         try:
             arguments = json.loads(command.arguments)
@@ -129,8 +139,19 @@ class SiteListings:
             return False
         if not isinstance(arguments, dict) or arguments.get("here"):
             return False
-        if command.verb in OF_A_JOB:
+        start = arguments.get("start")
+        if command.verb == "group.seek" and isinstance(start, dict) and "offset" in start:
+            if "origin" not in start:
+                why = (f"offset {start['offset']} is of one node's stream, and the site has more "
+                       f"nodes: say whose (its origin), or seek to a time")  # fmt: skip
+                self.sends.append((link, Result(command.id, CommandFailed.code, why, b"{}")))
+                return True
+            owner = self._owner_of(start)
+        elif command.verb in OF_ONE and (command.verb not in MERGES or "origin" in arguments):
             owner = self._owner_of(arguments)
+        else:
+            owner = None
+        if owner is not None:
             if owner in (b"", self._origin):
                 return False
             return self._ask_one(link, command, arguments, owner, now_ns)
@@ -141,11 +162,11 @@ class SiteListings:
             self.sends.append((link, Result(command.id, Busy.code, why, b"{}")))
             return True
         asking = self._begin(link, command, now_ns)
-        asking.away = {n for o, n in self._known.items() if o not in self._siblings}
         asking.waiting = {self._origin: self._name}
-        asking.waiting |= {s.origin: s.name for s in self._siblings.values()}
-        for sibling in self._siblings.values():
-            self._ask(asking, sibling, command.verb, arguments)
+        if command.verb == "group.seek":
+            asking.then = arguments
+        else:
+            self._ask_others(asking, arguments)
         self._last += 1
         self._asked[self._last] = asking, self._origin
         self._ask_here(hello, Command(self._last, command.verb, command.arguments))
@@ -154,6 +175,8 @@ class SiteListings:
     @staticmethod
     def _owner_of(arguments: dict[str, Any]) -> bytes:
         try:
+            if "origin" in arguments:
+                return bytes.fromhex(str(arguments["origin"]))
             return bytes.fromhex(JobId.parse(str(arguments.get("job", ""))).origin)
         except ValueError:
             return b""
@@ -162,6 +185,12 @@ class SiteListings:
         asking = Asking(link, command.id, command.verb, now_ns + limits.LISTING_NS)
         self._askings[id(asking)] = asking
         return asking
+
+    def _ask_others(self, asking: Asking, arguments: dict[str, Any]) -> None:
+        asking.away |= {n for o, n in self._known.items() if o not in self._siblings}
+        asking.waiting |= {s.origin: s.name for s in self._siblings.values()}
+        for sibling in self._siblings.values():
+            self._ask(asking, sibling, asking.verb, arguments)
 
     def _ask(self, asking: Asking, sibling: Sibling, verb: str, arguments: dict[str, Any]) -> None:
         self._last += 1
@@ -176,7 +205,8 @@ class SiteListings:
         if sibling is None:
             if owner not in self._known:
                 return False  # our own node says that it is nobody's here
-            why = f"the job is in the log of node {self._known[owner]}, which cannot be reached"
+            name = self._known[owner]
+            why = f"{OF_ONE[command.verb]} in the log of node {name}, which cannot be reached"
             self.sends.append((link, Result(command.id, OwnerAway.code, why, b"{}")))
             return True
         asking = self._begin(link, command, now_ns)
@@ -203,6 +233,9 @@ class SiteListings:
                 asking.parts[origin] = Part(name, origin.hex(), json.loads(result.body))
             except (ValueError, RecursionError):
                 asking.away.add(name)
+            then, asking.then = asking.then, None
+            if then is not None and "sought" in asking.parts[origin].body:  # our own node's
+                self._ask_others(asking, {**then, "sought": asking.parts[origin].body["sought"]})
         self._look_at(asking)
 
     def _is_away(self, asking: Asking, origin: bytes) -> None:

@@ -34,6 +34,7 @@ GROUP_SUMS = (
 )  # fmt: skip
 TOPIC_SUMS = ("published", "records", "producers", "subscriptions")
 SERVICE_SUMS = ("requests", "waiting", "expired")
+RANGES_MAX = 10_000  # of dead letters, shown of all nodes together
 STATUS_PARTS = ("state", "unsynced_bytes", "published", "confirmed", "delivered", "topics")
 
 
@@ -149,15 +150,25 @@ def services(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def dead_letters(parts: Sequence[Part]) -> dict[str, Any]:
-    """The dead letters of a group; ``ranges`` are those of our own log."""
+    """The dead letters of a group; ``ranges`` are those of our own log. Where they are many runs
+    each node's first ones are shown, so that the answer fits a frame."""
     bodies = [part.body for part in parts]
+    most = RANGES_MAX // (len(parts) + 1)
     return {
         **bodies[0],
         **_sum(bodies, ("records",)),
+        "ranges": bodies[0]["ranges"][:most],
         "nodes": [
-            part.row(records=part.body["records"], ranges=part.body["ranges"]) for part in parts
+            part.row(records=part.body["records"], ranges=part.body["ranges"][:most])
+            for part in parts
         ],
     }
+
+
+def seek(parts: Sequence[Part]) -> dict[str, Any]:
+    """What a group's seek did at each node."""
+    body = {name: value for name, value in parts[0].body.items() if name != "sought"}
+    return {**body, "nodes": [part.row() for part in parts]}
 
 
 def status(parts: Sequence[Part]) -> dict[str, Any]:
@@ -198,11 +209,12 @@ MERGES: dict[str, Merge] = {
     "dlq.show": dead_letters,
     "status": status,
     "queue.purge": sums("purged"),
-    "group.seek": sums(),
+    "group.seek": seek,
     "dlq.replay": sums("replaying"),
     "dlq.purge": sums("purged"),
 }
 """What is asked of, or done at, all nodes."""
 
-CHANGING = frozenset({"queue.purge", "group.seek", "dlq.replay", "dlq.purge"})
-"""Of these: what is not done at all nodes is told as an error."""
+CHANGING = frozenset({"queue.purge", "dlq.replay", "dlq.purge"})
+"""Of these: what is not done at all nodes is told as an error. A seek is done where it was not once
+that node is back."""

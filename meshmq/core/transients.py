@@ -8,7 +8,10 @@ Rules:
 2. A publisher stops sending what it was told nobody wants. When somebody does, it is told so, and
    the subscription is answered once it has heard of that: from then on nothing is passed over.
    A publisher that is silent holds it up for NOTED_NS at most.
-3. Whoever takes back a route begins anew: nothing counts as unwanted any more, at either end.
+3. Another node whose clients want something is told that it is noted (``notes``) by the same rule:
+   once publishers here that did not send it have heard of that. Then a subscription there is
+   answered. What it notes itself of what we want it says likewise (``noted``).
+4. Whoever takes back a route begins anew: nothing counts as unwanted any more, at either end.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import NamedTuple
 
 from meshmq import limits
 from meshmq.errors import BadFrame
-from meshmq.frames import Route, Routes, Subscribed, Wanted
+from meshmq.frames import Route, Routes, SiteInterests, Subscribed, Wanted
 from meshmq.names import is_literal, matches
 
 Direct = Mapping[bytes, set[int] | None]
@@ -50,7 +53,7 @@ class Publisher:
 class _Held(NamedTuple):
     """An answer that waits: by the publisher's link, for what its session must acknowledge."""
 
-    answer: Subscribed
+    answer: Subscribed | SiteInterests
     due_ns: int
     waits: dict[bytes, int]
 
@@ -61,6 +64,9 @@ class Transients:
     Attributes:
         wanted: by link the topics that it is to be told of, by ``take_wanted``.
         telling: links that have not acknowledged what they were told.
+        noted: by link with another node that says so, up to which frame of ours it has noted what
+            we want; that it has it says less.
+        notes: what is to be told to other nodes.
     """
 
     def __init__(self) -> None:
@@ -70,6 +76,8 @@ class Transients:
         self.wanted: dict[bytes, list[str]] = {}
         self._held: dict[tuple[bytes, int], _Held] = {}  # the one that is due first, first
         self.telling: dict[bytes, None] = {}
+        self.noted: dict[bytes, int] = {}
+        self.notes: list[tuple[bytes, SiteInterests]] = []
         self.released: list[tuple[bytes, Subscribed]] = []
 
     # -- routes -------------------------------------------------------------------------------
@@ -156,10 +164,27 @@ class Transients:
                 waits[link] = max(waits.get(link, 0), publisher.unwanted[topic])
         return waits
 
-    def want_all(self, patterns: Iterable[str]) -> None:
-        """The same for other nodes."""
+    def want_all(self, link: bytes, number: int, patterns: Iterable[str], now_ns: int) -> bool:
+        """Another node's clients want what ``patterns`` cover, as its frame ``number`` says;
+        whether that is noted at once."""
+        waits: dict[bytes, int] = {}
         for pattern in patterns:
-            self.want(pattern)
+            _add_waits(waits, self.want(pattern))
+        for (to, before), held in self._held.items():
+            if to == link and before < 0:  # what is noted later is no less
+                _add_waits(waits, held.waits)
+        note = SiteInterests(False, noted=number + 1)
+        if waits:
+            self._hold(link, -number, note, waits, now_ns)
+        else:
+            self.notes.append((link, note))
+        return not waits
+
+    def note(self, link: bytes, number: int) -> None:
+        """Another node has noted what we want, as far as our frame ``number`` says it."""
+        self.noted[link] = number
+        if link in self.telling:
+            self.on_acked(link, number)
 
     def take_wanted(self) -> list[tuple[bytes, list[Wanted]]]:
         """What to tell publishers, behind the confirmations; then ``sent`` for each."""
@@ -183,6 +208,7 @@ class Transients:
 
     def on_acked(self, link: bytes, acked: int) -> None:
         """A session of ``telling`` has every frame up to ``acked``."""
+        acked = self.noted.get(link, acked)
         publisher = self._publishers.get(link)  # or another node, told what we want
         unwanted = publisher.unwanted if publisher is not None else {}
         on_way = {topic: n for topic, n in unwanted.items() if _TOLD < n < _TO_TELL}
@@ -198,14 +224,24 @@ class Transients:
 
     def hold(self, link: bytes, answer: Subscribed, waits: dict[bytes, int], now_ns: int) -> None:
         """Let the answer wait for what these links must acknowledge, see ``want``."""
+        self._hold(link, answer.subscription, answer, waits, now_ns)
+
+    def _hold(
+        self, link: bytes, number: int, answer: Subscribed | SiteInterests,
+        waits: dict[bytes, int], now_ns: int,
+    ) -> None:  # fmt: skip
         for publisher in [to for to, sequence in waits.items() if sequence != _TO_TELL]:
             self.telling[publisher] = None
-        self._held[link, answer.subscription] = _Held(answer, now_ns + limits.NOTED_NS, waits)
+        self._held[link, number] = _Held(answer, now_ns + limits.NOTED_NS, waits)
 
     def release(self, link: bytes, number: int) -> None:
         """The answer waits no longer, if it did."""
         held = self._held.pop((link, number), None)
-        if held is not None:
+        if held is None:
+            return
+        if isinstance(held.answer, SiteInterests):
+            self.notes.append((link, held.answer))
+        else:
             self.released.append((link, held.answer))
 
     def _on_known(self, link: bytes, acked: int) -> None:
@@ -223,6 +259,7 @@ class Transients:
         if publisher is not None:
             self._forget(link, publisher)
         self.telling.pop(link, None)
+        self.noted.pop(link, None)
         self._on_known(link, _TO_TELL)
 
     def next_deadline_ns(self) -> int | None:
@@ -233,6 +270,11 @@ class Transients:
         """Answer those that have waited long enough."""
         for key in [key for key, held in self._held.items() if held.due_ns <= now_ns]:
             self.release(*key)
+
+
+def _add_waits(waits: dict[bytes, int], more: Mapping[bytes, int]) -> None:
+    for link, number in more.items():
+        waits[link] = max(number, waits.get(link, 0))
 
 
 def has_directly(direct: Direct, instance: bytes, number: int) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import ClientEffect, CloseLink, Send
 from meshmq.core.events import ClientEvent, FrameReceived, LinkClosed, LinkOpened, TimerFired
-from meshmq.frames import Envelope, Hello
+from meshmq.frames import Confirm, Envelope, Hello, Publish, Wanted, Welcome
 from meshmq.limits import MS
 from meshmq.testing.history import encode
 from meshmq.testing.site_host import Way
@@ -25,6 +26,7 @@ class SiteProgram:
         host: the node it is at.
         link: its newest one; ``links`` counts them.
         is_alive: it is the newest run of its name.
+        unwanted: topics that its node wants nothing of, as it said; in worlds that are sparing.
     """
 
     def __init__(self, world: SiteWorld, name: str, run: int, host: Host) -> None:
@@ -36,6 +38,7 @@ class SiteProgram:
         self.links = 0
         self.is_alive = True
         self.due_ns: int | None = None
+        self.unwanted: set[str] = set()
         self._there, self._back = Way(), Way()
         tag = hashlib.sha256(f"{name}/{run}".encode()).digest()[:16]
         self.client = Client(ClientIdentity(host.mesh, tag, tag, name), encode, world.rng)
@@ -72,6 +75,8 @@ class SiteProgram:
 
     def _send(self, link: bytes, envelope: Envelope) -> None:
         host = self.host
+        if self.world.is_sparing and isinstance(envelope.body, Publish):
+            envelope = _routed(envelope, envelope.body)
 
         def arrive() -> None:
             # The newest hello has a producer's name: a late one of a program that is dead by then
@@ -91,8 +96,25 @@ class SiteProgram:
         if not self.is_alive or getattr(event, "link", self.link) != self.link:
             return
         self.world.note(self.name, type(event).__name__)
+        session = self.client._session
+        heard = session.received if session is not None else 0
         self._perform(self.client.handle(event, self.world.now_ns))
+        if self.world.is_sparing and isinstance(event, FrameReceived):
+            session = self.client._session
+            if session is not None and session.received == event.envelope.sequence > heard:
+                self._note_unwanted(event.envelope)
+            elif isinstance(event.envelope.body, Welcome):
+                self.unwanted.clear()
         self.settle()
+
+    def _note_unwanted(self, envelope: Envelope) -> None:
+        match envelope.body:
+            case Confirm(rows):
+                self.unwanted.update(row.topic for row in rows if row.unwanted)
+            case Wanted(topics):
+                self.unwanted.difference_update(topics)
+            case _:
+                pass
 
     def settle(self) -> None:
         """After a call of the program: send what it brought about."""
@@ -142,3 +164,9 @@ class SiteProgram:
         if not self.client.publisher.is_idle:
             found.append(f"{self!r} has published what has no outcome")
         return found
+
+
+def _routed(envelope: Envelope, body: Publish) -> Envelope:
+    """As from one that goes directly as well, and sends its node no more than that wants."""
+    rows = tuple([row._replace(numbered=True, routed=True) for row in body.batches])
+    return replace(envelope, body=replace(body, batches=rows))

@@ -12,7 +12,7 @@ from meshmq.core.log import Entry, RuleEntry
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.subscriber import Start
 from meshmq.frames import START_NEW, Deliver, Envelope
-from meshmq.limits import MS, SECOND
+from meshmq.limits import MS, NOTED_NS, SECOND
 from meshmq.names import matches
 from meshmq.testing.history import decode
 from meshmq.testing.site_part import Part
@@ -128,6 +128,8 @@ class Transients(Part):
         rng = self.world.rng
         pattern = rng.choice(PATTERNS)
         window = rng.choice([(1 << 20, 10_000), (1 << 20, 10_000), (200, 4)])
+        if self.world.is_sparing:
+            window = (1 << 20, 10_000)
         number = program.client.subscribe(pattern, Start(START_NEW), *window, self.world.now_ns)
         reading = Reading(program, number, pattern, window[0] < 1 << 20)
         self.readings.append(reading)
@@ -165,6 +167,9 @@ class Transients(Part):
         self._publish_later(program)
 
     def _publish_one(self, program: SiteProgram, topic: str, length: int = 0) -> None:
+        if topic in program.unwanted:
+            self._check_unwanted(program, topic)
+            return
         self._counters[program, topic] += 1
         number = self._counters[program, topic]
         sent = Sent(program, topic, number, self.world.is_calm, length)
@@ -181,6 +186,33 @@ class Transients(Part):
     def _is_roomy(self) -> bool:
         """Whether nothing is dropped for want of room."""
         return "SITE_CREDIT_BYTES" not in self.world.bounds and self.world.queue_bytes > 1 << 20
+
+    def _check_unwanted(self, program: SiteProgram, topic: str) -> None:
+        """Its node wants nothing of a topic: nobody may have been told that it comes."""
+        for reading in self.readings:
+            if reading.is_over or not matches(reading.pattern, topic):
+                continue
+            took_ns = reading.answered_ns - reading.asked_ns
+            sent = Sent(program, topic, 0, False, 0)
+            if self._standing(sent, reading) is None or not 0 < took_ns < NOTED_NS:
+                continue
+            here, there = program.host, reading.program.host
+            if here is there or reading.asked_ns > self._linked_ns(here, there):
+                self.overdue.append(
+                    f"{reading!r} at {there} was answered, and {program!r} at {here} sends "
+                    f"nothing of {topic} at {self.world.now_ns / 1e9} s"
+                )
+
+    @staticmethod
+    def _linked_ns(here: Host, there: Host) -> int:
+        return max(here.since[there.origin][1], there.since[here.origin][1])
+
+    def _probe(self) -> None:
+        """Somebody was told that all comes from now on."""
+        for program in list(self.world.programs.values()):
+            if program.is_alive:
+                for topic in sorted(program.unwanted):
+                    self._check_unwanted(program, topic)
 
     # -- what must come ---------------------------------------------------------------------------
 
@@ -209,7 +241,7 @@ class Transients(Part):
             return
         here, there = sent.at, reading.program.host
         if here is not there:
-            begun = max(here.since[there.origin][1], there.since[here.origin][1])
+            begun = self._linked_ns(here, there)
             assert here.node is not None
             assert here.node.site is not None
             wanting = here.node.site.reach.wanting(sent.topic)
@@ -254,6 +286,8 @@ class Transients(Part):
                 reading = self._reading(program, number)
                 if reading is not None:
                     reading.answered_ns = self.world.now_ns
+                    if self.world.is_sparing:
+                        self._probe()
             case StateChanged("reconnecting"):
                 for reading in self.readings:
                     if reading.program is program:

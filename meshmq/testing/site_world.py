@@ -31,6 +31,7 @@ VIEW_NS = 3 * SECOND  # after a heal all nodes have the same view: a longest bac
 SETTLE_NS = 30 * SECOND
 CALM_NS = 1 * SECOND
 REST_NS = 30 * SECOND
+SPARING = 0.1
 EVENTS_MAX = 400_000  # several times what the busiest history has, of few nodes
 
 
@@ -46,6 +47,7 @@ class SiteWorld(SiteNetwork):
         programs: all that ever ran.
         heals: after each heal how long it took until all views were the same; -1: they never were.
         strange: what may not be and was.
+        is_sparing: publishers send nothing of what they were told that nobody wants.
     """
 
     def __init__(self, seed: int, nodes: int | None = None) -> None:
@@ -65,6 +67,10 @@ class SiteWorld(SiteNetwork):
         self.bounds = rng.choice([{}, {}, {"SITE_CREDIT_BYTES": 400}, {"SITE_CREDIT_BYTES": 4000}])
         self.bounds = {**self.bounds, **rng.choice([{}, {"SITE_PATTERNS_PER_FRAME": 2}])}
         self.queue_bytes = rng.choice([1 << 24, 1 << 24, 600])
+        self.is_sparing = random.Random(f"{seed} sparing").random() < SPARING
+        if self.is_sparing:  # then what is dropped would be told by numbers
+            self.bounds.pop("SITE_CREDIT_BYTES", None)
+            self.queue_bytes = 1 << 24
         self.hosts: list[Host] = []
         self.members: list[Host] = []
         self.programs: dict[str, SiteProgram] = {}

@@ -7,7 +7,15 @@ from datetime import UTC, datetime
 import pytest
 
 from meshmq import codec, errors
-from meshmq.client.dead_letters import DeadLetter, after, pace_of, portions, ranges_of
+from meshmq.client.dead_letters import (
+    DeadLetter,
+    after,
+    in_order,
+    overlap,
+    pace_of,
+    portions,
+    ranges_of,
+)
 from meshmq.frames import Deliver, DeliverBatch, Subscribe, Subscribed
 from tests.client.fake_node import ORIGIN, FakeNode, fake_mesh
 
@@ -165,6 +173,89 @@ def test_replay_moves_what_it_is_told(mesh, node):
     assert replayed(node) == [[[1, 2], [9, 1]], [[1, 2]], [[9, 1], [20, 3]]]
 
 
+A, B = "0a" * 16, "0b" * 16
+
+
+def letters_of_two(node, a, b, away=()):
+    """Two nodes of a site have dead letters of these numbers."""
+    node.answers["dlq.show"] = {
+        "topic": "$dlq.g", "records": len(a) + len(b), "ranges": ranges_of(a), "away": list(away),
+        "nodes": [
+            {"node": "one", "origin": A, "records": len(a), "ranges": ranges_of(a)},
+            {"node": "two", "origin": B, "records": len(b), "ranges": ranges_of(b)},
+        ],
+    }  # fmt: skip
+    node.answers["dlq.replay"] = lambda a: {"replaying": sum(n for _, n in a["ranges"])}
+    node.answers["dlq.purge"] = lambda a: {"purged": sum(n for _, n in a.get("ranges", [[0, 9]]))}
+
+
+def asked(node, verb):
+    return [(a.get("origin"), a.get("ranges")) for v, a in node.commands() if v == verb]
+
+
+def test_numbers_are_taken_where_they_are(mesh, node):
+    letters_of_two(node, [0, 1], [2, 3])
+    assert mesh.admin.dlq.replay("g", [3, (1, 2)]) == 3
+    assert asked(node, "dlq.replay") == [(A, [[1, 1]]), (B, [[2, 2]])]
+    assert mesh.admin.dlq.purge("g", [2]) == 1
+    assert asked(node, "dlq.purge") == [(B, [[2, 1]])]
+    assert mesh.admin.dlq.replay("g", [7]) == 0
+
+
+def test_numbers_that_two_nodes_have_need_the_node(mesh, node):
+    letters_of_two(node, [0, 1], [1, 2])
+    with pytest.raises(errors.CommandFailed, match="one and two each have a dead letter of number"):
+        mesh.admin.dlq.purge("g", [(0, 3)])
+    assert asked(node, "dlq.purge") == []
+    assert mesh.admin.dlq.purge("g", [1], node="two") == 1
+    assert mesh.admin.dlq.purge("g", [1], node=A) == 1
+    assert mesh.admin.dlq.purge("g", node="two") == 9
+    assert asked(node, "dlq.purge") == [(B, [[1, 1]]), (A, [[1, 1]]), (B, None)]
+    with pytest.raises(errors.InvalidArgument, match="no node 'six' in the site, but one, two"):
+        mesh.admin.dlq.purge("g", [1], node="six")
+    with pytest.raises(errors.InvalidArgument, match="name of a node"):
+        mesh.admin.dlq.purge("g", [1], node=6)
+
+
+def test_a_node_that_is_away_is_named(mesh, node):
+    letters_of_two(node, [0], [1], away=["three"])
+    with pytest.raises(errors.OwnerAway, match="node three cannot be reached"):
+        mesh.admin.dlq.replay("g", [0], node="three")
+    with pytest.raises(errors.OwnerAway, match=r"no node that answers has such .* three"):
+        mesh.admin.dlq.replay("g", [5])
+    assert mesh.admin.dlq.replay("g", [1]) == 1
+    with pytest.raises(errors.OwnerAway, match="2 were put back, but none of three"):
+        mesh.admin.dlq.replay("g")
+    assert asked(node, "dlq.replay")[-2:] == [(A, [[0, 1]]), (B, [[1, 1]])]
+
+
+def test_a_listing_is_of_all_nodes_the_oldest_first(mesh, node):
+    letters_of_two(node, [0, 4], [0, 1, 2])
+    rows = [(B, 0, 3), (A, 0, 5), (B, 1, 4), (A, 1, 9), (B, 2, 8), (A, 4, 6)]
+
+    def subscribe(frame):
+        found = [Subscribed(frame.subscription, "", "", bytes.fromhex(A), 1, 0, 1)]
+        for origin, n, second in rows:
+            lineage = {"$last-time": f"2024-01-01T00:00:0{second}+00:00"}
+            data = codec.encode_batch([b"v"], None, [codec.encode_headers(lineage)], None, 5)
+            whose = b"" if origin == A else bytes.fromhex(origin)
+            row = DeliverBatch("$dlq.g", n, 1, len(data), 0, 7, second + 1, 0, origin=whose)
+            found.append(Deliver(frame.subscription, (row,), 0, data))
+        return found
+
+    node.on[Subscribe] = subscribe
+    dlq = mesh.admin.dlq
+    assert [(x.node, x.number) for x in dlq.list("g")] == [
+        ("two", 0), ("two", 1), ("one", 0), ("one", 4), ("two", 2),
+    ]  # fmt: skip
+    assert [(x.node, x.number) for x in dlq.list("g", limit=3)] == [
+        ("two", 0), ("two", 1), ("one", 0),
+    ]  # fmt: skip
+    assert [(x.origin, x.number) for x in dlq.list("g", wanted=[0])] == [(B, 0), (A, 0)]
+    assert dlq.replay("g", dlq.list("g", node="one")) == 2
+    assert asked(node, "dlq.replay") == [(A, [[0, 1], [4, 1]])]
+
+
 def test_replay_at_a_rate_takes_its_time(mesh, node):
     node.answers["dlq.replay"] = lambda a: {"replaying": sum(n for _, n in a["ranges"])}
     channel = mesh._connection
@@ -210,3 +301,5 @@ def test_ranges_join_and_are_cut_into_commands():
         with pytest.raises(errors.InvalidArgument):
             ranges_of(wrong)
     assert DeadLetter.__doc__
+    assert in_order([(5, 2), (0, 3), (1, 1), (7, 1)]) == [(0, 3), (5, 3)]
+    assert overlap([(0, 3), (5, 9)], [(1, 1), (2, 4), (13, 9)]) == [(1, 1), (2, 1), (5, 1), (13, 1)]

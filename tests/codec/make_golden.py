@@ -326,7 +326,7 @@ FRAMES = {
                 NodeFacts(7, "eu"),
             ),
         ),
-        ("site_interests", 42, SiteInterests(True, ("orders.>", "a"), ("b.*",), True)),
+        ("site_interests", 42, SiteInterests(True, ("orders.>", "a"), ("b.*",), True, 9)),
         ("pulse", 42, Pulse(2**40, True)),
         (
             "streams",

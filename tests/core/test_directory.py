@@ -46,10 +46,12 @@ topics = st.builds(
     st.integers(1, 2), st.booleans(), stamps, stamps, stamps, sizes, sizes,
 )  # fmt: skip
 groups = st.builds(
-    lambda born, later, settings_, gone: merge(
-        GroupRow("g", born, max(born, later), settings_, gone), GroupRow("g", NEVER, NEVER, "")
+    lambda born, later, settings_, gone, sought, to: merge(
+        GroupRow("g", born, max(born, later), settings_, gone, sought, to),
+        GroupRow("g", NEVER, NEVER, ""),
     ),
-    stamps, stamps, st.sampled_from(["{}", '{"rate":1}']), stamps,
+    stamps, stamps, st.sampled_from(["{}", '{"rate":1}']), stamps, stamps,
+    st.sampled_from(['"new"', '"earliest"']),
 )  # fmt: skip
 rows = rules | topics | groups
 
@@ -92,6 +94,7 @@ def test_a_row_of_a_later_version_is_passed_over():
         TopicRow(b"t" * 9, "abc", True, NEVER),
         GroupRow("a b", NEVER, NEVER, ""),
         GroupRow("a", NEVER, NEVER, "x" * 5000),
+        GroupRow("a", NEVER, NEVER, "", NEVER, Stamp(1, b"o" * 16, ""), "x" * 5000),
     ],
 )
 def test_a_malformed_row_is_a_bad_frame(row):

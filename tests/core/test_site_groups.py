@@ -293,6 +293,19 @@ def test_what_an_owner_takes_back_leaves_room_for_others(pair):
     assert worker.got == [b"late", b"late", b"next"]
 
 
+def test_room_that_one_owner_leaves_is_another_s_only_behind_the_word_of_it(pair):
+    """The turn of the node's own log had begun before there was room for it."""
+    net, (a, b) = pair
+    worker = net.worker(a).consume("g", "t", prefetch=1, timeout_ns=2 * SECOND)
+    net.run(SECOND)
+    net.worker(b).put("t", b"late", b"more")
+    net.run(SECOND)
+    net.worker(a).put("t", b"own")
+    net.run(5 * SECOND)
+    assert worker.got[:2] == [b"late", b"own"]
+    assert worker.peak == 1
+
+
 def test_a_frame_of_one_program_that_is_all_wrong_costs_no_link_of_all(pair):
     """Its node passes it on; the owner answers, and does not take it for the other node's fault."""
     net, (a, b) = pair

@@ -8,7 +8,7 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.site_merges import MERGES, Part
-from meshmq.frames import Result
+from meshmq.frames import REJECT, Result
 from meshmq.limits import MS, SECOND
 from meshmq.names import JobId, topic_key
 from tests.core.site_workers import works_of
@@ -143,6 +143,39 @@ def test_a_purge_is_done_at_all_nodes_or_says_where_not(three):
     code, message, _ = workers[2].command("queue.purge", queue="q")
     assert code == "owner-away"
     assert "not at node-1" in message
+
+
+def test_chosen_dead_letters_are_put_back_or_purged_where_they_are(three):
+    net, nodes, workers = three
+    worker = workers[0].consume("g", "t", prefetch=10)
+    net.run(SECOND)
+    for one in workers:
+        one.put("t", *values(1, 2, 3))
+    net.run(SECOND)
+    for one in list(worker.hands):
+        worker.settle(one, REJECT)
+    net.run(SECOND)
+    origin = nodes[1].origin.hex()
+    chosen = {"group": "g", "origin": origin, "ranges": [[0, 1]]}
+    code, message, body = workers[2].command("dlq.purge", **chosen)
+    assert (code, body) == ("", {"purged": 1}), message
+    chosen["ranges"] = [[0, 2]]
+    code, message, body = workers[2].command("dlq.replay", **chosen)
+    assert (code, body) == ("", {"replaying": 1}), message
+    net.run(SECOND)
+    _, _, shown = workers[2].command("dlq.show", group="g")
+    assert {row["node"]: row["ranges"] for row in shown["nodes"]} == {
+        "node-0": [[0, 3]], "node-1": [[2, 1]], "node-2": [[0, 3]],
+    }  # fmt: skip
+    code, message, _ = workers[2].command("dlq.purge", group="g", origin="ab" * 16)
+    assert code == "command-failed"
+    code, message, _ = workers[2].command("dlq.purge", group="g", origin=7)
+    assert code == "command-failed"
+    net.kill(nodes[1])
+    net.run(100 * MS)
+    code, message, _ = workers[2].command("dlq.purge", **chosen)
+    assert code == "owner-away"
+    assert "these dead letters are in the log of node node-1" in message
 
 
 def test_a_refusal_of_the_own_node_is_the_answer(three):

@@ -19,6 +19,7 @@ from meshmq.core.node import Node
 from meshmq.core.site import Site
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
+from meshmq.core.transients import Transients
 from meshmq.core.wants import Wants
 from meshmq.frames import Refuse, SiteInterests
 from meshmq.testing import SiteWorld
@@ -146,6 +147,15 @@ def do_not_count_what_was_dropped_on_the_way(
 def pass_over_some(real: Any, self: Any, topic: str) -> Any:
     self.__dict__["calls"] = self.__dict__.get("calls", 0) + 1
     return () if self.calls % 7 == 0 else real(self, topic)
+
+
+@planted(Transients, "want_all")
+def note_before_publishers_know(
+    real: Any, self: Any, link: bytes, number: int, patterns: Iterable[str], now_ns: int
+) -> bool:
+    for pattern in patterns:
+        self.want(pattern)
+    return bool(real(self, link, number, (), now_ns))
 
 
 @planted(Reach, "take")
