@@ -265,6 +265,7 @@ BODIES = {
     frames.Known: st.builds(
         frames.Known,
         st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple),
+        flags,
     ),
     frames.SiteInterests: st.builds(frames.SiteInterests, flags, addresses, addresses, flags),
     frames.Pulse: st.builds(frames.Pulse, u64, flags),
