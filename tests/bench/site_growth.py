@@ -54,9 +54,8 @@ class Growth(SiteWorld):
             self.add_member()
 
     def add_member(self):
-        host = self.add_host(f"n{len(self.members)}")
+        host = super().add_member()
         host.queue_bytes = 1 << 24
-        self.members.append(host)
         host.peers = (self.members[0].address,)
         return host
 
