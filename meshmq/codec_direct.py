@@ -116,11 +116,13 @@ def decode_peers(rows: Any, kind: str) -> tuple[frames.KnownPeer, ...]:
 
 
 def _encode_known(m: Any, b: frames.Known) -> None:
-    encode_peers(m.init("known").init("peers", len(b.peers)), b.peers)
+    known = m.init("known")
+    encode_peers(known.init("peers", len(b.peers)), b.peers)
+    known.more = b.more
 
 
 def _decode_known(r: Any, _: bytes | None) -> frames.Known:
-    return frames.Known(decode_peers(r.known.peers, "known"))
+    return frames.Known(decode_peers(r.known.peers, "known"), r.known.more)
 
 
 ENCODERS: dict[type, Callable[..., None]] = {

@@ -30,9 +30,11 @@ class KnownPeer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Gossip: all that the teller is linked with now, in place of what it said before."""
+    """Gossip: all that the teller is linked with now, in place of what it said before; ``more``:
+    what has come to that."""
 
     peers: tuple[KnownPeer, ...]
+    more: bool = False
 
 
 class Route(NamedTuple):

@@ -280,6 +280,7 @@ DIRECTORY_FRAME_BYTES_MAX = 64 * KIB  # taken in one frame
 DIRECTORY_FRAMES_IN_FLIGHT = 2  # to one sibling: one travels while it takes the other
 DIRECTORY_NEWS_MAX = 4096  # rows to be told to one sibling by their keys; then by their buckets
 DIRECTORY_CHECK_NS = 1 * SECOND  # so long changes gather before siblings compare what they have
+DIRECTORY_TELLER_NS = 3 * SECOND  # who was asked for rows tells some in that time, or is given up
 DIRECTORY_ROW_MEMORY_BYTES = 1 * KIB  # about what a row costs in memory
 CLOCKS_TOLD_MAX = 64  # nodes with clocks ahead that ``status`` names
 

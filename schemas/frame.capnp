@@ -472,6 +472,7 @@ struct Introduce {
 
 struct Known {
   peers @0 :List(KnownPeer);  # all that the teller is linked with now
+  more  @1 :Bool;             # these have come to those that it told of before
 }
 
 struct KnownPeer {

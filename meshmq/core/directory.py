@@ -7,11 +7,16 @@ Rules:
 1. A word of this node's own changes its table at once and is told to all siblings. What a sibling
    tells is not passed on: every two nodes are linked, and who was not there compares.
 2. Comparing: a hash of everything (CHECK), when a link opens and DIRECTORY_CHECK_NS after changes.
-   Whoever has another one answers with its digest, the hashes of all buckets, the other answers
-   with its own, and both tell all rows of the buckets that differ.
-3. At most DIRECTORY_FRAMES_IN_FLIGHT frames of rows are on their way to a sibling, so that pings
+   Whoever has another one asks with its digest, the hashes of all buckets, and is told all rows of
+   the buckets that differ, and when that is over (OVER). Who is asked so has another one, too, and
+   asks in turn.
+3. A node asks one sibling at a time, so a newcomer is told the directory once, however many there
+   are. With all that differed meanwhile it compares when that is over. Who is asked answers at
+   once, whatever it has asked itself, so no two wait for each other; a sibling that is gone, or has
+   told nothing for DIRECTORY_TELLER_NS, is no longer waited for.
+4. At most DIRECTORY_FRAMES_IN_FLIGHT frames of rows are on their way to a sibling, so that pings
    on the same link do not wait. What waits is a set of keys: a row is told as it is by then.
-4. Stamps are of a hybrid clock: the wall clock's ms, and never less than what was heard, so that a
+5. Stamps are of a hybrid clock: the wall clock's ms, and never less than what was heard, so that a
    later word has a later stamp. What is more than STAMP_AHEAD_NS ahead of our own wall clock counts
    as any other, but does not move our clock; it is told. The next word on the same thing is later
    all the same.
@@ -41,21 +46,28 @@ from meshmq.core.directory_table import BUCKETS, Change, Table, bucket_of, time_
 from meshmq.errors import BadFrame
 from meshmq.frames import Body, DirectoryFrame
 
-CHECK, DIGEST, ANSWER, ROWS, TAKEN = range(5)
-"""Kinds of frames: a hash of everything; the hashes of all buckets, to be answered; the answer;
-rows; rows were taken."""
+CHECK, DIGEST, OVER, ROWS, TAKEN = range(5)
+"""Kinds of frames: a hash of everything; the hashes of all buckets, asking for rows of those that
+differ; all of them were told; rows; rows were taken."""
 
 
 @dataclass(slots=True)
 class _Sibling:
-    """What one is still to be told: rows by key, whole buckets, the rest of one of them."""
+    """What one is still to be told: rows by key, whole buckets, the rest of one of them.
+
+    Attributes:
+        agreed: the hash that it and we had when last compared; None: another one, or not known.
+        is_due: it is compared with when nothing stands in the way.
+        asks: it has asked for buckets, and waits to be told that they are over.
+    """
 
     keys: dict[bytes, None] = field(default_factory=dict)
     buckets: dict[int, None] = field(default_factory=dict)
     rest: list[bytes] = field(default_factory=list)
     in_flight: int = 0
-    agreed: int | None = None  # the hash it and we had when last compared
-    is_checked_later: bool = False
+    agreed: int | None = None
+    is_due: bool = False
+    asks: bool = False
 
     @property
     def is_told(self) -> bool:
@@ -84,6 +96,8 @@ class Directory:
         self.ahead: dict[str, int] = {}
         self.rows_taken = self.rows_told = 0
         self._siblings: dict[bytes, _Sibling] = {}
+        self._teller: bytes | None = None  # the sibling that we have asked, until it is over
+        self._teller_ns = 0  # how long it is waited for
         self._has_news = False
         self._wall_offset_ns: int | None = None
         self._newest = 0
@@ -127,10 +141,15 @@ class Directory:
         """When ``tick`` is due."""
         if self._wall_offset_ns is None:
             return None
-        return self._sweep_ns if self._check_ns is None else min(self._check_ns, self._sweep_ns)
+        due = self._sweep_ns if self._check_ns is None else min(self._check_ns, self._sweep_ns)
+        return due if self._teller is None else min(due, self._teller_ns)
 
     def tick(self, now_ns: int) -> None:
         """Compare with siblings what changed; forget what is long deleted."""
+        if self._teller is not None and now_ns >= self._teller_ns:
+            self._siblings[self._teller].agreed = None
+            self._end_asking()
+            self._changed(now_ns)
         if self._check_ns is not None and now_ns >= self._check_ns:
             self._check_ns = None
             self._has_news = True
@@ -272,6 +291,7 @@ class Directory:
 
     def join(self, origin: bytes, now_ns: int) -> None:
         """The link to a sibling is open; what was told over the one before is told anew."""
+        self.leave(origin, now_ns)
         self._has_news = True
         sibling = self._siblings[origin] = _Sibling()
         if self.origin < origin:  # one of the two begins
@@ -290,6 +310,8 @@ class Directory:
     def leave(self, origin: bytes, now_ns: int) -> None:
         """The link to a sibling is gone."""
         self._siblings.pop(origin, None)
+        if self._teller == origin:
+            self._end_asking()
 
     def on_frame(self, origin: bytes, frame: DirectoryFrame, now_ns: int) -> None:
         """A sibling says something; raise BadFrame where it is malformed: nothing is changed."""
@@ -299,14 +321,17 @@ class Directory:
         self._has_news = True
         data = frame.data
         if frame.kind == CHECK and len(data) == 8:
-            self._on_check(origin, sibling, int.from_bytes(data, "little"))
-        elif frame.kind in (DIGEST, ANSWER) and len(data) == 8 * BUCKETS:
-            if frame.kind == DIGEST:
-                self._sends.append((origin, DirectoryFrame(ANSWER, self.table.digest())))
-            sibling.buckets |= dict.fromkeys(self.table.differing(data))
+            self._on_check(origin, sibling, int.from_bytes(data, "little"), now_ns)
+        elif frame.kind == DIGEST and len(data) == 8 * BUCKETS:
+            self._on_digest(origin, sibling, data, now_ns)
+        elif frame.kind == OVER:
+            if self._teller == origin:
+                self._end_asking()
         elif frame.kind == ROWS:
             self._on_rows(unpack(data), now_ns)
             self._sends.append((origin, DirectoryFrame(TAKEN)))
+            if self._teller == origin:
+                self._teller_ns = now_ns + limits.DIRECTORY_TELLER_NS
         elif frame.kind == TAKEN:
             sibling.in_flight = max(0, sibling.in_flight - 1)
         else:
@@ -324,20 +349,46 @@ class Directory:
             self.changes += changes
             self._changed(now_ns)
 
-    def _on_check(self, origin: bytes, sibling: _Sibling, theirs: int) -> None:
+    def _on_check(self, origin: bytes, sibling: _Sibling, theirs: int, now_ns: int) -> None:
         if theirs == self.table.root:
             sibling.agreed = theirs
+            sibling.is_due = False
         elif sibling.is_told:
-            self._sends.append((origin, DirectoryFrame(DIGEST, self.table.digest())))
+            self._ask(origin, sibling, now_ns)
+        else:  # it may be that what we tell it is all there is
+            sibling.agreed = None
+            sibling.is_due = True
+
+    def _on_digest(self, origin: bytes, sibling: _Sibling, digest: bytes, now_ns: int) -> None:
+        sibling.asks = True
+        differing = self.table.differing(digest)
+        if differing:
+            sibling.buckets |= dict.fromkeys(differing)
+            self._ask(origin, sibling, now_ns)
         else:
-            sibling.is_checked_later = True
+            sibling.agreed = self.table.root
+
+    def _ask(self, origin: bytes, sibling: _Sibling, now_ns: int) -> None:
+        """A sibling has other rows: ask it for them, or compare later."""
+        sibling.agreed = None
+        if self._teller is not None:
+            sibling.is_due = True
+            return
+        self._teller = origin
+        self._teller_ns = now_ns + limits.DIRECTORY_TELLER_NS
+        self._sends.append((origin, DirectoryFrame(DIGEST, self.table.digest())))
+
+    def _end_asking(self) -> None:
+        """Nothing more comes of what was asked for: compare with those that are due."""
+        self._teller = None
+        self._has_news = True
 
     def _check(self, origin: bytes, sibling: _Sibling) -> None:
         root = self.table.root
-        if not sibling.is_told:
-            sibling.is_checked_later = True
+        if self._teller is not None or not sibling.is_told:
+            sibling.is_due = True
         elif sibling.agreed != root:
-            sibling.agreed = root  # if it is not so, the answer is a digest
+            sibling.agreed = root  # if it is not so, it asks
             self._sends.append((origin, DirectoryFrame(CHECK, root.to_bytes(8, "little"))))
 
     def _tell(self, origin: bytes, sibling: _Sibling) -> None:
@@ -349,8 +400,11 @@ class Directory:
             sibling.in_flight += 1
             sibling.agreed = None
             self._sends.append((origin, DirectoryFrame(ROWS, data)))
-        if sibling.is_checked_later and sibling.is_told:
-            sibling.is_checked_later = False
+        if sibling.asks and not sibling.buckets and not sibling.rest:
+            sibling.asks = False
+            self._sends.append((origin, DirectoryFrame(OVER)))
+        if sibling.is_due and sibling.is_told and self._teller is None:
+            sibling.is_due = False
             self._check(origin, sibling)
 
     def _next_rows(self, sibling: _Sibling) -> bytes:

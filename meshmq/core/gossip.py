@@ -3,6 +3,8 @@
 Rules:
 1. A linked program is told of all the others at once, in place of what it was told before: when it
    joins, and when that has changed, at most once in GOSSIP_NS then.
+   Nodes of a site, of which there may be many that come one after another, are told only of those
+   that have come, unless others have gone.
 2. It is told neither of itself nor of us, and of no address that the mesh's rules forbid.
 3. What others tell is a hint, and no more: discovery judges it.
 
@@ -24,11 +26,13 @@ class Gossip:
     Args:
         discovery: knows who is linked, and is told what others say.
         mesh: our own; who is linked belongs to it, and so do those it tells of.
+        tells_more: who is told understands what has come alone.
     """
 
-    def __init__(self, discovery: Discovery, mesh: str) -> None:
+    def __init__(self, discovery: Discovery, mesh: str, tells_more: bool = False) -> None:
         self._discovery = discovery
         self._mesh = mesh
+        self._tells_more = tells_more
         self._nodes: tuple[KnownPeer, ...] = ()
         self._instances: dict[bytes, bytes] = {}  # of who is linked, by link
         self._told: dict[bytes, Known] = {}  # by link
@@ -57,9 +61,9 @@ class Gossip:
         """What discovery is to know of what the linked ``teller`` says."""
         told = frame.peers[: limits.GOSSIP_PEERS_MAX]
         now = {peer.instance for peer in told}
+        gone = set() if frame.more else self._discovery.told_by(teller) - now
         facts: list[Sighted | SightLost] = [
-            SightLost(GOSSIP, instance, teller)
-            for instance in sorted(self._discovery.told_by(teller) - now)
+            SightLost(GOSSIP, instance, teller) for instance in sorted(gone)
         ]
         for instance, is_node, name, addresses in told:
             kind = "node" if is_node else "client"
@@ -102,8 +106,11 @@ class Gossip:
         """Say it unless that was said before; whether it was."""
         instance = self._instances[link]
         frame = replace(known, peers=tuple([p for p in known.peers if p.instance != instance]))
-        if set(frame.peers) == set(self._told.get(link, Known(())).peers):
+        told = set(self._told[link].peers) if link in self._told else set()
+        if set(frame.peers) == told:
             return False
         self._told[link] = frame
+        if self._tells_more and told and told <= set(frame.peers):
+            frame = Known(tuple([p for p in frame.peers if p not in told]), more=True)
         self._sends.append((link, frame))
         return True

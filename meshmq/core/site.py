@@ -146,7 +146,7 @@ class Site:
             hello.instance, hello.mesh, entropy, ("node",), me.insecure, limits.SITE_BACKOFF_NS_MAX
         )
         self.links = SiteLinks(self._hello, discovery, entropy)
-        self.gossip = Gossip(discovery, hello.mesh)
+        self.gossip = Gossip(discovery, hello.mesh, tells_more=True)
         self.reach = Reach(delivery)
         self._transients = transients
         self.reads = reads

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from meshmq.limits import SECOND
 from meshmq.names import matches
+from meshmq.testing import site_directory_checkers
 from meshmq.testing.site_faults import WORDS
 from meshmq.testing.site_transients import Reading, Sent, Transients, is_done
 from meshmq.testing.site_world import VIEW_NS, SiteWorld
@@ -148,4 +149,5 @@ def coming(world: SiteWorld) -> Iterator[str]:
 
 CHECKERS: tuple[Callable[[SiteWorld], Iterator[str]], ...] = (
     views, belonging, words, alarms, rest, order, copies, audience, calm, coming,
+    *site_directory_checkers.CHECKERS,
 )  # fmt: skip

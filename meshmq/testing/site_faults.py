@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from meshmq.limits import MS, SECOND
 
 if TYPE_CHECKING:
+    from meshmq.testing.disk import Disk
     from meshmq.testing.site_host import Host
     from meshmq.testing.site_world import SiteWorld
 
@@ -57,6 +58,7 @@ class SiteFaults:
         self.disturbed: dict[frozenset[Host], int] = {}
         self.stays: list[Stay] = []
         self._is_on = False
+        self._backups: dict[Host, Disk] = {}
 
     def plan(self) -> None:
         """Faults of this round."""
@@ -70,7 +72,8 @@ class SiteFaults:
             (self._kill, [0, 1, 2, 4]), (self._cut, [0, 1, 3]), (self._isolate, [0, 0, 1]),
             (self._flap, [0, 0, 1]), (self._swizzle, [0, 0, 0, 1]), (self._break, [0, 0, 2, 8]),
             (self._stand_still, [0, 0, 1]), (self._jump, [0, 0, 2]), (self._intrude, [0, 0, 1]),
-            (self._restart_program, [0, 1, 2]),
+            (self._restart_program, [0, 1, 2]), (self._back_up, [0, 1, 3]),
+            (self._join, [0, 0, 0, 1]),
         )  # fmt: skip
         for work, choices in counts:
             count = rng.choice(choices)
@@ -119,7 +122,7 @@ class SiteFaults:
         if host is None:
             return
         self._fell(host, is_silent=rng.random() < 0.3)
-        kind = rng.choice(["same", "same", "same", "empty", "moved"])
+        kind = rng.choice(["same", "same", "same", "empty", "old", "moved"])
         delay = int(rng.random() ** 2 * 4 * SECOND)
         world.after(delay, partial(self._start, host, kind, world.round))
 
@@ -139,9 +142,30 @@ class SiteFaults:
             return
         world.note("again", host.name, kind)
         if kind == "empty":
-            host.disk = world.fresh_disk()
+            self._replace(host, world.fresh_disk())
+        elif kind == "old" and host in self._backups:
+            self._replace(host, copy.deepcopy(self._backups[host]))
         elif kind == "moved" and host.uses_mdns:
             host.move(host.index + 1000 * (world.kills + 1))
+        self._disturb(host)
+        host.start_node()
+
+    def _replace(self, host: Host, disk: Disk) -> None:
+        for part in self.world.parts:
+            part.on_disk_lost(host)
+        host.disk = disk
+
+    def _back_up(self) -> None:
+        """Somebody copies a disk, which may come back as it was then."""
+        host = self.world.rng.choice(self.world.members)
+        self._backups[host] = copy.deepcopy(host.disk)
+
+    def _join(self) -> None:
+        """A node more, for good."""
+        world = self.world
+        world.note("join", len(world.hosts))
+        host = world.add_member()
+        host.peers = tuple([h.address for h in world.members])
         self._disturb(host)
         host.start_node()
 

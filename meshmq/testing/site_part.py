@@ -40,6 +40,16 @@ class Part:
     def on_view(self, host: Host) -> None:
         """A node has linked with another one, or is no longer."""
 
+    def on_disk_lost(self, host: Host) -> None:
+        """What a node has on its disk is about to be lost, or all that is newer than a copy."""
+
+    def agrees(self) -> bool:
+        """Whether all nodes have the same, where they are to have that soon after a heal."""
+        return True
+
+    def healed(self) -> None:
+        """All nodes have the same view."""
+
     def calm(self) -> None:
         """Nothing fails any more: what is done now must come through."""
 

@@ -20,6 +20,7 @@ from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk
 from meshmq.testing.history import check_batch, decode
 from meshmq.testing.request_world import small
+from meshmq.testing.site_directory import Agreements
 from meshmq.testing.site_faults import FAULTS_NS, SiteFaults
 from meshmq.testing.site_host import Host, SiteNetwork, Wire
 from meshmq.testing.site_part import Part
@@ -46,6 +47,7 @@ class SiteWorld(SiteNetwork):
         members: those that belong to it.
         programs: all that ever ran.
         heals: after each heal how long it took until all views were the same; -1: they never were.
+        agreed: the same until all nodes had agreed on the same.
         strange: what may not be and was.
         is_sparing: publishers send nothing of what they were told that nobody wants.
     """
@@ -63,7 +65,6 @@ class SiteWorld(SiteNetwork):
         self.late = rng.choice([0.0, 0.0, 0.05, 0.2])
         self.knowing = rng.choice(["all", "first", "ring", "mdns", "mdns", "both"])
         self.rounds = 1 if self.size > 6 else rng.choice([1, 2, 3])
-        self.is_coded = rng.random() < 0.1  # frames go through the codec
         self.bounds = rng.choice([{}, {}, {"SITE_CREDIT_BYTES": 400}, {"SITE_CREDIT_BYTES": 4000}])
         self.bounds = {**self.bounds, **rng.choice([{}, {"SITE_PATTERNS_PER_FRAME": 2}])}
         self.queue_bytes = rng.choice([1 << 24, 1 << 24, 600])
@@ -77,6 +78,7 @@ class SiteWorld(SiteNetwork):
         self.all_programs: list[SiteProgram] = []
         self.cut = set()
         self.heals: list[int] = []
+        self.agreed: list[int] = []
         self.strange: list[str] = []
         self.unrest: list[str] = []
         self.is_calm = False
@@ -84,7 +86,7 @@ class SiteWorld(SiteNetwork):
         self.round_ns = self.now_ns
         self.kills = 0
         self.events = 0
-        self.parts: tuple[Part, ...] = (Transients(self),)
+        self.parts: tuple[Part, ...] = (Transients(self), Agreements(self))
         self.faults = SiteFaults(self)
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
@@ -110,10 +112,8 @@ class SiteWorld(SiteNetwork):
     def build(self) -> None:
         """The nodes, and programs at some of them; all begin within a moment."""
         rng = self.rng
-        for i in range(self.size):
-            host = self.add_host(f"n{i}")
-            self.members.append(host)
-            host.uses_mdns = self.knowing in ("mdns", "both")
+        for _ in range(self.size):
+            self.add_member()
         for i, host in enumerate(self.members):
             host.peers = self._peers_of(i)
             self.after(int(rng.random() * 300 * MS), host.start_node)
@@ -131,6 +131,13 @@ class SiteWorld(SiteNetwork):
             case "ring":
                 return (members[(i + 1) % len(members)].address,)
         return ()
+
+    def add_member(self) -> Host:
+        """One more node of the site, which does not run yet."""
+        host = self.add_host(f"n{len(self.members)}")
+        host.uses_mdns = self.knowing in ("mdns", "both")
+        self.members.append(host)
+        return host
 
     def add_host(
         self, name: str, disk: Disk | None = None, site: str = "eu", mesh: str = "plant"
@@ -172,10 +179,10 @@ class SiteWorld(SiteNetwork):
 
     def _heal(self) -> None:
         begun = self.now_ns
-        end = begun + SETTLE_NS
-        while self.now_ns < end and not self.views_agree():
-            self.play(self.now_ns + 10 * MS)
-        self.heals.append(self.now_ns - begun if self.views_agree() else -1)
+        self.heals.append(self._until(self.views_agree, begun))
+        self.agreed.append(self._until(lambda: all(p.agrees() for p in self.parts), begun))
+        for part in self.parts:
+            part.healed()
         self._rest()
         if self.unrest:
             return
@@ -186,6 +193,14 @@ class SiteWorld(SiteNetwork):
         self.play(self.now_ns + CALM_NS)
         self._rest()
         self.loss, self.repeat, self.late = self._again
+
+    def _until(self, is_so: Callable[[], bool], begun_ns: int) -> int:
+        """Play until something is so; how long after the heal that is, -1: never."""
+        while not is_so():
+            if self.now_ns >= begun_ns + SETTLE_NS:
+                return -1
+            self.play(self.now_ns + 10 * MS)
+        return self.now_ns - begun_ns
 
     def _rest(self) -> None:
         end = self.now_ns + REST_NS

@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from meshmq import codec
-from meshmq.core.directory_rows import TopicRow
+from meshmq.core.directory_rows import Stamp, TopicRow
+from meshmq.core.directory_table import time_of
 from meshmq.core.events import FrameReceived
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.subscriber import Start
@@ -54,9 +55,8 @@ class Growth(SiteWorld):
             self.add_member()
 
     def add_member(self):
-        host = self.add_host(f"n{len(self.members)}")
+        host = super().add_member()
         host.queue_bytes = 1 << 24
-        self.members.append(host)
         host.peers = (self.members[0].address,)
         return host
 
@@ -152,6 +152,34 @@ def measure(nodes, topics, services):
     return found
 
 
+def measure_join(nodes, topics):
+    """A node joins others that have known their topics from the start; nothing is served."""
+    rows = {}
+    for i in range(topics):
+        set_by = Stamp(time_of(WALL_NS // MS - topics + i), bytes(16), f"n{i % nodes}")
+        row = TopicRow(i.to_bytes(16, "big"), f"area{i % 100}.topic{i}", True, set_by)
+        rows[row.key] = row
+    world = Growth(nodes)
+    for host in world.members:
+        host.disk.state.directory = rows
+        host.start_node()
+    world.until(world.views_agree)
+    world.count(3 * SECOND)
+    newcomer = world.add_member()
+    frames, world.bytes, world.is_counting, world.kinds = world.frames, 0, True, {}
+    begun = time.process_time()
+    newcomer.start_node()
+    return {
+        "nodes": nodes,
+        "topics": topics,
+        "services": 0,
+        "join_s": world.until(world.views_agree),
+        "join_knows_s": world.until(lambda: world.all_know(topics, 0)),
+        "join_cpu_s": round(time.process_time() - begun, 2),
+        "join": {"frames": world.frames - frames, "bytes": world.bytes, "kinds": world.kinds},
+    }
+
+
 def frames_at_rest(found, span_ns, nodes):
     return found["rest_full"]["frames_per_node_s"] * nodes * span_ns / SECOND
 
@@ -222,24 +250,29 @@ def main():
     parser.add_argument("--nodes", default="5,10,20,50")
     parser.add_argument("--topics", type=int, default=10_000)
     parser.add_argument("--services", type=int, default=1_000)
+    parser.add_argument("--joins", action="store_true", help="a join alone, without services")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", type=int, help="one size, in this process")
     given = parser.parse_args()
     if given.one:
-        json.dump(measure(given.one, given.topics, given.services), sys.stdout)
+        if given.joins:
+            json.dump(measure_join(given.one, given.topics), sys.stdout)
+        else:
+            json.dump(measure(given.one, given.topics, given.services), sys.stdout)
         return
     rows = []
     for nodes in map(int, given.nodes.split(",")):
         done = subprocess.run(
             [sys.executable, "-m", "tests.bench.site_growth", "--one", str(nodes),
-             "--topics", str(given.topics), "--services", str(given.services)],
+             "--topics", str(given.topics), "--services", str(given.services),
+             *(["--joins"] if given.joins else [])],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         rows.append(json.loads(done.stdout))
         print(json.dumps(rows[-1]), flush=True)
     if given.out:
         at = datetime.now(UTC)
-        path = given.out / f"site-growth-{at:%Y-%m-%d-%H%M%S}.json"
+        path = given.out / f"site-{'joins' if given.joins else 'growth'}-{at:%Y-%m-%d-%H%M%S}.json"
         path.write_text(
             json.dumps({"at": at.isoformat(timespec="seconds"), "rows": rows}, indent=1)
         )

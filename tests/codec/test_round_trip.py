@@ -271,6 +271,7 @@ BODIES = {
     frames.Known: st.builds(
         frames.Known,
         st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple),
+        flags,
     ),
     frames.SiteInterests: st.builds(frames.SiteInterests, flags, addresses, addresses, flags, u64),
     frames.Pulse: st.builds(frames.Pulse, u64, flags),

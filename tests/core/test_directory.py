@@ -406,6 +406,108 @@ def test_while_a_newcomer_is_told_it_does_not_tell_the_same_back():
     assert machines[1].rows_told == 0
 
 
+# --- one at a time ---------------------------------------------------------------------------
+
+
+def told(machines):
+    """How many rows all have told."""
+    return sum(one.rows_told for one in machines.all)
+
+
+def link_all(machines, i):
+    for other in range(len(machines.all)):
+        if other != i:
+            machines.link(min(i, other), max(i, other))
+
+
+@pytest.mark.parametrize("newcomer", [0, 4, 8])  # it begins with those whose origins are greater
+def test_a_newcomer_is_told_the_directory_once_however_many_there_are(newcomer):
+    machines = Machines(9)
+    link_none(machines, newcomer)
+    with_topics(machines, 1, 3000)
+    machines.settle()
+    machines.tick(limits.DIRECTORY_CHECK_NS)
+    machines.settle()
+    before, machines.bytes = told(machines), 0
+    link_all(machines, newcomer)
+    machines.settle()
+    assert machines[newcomer].table.rows == machines[1].table.rows
+    assert told(machines) - before == 3000
+    assert machines.bytes < 3000 * 100 + 8 * 2 * 2300
+    machines.frames = 0
+    for _ in range(3):
+        machines.tick(limits.DIRECTORY_CHECK_NS)
+        machines.settle()
+    assert machines.frames <= 8 + 1  # once it says to each that they agree, and so does who told it
+
+
+def link_none(machines, i):
+    for other in range(len(machines.all)):
+        machines.cut(i, other)
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_another_one_goes_on_where_one_is_gone_or_silent(is_cut):
+    machines = Machines(3)
+    link_none(machines, 2)
+    with_topics(machines, 0, 3000)
+    machines.settle()
+    before = told(machines)
+    link_all(machines, 2)
+    while not machines[2].table.rows:
+        for pair in list(machines.ways):
+            machines.deliver(*pair)
+    teller = machines.origins.index(machines[2]._teller)
+    if is_cut:
+        machines.cut(teller, 2)
+    else:
+        machines[teller].take_sends = list
+        machines.collect()
+        for pair in list(machines.ways):
+            if teller in pair:
+                machines.ways[pair].clear()
+        machines.tick(limits.DIRECTORY_TELLER_NS)
+    machines.settle()
+    assert machines[2].table.rows == machines[1 - teller].table.rows
+    assert told(machines) - before < 3000 + 800  # two frames of some 350 rows are lost
+
+
+def test_who_asks_is_answered_by_one_that_asks_another():
+    machines = Machines(3, linked=False)
+    for i in range(3):
+        machines[i].add_topic(bytes([i]) * 16, f"t.{i}", True, machines.now_ns)
+    for i in range(3):
+        link_all(machines, i)
+    for a, b in ((0, 1), (1, 2), (2, 0)):  # each has asked the next one before it is asked
+        digest = DirectoryFrame(CHECK, b"another1")
+        machines[a].on_frame(machines.origins[b], digest, machines.now_ns)
+    assert [one._teller for one in machines.all] == [machines.origins[i] for i in (1, 2, 0)]
+    machines.settle()
+    assert len(machines[0].table.rows) == 3
+    assert machines[0].table.rows == machines[1].table.rows == machines[2].table.rows
+
+
+def test_two_halves_tell_each_other_little_more_than_each_node_lacks():
+    machines = Machines(10)
+    with_topics(machines, 0, 5000)
+    machines.heal()
+    pairs = [(a, b) for a in range(5) for b in range(5, 10)]
+    for pair in pairs:
+        machines.cut(*pair)
+    for half in (0, 5):
+        for n in range(20):
+            name = f"h{half}.{n}"
+            machines[half].add_topic(name.encode().ljust(16), name, True, machines.now_ns)
+    machines.settle()
+    before = told(machines)
+    for pair in pairs:
+        machines.link(*pair)
+    machines.settle()
+    machines.heal()
+    # 20 rows in as many buckets of 20; there are 25 pairs, and ten nodes.
+    assert told(machines) - before < 3 * 10 * 40 * 20
+
+
 def test_news_beyond_a_bound_are_told_by_their_buckets(monkeypatch):
     monkeypatch.setattr(limits, "DIRECTORY_NEWS_MAX", 10)
     machines = Machines(2)

@@ -23,9 +23,9 @@ def at(number):
 class Teller:
     """A program that others are linked with."""
 
-    def __init__(self, mesh="local"):
+    def __init__(self, mesh="local", tells_more=False):
         self.discovery = Discovery(b"m" * 16, mesh, random.Random(1), ("client",))
-        self.gossip = Gossip(self.discovery, mesh)
+        self.gossip = Gossip(self.discovery, mesh, tells_more)
         self.mesh = mesh
         self.now_ns = SECOND
 
@@ -38,8 +38,8 @@ class Teller:
         self.discovery.handle(LinkDown(instance), self.now_ns)
         self.gossip.leave(instance[:1], self.now_ns)
 
-    def hear(self, teller, *peers):
-        for fact in (found := self.gossip.hear(teller, Known(peers))):
+    def hear(self, teller, *peers, more=False):
+        for fact in (found := self.gossip.hear(teller, Known(peers, more))):
             self.discovery.handle(fact, self.now_ns)
         return found
 
@@ -75,6 +75,27 @@ def test_who_left_is_told_of_no_more():
     teller.told()
     teller.leave(C)
     assert teller.told(limits.GOSSIP_NS) == [(b"a", [B]), (b"b", [A])]
+
+
+def test_nodes_are_told_of_those_that_came_alone_and_of_all_when_one_has_gone():
+    teller = Teller(tells_more=True)
+    for number, instance in enumerate((A, B)):
+        teller.join(instance, at(number))
+    teller.told()
+    teller.join(C, at(3))
+    assert teller.told(limits.GOSSIP_NS) == [(b"c", [A, B]), (b"a", [C]), (b"b", [C])]
+    teller.leave(A)
+    assert teller.told(limits.GOSSIP_NS) == [(b"b", [C]), (b"c", [B])]
+
+
+def test_what_came_is_added_to_what_was_heard_before():
+    teller = Teller()
+    teller.join(A, at(1))
+    b, c = KnownPeer(B, False, "b", (at(2),)), KnownPeer(C, False, "c", (at(3),))
+    teller.hear(A, b)
+    assert [type(fact) for fact in teller.hear(A, c, more=True)] == [Sighted]
+    assert teller.discovery.told_by(A) == {B, C}
+    assert [type(fact) for fact in teller.hear(A, c)] == [SightLost, Sighted]
 
 
 def test_what_has_not_changed_is_not_said_again():
