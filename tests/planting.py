@@ -1,26 +1,73 @@
-"""What the tests of planted bugs share: bugs by name, and how a test or a world meets one."""
+"""What the tests of planted bugs share: bugs by name, and how a test or a world meets one.
+
+Most seeds of a world do not notice most bugs. ``simulation/planted_seeds.txt`` has for each bug one
+that did when they were last looked for, with ``python -m tests.simulation.find_seeds``; it is
+played first. Where the core or the world has changed since, it may not notice the bug any more:
+then others are played, as for a bug that is new, until one does.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+SEEDS_FILE = Path(__file__).parent / "simulation" / "planted_seeds.txt"
+
+
+def known_seeds() -> dict[str, dict[str, int]]:
+    """By world and bug (see ``Planted.key``) the seed that noticed it."""
+    known: dict[str, dict[str, int]] = {}
+    for line in SEEDS_FILE.read_text().splitlines():
+        if line and not line.startswith("#"):
+            world, key, seed = line.split()
+            known.setdefault(world, {})[key] = int(seed)
+    return known
+
 
 class Planted(dict[str, Callable[[], AbstractContextManager[Any]]]):
     """Bugs by name: ``with planted[name]():`` the core has one.
+
+    Args: for bugs that seeds notice
+        world: whose seeds, as ``SEEDS_FILE`` names it.
+        faults: plays one and says what is wrong; all of it, or what one checker says.
+        others: seeds to play where the one that is known does not notice a bug.
 
     Attributes:
         about: what else was said of each where it was registered.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        world: str = "",
+        faults: Callable[[int, str], list[str]] = lambda seed, checker: [],
+        others: Iterable[int] = (),
+    ) -> None:
         super().__init__()
         self.about: dict[str, tuple[Any, ...]] = {}
+        self.world = world
+        self.faults = faults
+        self.others = tuple(others)
+        self._known = known_seeds().get(world, {}) if world else {}
+
+    @staticmethod
+    def key(name: str, checker: str = "") -> str:
+        """How ``SEEDS_FILE`` names a bug, or that ``checker`` notices it by itself."""
+        return f"{checker}:{name}" if checker else name
+
+    def noticing(self, name: str, checker: str = "", seeds: Iterable[int] = ()) -> int | None:
+        """A seed that notices this bug, if one of those that are played does: the known one and
+        ``others``, or ``seeds``; with ``checker``: where this one does by itself."""
+        known = self._known.get(self.key(name, checker))
+        first = [] if known is None else [known]
+        with self[name]():
+            tried = dict.fromkeys(seeds or [*first, *self.others])
+            return next((seed for seed in tried if self.faults(seed, checker)), None)
 
     def register(
         self, owner: Any, name: str, *about: Any

@@ -13,14 +13,15 @@ from typing import NoReturn
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line ``argv`` (default: the process's own) and exit with its code."""
+    words = sys.argv[1:] if argv is None else argv
     try:
         from meshmq.cli.app import command
         from meshmq.cli.boundary import run
 
-        tree = command()  # takes a tenth of a second as well
+        tree = command(words[0] if words else "")  # takes a tenth of a second as well
     except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(run(tree, sys.argv[1:] if argv is None else argv))
+    sys.exit(run(tree, words))
 
 
 __all__ = ["main"]

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from meshmq.cli import (
-    bench,
-    consume,
-    demo,
-    dlq,
-    doctor,
-    group,
-    log,
-    node,
-    peers,
-    pub,
-    queue,
-    request,
-    serve,
-    services,
-    status,
-    sub,
-    topic,
-)  # fmt: skip
 from meshmq.cli.output import emit, say
 
-app = typer.Typer(
-    name="meshmq",
-    help="A messaging mesh: programs talk directly, and a node keeps what must not be lost.",
-    add_completion=False,  # completion would run in main() of the library, past our boundary
-    pretty_exceptions_enable=False,
-    pretty_exceptions_show_locals=False,  # they would show keys and values
-    rich_markup_mode="rich",
-)
-app.add_typer(node.app, name="node")
-app.command("pub")(pub.pub)
-app.command("sub")(sub.sub)
-app.command("consume")(consume.consume)
-app.command("request")(request.request)
-app.command("serve")(serve.serve)
-app.command("services")(services.services)
-app.add_typer(queue.app, name="queue")
-app.add_typer(group.app, name="group")
-app.add_typer(dlq.app, name="dlq")
-app.add_typer(topic.app, name="topic")
-app.add_typer(log.app, name="log")
-app.command("peers")(peers.peers)
-app.command("status")(status.status)
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
-app.add_typer(bench.app, name="bench")
+COMMANDS = (
+    "node", "pub", "sub", "consume", "request", "serve", "services", "queue", "group", "dlq",
+    "topic", "log", "peers", "status", "doctor", "demo", "bench",
+)  # fmt: skip
+"""Each is in the module of that name: one command of that name, or more below it (``app``)."""
 
 
 def _version_text() -> str:
@@ -66,7 +28,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
     version: Annotated[
@@ -80,7 +41,6 @@ def _root(
         say(context.get_help())
 
 
-@app.command("version")
 def _version(
     json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
@@ -97,6 +57,23 @@ def _version(
         say(f"meshmq {_version_text()}, protocol {protocol}, Python {python}")
 
 
-def command() -> Any:
-    """The whole command tree, ready to be run."""
+def command(first: str = "") -> Any:
+    """The command tree, ready to be run; without what is beside ``first``, if that is one of its
+    commands: all of them together take longer to make than most of them to run."""
+    app = typer.Typer(
+        name="meshmq",
+        help="A messaging mesh: programs talk directly, and a node keeps what must not be lost.",
+        add_completion=False,  # completion would run in main() of the library, past our boundary
+        pretty_exceptions_enable=False,
+        pretty_exceptions_show_locals=False,  # they would show keys and values
+        rich_markup_mode="rich",
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name in [first] if first in COMMANDS else COMMANDS:
+        module = import_module(f"meshmq.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, name))
+    app.command("version")(_version)
     return typer.main.get_command(app)

@@ -5,7 +5,9 @@ Making them needs root and ``ip``; cutting one off from another ``nft``.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -41,6 +43,14 @@ def why_not() -> str:
     return f"needs {' and '.join(missing)}" if missing else ""
 
 
+@functools.cache
+def compiled() -> str:
+    """Where programs keep what they compile: on all hosts, as long as this process lives."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 class Network:
     """Hosts 10.77.0.1, 10.77.0.2 ... at one switch, each a network namespace; so is the switch.
 
@@ -53,7 +63,6 @@ class Network:
         self._switch = f"{self._mark}-switch"
         self._made: list[str] = []
         self._processes: list[subprocess.Popen[str]] = []
-        self._compiled = tempfile.TemporaryDirectory()
         try:
             self._add(self._switch)
             ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
@@ -84,7 +93,7 @@ class Network:
         """Run Python on ``host``, with pipes."""
         environment = {k: v for k, v in os.environ.items() if k != "MESHMQ_URL"}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed library is compiled
-        environment["PYTHONPYCACHEPREFIX"] = self._compiled.name
+        environment["PYTHONPYCACHEPREFIX"] = compiled()
         environment["PYTHONPATH"] = os.pathsep.join([str(about.ROOT), *filter(None, sys.path)])
         process = subprocess.Popen(
             ["ip", "netns", "exec", host, sys.executable, *map(str, arguments)],
@@ -142,7 +151,6 @@ class Network:
         finally:
             for name in reversed(self._made):
                 ip("netns", "del", name)
-            self._compiled.cleanup()
 
     def __enter__(self) -> Self:
         return self

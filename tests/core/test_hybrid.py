@@ -7,6 +7,7 @@ import json
 import pytest
 
 from meshmq import limits
+from meshmq.core.events import LinkClosed
 from meshmq.core.lanes import DONE, FAILED, WAITING
 from meshmq.core.requester import DIRECTLY
 from meshmq.core.subscriber import Start
@@ -20,6 +21,7 @@ from meshmq.frames import (
     Introduce,
     Publish,
     Request,
+    Subscribed,
 )
 from meshmq.limits import SECOND
 from meshmq.testing.disk import Disk
@@ -30,6 +32,10 @@ NODE = "tcp://127.0.0.1:5757"
 
 @pytest.fixture
 def network():
+    return made()
+
+
+def made():
     found = Network()
     found.sent = []
     found.lose = lambda sender, receiver, envelope: found.watch(sender, receiver, envelope.body)
@@ -386,6 +392,29 @@ def test_a_subscription_without_the_node_is_open_when_the_others_say_so(network)
     assert b.answers[sub] == ""
 
 
+def test_a_node_that_is_back_before_the_others_have_answered_is_waited_for(network):
+    node, a, b, _ = met(network)
+    b.client.handle(LinkClosed(b.client._link, "cut"), network.now_ns)
+    b.flush()
+    assert not b.client.has_node
+    sub = b.client.subscribe("live.>", Start(), 1 << 20, 100, network.now_ns)
+
+    def watch(sender, receiver, body):
+        return receiver is b and (sender is a or isinstance(body, Subscribed))
+
+    network.watch = watch
+    b.flush()
+    network.run(SECOND // 2)
+    assert b.client.has_node
+    assert sub not in b.answers
+    network.watch = lambda sender, receiver, body: sender is node and isinstance(body, Subscribed)
+    network.run(2 * SECOND)
+    assert sub not in b.answers
+    network.watch = lambda *_: False
+    network.run(2 * SECOND)
+    assert b.answers[sub] == ""
+
+
 def test_an_instance_ends_at_the_node_and_for_the_others(network):
     node, a, b = serving(network)
     registration = next(iter(b.client.responder.registrations.values()))
@@ -553,6 +582,23 @@ def test_what_was_on_its_way_when_less_was_allowed_comes(network):
     assert b.values(sub)[3:] == [b"4", b"5", b"6", b"7", b"8"]
     assert b.missed.get(sub, 0) == 0
     assert a.direct.linked == 1
+
+
+def test_what_one_may_give_no_longer_comes_by_the_node_whatever_else_is_wanted(network):
+    _, a, b, sub = met(network)
+    reader, publisher = b.client._identity.instance, a.client._identity.instance
+    minute_ns = SECOND * 60
+    # The publisher alone has heard yet that less is allowed, the reader that something else is.
+    a.direct.introduce(Introduce(reader, "", (), ("other",), (), minute_ns), network.now_ns)
+    patterns = ("live.>", "other")
+    b.direct.introduce(Introduce(publisher, "", (), patterns, (), minute_ns), network.now_ns)
+    b.subscribe("other")
+    network.run()
+    for value in (b"4", b"5"):
+        a.publish("live.x", value)
+        network.run()
+    assert b.values(sub)[3:] == [b"4", b"5"]
+    assert b.missed.get(sub, 0) == 0
 
 
 def test_who_was_linked_keeps_his_permit_whoever_comes(network):

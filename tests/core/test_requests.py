@@ -362,6 +362,10 @@ def test_deadlines_of_calls_that_are_over_are_forgotten(asking):
 
 @pytest.fixture
 def answering():
+    return made()
+
+
+def made():
     responder = Responder(nullcontext())
     responder.registrations[1] = Registration(1, "s", 2, None)
     return responder
@@ -446,6 +450,7 @@ def test_what_is_not_begun_is_given_back(answering):
     request = answering.begin(registration)
     answering.give_back(registration)
     assert rows(answering) == [ReplyRow(8, False, True, RETURNED)]
+    assert answering.begin(registration) is None
     registration.is_leaving = True
     come(answering, 9)
     come(answering, 10, registration=99)

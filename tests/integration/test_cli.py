@@ -134,7 +134,7 @@ def test_what_starts_a_node_is_said_as_it_is_needed():
 
 
 def test_ctrl_c_while_the_commands_are_put_together_is_no_traceback(monkeypatch):
-    def interrupted():
+    def interrupted(first):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.app, "command", interrupted)

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.slow
+# It shows how soon programs find a node, and how many records it takes.
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 def start(folder):

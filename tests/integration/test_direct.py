@@ -257,7 +257,8 @@ def test_a_node_in_the_peers_list_is_no_program(programs, node):
     assert a.publish("x", b"1").wait(5).durability == "sent"
 
 
-@pytest.mark.slow  # not beside a test that floods mDNS
+@pytest.mark.slow
+@pytest.mark.alone  # not beside a test that floods mDNS
 def test_programs_that_name_nobody_find_each_other(programs):
     mesh = f"test-{uuid.uuid4().hex[:12]}"
     a = programs(mesh=mesh, peers=[], name="a")

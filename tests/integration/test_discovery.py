@@ -298,14 +298,16 @@ def test_a_program_waits_for_a_node_that_is_just_starting(tmp_path, mesh, usual)
 # -- commands -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # not among others: it has two seconds to find somebody
+@pytest.mark.slow
+@pytest.mark.alone  # it has two seconds to find somebody
 def test_commands_need_no_address(start, mesh):
     start()
     code, out, said = run("pub", "a", "x", mesh=mesh)
     assert (code, out, said) == (0, "published to a at offset 0, synced\n", "")
 
 
-@pytest.mark.slow  # not among others: it has two seconds to find somebody
+@pytest.mark.slow
+@pytest.mark.alone  # it has two seconds to find somebody
 def test_peers_lists_who_is_found(start, mesh):
     node = start("--name", "here")
     code, out, _ = run("peers", mesh=mesh)
@@ -332,7 +334,8 @@ def test_peers_says_what_became_of_a_node_that_hangs(start, mesh):
     assert found["state"] in ("no answer yet", "silent")
 
 
-@pytest.mark.slow  # not among others: it has two seconds to find somebody
+@pytest.mark.slow
+@pytest.mark.alone  # it has two seconds to find somebody
 def test_peers_lists_programs(mesh):
     mdns = Mdns(mesh, False, lambda: None, browse=False)
     mdns.advertise(PeerFacts(b"p" * 16, "client", mesh, "prog", addresses=("tcp://127.0.0.1:9",)))
@@ -368,7 +371,8 @@ def test_a_wrong_mesh_or_address_is_said(command):
     assert "--insecure" in said
 
 
-@pytest.mark.slow  # not among others: it has two seconds to find somebody
+@pytest.mark.slow
+@pytest.mark.alone  # it has two seconds to find somebody
 def test_status_tells_of_mdns(start, mesh):
     node = start()
     with meshmq.connect(node.url, mesh=mesh) as found:

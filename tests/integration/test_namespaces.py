@@ -29,6 +29,7 @@ LAB = ("--mesh", "lab", "--insecure")
 EVERYWHERE = ("--listen", "tcp://0.0.0.0:5757", *LAB)
 
 
+@pytest.mark.alone  # it has seconds to find it
 def test_programs_find_a_node_on_another_host(network, tmp_path):
     one, two, three = network.hosts
     network.node(one, tmp_path / "one", *EVERYWHERE)
@@ -89,6 +90,7 @@ print(len(heard), flush=True)
 """
 
 
+@pytest.mark.alone  # it has seconds to find the other
 def test_one_who_was_killed_is_not_waited_for(network, tmp_path):
     """Its record stays for two minutes; who looks for a node takes the other."""
     one, two, three = network.hosts
@@ -157,6 +159,7 @@ def test_programs_of_several_hosts_find_each_other(network):
     assert found["max_s"] < 10
 
 
+@pytest.mark.alone  # they have seconds to find each other
 @pytest.mark.parametrize("order", [("subscriber", "publisher"), ("publisher", "subscriber")])
 def test_the_first_record_of_two_that_have_just_started(network, order):
     found = programs.first(network, "peers", order, True)

@@ -231,6 +231,7 @@ print(sent)
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # others on this host would hear it, too
 def test_a_flood_of_records_costs_no_core_no_memory_and_no_link(peers, mesh):
     """Some 10,000 forged records a second, each with another name."""
     seconds, count = 6.0, 20_000
