@@ -62,6 +62,7 @@ from meshmq.frames import (
     Refuse,
     Result,
     SiteInterests,
+    Streams,
     Subscribed,
     Welcome,
 )
@@ -389,6 +390,9 @@ class Site:
 
     def on_program(self, peer: Peer, body: Body, now_ns: int) -> bool:
         """What one of our programs asks, if other nodes have to do with it."""
+        if isinstance(body, Streams):
+            self.reads.on_streams(peer.link, body)
+            return True
         if isinstance(body, Command):
             return self.listings.on_program(peer.link, peer.hello, body, now_ns)
         return self.groups.on_program(peer, body, now_ns)
