@@ -459,12 +459,13 @@ def connect(
     route: str = "auto",
     on_node_loss: str = "move",
     durability: str | None = None,
+    direct_reads: bool = True,
 ) -> Opening[Mesh]:
     """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
 
     ``on_state`` is called in the event loop.
     """
-    where = connecting.Where(url, peers, listen, route, on_node_loss)
+    where = connecting.Where(url, peers, listen, route, on_node_loss, direct_reads)
     connecting.check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
     wanted = blocking.wanted_of(durability)
 

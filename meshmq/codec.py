@@ -356,7 +356,7 @@ def _encode_hello(m: Any, b: frames.Hello) -> None:
     h = m.init("hello")
     h.major, h.minor, h.mesh = b.major, b.minor, b.mesh
     h.instance, h.producer, h.name, h.software = b.instance, b.producer, b.name, b.software
-    h.direct = b.direct
+    h.direct, h.reads = b.direct, b.reads
     if b.addresses:
         h.addresses = b.addresses
     codec_site.encode_node(h, b.node)
@@ -369,7 +369,7 @@ def _decode_hello(r: Any, _: bytes | None) -> frames.Hello:
         raise BadFrame("hello: instance and producer are 16 bytes each")
     return frames.Hello(
         h.major, h.minor, short(h.mesh), instance, producer, short(h.name), short(h.software),
-        h.direct, addresses(h.addresses), codec_site.decode_node(h),
+        h.direct, addresses(h.addresses), codec_site.decode_node(h), h.reads,
     )  # fmt: skip
 
 
@@ -473,7 +473,7 @@ def _encode_subscribe(m: Any, b: frames.Subscribe) -> None:
     s.subscription, s.pattern, s.start, s.value = b.subscription, b.pattern, b.start, b.value
     s.origin, s.lsn, s.slot = b.origin, b.lsn, b.slot
     s.creditBytes, s.creditRecords, s.only = b.credit_bytes, b.credit_records, b.only
-    s.dedup = b.dedup
+    s.dedup, s.alone = b.dedup, b.alone
     codec_site.encode_places(s, b.places)
     if b.copy_of:
         s.copyOf = b.copy_of
@@ -484,6 +484,7 @@ def _decode_subscribe(r: Any, _: bytes | None) -> frames.Subscribe:
     return frames.Subscribe(
         s.subscription, s.pattern, s.start, s.value, s.origin, s.lsn, s.slot,
         s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s), s.dedup, s.copyOf,
+        s.alone,
     )  # fmt: skip
 
 

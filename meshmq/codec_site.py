@@ -64,6 +64,7 @@ def encode_places(m: Any, places: tuple[frames.Place, ...]) -> None:
     if places:
         for row, place in zip(m.init("places", len(places)), places, strict=True):
             row.origin, row.lsn, row.slot = place.origin, place.lsn, place.slot
+            row.direct = place.direct
 
 
 def decode_places(r: Any) -> tuple[frames.Place, ...]:
@@ -71,7 +72,7 @@ def decode_places(r: Any) -> tuple[frames.Place, ...]:
     rows = r.places
     if len(rows) > limits.PLACES_MAX:
         raise BadFrame(f"{len(rows)} places in logs, the limit is {limits.PLACES_MAX}")
-    return tuple([frames.Place(_origin(x.origin), x.lsn, x.slot) for x in rows])
+    return tuple([frames.Place(_origin(x.origin), x.lsn, x.slot, 0, x.direct) for x in rows])
 
 
 def _origin(origin: bytes) -> bytes:
@@ -91,7 +92,7 @@ def _encode_streams(m: Any, b: frames.Streams) -> None:
     s = m.init("streams")
     s.subscription = b.subscription
     for row, x in zip(s.init("rows", len(b.rows)), b.rows, strict=True):
-        row.origin, row.name, row.away, row.lsn, row.slot = x
+        row.origin, row.name, row.away, row.lsn, row.slot, row.direct, row.bytes, row.records = x
 
 
 def _decode_streams(r: Any, _: bytes | None) -> frames.Streams:
@@ -101,7 +102,16 @@ def _decode_streams(r: Any, _: bytes | None) -> frames.Streams:
         r.streams.subscription,
         tuple(
             [
-                frames.StreamsRow(_origin(x.origin), short(x.name), x.away, x.lsn, x.slot)
+                frames.StreamsRow(
+                    _origin(x.origin),
+                    short(x.name),
+                    x.away,
+                    x.lsn,
+                    x.slot,
+                    x.direct,
+                    x.bytes,
+                    x.records,
+                )
                 for x in rows
             ]
         ),

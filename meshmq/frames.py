@@ -37,7 +37,8 @@ from meshmq.frames_streams import Streams as Streams
 from meshmq.frames_streams import StreamsRow as StreamsRow
 
 PROTOCOL_MAJOR = 1
-PROTOCOL_MINOR = 6
+PROTOCOL_MINOR = 7
+DIRECT_READS_MINOR = 7  # from which on nodes know of clients that read at several of them
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
 SENT, SYNCED, REPLICATED = 0, 1, 2
@@ -70,6 +71,7 @@ class Hello:
     """``direct``: a program wants a link between programs; it may be dialled at ``addresses``.
 
     ``node``: it is one, ``instance`` its origin, ``addresses`` those of its listener for nodes.
+    ``reads``: a program that is at another node, and reads here what was published here.
     """
 
     major: int
@@ -82,6 +84,7 @@ class Hello:
     direct: bool = False
     addresses: tuple[str, ...] = ()
     node: NodeFacts | None = None
+    reads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,8 @@ ALL, TRANSIENT_ONLY, DURABLE_ONLY = range(3)
 class Subscribe:
     """``origin``, ``lsn`` and ``slot`` are a place as those in ``places``. ``value`` is unix ns, or
     an offset; of START_POSITION from when on (unix ns) logs are read that have no place.
-    ``copy_of``: read what the node has copied of this log, by the places that has."""
+    ``copy_of``: read what the node has copied of this log, by the places that has. ``alone``: the
+    node's own log, and nothing of those of others."""
 
     subscription: int
     pattern: str
@@ -221,6 +225,7 @@ class Subscribe:
     places: tuple[Place, ...] = ()
     dedup: bool = False
     copy_of: bytes = b""
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

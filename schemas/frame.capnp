@@ -76,6 +76,7 @@ struct Hello {
   direct   @7 :Bool;        # a program that wants a link between programs, not a node
   addresses @8 :List(Text); # where others may dial it; of a node: its listener for nodes
   node      @9 :NodeFacts;  # only of a node, whose instance is its origin
+  reads     @10 :Bool;      # a program that is at another node, and reads here what is published here
 }
 
 struct Welcome {
@@ -173,12 +174,14 @@ struct Subscribe {
   places        @10 :List(Place); # of a position: in the logs of other nodes
   dedup         @11 :Bool;  # say of durable batches who published them
   copyOf        @12 :Data;  # read what is copied of this log, by its places; empty: the node's own
+  alone         @13 :Bool;  # of the node's own log, and nothing of the logs of others
 }
 
 struct Place {              # the next batch to read in a node's log
   origin @0 :Data;          # 16 bytes
   lsn    @1 :UInt64;
   slot   @2 :UInt32;
+  direct @3 :Bool;          # the program reads this log at that node itself
 }
 
 struct Subscribed {
@@ -496,7 +499,8 @@ struct Pulse {
   isAnswer @1 :Bool;        # to the pulse with that stamp
 }
 
-struct Streams {            # to a client: the logs of other nodes that a subscription reads
+struct Streams {            # to a client: the logs of other nodes that a subscription reads. By a client:
+                            # those that it is to read directly from now on, or no longer
   subscription @0 :UInt32;
   rows         @1 :List(StreamsRow);  # those of which something is new
 }
@@ -507,6 +511,9 @@ struct StreamsRow {
   away   @2 :Bool;          # nothing of it comes until it is back
   lsn    @3 :UInt64;        # where reading begins; 0: that shows with the first batch
   slot   @4 :UInt32;
+  direct @5 :Bool;          # by a client: send nothing more of it, and take this back of the credit:
+  bytes  @6 :UInt64;
+  records @7 :UInt64;       # by a node: that is done, nothing of it comes behind this
 }
 
 struct AskCopy {            # of the sender's log

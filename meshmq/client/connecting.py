@@ -39,6 +39,7 @@ class Where(NamedTuple):
     listen: str | Sequence[str] | None
     route: str
     on_node_loss: str = "move"
+    direct_reads: bool = True
 
     @property
     def is_alone(self) -> bool:
@@ -109,7 +110,10 @@ def prepare(
     check_mesh(who.mesh)
     for url in urls:
         check_url(url, bind=False, insecure=who.insecure, mesh=who.mesh)
-    return Connection(urls[0], who.identity(), on_state, hands_over, who.moving(urls, where))
+    moving = who.moving(urls, where)
+    connection = Connection(urls[0], who.identity(), on_state, hands_over, moving)
+    connection.client.reads.is_on = where.direct_reads
+    return connection
 
 
 def prepare_direct(
@@ -133,10 +137,12 @@ def prepare_direct(
         is_far = looks or any(not is_here(node) for node in nodes)
         is_everywhere = is_far and who.insecure and who.mesh != LOCAL_MESH
         bound = (ANY_PORT_EVERYWHERE if is_everywhere else ANY_PORT,)
-    return DirectConnection(
+    connection = DirectConnection(
         bound, dialled, who.identity(), on_state, hands_over, who.insecure, looks,
         who.moving(nodes, where), default, where.route == "auto",
     )  # fmt: skip
+    connection.client.reads.is_on = where.direct_reads
+    return connection
 
 
 def check_addresses(what: str, addresses: object) -> tuple[str, ...]:
@@ -169,6 +175,8 @@ def check_options(
         check_addresses("url", where.url)
         if not where.url:
             raise InvalidArgument("url is an address, or a list of them: there must be one")
+    if not isinstance(where.direct_reads, bool):
+        raise InvalidArgument(f"direct_reads is True or False, not {where.direct_reads!r}")
     url = where.url if isinstance(where.url, str) else None
     for what, text in (("url", url), ("producer", producer), ("name", name)):
         if not (text is None or isinstance(text, str)):

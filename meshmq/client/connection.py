@@ -30,14 +30,14 @@ import weakref
 from _signal import SIGINT, getsignal, raise_signal
 from _signal import signal as set_handler
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 from meshmq import codec, limits
 from meshmq.client.channel import Channel
 from meshmq.core.client import ClientIdentity
-from meshmq.core.effects import CloseLink
+from meshmq.core.effects import CloseLink, OpenLink
 from meshmq.core.events import (
     BadFrameReceived,
     FrameReceived,
@@ -46,11 +46,12 @@ from meshmq.core.events import (
     TimerFired,
 )
 from meshmq.core.moving import Moving
+from meshmq.core.owner_links import OWNER_LINK
 from meshmq.core.requester import Call
 from meshmq.errors import BadFrame, ClosedError, ConfigError, ForkedError, MeshError
-from meshmq.frames import Envelope
+from meshmq.frames import Envelope, Payload
 from meshmq.shell import clock
-from meshmq.shell.sockets import ClientSocket, Sleeper
+from meshmq.shell.sockets import ClientSocket, ProgramSocket, Sleeper
 
 logger = logging.getLogger("meshmq")
 
@@ -161,6 +162,8 @@ class Connection(Channel):
         self._waiters: dict[_Waiter, None] = {}
         self._telling = threading.Lock()
         self._socket: Any = self._make_socket(url)
+        self._owners: ProgramSocket | None = None  # links to nodes other than ours, once there are
+        self._fds: tuple[int, ...] = ()
         self._reopen_at: int | None = 0
         self._dials_one_of = self.client.moving.has_others
         self._is_closed = False
@@ -223,11 +226,24 @@ class Connection(Channel):
         if self._reopen_at is not None and now >= self._reopen_at:
             self._reopen_at = None
             self._open_node(now)
+        if self._owners is not None:
+            self._receive_of_owners(self._owners, now)
         if self._is_due(now):
             self._handle(TimerFired(), now)
         while self._posted:
             self._work(self._posted.popleft(), now)
         self._send_ready(now)
+
+    def _receive_of_owners(self, owners: ProgramSocket, now: int) -> None:
+        owners.look()
+        cut = owners.take_cut()
+        for _ in range(FRAMES_LEFT if cut else FRAMES_PER_TURN):
+            message = owners.receive()
+            if message is None:
+                break
+            self._on_message(message[1], now, message[0])
+        for link in cut:
+            self._handle(LinkClosed(link, "the connection was cut"), now)
 
     def _open_node(self, now: int) -> None:
         try:
@@ -248,11 +264,23 @@ class Connection(Channel):
     def _transmit(self, link: bytes, envelope: Envelope) -> None:
         if link == self._socket.link:
             self._socket.send(codec.encode(envelope))
+        elif self._owners is not None:
+            self._owners.send(link, codec.encode(envelope))
+
+    def _open_link(self, effect: OpenLink) -> None:
+        if self._owners is None:
+            self._owners = ProgramSocket(())
+        with contextlib.suppress(ConfigError):  # then nobody answers
+            self._owners.open(effect.link, effect.address, is_one_of=True)
 
     def _close_link(self, effect: CloseLink) -> None:
         if effect.link == self._socket.link:
             is_last = effect.reopen_after_ns < 0
             self._socket.shut(linger_ms=100 if is_last or effect.lingers else 0)
+        elif effect.link.startswith(OWNER_LINK):
+            if self._owners is not None:
+                self._owners.shut(effect.link)
+            return
         self._open_after(effect)
 
     def _open_after(self, effect: CloseLink) -> None:
@@ -267,13 +295,15 @@ class Connection(Channel):
         self._perform(self.client.take_effects(now))
         # Sending takes the news of what came meanwhile.
         self._more = self._socket.has_input()
+        if self._owners is not None:
+            self._more = self._more or self._owners.has_input()
 
     def _send_now(self) -> None:
         if not self._is_closed:
             self._send_ready(clock.now_ns())
 
-    def _on_message(self, parts: list[bytes], now: int) -> None:
-        link = self._socket.link
+    def _on_message(self, parts: Sequence[Payload], now: int, link: bytes = b"") -> None:
+        link = link or self._socket.link
         try:
             envelope = codec.decode(parts)
         except BadFrame as error:
@@ -331,7 +361,7 @@ class Connection(Channel):
                     if is_watching:
                         timeout_ms = min(timeout_ms, PARK_MS_MIN)
                     self._planned_ns = clock.now_ns() + timeout_ms * 1_000_000
-                    sleeper.sleep(self._socket.fds, timeout_ms)
+                    sleeper.sleep(self._all_fds(), timeout_ms)
                 self.sleeping = sleeper.is_asleep = self._looks_soon = False
                 if self.watchers:
                     now = clock.now_ns()
@@ -359,8 +389,22 @@ class Connection(Channel):
         self._perform(self.client.take_effects(now))
         self._die(ClosedError("the connection is closed"))
         self._socket.close()
+        if self._owners is not None:
+            self._owners.close()
         # Last: who sees it may ask, and has to be told that the connection is closed.
         self._is_closed = True
+
+    def _all_fds(self) -> tuple[int, ...]:
+        """What to sleep on: the same tuple as long as nothing has changed."""
+        fds: tuple[int, ...] = self._socket.fds
+        owners = self._owners
+        if owners is None or not owners.fds:
+            return fds
+        told = self._fds
+        both = (*fds, *owners.fds)
+        if told != both:
+            self._fds = told = both
+        return told
 
     def _timeout_ms(self) -> int:
         if self._more or self._closing or self._posted or self.client.has_work:
@@ -531,7 +575,7 @@ class Connection(Channel):
                     if is_main:
                         interrupts.let_through()
                     if timeout_ms:
-                        driver.sleep(self._socket.fds, timeout_ms)
+                        driver.sleep(self._all_fds(), timeout_ms)
                 finally:
                     if is_main:
                         interrupts.may_raise = False

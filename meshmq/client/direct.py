@@ -24,6 +24,7 @@ from meshmq.core.events import (
 )
 from meshmq.core.hybrid import HybridClient, needs_node
 from meshmq.core.moving import Moving
+from meshmq.core.owner_links import OWNER_LINK
 from meshmq.errors import BadFrame, ConfigError
 from meshmq.frames import Envelope, PeerFacts
 from meshmq.shell import clock, memory
@@ -275,7 +276,8 @@ class DirectConnection(Connection):
 
     def _open_link(self, effect: OpenLink) -> None:
         try:
-            self._sockets.open(effect.link, effect.address)
+            is_one_of = effect.link.startswith(OWNER_LINK)  # whose dials end when nobody is there
+            self._sockets.open(effect.link, effect.address, is_one_of)
         except ConfigError:
             self._gone.append(effect.link)
 

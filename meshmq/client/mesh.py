@@ -93,6 +93,7 @@ def connect(
     route: str = "auto",
     on_node_loss: str = "move",
     durability: str | None = None,
+    direct_reads: bool = True,
 ) -> Mesh:
     """Connect to a node, or directly to other programs, or both.
 
@@ -131,6 +132,8 @@ def connect(
             ``subscribe(dedup=True)``) and requests that may be asked twice. ``"wait"`` for it.
         durability: what receipts wait for where ``publish`` does not say: as there; None: what each
             topic's policy says.
+        direct_reads: read what is stored at other nodes of the site, where it is much, at those
+            nodes, as far as they can be reached from here; False: all by our own node.
 
     Raises:
         NodeUnreachable: the node that was named (with ``route="node"``: any) did not answer in
@@ -139,7 +142,7 @@ def connect(
         ConfigError: the address cannot be used.
         InvalidArgument, InvalidName: an argument is not what it may be.
     """
-    where = Where(url, peers, listen, route, on_node_loss)
+    where = Where(url, peers, listen, route, on_node_loss, direct_reads)
     check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
     wanted = wanted_of(durability)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))
@@ -652,7 +655,8 @@ def _to_start(start: object) -> Start:
             start = Position.parse(start)
     if isinstance(start, Position):
         origin = bytes.fromhex(start.origin)
-        others = tuple([Place(bytes.fromhex(o), *place) for o, *place in start.others])
+        rows = [Place(bytes.fromhex(o), lsn, slot, skip) for o, lsn, slot, skip in start.others]
+        others = tuple(rows)
         return Start(
             START_POSITION, start.since, origin, start.lsn, start.slot, start.index + 1, others
         )

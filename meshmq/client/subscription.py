@@ -106,6 +106,12 @@ class Inbox:
         sub = self._channel.client.subscribers.get(self._id)
         return sub.away if sub is not None else ()
 
+    @property
+    def direct(self) -> tuple[str, ...]:
+        """Names of nodes other than our own that stored records come from now, each its own; those
+        of all others come by our own node."""
+        return self._channel.client.reads.read_directly(self._id)
+
     # -- the program ------------------------------------------------------------------------
 
     @property

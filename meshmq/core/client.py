@@ -22,6 +22,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.consumer import Member
+from meshmq.core.direct_reads import DirectReads
 from meshmq.core.effects import (
     Arrived,
     CallsAnswered,
@@ -47,6 +48,7 @@ from meshmq.core.events import (
     TimerFired,
 )
 from meshmq.core.held import Held
+from meshmq.core.owner_links import OWNER_LINK
 from meshmq.core.publisher import EncodeBatch, EncodeJobs, Publisher
 from meshmq.core.requester import Requester
 from meshmq.core.responder import Registration, Responder
@@ -141,6 +143,8 @@ class Client(Roaming):
         self.requester = Requester(self._guard)
         self.responder = Responder(self._guard)
         self.subscribers: dict[int, Subscriber] = {}
+        said = (identity.mesh, identity.name, identity.software)
+        self.reads = DirectReads(said, lambda node: self.moving.addresses_of(node), entropy)
         self.members: dict[int, Member] = {}
         self._ranks: tuple[Member, ...] = ()  # the same, for threads that only look
         self._epoch = 0  # sessions with nodes so far
@@ -165,8 +169,9 @@ class Client(Roaming):
 
     def is_thirsty(self, number: int) -> bool:
         """Whether somebody may soon have to wait for credit of a subscription, so that all that is
-        read of it counts. A node has credit for all of the window."""
-        return False
+        read of it counts. A node has credit for all of the window, but for shares of others."""
+        sub = self.subscribers.get(number)
+        return sub is not None and sub.is_thirsty
 
     @property
     def has_work(self) -> bool:
@@ -210,7 +215,9 @@ class Client(Roaming):
 
     def unsubscribe(self, number: int, now_ns: int) -> None:
         """End a subscription; what is on its way is dropped."""
-        if self.subscribers.pop(number, None) is not None:
+        sub = self.subscribers.pop(number, None)
+        if sub is not None:
+            self.reads.closed(sub, now_ns)
             self._ask(Unsubscribe(number), now_ns)
 
     def consumed(self, number: int, size: int, records: int, now_ns: int) -> None:
@@ -218,9 +225,19 @@ class Client(Roaming):
         sub = self.subscribers.get(number)
         if sub is not None:
             sub.on_consumed(size, records)
-            credit = sub.credit()
-            if credit is not None:
-                self._send(credit, now_ns)
+            self._grant(sub, now_ns)
+
+    def _grant(self, sub: Subscriber, now_ns: int) -> None:
+        """Give credit to those who deliver."""
+        self.reads.grant(sub, now_ns)
+        self._tell_node(now_ns)
+
+    def _tell_node(self, now_ns: int) -> None:
+        """Send what is to be said of logs that are read directly."""
+        while self.reads.to_node:
+            bodies, self.reads.to_node = self.reads.to_node, []
+            for body in bodies:
+                self._send(body, now_ns)
 
     def command(self, verb: str, arguments: bytes, now_ns: int) -> int:
         """Send an admin command; the answer comes as CommandAnswered. Returns its number."""
@@ -299,6 +316,8 @@ class Client(Roaming):
         LinkLost."""
         if self.state == "closed":
             return
+        self.reads.goodbye(now_ns)
+        self._effects += self.reads.take_effects(now_ns)
         if self._session is not None:
             self._session.say_goodbye(now_ns)
             self._flush_outbox()
@@ -342,6 +361,12 @@ class Client(Roaming):
 
     def _take(self, event: ClientEvent, now_ns: int) -> None:
         match event:
+            case FrameReceived(link, envelope) if link.startswith(OWNER_LINK):
+                came = self.reads.on_frame(link, envelope, now_ns)
+                if came is not None:
+                    self._on_deliver(came, now_ns)
+            case LinkClosed(link) | BadFrameReceived(link) if link.startswith(OWNER_LINK):
+                self.reads.on_failed(link, now_ns)
             case FrameReceived(link, envelope):
                 session = self._session
                 if session is not None and link == self._link:
@@ -368,6 +393,7 @@ class Client(Roaming):
         if 0 < way.paused_until_ns <= now_ns:
             way.paused_until_ns = 0
         self._tick_session(now_ns)
+        self.reads.tick(now_ns)
         for member in self.members.values():
             closed = member.tick(now_ns)
             if closed:
@@ -377,6 +403,10 @@ class Client(Roaming):
 
     def take_effects(self, now_ns: int) -> list[ClientEffect]:
         """Effects of calls since the last time, sends included."""
+        if self.state == "closed":
+            self.reads.goodbye(now_ns)
+        self._effects += self.reads.take_effects(now_ns)
+        self._tell_node(now_ns)
         session = self._session
         if session is not None:
             self._flush_outbox()
@@ -397,10 +427,10 @@ class Client(Roaming):
 
     def next_deadline_ns(self) -> int | None:
         """When TimerFired is due, or None."""
-        calls = self.requester.next_deadline_ns()
+        due = [self.requester.next_deadline_ns(), self.reads.next_deadline_ns()]
         if self._session is None:
-            return calls
-        due = [*self._session_due(), calls, self.responder.next_deadline_ns()]
+            return min([at for at in due if at is not None], default=None)
+        due += [*self._session_due(), self.responder.next_deadline_ns()]
         due += [member.next_deadline_ns() for member in self._ranks]
         due.append(self.publisher.node.paused_until_ns or None)
         return min(at for at in due if at is not None)
@@ -443,6 +473,7 @@ class Client(Roaming):
             case Streams(number) if number in self.subscribers:
                 news = self.subscribers[number].on_streams(body)
                 self._effects += [StateChanged(self.state, what) for what in news]
+                self.reads.on_streams(number, body, now_ns)
             case Result(number, code, message, result):
                 if self._commands.pop(number, None) is None:
                     pass
@@ -474,6 +505,7 @@ class Client(Roaming):
     def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
         self._epoch += 1
         changed, before = self._come(welcome)
+        self.reads.attach(welcome.origin, welcome.minor, now_ns)
         publisher = self.publisher
         publisher.node.window_bytes = _window(welcome.in_flight_bytes)
         publisher.node.paused_until_ns = 0
@@ -520,9 +552,13 @@ class Client(Roaming):
         arrivals = sub.on_deliver(frame)
         if arrivals or sub.missed != before:
             self._effects.append(Arrived(sub.id, tuple(arrivals), sub.missed, sub.damaged))
-        credit = sub.credit()
-        if credit is not None:
-            self._send(credit, now_ns)
+        self._delivered(sub, frame, now_ns)
+
+    def _delivered(self, sub: Subscriber, frame: Deliver, now_ns: int) -> None:
+        """What came is noted."""
+        if frame.batches and frame.batches[0].origin:
+            self.reads.on_home(sub, frame, now_ns)
+        self._grant(sub, now_ns)
 
     def _send_transactions(self, which: Callable[[Transaction], bool], now_ns: int) -> None:
         for transaction in self._transactions.values():
@@ -618,12 +654,10 @@ class Client(Roaming):
             return
         if frame.code:
             del self.subscribers[sub.id]
+            self.reads.closed(sub, now_ns)
         else:
             sub.on_subscribed(frame)
-            # What the program consumed while the answer was on its way.
-            credit = sub.credit()
-            if credit is not None:
-                self._send(credit, now_ns)
+            self._grant(sub, now_ns)  # what the program consumed while the answer was on its way
         self._effects.append(SubscriptionAnswered(sub.id, frame.code, frame.message, frame.topics))
 
     def _ask(self, body: Body, now_ns: int) -> None:
@@ -632,6 +666,7 @@ class Client(Roaming):
 
     def _on_session_lost(self, now_ns: int) -> None:
         super()._on_session_lost(now_ns)
+        self.reads.detach()
         for sub in self.subscribers.values():
             sub.is_active = False
         self._drop_requests(now_ns)

@@ -222,7 +222,7 @@ class Delivery(Feed):
             case k if k == START_OFFSET:
                 return self._place_offset(sub, frame.value)
             case _:
-                for log, lsn, slot, _ in (_own_place(frame), *frame.places):
+                for log, lsn, slot, *_ in (_own_place(frame), *frame.places):
                     if log == origin:
                         sub.lsn, sub.slot = max(1, lsn), slot
                         return None

@@ -68,12 +68,17 @@ class Drain:
         self._admission.is_draining = True
         clients = self._clients()
         self._told = len(clients)
-        for other in clients:
+        for other in [*clients, *self._readers()]:
             self._sessions.send(other, Drained(others), now_ns)
 
     def _clients(self) -> list[bytes]:
         peers = self._sessions.by_link.values()
-        return [p.link for p in peers if p.sibling is None and p.link not in self._askers]
+        clients = [p for p in peers if p.sibling is None and not p.hello.reads]
+        return [p.link for p in clients if p.link not in self._askers]
+
+    def _readers(self) -> list[bytes]:
+        """Of clients of other nodes, which go on there."""
+        return [p.link for p in self._sessions.by_link.values() if p.hello.reads]
 
     def look(self, is_busy: bool, now_ns: int) -> None:
         """Whether it is over: tell who asked."""

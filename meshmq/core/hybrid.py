@@ -46,6 +46,7 @@ from meshmq.core.events import (
 from meshmq.core.lanes import Lane
 from meshmq.core.moving import Moving
 from meshmq.core.outlets import NODE
+from meshmq.core.owner_links import OWNER_LINK
 from meshmq.core.publisher import EncodeBatch, EncodeJobs
 from meshmq.core.requester import BY_NODE, DIRECTLY, Call
 from meshmq.core.responder import Registration
@@ -199,7 +200,8 @@ class HybridClient(Client):
 
     def is_thirsty(self, number: int) -> bool:
         reader = self.direct.inlets.readers.get(number)
-        return reader is not None and reader.is_thirsty and self.direct.linked > 0
+        is_thirsty = reader is not None and reader.is_thirsty and self.direct.linked > 0
+        return is_thirsty or super().is_thirsty(number)
 
     # -- ways ---------------------------------------------------------------------------------
 
@@ -361,17 +363,22 @@ class HybridClient(Client):
 
     def handle(self, event: ClientEvent, now_ns: int) -> list[ClientEffect]:
         """Take one event. What to do comes with ``take_effects``, for a turn of many together."""
-        direct, own = self.direct, self._link if self._session is not None else None
+        direct = self.direct
         match event:
-            case FrameReceived(link, envelope) if link != own:
+            case FrameReceived(link, envelope) if self._is_program(link):
                 direct.on_frame(link, envelope, now_ns)
-            case LinkClosed(link, reason) if link != own:
+            case LinkClosed(link, reason) if self._is_program(link):
                 direct.on_closed(link, reason, now_ns)
-            case BadFrameReceived(link, reason) if link != own:
+            case BadFrameReceived(link, reason) if self._is_program(link):
                 direct.on_bad_frame(link, reason, now_ns)
             case _:
                 self._take(event, now_ns)
         return []
+
+    def _is_program(self, link: bytes) -> bool:
+        """Whether a link is not of a node."""
+        own = self._link if self._session is not None else None
+        return link != own and not link.startswith(OWNER_LINK)
 
     def _on_heard(self, session: Session) -> None:
         if self.has_node:
@@ -514,7 +521,9 @@ class HybridClient(Client):
         elif not body.code:
             return  # it is open already, and now at this node too
         if isinstance(body, Subscribed):
-            if body.code and self.subscribers.pop(number, None) is not None:
+            sub = self.subscribers.pop(number, None) if body.code else None
+            if sub is not None:
+                self.reads.closed(sub, now_ns)
                 self._send(Unsubscribe(number), now_ns)
                 self.direct.close(number, now_ns)
             topics = self._topics.pop(number, 0)
@@ -542,9 +551,7 @@ class HybridClient(Client):
                 sub = self.subscribers.get(number)
                 if sub is not None and not body.code:
                     sub.on_subscribed(body)
-                    credit = sub.credit()
-                    if credit is not None:
-                        self._send(credit, now_ns)
+                    self._grant(sub, now_ns)
                     self._topics[number] = body.topics
                 self._on_answer(number, _AT_NODE, body, now_ns)
             case Served() if self._leaving.takes(body):
@@ -615,9 +622,7 @@ class HybridClient(Client):
             reader = inlets.readers.get(number)
             if reader is not None:
                 inlets.missing[number] = reader
-        credit = sub.credit()
-        if credit is not None:
-            self._send(credit, now_ns)
+        self._delivered(sub, frame, now_ns)
 
     def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
         is_other = bool(self.origin) and self.origin != welcome.origin

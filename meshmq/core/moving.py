@@ -94,6 +94,11 @@ class Moving:
         """Names of the nodes that are known, by origin."""
         return {origin: node.name for origin, node in self._known.items()}
 
+    def addresses_of(self, origin: bytes) -> tuple[str, ...]:
+        """Where a node of our node's site can be dialled; none if it is away."""
+        node = self._known.get(origin)
+        return node.addresses if node is not None and node.is_here else ()
+
     def greeting_ns(self) -> int:
         """How long a node has to answer; rule 5."""
         if not self.has_others:

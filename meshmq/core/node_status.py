@@ -14,6 +14,7 @@ def describe(node: Node) -> dict[str, Any]:
     """As ``status`` shows it."""
     streams, delivery = node.streams, node.delivery
     opened, refused = node.sessions_opened, node.refused_sessions
+    readers = sum([peer.hello.reads for peer in node.peers.values()])
 
     def name_of(link: bytes) -> str:
         return node.peers[link].hello.name if link in node.peers else ""
@@ -36,7 +37,12 @@ def describe(node: Node) -> dict[str, Any]:
         "services": node.services.describe(node._now_ns),
         "requests": node.services.counters(),
         "bad_frames": node.bad_frames,
-        "sessions": {"open": len(node.peers), "opened": opened, "refused": refused},
+        "sessions": {
+            "open": len(node.peers),
+            "opened": opened,
+            "refused": refused,
+            "readers": readers,
+        },
         "committed_lsn": delivery.committed_lsn,
         "introductions": len(node.introductions),
         "subscriptions": delivery.describe(name_of),

@@ -25,6 +25,7 @@ def describe(
 
     Made one at a time: who takes them may stop before there are too many.
     """
+    sessions = {link: s for link, s in sessions.items() if not s.hello.reads}
     by_run = {session.hello.instance: session.hello for session in sessions.values()}
     links = {session.hello.instance: link for link, session in sessions.items()}
     for link, session in sessions.items():

@@ -65,6 +65,7 @@ from meshmq.frames import (
     Refuse,
     Result,
     SiteInterests,
+    Streams,
     Subscribed,
     Welcome,
 )
@@ -402,6 +403,9 @@ class Site:
         """What one of our programs asks, if other nodes have to do with it."""
         if isinstance(body, Publish):
             return self.producers.is_over(peer, body, now_ns)
+        if isinstance(body, Streams):
+            self.reads.on_streams(peer.link, body)
+            return True
         if isinstance(body, Command):
             what = (peer.link, peer.hello, body, now_ns)
             return self.producers.on_program(*what) or self.listings.on_program(*what)

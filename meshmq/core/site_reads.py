@@ -24,6 +24,9 @@ Rules:
 6. The log of a sibling that is away is read where there is a copy of it, here or at another
    sibling, by the same places, and at its own node again when that is back. Without a copy it
    waits; the client is told so, and when it is back.
+7. A log that the client reads at its own node is not read here. When it says so what is held of
+   that is dropped, and the answer tells that nothing more of it comes; the client knows where it
+   is. When it says that it does so no longer, the log is read from there on.
 """
 
 from __future__ import annotations
@@ -94,12 +97,13 @@ class Reading:
         idle: how often it has granted since something moved.
         is_refused: the sibling has no room for it; it is tried again when the client grants.
         is_told_away: what the client was told last.
+        is_direct: the client reads it itself; rule 7.
     """
 
     __slots__ = (
-        "across", "held_bytes", "held_records", "idle", "is_refused", "is_told_away", "lent_bytes",
-        "lent_records", "link", "lsn", "moved", "name", "number", "origin", "out_bytes",
-        "out_records", "share_bytes", "share_records", "slot",
+        "across", "held_bytes", "held_records", "idle", "is_direct", "is_refused", "is_told_away",
+        "lent_bytes", "lent_records", "link", "lsn", "moved", "name", "number", "origin",
+        "out_bytes", "out_records", "share_bytes", "share_records", "slot",
     )  # fmt: skip
 
     def __init__(self, across: Across, origin: bytes, name: str) -> None:
@@ -114,7 +118,7 @@ class Reading:
         self.lent_bytes = self.lent_records = 0
         self.share_bytes = self.share_records = 0
         self.moved = self.idle = 0
-        self.is_refused = self.is_told_away = False
+        self.is_refused = self.is_told_away = self.is_direct = False
 
 
 class _Held(NamedTuple):
@@ -255,13 +259,17 @@ class SiteReads:
                     self._reading(across, origin, name)
             for reading in across.readings.values():
                 was_away = reading.is_told_away or reading.origin in known
-                if not reading.number and was_away and reading.origin not in self._siblings:
+                if (
+                    not (reading.number or reading.is_direct)
+                    and was_away
+                    and reading.origin not in self._siblings
+                ):
                     self._open(reading)
                     self._tell_news(across, reading)
 
     def _tell_news(self, across: Across, reading: Reading) -> None:
         """Tell the client if a log is away now, or no longer."""
-        if reading.is_told_away == bool(reading.number):
+        if reading.is_told_away == bool(reading.number) and not reading.is_direct:
             self._tell(across, [reading])
 
     def forget(self, origin: bytes) -> None:
@@ -285,7 +293,7 @@ class SiteReads:
         """A client has opened a subscription, which Delivery has; ``wall_ns`` is unix time."""
         self.close(link, frame.subscription)
         own = self._delivery.find(link, frame.subscription)
-        if own is None or frame.only == TRANSIENT_ONLY:
+        if own is None or frame.only == TRANSIENT_ONLY or frame.alone:
             return
         is_new = frame.start in (START_NEW, START_OFFSET)
         since = wall_ns if is_new else 0 if frame.start == START_EARLIEST else max(0, frame.value)
@@ -296,13 +304,14 @@ class SiteReads:
             if len(place.origin) == 16 and place.lsn and place.origin != self._origin:
                 reading = self._reading(across, place.origin)
                 reading.lsn, reading.slot = place.lsn, place.slot
+                reading.is_direct = place.direct
         for origin, name in {**self.copies.known(), **self._away}.items():
             if origin not in self._siblings and origin != self._origin:
                 self._open(self._reading(across, origin, name), is_new)
         for sibling in self._siblings.values():
             reading = self._reading(across, sibling.origin, sibling.name)
             self._open(reading, is_new)
-            if is_new:
+            if is_new and reading.number:
                 across.opening.add(sibling.origin)
         self._tell(across, list(across.readings.values()))
 
@@ -312,6 +321,43 @@ class SiteReads:
             reading = across.readings[origin] = Reading(across, origin, name)
         reading.name = name or reading.name
         return reading
+
+    def on_streams(self, link: bytes, frame: Streams) -> None:
+        """A client says which logs it reads at their own nodes, and which no longer; rule 7."""
+        across = self._across.get((link, frame.subscription))
+        if across is None:
+            return
+        for row in frame.rows:
+            is_known = row.origin in across.readings
+            if row.origin == self._origin or not (
+                is_known or len(across.readings) < limits.PLACES_MAX
+            ):
+                continue
+            reading = self._reading(across, row.origin, row.name)
+            self._drop_held(reading)
+            self._close(reading, tells=True)
+            if row.lsn:
+                reading.lsn, reading.slot = row.lsn, row.slot
+            reading.is_direct = row.direct
+            if row.direct:
+                across.own.credit_bytes -= min(row.bytes, limits.CREDIT_BYTES_MAX)
+                across.own.credit_records -= min(row.records, limits.CREDIT_RECORDS_MAX)
+                done = StreamsRow(row.origin, reading.name, False, 0, 0, True)
+                self.sends.append((link, Streams(frame.subscription, (done,))))
+            else:
+                reading.is_told_away = False
+                self._open(reading)
+                self._tell_news(across, reading)
+        self._delivery.feed(across.own)
+
+    def _drop_held(self, reading: Reading) -> None:
+        """What came of it and did not go on is not to go on."""
+        if not reading.held_records:
+            return
+        across = reading.across
+        self.held_bytes -= reading.held_bytes
+        reading.held_bytes = reading.held_records = 0
+        across.held = deque([held for held in across.held if held.reading is not reading])
 
     def close(self, link: bytes, number: int) -> None:
         """A client's subscription is over. What answer waits is sent all the same."""
@@ -484,7 +530,11 @@ class SiteReads:
             self._top_up(reading)
         if across.held:
             return
-        given_up = [r for r in across.readings.values() if not r.number and self._source_of(r)[0]]
+        given_up = [
+            r
+            for r in across.readings.values()
+            if not (r.number or r.is_direct) and self._source_of(r)[0]
+        ]
         if not given_up:
             self._waiting.pop((own.link, own.number), None)
         elif self._may_pass(across):
@@ -550,7 +600,7 @@ class SiteReads:
     def _open(self, reading: Reading, is_new: bool = False) -> None:
         """Subscribe at the sibling, or where a copy is, at the place where reading goes on."""
         across, (link, copy_of) = reading.across, self._source_of(reading)
-        if not link:
+        if not link or reading.is_direct:
             return
         self._last_number = self._last_number % 0xFFFF_FFFF + 1
         reading.link, reading.number = link, self._last_number
@@ -593,6 +643,8 @@ class SiteReads:
         """Tell the client of other logs: where reading begins, and whose node is away."""
         rows = []
         for r in readings:
+            if r.is_direct:
+                continue
             r.is_told_away = not r.number
             rows.append(StreamsRow(r.origin, r.name, r.is_told_away, r.lsn, r.slot))
         if rows:
@@ -605,6 +657,9 @@ class SiteReads:
         return {
             "subscriptions": len(self._across),
             "readings": len(self._by_number),
+            "direct": sum(
+                [r.is_direct for a in self._across.values() for r in a.readings.values()]
+            ),
             "passed": self.passed,
             "held_bytes": self.held_bytes,
             "given_up": self.given_up,

@@ -11,6 +11,9 @@ Rules:
 3. Order is kept in each stream (topic, origin), and what is passed over is counted there
    (retention, damage) in ``missed``, like the transient records the node dropped.
 4. Credit is what the program can still take: window minus what it was given and has not consumed.
+   Of a log that is read at its own node (core/direct_reads.py) a share of the window is that node's
+   to use, the rest our own node's; what the program has consumed goes to those who have used most
+   of theirs, so that all of them together never have more than the window.
 5. With dedup what another log has given already is dropped (core/dedup.py).
 """
 
@@ -22,6 +25,7 @@ from meshmq import limits
 from meshmq.core.dedup import Dedup
 from meshmq.core.effects import Arrival
 from meshmq.frames import (
+    DURABLE_ONLY,
     START_EARLIEST,
     START_NEW,
     START_OFFSET,
@@ -32,6 +36,7 @@ from meshmq.frames import (
     Payload,
     Place,
     Streams,
+    StreamsRow,
     Subscribe,
     Subscribed,
 )
@@ -78,6 +83,29 @@ class Log:
         self.floor = 0
 
 
+class Share:
+    """The part of the window for one log that is read at its own node.
+
+    Attributes:
+        most_bytes, most_records: that part.
+        out_bytes, out_records: what that node may still send.
+    """
+
+    __slots__ = ("most_bytes", "most_records", "out_bytes", "out_records")
+
+    def __init__(self, most_bytes: int, most_records: int) -> None:
+        self.most_bytes, self.most_records = most_bytes, most_records
+        self.out_bytes = self.out_records = 0
+
+    @property
+    def is_low(self) -> bool:
+        """Whether a quarter of it is used."""
+        return (
+            4 * (self.most_bytes - self.out_bytes) >= self.most_bytes
+            or 4 * (self.most_records - self.out_records) >= self.most_records
+        )
+
+
 class Subscriber:
     """One subscription's state on the client.
 
@@ -88,6 +116,7 @@ class Subscriber:
         is_pull: it takes what programs push, and is not the node's.
         copies: records dropped because they came from another node's log before.
         away: names of nodes whose records wait until they are back.
+        shares: by origin, of logs that are read at their own nodes.
     """
 
     def __init__(
@@ -107,6 +136,7 @@ class Subscriber:
         self.is_active = False
         self.is_pull = False
         self.away: tuple[str, ...] = ()
+        self.shares: dict[bytes, Share] = {}
         self._dedup = Dedup() if dedup else None
         self._start = start
         self._own = start.origin  # the log of the node we are at, or were
@@ -144,12 +174,23 @@ class Subscriber:
         origin, lsn, slot = b"", 0, 0
         if own is not None and own.lsn:
             origin, lsn, slot = self._own, own.lsn, own.slot
+        places = self._places(self._own)
+        if self.shares:
+            places = tuple([p._replace(direct=p.origin in self.shares) for p in places])
+        size, records = self._free()
         return Subscribe(
-            self.id, self.pattern, kind, value, origin, lsn, slot,
-            max(0, self._window_bytes - self._held_bytes),
-            max(0, self._window_records - self._held_records), places=self._places(self._own),
-            dedup=self._dedup is not None,
+            self.id, self.pattern, kind, value, origin, lsn, slot, max(0, size), max(0, records),
+            places=places, dedup=self._dedup is not None,
         )  # fmt: skip
+
+    def _free(self) -> tuple[int, int]:
+        """Bytes and records of the window that are neither held nor a log's to send."""
+        size = self._window_bytes - self._held_bytes
+        records = self._window_records - self._held_records
+        for share in self.shares.values():
+            size -= max(0, share.out_bytes)
+            records -= max(0, share.out_records)
+        return size, records
 
     def on_subscribed(self, frame: Subscribed) -> None:
         """The node's yes; from here on reading resumes by places, never by the first wish."""
@@ -171,6 +212,8 @@ class Subscriber:
         """The node tells of logs of others; return who has gone or come back, in words."""
         news = []
         for row in frame.rows:
+            if row.direct:
+                continue  # the answer to a word of ours
             log = self._log(row.origin)
             log.name = row.name or log.name or row.origin.hex()[:8]
             if not log.lsn:
@@ -189,7 +232,8 @@ class Subscriber:
         if log is None:
             if len(self._logs) >= limits.PLACES_MAX:
                 # Of more nodes than a site can have the one that is known longest is forgotten.
-                del self._logs[next(o for o in self._logs if o != self._own)]
+                kept = {self._own, *self.shares}
+                del self._logs[next(o for o in self._logs if o not in kept)]
             log = self._logs[origin] = Log()
         return log
 
@@ -222,6 +266,9 @@ class Subscriber:
         """What came takes of the window until the program has consumed it."""
         self._held_bytes += b.length
         self._held_records += b.count
+        if self.shares and (share := self.shares.get(b.origin)) is not None:
+            share.out_bytes -= b.length
+            share.out_records -= b.count
 
     def take(self, b: DeliverBatch, data: Payload) -> Arrival | None:
         """Take one batch of a delivery; None: nothing of it is new."""
@@ -282,7 +329,7 @@ class Subscriber:
 
     def credit(self) -> Credit | None:
         """Credit to grant now, or None while it is too little to be worth a frame."""
-        if not self.is_active:
+        if not self.is_active or self.shares:
             return None
         if (
             self._owed_bytes * 4 < self._window_bytes
@@ -292,3 +339,126 @@ class Subscriber:
         grant = Credit(self.id, self._owed_bytes, self._owed_records)
         self._owed_bytes = self._owed_records = 0
         return grant
+
+    # -- logs that are read at their own nodes ----------------------------------------------------
+
+    def share(self, others: int) -> Share | None:
+        """A part of the window for one log beside so many others; None: it is not to be divided
+        further."""
+        size = self._window_bytes // limits.DIRECT_READ_SHARE
+        records = self._window_records // limits.DIRECT_READ_SHARE
+        is_small = self._window_bytes < limits.DIRECT_READ_WINDOW_BYTES or not records
+        if is_small or others >= limits.DIRECT_READ_SHARE // 2:
+            return None
+        return Share(size, records)
+
+    def has_place(self, origin: bytes) -> bool:
+        """Whether it is known where a log is to be read on."""
+        log = self._logs.get(origin)
+        return log is not None and bool(log.lsn)
+
+    def take_back(self, share: Share) -> None:
+        """Our node has given up so much of its credit."""
+        self._owed_bytes += share.most_bytes
+        self._owed_records += share.most_records
+
+    def begin_direct(self, origin: bytes, share: Share, number: int) -> Subscribe:
+        """The frame that opens a log at its own node, from where reading goes on."""
+        log = self._logs[origin]
+        self.shares[origin] = share
+        over_bytes, over_records = self._overdrawn()
+        share.out_bytes = max(0, min(share.most_bytes, self._owed_bytes - over_bytes))
+        share.out_records = max(0, min(share.most_records, self._owed_records - over_records))
+        self._owed_bytes -= share.out_bytes
+        self._owed_records -= share.out_records
+        return Subscribe(
+            number, self.pattern, START_POSITION, self._since or 0, origin, log.lsn, log.slot,
+            share.out_bytes, share.out_records, DURABLE_ONLY, dedup=self._dedup is not None,
+            alone=True,
+        )  # fmt: skip
+
+    def end_direct(self, origin: bytes) -> None:
+        """A log is no longer read at its own node: what that might still send is free again."""
+        share = self.shares.pop(origin, None)
+        if share is not None:
+            self._owed_bytes += share.out_bytes
+            self._owed_records += share.out_records
+
+    def resume(self, origin: bytes) -> StreamsRow:
+        """Where our node is to read a log on."""
+        log = self._log(origin)
+        return StreamsRow(origin, log.name, False, log.lsn, log.slot)
+
+    def name_of(self, origin: bytes) -> str:
+        """Of the node that has a log."""
+        log = self._logs.get(origin)
+        return log.name if log is not None else ""
+
+    @property
+    def is_thirsty(self) -> bool:
+        """Whether all that the program has read counts: a log has used half of its share."""
+        return any(
+            2 * share.out_bytes <= share.most_bytes or 2 * share.out_records <= share.most_records
+            for share in tuple(self.shares.values())
+        )
+
+    def _at_home(self) -> Share:
+        """What is our own node's of the window."""
+        shares = self.shares.values()
+        home = Share(
+            self._window_bytes - sum([share.most_bytes for share in shares]),
+            self._window_records - sum([share.most_records for share in shares]),
+        )
+        home.out_bytes = self._window_bytes - self._held_bytes - self._owed_bytes
+        home.out_bytes -= sum([share.out_bytes for share in shares])
+        home.out_records = self._window_records - self._held_records - self._owed_records
+        home.out_records -= sum([share.out_records for share in shares])
+        return home
+
+    def _overdrawn(self) -> tuple[int, int]:
+        """What came beyond credit: batches are not split, and what was on its way when credit was
+        taken back."""
+        if not self.is_active:
+            return 0, 0
+        home = self._at_home()
+        return max(0, -home.out_bytes), max(0, -home.out_records)
+
+    def grants(self) -> list[tuple[bytes, int, int]]:
+        """With shares: what to grant to whom, by origin, to our own node by none. Rule 4."""
+        ways = [(origin, share) for origin, share in self.shares.items() if share.is_low]
+        home = self._at_home()
+        if self.is_active and home.is_low:
+            ways.append((b"", home))
+        if not ways or (self._owed_bytes <= 0 and self._owed_records <= 0):
+            return []
+        sizes = _divide(self._owed_bytes, [(w.out_bytes, w.most_bytes) for _, w in ways])
+        counts = _divide(self._owed_records, [(w.out_records, w.most_records) for _, w in ways])
+        found = []
+        for (origin, way), size, records in zip(ways, sizes, counts, strict=True):
+            if not (size or records):
+                continue
+            if way is not home:
+                way.out_bytes += size
+                way.out_records += records
+            self._owed_bytes -= size
+            self._owed_records -= records
+            found.append((origin, size, records))
+        return found
+
+
+def _divide(owed: int, ways: list[tuple[int, int]]) -> list[int]:
+    """Share ``owed`` out among those who have so much ``out`` of so much at ``most``: first what
+    was overdrawn, the rest by what each lacks."""
+    left = max(0, owed)
+    given = []
+    for out, _ in ways:
+        part = min(left, max(0, -out))
+        given.append(part)
+        left -= part
+    lacks = [max(0, most - out - part) for (out, most), part in zip(ways, given, strict=True)]
+    total = sum(lacks)
+    if total <= left:
+        return [part + lack for part, lack in zip(given, lacks, strict=True)]
+    more = [left * lack // total for lack in lacks]
+    more[lacks.index(max(lacks))] += left - sum(more)
+    return [part + extra for part, extra in zip(given, more, strict=True)]

@@ -196,7 +196,7 @@ runs = st.lists(st.builds(frames.Route, ids, st.lists(u32, max_size=4).map(tuple
 )
 BODIES = {
     frames.Hello: st.builds(
-        frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses, nodes
+        frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses, nodes, flags
     ),
     frames.Welcome: st.builds(
         frames.Welcome, u16, u16, ids, texts, texts, u64, flags, addresses, nodes, texts
@@ -212,7 +212,8 @@ BODIES = {
     ),
     frames.Subscribe: st.builds(
         frames.Subscribe, u32, texts, u8, i64, blobs, u64, u32, u64, u64, u8,
-        st.lists(st.builds(frames.Place, ids, u64, u32, st.just(0)), max_size=4).map(tuple), flags,
+        st.lists(st.builds(frames.Place, ids, u64, u32, st.just(0), flags), max_size=4).map(tuple),
+        flags, st.just(b"") | ids, flags,
     ),
     frames.Subscribed: st.builds(
         frames.Subscribed, u32, texts, texts, blobs, u64, u32, u32, i64
@@ -277,7 +278,9 @@ BODIES = {
     frames.Pulse: st.builds(frames.Pulse, u64, flags),
     frames.Streams: st.builds(
         frames.Streams, u32,
-        st.lists(st.builds(frames.StreamsRow, ids, texts, flags, u64, u32), max_size=4).map(tuple),
+        st.lists(
+            st.builds(frames.StreamsRow, ids, texts, flags, u64, u32, flags, u64, u64), max_size=4
+        ).map(tuple),
     ),
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
     frames_copies.Fetch: st.builds(

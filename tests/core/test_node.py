@@ -85,7 +85,7 @@ def test_sessions_are_bounded(bench, monkeypatch):
     assert "2 sessions" in refusal.message
     bench.lose(bytes([0]))
     assert isinstance(bench.connect(b"third", greeting=hello(b"t" * 16)), Welcome)
-    assert bench.node.status()["sessions"] == {"open": 2, "opened": 3, "refused": 1}
+    assert bench.node.status()["sessions"] == {"open": 2, "opened": 3, "refused": 1, "readers": 0}
 
 
 def test_a_hello_said_again_is_answered_again_in_the_same_session(linked):
@@ -472,7 +472,7 @@ def test_status_holds_every_counter(linked):
     assert (status["delivered"], status["topics"], status["refused"]) == (3, 2, {})
     assert status["drops"] == {"subscription-queue-full": 0, "damaged": 0}
     assert status["committed_lsn"] == 2
-    assert status["sessions"] == {"open": 1, "opened": 1, "refused": 0}
+    assert status["sessions"] == {"open": 1, "opened": 1, "refused": 0, "readers": 0}
     (sub,) = status["subscriptions"]
     assert (sub["client"], sub["pattern"], sub["live"]) == ("test", ">", True)
     assert (sub["lag_commits"], sub["delivered"], sub["dropped"]) == (0, 3, 0)

@@ -6,7 +6,10 @@ import asyncio
 import time
 from datetime import UTC, datetime
 
+import pytest
+
 import meshmq
+from meshmq import InvalidArgument
 
 
 def write(node, topic, *values):
@@ -132,3 +135,50 @@ def test_the_asyncio_client_has_the_same(site):
     found = asyncio.run(main())
     assert sorted(m.value for m in found) == [b"1", b"2"]
     assert len({m.origin for m in found}) == 2
+
+
+def until(is_true):
+    deadline = time.monotonic() + 20
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("route", ["node", "auto"])
+def test_what_is_much_is_read_at_its_own_node_and_by_our_own_when_that_dies(site, route):
+    home, owner, _ = site.nodes
+    found, count = [], 0
+
+    def more():
+        nonlocal count
+        with meshmq.connect(owner.url, route="node") as writer:
+            for _ in range(10):
+                writer.publish_many("t", [b"%d" % i for i in range(count, count + 50)]).wait(10)
+                count += 50
+        found.extend(int(m.value) for m in take(sub, count - len(found)))
+
+    with (
+        meshmq.connect(home.url, route=route) as mesh,
+        mesh.subscribe("t", start="earliest") as sub,
+    ):
+        until(lambda: more() or sub.direct == ("node-2",))
+        more()
+        with meshmq.connect(owner.url, route="node") as other:
+            assert other.admin.status()["sessions"]["readers"] == 1
+        owner.kill()
+        until(lambda: sub.away == ("node-2",))
+        assert sub.direct == ()
+        owner.start()
+        until(lambda: more() or sub.direct == ("node-2",))
+        assert found == list(range(count))
+        assert (sub.missed, sub.away) == (0, ())
+
+
+def test_a_program_may_read_all_by_its_node(site):
+    home, owner, _ = site.nodes
+    with meshmq.connect(home.url, direct_reads=False) as mesh, mesh.subscribe("t") as sub:
+        write(owner, "t", *[b"%0*d" % (1000, i) for i in range(500)])
+        assert len(take(sub, 500)) == 500
+        assert sub.direct == ()
+    with pytest.raises(InvalidArgument, match="direct_reads"):
+        meshmq.connect(home.url, direct_reads="no")
