@@ -130,10 +130,8 @@ def connect(
             the node has told of, or to another one of ``url``; with subscriptions, consumers,
             services, unconfirmed records (another node may have stored these as well:
             ``subscribe(dedup=True)``) and requests that may be asked twice. ``"wait"`` for it.
-        durability: what receipts wait for where ``publish`` does not say: as there; None: what each
-            topic's policy says.
-        direct_reads: read what is stored at other nodes of the site, where it is much, at those
-            nodes, as far as they can be reached from here; False: all by our own node.
+        durability: what receipts wait for where ``publish`` does not say; None: the topic's own.
+        direct_reads: what is much at other nodes of the site is read there, if in reach.
 
     Raises:
         NodeUnreachable: the node that was named (with ``route="node"``: any) did not answer in

@@ -100,7 +100,7 @@ def leave_it_open_at_the_owner(real, self, branch, now_ns):
         self.links.by_origin[branch.origin] = link
 
 
-@planted(SiteReads, "_drop_held", 1)
+@planted(SiteReads, "_drop_held", 9)
 def pass_on_what_is_read_directly(real, self, reading):
     pass
 
