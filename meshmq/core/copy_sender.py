@@ -35,6 +35,7 @@ class Sender(Reader):
         takes: whether a topic is to be copied there.
         sends: where frames go.
         sum_again_ns: when the journal's sum may be sent again.
+        has_holes: something was sent that is damaged here, and could not be had from another copy.
     """
 
     link: bytes
@@ -47,6 +48,7 @@ class Sender(Reader):
     told: dict[int, CopiedTopic] = field(default_factory=dict)
     sent: tuple[int, int] = (1, 0)
     sum_again_ns: int = 0
+    has_holes: bool = False
 
     def wants(self, name: str) -> bool:
         return self.takes(name, self.level)
@@ -68,6 +70,7 @@ class Sender(Reader):
 
     def _send(self, batches: list[StoredBatch]) -> None:
         rows, topics = [], {}
+        self.has_holes = self.has_holes or any(b.damaged for b in batches)
         for b in batches:
             topic = self.by_stream[b.stream]
             number = topic.entry.source or b.stream

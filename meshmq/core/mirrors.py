@@ -60,6 +60,7 @@ class Mirror:
         received: records that came so far.
         is_own: this log was it until it was renewed: nobody else writes it, nobody asks for it.
         lacks: rule 3. is_summing: the sum is on its way, from its first part on.
+        passed_bytes: that came and need not be stored; their credit is given back with the rest.
     """
 
     def __init__(self, origin: bytes, name: str, place: tuple[int, int], main: Feed, number: int):
@@ -77,6 +78,7 @@ class Mirror:
         self.received = 0
         self.refused = 0
         self.lacks = self.is_summing = self.is_own = False
+        self.passed_bytes = 0
 
 
 class Mirrors:
@@ -143,7 +145,9 @@ class Mirrors:
                 mirror.refused += 1
                 mirror.problem = f"a batch at {row.lsn}, {row.slot} came damaged"
                 return False
-            if (row.lsn, row.slot) >= mirror.place and not self._store(mirror, row, data):
+            if (row.lsn, row.slot) < mirror.place:
+                mirror.passed_bytes += len(data)
+            elif not self._store(mirror, row, data):
                 return False
             mirror.place = max(mirror.place, (row.lsn, row.slot + 1))
         if frame.batches or (frame.lsn, frame.slot) > mirror.place or mirror.lacks != lacked:
@@ -184,7 +188,8 @@ class Mirrors:
             mirror.problem = f"a batch came of stream {row.stream}, of which nothing was told"
             return False
         if row.base_offset + row.count <= topic.next_offset:
-            return True  # it is there
+            mirror.passed_bytes += len(data)
+            return True  # it is there, or was trimmed
         if row.base_offset > topic.next_offset:
             self._lose(mirror, topic)
             self._skip(mirror, topic, row)
@@ -297,5 +302,6 @@ class Mirrors:
             mirror = self.by_origin.get(origin)
             if mirror is not None:
                 mirror.feed.advance(mirror.synced)
-                found.append((mirror, size))
+                found.append((mirror, size + mirror.passed_bytes))
+                mirror.passed_bytes = 0
         return found

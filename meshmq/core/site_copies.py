@@ -9,7 +9,8 @@ Rules:
    or goes changes the choice only where it is among the first. One that is away keeps its place
    for COPY_AWAY_NS; then the next one begins, and gets it back when it has caught up.
 2. The node chosen first copies the topics with two copies or more, the second those with three ...
-3. A copy is no longer needed when those that are chosen have caught up; then it is dropped there.
+3. A copy is no longer needed when those that are chosen have caught up, and got all of it whole;
+   then it is dropped there.
 4. A batch is replicated when as many nodes as its topic is to have copies, less one, have synced
    it. Who waits is told then; with too few of them it waits, and says so itself.
 5. What was this node's own log before it was renewed is a copy too, of all topics. It is made whole
@@ -198,9 +199,8 @@ class SiteCopies:
             del self._away[origin]
         there = [*self._siblings, *self._away] if needed > 0 else []
         chosen = sorted(there, key=self._weight, reverse=True)[:needed]
-        is_safe = all(
-            origin in self._senders and self._senders[origin].is_caught_up for origin in chosen
-        )
+        senders = [self._senders.get(origin) for origin in chosen]
+        is_safe = all(s is not None and s.is_caught_up and not s.has_holes for s in senders)
         for origin, sibling in self._siblings.items():
             if origin in chosen:
                 self._ask(sibling, chosen.index(origin) + 1)
@@ -392,6 +392,7 @@ class SiteCopies:
         """Ask for what is missing: from behind what has come, stored or on its way to disk."""
         number = self.next_number()
         mirror.link, mirror.number, mirror.again_ns = sibling.link, number, 0
+        mirror.passed_bytes = 0
         frame = Fetch(number, mirror.origin, *mirror.place, limits.COPY_CREDIT_BYTES, mirror.level)
         self.sends.append((sibling.link, frame))
 

@@ -16,6 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshmq.testing.checkers import check
+from meshmq.testing.copies_checkers import check_copies
+from meshmq.testing.copies_world import CopiesWorld
 from meshmq.testing.direct_checkers import check_direct
 from meshmq.testing.direct_world import DirectWorld
 from meshmq.testing.group_checkers import check_groups
@@ -35,10 +37,10 @@ if TYPE_CHECKING:
     from meshmq.testing.simulated import Simulation
 
 __all__ = [
-    "DirectWorld", "GroupWorld", "History", "HybridWorld", "LinkWorld", "LocalNode",
-    "RequestWorld", "Simulation", "SiteWorld", "World", "check", "check_direct", "check_groups",
-    "check_hybrid", "check_link", "check_requests", "check_site", "play", "play_direct",
-    "play_groups", "play_hybrid", "play_requests", "play_site",
+    "CopiesWorld", "DirectWorld", "GroupWorld", "History", "HybridWorld", "LinkWorld", "LocalNode",
+    "RequestWorld", "Simulation", "SiteWorld", "World", "check", "check_copies", "check_direct",
+    "check_groups", "check_hybrid", "check_link", "check_requests", "check_site", "play",
+    "play_copies", "play_direct", "play_groups", "play_hybrid", "play_requests", "play_site",
 ]  # fmt: skip
 
 
@@ -97,5 +99,14 @@ def play_site(seed: int, nodes: int | None = None) -> list[str]:
     """Everything that is wrong with the history of a site of nodes of one seed."""
     try:
         return check_site(SiteWorld(seed, nodes).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def play_copies(seed: int, nodes: int | None = None) -> list[str]:
+    """Everything that is wrong with the history of one seed of a site whose nodes copy each other's
+    logs."""
+    try:
+        return check_copies(CopiesWorld(seed, nodes).run())
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]

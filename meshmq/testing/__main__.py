@@ -10,6 +10,7 @@ from functools import partial
 
 from meshmq.limits import SECOND
 from meshmq.testing import (
+    CopiesWorld,
     DirectWorld,
     GroupWorld,
     HybridWorld,
@@ -17,6 +18,7 @@ from meshmq.testing import (
     SiteWorld,
     World,
     play,
+    play_copies,
     play_direct,
     play_groups,
     play_hybrid,
@@ -26,8 +28,9 @@ from meshmq.testing import (
 
 PLAYS = {
     "streams": play, "groups": play_groups, "requests": play_requests, "direct": play_direct,
-    "hybrid": play_hybrid, "site": play_site,
+    "hybrid": play_hybrid, "site": play_site, "copies": play_copies,
 }  # fmt: skip
+SITES = {"site": play_site, "copies": play_copies}
 
 
 def show(world: str, seed: int, nodes: int | None) -> str:
@@ -44,8 +47,8 @@ def show(world: str, seed: int, nodes: int | None) -> str:
         direct = (DirectWorld if world == "direct" else HybridWorld)(seed).run()
         what, count = "published", sum(direct.published.values())
         kills, events, digest = direct.kill_count, direct.events, direct.digest
-    elif world == "site":
-        site = SiteWorld(seed, nodes).run()
+    elif world in ("site", "copies"):
+        site = (SiteWorld if world == "site" else CopiesWorld)(seed, nodes).run()
         took = ", ".join([f"{took_ns / SECOND:.2f}" for took_ns in site.heals])
         what, count = (
             f"frames between {site.size} nodes, one view {took} s after heals",
@@ -73,8 +76,8 @@ def main() -> int:
     given = parser.parse_args()
     out = sys.stdout.write
     worlds = list(PLAYS) if given.world == "all" else [given.world]
-    if given.nodes and worlds != ["site"]:
-        parser.error("--nodes is for --world site")
+    if given.nodes and (len(worlds) > 1 or worlds[0] not in SITES):
+        parser.error("--nodes is for --world site and --world copies")
     if given.seed is not None:
         for world in worlds:
             out(show(world, given.seed, given.nodes))
@@ -85,7 +88,7 @@ def main() -> int:
     with ProcessPoolExecutor(given.jobs) as pool:
         plays: list[Callable[[int], list[str]]] = [PLAYS[world] for world in worlds]
         if given.nodes:
-            plays = [partial(play_site, nodes=given.nodes)]
+            plays = [partial(SITES[worlds[0]], nodes=given.nodes)]
         for one, world in zip(plays, worlds, strict=True):
             for seed, faults in zip(seeds, pool.map(one, seeds, chunksize=20), strict=True):
                 if faults:

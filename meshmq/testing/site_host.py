@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from meshmq import codec
 from meshmq.core.discovery import MDNS, Sighted
 from meshmq.core.events import FrameReceived, LinkClosed, ListenerCut, NodeEvent, PeerSighted
+from meshmq.core.log import Commit
 from meshmq.core.site import NODE_LINK, SiteIdentity
 from meshmq.frames import Envelope, PeerFacts
 from meshmq.limits import MS
@@ -76,7 +77,10 @@ class Host(Stage):
         words: what it told people of others, and when.
         runs: its incarnations.
         since: by origin of each other node that it is wholly linked with, the data link and when.
+        copies: nodes that are to have its log.
     """
+
+    copies = 1
 
     def __init__(
         self, world: SiteWorld, index: int, name: str, disk: Disk, site: str, mesh: str
@@ -129,7 +133,9 @@ class Host(Stage):
     def site_identity(self) -> SiteIdentity:
         incarnation = self.wall_ns + self.now_ns  # as the shell takes it from the clock
         self.runs[incarnation] = self.origin
-        return SiteIdentity(self.site, incarnation, (self.address,), (self.client_address,))
+        return SiteIdentity(
+            self.site, incarnation, (self.address,), (self.client_address,), copies=self.copies
+        )
 
     def on_node_started(self) -> None:
         assert self.node is not None
@@ -150,6 +156,13 @@ class Host(Stage):
             self.after(still_ns, lambda: self.epoch == epoch and self.node_event(event))  # type: ignore[func-returns-value,arg-type]
             return
         super().node_event(event)
+
+    def wake(self) -> None:
+        """It stands still no longer."""
+        self.still_until_ns = 0
+
+    def on_synced(self, commit: Commit) -> None:
+        self.world.on_synced(self, commit)
 
     def on_turn_ended(self) -> None:
         site = self.node.site if self.node is not None else None

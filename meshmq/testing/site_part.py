@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshmq.core.effects import ClientEffect
-from meshmq.core.log import Entry
+from meshmq.core.lanes import Batch
+from meshmq.core.log import Commit, Entry
 from meshmq.frames import Envelope
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ class Part:
 
     def on_effect(self, program: SiteProgram, effect: ClientEffect) -> None:
         """What a client's machine tells its program."""
+
+    def on_finished(self, program: SiteProgram, batch: Batch) -> None:
+        """What became of a batch that was published is known."""
+
+    def on_synced(self, host: Host, commit: Commit) -> None:
+        """A node's disk has one more commit."""
 
     def on_carried(self, host: Host, wire: Wire, envelope: Envelope) -> None:
         """A node sends to another one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshmq.core.client import Client, ClientIdentity
@@ -41,10 +42,14 @@ class SiteProgram:
         self.unwanted: set[str] = set()
         self._there, self._back = Way(), Way()
         tag = hashlib.sha256(f"{name}/{run}".encode()).digest()[:16]
-        self.client = Client(ClientIdentity(host.mesh, tag, tag, name), encode, world.rng)
+        self.client = self.make_client(ClientIdentity(host.mesh, tag, tag, name))
 
     def __repr__(self) -> str:
         return f"{self.name}.{self.run}"
+
+    def make_client(self, identity: ClientIdentity) -> Client:
+        """Its machine."""
+        return Client(identity, encode, self.world.rng)
 
     def heal(self) -> None:
         """Faults are over."""
@@ -130,14 +135,17 @@ class SiteProgram:
                         self._send(link, envelope)
                 case CloseLink(_, after):
                     if after >= 0:
-                        self.world.after(after + 1, self._reopen)
+                        self.world.after(after + 1, partial(self.reopen, effect))
                 case _:
                     for part in self.world.parts:
                         part.on_effect(self, effect)
-        self.client.publisher.take_finished()
+        for batch in self.client.publisher.take_finished():
+            for part in self.world.parts:
+                part.on_finished(self, batch)
         self._set_timer()
 
-    def _reopen(self) -> None:
+    def reopen(self, closed: CloseLink) -> None:
+        """Its link was closed, and the pause is over."""
         if self.is_alive and not self.client.has_link:
             self.open_link()
 

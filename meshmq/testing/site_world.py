@@ -15,6 +15,7 @@ from functools import partial
 from typing import Self
 
 from meshmq import codec
+from meshmq.core.log import Commit
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk
@@ -52,12 +53,14 @@ class SiteWorld(SiteNetwork):
         is_sparing: publishers send nothing of what they were told that nobody wants.
     """
 
+    host_kind: type[Host] = Host
+
     def __init__(self, seed: int, nodes: int | None = None) -> None:
         self.seed = seed
         self.rng = rng = random.Random(seed)
         self.now_ns = SECOND
         self.tools = codec.TOOLS._replace(check=check_batch)
-        self.records = decode
+        self.records: Callable[[bytes], list[bytes]] = decode
         few = rng.choice([2, 2, 3, 3, 4, 5, 6])
         self.size = nodes or (20 if rng.random() < 0.02 else few)
         self.loss = rng.choice([0.0, 0.0, 0.01, 0.1])
@@ -146,7 +149,7 @@ class SiteWorld(SiteNetwork):
         index = len(self.hosts)
         if disk is None:
             disk = self.fresh_disk()
-        host = Host(self, index, name, disk, site, mesh)
+        host = self.host_kind(self, index, name, disk, site, mesh)
         host.queue_bytes = self.queue_bytes
         self.hosts.append(host)
         return host
@@ -171,7 +174,7 @@ class SiteWorld(SiteNetwork):
         self.cut.clear()
         self.loss = self.repeat = self.late = 0.0
         for host in self.members:
-            host.still_until_ns = 0
+            host.wake()
             host.start_node()
         for program in self.programs.values():
             program.heal()
@@ -249,6 +252,11 @@ class SiteWorld(SiteNetwork):
         for part in self.parts:
             part.on_carried(host, wire, envelope)
 
+    def on_synced(self, host: Host, commit: Commit) -> None:
+        """A node's disk has one more commit."""
+        for part in self.parts:
+            part.on_synced(host, commit)
+
     def on_view(self, host: Host) -> None:
         """A node has linked with another one, or is no longer."""
         self._check_siblings(host)
@@ -302,11 +310,15 @@ class SiteWorld(SiteNetwork):
         if name in self.programs:
             self.programs[name].is_alive = False
         self.note("start", name, run)
-        program = self.programs[name] = SiteProgram(self, name, run, at)
+        program = self.programs[name] = self.make_program(name, run, at)
         self.all_programs.append(program)
         program.open_link()
         for part in self.parts:
             part.begin(program)
+
+    def make_program(self, name: str, run: int, at: Host) -> SiteProgram:
+        """One that does not run yet."""
+        return SiteProgram(self, name, run, at)
 
     def to_program(self, host: Host, link: bytes, envelope: Envelope) -> None:
         """A node sends to a program."""

@@ -11,6 +11,7 @@ from meshmq.core.batches import BatchTools
 from meshmq.core.effects import (
     Append,
     CloseLink,
+    MendLog,
     NodeEffect,
     OpenLink,
     PlanRetention,
@@ -194,6 +195,8 @@ class Stage(ABC):
                     self._retain()
                 case SurveyLog():
                     self._survey(effect)
+                case MendLog():
+                    self.disk.mend(effect)
                 case CloseLink(link):
                     self.on_link_dropped(link)
                 case OpenLink(link, address):

@@ -165,6 +165,26 @@ def test_what_is_on_its_way_to_a_copy_is_bounded(monkeypatch):
     assert 0 < most <= 3000 + 600
 
 
+def test_what_was_trimmed_on_its_way_to_a_copy_holds_up_nothing(monkeypatch):
+    """The simulator found it: its credit was never given back, and the copy stood still."""
+    monkeypatch.setattr(limits, "COPY_CREDIT_BYTES", 3000)
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    program.publish("orders", b"0")
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    net.cut(a, b)
+    net.run(5 * SECOND)
+    for _ in range(20):
+        program.publish("orders", b"x" * 500)
+        net.run(5 * MS)
+    from meshmq.core.events import RetentionPlanned
+
+    a.handle(RetentionPlanned(((a.node.topics.by_name["orders"].entry.stream, 16),)))
+    net.run(SECOND)
+    net.heal()
+    assert net.run(10 * SECOND, lambda: is_copied(net, a))
+
+
 def test_trims_and_deletions_go_to_the_copies():
     net, (a, b) = site_of(2, copies=2)
     program = Program(net, a)
@@ -547,6 +567,37 @@ def test_what_is_damaged_in_a_copy_is_had_again_from_its_node():
     assert not at.disk.flipped
     assert at.node.site.describe(net.now_ns)["copies"]["mended"] == 1
     del reader
+
+
+def test_a_copy_stays_until_another_one_has_all_of_it_whole(monkeypatch):
+    """The simulator found it: what was damaged when the other one came was whole nowhere."""
+    monkeypatch.setattr(limits, "COPY_AWAY_NS", 2 * SECOND)
+    net, nodes = site_of(3, copies=2)
+    a = nodes[0]
+    Program(net, a).publish("topics", b"1")
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    first = holder(net, a)
+    (other,) = [n for n in nodes if n not in (a, first)]
+    net.kill(first)
+    assert net.run(5 * SECOND, lambda: other in holders(net, a))
+    program = Program(net, a)
+    for i in range(5):
+        program.publish("orders", b"%d" % i)
+        net.run(5 * MS)
+    assert net.run(SECOND, lambda: len(copy_of(other, a)) == 6)
+    flip(a.disk, "orders", 2)
+    net.kill(a)
+    net.cut(a, other)
+    first.start()
+    a.start([first.address])
+    assert net.run(5 * SECOND, lambda: len(copy_of(first, a)) == 6)
+    net.heal()
+    assert net.run(10 * SECOND, lambda: joined(net))
+    net.run(3 * SECOND)
+    reader = Program(net, first)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(3 * SECOND)
+    assert [r[3] for r in records_of(reader)] == [b"%d" % i for i in range(5)]
 
 
 def test_what_nobody_has_whole_is_told_as_damaged():

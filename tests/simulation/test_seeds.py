@@ -1,6 +1,7 @@
 """Histories with faults, from seeds. MESHMQ_SEEDS says how many (tox: 100); those of groups and
 queues, which take longer, are an eighth of that, those of requests and of programs without a node a
-fifth, those of sites a quarter. tox's `long` plays 2,000 by meshmq.testing."""
+fifth, those of sites a quarter, of sites with copies 15 of 100. tox's `long` plays 2,000 by
+meshmq.testing."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import pytest
 
 from meshmq.testing import (
     play,
+    play_copies,
     play_direct,
     play_groups,
     play_hybrid,
@@ -31,6 +33,8 @@ DIRECT_CHUNK = 5
 DIRECT_COUNT = COUNT // 5
 SITE_CHUNK = 3
 SITE_COUNT = COUNT // 4
+COPIES_CHUNK = 5
+COPIES_COUNT = COUNT * 15 // 100
 
 
 def _listed(name: str) -> list[int]:
@@ -99,16 +103,24 @@ def test_seeds_of_sites_keep_every_promise(first: int) -> None:
     assert not faults, f"replay with: python -m meshmq.testing --world site --seed {min(faults)}"
 
 
+@pytest.mark.parametrize("first", range(0, COPIES_COUNT, COPIES_CHUNK))
+def test_seeds_of_copies_keep_every_promise(first: int) -> None:
+    seeds = range(first, min(first + COPIES_CHUNK, COPIES_COUNT))
+    faults = {seed: found for seed in seeds if (found := play_copies(seed))}
+    assert not faults, f"replay with: python -m meshmq.testing --world copies --seed {min(faults)}"
+
+
 def test_a_seed_replays_exactly_in_any_process() -> None:
     code = (
         "from meshmq.testing import DirectWorld, GroupWorld, HybridWorld, RequestWorld, World\n"
-        "from meshmq.testing import SiteWorld\n"
+        "from meshmq.testing import CopiesWorld, SiteWorld\n"
         "print([World(seed).run().digest for seed in range(12)]"
         " + [GroupWorld(seed).run().digest for seed in range(4)]"
         " + [RequestWorld(seed).run().digest for seed in range(4)]"
         " + [DirectWorld(seed).run().digest for seed in range(4)]"
         " + [HybridWorld(seed).run().digest for seed in (*range(4), 23)]"
-        " + [SiteWorld(seed).run().digest for seed in (1, 3, 7)])\n"
+        " + [SiteWorld(seed).run().digest for seed in (1, 3, 7)]"
+        " + [CopiesWorld(seed).run().digest for seed in (7, 12)])\n"
     )
 
     def digests(hash_seed: str) -> str:
@@ -121,4 +133,4 @@ def test_a_seed_replays_exactly_in_any_process() -> None:
 
     one, other = digests("1"), digests("7")
     assert one == other
-    assert len(set(one.split(","))) == 32
+    assert len(set(one.split(","))) == 34

@@ -1,0 +1,175 @@
+"""What goes wrong in a site whose nodes copy each other's logs: all of it from the world's seed."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshmq.core.log import Commit
+from meshmq.limits import MS, SECOND
+from meshmq.names import matches
+from meshmq.testing.disk import Disk
+from meshmq.testing.site_copying import PATTERN
+from meshmq.testing.site_faults import FAULTS_NS, STAY_NS, SiteFaults, Stay
+
+if TYPE_CHECKING:
+    from meshmq.testing.copies_world import CopiesWorld
+    from meshmq.testing.site_host import Host
+
+FATES = ("gone", "gone", "empty", "back", "back", "back")
+
+
+class Doom(NamedTuple):
+    """A node that died for good, or so it seems.
+
+    Attributes:
+        disk, origin: what it had.
+        fate: ``gone`` with its disk, back with an ``empty`` one, or ``back`` with its own.
+    """
+
+    host: Host
+    disk: Disk
+    origin: bytes
+    fate: str
+    at_ns: int
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether the disk is lost."""
+        return self.fate != "back"
+
+
+class CopiesFaults(SiteFaults):
+    """Breaks a world, in each round anew; ``world.harm`` says what disks suffer."""
+
+    world: CopiesWorld
+
+    is_to_kill = False  # the next node that has stored what programs have published
+
+    def plan(self) -> None:
+        world, rng = self.world, self.world.rng
+        self._is_on = True
+        self.span_ns = FAULTS_NS
+        if world.harm == "copy":
+            self.span_ns = FAULTS_NS + STAY_NS
+            self._some_time(self._run_a_copy)
+            return  # with paths cut nobody could tell the two apart
+        counts = (
+            (self._kill, [0, 1, 2, 3]), (self._cut, [0, 1, 3]), (self._isolate, [0, 0, 1]),
+            (self._break, [0, 0, 2]), (self._stand_still, [0, 0, 1]), (self._jump, [0, 0, 1]),
+            (self._restart_program, [0, 1, 2]), (self._kill_behind_a_sync, [0, 1, 2]),
+        )  # fmt: skip
+        for work, choices in counts:
+            for _ in range(rng.choice(choices)):
+                self._some_time(work)
+        if world.harm == "flips":
+            for _ in range(rng.choice([1, 5, 20])):
+                self._some_time(self._flip)
+        if world.harm == "doom" and world.doom is None:
+            world.after(SECOND + int(rng.random() * 4 * SECOND), self._doom)
+
+    # -- nodes ----------------------------------------------------------------------------------
+
+    def _kill(self) -> None:
+        """All of its disk is there when it is back, but what was not synced."""
+        host = self._some()
+        if host is not None:
+            self._kill_for_a_while(host)
+
+    def _kill_for_a_while(self, host: Host) -> None:
+        world, rng = self.world, self.world.rng
+        self._fell(host, is_silent=rng.random() < 0.3)
+        delay = int(rng.random() ** 2 * 4 * SECOND)
+        world.after(delay, partial(self._start, host, "same", world.round))
+
+    def _kill_behind_a_sync(self) -> None:
+        self.is_to_kill = True
+
+    def on_synced(self, host: Host, commit: Commit) -> None:
+        """A node has stored something; those whose it is have not been told."""
+        if not self.is_to_kill or not self._is_on or host.node is None:
+            return
+        copied = {c.index for c in commit.copied}
+        streams = host.disk.state.streams
+        own = [b for slot, b in enumerate(commit.batches) if slot not in copied]
+        if any(b.stream in streams and matches(PATTERN, streams[b.stream].topic.name) for b in own):
+            self.is_to_kill = False
+            self._kill_for_a_while(host)
+
+    def _start(self, host: Host, kind: str, of_round: int) -> None:
+        if host in self.world.members:
+            super()._start(host, kind, of_round)
+
+    def _doom(self) -> None:
+        """A node dies, as it seems for good."""
+        world, rng = self.world, self.world.rng
+        host = self._some()
+        if host is None or not self._is_on or world.doom is not None:
+            return
+        fate = rng.choice(FATES)
+        world.doom = Doom(host, host.disk, host.origin, fate, world.now_ns)
+        world.note("doom", host.name, fate)
+        world.members.remove(host)
+        self._fell(host, is_silent=rng.random() < 0.3)
+        for program in world.copies_programs() if fate == "gone" else ():
+            if program.is_alive and program.host is host and program.stays:
+                # Somebody has it run elsewhere.
+                world.start_program(program.name, program.run + 1, rng.choice(world.members))
+        if fate == "empty":
+            host.disk = world.fresh_disk()
+        if fate != "gone":
+            longest = 12 if rng.random() < 0.5 else 4
+            world.after(int(rng.random() * longest * SECOND), self._return)
+        world.takeovers.begin_taking(int(rng.random() * 8 * SECOND))
+
+    def _return(self) -> None:
+        """The node is there again."""
+        world, doom = self.world, self.world.doom
+        assert doom is not None
+        if world.healed and not world.is_calm:
+            world.after(500 * MS, self._return)  # how long a heal takes is measured
+            return
+        world.note("return", doom.host.name)
+        world.members.append(doom.host)
+        self._disturb(doom.host)
+        doom.host.peers = tuple([h.address for h in world.members])
+        doom.host.start_node()
+
+    def _run_a_copy(self) -> None:
+        """Somebody starts a second node on a copy of one's disk."""
+        world, rng = self.world, self.world.rng
+        rival = self._some()
+        if rival is None:
+            return
+        name = rival.name if rng.random() < 0.3 else f"x{len(world.hosts)}"
+        host = world.add_host(name, copy.deepcopy(rival.disk))
+        host.peers = tuple([h.address for h in world.members])
+        host.wall_ns += rng.randrange(1, SECOND)  # no two clocks say the same
+        world.note("copy", rival.name)
+        host.start_node()
+        stay = Stay("copy", host, rival, world.now_ns)
+        self.stays.append(stay)
+        world.after(STAY_NS, partial(self._leave, stay))
+
+    def _restart_program(self) -> None:
+        world = self.world
+        names = sorted(name for name in world.programs if name.startswith("p"))
+        if names:
+            old = world.programs[world.rng.choice(names)]
+            world.start_program(old.name, old.run + 1, world.rng.choice(world.members))
+
+    # -- disks ----------------------------------------------------------------------------------
+
+    def _flip(self) -> None:
+        """A row that another disk has whole is damaged."""
+        world, rng = self.world, self.world.rng
+        host = rng.choice(world.members)
+        rows = world.copying.rows_of(host)
+        rng.shuffle(rows)
+        for row, place in rows[:20]:
+            if place not in host.disk.flipped and world.copying.others_with(row, host):
+                host.disk.flipped.add(place)
+                world.copying.flipped.add(row)
+                world.note("flip", host.name, place)
+                return
