@@ -17,6 +17,7 @@ from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
     GroupRow,
+    NodeRow,
     RuleRow,
     Stamp,
     TopicRow,
@@ -578,7 +579,9 @@ rows = (
         flags,
     )
     | st.builds(TopicRow, ids, st.just("a"), flags, stamps, stamps, stamps, u62, u62)
-    | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps)
+    | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps, st.just(NEVER), st.just(""))
+    | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps, set_stamps, texts)
+    | st.builds(NodeRow, set_stamps)
 )
 commits = plain_commits | st.builds(
     Commit, u64, i64, some(batch_entries(moves)), some(topic_entries), some(rule_entries),
