@@ -297,6 +297,8 @@ CLOCKS_TOLD_MAX = 64  # nodes with clocks ahead that ``status`` names
 # --- moving from node to node ----------------------------------------------------------------
 MOVE_GREETING_NS = 400 * MS  # an address has so long to answer where there are others to try
 MOVE_SPREAD_NS = 100 * MS  # over so long the programs of a dead node come to others
+DOUBT_NS = 5 * SECOND  # before a program was last heard, for its confirmations to have reached it
+DOUBTS_MAX = 4096  # programs whose links were lost, some 200 bytes each
 AVOIDED_NS = 10 * SECOND  # a node that drains, or is full, is not dialled for so long
 KNOWN_TOLD_NS = 1 * SECOND  # programs are told of other nodes no more often
 MOVE_QUIET_NS = 300 * MS  # to leave a node that drains, what is new waits so long for the rest ...

@@ -312,9 +312,10 @@ class Hands(Waiting):
             append_ms=b.append_time_ns // limits.MS,
         )  # fmt: skip
         self._hold(h)
+        is_maybe_twice = ready.suspect or bool(b.moved) or self.shared.doubts.has(b)
         row = HandOutRow(
             ready.topic, h.number, h.first, n, first, held, len(payload), checksum,
-            b.append_time_ns, b.lsn, b.slot, ready.attempt, ready.suspect or bool(b.moved),
+            b.append_time_ns, b.lsn, b.slot, ready.attempt, is_maybe_twice,
             () if offsets is None else tuple(offsets),
             topic_key(self.topics.by_stream[b.stream].entry.topic_id),
         )  # fmt: skip

@@ -22,6 +22,7 @@ from meshmq import limits
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools, Options
 from meshmq.core.dead_letters import Undertaker
+from meshmq.core.doubts import Doubts
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.group_journal import Journaling
 from meshmq.core.hand_out import Entry, HandOut, Member, Ready, Source
@@ -60,6 +61,7 @@ class Shared:
         revoked: (member, rows) to tell.
         wall_offset_ns: unix time minus the machines' time.
         now_ns: time of the event at hand.
+        doubts: says which records another node may have as well.
     """
 
     origin: bytes
@@ -74,6 +76,7 @@ class Shared:
     revoked: list[tuple[Member, tuple[SettleRow, ...]]] = field(default_factory=list)
     wall_offset_ns: int = 0
     now_ns: int = 0
+    doubts: Doubts = field(default_factory=lambda: Doubts(0))
 
     @property
     def wall_now_ms(self) -> int:

@@ -20,6 +20,7 @@ from meshmq import limits
 from meshmq.core import group_settings
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
+from meshmq.core.doubts import Doubts
 from meshmq.core.effects import SurveyLog
 from meshmq.core.feed import Feed
 from meshmq.core.group import Group
@@ -97,6 +98,7 @@ class Groups:
         self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
         self.pumped: set[Group] | None = None  # looked at lately, where somebody wants to know
         self.shared = Shared(state.origin, entropy, self._number, admission)
+        self.shared.doubts = Doubts(state.append_time_ns)
         self._next_id = state.journal.next_id
         self.transactions = state.journal.transactions.copy()
         self.by_name: dict[str, Group] = {}

@@ -32,7 +32,7 @@ from meshmq.core.latency import Latencies
 from meshmq.core.links import Link
 from meshmq.core.registrar import Registrar
 from meshmq.core.services import Services
-from meshmq.core.session import Session
+from meshmq.core.session import Session, SessionState
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.signposts import Signposts
@@ -69,6 +69,7 @@ from meshmq.frames import (
     Subscribed,
     Welcome,
 )
+from meshmq.names import run_of
 
 NODE_LINK = b"\0node"
 """What names of links begin with that other nodes have dialled."""
@@ -153,6 +154,8 @@ class Site:
         self.reads = reads
         self.copies = reads.copies = copies
         self.services = SiteServices(services, who.name)
+        self._shared = groups.shared
+        self._shared.doubts.is_on = True
         self.groups = SiteGroups(who.origin, groups, delivery.may_send_to)
         self.listings = SiteListings(who.origin, who.name, partial(ask_here, HERE))
         self.producers = SiteProducers(
@@ -371,6 +374,7 @@ class Site:
         """A session of the node is over: a program's, a data link, or the attempt at one."""
         sibling = peer.sibling
         if sibling is None:
+            self._doubt(peer, now_ns)
             self.groups.drop_link(peer.link)
             self.listings.drop_link(peer.link)
             self.producers.drop_link(peer.link)
@@ -384,6 +388,15 @@ class Site:
             self._dials.setdefault(
                 sibling.origin, (now_ns + limits.DATA_DIAL_NS, 2 * limits.DATA_DIAL_NS)
             )
+
+    def _doubt(self, peer: Peer, now_ns: int) -> None:
+        """What a program has published may be at another node, unless it said goodbye."""
+        session, hello = peer.session, peer.hello
+        if session.state is SessionState.CLOSED and not session.closed_code:
+            return
+        ids = (hello.producer, run_of(hello.producer, hello.instance))
+        offset_ns = self._shared.wall_offset_ns
+        self._shared.doubts.lose(ids, session.heard_ns + offset_ns, now_ns + offset_ns)
 
     def _leave(self, sibling: Sibling, now_ns: int) -> None:
         if not sibling.link:
