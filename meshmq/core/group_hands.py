@@ -19,7 +19,7 @@ from meshmq.core.group_waiting import AGAIN_MAX, DELAYED, Waiting
 from meshmq.core.hand_out import HandOut, Member, Ready
 from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_walk import Walk
-from meshmq.core.runs import of_indices, runs_of, runs_of_bits
+from meshmq.core.runs import of_indices, records_in, runs_of, runs_of_bits
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
 from meshmq.names import topic_key
 
@@ -121,7 +121,7 @@ class Hands(Waiting):
     @property
     def unmet(self) -> int:
         """About how many records could be handed out if some member had room for them."""
-        if not self.is_placed or self._is_short or self.go_ahead_records <= 0 or self.is_stopped:
+        if not self.is_placed or self._is_short or self.go_ahead_records <= 0:
             return 0
         if self.settings.paused or self.shared.admission.is_tight:
             return 0
@@ -130,7 +130,11 @@ class Hands(Waiting):
         held = self.by_key.held if self.by_key is not None else 0
         away = self.in_flight + self.delayed + self.retrying + held + self.undertaker.dying
         pending = sum([m.pending_count for m in self.members.values()])
-        return max(0, self.backlog - away - pending)
+        most = self.backlog - away - pending
+        if self.is_stopped:  # what was read may be handed out all the same: retries that are due
+            read = sum([records_in(r.runs) for queue in self.ready.values() for r in queue])
+            most = min(most, read + len(self._again_set))
+        return max(0, most)
 
     def _next_ready(self, now_ns: int) -> Ready | None:
         """What is to be handed out next, the highest priority first."""

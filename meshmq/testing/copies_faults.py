@@ -79,7 +79,7 @@ class CopiesFaults(SiteFaults):
 
     def _kill_for_a_while(self, host: Host) -> None:
         world, rng = self.world, self.world.rng
-        self._fell(host, is_silent=rng.random() < 0.3)
+        self.fell(host, is_silent=rng.random() < 0.3)
         delay = int(rng.random() ** 2 * 4 * SECOND)
         world.after(delay, partial(self._start, host, "same", world.round))
 
@@ -111,7 +111,7 @@ class CopiesFaults(SiteFaults):
         world.doom = Doom(host, host.disk, host.origin, fate, world.now_ns)
         world.note("doom", host.name, fate)
         world.members.remove(host)
-        self._fell(host, is_silent=rng.random() < 0.3)
+        self.fell(host, is_silent=rng.random() < 0.3)
         for program in world.copies_programs() if fate == "gone" else ():
             if program.is_alive and program.host is host and program.stays:
                 # Somebody has it run elsewhere.

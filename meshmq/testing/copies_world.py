@@ -20,7 +20,7 @@ from meshmq.testing.site_host import Host, Wire
 from meshmq.testing.site_moves import Moves
 from meshmq.testing.site_part import Part
 from meshmq.testing.site_takeovers import TakeoverPart
-from meshmq.testing.site_world import REST_NS, SiteWorld
+from meshmq.testing.site_world import COMMON, REST_NS, SiteWorld
 
 HARMS = ("none", "flips", "flips", "doom", "doom", "doom", "doom", "copy")
 
@@ -38,7 +38,7 @@ class CopiesWorld(SiteWorld):
     host_kind = CopiesHost
 
     def __init__(self, seed: int, nodes: int | None = None) -> None:
-        super().__init__(seed, nodes)
+        super().__init__(seed, nodes, COMMON)
         rng = self.rng
         self.tools = codec.TOOLS
         self.records = _nothing

@@ -11,7 +11,6 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,23 +24,24 @@ from meshmq.core.effects import (
     TransactionAnswered,
 )
 from meshmq.core.events import FrameReceived, NodeEvent, Surveyed
+from meshmq.core.held import Held
 from meshmq.core.log import Commit
 from meshmq.core.session import SessionState
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
-from meshmq.names import JobId, matches, queue_of, retries_of, topic_key
+from meshmq.names import JobId, topic_key
 from meshmq.testing.faults import FAULTS_NS, Faults
 from meshmq.testing.group_audit import audit
 from meshmq.testing.referee import Referee
 from meshmq.testing.scene import Scene
 from meshmq.testing.stage import ORIGIN
-from meshmq.testing.workers import GroupProgram, Published
+from meshmq.testing.workers import GroupProgram, Published, Worker, Workplace, choose_wishes
 
 HEALED_NS = 90 * SECOND
 TOPICS = ["w.a", "w.b"]
 
 
-class GroupWorld(Scene[GroupProgram]):
+class GroupWorld(Scene[GroupProgram], Workplace):
     """One history of groups and queues, from one seed. ``run`` plays it."""
 
     def __init__(self, seed: int) -> None:
@@ -64,8 +64,7 @@ class GroupWorld(Scene[GroupProgram]):
         more = random.Random(~seed)
         self.full_count = more.choice([0, 0, 0, 1, 2])  # how often the disk has no room for a while
         self.flips = more.choice([0, 0, 0, 0, 2])  # bytes that change on the disk
-        self.wishes: dict[str, dict[str, Any]] = {}
-        self._choose_groups()
+        self.wishes = choose_wishes(rng)
         self.queues = [n for n, w in self.wishes.items() if w["kind"] == "queue"]
         for name in self.queues:
             self.wishes[name]["max_records"] = more.choice([0, 0, 0, 12])
@@ -82,40 +81,6 @@ class GroupWorld(Scene[GroupProgram]):
         self._sent: dict[tuple[bytes, int], int] = {}
         self._digest = hashlib.sha256()
         self.faults = Faults(self)
-
-    def _choose_groups(self) -> None:
-        rng = self.rng
-
-        def wish(kind: str, **more: Any) -> dict[str, Any]:
-            return {
-                "kind": kind,
-                "order": rng.choice(["any", "key"]),
-                "max_deliveries": rng.choice([1, 2, 3, 5]),
-                "backoff_ns": rng.choice([10, 100, 400]) * MS,
-                "backoff_max_ns": 1 * SECOND,
-                "max_held": rng.choice([2, 10, 1_000_000]),
-                "rate": rng.choice([0, 0, 0, 500]),
-                **more,
-            }
-
-        made = {
-            "ga": wish("group", pattern=rng.choice(["w.>", "w.a"]), order="any"),
-            "gk": wish("group", pattern=rng.choice(["w.>", "w.*", "w.b"]), order="key"),
-            "gn": wish("group", pattern="w.>", start="new"),
-            "qa": wish("queue"),
-            "qb": wish("queue"),
-        }
-        for name in rng.sample(sorted(made), rng.choice([1, 2, 3])):
-            self.wishes[name] = {"group": name, **made[name]}
-
-    def sources_of(self, group: str) -> Callable[[str], bool]:
-        """Whether a topic is one that the group reads."""
-        wish = self.wishes[group]
-        if wish["kind"] == "queue":
-            return lambda topic: (
-                topic == group or queue_of(topic) == group or topic == retries_of(group)
-            )
-        return lambda topic: matches(wish["pattern"], topic) or topic == retries_of(group)
 
     # -- the play -----------------------------------------------------------------------------
 
@@ -241,6 +206,9 @@ class GroupWorld(Scene[GroupProgram]):
                 program.on_answer(number, code, json.loads(body))
             case _:
                 pass
+
+    def begun(self, worker: Worker, held: Held, index: int) -> None:
+        self.referee.begun(worker.group, (held.row.topic, held.offset(index)))
 
     def _command(self) -> None:
         """Somebody steers."""

@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from meshmq import limits
+from meshmq.core.node import Node
 from meshmq.errors import BY_CODE, NOT_DONE, DeadlineExceeded, NoResponders, ServiceError
 from meshmq.frames import EACH, ONE, STREAM, ReplyRow
 from meshmq.limits import MS
-from meshmq.testing.request_program import OWN_CODE, PROBE_NS, Asking, Run
-from meshmq.testing.request_world import ANCHORED, RequestWorld, tag_of
+from meshmq.testing.request_ledger import RequestLedger, tag_of, takers_of
+from meshmq.testing.request_program import PROBE_NS
+from meshmq.testing.request_records import OWN_CODE, Asking, Run
+from meshmq.testing.request_world import ANCHORED
 
 TURN_NS = 1 * MS  # the longest turn of a simulated node: what it decides leaves by then
 SOON_NS = 50 * MS  # without faults: a few ways of frames, and turns
 
 
-def check_requests(world: RequestWorld) -> list[str]:
+def check_requests(world: RequestLedger) -> list[str]:
     """Everything that is wrong with a history; empty when it kept its promises."""
     return [fault for checker in CHECKERS for fault in checker(world)]
 
@@ -24,7 +27,7 @@ def check_requests(world: RequestWorld) -> list[str]:
 # -- calls ---------------------------------------------------------------------------------------
 
 
-def ends(world: RequestWorld) -> Iterator[str]:
+def ends(world: RequestLedger) -> Iterator[str]:
     """Every call ends once, at its deadline at the latest."""
     for asking in world.askings:
         if asking.news_after_end:
@@ -34,7 +37,7 @@ def ends(world: RequestWorld) -> Iterator[str]:
             yield f"{asking!r} ended {late} ms after its deadline"
 
 
-def _run_of(world: RequestWorld, asking: Asking, data: bytes) -> Run | str:
+def _run_of(world: RequestLedger, asking: Asking, data: bytes) -> Run | str:
     """Which handler has produced this value for that call, or what is wrong with it."""
     try:
         tag, index = tag_of(data), int(data.split(b"|")[1])
@@ -48,7 +51,7 @@ def _run_of(world: RequestWorld, asking: Asking, data: bytes) -> Run | str:
     return run
 
 
-def replies(world: RequestWorld) -> Iterator[str]:
+def replies(world: RequestLedger) -> Iterator[str]:
     """What a program takes was produced by a handler for that very request."""
     for asking in world.askings:
         for row, data in asking.taken:
@@ -68,7 +71,7 @@ def _failed(asking: Asking, text: str, code: str) -> bool:
                                     for run in asking.runs)  # fmt: skip
 
 
-def last_replies(world: RequestWorld) -> Iterator[str]:
+def last_replies(world: RequestLedger) -> Iterator[str]:
     """A call has one last reply: of ONE a value or an error, never both, never more."""
     for asking in world.askings:
         if any(ask.answers > 1 for ask in asking.asks):
@@ -80,7 +83,7 @@ def last_replies(world: RequestWorld) -> Iterator[str]:
             yield f"{asking!r} has {len(asking.taken)} replies and the error {asking.call.error}"
 
 
-def streams(world: RequestWorld) -> Iterator[str]:
+def streams(world: RequestLedger) -> Iterator[str]:
     """Values come in order and without holes, all of one handler, all of them if it ends well."""
     for asking in world.askings:
         if asking.call.kind != STREAM:
@@ -105,7 +108,7 @@ def streams(world: RequestWorld) -> Iterator[str]:
             yield f"{asking!r} failed before its values had come"
 
 
-def windows(world: RequestWorld) -> Iterator[str]:
+def windows(world: RequestLedger) -> Iterator[str]:
     """Of a stream not more than its window is on its way, and one value; what is taken makes
     room."""
     for run in world.runs:
@@ -119,7 +122,7 @@ def windows(world: RequestWorld) -> Iterator[str]:
 # -- who begins what -----------------------------------------------------------------------------
 
 
-def begun_once(world: RequestWorld) -> Iterator[str]:
+def begun_once(world: RequestLedger) -> Iterator[str]:
     """What is not idempotent is begun once; of EACH once at each instance."""
     for asking in world.askings:
         if asking.call.idempotent:
@@ -134,7 +137,7 @@ def begun_once(world: RequestWorld) -> Iterator[str]:
                 yield f"{asking!r} was begun {n} times at {link!r}"
 
 
-def attempts(world: RequestWorld) -> Iterator[str]:
+def attempts(world: RequestLedger) -> Iterator[str]:
     """What is idempotent is begun so many times in each session of its requester, and handed out
     as often, but for what was given back."""
     for asking in world.askings:
@@ -148,7 +151,7 @@ def attempts(world: RequestWorld) -> Iterator[str]:
             yield f"{asking!r} was handed out {times} times"
 
 
-def not_done(world: RequestWorld) -> Iterator[str]:
+def not_done(world: RequestLedger) -> Iterator[str]:
     """Who is told that nothing was done can rely on it."""
     for asking in world.askings:
         error = asking.call.error
@@ -159,7 +162,7 @@ def not_done(world: RequestWorld) -> Iterator[str]:
                 yield from _not_done_of_each(world, asking, row)
 
 
-def _not_done_of_each(world: RequestWorld, asking: Asking, row: ReplyRow) -> Iterator[str]:
+def _not_done_of_each(world: RequestLedger, asking: Asking, row: ReplyRow) -> Iterator[str]:
     """As above, of one instance: where no other one has its name."""
     places = {
         serving
@@ -170,7 +173,7 @@ def _not_done_of_each(world: RequestWorld, asking: Asking, row: ReplyRow) -> Ite
         yield f"{asking!r}: {row.instance} is told to have done nothing ({row.code}), and had begun"
 
 
-def deadlines(world: RequestWorld) -> Iterator[str]:
+def deadlines(world: RequestLedger) -> Iterator[str]:
     """Nothing is handed out after its deadline, as the node knows it, nor begun later than that
     and the way of its frame to the instance (whose clock knows only what is left)."""
     for asking in world.askings:
@@ -193,7 +196,7 @@ def _last_ns(run: Run) -> int:
     return hand_out.due_ns + hand_out.arrived_ns - hand_out.sent_ns + TURN_NS
 
 
-def places(world: RequestWorld) -> Iterator[str]:
+def places(world: RequestLedger) -> Iterator[str]:
     """An instance never has more than its concurrency, and nothing behind its end."""
     for asking in world.askings:
         for hand_out in asking.hand_outs:
@@ -209,7 +212,7 @@ def places(world: RequestWorld) -> Iterator[str]:
 # -- who is told ---------------------------------------------------------------------------------
 
 
-def told(world: RequestWorld) -> Iterator[str]:
+def told(world: RequestLedger) -> Iterator[str]:
     """A handler is told when nobody waits any more: by its own clock, or that of its session; in
     the calm part soon after its requester gave up; and there not before."""
     for run in world.runs:
@@ -231,7 +234,7 @@ def told(world: RequestWorld) -> Iterator[str]:
 # -- without faults ------------------------------------------------------------------------------
 
 
-def calm(world: RequestWorld) -> Iterator[str]:
+def calm(world: RequestLedger) -> Iterator[str]:
     """Without faults a call is answered, its service says no, or it is too late."""
     for asking in world.askings:
         error = asking.call.error
@@ -242,7 +245,7 @@ def calm(world: RequestWorld) -> Iterator[str]:
             yield f"{asking!r} failed without a fault: {error.code}: {error}"
 
 
-def each(world: RequestWorld) -> Iterator[str]:
+def each(world: RequestLedger) -> Iterator[str]:
     """Of EACH there is at most one reply of an instance; without faults one of all that serve."""
     for asking in world.askings:
         if asking.call.kind != EACH:
@@ -269,7 +272,7 @@ def each(world: RequestWorld) -> Iterator[str]:
             yield f"{asking!r} has {len(asking.taken)} replies of {n} instances"
 
 
-def nobody(world: RequestWorld) -> Iterator[str]:
+def nobody(world: RequestLedger) -> Iterator[str]:
     """Without faults nobody waits for an instance where there is none."""
     for asking in world.askings:
         if not asking.is_calm or asking.runs or asking.is_cancelled:
@@ -285,7 +288,7 @@ def nobody(world: RequestWorld) -> Iterator[str]:
             yield f"{asking!r} waited for {asking.call.service}, which nobody served"
 
 
-def roll_call(world: RequestWorld) -> Iterator[str]:
+def roll_call(world: RequestLedger) -> Iterator[str]:
     """At rest every place of every instance takes a request, at once."""
     if world.unrest:
         return
@@ -296,58 +299,45 @@ def roll_call(world: RequestWorld) -> Iterator[str]:
         if asking.call.error is not None:
             if not isinstance(asking.call.error, NoResponders) or _is_served(world, asking):
                 yield f"{asking!r} failed in the roll call: {asking.call.error}"
-        elif took > PROBE_NS + SOON_NS:
+        elif took > world.turns * PROBE_NS + SOON_NS:
             yield f"{asking!r} took {took // MS} ms in the roll call"
 
 
-def _is_served(world: RequestWorld, asking: Asking) -> bool:
+def _is_served(world: RequestLedger, asking: Asking) -> bool:
     return any(s.is_known and s.service == asking.call.service for s in world.servings)
 
 
 # -- rest ----------------------------------------------------------------------------------------
 
 
-def rest(world: RequestWorld) -> Iterator[str]:
+def rest(world: RequestLedger) -> Iterator[str]:
     """After healing every call has an end, every handler too."""
     for fault in world.unrest:
         yield f"no rest: {fault}"
 
 
-def counters(world: RequestWorld) -> Iterator[str]:
+def counters(world: RequestLedger) -> Iterator[str]:
     """The node's counters added up at the end of every turn; nobody was refused or answered
     what it did not ask."""
     yield from world.audits
     yield from world.strange
 
 
-def memory(world: RequestWorld) -> Iterator[str]:
-    """At rest nothing stays in memory, at the node or at a client."""
-    if world.unrest or world.node is None:
+def memory(world: RequestLedger) -> Iterator[str]:
+    """At rest nothing stays in memory, at a node or at a client."""
+    if world.unrest:
         return
-    services = world.node.services
-    kept: dict[str, object] = {
-        "asked": services._asked,
-        "asking": services._asking,
-        "bytes": services._bytes,
-        "shares": services._shares,
-        "backlog": services.outgoing.backlog,
-        "boxes": services.outgoing.boxes,
-        "stuck links": services._stuck,
-        "waiting": [s.name for s in services.by_name.values() if s.waiting],
-        "empty": [s.name for s in services.by_name.values() if not s.instances],
-        "deadlines": [d for d in services._deadlines if d[0] < world.now_ns],
-    }
-    links = {program.link for program in world.programs.values()}
-    kept["links"] = [link for link in services._instances if link not in links]
-    kept["outboxes"] = [link for link in services.outgoing._all if link not in links]
-    for link, mine in services._instances.items():
-        for instance in mine.values():
-            busy = instance.held or instance.held_bytes or instance.waiting or instance.draining
-            kept[f"an instance of {link!r}"] = busy
+    kept: dict[str, object] = {}
+    for number, node in enumerate(world.nodes()):
+        kept |= {f"node {number}: {what}": held for what, held in _kept(world, node)}
     up = sum(serving.is_known for serving in world.servings)
-    known = sum(len(s.instances) for s in services.by_name.values())
+    known = sum(
+        len(service.instances)
+        for node in world.nodes()
+        for service in node.services.by_name.values()
+    )
     if up != known:
-        yield f"the node knows {known} instances, {up} serve"
+        yield f"nodes know {known} instances, {up} serve"
     for program in world.programs.values():
         responder, requester = program.client.responder, program.client.requester
         kept[f"{program.name}'s calls"] = requester.calls or requester.has_work
@@ -360,7 +350,28 @@ def memory(world: RequestWorld) -> Iterator[str]:
             yield f"{what}: {str(value)[:200]} at rest"
 
 
-CHECKERS: tuple[Callable[[RequestWorld], Iterator[str]], ...] = (
+def _kept(world: RequestLedger, node: Node) -> Iterator[tuple[str, object]]:
+    """What a node has in memory of requests and services that it should not have at rest."""
+    services = node.services
+    yield "asked", services._asked
+    yield "asking", services._asking
+    yield "bytes", services._bytes
+    yield "shares", services._shares
+    yield "backlog", services.outgoing.backlog
+    yield "boxes", services.outgoing.boxes
+    yield "stuck links", services._stuck
+    yield "waiting", [s.name for s in services.by_name.values() if s.waiting or s.guests]
+    yield "empty", [s.name for s in services.by_name.values() if not (s.instances or s.remotes)]
+    yield "deadlines", [d for d in services._deadlines if d[0] < world.now_ns]
+    links = {program.link for program in world.programs.values()} | set(services.siblings)
+    yield "links", [link for link in services._instances if link not in links]
+    yield "outboxes", [link for link in services.outgoing._all if link not in links]
+    for taker in takers_of(services):
+        busy = taker.held or taker.held_bytes or taker.waiting or taker.draining
+        yield f"an instance of {taker.link!r}", busy
+
+
+CHECKERS: tuple[Callable[[RequestLedger], Iterator[str]], ...] = (
     ends,
     replies,
     last_replies,

@@ -7,7 +7,11 @@ from itertools import pairwise
 
 from meshmq.limits import SECOND
 from meshmq.names import matches
-from meshmq.testing import site_directory_checkers
+from meshmq.testing import (
+    site_directory_checkers,
+    site_durable_checkers,
+    site_work_checkers,
+)
 from meshmq.testing.site_faults import WORDS
 from meshmq.testing.site_transients import Reading, Sent, Transients, is_done
 from meshmq.testing.site_world import VIEW_NS, SiteWorld
@@ -76,13 +80,14 @@ def rest(world: SiteWorld) -> Iterator[str]:
 # -- transient topics ------------------------------------------------------------------------------
 
 
-def _part(world: SiteWorld) -> Transients:
-    return next(part for part in world.parts if isinstance(part, Transients))
+def _part(world: SiteWorld) -> Transients | None:
+    return next((part for part in world.parts if isinstance(part, Transients)), None)
 
 
 def order(world: SiteWorld) -> Iterator[str]:
     """A subscription gets each publisher's records of a topic in order, none twice."""
-    for reading in _part(world).readings:
+    part = _part(world)
+    for reading in part.readings if part is not None else ():
         numbers: dict[tuple[str, str], list[int]] = {}
         for topic, value in reading.seen:
             program, _, number = value.decode().split("|")
@@ -98,6 +103,8 @@ def copies(world: SiteWorld) -> Iterator[str]:
     """A record leaves its publisher's node once for each other node, and no other one passes it
     on; nothing comes back."""
     part = _part(world)
+    if part is None:
+        return
     yield from part.odd
     for sent in part.sent.values():
         for host, frames in sent.copies.items():
@@ -110,7 +117,7 @@ def copies(world: SiteWorld) -> Iterator[str]:
 def audience(world: SiteWorld) -> Iterator[str]:
     """In the calm a record goes to the nodes where somebody wants it, and to no other."""
     part = _part(world)
-    if not world.is_calm or not part._is_roomy():
+    if part is None or not world.is_calm or not part._is_roomy():
         return
     final = [s for s in part.sent.values() if s.is_calm and s.round == world.round]
     for sent in final:
@@ -122,7 +129,7 @@ def audience(world: SiteWorld) -> Iterator[str]:
 def calm(world: SiteWorld) -> Iterator[str]:
     """What is published in the calm comes to all who want it, or is counted."""
     part = _part(world)
-    if not world.is_calm:
+    if part is None or not world.is_calm:
         return
     final = [s for s in part.sent.values() if s.is_calm and s.round == world.round]
     for sent in final:
@@ -144,10 +151,12 @@ def _counted(reading: Reading, final: list[Sent], is_roomy: bool) -> Iterator[st
 
 def coming(world: SiteWorld) -> Iterator[str]:
     """What is published while an interest is noted and links stand comes."""
-    yield from _part(world).overdue
+    part = _part(world)
+    yield from part.overdue if part is not None else ()
 
 
 CHECKERS: tuple[Callable[[SiteWorld], Iterator[str]], ...] = (
     views, belonging, words, alarms, rest, order, copies, audience, calm, coming,
     *site_directory_checkers.CHECKERS,
+    *site_durable_checkers.CHECKERS, *site_work_checkers.CHECKERS,
 )  # fmt: skip

@@ -219,14 +219,14 @@ class Agreements(Part):
         found = [directory_of(host) for host in self.world.members]
         return len({d.table.root for d in found if d is not None}) == 1
 
-    def healed(self) -> None:
+    def rejoined(self) -> None:
         for topic_id, name in self.gone.items():
             for host in self.world.members:
                 directory = directory_of(host)
                 if directory is not None and topic_id in directory.table.ids.get(name, ()):
                     self.odd.append(f"{name} {topic_id.hex()[:6]} was deleted, and {host} has it")
 
-    def unrest(self) -> list[str]:
+    def find_unrest(self) -> list[str]:
         found = [
             f"{program!r} has no answer to {verb}"
             for (program, _), (verb, _) in self._asked.items()

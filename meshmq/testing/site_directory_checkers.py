@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 AGREED_NS = 5 * SECOND  # after a heal: the longest until all are linked, and what they compare
 
 
-def _part(world: SiteWorld) -> Agreements:
-    return next(part for part in world.parts if isinstance(part, Agreements))
+def _part(world: SiteWorld) -> Agreements | None:
+    return next((part for part in world.parts if isinstance(part, Agreements)), None)
 
 
 def agreement(world: SiteWorld) -> Iterator[str]:
@@ -32,6 +32,8 @@ def agreement(world: SiteWorld) -> Iterator[str]:
 def deleted(world: SiteWorld) -> Iterator[str]:
     """A topic of which somebody was told that it is deleted does not come back."""
     part = _part(world)
+    if part is None:
+        return
     yield from part.odd
     for host in world.members if world.is_calm else ():
         for name, topic in host.disk.state.topics.items():
@@ -42,6 +44,8 @@ def deleted(world: SiteWorld) -> Iterator[str]:
 def last(world: SiteWorld) -> Iterator[str]:
     """Of two words on one policy the one that was said by who knew of the other holds."""
     part = _part(world)
+    if part is None:
+        return
     if not world.is_calm or world.unrest:
         return
     for pattern in PATTERNS:
@@ -75,7 +79,8 @@ def _said_by(world: SiteWorld, words: list[Word], row: RuleRow) -> list[Word]:
 
 def kept(world: SiteWorld) -> Iterator[str]:
     """What is stored under topics that nobody deletes stays, whatever nodes agree on."""
-    for stored in _part(world).stored:
+    part = _part(world)
+    for stored in part.stored if part is not None else ():
         offset = stored.offset
         if stored.topic not in KEPT or offset is None:
             continue

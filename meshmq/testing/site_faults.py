@@ -117,16 +117,24 @@ class SiteFaults:
     # -- nodes ----------------------------------------------------------------------------------
 
     def _kill(self) -> None:
-        world, rng = self.world, self.world.rng
         host = self._some()
-        if host is None:
+        if host is not None:
+            self.kill(host)
+
+    def kill(self, host: Host) -> None:
+        """A node dies, and is started again after a while."""
+        world, rng = self.world, self.world.rng
+        if host.node is None or not self._is_on:
             return
-        self._fell(host, is_silent=rng.random() < 0.3)
+        self.fell(host, is_silent=rng.random() < 0.3)
         kind = rng.choice(["same", "same", "same", "empty", "old", "moved"])
+        if kind == "old" and not all(part.has_copies for part in world.parts):
+            kind = "same"
         delay = int(rng.random() ** 2 * 4 * SECOND)
         world.after(delay, partial(self._start, host, kind, world.round))
 
-    def _fell(self, host: Host, is_silent: bool) -> None:
+    def fell(self, host: Host, is_silent: bool) -> None:
+        """A node dies, or its host does (``is_silent``)."""
         world = self.world
         world.kills += 1
         self._disturb(host)
@@ -181,7 +189,9 @@ class SiteFaults:
     def _jump(self) -> None:
         """Somebody sets a host's clock: nothing but timestamps may notice."""
         host = self.world.rng.choice(self.world.members)
-        host.wall_ns += self.world.rng.choice([-HOUR_NS, HOUR_NS])
+        by_ns = self.world.rng.choice([-HOUR_NS, HOUR_NS])
+        if all(part.has_jumps for part in self.world.parts):
+            host.wall_ns += by_ns
 
     def _restart_program(self) -> None:
         world = self.world
@@ -277,6 +287,8 @@ class SiteFaults:
         if rival is None:
             return
         kind = rng.choice(sorted(WORDS))
+        if kind == "copy" and not all(part.has_copies for part in world.parts):
+            kind = "name"
         name = f"x{len(world.hosts)}"
         if kind == "copy":
             name = rival.name if rng.random() < 0.3 else name
@@ -291,7 +303,7 @@ class SiteFaults:
         host.wall_ns += rng.randrange(1, SECOND)  # no two clocks say the same
         world.note("intrude", kind, rival.name)
         if rng.random() < 0.3:  # both begin at once, and nobody knows either
-            self._fell(rival, is_silent=False)
+            self.fell(rival, is_silent=False)
             rival.start_node()
         host.start_node()
         stay = Stay(kind, host, rival, world.now_ns)

@@ -15,6 +15,7 @@ from meshmq import codec
 from meshmq.core.discovery import MDNS, Sighted
 from meshmq.core.events import FrameReceived, LinkClosed, ListenerCut, NodeEvent, PeerSighted
 from meshmq.core.log import Commit
+from meshmq.core.session import Session, SessionState
 from meshmq.core.site import NODE_LINK, SiteIdentity
 from meshmq.frames import Envelope, PeerFacts
 from meshmq.limits import MS
@@ -93,6 +94,7 @@ class Host(Stage):
         self.mesh = mesh
         self.site = site
         self.disk = disk
+        self.client_address = f"tcp://127.0.0.1:{40_000 + index}"
         self.move(index)
         self.peers: tuple[str, ...] = ()
         self.uses_mdns = False
@@ -126,9 +128,8 @@ class Host(Stage):
         self.world.note(self.name, *what)
 
     def move(self, index: int) -> None:
-        """It has another address from now on."""
+        """Nodes dial it elsewhere from now on; programs know one address, and no mDNS."""
         self.address = f"tcp://127.0.0.1:{20_000 + index}"
-        self.client_address = f"tcp://127.0.0.1:{40_000 + index}"
 
     def site_identity(self) -> SiteIdentity:
         incarnation = self.wall_ns + self.now_ns  # as the shell takes it from the clock
@@ -155,6 +156,11 @@ class Host(Stage):
             epoch = self.epoch
             self.after(still_ns, lambda: self.epoch == epoch and self.node_event(event))  # type: ignore[func-returns-value,arg-type]
             return
+        if self.node is not None and isinstance(event, FrameReceived):
+            peer, envelope = self.node.peers.get(event.link), event.envelope
+            if peer is not None and _is_next(peer.session, envelope):
+                for part in self.world.parts:
+                    part.on_taken(self, peer, envelope)
         super().node_event(event)
 
     def wake(self) -> None:
@@ -174,6 +180,8 @@ class Host(Stage):
         if site.version != self._version:
             self._version = site.version
             self._note_siblings()
+        for part in self.world.parts:
+            part.on_turn_ended(self)
 
     def _note_siblings(self) -> None:
         assert self.node is not None
@@ -210,6 +218,8 @@ class Host(Stage):
             del self.wires[link]
             wire.closed = True
             self.world.reset_listener(wire)
+        for part in self.world.parts:
+            part.on_link_dropped(self, link)
 
     def kill(self, is_silent: bool) -> None:
         """The node dies; if it is the host that does, no connection is reset."""
@@ -226,6 +236,12 @@ class Host(Stage):
                 self.world.reset_listener(wire)
             else:
                 self.world.reset_dialler(wire)
+
+
+def _is_next(session: Session, envelope: Envelope) -> bool:
+    """Whether a session takes a frame, and has not had it yet."""
+    is_open = session.id == envelope.session and session.state is SessionState.OPEN
+    return is_open and envelope.sequence == session.received + 1
 
 
 class SiteNetwork(Network):

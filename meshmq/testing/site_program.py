@@ -1,4 +1,8 @@
-"""A program at a node of a simulated site: the real client machine, and what parts do with it."""
+"""A program at a node of a simulated site: the real client machine, and what parts do with it.
+
+Some stay with their node, others move to another one when theirs is lost. A program that has moved
+finds where it goes by what its node has told it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from meshmq import codec
 from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import ClientEffect, CloseLink, Send
 from meshmq.core.events import ClientEvent, FrameReceived, LinkClosed, LinkOpened, TimerFired
+from meshmq.core.moving import Moving
 from meshmq.frames import Confirm, Envelope, Hello, Publish, Wanted, Welcome
 from meshmq.limits import MS
-from meshmq.testing.history import encode
 from meshmq.testing.site_host import Way
 
 if TYPE_CHECKING:
@@ -24,13 +29,16 @@ class SiteProgram:
     """One run of one program.
 
     Attributes:
-        host: the node it is at.
+        host: the node it is at, or was last. is_astray: it has dialled where no node is.
+        moves: it goes elsewhere when it has lost its node.
         link: its newest one; ``links`` counts them.
         is_alive: it is the newest run of its name.
         unwanted: topics that its node wants nothing of, as it said; in worlds that are sparing.
     """
 
-    def __init__(self, world: SiteWorld, name: str, run: int, host: Host) -> None:
+    def __init__(
+        self, world: SiteWorld, name: str, run: int, host: Host, moves: bool = False
+    ) -> None:
         self.world = world
         self.name = name
         self.run = run
@@ -38,30 +46,36 @@ class SiteProgram:
         self.link = b""
         self.links = 0
         self.is_alive = True
+        self.is_astray = False
+        self.moves = moves
         self.due_ns: int | None = None
         self.unwanted: set[str] = set()
         self._there, self._back = Way(), Way()
         tag = hashlib.sha256(f"{name}/{run}".encode()).digest()[:16]
         self.client = self.make_client(ClientIdentity(host.mesh, tag, tag, name))
+        if world.has_movers:
+            self.client.moving = Moving((host.client_address,), world.rng, stays=not moves)
 
     def __repr__(self) -> str:
         return f"{self.name}.{self.run}"
 
     def make_client(self, identity: ClientIdentity) -> Client:
         """Its machine."""
-        return Client(identity, encode, self.world.rng)
-
-    def heal(self) -> None:
-        """Faults are over."""
+        encode_jobs = codec.encode_jobs
+        return Client(identity, self.world.encode, self.world.rng, encode_jobs=encode_jobs)  # type: ignore[arg-type]
 
     # -- its link -----------------------------------------------------------------------------
 
-    def open_link(self) -> None:
-        """A new connection to its node."""
+    def open_link(self, address: str = "") -> None:
+        """A new connection, to its node or where another one is."""
+        if self.moves and address:
+            found = self.world.host_for(address)
+            self.is_astray = found is None
+            self.host = found or self.host
         self.links += 1
         self.link = f"{self.name}/{self.run}/{self.links}".encode()
         self.event(LinkOpened(self.link))
-        if self.host.node is None:
+        if self.host.node is None or self.is_astray:
             self._cut_later(self.link)
 
     def _cut_later(self, link: bytes) -> None:
@@ -75,13 +89,24 @@ class SiteProgram:
 
     def on_frame(self, host: Host, link: bytes, envelope: Envelope) -> None:
         """The node sends."""
+
+        def arrive() -> None:
+            if self.is_alive and link == self.link:
+                for part in self.world.parts:
+                    part.on_heard(self, envelope)
+                self.event(FrameReceived(link, envelope))
+
         if self.is_alive and link == self.link:
-            self.world.travel(self._back, lambda: self.event(FrameReceived(link, envelope)))
+            self.world.travel(self._back, arrive)
 
     def _send(self, link: bytes, envelope: Envelope) -> None:
         host = self.host
+        if self.is_astray:
+            return
         if self.world.is_sparing and isinstance(envelope.body, Publish):
             envelope = _routed(envelope, envelope.body)
+        for part in self.world.parts:
+            part.on_said(self, envelope)
 
         def arrive() -> None:
             # The newest hello has a producer's name: a late one of a program that is dead by then
@@ -147,7 +172,7 @@ class SiteProgram:
     def reopen(self, closed: CloseLink) -> None:
         """Its link was closed, and the pause is over."""
         if self.is_alive and not self.client.has_link:
-            self.open_link()
+            self.open_link(closed.address)
 
     def _set_timer(self) -> None:
         due = self.client.next_deadline_ns()

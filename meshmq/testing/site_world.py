@@ -10,23 +10,27 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Self
 
 from meshmq import codec
 from meshmq.core.log import Commit
+from meshmq.core.publisher import EncodeBatch
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk
-from meshmq.testing.history import check_batch, decode
+from meshmq.testing.history import check_batch, decode, encode
 from meshmq.testing.request_world import small
+from meshmq.testing.site_calls import Calls
 from meshmq.testing.site_directory import Agreements
+from meshmq.testing.site_durables import Durables
 from meshmq.testing.site_faults import FAULTS_NS, SiteFaults
 from meshmq.testing.site_host import Host, SiteNetwork, Wire
 from meshmq.testing.site_part import Part
 from meshmq.testing.site_program import SiteProgram
 from meshmq.testing.site_transients import Transients
+from meshmq.testing.site_works import Works
 from meshmq.testing.stage import WALL_NS
 
 VIEW_NS = 3 * SECOND  # after a heal all nodes have the same view: a longest back-off, handshakes
@@ -34,6 +38,15 @@ SETTLE_NS = 30 * SECOND
 CALM_NS = 1 * SECOND
 REST_NS = 30 * SECOND
 SPARING = 0.1
+PARTS: dict[str, Callable[[SiteWorld], Part]] = {
+    "transients": Transients, "durables": Durables, "works": Works, "calls": Calls,
+    "agreements": Agreements,
+}  # fmt: skip
+COMMON = ("transients", "agreements")
+FEATURES = (
+    COMMON, COMMON, ("durables",), ("works",), ("calls",), ("transients", "durables"),
+    ("calls", "works"), ("calls", "durables"),
+)  # fmt: skip
 EVENTS_MAX = 400_000  # several times what the busiest history has, of few nodes
 
 
@@ -42,11 +55,16 @@ class SiteWorld(SiteNetwork):
 
     Args:
         nodes: how many; None: as the seed says.
+        features: names of the parts that are played; None: as the seed says.
 
     Attributes:
+        parts: what programs do, and must have of it.
+        disks: of members, all that ever were, by their logs' origin.
         hosts: nodes that belong to the site, and what of others was started meanwhile.
         members: those that belong to it.
         programs: all that ever ran.
+        has_movers: some programs go to another node when they have lost theirs.
+        usual: how often frames are lost, repeated and late while there are faults.
         heals: after each heal how long it took until all views were the same; -1: they never were.
         agreed: the same until all nodes had agreed on the same.
         strange: what may not be and was.
@@ -55,17 +73,21 @@ class SiteWorld(SiteNetwork):
 
     host_kind: type[Host] = Host
 
-    def __init__(self, seed: int, nodes: int | None = None) -> None:
+    def __init__(
+        self, seed: int, nodes: int | None = None, features: Sequence[str] | None = None
+    ) -> None:
         self.seed = seed
         self.rng = rng = random.Random(seed)
         self.now_ns = SECOND
         self.tools = codec.TOOLS._replace(check=check_batch)
+        self.encode: EncodeBatch = encode
         self.records: Callable[[bytes], list[bytes]] = decode
         few = rng.choice([2, 2, 3, 3, 4, 5, 6])
         self.size = nodes or (20 if rng.random() < 0.02 else few)
         self.loss = rng.choice([0.0, 0.0, 0.01, 0.1])
         self.repeat = rng.choice([0.0, 0.02, 0.1])
         self.late = rng.choice([0.0, 0.0, 0.05, 0.2])
+        self.usual: tuple[float, float, float] | None = None
         self.knowing = rng.choice(["all", "first", "ring", "mdns", "mdns", "both"])
         self.rounds = 1 if self.size > 6 else rng.choice([1, 2, 3])
         self.bounds = rng.choice([{}, {}, {"SITE_CREDIT_BYTES": 400}, {"SITE_CREDIT_BYTES": 4000}])
@@ -89,7 +111,17 @@ class SiteWorld(SiteNetwork):
         self.round_ns = self.now_ns
         self.kills = 0
         self.events = 0
-        self.parts: tuple[Part, ...] = (Transients(self), Agreements(self))
+        # By a source of their own: a history of transient topics alone is what it always was.
+        self.more = random.Random(~seed)
+        self.features = tuple(features or self.more.choice(FEATURES))
+        self.has_movers = not set(self.features) <= set(COMMON)
+        if "works" in self.features:  # hand-outs are records of real batches
+            self.tools = codec.TOOLS
+            self.encode, self.records = codec.encode_batch, lambda payload: []
+        self.disks: dict[bytes, Disk] = {}
+        self.parts: tuple[Part, ...] = tuple([PARTS[name](self) for name in self.features])
+        for part in self.parts:
+            self.bounds |= part.bounds
         self.faults = SiteFaults(self)
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._count = 0
@@ -111,6 +143,8 @@ class SiteWorld(SiteNetwork):
             self._heal()
             if not self.is_calm or self.unrest:
                 return
+        for part in self.parts:
+            part.close()
 
     def build(self) -> None:
         """The nodes, and programs at some of them; all begin within a moment."""
@@ -159,14 +193,19 @@ class SiteWorld(SiteNetwork):
         disk = Disk(self.rng.getrandbits(128).to_bytes(16, "big"))
         entries = [entry for part in self.parts for entry in part.prepare()]
         if entries:
-            disk.commit(entries, WALL_NS, decode)
+            disk.commit(entries, WALL_NS, self.records)
+        self.disks[disk.state.origin] = disk
         return disk
 
     def _break(self) -> None:
         self.is_calm = self.healed = False
         self.round_ns = self.now_ns
-        loss, repeat, late = self.loss, self.repeat, self.late
+        if self.usual is None:
+            self.usual = self.loss, self.repeat, self.late
+        self.loss, self.repeat, self.late = self.usual
         self.faults.plan()
+        for part in self.parts:
+            part.break_down()
         self.play(self.now_ns + self.faults.span_ns)
         self.faults.end()
         self.note("heal")
@@ -176,16 +215,15 @@ class SiteWorld(SiteNetwork):
         for host in self.members:
             host.wake()
             host.start_node()
-        for program in self.programs.values():
-            program.heal()
-        self._again = loss, repeat, late
+        for part in self.parts:
+            part.heal()
 
     def _heal(self) -> None:
         begun = self.now_ns
         self.heals.append(self._until(self.views_agree, begun))
         self.agreed.append(self._until(lambda: all(p.agrees() for p in self.parts), begun))
         for part in self.parts:
-            part.healed()
+            part.rejoined()
         self._rest()
         if self.unrest:
             return
@@ -194,8 +232,9 @@ class SiteWorld(SiteNetwork):
         for part in self.parts:
             part.calm()
         self.play(self.now_ns + CALM_NS)
+        for part in self.parts:
+            part.hush()
         self._rest()
-        self.loss, self.repeat, self.late = self._again
 
     def _until(self, is_so: Callable[[], bool], begun_ns: int) -> int:
         """Play until something is so; how long after the heal that is, -1: never."""
@@ -247,6 +286,10 @@ class SiteWorld(SiteNetwork):
     def on_started(self, host: Host) -> None:
         """A node runs."""
         self.announce(host)
+
+    def host_for(self, address: str) -> Host | None:
+        """Which of the members programs find there."""
+        return next((h for h in self.members if h.client_address == address), None)
 
     def on_carried(self, host: Host, wire: Wire, envelope: Envelope) -> None:
         for part in self.parts:
@@ -318,10 +361,20 @@ class SiteWorld(SiteNetwork):
 
     def make_program(self, name: str, run: int, at: Host) -> SiteProgram:
         """One that does not run yet."""
-        return SiteProgram(self, name, run, at)
+        moves = self.has_movers and self.more.random() < 0.6
+        return SiteProgram(self, name, run, at, moves)
+
+    def add_program(self, name: str, at: Host) -> SiteProgram:
+        """A program that does nothing by itself."""
+        program = self.programs[name] = SiteProgram(self, name, 0, at)
+        self.all_programs.append(program)
+        program.open_link()
+        return program
 
     def to_program(self, host: Host, link: bytes, envelope: Envelope) -> None:
         """A node sends to a program."""
+        for part in self.parts:
+            part.on_told(host, link, envelope)
         program = self.programs.get(link.decode().split("/")[0])
         if program is not None:
             program.on_frame(host, link, envelope)
@@ -339,5 +392,5 @@ class SiteWorld(SiteNetwork):
         for program in self.programs.values():
             found += program.find_unrest()
         for part in self.parts:
-            found += part.unrest()
+            found += part.find_unrest()
         return found

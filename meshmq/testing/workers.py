@@ -1,13 +1,16 @@
-"""A program of the groups' world: it publishes, works in groups and queues, and misbehaves."""
+"""A program of a world with groups: it publishes, works in groups and queues, and misbehaves."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import random
 import zlib
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meshmq import codec
 from meshmq.core.client import Client, ClientIdentity
@@ -26,11 +29,8 @@ from meshmq.frames import (
     PublishBatch,
 )
 from meshmq.limits import MS, SECOND
-from meshmq.names import lane_of
+from meshmq.names import lane_of, matches, queue_of, retries_of
 from meshmq.testing.scene import Program
-
-if TYPE_CHECKING:
-    from meshmq.testing.group_world import GroupWorld
 
 RECORDS_MAX = 400
 KEYS = [b"k0", b"k1", b"k2", b"k3", b"k4"]
@@ -43,6 +43,86 @@ def decode(held: Held) -> None:
     places, keys = row.places(), records.keys
     held.records = [bytes(records.values[i]) for i in places]
     held.keys = None if keys is None else [bytes(keys[i]) for i in places]
+
+
+class Workplace(ABC):
+    """A world, as far as its programs work in groups.
+
+    Attributes:
+        wishes: groups and queues, and how they are made.
+        topics: what is published to, names of queues among them.
+        keyed: how often a record has a key. trouble: how often work goes wrong.
+        pace_ns: between two times that a program publishes, at most.
+        published, transactions, outputs_told, refused: what happened.
+    """
+
+    rng: random.Random
+    now_ns: int
+    wall_ns: int
+    healed: bool
+    wishes: dict[str, dict[str, Any]]
+    queues: list[str]
+    topics: list[str]
+    keyed: float
+    trouble: float
+    pace_ns: int
+    published: list[Published]
+    transactions: list[tuple[str, str, int, bytes]]
+    outputs_told: Counter[bytes]
+    refused: Counter[tuple[str, str]]
+
+    @abstractmethod
+    def after(self, delay_ns: int, work: Callable[[], None]) -> None:
+        """Do ``work`` so much later."""
+
+    @abstractmethod
+    def settle(self, program: GroupProgram) -> None:
+        """Send what a call of the program brought about."""
+
+    @abstractmethod
+    def begun(self, worker: Worker, held: Held, index: int) -> None:
+        """A program begins to work on a record."""
+
+    def finished(self, worker: Worker, held: Held, index: int, kind: int) -> None:  # noqa: B027
+        """A program is about to say what becomes of a record; -1: nothing, it has forgotten it."""
+
+    def left(self, worker: Worker) -> None:  # noqa: B027
+        """A member is about to go in order."""
+
+    def sources_of(self, group: str) -> Callable[[str], bool]:
+        """Whether a topic is one that the group reads."""
+        wish = self.wishes[group]
+        if wish["kind"] == "queue":
+            return lambda topic: (
+                topic == group or queue_of(topic) == group or topic == retries_of(group)
+            )
+        return lambda topic: matches(wish["pattern"], topic) or topic == retries_of(group)
+
+
+def choose_wishes(rng: random.Random) -> dict[str, dict[str, Any]]:
+    """Some groups and queues."""
+
+    def wish(kind: str, **more: Any) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "order": rng.choice(["any", "key"]),
+            "max_deliveries": rng.choice([1, 2, 3, 5]),
+            "backoff_ns": rng.choice([10, 100, 400]) * MS,
+            "backoff_max_ns": 1 * SECOND,
+            "max_held": rng.choice([2, 10, 1_000_000]),
+            "rate": rng.choice([0, 0, 0, 500]),
+            **more,
+        }
+
+    made = {
+        "ga": wish("group", pattern=rng.choice(["w.>", "w.a"]), order="any"),
+        "gk": wish("group", pattern=rng.choice(["w.>", "w.*", "w.b"]), order="key"),
+        "gn": wish("group", pattern="w.>", start="new"),
+        "qa": wish("queue"),
+        "qb": wish("queue"),
+    }
+    names = rng.sample(sorted(made), rng.choice([1, 2, 3]))
+    return {name: {"group": name, **made[name]} for name in names}
 
 
 class Worker:
@@ -85,14 +165,14 @@ class GroupProgram(Program):
         published: (topic, value, batch, index, dedup id) of all it sent.
     """
 
-    def __init__(self, world: GroupWorld, name: str, run: int) -> None:
+    def __init__(self, world: Workplace, name: str, run: int, client: Client | None = None) -> None:
         identity = ClientIdentity(
             "local",
             hashlib.sha256(f"{name}/{run}".encode()).digest()[:16],
             hashlib.sha256(f"{name}/{run}".encode()).digest()[:16],
             name,
         )
-        client = Client(
+        client = client or Client(
             identity, codec.encode_batch, world.rng, encode_jobs=codec.encode_jobs  # type: ignore[arg-type]
         )  # fmt: skip
         super().__init__(name, run, client)
@@ -193,6 +273,7 @@ class GroupProgram(Program):
     def leave(self, worker: Worker) -> None:
         """A member goes in order."""
         if self.alive and not worker.ended:
+            self.world.left(worker)
             worker.ended = True
             self.client.leave(worker.member.id, self.world.now_ns)
             self.world.settle(self)
@@ -207,7 +288,7 @@ class GroupProgram(Program):
                 break
             held, index = found
             worker.busy += 1
-            world.referee.begun(worker.group, (held.row.topic, held.offset(index)))
+            world.begun(worker, held, index)
             self._work_on(worker, held, index)
         world.settle(self)
 
@@ -252,6 +333,7 @@ class GroupProgram(Program):
         if not self.alive or worker.ended:
             return
         worker.busy -= 1
+        world.finished(worker, held, index, kind)
         if kind == ACK and rng.random() < 0.5 and held.next == index and not held.is_settled(index):
             held.next = index + 1  # as a program's thread does
             if held.is_quiet:

@@ -160,6 +160,22 @@ def test_nack_reject_and_the_ack_timeout_are_judged_by_the_owner(pair):
     assert shown["expired"] >= 1
 
 
+def test_retries_that_are_due_get_credit_though_no_more_may_fail(pair):
+    """As many have failed as may wait, so nothing more is read; the credit is elsewhere by then."""
+    net, (a, b) = pair
+    worker = net.worker(a).consume("g", "t", prefetch=1, max_held=2, max_deliveries=3)
+    net.run(SECOND)
+    net.worker(b).put("t", *values(1, 2))
+    for _ in range(2):
+        net.run(100 * MS)
+        worker.settle(worker.hands[0], NACK, 2 * SECOND)
+    net.worker(a).put("t", b"3")
+    for _ in range(60):
+        net.run(100 * MS)
+        worker.ack_all()
+    assert sorted(worker.got) == values(1, 1, 2, 2, 3)
+
+
 def test_a_stale_ack_is_told(pair):
     net, (a, b) = pair
     worker = net.worker(a).consume("g", "t", timeout_ns=SECOND)

@@ -18,6 +18,7 @@ from meshmq.core.topics import Topics
 from meshmq.testing import SiteWorld
 from meshmq.testing.site_checkers import CHECKERS
 from meshmq.testing.site_directory_checkers import CHECKERS as OWN
+from meshmq.testing.site_world import COMMON
 from tests.planting import Planted
 
 PLANTED = Planted()
@@ -110,7 +111,9 @@ def test_a_planted_bug_is_caught(name: str) -> None:
     first, checker = (*PLANTED.about[name], "")[:2]
     seeds = [first, *[seed for seed in SEEDS if seed != first]]
     with PLANTED[name]():
-        found = any(PLANTED.faults_of(SiteWorld(seed), CHECKERS, checker) for seed in seeds)
+        found = any(
+            PLANTED.faults_of(SiteWorld(seed, features=COMMON), CHECKERS, checker) for seed in seeds
+        )
     assert found, f"{name} was not noticed by {checker or 'any checker'} in seeds {seeds}"
 
 

@@ -22,11 +22,13 @@ from meshmq.core.site_links import SiteLinks
 from meshmq.core.transients import Transients
 from meshmq.core.wants import Wants
 from meshmq.frames import Refuse, SiteInterests
-from meshmq.testing import SiteWorld
-from meshmq.testing.site_checkers import CHECKERS
+from meshmq.testing import SiteWorld, site_checkers
 from meshmq.testing.site_directory_checkers import CHECKERS as OF_DIRECTORY
+from meshmq.testing.site_world import COMMON
 from tests.planting import Planted
 
+OF_COMMON = [c for c in site_checkers.CHECKERS if c.__module__ == site_checkers.__name__]
+CHECKERS = (*OF_COMMON, *OF_DIRECTORY)
 SEEDS = [
     int(line.split()[0])
     for line in Path(__file__).with_name("site_seeds.txt").read_text().splitlines()
@@ -35,7 +37,7 @@ SEEDS = [
 
 
 def faults_of(seed: int, checker: str) -> list[str]:
-    return PLANTED.faults_of(SiteWorld(seed), CHECKERS, checker)
+    return PLANTED.faults_of(SiteWorld(seed, features=COMMON), CHECKERS, checker)
 
 
 PLANTED = Planted("site", faults_of, SEEDS)
