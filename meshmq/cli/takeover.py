@@ -53,7 +53,7 @@ def takeover(
     with connected(Target(url, mesh, insecure, json)) as connection:
         admin = connection.admin
         done = admin.takeover(name, assume_dead=assume_dead, may_repeat=may_repeat)
-        moved = _wait_moved(admin, done["origin"])
+        moved = _wait_moved(admin, done.get("origins", [done["origin"]]))
     if json:
         emit({**done, **moved})
         return
@@ -68,17 +68,18 @@ def takeover(
         say(f"passed over, for nobody can read them: {row['topic']}, offsets {first} to {last}")
 
 
-def _wait_moved(admin: Admin, origin: str) -> dict[str, Any]:
+def _wait_moved(admin: Admin, origins: list[str]) -> dict[str, Any]:
     """How many records were moved, and which cannot be, once all are looked at."""
     deadline = time.monotonic() + MOVING_S
     while True:
         rows = admin.status()["site"]["copies"]["takeovers"]
-        found: dict[str, Any] = next((row for row in rows if row["origin"] == origin), {})
-        if not found.get("moving") or time.monotonic() >= deadline:
+        found: list[dict[str, Any]] = [row for row in rows if row["origin"] in origins]
+        moving = any(row["moving"] for row in found)
+        if not moving or time.monotonic() >= deadline:
             return {
-                "moved": found.get("moved", 0),
-                "moving": bool(found.get("moving")),
-                "unreadable": found.get("skipped", []),
+                "moved": sum(row["moved"] for row in found),
+                "moving": moving,
+                "unreadable": [skipped for row in found for skipped in row["skipped"]],
             }
         time.sleep(0.1)
 

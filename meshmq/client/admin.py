@@ -257,8 +257,8 @@ class Admin:
 
         Returns:
             ``epoch``, and the names of ``groups``; of those ``skipped`` something else has the
-            name here. Records are moved in the background: ``status`` tells how many so far, and
-            which nobody can read.
+            name here. ``origins``: its logs; more than one, if its disk was lost once. Records are
+            moved in the background: ``status`` tells how many so far, and which nobody can read.
 
         Raises:
             CommandFailed: it is alive, may be, or no copy of it is kept here.

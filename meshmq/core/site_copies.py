@@ -590,11 +590,16 @@ class SiteCopies:
                 f"no copy of a node named {name!r} is kept here (of {have or 'none at all'}): ask "
                 f"a node that has one, `meshmq status` shows which"
             )
-        mirror = max(found, key=lambda m: (m.origin not in self._siblings, m.synced))
-        left_ns = self._left.get(mirror.origin)
-        seen_ns = None if left_ns is None else now_ns - left_ns
-        is_linked = mirror.origin in self._siblings
-        return self.takeovers.take(mirror, is_linked, seen_ns, arguments)
+        # More than one, if its disk was lost or its log renewed: each has work of its own.
+        gone = [m for m in found if m.origin not in self._siblings] or found
+        gone = [m for m in gone if not self.takeovers.is_another_s(m.origin)] or gone
+        gone.sort(key=lambda m: m.synced, reverse=True)
+        for mirror in gone:
+            left_ns = self._left.get(mirror.origin)
+            seen_ns = None if left_ns is None else now_ns - left_ns
+            is_linked = mirror.origin in self._siblings
+            self.takeovers.check(mirror, is_linked, seen_ns, arguments)
+        return self.takeovers.take(gone)
 
     def forget(self, arguments: dict[str, Any], now_ms: int, now_ns: int) -> dict[str, Any]:
         """``node forget NAME``. Raises CommandFailed."""

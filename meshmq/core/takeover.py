@@ -107,10 +107,10 @@ class Takeovers:
 
     # -- taking over ----------------------------------------------------------------------------
 
-    def take(
+    def check(
         self, mirror: Mirror, is_linked: bool, seen_ns: int | None, arguments: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """``node takeover``: ``seen_ns`` ago the node was still linked. Raises CommandFailed."""
+    ) -> None:
+        """Whether it may be: ``seen_ns`` ago the node was still linked. Raises CommandFailed."""
         if is_linked:
             raise CommandFailed(
                 f"node {mirror.name!r} is alive: stop it first, its groups are its own"
@@ -135,6 +135,20 @@ class Takeovers:
                 f"which was gone before it could be copied: records would be worked on again; take "
                 f"over at another copy if there is one, or say --may-repeat"
             )
+
+    def take(self, mirrors: list[Mirror]) -> dict[str, Any]:
+        """``node takeover`` of logs of one node, which were checked. Raises CommandFailed."""
+        done = [self._take(mirror) for mirror in mirrors]
+        return {
+            **done[0],
+            "origins": [one["origin"] for one in done],
+            "groups": sorted({group for one in done for group in one["groups"]}),
+            "skipped": sorted({group for one in done for group in one["skipped"]}),
+            "lacks_groups": any(one["lacks_groups"] for one in done),
+        }
+
+    def _take(self, mirror: Mirror) -> dict[str, Any]:
+        known = self.known.get(mirror.origin)
         epoch = known.epoch + 1 if known is not None else 1
         entry = TakeoverEntry(mirror.origin, epoch, self._origin, *mirror.synced)
         skipped = self._make_groups(mirror)
@@ -179,6 +193,11 @@ class Takeovers:
         mover = self._movers[mirror.origin] = Mover(self, mirror, entry)
         self.skipped.pop(mirror.origin, None)  # what it meets it tells
         mirror.feed.add_reader(mover)
+
+    def is_another_s(self, origin: bytes) -> bool:
+        """Whether another node has taken a log over."""
+        known = self.known.get(origin)
+        return known is not None and known.taker != self._origin
 
     def is_moving(self, origin: bytes) -> bool:
         """Whether records of a log are on their way into our groups."""

@@ -8,6 +8,7 @@ from meshmq import codec, limits
 from meshmq.core.events import RetentionPlanned
 from meshmq.frames import NACK, REJECT
 from meshmq.limits import MS, SECOND
+from meshmq.testing.disk import Disk
 from tests.core.site_workers import WorkNet
 from tests.core.sites import joined, site_of
 from tests.core.test_copies import flip, holder, is_copied
@@ -99,6 +100,31 @@ def test_jobs_of_a_queue_are_taken_over_in_their_lane():
     net.run(2 * SECOND)
     assert worker.got == left
     assert {held.row.topic for held, *_ in worker.hands} == {"thumbs"}
+
+
+def test_of_a_node_that_had_two_logs_the_work_of_both_is_taken_over():
+    net, (a, b), left = begun(count=2)
+    logs = [a.origin]
+    net.kill(a)
+    a.disk = Disk(b"new disk".ljust(16))  # the first one was lost, and soon this one is, too
+    a.start([b.address])
+    assert net.run(6 * SECOND, lambda: joined(net))
+    logs.append(a.origin)
+    maker = net.worker(a)
+    for i in range(20):
+        maker.put("orders.eu", b"later %d" % i)
+        net.run(10 * MS)
+    net.run(2 * SECOND)
+    maker.die()
+    net.kill(a)
+    net.run(SECOND)
+    worker = member(net, b)
+    code, message, told = take_over(net, b, a, assume_dead=True)
+    assert (code, message) == ("", "")
+    assert sorted(told["origins"]) == sorted(origin.hex() for origin in logs)
+    assert told["groups"] == ["billing"]
+    net.run(3 * SECOND)
+    assert sorted(worker.got) == sorted([*left, *(b"later %d" % i for i in range(20))])
 
 
 def test_it_is_refused_while_the_node_lives_or_was_just_seen_or_no_copy_is_here():
