@@ -159,8 +159,9 @@ class Site:
         self.groups = SiteGroups(who.origin, groups, delivery.may_send_to)
         self.listings = SiteListings(who.origin, who.name, partial(ask_here, HERE))
         self.producers = SiteProducers(
-            who.origin, sessions, ask_here, HERE, registrar.roster, copies.takeovers.known
-        )
+            who.origin, sessions, ask_here, HERE, registrar.roster, copies.takeovers.known,
+            copies.forgetting.is_forgotten,
+        )  # fmt: skip
         sessions.here = self._on_own
         here = KnownPeer(who.origin, True, who.name, me.clients)
         self.signposts = Signposts(here, sessions)

@@ -12,7 +12,8 @@ Rules:
    PRODUCER_ASK_NS to come back; then the answer is OwnerAway, which names it: it may have more
    records of the producer than anybody knows.
 2. In place of one that was taken over a copy answers: somebody has said that it is dead. Not if the
-   copy goes further than the takeover: then it was back.
+   copy goes further than the takeover: then it was back. Of one that was forgotten nothing is
+   wanted any more, until it is back.
 3. A node that is asked takes nothing more that an earlier run of the producer has numbered: its
    session is ended, at once or when it says more. So nothing of it comes behind the answer, which
    waits for what is on its way to disk. Which run is the latest is known to one life of a node.
@@ -76,6 +77,7 @@ class SiteProducers:
         here: the link that answers to ourselves go to.
         roster: nodes of the site by origin, with their names.
         taken: logs that were taken over.
+        is_forgotten: whether nothing is kept of a log.
 
     Attributes:
         sends: frames for links; the owner takes them.
@@ -90,6 +92,7 @@ class SiteProducers:
         here: bytes,
         roster: Callable[[], dict[bytes, str]],
         taken: dict[bytes, TakeoverEntry],
+        is_forgotten: Callable[[bytes], bool],
     ) -> None:
         self._origin = origin
         self._sessions = sessions
@@ -97,6 +100,7 @@ class SiteProducers:
         self._here = here
         self._roster = roster
         self._taken = taken
+        self._is_forgotten = is_forgotten
         self._siblings: dict[bytes, Sibling] = {}
         self._known: dict[bytes, str] = {}  # all that were ever linked in this life
         self._askings: dict[int, Asking] = {}
@@ -257,12 +261,17 @@ class SiteProducers:
     def _missing(self, asking: Asking) -> list[str]:
         """Names of nodes that may know more, and have not answered."""
         away = set(asking.names) - set(asking.parts) - {self._origin}
-        return sorted([asking.names[o] for o in away if not self._has_copy(asking, o)])
+        return sorted([asking.names[o] for o in away if not self._is_given_up(asking, o)])
+
+    def _is_given_up(self, asking: Asking, origin: bytes) -> bool:
+        """Rule 2."""
+        if origin in self._siblings:
+            return False
+        return self._is_forgotten(origin) or self._has_copy(asking, origin)
 
     def _has_copy(self, asking: Asking, origin: bytes) -> bool:
-        """Rule 2."""
         taken = self._taken.get(origin)
-        if taken is None or origin in self._siblings:
+        if taken is None:
             return False
         copies = [part.get("copies", {}).get(origin.hex()) for part in asking.parts.values()]
         return any(
@@ -300,7 +309,7 @@ class SiteProducers:
                 why = (
                     f"node {' and '.join(missing)} cannot be reached, and may have records of this "
                     f"producer that no other node knows: publish again when it is back, or has "
-                    f"been taken over (meshmq node takeover)"
+                    f"been taken over (meshmq node takeover) or forgotten (meshmq node forget)"
                 )
                 self._answer(asking, Result(0, OwnerAway.code, why, b"{}"))
             elif self._origin in asking.parts:

@@ -393,6 +393,36 @@ def test_a_copy_answers_for_a_node_that_was_taken_over():
     assert holder.node.topics.copied(T, NAMED)[a.origin.hex()]["said"] == 7
 
 
+def test_a_node_that_was_forgotten_is_not_waited_for_until_it_is_back():
+    net, (a, b, c) = moving_site(3)
+    first = run(net, a, "run-1")
+    first.learn(T)
+    said(net, first, 1, 2, 3)
+    first.die()
+    net.run(SECOND)
+    kill(net, a)
+    net.run(SECOND)
+    second = run(net, b, "run-2")
+    assert second.learn(T)[0] == "owner-away"
+    second.die()
+    admin = run(net, b, "admin", producer=None)
+    number = admin.command(
+        "node.forget", json.dumps({"name": a.name, "assume_dead": True}).encode()
+    )
+    assert net.run(5 * SECOND, lambda: number in admin.answers)
+    assert admin.answers[number][0] == ""
+    net.run(2 * SECOND)
+    for node in (b, c):
+        later = run(net, node, f"at {node.name}")
+        code, known = later.learn(T)
+        assert (code, known.get("said")) == ("", 0)
+        later.die()
+    a.start([b.address, c.address])
+    assert net.run(5 * SECOND, lambda: joined(net))
+    last = run(net, c, "run-9")
+    assert last.learn(T)[1]["said"] == 3
+
+
 def test_a_topic_that_was_deleted_takes_its_numbers_with_it():
     net, (a, b) = moving_site(2)
     mover = run(net, a, "run-1")
