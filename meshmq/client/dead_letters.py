@@ -149,7 +149,10 @@ def origin_of(shown: Mapping[str, Any], node: str) -> str:
     if rows:
         there = ", ".join(row["node"] for row in rows)
         raise InvalidArgument(f"there is no node {node!r} in the site, but {there}")
-    raise InvalidArgument(f"the node belongs to no site, so there is no node {node!r} to choose")
+    raise InvalidArgument(
+        f"the node that was asked has met no other node of a site, so there is no {node!r} to "
+        f"choose: name none for what is its own, or wait for the others"
+    )
 
 
 def _lot(origin: str, node: str, row: Mapping[str, Any]) -> Lot:

@@ -161,6 +161,10 @@ def _topic_create(
             f"is started with"
         )
     replicated = _confirm(desk, arguments, before, copies)
+    if replicated and durability == "transient":
+        raise CommandFailed(
+            "confirm 'replicated' is for durable topics, and this one is transient: say 'synced'"
+        )
     rule = RuleEntry(pattern, durability == "durable", age_ns, size, False, copies, replicated)
     if rule.retention_ns or rule.retention_bytes:
         queues = [name for name in desk.clerk.queues if matches(pattern, name)]

@@ -143,7 +143,7 @@ class SiteListings:
         if command.verb == "group.seek" and isinstance(start, dict) and "offset" in start:
             if "origin" not in start:
                 why = (f"offset {start['offset']} is of one node's stream, and the site has more "
-                       f"nodes: say whose (its origin), or seek to a time")  # fmt: skip
+                       f"nodes: name that one (--node), or seek to a time")  # fmt: skip
                 self.sends.append((link, Result(command.id, CommandFailed.code, why, b"{}")))
                 return True
             owner = self._owner_of(start)

@@ -700,6 +700,13 @@ def test_a_policy_without_copies_to_wait_for_is_refused():
     assert code == "command-failed"
 
 
+def test_a_transient_topic_has_no_copies_to_wait_for():
+    _, (a, _) = site_of(2, copies=2)
+    code, message, _ = policy(a, "ticks", durability="transient", confirm="replicated")
+    assert (code, "transient" in message) == ("command-failed", True)
+    assert policy(a, "ticks", durability="transient", confirm="synced")[0] == ""
+
+
 def test_who_asks_for_less_is_content_with_less():
     net, (a, b) = site_of(2, copies=2, kind=WorkNet)
     assert policy(a, "orders", confirm="replicated")[0] == ""
