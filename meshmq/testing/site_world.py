@@ -221,6 +221,9 @@ class SiteWorld(SiteNetwork):
     def _heal(self) -> None:
         begun = self.now_ns
         self.heals.append(self._until(self.views_agree, begun))
+        if self.heals[-1] < 0:  # nothing more is shown by what comes after
+            self.unrest = list(self.find_differences())
+            return
         self.agreed.append(self._until(lambda: all(p.agrees() for p in self.parts), begun))
         for part in self.parts:
             part.rejoined()
