@@ -77,7 +77,7 @@ def put(
     dedup_id: Annotated[
         str | None,
         typer.Option(
-            "--id", metavar="ID", help="Jobs of one id are stored once; {n} as for --key."
+            "--id", metavar="ID", help="Jobs of one id are stored once at a node; {n} as for --key."
         ),
     ] = None,
     delay: Annotated[

@@ -35,10 +35,10 @@ def services(
 ) -> None:
     """List services and their instances: how much each has in flight, and how long it takes.
 
-    They are those at the node, and their figures those of requests that
-    went by it, not directly. In a site each other node where a service
-    lives has a line: how many instances, and how busy they are, as it told
-    some tenths of a second ago.
+    They are those at the node, in a site those at all its nodes, and their
+    figures those of requests that went by nodes, not directly. A node that
+    did not answer has a line for what it told before: how many instances,
+    and how busy they are.
     In flight are requests at work, of how many there may be at a time.
     Requests are those that were accepted. Served counts those an instance
     has ended, failed the ones of them without a value: an error, or given
@@ -64,7 +64,8 @@ def _lines(service: dict[str, Any], node: str) -> list[str]:
     if service["expired"]:
         counts += f", {service['expired']:,} not answered in time"
     rows = [_cells(instance, node) for instance in service["instances"]]
-    rows += [_cells_of(other) for other in service.get("nodes", ()) if other["node"] != node]
+    listed = {node, *[instance.get("node", node) for instance in service["instances"]]}
+    rows += [_cells_of(other) for other in service.get("nodes", ()) if other["node"] not in listed]
     table = columns(HEADS, rows) if rows else ["no instance yet"]
     return [f"{service['service']}: {counts}", *(f"  {line}" for line in table)]
 
@@ -72,7 +73,7 @@ def _lines(service: dict[str, Any], node: str) -> list[str]:
 def _cells(instance: dict[str, Any], node: str) -> list[Any]:
     return [
         instance["client"],
-        node,
+        instance.get("node", node),
         instance["state"],
         f"{instance['in_flight']:,}/{instance['concurrency']:,}",
         instance["served"],
@@ -83,7 +84,7 @@ def _cells(instance: dict[str, Any], node: str) -> list[Any]:
 
 
 def _cells_of(other: dict[str, Any]) -> list[Any]:
-    """Another node of the site, where the service lives too."""
+    """Another node of the site, which has told that the service lives there too."""
     state = f"{other['waiting']:,} waiting" if other["waiting"] else "serving"
     places = other["concurrency"]
     load = f"{places - other['free']:,}/{places:,}"

@@ -135,11 +135,12 @@ class Service:
         guests: requests of siblings, for any instance that is here.
         early: of kind EACH: they wait until all instances are back that were there before.
         remotes: siblings that serve it, by link.
+        requests: that were accepted; ``of_nodes`` of them came from siblings.
     """
 
     __slots__ = (
         "_levels", "_offered", "_only", "_remote_levels", "_taking", "early", "expired", "guests",
-        "instances", "name", "remotes", "requests", "waiting",
+        "instances", "name", "of_nodes", "remotes", "requests", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -149,7 +150,7 @@ class Service:
         self.waiting: OrderedDict[int, Asked] = OrderedDict()
         self.guests: OrderedDict[int, Asked] = OrderedDict()
         self.early: dict[int, Asked] = {}
-        self.requests = 0
+        self.requests = self.of_nodes = 0
         self.expired = 0
         self._levels: Levels[Taker] = Levels()
         self._remote_levels: Levels[Taker] = Levels()
@@ -253,6 +254,7 @@ class Service:
         return {
             "service": self.name,
             "requests": self.requests,
+            **({"of_nodes": self.of_nodes} if self.of_nodes else {}),
             "waiting": len(self.waiting) + len(self.guests) + len(self.early),
             "expired": self.expired,
             "instances": [instance.describe(now_ns) for instance in self.instances.values()],

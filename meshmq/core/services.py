@@ -263,6 +263,7 @@ class Services(Ledger):
         self._last_id += 1
         asked = Asked(self._last_id, link, row, service, data, now_ns)
         asked.is_guest = bool(self.siblings) and link in self.siblings
+        service.of_nodes += asked.is_guest
         self._enter(asked)
         mine[row.id] = asked
         self._await(asked)

@@ -130,6 +130,9 @@ def services(parts: Sequence[Part]) -> dict[str, Any]:
     found = []
     for some in _by_name(parts, "services", "service").values():
         bodies = [part.body for part in some]
+        sums = _sum(bodies, SERVICE_SUMS)
+        # One that another node passed on was counted there, where it was asked.
+        sums["requests"] -= sum([body.get("of_nodes", 0) for body in bodies])
         rows = {row["node"]: row for body in reversed(bodies) for row in body.get("nodes", ())}
         for part in some:
             rows.update(
@@ -138,8 +141,8 @@ def services(parts: Sequence[Part]) -> dict[str, Any]:
         first = parts[0].name
         found.append(
             {
-                **bodies[0],
-                **_sum(bodies, SERVICE_SUMS),
+                **{name: value for name, value in bodies[0].items() if name != "of_nodes"},
+                **sums,
                 "instances": [
                     {**row, "node": part.name} for part in some for row in part.body["instances"]
                 ],

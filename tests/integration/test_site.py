@@ -115,7 +115,10 @@ def test_a_service_is_reached_at_every_node(site):
         assert [r.value for r in here.request_stream("count", b"", timeout=10)] == [
             b"%d" % n for n in range(5)
         ]
-        shown = {s["service"]: s["nodes"] for s in here.admin.services.list()}
+        listed = {s["service"]: s for s in here.admin.services.list()}
+        assert listed["count"]["requests"] == 1  # which two nodes had to do with
+        assert [i["node"] for i in listed["count"]["instances"]] == ["node-3"]
+        shown = {name: s["nodes"] for name, s in listed.items()}
         assert [n["node"] for n in shown["echo"]] == ["node-2", "node-3"]
         assert [n["node"] for n in shown["count"]] == ["node-3"]
         with pytest.raises(meshmq.NoResponders):
