@@ -53,8 +53,7 @@ class Publisher(Program):
         return confirm.confirmations[0].unwanted
 
 
-@pytest.fixture
-def two():
+def made():
     """A publisher at the second node that was told that nobody wants ``t.a``, and is deaf now."""
     net, (a, b) = site_of(2)
     for node in (a, b):
@@ -65,6 +64,11 @@ def two():
     net.run(100 * MS)
     publisher.deaf = True
     return net, a, b, publisher, reader
+
+
+@pytest.fixture
+def two():
+    return made()
 
 
 def subscribe(reader, pattern="t.>", number=1):

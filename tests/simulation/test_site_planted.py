@@ -25,7 +25,7 @@ from meshmq.frames import Refuse, SiteInterests
 from meshmq.testing import SiteWorld, site_checkers
 from meshmq.testing.site_directory_checkers import CHECKERS as OF_DIRECTORY
 from meshmq.testing.site_world import COMMON
-from tests.core import test_site
+from tests.core import test_site, test_site_noted
 from tests.planting import Planted
 
 OF_COMMON = [c for c in site_checkers.CHECKERS if c.__module__ == site_checkers.__name__]
@@ -183,6 +183,11 @@ BY_HAND: dict[str, Callable[[], None]] = {
     ),
     "take_a_late_hello_for_a_data_link": (
         test_site.test_a_late_hello_of_who_does_not_dial_is_no_data_link
+    ),
+    "note_before_publishers_know": lambda: (
+        test_site_noted.test_a_subscription_is_answered_once_publishers_at_other_nodes_know_of_it(
+            test_site_noted.made()
+        )
     ),
 }
 """What few seeds have: a test that makes it is broken by the bug."""
