@@ -570,6 +570,7 @@ struct Copied {             # the copy is synced up to before this place
   slot   @2 :UInt32;
   bytes  @3 :UInt64;        # so much more may be on its way
   lacks  @4 :Bool;          # part of the journal was gone before it could be copied: send its sum
+  problem @5 :Text;         # why the copy stands still
 }
 
 struct Copies {             # all that the sender has copies of

@@ -288,7 +288,7 @@ BODIES = {
         frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
     ),
     frames_copies.Fetched: fetched(),
-    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64, flags),
+    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64, flags, texts),
     frames_copies.Copies: st.builds(
         frames_copies.Copies,
         st.lists(
