@@ -514,6 +514,7 @@ struct StreamsRow {
   direct @5 :Bool;          # by a client: send nothing more of it, and take this back of the credit:
   bytes  @6 :UInt64;
   records @7 :UInt64;       # by a node: that is done, nothing of it comes behind this
+  gone   @8 :Bool;          # it does not come back: it was forgotten
 }
 
 struct AskCopy {            # of the sender's log

@@ -280,7 +280,8 @@ BODIES = {
     frames.Streams: st.builds(
         frames.Streams, u32,
         st.lists(
-            st.builds(frames.StreamsRow, ids, texts, flags, u64, u32, flags, u64, u64), max_size=4
+            st.builds(frames.StreamsRow, ids, texts, flags, u64, u32, flags, u64, u64, flags),
+            max_size=4,
         ).map(tuple),
     ),
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
