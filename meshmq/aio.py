@@ -333,7 +333,9 @@ class Mesh(OnlyAsync, Work, Services):
         self._connection.check()
         if not self._block:
             raise self._records._buffer_full()
-        await self._bell.wait_until(ROOM, self._records._has_room, None)
+        records = self._records
+        while not await self._bell.wait_until(ROOM, records._has_room, records._room_timeout):
+            records._check_copies()
         self._connection.check()
 
     # -- subscribing --------------------------------------------------------------------------

@@ -92,11 +92,15 @@ def _read_batch(x: Any) -> frames_copies.CopiedBatch:
 def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
     c = m.init("copied")
     c.origin, c.lsn, c.slot, c.bytes, c.lacks = b.origin, b.lsn, b.slot, b.credit, b.lacks
+    if b.problem:
+        c.problem = b.problem
 
 
 def _decode_copied(r: Any, _: bytes | None) -> frames_copies.Copied:
     c = r.copied
-    return frames_copies.Copied(_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks)
+    return frames_copies.Copied(
+        _id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks, short(c.problem)
+    )
 
 
 def _encode_copies(m: Any, b: frames_copies.Copies) -> None:

@@ -92,7 +92,10 @@ def _encode_streams(m: Any, b: frames.Streams) -> None:
     s = m.init("streams")
     s.subscription = b.subscription
     for row, x in zip(s.init("rows", len(b.rows)), b.rows, strict=True):
-        row.origin, row.name, row.away, row.lsn, row.slot, row.direct, row.bytes, row.records = x
+        (
+            row.origin, row.name, row.away, row.lsn, row.slot, row.direct, row.bytes, row.records,
+            row.gone,
+        ) = x  # fmt: skip
 
 
 def _decode_streams(r: Any, _: bytes | None) -> frames.Streams:
@@ -111,6 +114,7 @@ def _decode_streams(r: Any, _: bytes | None) -> frames.Streams:
                     x.direct,
                     x.bytes,
                     x.records,
+                    x.gone,
                 )
                 for x in rows
             ]

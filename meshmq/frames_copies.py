@@ -78,13 +78,15 @@ class Fetched:
 @dataclass(frozen=True, slots=True)
 class Copied:
     """The copy of a log is synced up to before a place; ``credit`` more bytes may be on their
-    way. ``lacks``: it needs the sum of the journal, of which a part could not be copied."""
+    way. ``lacks``: it needs the sum of the journal, of which a part could not be copied.
+    ``problem``: why it stands still, in words for people."""
 
     origin: bytes
     lsn: int
     slot: int
     credit: int
     lacks: bool = False
+    problem: str = ""
 
 
 class CopiesRow(NamedTuple):

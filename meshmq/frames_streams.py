@@ -23,7 +23,8 @@ class StreamsRow(NamedTuple):
 
     ``direct``, by a client: send nothing more of it, the client reads it at its own node; of its
     credit so many ``bytes`` and ``records`` are taken back. By a node: that is done. A client that
-    says it is no longer so is given the log again from that place on.
+    says it is no longer so is given the log again from that place on. ``gone``: the node was
+    forgotten, and is not away any more.
     """
 
     origin: bytes
@@ -34,6 +35,7 @@ class StreamsRow(NamedTuple):
     direct: bool = False
     bytes: int = 0
     records: int = 0
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -514,6 +514,7 @@ struct StreamsRow {
   direct @5 :Bool;          # by a client: send nothing more of it, and take this back of the credit:
   bytes  @6 :UInt64;
   records @7 :UInt64;       # by a node: that is done, nothing of it comes behind this
+  gone   @8 :Bool;          # it does not come back: it was forgotten
 }
 
 struct AskCopy {            # of the sender's log
@@ -570,6 +571,7 @@ struct Copied {             # the copy is synced up to before this place
   slot   @2 :UInt32;
   bytes  @3 :UInt64;        # so much more may be on its way
   lacks  @4 :Bool;          # part of the journal was gone before it could be copied: send its sum
+  problem @5 :Text;         # why the copy stands still
 }
 
 struct Copies {             # all that the sender has copies of

@@ -252,7 +252,8 @@ class Mesh(OnlySync, Work, Services, Pushing):
 
         Raises:
             InvalidName, InvalidArgument, MessageTooLarge: nothing was published.
-            BufferFull: ``on_full="fail"`` and the buffer is full; nothing was published.
+            BufferFull: ``on_full="fail"`` and the buffer is full, or for ``timeout`` seconds all in
+                it waits for nothing but copies; nothing was published.
             OwnerAway: ``seq`` with the topic for the first time, and a node cannot be reached that
                 may know more of the producer; nothing was published.
         """
@@ -489,8 +490,24 @@ class Mesh(OnlySync, Work, Services, Pushing):
             return
         if not self._block:
             raise self._buffer_full()
-        connection.wait_until(self._has_room, None)
+        while not connection.wait_until(self._has_room, self._room_timeout):
+            self._check_copies()
         connection.check()
+
+    @property
+    def _room_timeout(self) -> float:
+        return max(self._timeout, 0.1)  # else who waits would not
+
+    def _check_copies(self) -> None:
+        """Raise BufferFull where the buffer holds nothing but what waits for copies: nobody knows
+        for how long."""
+        publisher = self._publisher
+        if publisher.waits_for_copies:
+            raise BufferFull(
+                f"{publisher.buffered_bytes} bytes are stored and wait for their copies only, the "
+                f"limit is {publisher.buffer_bytes} (connect(max_buffer=...)): too few nodes that "
+                f"copy them have answered so far{publisher.why_copies}"
+            )
 
     def _buffer_full(self) -> BufferFull:
         publisher = self._publisher

@@ -44,10 +44,11 @@ class Promise:
 
     def _in_time(self, timeout: float | None) -> DeadlineExceeded | DurabilityTimeout:
         if self._batch.durability > SENT:
+            why = f" ({self._batch.lane.waits})" if self._batch.lane.waits else ""
             return DurabilityTimeout(
                 f"stored and {self._reached(self._batch)}, do not resend; not "
                 f"{DURABILITY_NAMES[REPLICATED]} within {timeout} s: too few nodes that "
-                f"copy it have answered so far",
+                f"copy it have answered so far{why}",
                 self,
             )
         where = "the record is still on its way"

@@ -46,6 +46,20 @@ class InFlight:
         self.untold: list[Lane] = []
         self._origin = b""
 
+    @property
+    def waits_for_copies(self) -> bool:
+        """Whether all that is not answered is stored, and waits for its copies only."""
+        if any(way.queue or way.full or way.opened for way in (self.node, self.direct)):
+            return False
+        unsettled = [b for lane in list(self.lanes.values()) for b in list(lane.unsettled)]
+        return bool(unsettled) and all(b.durability > SENT for b in unsettled)
+
+    @property
+    def why_copies(self) -> str:
+        """What the node said of copies that are not there, in brackets, or empty."""
+        said = {lane.waits for lane in list(self.lanes.values()) if lane.waits}
+        return f" ({'; '.join(sorted(said))})" if said else ""
+
     def close(self, batch: Batch) -> None:
         """End the gathering of an open batch; call under the guard."""
         lane = batch.lane

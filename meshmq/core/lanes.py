@@ -40,13 +40,14 @@ class Lane:
         is_used: it has given numbers automatically.
         stored: of explicit numbers, all up to it are in the site, or were left out on purpose;
             ``topic_id`` of which topic, ``stored_at`` which log has said so last.
+        waits: why copies of what it has sent are not there, as the node said last; or empty.
         reached: of numbers that earlier runs have given automatically, the highest.
     """
 
     __slots__ = (
         "begins", "explicit", "held", "in_flight", "is_fresh", "is_used", "missing", "of_run",
         "open", "owner", "plain", "reached", "stored", "stored_at", "tail", "topic", "topic_id",
-        "transient", "unsettled", "way",
+        "transient", "unsettled", "waits", "way",
     )  # fmt: skip
 
     def __init__(self, topic: str, owner: Any, way: Any, of_run: bool = False) -> None:
@@ -67,6 +68,7 @@ class Lane:
         self.unsettled: deque[Batch] = deque()
         self.held: list[Batch] = []
         self.missing = ""
+        self.waits = ""
         self.explicit = False
         self.is_fresh = True
         self.transient: bool | None = None

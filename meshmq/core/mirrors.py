@@ -109,6 +109,23 @@ class Mirrors:
             mirror.journal.next_id = held.journal.next_id
             mirror.lacks, mirror.is_own = held.lacks, held.own_until > 0
 
+    def describe(self) -> list[dict[str, Any]]:
+        """As ``status`` shows them."""
+        return [
+            {
+                "name": mirror.name,
+                "origin": mirror.origin.hex(),
+                "lsn": mirror.synced[0],
+                "topics": len(mirror.topics.by_stream),
+                "received": mirror.received,
+                "refused": mirror.refused,
+                "fetching": bool(mirror.number),
+                "lacks_groups": mirror.lacks,
+                "problem": mirror.problem,
+            }
+            for mirror in self.by_origin.values()
+        ]
+
     def open(self, origin: bytes, name: str, place: tuple[int, int] = (1, 0)) -> Mirror:
         """Begin a copy, or go on with one."""
         self._feeds += 1

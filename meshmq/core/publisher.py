@@ -473,6 +473,7 @@ class Publisher(InFlight):
     def _on_first(self, lane: Lane, c: Confirmation, origin: bytes) -> None:
         """These are stored, and wait for their copies: what follows need not wait for them. Those
         of which the program has asked for less are done."""
+        lane.waits = c.message
         end = c.first + c.count
         done: list[Batch] = []
         for batch in reversed(lane.in_flight):

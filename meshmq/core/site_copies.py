@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from meshmq import limits
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
+from meshmq.core.copy_problems import CopyProblems
 from meshmq.core.copy_sender import Sender
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import MendLog, ReadLog
@@ -49,6 +50,9 @@ from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, F
 from meshmq.names import JOURNAL
 
 _UNBOUNDED = 1 << 60
+
+FULL = "its disk is full, it copies on when there is room"
+"""Why a copy stands still, as others are told."""
 
 
 class _Waiting(NamedTuple):
@@ -108,6 +112,7 @@ class SiteCopies:
         self._away: dict[bytes, int] = {}  # since when, of those that were chosen
         self._left: dict[bytes, int] = {}  # when each sibling was seen last
         self._asked: dict[bytes, int] = {}  # by sibling: the level that it was told last
+        self._problems = CopyProblems(lambda o: self._asked.get(o, 0), self._names, self.sends)
         self._senders: dict[bytes, Sender] = {}  # of our log, by sibling
         self._others: dict[tuple[bytes, bytes], Sender] = {}  # of copies, by link and origin
         self._waiting: dict[int, deque[_Waiting]] = {}  # by copies
@@ -138,6 +143,7 @@ class SiteCopies:
         self._away[origin] = self._left[origin] = now_ns
         self.held.pop(origin, None)
         self.version += 1
+        self._problems.note(origin, "")
         sender = self._senders.pop(origin, None)
         if sender is not None:
             self._delivery.remove_reader(sender)
@@ -216,6 +222,8 @@ class SiteCopies:
     def _ask(self, sibling: Sibling, level: int) -> None:
         if self._asked.get(sibling.origin) != level:
             self._asked[sibling.origin] = level
+            if level == 0:
+                self._problems.note(sibling.origin, "")
             self.sends.append((sibling.link, AskCopy(level)))
 
     def _on_fetch(self, sibling: Sibling, frame: Fetch) -> None:
@@ -280,7 +288,7 @@ class SiteCopies:
         is_own = by_stream is self._topics.by_stream
         return Sender(
             ">", min(frame.credit, limits.CREDIT_BYTES_MAX), _UNBOUNDED, *place,
-            link=sibling.link, number=frame.number, level=frame.level, copied=place, sent=place,
+            link=sibling.link, number=frame.number, level=frame.level, copied=(0, 0), sent=place,
             by_stream=by_stream, takes=self._takes if is_own else _all, sends=self.sends,
         )  # fmt: skip
 
@@ -298,6 +306,9 @@ class SiteCopies:
                 )
                 mirror.feed.feed(sender)
             return
+        if self._problems.note(sibling.origin, frame.problem):
+            for copies, rows in self._waiting.items():
+                self._problems.tell(copies, [(row.link, row.confirmation) for row in rows])
         sender = self._senders.get(sibling.origin)
         if sender is None:
             return
@@ -314,6 +325,7 @@ class SiteCopies:
 
     def _wait(self, replicas: Iterable[Replica]) -> None:
         """Batches that are synced here; their publishers are told when their copies are too."""
+        waiting: dict[int, list[tuple[bytes, Confirmation]]] = {}
         for replica in replicas:
             if self._waiting_count >= limits.COPY_WAITING_MAX:
                 self.synced_only += replica.confirmation.count
@@ -321,6 +333,9 @@ class SiteCopies:
             row = _Waiting(replica.place, replica.link, replica.confirmation)
             self._waiting.setdefault(replica.copies, deque()).append(row)
             self._waiting_count += 1
+            waiting.setdefault(replica.copies, []).append(row[1:])
+        for copies, rows in waiting.items() if self._problems else ():
+            self._problems.tell(copies, rows)
         self._release()
 
     def _release(self) -> None:
@@ -395,6 +410,7 @@ class SiteCopies:
         mirror.passed_bytes = 0
         frame = Fetch(number, mirror.origin, *mirror.place, limits.COPY_CREDIT_BYTES, mirror.level)
         self.sends.append((sibling.link, frame))
+        self._tell_synced(mirror)  # which may be less
 
     def _on_fetched(self, sibling: Sibling, frame: Fetched, now_ns: int) -> None:
         if self.mender.on_fetched(sibling.link, frame):
@@ -409,16 +425,17 @@ class SiteCopies:
             self._stop(mirror, now_ns)
             return
         if not self._admission.takes(len(frame.payload)):
-            mirror.problem = "the disk has no room"
+            mirror.problem = FULL
             self._stop(mirror, now_ns)
             return
         if not self.mirrors.on_fetched(mirror, frame):
             self._stop(mirror, now_ns)
-        elif frame.batches:
+        elif frame.lsn:
             mirror.problem = ""
 
     def _stop(self, mirror: Mirror, now_ns: int) -> None:
         """Take no more of it for a moment."""
+        self._tell_synced(mirror)
         ends = Fetch(mirror.number, mirror.origin, level=NO_LEVEL)
         self.sends.append((mirror.link, ends))
         mirror.number = 0
@@ -441,8 +458,14 @@ class SiteCopies:
         self.takeovers.on_commit(commit)
         for mirror, size in self.mirrors.on_commit(commit):
             if mirror.link:
-                copied = Copied(mirror.origin, *mirror.synced, size, mirror.lacks)
-                self.sends.append((mirror.link, copied))
+                if mirror.number and mirror.problem == FULL:
+                    mirror.problem = ""  # what waited for room is stored
+                self._tell_synced(mirror, size)
+
+    def _tell_synced(self, mirror: Mirror, credit: int = 0) -> None:
+        problem = mirror.problem[: limits.PEER_NAME_MAX]
+        copied = Copied(mirror.origin, *mirror.synced, credit, mirror.lacks, problem)
+        self.sends.append((mirror.link, copied))
 
     # -- what others read of copies -------------------------------------------------------------
 
@@ -537,6 +560,10 @@ class SiteCopies:
             sibling = self._siblings.get(mirror.origin)
             if sibling is not None and mirror.level and 0 < mirror.again_ns <= now_ns:
                 self._fetch(mirror, sibling)
+            waits = mirror.number and mirror.place > mirror.synced and self._admission.is_low
+            if waits and mirror.problem != FULL:  # what came waits for room
+                mirror.problem = FULL
+                self._tell_synced(mirror)
             holders = self.holders(mirror.origin) if mirror.is_own and not mirror.number else []
             if holders and mirror.place < _reach(holders[0][1])[0] and mirror.again_ns <= now_ns:
                 self._fetch(mirror, holders[0][0])
@@ -640,20 +667,9 @@ class SiteCopies:
 
     def describe(self) -> dict[str, Any]:
         """As ``status`` shows it."""
-        committed = self._delivery.committed_lsn
         return {
             "wanted": self._copies_max,
-            "nodes": [
-                {
-                    "name": self._names.get(origin, origin.hex()[:8]),
-                    "origin": origin.hex(),
-                    "level": sender.level,
-                    "lsn": sender.copied[0],
-                    "caught_up": sender.is_caught_up,
-                    "lag_commits": 0 if sender.is_caught_up else committed + 1 - sender.copied[0],
-                }
-                for origin, sender in self._senders.items()
-            ],
+            "nodes": self._problems.describe(self._senders, self._delivery.committed_lsn),
             "waiting": self._waiting_count,
             "behind": None
             if self.own.behind is None
@@ -668,20 +684,7 @@ class SiteCopies:
             "takeovers": self.takeovers.describe(self._names),
             "mended": self.mender.mended,
             "not_mended": self.mender.failed,
-            "kept": [
-                {
-                    "name": mirror.name,
-                    "origin": mirror.origin.hex(),
-                    "lsn": mirror.synced[0],
-                    "topics": len(mirror.topics.by_stream),
-                    "received": mirror.received,
-                    "refused": mirror.refused,
-                    "fetching": bool(mirror.number),
-                    "lacks_groups": mirror.lacks,
-                    "problem": mirror.problem,
-                }
-                for mirror in self.mirrors.by_origin.values()
-            ],
+            "kept": self.mirrors.describe(),
         }
 
 

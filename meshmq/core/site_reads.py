@@ -279,7 +279,7 @@ class SiteReads:
             reading = across.readings.pop(origin, None)
             if reading is not None:
                 self._close(reading, tells=True)
-                row = StreamsRow(origin, reading.name, False, reading.lsn, reading.slot)
+                row = StreamsRow(origin, reading.name, False, reading.lsn, reading.slot, gone=True)
                 self.sends.append((across.own.link, Streams(across.own.number, (row,))))
 
     def _note_away(self, origin: bytes, name: str) -> None:

@@ -221,6 +221,8 @@ class Subscriber:
             if log.is_away != row.away:
                 log.is_away = row.away
                 how = "away: its records wait" if row.away else "back"
+                if row.gone:
+                    how = "forgotten: nobody waits for its records any more"
                 news.append(f"subscription to {self.pattern!r}: node {log.name} is {how}")
         away = [log.name for log in self._logs.values() if log.is_away]
         self.away = tuple(sorted(set(away)))

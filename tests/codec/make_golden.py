@@ -360,6 +360,7 @@ FRAMES = {
         ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),
         ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),
         ("copied_lacks", 42, Copied(ORIGIN, 9, 3, 0, True)),
+        ("copied_problem", 42, Copied(ORIGIN, 9, 3, 0, problem="größe")),
         ("copies", 42, Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 2, INSTANCE, 8, 1),))),
         (
             "copies_more",

@@ -280,7 +280,8 @@ BODIES = {
     frames.Streams: st.builds(
         frames.Streams, u32,
         st.lists(
-            st.builds(frames.StreamsRow, ids, texts, flags, u64, u32, flags, u64, u64), max_size=4
+            st.builds(frames.StreamsRow, ids, texts, flags, u64, u32, flags, u64, u64, flags),
+            max_size=4,
         ).map(tuple),
     ),
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
@@ -288,7 +289,7 @@ BODIES = {
         frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
     ),
     frames_copies.Fetched: fetched(),
-    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64, flags),
+    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64, flags, texts),
     frames_copies.Copies: st.builds(
         frames_copies.Copies,
         st.lists(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import random
 
+import pytest
+
 from meshmq import limits
+from meshmq.core.events import StorageMeasured
 from meshmq.core.lanes import DONE, WAITING
 from meshmq.core.publisher import TOPIC_DEFAULT
+from meshmq.core.site_copies import FULL
 from meshmq.frames import (
     REPLICATED,
     START_EARLIEST,
@@ -738,3 +742,64 @@ def test_jobs_wait_for_the_copies_of_their_queue():
         batch = worker.put("thumbs", b"1", priority=priority)
         net.run(SECOND)
         assert (batch.state, batch.durability) == (DONE, REPLICATED)
+
+
+def fill(node, free):
+    node.handle(StorageMeasured(free, 16 * limits.MIB))
+
+
+def problems(net, node):
+    copies = node.node.site.describe(net.now_ns)["copies"]
+    return [r["problem"] for r in copies["nodes"]], [r["problem"] for r in copies["kept"]]
+
+
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["told_before", "under_way"])
+def test_a_copy_whose_disk_is_full_is_named_and_goes_on_when_there_is_room(is_under_way):
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    program.publish("orders", b"1")
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    net.run(SECOND)
+    program.take(Confirm)
+    # What came before it was full, and is not synced, is no copy either.
+    sync = b.sync
+    held = []
+    if is_under_way:  # the disk meets it with what came last, and says so then
+        b.sync = lambda life, append: (held.append((life, append)), fill(b, 0))
+    else:
+        fill(b, 0)
+    program.publish("orders", b"2", replicated=True)
+    assert net.run(2 * SECOND, lambda: problems(net, a)[0] == [FULL])
+    assert problems(net, b)[1] == [FULL]
+    assert net.run(SECOND, lambda: len(confirmations_so_far(program)) >= 2)
+    program.publish("orders", b"3", replicated=True)
+    net.run(5 * SECOND)
+    assert problems(net, a)[0] == problems(net, b)[1] == [FULL]
+    told = confirmations(program)
+    assert not any(c.durability == REPLICATED for c in told)
+    assert {c.message for c in told if c.more} == {"", f"node {b.name!r}: {FULL}"}
+    assert told[-1].message
+    b.sync = sync
+    fill(b, 1 << 40)
+    for life, append in held:
+        b.sync(life, append)
+    assert net.run(3 * SECOND, lambda: is_copied(net, a))
+    net.run(SECOND)
+    done = [c for c in confirmations(program) if not c.more]
+    assert sum(c.count for c in done) == 2
+    assert {c.durability for c in done} == {REPLICATED}
+    assert problems(net, a)[0] == problems(net, b)[1] == [""]
+
+
+def confirmations_so_far(program):
+    return [c for f in program.bodies if isinstance(f, Confirm) for c in f.confirmations]
+
+
+def test_a_node_that_leaves_or_copies_no_longer_is_no_problem_any_more():
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    fill(b, 0)
+    program.publish("orders", b"1")
+    assert net.run(3 * SECOND, lambda: problems(net, a)[0] == [FULL])
+    net.kill(b)
+    assert net.run(10 * SECOND, lambda: problems(net, a)[0] == [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshmq.frames import START_EARLIEST
+from meshmq.frames import START_EARLIEST, Streams
 from meshmq.limits import MS, SECOND
 from tests.core.site_workers import WorkNet
 from tests.core.sites import Program, joined, site_of
@@ -39,6 +39,10 @@ def test_its_copies_are_dropped_everywhere_and_nobody_waits_for_it():
     net.run(2 * SECOND)
     assert forget(net, others[0], a.name)[2] == told  # the answer may have been lost
     assert kept(others, a.origin) == []
+    for reader in readers:
+        rows = [row for f in reader.take(Streams) for row in f.rows if row.origin == a.origin]
+        assert (rows[-1].away, rows[-1].gone) == (False, True)
+        assert not any(row.gone for row in rows[:-1])
     for node in others:
         assert a.origin not in node.disk.state.mirrors
         assert node.disk.state.forgotten[a.origin].name == a.name

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 
 from meshmq import limits
+from meshmq.client.receipt import Promise
 from meshmq.core.lanes import DONE, FAILED, WAITING
 from meshmq.core.publisher import TOPIC_DEFAULT, Publisher
 from meshmq.errors import (
@@ -699,3 +700,41 @@ def test_a_job_that_the_program_numbered_is_refused_where_there_is_no_queue(pub)
     take(pub)
     answer(pub, no("q", 1, "group-not-found"))
     assert outcome(batch) == ("group-not-found", NOT_DONE)
+
+
+# -- copies --------------------------------------------------------------------------------------
+
+
+def stored(sequence, message=""):
+    return yes("a", sequence, 1)._replace(durability=SYNCED, more=True, message=message)
+
+
+def test_who_waits_no_longer_for_copies_says_what_the_node_said_of_them(pub):
+    record = add(pub, "a", b"1")
+    take(pub)
+    answer(pub, stored(1))
+    assert str(Promise(*record)._in_time(1.0)).endswith("have answered so far")
+    answer(pub, stored(1, "node 'b': its disk is full"))
+    sentence = str(Promise(*record)._in_time(1.0))
+    assert sentence.endswith("have answered so far (node 'b': its disk is full)")
+    answer(pub, stored(1))
+    assert str(Promise(*record)._in_time(1.0)).endswith("have answered so far")
+
+
+def test_a_buffer_of_what_waits_for_copies_only_is_told_from_one_that_goes_on(pub):
+    assert not pub.waits_for_copies
+    add(pub, "a", b"1")
+    assert not pub.waits_for_copies
+    take(pub)
+    assert not pub.waits_for_copies
+    answer(pub, stored(1, "node 'b': its disk is full"))
+    assert pub.waits_for_copies
+    assert pub.buffered_bytes  # they may have to be sent again
+    assert pub.why_copies == " (node 'b': its disk is full)"
+    add(pub, "a", b"2")
+    assert not pub.waits_for_copies
+    take(pub)
+    answer(pub, stored(2))
+    assert pub.waits_for_copies
+    pub.on_session_lost()
+    assert not pub.waits_for_copies  # the node is away, that is another thing

@@ -456,6 +456,12 @@ def test_who_is_away_is_known_by_name_until_it_is_back_or_the_session_ends():
     back = one._replace(name="", away=False)
     assert sub.on_streams(Streams(3, (back,))) == ["subscription to 'a': node n2 is back"]
     assert sub.away == (THIRD.hex()[:8],)
+    gone = two._replace(away=False, gone=True)
+    assert sub.on_streams(Streams(3, (gone,))) == [
+        f"subscription to 'a': node {THIRD.hex()[:8]} is forgotten: nobody waits for its records "
+        f"any more"
+    ]
+    assert sub.away == ()
     sub.subscribe()
     assert sub.away == ()
     assert sub.on_streams(Streams(3, (one,))) != []  # this node has not told it yet
