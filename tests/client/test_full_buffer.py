@@ -51,7 +51,7 @@ def full(kind, only_copies):
 
 def test_it_is_told_that_copies_are_missing_and_why():
     mesh = full(Mesh, True)
-    with pytest.raises(BufferFull, match="copies only.*node 'b': its disk is full"):
+    with pytest.raises(BufferFull, match=r"copies only.*node 'b': its disk is full"):
         mesh._make_room()
     assert mesh._connection.waits == 3
 
