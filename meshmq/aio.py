@@ -21,7 +21,7 @@ from typing import Any, Self
 from meshmq import limits
 from meshmq.client import connecting
 from meshmq.client import mesh as blocking
-from meshmq.client.admin import ROUTES, Ask, ask, ask_create, ask_drain
+from meshmq.client.admin import ROUTES, Ask, ask, ask_create, ask_drain, ask_of_node
 from meshmq.client.aio_admin import DeadLetters, Groups, Queues, ServiceList
 from meshmq.client.aio_consumer import Consumer, Job, Worker
 from meshmq.client.aio_services import Services
@@ -617,14 +617,14 @@ class Admin:
     ) -> dict[str, Any]:
         """As ``meshmq.Mesh.admin.takeover``."""
         done: dict[str, Any] = await self._mesh._run(
-            ask("node.takeover", name=name, assume_dead=assume_dead, may_repeat=may_repeat)
+            ask_of_node("node.takeover", name, assume_dead=assume_dead, may_repeat=may_repeat)
         )
         return done
 
     async def forget(self, name: str, *, assume_dead: bool = False) -> dict[str, Any]:
         """As ``meshmq.Mesh.admin.forget``."""
         done: dict[str, Any] = await self._mesh._run(
-            ask("node.forget", name=name, assume_dead=assume_dead)
+            ask_of_node("node.forget", name, assume_dead=assume_dead)
         )
         return done
 

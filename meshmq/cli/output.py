@@ -99,7 +99,7 @@ def fields(item: Mapping[str, Any], indent: str = "") -> list[str]:
 
 
 def _label(name: object) -> str:
-    return str(name).replace("_", " ")
+    return printable(str(name).replace("_", " ").encode("utf-8", "surrogateescape"))
 
 
 def _cell(value: object) -> str:

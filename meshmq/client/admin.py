@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.client.channel import Channel
+from meshmq.client.values import is_text
 from meshmq.errors import InvalidArgument
 from meshmq.names import check_pattern
 
@@ -71,6 +72,26 @@ def ask(verb: str, part: str = "", **arguments: Any) -> Ask:
         return Ask(verb, json.dumps(arguments).encode(), part)
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"{verb}: {arguments!r} cannot be sent: {error}") from None
+
+
+def ask_of_node(verb: str, name: object, **flags: Any) -> Ask:
+    """``node.takeover`` and ``node.forget``, checked."""
+    if not isinstance(name, str) or not name or not is_text(name):
+        raise InvalidArgument(f"a node is named by a text, not {cut(name)}")
+    if len(name) > limits.PEER_NAME_MAX:
+        raise InvalidArgument(
+            f"a node's name has at most {limits.PEER_NAME_MAX} characters, not {len(name)}"
+        )
+    for what, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise InvalidArgument(f"{what} is True or False, not {cut(flag)}")
+    return ask(verb, name=name, **flags)
+
+
+def cut(value: object) -> str:
+    """How a value is repeated in a sentence: not all of a long one."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def ask_create(
@@ -264,7 +285,7 @@ class Admin:
             CommandFailed: it is alive, may be, or no copy of it is kept here.
         """
         done: dict[str, Any] = self.topics._run(
-            ask("node.takeover", name=name, assume_dead=assume_dead, may_repeat=may_repeat)
+            ask_of_node("node.takeover", name, assume_dead=assume_dead, may_repeat=may_repeat)
         )
         return done
 
@@ -284,7 +305,7 @@ class Admin:
             CommandFailed: it is there, may be, or is not known; or its records are being moved.
         """
         done: dict[str, Any] = self.topics._run(
-            ask("node.forget", name=name, assume_dead=assume_dead)
+            ask_of_node("node.forget", name, assume_dead=assume_dead)
         )
         return done
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from meshmq.client.admin import Ask, ask
+from meshmq import limits
+from meshmq.client.admin import Ask, ask, cut
 from meshmq.client.channel import Channel
 from meshmq.client.dead_letter_asks import Steps, ask_show, listed, purging, replaying
 from meshmq.client.dead_letters import DeadLetter, Search, check_limit, is_origin, origin_of
 from meshmq.client.group_settings import group_of, named_settings, queue_of, start_of
 from meshmq.client.subscription import Subscription
+from meshmq.client.values import is_text
 from meshmq.errors import GroupMismatch, InvalidArgument
 from meshmq.names import check_group
 
@@ -44,6 +46,12 @@ def those_of(groups: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 def check_seek(start: Any, node: object) -> None:
     """Raise InvalidArgument where no node is to be named."""
+    if node is not None and (not isinstance(node, str) or not is_text(node)):
+        raise InvalidArgument(f"a node is named by a text, its name or origin, not {cut(node)}")
+    if node is not None and len(str(node)) > limits.PEER_NAME_MAX:
+        raise InvalidArgument(
+            f"a node's name has at most {limits.PEER_NAME_MAX} characters, not {len(str(node))}"
+        )
     if node is not None and not (isinstance(node, str) and isinstance(start, dict)
                                  and "offset" in start):  # fmt: skip
         raise InvalidArgument("a node is named, by its name or origin, with an offset only")
@@ -54,6 +62,16 @@ def ask_seek(group: str, start: Any, origin: str | None) -> Ask:
     if origin is not None:
         start = {**start, "origin": origin}
     return ask_group("group.seek", group, start=start)
+
+
+def with_time(shown: dict[str, Any]) -> dict[str, Any]:
+    """What a seek told, with the time as people write it."""
+    start = shown.get("start")
+    if isinstance(start, dict) and isinstance(start.get("time_ns"), int):
+        seconds, ns = divmod(start["time_ns"], 10**9)
+        at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=ns // 1000)
+        return {**shown, "start": at.isoformat()}
+    return shown
 
 
 class _Asking:
@@ -145,7 +163,7 @@ class Groups(_Asking):
         check_seek(found, node)
         if node is not None and not is_origin(node):
             node = origin_of(self.show(group), node)
-        return self._shown(ask_seek(group, found, node))
+        return with_time(self._shown(ask_seek(group, found, node)))
 
 
 class Queues(_Asking):

@@ -17,6 +17,7 @@ from meshmq.client.admin_groups import (
     check_seek,
     only_kind,
     those_of,
+    with_time,
 )
 from meshmq.client.dead_letter_asks import Steps, ask_show, listed, purging, replaying
 from meshmq.client.dead_letters import DeadLetter, Search, check_limit, is_origin, origin_of
@@ -108,7 +109,7 @@ class Groups(_Asking):
         check_seek(found, node)
         if node is not None and not is_origin(node):
             node = origin_of(await self.show(group), node)
-        return await self._shown(ask_seek(group, found, node))
+        return with_time(await self._shown(ask_seek(group, found, node)))
 
 
 class Queues(_Asking):

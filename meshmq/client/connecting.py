@@ -183,6 +183,8 @@ def check_options(
             raise InvalidArgument(f"{what} is a text or None, not {text!r}")
         if text is not None and not is_text(text):
             raise InvalidArgument(f"{what} is no text that can be sent: {text!r}")
+    if producer == "":
+        raise InvalidArgument("producer is a name, or None: not an empty text")
     if name is not None and len(str(name)) > limits.PEER_NAME_MAX:
         raise InvalidArgument(
             f"name has at most {limits.PEER_NAME_MAX} characters, not {len(str(name))}"

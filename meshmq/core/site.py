@@ -654,6 +654,12 @@ def of_copies(
     verb, arguments = what
     if site is None:
         raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
+    name = arguments.get("name")
+    if not isinstance(name, str) or not 0 < len(name) <= limits.PEER_NAME_MAX:
+        raise CommandFailed(f"a node is named by a text of 1 to {limits.PEER_NAME_MAX} characters")
+    for flag in ("assume_dead", "may_repeat"):
+        if not isinstance(arguments.get(flag, False), bool):
+            raise CommandFailed(f"{flag} is true or false")
     if verb == "node.forget":
-        return site.copies.forget(arguments, wall_ms, now_ns)
+        return site.copies.forget(arguments, wall_ms, now_ns, site.links.hello.name)
     return site.copies.take_over(arguments, now_ns)

@@ -52,7 +52,6 @@ from meshmq.names import JOURNAL
 _UNBOUNDED = 1 << 60
 
 FULL = "its disk is full, it copies on when there is room"
-"""Why a copy stands still, as others are told."""
 
 
 class _Waiting(NamedTuple):
@@ -293,7 +292,9 @@ class SiteCopies:
         )  # fmt: skip
 
     def _takes(self, name: str, level: int) -> bool:
-        return self._topics.copies_of(name) > level
+        # All copies have the same topics, those that are to have fewer as well: else one that is
+        # as far as another, or further, would lack records that this one has.
+        return self._topics.copies_of(name) > 1
 
     def _on_copied(self, sibling: Sibling, frame: Copied, now_ns: int) -> None:
         if frame.origin != self._origin:
@@ -355,9 +356,7 @@ class SiteCopies:
     def _reached(self, copies: int) -> tuple[int, int]:
         """The place before which so many nodes, we among them, have synced all."""
         end = (self._delivery.committed_lsn + 1, 0)
-        places = [
-            end if s.is_caught_up else s.copied for s in self._senders.values() if s.level < copies
-        ]
+        places = [end if s.is_caught_up else s.copied for s in self._senders.values()]
         places.sort(reverse=True)
         return places[copies - 2] if len(places) >= copies - 1 else (0, 0)
 
@@ -628,7 +627,9 @@ class SiteCopies:
             self.takeovers.check(mirror, is_linked, seen_ns, arguments)
         return self.takeovers.take(gone)
 
-    def forget(self, arguments: dict[str, Any], now_ms: int, now_ns: int) -> dict[str, Any]:
+    def forget(
+        self, arguments: dict[str, Any], now_ms: int, now_ns: int, own_name: str
+    ) -> dict[str, Any]:
         """``node forget NAME``. Raises CommandFailed."""
         name = arguments.get("name")
         names = {**self._names, **self.known()}
@@ -638,6 +639,8 @@ class SiteCopies:
             return self._forgotten(name)  # said before: the answer may have been lost
         if not gone and found:
             raise CommandFailed(f"node {name!r} is there: stop it first")
+        if not gone and name == own_name:
+            raise CommandFailed(f"{name!r} is this node itself: another one that is gone is meant")
         if not gone:
             raise CommandFailed(f"no node named {name!r} is known here that is away")
         for origin in gone:

@@ -35,8 +35,18 @@ NOT_A_NODE = "not-a-node"
 SITE_MISMATCH = "site-mismatch"
 NAME_TAKEN = "name-taken"
 COPIED = "origin-copied"
+BAD_NAME = "bad-name"
 
-TOLD = (NOT_A_NODE, SITE_MISMATCH, NAME_TAKEN, COPIED, "mesh-mismatch", "version-mismatch", "busy")
+TOLD = (
+    NOT_A_NODE,
+    SITE_MISMATCH,
+    NAME_TAKEN,
+    COPIED,
+    BAD_NAME,
+    "mesh-mismatch",
+    "version-mismatch",
+    "busy",
+)
 """Codes of refusals that people have to see to."""
 
 
@@ -92,6 +102,8 @@ class SiteLinks(Links):
                 f"{hello.name!r} {hello.major}.{hello.minor}: install the same major version on "
                 "both",
             )
+        if hello.name and not hello.name.isprintable():
+            return Refuse(BAD_NAME, f"a node's name has no control characters: {hello.name!r}")
         if hello.mesh != me.mesh:
             return Refuse(
                 "mesh-mismatch",
@@ -163,6 +175,9 @@ class SiteLinks(Links):
             refusal = Refuse(
                 NOT_A_NODE, f"a program, or a node's listener for programs, is at {link.address}"
             )
+        elif welcome.name and not welcome.name.isprintable():
+            why = f"a node's name has no control characters: {welcome.name!r}"
+            refusal = Refuse(BAD_NAME, why)
         elif welcome.node.site != self.me.site:
             refusal = Refuse(SITE_MISMATCH, f"{welcome.name!r} is of site {welcome.node.site!r}")
         else:
@@ -199,6 +214,7 @@ class SiteLinks(Links):
 
     def _tell(self, who: str, why: str) -> None:
         who = who or "?"
+        who = who if who.isprintable() else repr(who)
         if self.refusals.get(who) == why:
             return
         self.refusals.pop(who, None)

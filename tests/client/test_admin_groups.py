@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+import meshmq
 from meshmq import codec, errors
 from meshmq.client.dead_letters import (
     DeadLetter,
@@ -303,3 +304,48 @@ def test_ranges_join_and_are_cut_into_commands():
     assert DeadLetter.__doc__
     assert in_order([(5, 2), (0, 3), (1, 1), (7, 1)]) == [(0, 3), (5, 3)]
     assert overlap([(0, 3), (5, 9)], [(1, 1), (2, 4), (13, 9)]) == [(1, 1), (2, 1), (5, 1), (13, 1)]
+
+
+def test_the_answer_of_a_seek_to_a_time_shows_the_time(node, mesh):
+    node.answers["group.seek"] = lambda arguments: {"group": "g", "start": arguments["start"]}
+    told = mesh.admin.groups.seek("g", datetime(2024, 1, 1, tzinfo=UTC))
+    assert told["start"] == "2024-01-01T00:00:00+00:00"
+    assert mesh.admin.groups.seek("g", 5)["start"] == {"offset": 5}
+
+
+@pytest.mark.parametrize("name", [3, None, b"x", "", "\ud800"])
+def test_a_node_is_named_by_a_text(mesh, name):
+    for call in (mesh.admin.takeover, mesh.admin.forget):
+        with pytest.raises(errors.InvalidArgument, match="a node is named by a text"):
+            call(name)
+    if name:
+        with pytest.raises(errors.InvalidArgument, match="a node is named by a text"):
+            mesh.admin.groups.seek("g", 5, node=name)
+
+
+def test_a_name_that_is_too_long_is_not_repeated(mesh):
+    calls = [
+        lambda: mesh.admin.takeover("x" * 5000),
+        lambda: mesh.admin.forget("x" * 5000),
+        lambda: mesh.admin.forget(b"x" * 5000),
+        lambda: mesh.admin.groups.seek("g", 5, node="x" * 5000),
+    ]
+    for call in calls:
+        with pytest.raises(errors.InvalidArgument) as found:
+            call()
+        assert len(str(found.value)) < 200
+
+
+def test_what_says_yes_or_no_is_true_or_false(node, mesh):
+    with pytest.raises(errors.InvalidArgument, match="assume_dead is True or False, not 'yes'"):
+        mesh.admin.takeover("n", assume_dead="yes")
+    with pytest.raises(errors.InvalidArgument, match="may_repeat is True or False, not 3"):
+        mesh.admin.takeover("n", may_repeat=3)
+    with pytest.raises(errors.InvalidArgument, match="assume_dead"):
+        mesh.admin.forget("n", assume_dead=None)
+    assert node.commands() == []
+
+
+def test_a_producer_without_a_name_is_refused():
+    with pytest.raises(errors.InvalidArgument, match="producer is a name"):
+        meshmq.connect("tcp://127.0.0.1:1", producer="")

@@ -59,7 +59,7 @@ def test_it_is_refused_while_the_node_is_there_was_seen_lately_or_is_not_known()
     assert "is there" in forget(net, b, a.name)[1]
     assert "is there" in forget(net, b, a.name, assume_dead=True)[1]
     assert "no node named" in forget(net, b, "other")[1]
-    assert "no node named" in forget(net, b, b.name)[1]
+    assert "this node itself" in forget(net, b, b.name)[1]
     net.kill(a)
     net.run(SECOND)
     assert "--assume-dead" in forget(net, b, a.name)[1]
@@ -136,3 +136,14 @@ def test_what_is_left_of_a_log_that_its_node_no_longer_has_is_forgotten_by_its_n
     net.run(2 * SECOND)
     assert kept(nodes, old) == []
     assert len(kept(nodes, a.origin)) == 1
+
+
+def test_what_is_no_name_of_a_node_is_refused_in_words():
+    net, (_, b, _) = gone()
+    for verb in ("node.forget", "node.takeover"):
+        for name in (3, None, [], "", "x" * 5000):
+            code, message, _ = net.worker(b).command(verb, name=name)
+            assert (code, len(message) < 200) == ("command-failed", True)
+            assert "named by a text" in message
+        code, message, _ = net.worker(b).command(verb, name="node-0", assume_dead="yes")
+        assert message == "assume_dead is true or false"

@@ -259,3 +259,17 @@ def test_what_was_dropped_on_the_way_is_told_though_nothing_follows(monkeypatch)
     net.run(SECOND)
     told = {f.subscription: f.missed for f in reader.take(Deliver) if f.missed}
     assert told[1] == 2
+
+
+def test_a_node_whose_name_could_steer_a_terminal_is_refused_and_not_shown_raw():
+    net = Net()
+    a = net.add()
+    bad = net.add(name="\x1b[2Jnode")
+    a.start()
+    bad.start([a.address])
+    net.run(3 * SECOND)
+    assert a.siblings() == bad.siblings() == []
+    refusals = a.node.site.links.refusals
+    assert refusals
+    assert "control characters" in next(iter(refusals.values()))
+    assert all(text.isprintable() for row in refusals.items() for text in row)
