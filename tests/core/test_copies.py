@@ -225,7 +225,7 @@ def test_a_topic_s_policy_says_how_many_copies():
         program.publish(name, b"x")
     net.run(2 * SECOND)
     had = sorted(sorted({t for t, *_ in copy_of(n, a)}) for n in nodes[1:])
-    assert had == [[], ["three"], ["three", "two"]]
+    assert had == [[], ["three", "two"], ["three", "two"]]
 
 
 def test_a_node_away_for_long_is_replaced_and_gets_its_copy_back():
@@ -803,3 +803,24 @@ def test_a_node_that_leaves_or_copies_no_longer_is_no_problem_any_more():
     assert net.run(3 * SECOND, lambda: problems(net, a)[0] == [FULL])
     net.kill(b)
     assert net.run(10 * SECOND, lambda: problems(net, a)[0] == [])
+
+
+def test_topics_with_unlike_numbers_of_copies_are_whole_at_every_copy():
+    net, (a, *others) = site_of(4)
+    for topic, copies in (("two", 2), ("three", 3)):
+        policy(a, topic, copies=copies)
+    program = Program(net, a)
+    net.run(2 * SECOND)
+    program.publish("two", b"1", replicated=True)
+    program.publish("three", b"2", replicated=True)
+    net.run(2 * SECOND)
+    assert [c.durability for c in confirmations(program)].count(REPLICATED) == 2
+    net.kill(a)
+    net.run(SECOND)
+    for node in others:
+        reader = Program(net, node)
+        reader.subscribe(">", start=START_EARLIEST)
+        net.run(2 * SECOND)
+        assert [(topic, value) for _, topic, _, value in records_of(reader)] == [
+            ("two", b"1"), ("three", b"2"),
+        ]  # fmt: skip
