@@ -8,11 +8,15 @@ Rules:
 1. When a program's link is lost, what it published from DOUBT_NS before it was last heard may be at
    another node: until then confirmations had reached it.
 2. When a node starts, the same holds for whatever it stored in the last DOUBT_NS of its log.
-3. It is said too often rather than too seldom. Not known are programs lost before the newest
+3. When a node has stood still, what it stores in the DOUBT_NS behind may have waited for it: who
+   sent that is at another node by then, and that it has left is heard later.
+4. It is said too often rather than too seldom. Not known are programs lost before the newest
    DOUBTS_MAX, and after a restart those that were lost longer than DOUBT_NS before it.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from meshmq import limits
 from meshmq.core.log import StoredBatch
@@ -32,6 +36,7 @@ class Doubts:
         self.is_on = False
         self._started_ns = stored_ns
         self._lost: dict[bytes, tuple[int, int]] = {}  # from when to when, by producer
+        self._still: deque[tuple[int, int]] = deque(maxlen=limits.DOUBTS_STILL_MAX)
 
     def lose(self, producers: tuple[bytes, ...], heard_ns: int, wall_ns: int) -> None:
         """A program's link is lost; it published as these, and was last heard at ``heard_ns``."""
@@ -45,12 +50,18 @@ class Doubts:
         while len(self._lost) > limits.DOUBTS_MAX:
             del self._lost[next(iter(self._lost))]
 
+    def stood_still(self, wall_ns: int) -> None:
+        """The node goes on, after it has done nothing for a while that it had to do."""
+        self._still.append((wall_ns - limits.SECOND, wall_ns + limits.DOUBT_NS))
+
     def has(self, batch: StoredBatch) -> bool:
         """Whether another node may have it as well."""
         stored_ns = batch.append_time_ns
         if not self.is_on:
             return False
         if self._started_ns - limits.DOUBT_NS <= stored_ns <= self._started_ns:
+            return True
+        if any(start <= stored_ns <= end for start, end in self._still):
             return True
         lost = self._lost.get(batch.producer)
         return lost is not None and lost[0] <= stored_ns <= lost[1]

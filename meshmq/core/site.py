@@ -175,6 +175,7 @@ class Site:
         self._dials: dict[bytes, tuple[int, int]] = {}  # by origin: when, and the wait after it
         self._told: dict[bytes, int] = {}  # by data link: the last frame that says what we want
         self._pulse_ns = 0
+        self._is_pulsing = False
         self._latencies: dict[bytes, Latencies] = {}
 
     # -- what comes in --------------------------------------------------------------------------
@@ -479,6 +480,9 @@ class Site:
         self.producers.tick(now_ns)
         self._registrar.tick(now_ns)
         if now_ns >= self._pulse_ns:
+            if self._is_pulsing and now_ns - self._pulse_ns > limits.STILL_NS:
+                self._shared.doubts.stood_still(now_ns + self._shared.wall_offset_ns)
+            self._is_pulsing = bool(self.siblings)
             self._pulse_ns = now_ns + self._pulse_interval_ns()
             for link in self.links.by_instance.values():
                 self.links.send(link, Pulse(now_ns), now_ns)

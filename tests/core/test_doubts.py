@@ -6,6 +6,7 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.doubts import Doubts
+from meshmq.core.events import TimerFired
 from meshmq.core.log import StoredBatch
 from meshmq.limits import SECOND
 from tests.core.site_workers import works_of
@@ -34,6 +35,13 @@ def test_what_a_lost_program_published_lately_is_doubtful(doubts):
 
 def test_what_a_node_stored_last_before_it_was_started_again_is_doubtful(doubts):
     assert [doubts.has(stored(at, Q)) for at in (94, 95, 100, 101)] == [False, True, True, False]
+
+
+def test_what_comes_after_a_node_stood_still_is_doubtful(doubts):
+    doubts.stood_still(306 * SECOND)
+    assert [doubts.has(stored(at)) for at in (304, 305, 311, 312)] == [
+        False, True, True, False,
+    ]  # fmt: skip
 
 
 def test_nothing_is_where_there_is_no_other_node(doubts):
@@ -88,3 +96,18 @@ def test_a_group_says_what_another_node_may_have_as_well(how):
     assert handed_out(net, a) == {
         b"old": False, b"new": how != "goodbye", b"other": how == "restart",
     }  # fmt: skip
+
+
+def test_what_waited_for_a_node_that_stood_still_is_said_to_be_maybe_twice():
+    net, (a, _) = works_of(2)
+    writer = net.worker(a)
+    net.run(SECOND)
+    writer.put("t", b"before")
+    net.run(2 * limits.DOUBT_NS)
+    node, a.node = a.node, None  # nothing comes to it, and it does nothing
+    net.run(2 * SECOND)
+    a.node = node
+    writer.put("t", b"waited")
+    a.handle(TimerFired())
+    net.run(SECOND)
+    assert handed_out(net, a) == {b"before": False, b"waited": True}

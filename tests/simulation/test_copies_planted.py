@@ -45,7 +45,7 @@ def forget_whose_a_batch_was(real: Any, self: Any, mirror: Any, row: Any, data: 
     return real(self, mirror, row._replace(producer=bytes(16)), data)
 
 
-@planted(Mender, "_mend", "mended", 11, 12, 20, 27)
+@planted(Mender, "_mend", "mended", 34, 11, 12)
 def mend_nothing(real: Any, self: Any, whose: Any, reader: Any, batch: Any) -> bool:
     return False
 
@@ -68,7 +68,7 @@ def note_what_was_not_moved(real: Any, self: Any, mirror: Any, b: Any) -> int:
         self._groups.append_own = append
 
 
-@planted(Takeovers, "_give_away", "fenced", 80, 84, 90)
+@planted(Takeovers, "_give_away", "fenced", 6, 80)
 def give_nothing_away(real: Any, self: Any, entry: Any) -> None:
     self._note(entry)
     self._unfence()

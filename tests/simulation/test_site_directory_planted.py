@@ -61,12 +61,12 @@ def go_on_with_what_was_deleted(real: Any, self: Any, name: str) -> bool:
 # -- who said it last ------------------------------------------------------------------------------
 
 
-@planted(Directory, "stamp", 44, "last")
+@planted(Directory, "stamp", 13, "last")
 def go_by_the_clock_alone(real: Any, self: Any, now_ns: int, *after: Stamp) -> Stamp:
     return Stamp(time_of(self.wall_ms(now_ns)), self.origin, self.name)
 
 
-@planted(Directory, "_rule_stamps", 44)
+@planted(Directory, "_rule_stamps", 13)
 def follow_no_other_rule(real: Any, self: Any, pattern: str) -> Any:
     return ()
 
@@ -101,7 +101,7 @@ def make_groups_where_they_were_asked_for(real: Any, self: Any, before: Any, row
         real(self, before, row)
 
 
-SEEDS = (8, 16, 18, 44)
+SEEDS = (8, 13, 16, 18)
 
 
 @pytest.mark.slow
