@@ -63,7 +63,7 @@ def _works_help() -> str:
         "replay-aio, fanout, latency, confirm-latency, steady, idle, memory, queue, queue-any, "
         "queue-key, queue-backlog, queue-groups, queue-killed, queue-schedule, request, "
         "request-nowait, request-aio, site-publish, site-publish-many, site-latency, "
-        "site-replay, direct-publish, direct-publish-many, direct-request, "
+        "site-replay, site-replicated, direct-publish, direct-publish-many, direct-request, "
         "direct-request-nowait, direct-request-aio; "
         "may be given more than once; all if left out"
     )

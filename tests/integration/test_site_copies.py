@@ -10,6 +10,7 @@ import time
 import pytest
 
 import meshmq
+from tests.integration.linked import until
 from tests.integration.sites import LocalSite
 
 
@@ -207,8 +208,8 @@ def test_a_disk_that_was_put_back_from_a_backup_goes_on_as_another_log(tmp_path)
             assert job.value == b"job"
             job.ack()
         meshmq_command("node", "forget", one.name, "--assume-dead", "--url", two.url)
-        for node in (one, two):
-            assert read_all(node, "orders", 1) == {new: [b"new"]}
+        for node in (one, two):  # which drops it once it has heard of it
+            until(lambda node=node: read_all(node, "orders", 1) == {new: [b"new"]}, 20)
     finally:
         made.stop()
 
