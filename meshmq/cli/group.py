@@ -32,7 +32,7 @@ from meshmq.cli.options import (
     group_argument,
     pattern_argument,
 )
-from meshmq.cli.output import emit, say
+from meshmq.cli.output import emit, note_away, say
 from meshmq.errors import GroupMismatch
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ def tell_listing(rows: Sequence[dict[str, Any]], kind: str, json: bool) -> None:
             emit(row)
     else:
         say("\n".join(listing(rows, kind)) if rows else f"no {kind}s")
+        note_away(rows)
 
 
 def tell_details(report: dict[str, Any], json: bool) -> None:

@@ -23,6 +23,13 @@ def note(text: str) -> None:
     print(f"meshmq: {text}", file=sys.stderr, flush=True)
 
 
+def note_away(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Which nodes of the site did not answer, so that what they have is not in these rows."""
+    away = sorted({name for row in rows for name in row.get("away", ())})
+    if away:
+        note(f"not counted is what lies at {', '.join(away)}: away")
+
+
 def emit(item: Mapping[str, Any]) -> None:
     """One JSON object on a line of stdout."""
     print(json.dumps(item, ensure_ascii=False, default=str), flush=True)

@@ -16,7 +16,7 @@ from meshmq.cli.options import (
     connected,
     pattern_argument,
 )
-from meshmq.cli.output import columns, emit, plural, say
+from meshmq.cli.output import columns, emit, note_away, plural, say
 
 HEADS = ("instance", "node", "state", "in flight", "served", "failed", "p50", "p99")
 
@@ -54,6 +54,7 @@ def services(
             emit({**service, "node": node})
     elif found:
         say("\n".join(line for service in found for line in _lines(service, node)))
+        note_away(found)
     else:
         what = "no services" if pattern == ">" else f"no services match '{pattern}'"
         say(f"{what}: start one with `meshmq serve NAME --echo`, or mesh.serve in a program")

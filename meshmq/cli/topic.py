@@ -19,7 +19,7 @@ from meshmq.cli.options import (
     pattern_argument,
     topic_argument,
 )
-from meshmq.cli.output import columns, emit, fields, said, say, without_said
+from meshmq.cli.output import columns, emit, fields, note_away, said, say, without_said
 from meshmq.limits import COPIES_MAX
 from meshmq.names import is_literal, matches
 
@@ -124,6 +124,7 @@ def list_topics(
             emit(row)
     elif topics:
         say("\n".join(_table(HEADS, [_cells(row) for row in topics], topics)))
+        note_away(topics)
     else:
         say("no topics" if pattern == ">" else f"no topics match '{pattern}'")
     if rules:

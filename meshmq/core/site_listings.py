@@ -25,7 +25,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.sibling import Sibling
-from meshmq.core.site_merges import CHANGING, MERGES, Part
+from meshmq.core.site_merges import CHANGING, LISTED, MERGES, Part
 from meshmq.errors import Busy, CommandFailed, GroupNotFound, OwnerAway, TopicNotFound
 from meshmq.frames import Body, Command, Hello, Result
 from meshmq.names import JobId
@@ -275,7 +275,11 @@ class SiteListings:
         except (KeyError, TypeError, ValueError, AttributeError):
             why = "the answers of the nodes do not fit together: are all of one version?"
             return Result(asking.id, CommandFailed.code, why, b"{}")
-        body = json.dumps({**merged, "away": sorted(asking.away)}, separators=(",", ":")).encode()
+        away = sorted(asking.away)
+        for name in LISTED if away else ():
+            for row in merged.get(name, ()):
+                row["away"] = away  # who shows a row shows what its sums lack
+        body = json.dumps({**merged, "away": away}, separators=(",", ":")).encode()
         if len(body) > limits.RESULT_BYTES_MAX:
             why = (f"the answer of {len(body)} bytes for the whole site exceeds "
                    f"{limits.RESULT_BYTES_MAX}: ask for less with a pattern")  # fmt: skip

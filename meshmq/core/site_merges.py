@@ -218,6 +218,7 @@ MERGES: dict[str, Merge] = {
 }
 """What is asked of, or done at, all nodes."""
 
+LISTED = ("topics", "groups", "services")  # rows of lists
 CHANGING = frozenset({"queue.purge", "dlq.replay", "dlq.purge"})
 """Of these: what is not done at all nodes is told as an error. A seek is done where it was not once
 that node is back."""
