@@ -276,7 +276,7 @@ class SiteListings:
             why = "the answers of the nodes do not fit together: are all of one version?"
             return Result(asking.id, CommandFailed.code, why, b"{}")
         away = sorted(asking.away)
-        for name in LISTED if away else ():
+        for name in LISTED if away and asking.verb.endswith(".list") else ():
             for row in merged.get(name, ()):
                 row["away"] = away  # who shows a row shows what its sums lack
         body = json.dumps({**merged, "away": away}, separators=(",", ":")).encode()

@@ -95,6 +95,7 @@ def test_nodes_that_are_away_or_silent_are_named_in_time(three):
     net.run(100 * MS)
     assert workers[0].show("g")["away"] == ["node-2"]
     assert workers[0].command("group.list")[2]["groups"][0]["away"] == ["node-2"]
+    assert workers[0].command("status")[2]["away"] == ["node-2"]
     net.cut(nodes[0], nodes[1])  # nobody knows yet
     began = net.now_ns
     assert workers[0].show("g")["away"] == ["node-1", "node-2"]
