@@ -21,7 +21,7 @@ from typing import Any, Self
 from meshmq import limits
 from meshmq.client import connecting
 from meshmq.client import mesh as blocking
-from meshmq.client.admin import ROUTES, Ask, ask, ask_create, ask_drain, ask_of_node
+from meshmq.client.admin import ROUTES, Ask, ask, ask_create, ask_drain, ask_last, ask_of_node
 from meshmq.client.aio_admin import DeadLetters, Groups, Queues, ServiceList
 from meshmq.client.aio_consumer import Consumer, Job, Worker
 from meshmq.client.aio_services import Services
@@ -298,7 +298,7 @@ class Mesh(OnlyAsync, Work, Services):
     async def last_sequence(self, topic: str) -> int:
         """As ``meshmq.Mesh.last_sequence``."""
         check_topic(topic)
-        return int(await self._run(Ask("producer.last", blocking.last_of(topic), "last")))
+        return int(await self._run(ask_last(topic)))
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything published so far is confirmed; raise as ``meshmq.Mesh.flush``."""
@@ -315,19 +315,14 @@ class Mesh(OnlyAsync, Work, Services):
 
     async def _learn(self, topic: str) -> None:
         check_topic(topic)
-        last = 0
-        if self._named:
-            ask = Ask("producer.last", blocking.last_of(topic, True), "last")
-            last = int(await self._run(ask))
-        self._publisher.know(topic, last)
+        await self._learn_lane(topic)
 
     async def _learn_said(self, topic: str, seq: int) -> None:
         check_topic(topic)
         check_seq(seq)
         self._connection.check_node("to know what an earlier run has published")
         if self._publisher.is_unsaid(topic):
-            ask = Ask("producer.last", blocking.last_of(topic))
-            self._records._said(topic, await self._run(ask))
+            self._records._said(topic, await self._run(ask_last(topic, part="")))
 
     async def _make_room(self) -> None:
         self._connection.check()

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from meshmq.cli.app import command
         from meshmq.cli.boundary import run
 
-        tree = command(words[0] if words else "")  # takes a tenth of a second as well
+        tree = command(words[0] if words else "")  # all of it takes a tenth of a second as well
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(run(tree, words))

@@ -74,14 +74,25 @@ def ask(verb: str, part: str = "", **arguments: Any) -> Ask:
         raise InvalidArgument(f"{verb}: {arguments!r} cannot be sent: {error}") from None
 
 
-def ask_of_node(verb: str, name: object, **flags: Any) -> Ask:
-    """``node.takeover`` and ``node.forget``, checked."""
+def ask_last(topic: str, part: str = "last", at_least: bool = False) -> Ask:
+    """``producer.last``; ``at_least``: whatever is known now will do."""
+    more = {"at_least": True} if at_least else {}
+    return ask("producer.last", part, topic=topic, **more)
+
+
+def check_node(name: object, how: str = "a text") -> None:
+    """Raise InvalidArgument for what names no node."""
     if not isinstance(name, str) or not name or not is_text(name):
-        raise InvalidArgument(f"a node is named by a text, not {cut(name)}")
+        raise InvalidArgument(f"a node is named by {how}, not {cut(name)}")
     if len(name) > limits.PEER_NAME_MAX:
         raise InvalidArgument(
             f"a node's name has at most {limits.PEER_NAME_MAX} characters, not {len(name)}"
         )
+
+
+def ask_of_node(verb: str, name: object, **flags: Any) -> Ask:
+    """``node.takeover`` and ``node.forget``, checked."""
+    check_node(name)
     for what, flag in flags.items():
         if not isinstance(flag, bool):
             raise InvalidArgument(f"{what} is True or False, not {cut(flag)}")

@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from meshmq import limits
-from meshmq.client.admin import Ask, ask, cut
+from meshmq.client.admin import Ask, ask, check_node
 from meshmq.client.channel import Channel
 from meshmq.client.dead_letter_asks import Steps, ask_show, listed, purging, replaying
 from meshmq.client.dead_letters import DeadLetter, Search, check_limit, is_origin, origin_of
 from meshmq.client.group_settings import group_of, named_settings, queue_of, start_of
 from meshmq.client.subscription import Subscription
-from meshmq.client.values import is_text
 from meshmq.errors import GroupMismatch, InvalidArgument
 from meshmq.names import check_group
 
@@ -46,14 +44,10 @@ def those_of(groups: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 
 def check_seek(start: Any, node: object) -> None:
     """Raise InvalidArgument where no node is to be named."""
-    if node is not None and (not isinstance(node, str) or not is_text(node)):
-        raise InvalidArgument(f"a node is named by a text, its name or origin, not {cut(node)}")
-    if node is not None and len(str(node)) > limits.PEER_NAME_MAX:
-        raise InvalidArgument(
-            f"a node's name has at most {limits.PEER_NAME_MAX} characters, not {len(str(node))}"
-        )
-    if node is not None and not (isinstance(node, str) and isinstance(start, dict)
-                                 and "offset" in start):  # fmt: skip
+    if node is None:
+        return
+    check_node(node, "a text, its name or origin,")
+    if not (isinstance(start, dict) and "offset" in start):
         raise InvalidArgument("a node is named, by its name or origin, with an offset only")
 
 

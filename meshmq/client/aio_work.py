@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from meshmq import limits
-from meshmq.client.admin import Ask
+from meshmq.client.admin import ask_last
 from meshmq.client.aio_consumer import Consumer, Job, Worker
 from meshmq.client.aio_services import Instance
 from meshmq.client.bell import Bell
@@ -295,16 +294,16 @@ class Work:
             await self._mesh._run(ask_queue(queue))
             self._queues.add(queue)
 
+    async def _learn_lane(self, topic: str) -> None:
+        """As the synchronous client does."""
+        if topic not in self._lanes:
+            last = int(await self._mesh._run(ask_last(topic, at_least=True))) if self._named else 0
+            self._mesh._publisher.know(topic, last)
+
     async def _ready(self, wish: JobWish) -> None:
         """The lane is known and the buffer has room."""
         mesh = self._mesh
-        if wish.topic not in self._lanes:
-            last = 0
-            if self._named:
-                arguments = json.dumps({"topic": wish.topic, "at_least": True}).encode()
-                last = int(await mesh._run(Ask("producer.last", arguments, "last")))
-            if wish.topic not in self._lanes:  # another task may have learned it meanwhile
-                mesh._publisher.know(wish.topic, last)
+        await self._learn_lane(wish.topic)
         if mesh._publisher.added_bytes >= mesh._publisher.ceiling_bytes:
             await mesh._make_room()
 

@@ -223,10 +223,6 @@ def overlap(a: Ranges, b: Ranges) -> Ranges:
     return found
 
 
-def _ends(ranges: Ranges) -> Ranges:
-    return [(first, first + count) for first, count in ranges]
-
-
 class Search:
     """Finds the ``limit`` oldest dead letters of ``lots``, whoever reads the topic.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from meshmq import codec, limits
 from meshmq.client import connecting
-from meshmq.client.admin import Admin
+from meshmq.client.admin import Admin, ask_last
 from meshmq.client.channel import Channel
 from meshmq.client.connecting import (
     Where,
@@ -430,8 +429,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
             OwnerAway: a node cannot be reached that may have more of it.
         """
         check_topic(topic)
-        answer = self._connection.command("producer.last", last_of(topic), self._timeout)
-        return int(json.loads(answer)["last"])
+        return int(self._do(ask_last(topic)))
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything published so far is confirmed.
@@ -457,24 +455,18 @@ class Mesh(OnlySync, Work, Services, Pushing):
         )
 
     def _learn(self, topic: str) -> None:
-        """Check a topic on first use; a named producer goes on where its last run ended, as far as
-        that is known: no other run has its numbers."""
+        """Check a topic, and know it, on first use."""
         if isinstance(topic, str) and topic in self._lanes:
             return
         check_topic(topic)
-        last = 0
-        if self._named:
-            known = self._connection.command("producer.last", last_of(topic, True), self._timeout)
-            last = int(json.loads(known)["last"])
-        self._publisher.know(topic, last)
+        self._learn_lane(topic)
 
     def _learn_said(self, topic: str) -> None:
         """A program numbers the records of a topic itself: what is stored of them already?"""
         if not self._named:
             self._learn(topic)
         elif self._publisher.is_unsaid(topic):
-            answer = self._connection.command("producer.last", last_of(topic), self._timeout)
-            self._said(topic, json.loads(answer))
+            self._said(topic, self._do(ask_last(topic, part="")))
 
     def _said(self, topic: str, known: Mapping[str, Any]) -> None:
         """What the node has answered; one that knows no names tells of one kind of numbers."""
@@ -596,11 +588,6 @@ class Mesh(OnlySync, Work, Services, Pushing):
 
     def __repr__(self) -> str:
         return f"Mesh({self._connection.url!r}, {self.state})"
-
-
-def last_of(topic: str, at_least: bool = False) -> bytes:
-    """Arguments of the command ``producer.last``; ``at_least``: whatever is known now will do."""
-    return json.dumps({"topic": topic, **({"at_least": True} if at_least else {})}).encode()
 
 
 _INT64_END = 1 << 63  # what frames have room for

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from meshmq import codec, limits
-from meshmq.client.admin import Ask, ask
+from meshmq.client.admin import Ask, ask, ask_last
 from meshmq.client.channel import Answer, Channel
 from meshmq.client.consumer import Consumer
 from meshmq.client.group_settings import group_of, queue_of, settings_of, to_consume
@@ -456,13 +455,10 @@ class Work:
             self._queues.add(queue)
 
     def _learn_lane(self, topic: str) -> None:
-        """As ``_learn`` for a topic of the mesh's own."""
+        """On a topic's first use; a named producer goes on where its last run ended, as far as that
+        is known: no other run has its numbers."""
         if topic not in self._lanes:
-            last = 0
-            if self._named:
-                arguments = json.dumps({"topic": topic, "at_least": True}).encode()
-                answer = self._connection.command("producer.last", arguments, self._timeout)
-                last = int(json.loads(answer)["last"])
+            last = int(self._do(ask_last(topic, at_least=True))) if self._named else 0
             self._mesh._publisher.know(topic, last)
 
     def _close_consumers(self, timeout: float) -> None:
