@@ -179,10 +179,9 @@ def _topic_create(
         raise CommandFailed(
             f"topic {other[0]!r} exists and is {kind}: delete it first to change that"
         )
-    names = ["retention_ns", "retention_bytes", "copies", "replicated"]
-    is_changed = any(getattr(before, name, None) != getattr(rule, name) for name in names[:2])
-    is_changed |= any(getattr(before, name, 0) != getattr(rule, name) for name in names[2:])
-    kept: dict[str, Any] = {name: getattr(rule, name) for name in names[:2]}
+    policy = ("retention_ns", "retention_bytes", "copies", "replicated")
+    is_changed = before is None or any(getattr(before, n) != getattr(rule, n) for n in policy)
+    kept: dict[str, Any] = {n: getattr(rule, n) for n in policy[:2]}
     if copies or getattr(before, "copies", 0):
         kept["copies"] = copies
     if replicated or getattr(before, "replicated", False):

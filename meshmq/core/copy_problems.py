@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from meshmq import limits
 from meshmq.core.copy_sender import Sender
-from meshmq.frames import SYNCED, Body, Confirm, Confirmation
+from meshmq.core.streams import confirms
+from meshmq.frames import SYNCED, Body, Confirmation
 
 
 class CopyProblems:
@@ -68,9 +68,7 @@ class CopyProblems:
             said = c._replace(durability=SYNCED, more=True, message=why)
             by_link.setdefault(link, []).append(said)
         for link, said_to in by_link.items():
-            for i in range(0, len(said_to), limits.FRAME_BATCHES_MAX):
-                part = tuple(said_to[i : i + limits.FRAME_BATCHES_MAX])
-                self._sends.append((link, Confirm(part)))
+            self._sends += [(link, frame) for frame in confirms(said_to)]
 
     def describe(self, senders: Mapping[bytes, Sender], committed: int) -> list[dict[str, Any]]:
         """Nodes that copy this one's log, or are to, as ``status`` shows them."""

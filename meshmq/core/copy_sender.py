@@ -43,7 +43,7 @@ class Sender(Reader):
     level: int
     copied: tuple[int, int]
     by_stream: dict[int, Topic]
-    takes: Callable[[str, int], bool]
+    takes: Callable[[str], bool]
     sends: list[tuple[bytes, Body]]
     told: dict[int, CopiedTopic] = field(default_factory=dict)
     sent: tuple[int, int] = (1, 0)
@@ -51,7 +51,7 @@ class Sender(Reader):
     has_holes: bool = False
 
     def wants(self, name: str) -> bool:
-        return self.takes(name, self.level)
+        return self.takes(name)
 
     @property
     def is_caught_up(self) -> bool:
@@ -76,12 +76,7 @@ class Sender(Reader):
             number = topic.entry.source or b.stream
             if b.stream not in self.told:
                 topics[b.stream] = self.told[b.stream] = _facts(topic)
-            rows.append(
-                CopiedBatch(
-                    number, b.base_offset, b.count, len(b.payload), b.checksum, b.append_time_ns,
-                    b.lsn, b.slot, b.damaged, b.producer or NO_PRODUCER, b.first, b.moved,
-                )
-            )  # fmt: skip
+            rows.append(copied(number, b))
         payload = b"".join([b.payload for b in batches])
         self.credit_bytes -= len(payload)
         self.sent = (batches[-1].lsn, batches[-1].slot + 1)
@@ -102,6 +97,14 @@ class Sender(Reader):
         for i in range(0, len(changed), limits.FRAME_BATCHES_MAX):
             part = tuple(changed[i : i + limits.FRAME_BATCHES_MAX])
             self.sends.append((self.link, Fetched(self.number, part)))
+
+
+def copied(stream: int, b: StoredBatch) -> CopiedBatch:
+    """A batch as it goes to another node, of a stream by its number in its own log."""
+    return CopiedBatch(
+        stream, b.base_offset, b.count, len(b.payload), b.checksum, b.append_time_ns, b.lsn, b.slot,
+        b.damaged, b.producer or NO_PRODUCER, b.first, b.moved,
+    )  # fmt: skip
 
 
 def _facts(topic: Topic) -> CopiedTopic:

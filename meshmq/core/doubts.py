@@ -56,12 +56,12 @@ class Doubts:
 
     def has(self, batch: StoredBatch) -> bool:
         """Whether another node may have it as well."""
-        stored_ns = batch.append_time_ns
         if not self.is_on:
             return False
+        stored_ns = batch.append_time_ns
         if self._started_ns - limits.DOUBT_NS <= stored_ns <= self._started_ns:
             return True
-        if any(start <= stored_ns <= end for start, end in self._still):
+        if self._still and any(start <= stored_ns <= end for start, end in self._still):
             return True
         lost = self._lost.get(batch.producer)
         return lost is not None and lost[0] <= stored_ns <= lost[1]

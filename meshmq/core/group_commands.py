@@ -19,7 +19,7 @@ from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed, JobNotFound
 from meshmq.names import JobId, dead_letters_of, topic_key
 
-RANGES_MAX = 10_000
+RANGES_MAX = 10_000  # runs of dead letters in one answer, of all nodes together
 _SOUGHT = re.compile("[0-9a-f]{48}")
 OLDEST_MARKS = 1000  # so many may have been moved by hand, which is no failure
 

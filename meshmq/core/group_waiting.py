@@ -56,18 +56,19 @@ class Shared:
         woken, changed: groups that have something to do, or to tell the journal.
         denied: groups of which a member's link may not be sent more for now.
         admission: says whether the disk has room.
+        doubts: says which records another node may have as well.
         cramped: groups that wait for that.
         moving_bytes: records moved in this turn.
         revoked: (member, rows) to tell.
         wall_offset_ns: unix time minus the machines' time.
         now_ns: time of the event at hand.
-        doubts: says which records another node may have as well.
     """
 
     origin: bytes
     entropy: random.Random
     number: Callable[[], int]
     admission: Admission
+    doubts: Doubts
     woken: set[Group] = field(default_factory=set)
     changed: set[Group] = field(default_factory=set)
     denied: set[Group] = field(default_factory=set)
@@ -76,7 +77,6 @@ class Shared:
     revoked: list[tuple[Member, tuple[SettleRow, ...]]] = field(default_factory=list)
     wall_offset_ns: int = 0
     now_ns: int = 0
-    doubts: Doubts = field(default_factory=lambda: Doubts(0))
 
     @property
     def wall_now_ms(self) -> int:

@@ -97,8 +97,8 @@ class Groups:
         self._tools = self.tools = tools
         self._first_number = self._next_number = entropy.getrandbits(48) << 14 | 1
         self.pumped: set[Group] | None = None  # looked at lately, where somebody wants to know
-        self.shared = Shared(state.origin, entropy, self._number, admission)
-        self.shared.doubts = Doubts(state.append_time_ns)
+        doubts = Doubts(state.append_time_ns)
+        self.shared = Shared(state.origin, entropy, self._number, admission, doubts)
         self._next_id = state.journal.next_id
         self.transactions = state.journal.transactions.copy()
         self.by_name: dict[str, Group] = {}

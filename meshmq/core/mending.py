@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from meshmq import limits
+from meshmq.core.copy_sender import copied
 from meshmq.core.effects import MendLog
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.log import StoredBatch
 from meshmq.core.topics import Topic
 from meshmq.frames import Body
-from meshmq.frames_copies import CopiedBatch, Fetch, Fetched
+from meshmq.frames_copies import Fetch, Fetched
 
 
 class Whose(NamedTuple):
@@ -65,11 +66,8 @@ class One(Reader):
 
     def take(self, batches: list[StoredBatch]) -> None:
         b = batches[0]
-        row = CopiedBatch(
-            self.source, b.base_offset, b.count, len(b.payload), b.checksum, b.append_time_ns,
-            b.lsn, b.slot, b.damaged, b.producer or bytes(16), b.first, b.moved,
-        )  # fmt: skip
-        self._answer(Fetched(self.number, (), (row,), b.lsn, b.slot, b.payload))
+        rows = (copied(self.source, b),)
+        self._answer(Fetched(self.number, (), rows, b.lsn, b.slot, b.payload))
 
     def read_done(self) -> None:
         self._answer(Fetched(self.number, code="not-found", message="that batch is not here"))

@@ -46,7 +46,7 @@ from meshmq.core.sibling import Sibling
 from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node, of_copies
 from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_reads import SiteReads
-from meshmq.core.streams import Streams, merge
+from meshmq.core.streams import Streams, confirms
 from meshmq.core.topics import Topic, Topics
 from meshmq.core.transact import transact
 from meshmq.core.transients import NOBODY, Transients
@@ -646,12 +646,10 @@ class Node:
             self._send_deliveries(now_ns)  # so are those whose answers waited for it
 
     def _confirm(self, now_ns: int) -> None:
-        confirms, self._confirms = self._confirms, {}
-        for link, rows in confirms.items():
-            merged = merge(rows)
-            for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
-                part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
-                self.sessions.send(link, Confirm(part), now_ns)
+        waiting, self._confirms = self._confirms, {}
+        for link, rows in waiting.items():
+            for frame in confirms(rows):
+                self.sessions.send(link, frame, now_ns)
 
     def _tell_windows(self, now_ns: int) -> None:
         """Before the refusals of the same turn, so that a producer waits before it sends again."""

@@ -69,7 +69,6 @@ from meshmq.frames import (
     Subscribed,
     Welcome,
 )
-from meshmq.names import run_of
 
 NODE_LINK = b"\0node"
 """What names of links begin with that other nodes have dialled."""
@@ -393,10 +392,10 @@ class Site:
 
     def _doubt(self, peer: Peer, now_ns: int) -> None:
         """What a program has published may be at another node, unless it said goodbye."""
-        session, hello = peer.session, peer.hello
+        session = peer.session
         if session.state is SessionState.CLOSED and not session.closed_code:
             return
-        ids = (hello.producer, run_of(hello.producer, hello.instance))
+        ids = (peer.who(False), peer.who(True))
         offset_ns = self._shared.wall_offset_ns
         self._shared.doubts.lose(ids, session.heard_ns + offset_ns, now_ns + offset_ns)
 

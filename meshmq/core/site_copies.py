@@ -8,7 +8,7 @@ Rules:
    copies, less one, those with the greatest hash of (origin, other's origin). So a node that comes
    or goes changes the choice only where it is among the first. One that is away keeps its place
    for COPY_AWAY_NS; then the next one begins, and gets it back when it has caught up.
-2. The node chosen first copies the topics with two copies or more, the second those with three ...
+2. All that are chosen copy the same: each topic that is to be on more than one node.
 3. A copy is no longer needed when those that are chosen have caught up, and got all of it whole;
    then it is dropped there.
 4. A batch is replicated when as many nodes as its topic is to have copies, less one, have synced
@@ -41,11 +41,11 @@ from meshmq.core.mending import Mender, One
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
-from meshmq.core.streams import Replica, Streams, merge
+from meshmq.core.streams import Replica, Streams, confirms
 from meshmq.core.takeover import Takeovers
 from meshmq.core.topics import Topics
 from meshmq.errors import CommandFailed
-from meshmq.frames import Body, Confirm, Confirmation, Credit, Subscribe, Subscribed, Unsubscribe
+from meshmq.frames import Body, Confirmation, Credit, Subscribe, Subscribed, Unsubscribe
 from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
 from meshmq.names import JOURNAL
 
@@ -291,7 +291,7 @@ class SiteCopies:
             by_stream=by_stream, takes=self._takes if is_own else _all, sends=self.sends,
         )  # fmt: skip
 
-    def _takes(self, name: str, level: int) -> bool:
+    def _takes(self, name: str) -> bool:
         # All copies have the same topics, those that are to have fewer as well: else one that is
         # as far as another, or further, would lack records that this one has.
         return self._topics.copies_of(name) > 1
@@ -348,10 +348,7 @@ class SiteCopies:
                 self._waiting_count -= 1
                 done.setdefault(row.link, []).append(row.confirmation)
         for link, confirmations in done.items():
-            merged = merge(confirmations)
-            for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
-                part = tuple(merged[i : i + limits.FRAME_BATCHES_MAX])
-                self.sends.append((link, Confirm(part)))
+            self.sends += [(link, frame) for frame in confirms(confirmations)]
 
     def _reached(self, copies: int) -> tuple[int, int]:
         """The place before which so many nodes, we among them, have synced all."""
@@ -621,11 +618,15 @@ class SiteCopies:
         gone = [m for m in gone if not self.takeovers.is_another_s(m.origin)] or gone
         gone.sort(key=lambda m: m.synced, reverse=True)
         for mirror in gone:
-            left_ns = self._left.get(mirror.origin)
-            seen_ns = None if left_ns is None else now_ns - left_ns
             is_linked = mirror.origin in self._siblings
+            seen_ns = self._seen_ns(mirror.origin, now_ns)
             self.takeovers.check(mirror, is_linked, seen_ns, arguments)
         return self.takeovers.take(gone)
+
+    def _seen_ns(self, origin: bytes, now_ns: int) -> int | None:
+        """How long ago a node was lost; None: it was not linked in this life of ours."""
+        left_ns = self._left.get(origin)
+        return None if left_ns is None else now_ns - left_ns
 
     def forget(
         self, arguments: dict[str, Any], now_ms: int, now_ns: int, own_name: str
@@ -644,9 +645,9 @@ class SiteCopies:
         if not gone:
             raise CommandFailed(f"no node named {name!r} is known here that is away")
         for origin in gone:
-            left_ns = self._left.get(origin)
-            seen_ns = limits.TAKEOVER_SEEN_NS if left_ns is None else now_ns - left_ns
-            if seen_ns < limits.TAKEOVER_SEEN_NS and not arguments.get("assume_dead"):
+            seen_ns = self._seen_ns(origin, now_ns)
+            is_recent = seen_ns is not None and seen_ns < limits.TAKEOVER_SEEN_NS
+            if seen_ns is not None and is_recent and not arguments.get("assume_dead"):
                 raise CommandFailed(
                     f"node {name!r} was seen {seen_ns // limits.SECOND} s ago and may be alive "
                     f"behind a cut: wait, or say --assume-dead"
@@ -670,16 +671,13 @@ class SiteCopies:
 
     def describe(self) -> dict[str, Any]:
         """As ``status`` shows it."""
+        behind = self.own.behind
+        told = None if behind is None else {"lsn": behind.lsn, "told_by": behind.name}
         return {
             "wanted": self._copies_max,
             "nodes": self._problems.describe(self._senders, self._delivery.committed_lsn),
             "waiting": self._waiting_count,
-            "behind": None
-            if self.own.behind is None
-            else {
-                "lsn": self.own.behind.lsn,
-                "told_by": self.own.behind.name,
-            },
+            "behind": told,
             "forgotten": [
                 {"name": e.name, "origin": e.origin.hex(), "unix_ms": e.epoch, "lifted": e.lifted}
                 for e in self.forgetting.known.values()
@@ -696,5 +694,5 @@ def _reach(row: CopiesRow) -> tuple[tuple[int, int], bool]:
     return (row.lsn, row.slot), row.whole
 
 
-def _all(name: str, level: int) -> bool:
+def _all(name: str) -> bool:
     return True

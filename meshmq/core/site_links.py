@@ -102,8 +102,8 @@ class SiteLinks(Links):
                 f"{hello.name!r} {hello.major}.{hello.minor}: install the same major version on "
                 "both",
             )
-        if hello.name and not hello.name.isprintable():
-            return Refuse(BAD_NAME, f"a node's name has no control characters: {hello.name!r}")
+        if not hello.name.isprintable():
+            return _bad_name(hello.name)
         if hello.mesh != me.mesh:
             return Refuse(
                 "mesh-mismatch",
@@ -175,9 +175,8 @@ class SiteLinks(Links):
             refusal = Refuse(
                 NOT_A_NODE, f"a program, or a node's listener for programs, is at {link.address}"
             )
-        elif welcome.name and not welcome.name.isprintable():
-            why = f"a node's name has no control characters: {welcome.name!r}"
-            refusal = Refuse(BAD_NAME, why)
+        elif not welcome.name.isprintable():
+            refusal = _bad_name(welcome.name)
         elif welcome.node.site != self.me.site:
             refusal = Refuse(SITE_MISMATCH, f"{welcome.name!r} is of site {welcome.node.site!r}")
         else:
@@ -222,3 +221,7 @@ class SiteLinks(Links):
         self.news.append(why)
         if len(self.refusals) > limits.REFUSALS_TOLD_MAX:
             del self.refusals[next(iter(self.refusals))]
+
+
+def _bad_name(name: str) -> Refuse:
+    return Refuse(BAD_NAME, f"a node's name has no control characters: {name!r}")

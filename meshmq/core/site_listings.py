@@ -45,6 +45,18 @@ OF_ONE = {
 """Verbs about what one node has, as that is called; of the last three with an ``origin``."""
 
 
+UNLIKE = "the answers of the nodes do not fit together: are all of one version?"
+
+
+def asked_of_all(command: Command) -> dict[str, Any] | None:
+    """What a command asks of all nodes; None: it is for one alone, or means nothing."""
+    try:
+        arguments = json.loads(command.arguments)
+    except (ValueError, RecursionError):
+        return None
+    return arguments if isinstance(arguments, dict) and not arguments.get("here") else None
+
+
 @dataclass(slots=True, eq=False)
 class Asking:
     """One command of a program.
@@ -133,11 +145,8 @@ class SiteListings:
         """A program's command, if it concerns more than our own node."""
         if self.is_alone or (command.verb not in MERGES and command.verb not in OF_ONE):
             return False
-        try:
-            arguments = json.loads(command.arguments)
-        except (ValueError, RecursionError):
-            return False
-        if not isinstance(arguments, dict) or arguments.get("here"):
+        arguments = asked_of_all(command)
+        if arguments is None:
             return False
         start = arguments.get("start")
         if command.verb == "group.seek" and isinstance(start, dict) and "offset" in start:
@@ -273,8 +282,7 @@ class SiteListings:
         try:
             merged = MERGES[asking.verb](parts)
         except (KeyError, TypeError, ValueError, AttributeError):
-            why = "the answers of the nodes do not fit together: are all of one version?"
-            return Result(asking.id, CommandFailed.code, why, b"{}")
+            return Result(asking.id, CommandFailed.code, UNLIKE, b"{}")
         away = sorted(asking.away)
         for name in LISTED if away and asking.verb.endswith(".list") else ():
             for row in merged.get(name, ()):

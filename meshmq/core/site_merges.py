@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from meshmq.core.group_commands import RANGES_MAX
+
 
 class Part(NamedTuple):
     """What one node says."""
@@ -34,7 +36,6 @@ GROUP_SUMS = (
 )  # fmt: skip
 TOPIC_SUMS = ("published", "records", "producers", "subscriptions")
 SERVICE_SUMS = ("requests", "waiting", "expired")
-RANGES_MAX = 10_000  # of dead letters, shown of all nodes together
 STATUS_PARTS = ("state", "unsynced_bytes", "published", "confirmed", "delivered", "topics")
 
 

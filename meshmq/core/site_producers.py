@@ -35,6 +35,7 @@ from meshmq.core.mirror_log import TakeoverEntry
 from meshmq.core.producers import highest
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
+from meshmq.core.site_listings import UNLIKE, asked_of_all
 from meshmq.errors import Busy, CommandFailed, OwnerAway
 from meshmq.frames import Body, Command, Hello, Publish, Refuse, Result
 from meshmq.names import is_named
@@ -141,11 +142,8 @@ class SiteProducers:
         """A program's command, if it is this one, and of more than our own node."""
         if command.verb != VERB:
             return False
-        try:
-            arguments = json.loads(command.arguments)
-        except (ValueError, RecursionError):
-            return False
-        if not isinstance(arguments, dict) or arguments.get("here"):
+        arguments = asked_of_all(command)
+        if arguments is None:
             return False
         if len(self._askings) >= limits.PRODUCER_ASKINGS_MAX:
             why = f"{limits.PRODUCER_ASKINGS_MAX} producers wait for other nodes, the limit"
@@ -283,8 +281,7 @@ class SiteProducers:
             copies = [c for part in asking.parts.values() for c in part.get("copies", {}).values()]
             best = highest([*asking.parts.values(), *copies])
         except (KeyError, TypeError, ValueError, AttributeError):
-            why = "the answers of the nodes do not fit together: are all of one version?"
-            self._answer(asking, Result(0, CommandFailed.code, why, b"{}"))
+            self._answer(asking, Result(0, CommandFailed.code, UNLIKE, b"{}"))
             return
         body = json.dumps(best, separators=(",", ":")).encode()
         self._answer(asking, Result(0, "", "", body))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from meshmq import limits
@@ -32,7 +32,7 @@ from meshmq.core.log import (
 )
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import BadFrame, InvalidName
-from meshmq.frames import REPLICATED, SENT, SYNCED, Confirmation, PublishBatch
+from meshmq.frames import REPLICATED, SENT, SYNCED, Confirm, Confirmation, PublishBatch
 from meshmq.names import check_topic, queue_of
 
 CheckBatch = Callable[[bytes, int], None]
@@ -389,6 +389,13 @@ class Streams:
             for producer in old:
                 del topic.producers[producer]
             self._producer_count += len(topic.producers)
+
+
+def confirms(rows: list[Confirmation]) -> Iterator[Confirm]:
+    """Frames that tell one publisher of all these, joined where they continue each other."""
+    merged = merge(rows)
+    for i in range(0, len(merged), limits.FRAME_BATCHES_MAX):
+        yield Confirm(tuple(merged[i : i + limits.FRAME_BATCHES_MAX]))
 
 
 def merge(rows: list[Confirmation]) -> list[Confirmation]:

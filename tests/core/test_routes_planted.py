@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from meshmq import limits
-from meshmq.core import node as node_module
+from meshmq.core import streams as streams_module
 from meshmq.core import transients as transients_module
 from meshmq.core.delivery import Delivery, _gap
 from meshmq.core.introductions import Introductions
@@ -212,7 +212,9 @@ def never_say_unwanted(real: Any, self: Any, link: bytes, topic: str) -> bool:
     return False
 
 
-@planted(node_module, "merge", routes, "test_confirmations_are_joined_only_where_both_are_unwanted")
+@planted(
+    streams_module, "merge", routes, "test_confirmations_are_joined_only_where_both_are_unwanted"
+)
 def join_them_all(real: Any, rows: Any) -> Any:
     return real([row._replace(unwanted=rows[0].unwanted) for row in rows])
 

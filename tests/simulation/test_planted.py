@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from meshmq.core import node as node_module
 from meshmq.core import publisher as publisher_module
+from meshmq.core import streams as streams_module
 from meshmq.core.client import Client
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import Arrival, SubscriptionAnswered
@@ -125,7 +125,7 @@ def store_a_malformed_batch(real: Any, self: Any, batch: Any, data: Any) -> Any:
     return "", ""
 
 
-@planted(node_module, "merge")
+@planted(streams_module, "merge")
 def merge_confirmations_that_do_not_join(real: Any, rows: Any) -> Any:
     merged: list[Confirmation] = []
     for c in rows:
