@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from meshmq import codec
-from meshmq.core.client import Client, ClientIdentity
 from meshmq.core.effects import CloseLink
 from meshmq.core.moving import Moving
 from meshmq.testing.site_program import SiteProgram
@@ -33,10 +31,6 @@ class CopiesProgram(SiteProgram):
         others = [] if stays else [h.client_address for h in world.hosts if h is not host]
         given = [host.client_address, *others]
         self.client.moving = Moving(given, world.rng, stays=stays)
-
-    def make_client(self, identity: ClientIdentity) -> Client:
-        encode_jobs = codec.encode_jobs
-        return Client(identity, codec.encode_batch, self.world.rng, encode_jobs=encode_jobs)  # type: ignore[arg-type]
 
     def reopen(self, closed: CloseLink) -> None:
         if not self.is_alive or self.client.has_link:

@@ -40,7 +40,7 @@ class CopiesWorld(SiteWorld):
     def __init__(self, seed: int, nodes: int | None = None) -> None:
         super().__init__(seed, nodes, COMMON)
         rng = self.rng
-        self.tools = codec.TOOLS
+        self.tools, self.encode = codec.TOOLS, codec.encode_batch
         self.records = _nothing
         self.size = nodes or rng.choice([3, 3, 3, 4, 4, 5])
         self.harm = rng.choice(HARMS)
@@ -125,15 +125,14 @@ class CopiesWorld(SiteWorld):
 
     # -- programs -------------------------------------------------------------------------------
 
-    def make_program(self, name: str, run: int, at: Host) -> CopiesProgram:
+    def make_program(self, name: str, run: int, at: Host, moves: bool) -> CopiesProgram:
         stays = name.startswith(("a", "r")) or (name == "p1" and self.seed % 2 == 0)
         return CopiesProgram(self, name, run, at, stays)
 
     def begin_reader(self, name: str, at: Host) -> CopiesProgram:
         """A program that stays at a node, and does what somebody has it do."""
-        program = self.programs[name] = self.make_program(name, 0, at)
-        self.all_programs.append(program)
-        program.open_link()
+        program = self.add_program(name, at)
+        assert isinstance(program, CopiesProgram)
         return program
 
     def copies_programs(self) -> list[CopiesProgram]:

@@ -26,7 +26,6 @@ from meshmq.core.effects import (
 from meshmq.core.events import FrameReceived, NodeEvent, Surveyed
 from meshmq.core.held import Held
 from meshmq.core.log import Commit
-from meshmq.core.session import SessionState
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
 from meshmq.names import JobId, topic_key
@@ -137,16 +136,9 @@ class GroupWorld(Scene[GroupProgram], Workplace):
         return trims
 
     def node_event(self, event: NodeEvent) -> None:
-        if self.node is not None and isinstance(event, FrameReceived):
-            peer = self.node.peers.get(event.link)
-            envelope = event.envelope
-            if (
-                peer is not None
-                and peer.session.id == envelope.session
-                and peer.session.state is SessionState.OPEN
-                and envelope.sequence == peer.session.received + 1
-            ):
-                self.referee.accepted(event.link, peer.hello.instance, envelope.body)
+        peer = self.taker(event)
+        if peer is not None and isinstance(event, FrameReceived):
+            self.referee.accepted(event.link, peer.hello.instance, event.envelope.body)
         elif self.node is not None and isinstance(event, Surveyed):
             self.referee.surveyed(event.number)
         super().node_event(event)

@@ -18,6 +18,7 @@ from meshmq.core.rows import reply_bytes
 from meshmq.core.services import Services
 from meshmq.frames import (
     EACH,
+    ONE,
     RETURNED,
     STREAM,
     Body,
@@ -28,6 +29,7 @@ from meshmq.frames import (
     Request,
     Served,
 )
+from meshmq.limits import SECOND
 from meshmq.testing.request_records import Ask, Asking, HandOut, Run, Serving
 
 if TYPE_CHECKING:
@@ -94,6 +96,21 @@ class RequestLedger(ABC):
     @abstractmethod
     def nodes(self) -> Iterable[Node]:
         """Those that run."""
+
+    def call_roll(self, asker: RequestProgram) -> None:
+        """As many requests as there are places, at once; then one to each instance."""
+        for service in self.services:
+            known = [s for s in self.servings if s.service == service and s.is_known]
+            for _ in range(sum(serving.concurrency for serving in known)):
+                asker.probe(service, ONE)
+        self.settle(asker)
+
+        def to_each() -> None:
+            for service in self.services:
+                asker.probe(service, EACH)
+            self.settle(asker)
+
+        self.after(SECOND // 4, to_each)
 
     # -- what is told of frames -----------------------------------------------------------------
 

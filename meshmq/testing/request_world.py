@@ -16,8 +16,7 @@ from meshmq import codec, limits
 from meshmq.core.effects import ClientEffect
 from meshmq.core.events import FrameReceived, LinkClosed, NodeEvent
 from meshmq.core.node import Node
-from meshmq.core.session import SessionState
-from meshmq.frames import EACH, ONE, Envelope
+from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
 from meshmq.testing.faults import FAULTS_NS, Faults
 from meshmq.testing.request_ledger import RequestLedger
@@ -143,18 +142,7 @@ class RequestWorld(Scene[RequestProgram], RequestLedger):
         """As many requests as there are places, at once; then one to each instance."""
         self.note("roll call")
         asker = self.programs[self.rng.choice(sorted(self.programs))]
-        for service in self.services:
-            known = [s for s in self.servings if s.service == service and s.is_known]
-            for _ in range(sum(serving.concurrency for serving in known)):
-                asker.probe(service, ONE)
-        self.settle(asker)
-
-        def to_each() -> None:
-            for service in self.services:
-                asker.probe(service, EACH)
-            self.settle(asker)
-
-        self.after(SECOND // 4, to_each)
+        self.call_roll(asker)
 
     # -- the node -----------------------------------------------------------------------------
 
@@ -162,16 +150,8 @@ class RequestWorld(Scene[RequestProgram], RequestLedger):
         self.forget_all()
 
     def node_event(self, event: NodeEvent) -> None:
-        if self.node is not None and isinstance(event, FrameReceived):
-            peer = self.node.peers.get(event.link)
-            envelope = event.envelope
-            if (
-                peer is not None
-                and peer.session.id == envelope.session
-                and peer.session.state is SessionState.OPEN
-                and envelope.sequence == peer.session.received + 1
-            ):
-                self.accepted(event.link, envelope)
+        if self.taker(event) is not None and isinstance(event, FrameReceived):
+            self.accepted(event.link, event.envelope)
         super().node_event(event)
 
     def to_client(self, link: bytes, envelope: Envelope) -> None:

@@ -13,26 +13,25 @@ from typing import TYPE_CHECKING
 from meshmq.core.effects import ClientEffect
 from meshmq.core.node import Node
 from meshmq.core.sessions import Peer
-from meshmq.frames import EACH, ONE, Envelope
+from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
 from meshmq.testing.request_ledger import RequestLedger
 from meshmq.testing.request_program import RequestProgram
 from meshmq.testing.request_world import ANCHORED, SERVICES
 from meshmq.testing.site_part import Part
+from meshmq.testing.site_program import Player, SiteProgram
 
 if TYPE_CHECKING:
     from meshmq.testing.site_host import Host
-    from meshmq.testing.site_program import SiteProgram
     from meshmq.testing.site_world import SiteWorld
 
 ROLL_CALL_NS = 1 * SECOND
 
 
-class Caller(RequestProgram):
+class Caller(Player, RequestProgram):
     """A program of the site, as far as it asks and serves."""
 
     def __init__(self, part: Calls, program: SiteProgram) -> None:
-        self._is_over = False
         self.at = program
         super().__init__(part, program.name, program.run, program.name, program.client)
 
@@ -43,15 +42,6 @@ class Caller(RequestProgram):
 
     @link.setter
     def link(self, link: bytes) -> None: ...
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self.at.is_alive and not self._is_over
-
-    @alive.setter
-    def alive(self, alive: bool) -> None:
-        self._is_over = not alive
 
 
 class Calls(Part, RequestLedger):
@@ -163,18 +153,7 @@ class Calls(Part, RequestLedger):
         """As many requests as there are places, at once; then one to each instance."""
         self.rested_ns = self.now_ns
         caller = self.programs[self.rng.choice(sorted(self.programs))]
-        for service in self.services:
-            known = [s for s in self.servings if s.service == service and s.is_known]
-            for _ in range(sum(serving.concurrency for serving in known)):
-                caller.probe(service, ONE)
-        self.settle(caller)
-
-        def to_each() -> None:
-            for service in self.services:
-                caller.probe(service, EACH)
-            self.settle(caller)
-
-        self.after(SECOND // 4, to_each)
+        self.call_roll(caller)
         self.world.play(self.now_ns + ROLL_CALL_NS)
 
     def find_unrest(self) -> list[str]:

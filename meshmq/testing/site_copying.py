@@ -131,9 +131,7 @@ class Copying(Part):
             self._publish_later(program)
 
     def _publish_later(self, program: SiteProgram) -> None:
-        most = 500 * MS if self.world.is_busy else 5 * SECOND
-        delay = int(self.world.rng.random() ** 2 * most)
-        self.world.after(delay, partial(self._publish, program))
+        self.later(500 * MS, 5 * SECOND, partial(self._publish, program))
 
     def _publish(self, program: SiteProgram) -> None:
         if not program.is_alive:

@@ -131,9 +131,7 @@ class Durables(Part):
     # -- what programs do -----------------------------------------------------------------------
 
     def _publish_later(self, program: SiteProgram) -> None:
-        most = 500 * MS if self.world.is_busy else 10 * SECOND
-        delay = int(self.world.rng.random() ** 2 * most)
-        self.world.after(delay, partial(self._publish, program))
+        self.later(500 * MS, 10 * SECOND, partial(self._publish, program))
 
     def _publish(self, program: SiteProgram) -> None:
         if not program.is_alive:

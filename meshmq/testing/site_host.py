@@ -15,7 +15,6 @@ from meshmq import codec
 from meshmq.core.discovery import MDNS, Sighted
 from meshmq.core.events import FrameReceived, LinkClosed, ListenerCut, NodeEvent, PeerSighted
 from meshmq.core.log import Commit
-from meshmq.core.session import Session, SessionState
 from meshmq.core.site import NODE_LINK, SiteIdentity
 from meshmq.frames import Envelope, PeerFacts
 from meshmq.limits import MS
@@ -156,11 +155,10 @@ class Host(Stage):
             epoch = self.epoch
             self.after(still_ns, lambda: self.epoch == epoch and self.node_event(event))  # type: ignore[func-returns-value,arg-type]
             return
-        if self.node is not None and isinstance(event, FrameReceived):
-            peer, envelope = self.node.peers.get(event.link), event.envelope
-            if peer is not None and _is_next(peer.session, envelope):
-                for part in self.world.parts:
-                    part.on_taken(self, peer, envelope)
+        peer = self.taker(event)
+        if peer is not None and isinstance(event, FrameReceived):
+            for part in self.world.parts:
+                part.on_taken(self, peer, event.envelope)
         super().node_event(event)
 
     def wake(self) -> None:
@@ -236,12 +234,6 @@ class Host(Stage):
                 self.world.reset_listener(wire)
             else:
                 self.world.reset_dialler(wire)
-
-
-def _is_next(session: Session, envelope: Envelope) -> bool:
-    """Whether a session takes a frame, and has not had it yet."""
-    is_open = session.id == envelope.session and session.state is SessionState.OPEN
-    return is_open and envelope.sequence == session.received + 1
 
 
 class SiteNetwork(Network):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshmq.core.effects import ClientEffect
@@ -36,6 +37,11 @@ class Part:
 
     def begin(self, program: SiteProgram) -> None:
         """A program has started."""
+
+    def later(self, busy_ns: int, idle_ns: int, act: Callable[[], None]) -> None:
+        """Do something after a while: at most so long, while programs do much and while not."""
+        most = busy_ns if self.world.is_busy else idle_ns
+        self.world.after(int(self.world.rng.random() ** 2 * most), act)
 
     # -- moments of the history -----------------------------------------------------------------
 

@@ -199,6 +199,22 @@ class SiteProgram:
         return found
 
 
+class Player:
+    """A program of another world, as one of the site (``at``) plays it."""
+
+    at: SiteProgram
+    _is_over = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.at.is_alive and not self._is_over
+
+    @alive.setter
+    def alive(self, alive: bool) -> None:
+        self._is_over = not alive
+
+
 def _routed(envelope: Envelope, body: Publish) -> Envelope:
     """As from one that goes directly as well, and sends its node no more than that wants."""
     rows = tuple([row._replace(numbered=True, routed=True) for row in body.batches])

@@ -149,9 +149,7 @@ class Transients(Part):
             self._subscribe(program)
 
     def _publish_later(self, program: SiteProgram) -> None:
-        most = 400 * MS if self.world.is_busy else 10 * SECOND
-        delay = int(self.world.rng.random() ** 2 * most)
-        self.world.after(delay, partial(self._publish, program))
+        self.later(400 * MS, 10 * SECOND, partial(self._publish, program))
 
     def _publish(self, program: SiteProgram) -> None:
         if not program.is_alive:

@@ -27,12 +27,12 @@ from meshmq.limits import MS, SECOND
 from meshmq.names import dead_letters_of
 from meshmq.testing.group_audit import audit, leftovers
 from meshmq.testing.site_part import Part
+from meshmq.testing.site_program import Player, SiteProgram
 from meshmq.testing.stage import WALL_NS
 from meshmq.testing.workers import GroupProgram, Published, Worker, Workplace, choose_wishes
 
 if TYPE_CHECKING:
     from meshmq.testing.site_host import Host, Wire
-    from meshmq.testing.site_program import SiteProgram
     from meshmq.testing.site_world import SiteWorld
 
 TOPICS = ["w.a", "w.b"]
@@ -40,22 +40,12 @@ LISTED_NS = 2 * SECOND
 Place = tuple[str, bytes, str, int]  # group, log, topic, offset
 
 
-class Hand(GroupProgram):
+class Hand(Player, GroupProgram):
     """A program of the site, as far as it publishes for groups and works in them."""
 
     def __init__(self, part: Works, program: SiteProgram) -> None:
-        self._is_over = False
         self.at = program
         super().__init__(part, program.name, program.run, program.client)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self.at.is_alive and not self._is_over
-
-    @alive.setter
-    def alive(self, alive: bool) -> None:
-        self._is_over = not alive
 
 
 def at(worker: Worker) -> SiteProgram:

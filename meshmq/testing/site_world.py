@@ -356,20 +356,17 @@ class SiteWorld(SiteNetwork):
         if name in self.programs:
             self.programs[name].is_alive = False
         self.note("start", name, run)
-        program = self.programs[name] = self.make_program(name, run, at)
-        self.all_programs.append(program)
-        program.open_link()
+        program = self.add_program(name, at, run, self.has_movers and self.more.random() < 0.6)
         for part in self.parts:
             part.begin(program)
 
-    def make_program(self, name: str, run: int, at: Host) -> SiteProgram:
+    def make_program(self, name: str, run: int, at: Host, moves: bool) -> SiteProgram:
         """One that does not run yet."""
-        moves = self.has_movers and self.more.random() < 0.6
         return SiteProgram(self, name, run, at, moves)
 
-    def add_program(self, name: str, at: Host) -> SiteProgram:
+    def add_program(self, name: str, at: Host, run: int = 0, moves: bool = False) -> SiteProgram:
         """A program that does nothing by itself."""
-        program = self.programs[name] = SiteProgram(self, name, 0, at)
+        program = self.programs[name] = self.make_program(name, run, at, moves)
         self.all_programs.append(program)
         program.open_link()
         return program

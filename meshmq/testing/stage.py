@@ -19,9 +19,18 @@ from meshmq.core.effects import (
     Send,
     SurveyLog,
 )
-from meshmq.core.events import Committed, NodeEvent, RetentionPlanned, TimerFired, WallClock
+from meshmq.core.events import (
+    Committed,
+    FrameReceived,
+    NodeEvent,
+    RetentionPlanned,
+    TimerFired,
+    WallClock,
+)
 from meshmq.core.log import Commit
 from meshmq.core.node import Node
+from meshmq.core.session import SessionState
+from meshmq.core.sessions import Peer
 from meshmq.core.site import SiteIdentity
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
@@ -144,6 +153,16 @@ class Stage(ABC):
     @abstractmethod
     def to_client(self, link: bytes, envelope: Envelope) -> None:
         """The node sends."""
+
+    def taker(self, event: NodeEvent) -> Peer | None:
+        """Whose session stands and has not had the frame that comes, if one does."""
+        if self.node is None or not isinstance(event, FrameReceived):
+            return None
+        peer, envelope = self.node.peers.get(event.link), event.envelope
+        if peer is None or peer.session.state is not SessionState.OPEN:
+            return None
+        is_next = envelope.sequence == peer.session.received + 1
+        return peer if is_next and peer.session.id == envelope.session else None
 
     def node_event(self, event: NodeEvent) -> None:
         if self.node is not None:

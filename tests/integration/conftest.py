@@ -9,7 +9,7 @@ import pytest
 
 import meshmq
 from meshmq.testing import LocalNode
-from tests.integration.sites import LocalSite
+from tests.integration.sites import joined
 
 _spec = importlib.util.spec_from_file_location("nodes", Path(__file__).with_name("nodes.py"))
 nodes = importlib.util.module_from_spec(_spec)
@@ -41,7 +41,5 @@ def process_node(tmp_path):
 @pytest.fixture
 def site(tmp_path):
     """Three nodes that are joined."""
-    made = LocalSite(tmp_path, 3)
-    made.wait_joined()
-    yield made
-    made.stop()
+    with joined(tmp_path, 3) as made:
+        yield made

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import meshmq
@@ -104,3 +106,14 @@ class LocalSite:
             for pipe in (node.process.stdout, node.process.stderr):
                 if pipe is not None:
                     pipe.close()
+
+
+@contextmanager
+def joined(folder: Path, count: int, *more: str) -> Iterator[LocalSite]:
+    """Several nodes that are linked, until the end of the block."""
+    made = LocalSite(folder, count, *more)
+    try:
+        made.wait_joined()
+        yield made
+    finally:
+        made.stop()

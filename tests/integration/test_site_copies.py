@@ -11,15 +11,13 @@ import pytest
 
 import meshmq
 from tests.integration.linked import until
-from tests.integration.sites import LocalSite
+from tests.integration.sites import LocalSite, joined
 
 
 @pytest.fixture
 def site(tmp_path):
-    made = LocalSite(tmp_path, 3, "--copies", "2")
-    made.wait_joined()
-    yield made
-    made.stop()
+    with joined(tmp_path, 3, "--copies", "2") as made:
+        yield made
 
 
 def read_all(node, topic, count):

@@ -9,16 +9,14 @@ import pytest
 
 import meshmq
 from meshmq.errors import InvalidArgument, OwnerAway
-from tests.integration.sites import LocalSite
+from tests.integration.sites import joined
 
 
 @pytest.fixture
 def pair(tmp_path):
     """Two nodes that are joined."""
-    made = LocalSite(tmp_path, 2)
-    made.wait_joined()
-    yield made
-    made.stop()
+    with joined(tmp_path, 2) as made:
+        yield made
 
 
 def run(stack, node, **more):
