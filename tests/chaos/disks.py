@@ -24,6 +24,9 @@ class LoopDisk:
     ``cut`` tells it to forget all that it was not asked to sync (its SHUTDOWN ioctl, without
     flushing its log); mounting it again replays its journal as after a real cut. This proves our
     syncs, not the honesty of a disk.
+
+    It is mounted within a shared mount: a network namespace that another test makes meanwhile has
+    a copy of every mount, and ours would live on there, dead, and be what the next mount finds.
     """
 
     def __init__(self, directory: Path, mib: int = 400) -> None:
@@ -32,8 +35,9 @@ class LoopDisk:
         for tool in ("mkfs.ext4", "mount", "umount"):
             if shutil.which(tool) is None:
                 raise Unavailable(f"needs {tool}")
-        self.image, self.point = directory / "disk.img", directory / "disk"
-        self.point.mkdir()
+        self.image, self.shared = directory / "disk.img", directory / "mounts"
+        self.point = self.shared / "disk"
+        self.point.mkdir(parents=True)
         with self.image.open("wb") as file:
             file.truncate(mib * 1024 * 1024)
         made = subprocess.run(
@@ -41,8 +45,11 @@ class LoopDisk:
         )
         if made.returncode:
             raise Unavailable(f"mkfs.ext4: {made.stderr.decode().strip()}")
+        subprocess.run(["mount", "--bind", str(self.shared), str(self.shared)], check=True)
+        subprocess.run(["mount", "--make-shared", str(self.shared)], check=True)
         failed = self.mount()
         if failed:
+            self.close()
             raise Unavailable(f"cannot mount a loop device: {failed}")
 
     def mount(self) -> str:
@@ -80,6 +87,6 @@ class LoopDisk:
         assert not failed, failed
 
     def close(self) -> None:
-        if self.point.is_mount():
+        for mounted in (self.point, self.shared):
             # Lazily: what failed may still have files open there.
-            subprocess.run(["umount", "-l", str(self.point)], check=False)
+            subprocess.run(["umount", "-l", str(mounted)], capture_output=True, check=False)

@@ -200,7 +200,7 @@ def test_a_disk_that_is_full(tmp_path, mesh):
     mount = f'mount -t tmpfs -o size=8m none {tmp_path} && exec "$@"'
     code, out, said = run(
         "--mesh", mesh, "--data", tmp_path / "log", "--json",
-        within=["unshare", "-m", "sh", "-c", mount, "sh"],
+        within=["unshare", "-m", "--propagation", "slave", "sh", "-c", mount, "sh"],
     )  # fmt: skip
     rows = {row["check"]: row for row in map(json.loads, out.splitlines())}
     assert code == 1, said

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 
 from tests.chaos import power
@@ -18,6 +21,22 @@ def disk(tmp_path):
         pytest.skip(str(error))
     yield made
     made.close()
+
+
+def test_the_disk_comes_back_whatever_namespaces_were_made(disk):
+    (disk.point / "kept").mkdir()
+    os.sync()
+    with subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "slave", "sh", "-c", "echo made; read end"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"made\n"
+        disk.cut()
+        disk.again()
+        (disk.point / "kept" / "new").mkdir()
+        other.communicate(b"\n")
 
 
 def test_confirmed_survives_power_cuts(disk):
