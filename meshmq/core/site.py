@@ -379,7 +379,7 @@ class Site:
             self.groups.drop_link(peer.link)
             self.listings.drop_link(peer.link)
             self.producers.drop_link(peer.link)
-            self.copies.drop_client(peer.link)
+            self.copies.waiting.drop_client(peer.link)
             return
         if sibling.attempt == peer.link:
             sibling.attempt = b""

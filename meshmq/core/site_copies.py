@@ -1,7 +1,8 @@
 """Copies inside a site: which nodes copy our log, which logs we copy, and who waits for that.
 
-Data: of our log a Sender for each node that copies it; batches whose publishers wait for copies,
-in log order; of other logs the mirrors (core/mirrors.py). ``held`` is what siblings say they have.
+Data: of our log a Sender for each node that copies it, and who waits for that
+(core/copy_waiting.py); of other logs the mirrors (core/mirrors.py). ``held`` is what siblings say
+they have.
 
 Rules:
 1. Each node asks for the copies of its own log: as many nodes as any of its topics is to have
@@ -13,8 +14,9 @@ Rules:
    then it is dropped there.
 4. A batch is replicated when as many nodes as its topic is to have copies, less one, have synced
    it. Who waits is told then; with too few of them it waits, and says so itself.
-5. What was this node's own log before it was renewed is a copy too, of all topics. It is made whole
-   from the one that goes furthest. Of two that go equally far such a one is read.
+5. What was this node's own log before it was renewed is a copy too, of all topics. Of two that go
+   equally far such a one is read. A copy whose node is away is fetched to the end from the one that
+   goes furthest.
 6. What is on its way to a copy is bounded; a copy that is behind reads from the disk, beside
    everything else.
 """
@@ -22,15 +24,14 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from meshmq import limits
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
 from meshmq.core.copy_problems import CopyProblems
 from meshmq.core.copy_sender import Sender
+from meshmq.core.copy_waiting import CopyWaiting
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import MendLog, ReadLog
 from meshmq.core.feed import Feed
@@ -41,25 +42,19 @@ from meshmq.core.mending import Mender, One
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
-from meshmq.core.streams import Replica, Streams, confirms
+from meshmq.core.streams import Streams
 from meshmq.core.takeover import Takeovers
 from meshmq.core.topics import Topics
 from meshmq.errors import CommandFailed
-from meshmq.frames import Body, Confirmation, Credit, Subscribe, Subscribed, Unsubscribe
+from meshmq.frames import Body, Credit, Subscribe, Subscribed, Unsubscribe
 from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
 from meshmq.names import JOURNAL
 
 _UNBOUNDED = 1 << 60
+_Reach = tuple[tuple[int, int], bool]
+_NOTHING: _Reach = ((0, 0), False)
 
 FULL = "its disk is full, it copies on when there is room"
-
-
-class _Waiting(NamedTuple):
-    """A batch that is synced here, and whom to tell when its copies are."""
-
-    place: tuple[int, int]
-    link: bytes
-    confirmation: Confirmation
 
 
 class SiteCopies:
@@ -114,14 +109,12 @@ class SiteCopies:
         self._problems = CopyProblems(lambda o: self._asked.get(o, 0), self._names, self.sends)
         self._senders: dict[bytes, Sender] = {}  # of our log, by sibling
         self._others: dict[tuple[bytes, bytes], Sender] = {}  # of copies, by link and origin
-        self._waiting: dict[int, deque[_Waiting]] = {}  # by copies
-        self._waiting_count = 0
+        self.waiting = CopyWaiting(self._problems, self._reached, self.sends)
         self._numbers = 0
         self._told: tuple[CopiesRow, ...] = ()
         self._tick_ns = 0
         self._topics_version = -1
         self._copies_max = copies
-        self.synced_only = 0
 
     # -- siblings -------------------------------------------------------------------------------
 
@@ -308,47 +301,18 @@ class SiteCopies:
                 mirror.feed.feed(sender)
             return
         if self._problems.note(sibling.origin, frame.problem):
-            for copies, rows in self._waiting.items():
-                self._problems.tell(copies, [(row.link, row.confirmation) for row in rows])
+            self.waiting.tell_problems()
         sender = self._senders.get(sibling.origin)
         if sender is None:
             return
         sender.copied = max(sender.copied, (frame.lsn, frame.slot))
         sender.credit_bytes = min(sender.credit_bytes + frame.credit, limits.CREDIT_BYTES_MAX)
         self._delivery.feed(sender)
-        self._release()
+        self.waiting.release()
         # Behind all there is: what comes before it need not be there any more when it is sent.
         if frame.lacks and sender.is_live and now_ns >= sender.sum_again_ns:
             sender.sum_again_ns = now_ns + limits.JOURNAL_SUM_NS
             self._groups.sums = True
-
-    # -- who waits for copies -------------------------------------------------------------------
-
-    def _wait(self, replicas: Iterable[Replica]) -> None:
-        """Batches that are synced here; their publishers are told when their copies are too."""
-        waiting: dict[int, list[tuple[bytes, Confirmation]]] = {}
-        for replica in replicas:
-            if self._waiting_count >= limits.COPY_WAITING_MAX:
-                self.synced_only += replica.confirmation.count
-                continue
-            row = _Waiting(replica.place, replica.link, replica.confirmation)
-            self._waiting.setdefault(replica.copies, deque()).append(row)
-            self._waiting_count += 1
-            waiting.setdefault(replica.copies, []).append(row[1:])
-        for copies, rows in waiting.items() if self._problems else ():
-            self._problems.tell(copies, rows)
-        self._release()
-
-    def _release(self) -> None:
-        done: dict[bytes, list[Confirmation]] = {}
-        for copies, rows in self._waiting.items():
-            reached = self._reached(copies)
-            while rows and rows[0].place < reached:
-                row = rows.popleft()
-                self._waiting_count -= 1
-                done.setdefault(row.link, []).append(row.confirmation)
-        for link, confirmations in done.items():
-            self.sends += [(link, frame) for frame in confirms(confirmations)]
 
     def _reached(self, copies: int) -> tuple[int, int]:
         """The place before which so many nodes, we among them, have synced all."""
@@ -356,13 +320,6 @@ class SiteCopies:
         places = [end if s.is_caught_up else s.copied for s in self._senders.values()]
         places.sort(reverse=True)
         return places[copies - 2] if len(places) >= copies - 1 else (0, 0)
-
-    def drop_client(self, link: bytes) -> None:
-        """Nobody is told over this link any more."""
-        for copies, rows in self._waiting.items():
-            if any(row.link == link for row in rows):
-                self._waiting[copies] = deque([row for row in rows if row.link != link])
-        self._waiting_count = sum(map(len, self._waiting.values()))
 
     # -- other logs: what we copy ---------------------------------------------------------------
 
@@ -441,7 +398,7 @@ class SiteCopies:
         """What is to be stored with this turn; the bytes of its batches."""
         if streams.replicas:
             replicas, streams.replicas = streams.replicas, []
-            self._wait(replicas)
+            self.waiting.add(replicas)
         for part in (self.takeovers, self.own, self.forgetting):
             entries += part.entries
             part.entries = []
@@ -498,10 +455,8 @@ class SiteCopies:
         if self.forgetting.is_forgotten(origin):
             return b""
         mirror = self.mirrors.by_origin.get(origin)
-        holders = self.holders(origin)
-        if holders and (mirror is None or (mirror.synced, mirror.is_own) < _reach(holders[0][1])):
-            return holders[0][0].link
-        return LOCAL if mirror is not None else b""
+        ahead = self._ahead(origin, (mirror.synced, mirror.is_own) if mirror else _NOTHING)
+        return ahead.link if ahead else LOCAL if mirror else b""
 
     def take_effects(self) -> list[ReadLog | MendLog]:
         """What is to be read of the log, and written in it."""
@@ -538,6 +493,11 @@ class SiteCopies:
         ]
         return sorted(found, key=lambda f: _reach(f[1]), reverse=True)
 
+    def _ahead(self, origin: bytes, reach: _Reach) -> Sibling | None:
+        """Whose copy of a log goes furthest, if it goes further than that."""
+        holders = self.holders(origin)
+        return holders[0][0] if holders and reach < _reach(holders[0][1]) else None
+
     # -- time, and what is shown ----------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
@@ -560,9 +520,11 @@ class SiteCopies:
             if waits and mirror.problem != FULL:  # what came waits for room
                 mirror.problem = FULL
                 self._tell_synced(mirror)
-            holders = self.holders(mirror.origin) if mirror.is_own and not mirror.number else []
-            if holders and mirror.place < _reach(holders[0][1])[0] and mirror.again_ns <= now_ns:
-                self._fetch(mirror, holders[0][0])
+            is_idle = not mirror.number and mirror.again_ns <= now_ns
+            reach = (mirror.place, True)
+            ahead = self._ahead(mirror.origin, reach) if is_idle and not sibling else None
+            if ahead is not None:
+                self._fetch(mirror, ahead)
         rows = self._rows()
         if rows != self._told:
             self._told = rows
@@ -620,7 +582,9 @@ class SiteCopies:
         for mirror in gone:
             is_linked = mirror.origin in self._siblings
             seen_ns = self._seen_ns(mirror.origin, now_ns)
-            self.takeovers.check(mirror, is_linked, seen_ns, arguments)
+            further = self._ahead(mirror.origin, (mirror.synced, True))
+            ahead = further.name if further else ""
+            self.takeovers.check(mirror, is_linked, seen_ns, arguments, ahead)
         return self.takeovers.take(gone)
 
     def _seen_ns(self, origin: bytes, now_ns: int) -> int | None:
@@ -676,7 +640,8 @@ class SiteCopies:
         return {
             "wanted": self._copies_max,
             "nodes": self._problems.describe(self._senders, self._delivery.committed_lsn),
-            "waiting": self._waiting_count,
+            "waiting": self.waiting.count,
+            "synced_only": self.waiting.synced_only,
             "behind": told,
             "forgotten": [
                 {"name": e.name, "origin": e.origin.hex(), "unix_ms": e.epoch, "lifted": e.lifted}
@@ -689,7 +654,7 @@ class SiteCopies:
         }
 
 
-def _reach(row: CopiesRow) -> tuple[tuple[int, int], bool]:
+def _reach(row: CopiesRow) -> _Reach:
     """How far a copy goes, and whether it has all topics."""
     return (row.lsn, row.slot), row.whole
 

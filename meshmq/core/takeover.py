@@ -108,9 +108,11 @@ class Takeovers:
     # -- taking over ----------------------------------------------------------------------------
 
     def check(
-        self, mirror: Mirror, is_linked: bool, seen_ns: int | None, arguments: Mapping[str, Any]
-    ) -> None:
-        """Whether it may be: ``seen_ns`` ago the node was still linked. Raises CommandFailed."""
+        self, mirror: Mirror, is_linked: bool, seen_ns: int | None, arguments: Mapping[str, Any],
+        ahead: str,
+    ) -> None:  # fmt: skip
+        """Whether it may be: ``seen_ns`` ago the node was still linked; the copy of the node
+        ``ahead`` goes further than ours. Raises CommandFailed."""
         if is_linked:
             raise CommandFailed(
                 f"node {mirror.name!r} is alive: stop it first, its groups are its own"
@@ -128,6 +130,11 @@ class Takeovers:
                 f"the groups of {mirror.name!r} were taken over by the node with origin "
                 f"{known.taker.hex()[:8]} (epoch {known.epoch}): if that is lost too, say "
                 f"--assume-dead"
+            )
+        if ahead:
+            raise CommandFailed(
+                f"the copy of node {mirror.name!r} at node {ahead!r} goes further: it is being "
+                f"fetched, try again in a moment, or say it to {ahead!r}"
             )
         if mirror.lacks and not arguments.get("may_repeat"):
             raise CommandFailed(

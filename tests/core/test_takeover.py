@@ -220,6 +220,31 @@ def test_a_restart_with_siblings_there_waits_no_longer_than_it_takes_to_meet_the
     assert worker.got == left
 
 
+def test_a_copy_that_is_behind_another_one_catches_up_before_it_takes_over(monkeypatch):
+    net, (a, b, c), left = begun(copies=3)
+    net.cut(a, b)
+    maker = net.worker(a)
+    maker.put("orders.eu", b"behind", b"the cut")
+    net.run(SECOND)
+    assert is_copied(net, a)
+    assert not is_copied(net, a, by=2)
+    monkeypatch.setattr(limits, "COPIES_TOLD_NS", 20 * SECOND)  # nobody fetches
+    net.run(SECOND)
+    net.kill(a)
+    net.heal()
+    assert net.run(5 * SECOND, lambda: a.name not in b.siblings())
+    _, said, _ = take_over(net, b, a, assume_dead=True)
+    assert f"the copy of node {a.name!r} at node {c.name!r} goes further" in said
+    assert not b.disk.state.takeovers
+    monkeypatch.undo()
+    net.run(30 * SECOND)
+    assert is_copied(net, a, by=2)
+    assert take_over(net, b, a)[0] == ""
+    worker = member(net, b)
+    net.run(3 * SECOND)
+    assert sorted(worker.got) == sorted([*left, b"behind", b"the cut"])
+
+
 def test_a_takeover_is_known_to_all():
     net, nodes, _ = begun(4)
     a = nodes[0]
