@@ -51,6 +51,7 @@ class Hold:
     orphan_until: int | None = None
     is_lost: bool = False
     is_claimed: bool = False  # it came back, and the node has not answered
+    is_earlier: bool = False  # ... and an earlier life of the node handed it out
 
 
 @dataclass(slots=True, eq=False)

@@ -47,6 +47,11 @@ class Commands(Cases):
             case "dlq.purge":
                 offsets = {o for first, n in arguments["ranges"] for o in range(first, first + n)}
                 self.dropped.setdefault(name, set()).update(offsets)
+            case "queue.cancel":
+                case = self._job_case(arguments)
+                is_free = case.hold is None or case.hold.is_claimed
+                if case.status == OPEN and is_free and case.excuse != PURGED:
+                    case.excuse = CANCELLED
             case "queue.reschedule":
                 self._job_case(arguments).wait_ms = 0
                 self.world.moved.add(self._job_place(arguments))
@@ -102,6 +107,7 @@ class Commands(Cases):
         verb, arguments = self._commands.pop((link, body.id), ("", {}))
         if verb == "queue.cancel" and body.code:
             case = self._job_case(arguments)
+            case.excuse = "" if case.excuse == CANCELLED else case.excuse
             if case.maybe_cancelled and case.status == OPEN and case.hold is None:
                 case.status = CANCELLED  # the repeat of one that was done
         if body.code or not verb:

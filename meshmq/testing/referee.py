@@ -41,6 +41,7 @@ from meshmq.frames import (
 )
 from meshmq.testing.cases import (
     ACKED,
+    CANCELLED,
     DEAD,
     OPEN,
     PURGED,
@@ -140,7 +141,7 @@ class Referee(Commands):
                 continue
             hold = Hold(
                 member.group, number, link, consumer, member.instance, topic, offsets, attempt,
-                member.timeout_ns, {}, is_claimed=True,
+                member.timeout_ns, {}, is_claimed=True, is_earlier=True,
             )  # fmt: skip
             for offset in offsets:
                 case = self.case(member.group, (topic, offset))
@@ -342,11 +343,13 @@ class Referee(Commands):
     ) -> None:
         for offset, other in self._earlier(group, place):
             held_by = other.hold
-            if other.status != OPEN or other.excuse == PURGED or other.may_die:
+            # What is cancelled or purged is gone before that is told.
+            is_going = other.excuse in (CANCELLED, PURGED)
+            if other.status != OPEN or is_going or other.may_die:
                 continue
             if self.is_damaged(self.log[place[0], offset]):
                 continue  # the node has given it up, whoever has it
-            if held_by is None:
+            if held_by is None or held_by.is_earlier:
                 # Delayed jobs come when they are due.
                 is_late = place[0].startswith("$delayed.") or (place[0], offset) in self.world.moved
                 if not is_late and not self._is_over(group, (place[0], offset)):
@@ -530,7 +533,8 @@ class Referee(Commands):
                     attempt, member.timeout_ns, {},
                 )  # fmt: skip
                 self.holds[member.group, number] = hold
-            hold.is_claimed = False
+            is_earlier = hold.is_earlier
+            hold.is_claimed = hold.is_earlier = False
             for offset in offsets:
                 if (number, offset) in member.taken_back:
                     continue
@@ -545,10 +549,20 @@ class Referee(Commands):
                 elif number in member.given_away and offset not in hold.deadlines:
                     self.fault(member.group, place, "was left to who claimed it, and given away")
                 else:
+                    if is_earlier:
+                        self._judge_left(hold, place)
                     case.hold = hold
                     hold.deadlines.setdefault(offset, member.joined_ns + member.timeout_ns)
                     if self.seeks[member.group]:  # it was handed out before that, and counts on
                         case.fails_max = max(case.fails_max, attempt - 1)
+
+    def _judge_left(self, hold: Hold, place: Place) -> None:
+        """A record is a member's again, by its claim: until then it was in nobody's hands."""
+        for later in self._later(hold.group, place):
+            other = later.hold
+            if other is not None and (other.link, other.consumer) != (hold.link, hold.consumer):
+                what = f"was left to who claimed it, a later one of its key {other.link!r} has"
+                self.fault(hold.group, place, what)
 
     def _on_transacted(self, link: bytes, body: Transacted) -> None:
         for p in self._transactions.pop((link, body.id), ()):
@@ -610,6 +624,8 @@ class Referee(Commands):
     def _recover(self, group: str, place: Place, case: Case) -> None:
         if not case.wait_sure:
             case.wait_ms, case.wait_sure = 0, True
+        if case.excuse in (CANCELLED, PURGED) and not self._is_settled(group, place):
+            case.excuse = ""
         if case.is_sure:
             return
         if case.status == ACKED:

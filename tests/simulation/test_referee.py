@@ -16,6 +16,7 @@ from meshmq.frames import (
     HandOut,
     HandOutRow,
     Holding,
+    Result,
     Revoke,
     Settle,
     SettleRow,
@@ -25,6 +26,8 @@ from meshmq.testing.cases import Stored
 from meshmq.testing.group_world import GroupWorld
 
 LINK = b"p0/0/1"
+OTHER = b"p1/0/1"
+DELAYED = "$delayed.g"
 TIMEOUT_NS = 200 * MS
 
 
@@ -42,20 +45,30 @@ class Court:
         for offset in range(4):
             self.referee.log["a", offset] = Stored(b"", b"", {}, 0, 0, 0, b"", 0, 1, 0)
 
-    def says(self, body: Body) -> None:
+    def orders_by_key(self, topic: str) -> None:
+        """Two jobs of one key lie in a lane of the queue."""
+        self.world.wishes["g"] |= {"kind": "queue", "order": "key"}
+        for offset in range(2):
+            self.referee.log[topic, offset] = Stored(b"", b"k", {}, 0, 0, 0, b"", 0, 1, 0)
+        self.referee.by_key[topic, b"k"] = [0, 1]
+
+    def says(self, body: Body, link: bytes = LINK) -> None:
         """The member, to the node."""
-        self.referee.accepted(LINK, b"instance", body)
+        self.referee.accepted(link, b"instance" + link, body)
 
-    def consumes(self, *holdings: Holding) -> None:
-        self.says(Consume(1, "g", "a", b"", 1, 1 << 20, TIMEOUT_NS, holdings))
+    def consumes(self, *holdings: Holding, link: bytes = LINK) -> None:
+        self.says(Consume(1, "g", "a", b"", 1, 1 << 20, TIMEOUT_NS, holdings), link)
 
-    def hears(self, body: Body) -> None:
+    def hears(self, body: Body, link: bytes = LINK) -> None:
         """The member, of the node."""
-        self.referee.sent(LINK, body)
+        self.referee.sent(link, body)
 
-    def gets(self, number: int, offset: int, attempt: int = 1, is_suspect: bool = False) -> None:
-        row = HandOutRow("a", number, offset, 1, 0, 1, 0, 0, 0, 1, 0, attempt, is_suspect)
-        self.hears(HandOut(1, (row,), b""))
+    def gets(
+        self, number: int, offset: int, attempt: int = 1, is_suspect: bool = False,
+        topic: str = "a", link: bytes = LINK,
+    ) -> None:  # fmt: skip
+        row = HandOutRow(topic, number, offset, 1, 0, 1, 0, 0, 0, 1, 0, attempt, is_suspect)
+        self.hears(HandOut(1, (row,), b""), link)
 
     @property
     def faults(self) -> list[str]:
@@ -118,3 +131,94 @@ def test_any_other_seek_is_done_at_once(court: Court) -> None:
     _seek(court, "earliest")
     court.gets(8, 0, 2)
     assert court.faults == ["g: a 0 (attempt 2) has attempt 2, not 1 to 1"]
+
+
+def _cancel(court: Court, topic: str) -> None:
+    """Of the older job of a key, while nobody has it."""
+    court.orders_by_key(topic)
+    court.consumes(link=OTHER)
+    court.referee._job_place = lambda arguments: (topic, 0)  # type: ignore[method-assign]
+    court.says(Command(1, "queue.cancel", b'{"queue": "g", "job": "0"}'))
+
+
+def test_what_is_cancelled_is_gone_before_that_is_stored(court: Court) -> None:
+    _cancel(court, "g")
+    court.gets(7, 1, topic="g", link=OTHER)
+    court.hears(Result(1, "", "", b"{}"))
+    assert court.faults == []
+
+
+def test_a_claim_to_what_is_cancelled_holds_nobody_up(court: Court) -> None:
+    _cancel(court, DELAYED)
+    court.consumes(Holding(5, DELAYED, (0,), 1))
+    court.gets(7, 1, topic=DELAYED, link=OTHER)
+    court.hears(Consumed(1, lost=(5,)))
+    assert court.faults == []
+
+
+def test_what_was_not_cancelled_is_not_overtaken(court: Court) -> None:
+    _cancel(court, "g")
+    court.hears(Result(1, "job-not-found", "it is with a member", b"{}"))
+    court.gets(7, 1, topic="g", link=OTHER)
+    assert court.faults == ["g: g 1 (attempt 1) overtakes 0 of its key, which waits"]
+
+
+def test_a_cancel_that_is_refused_because_of_a_purge_leaves_it_purged(court: Court) -> None:
+    court.orders_by_key("g")
+    court.says(Command(2, "queue.purge", b'{"queue": "g"}'))
+    _cancel(court, "g")
+    court.hears(Result(1, "job-not-found", "it is done", b"{}"))
+    court.hears(Result(2, "", "", b"{}"))
+    court.gets(7, 0, topic="g", link=OTHER)
+    assert court.faults == [
+        "g: g 0 (attempt 1) is handed out again and its end was confirmed: purged"
+    ]
+
+
+def test_a_cancel_that_no_disk_has_is_over_with_the_nodes_life(court: Court) -> None:
+    _cancel(court, "g")
+    court.referee.restarted()
+    court.consumes(link=OTHER)
+    court.gets(7, 1, topic="g", link=OTHER)
+    assert court.faults == ["g: g 1 (attempt 1) overtakes 0 of its key, which waits"]
+
+
+def _claim_of_an_earlier_life(court: Court, topic: str) -> None:
+    """The older job of a key is claimed, and the later one handed to somebody else."""
+    court.orders_by_key(topic)
+    court.consumes(link=OTHER)
+    court.consumes(Holding(5, topic, (0,), 1))
+    court.gets(7, 1, topic=topic, link=OTHER)
+
+
+def test_what_an_earlier_life_handed_out_is_nobodys_until_its_claim_is_answered(
+    court: Court,
+) -> None:
+    _claim_of_an_earlier_life(court, DELAYED)
+    court.hears(Consumed(1, lost=(5,)))
+    assert court.faults == []
+
+
+def test_it_is_not_left_to_who_claimed_it_when_a_later_one_of_its_key_is_out(court: Court) -> None:
+    _claim_of_an_earlier_life(court, DELAYED)
+    court.hears(Consumed(1))
+    assert court.faults == [
+        "g: $delayed.g 0 was left to who claimed it, a later one of its key b'p1/0/1' has"
+    ]
+
+
+def test_it_waits_in_its_lane_until_then(court: Court) -> None:
+    _claim_of_an_earlier_life(court, "g")
+    assert court.faults == ["g: g 1 (attempt 1) overtakes 0 of its key, which waits"]
+
+
+def test_what_somebody_has_in_this_life_is_not_overtaken_while_it_is_claimed(court: Court) -> None:
+    court.orders_by_key(DELAYED)
+    court.consumes(link=OTHER)
+    court.consumes()
+    court.gets(5, 0, topic=DELAYED)
+    court.consumes(Holding(5, DELAYED, (0,), 1))
+    court.gets(7, 1, topic=DELAYED, link=OTHER)
+    assert court.faults == [
+        "g: $delayed.g 1 (attempt 1) overtakes 0 of its key, which b'p0/0/1' has"
+    ]
