@@ -67,6 +67,9 @@ class Hands(Waiting):
             self.feed_sources()
             return
         if self.by_key is not None:
+            for member in self.members.values():
+                if member.pending and member.is_slow and member not in members:
+                    self.drop_pending(member)  # others are asked first: its turn may never come
             for member in members:
                 if member.pending:
                     self._hand_out_pending(member, self._allowed(now_ns), now_ns)

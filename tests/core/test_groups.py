@@ -488,6 +488,30 @@ def test_a_failed_record_is_due_while_its_key_waits_for_room_at_a_member(bench, 
     assert bench.show("g")["records"] == 0
 
 
+def test_what_waits_for_room_at_a_slow_member_goes_to_others_that_have_room(bench):
+    others(bench)
+    bench.consume("g", "a", order="key", prefetch=3)
+    bench.put("a", b"j", b"k1", keys=[b"j", b"k"])
+    j, _ = bench.got()
+    bench.give_back(j)  # its program does not come to it, and there is nobody else
+    (j,) = bench.got()
+    bench.put("a", b"x", b"k2", keys=[b"x", b"k"])
+    (x,) = bench.got()  # so there is no room for k2
+    bench.consume("g", "a", order="key", prefetch=50, link=OTHER_LINK)
+    bench.extend(j, 60)
+    bench.extend(x, 60)
+    bench.wait(31 * SECOND)  # k1 fails
+    seen = []
+    for _ in range(3):
+        got = bench.got(OTHER_LINK)
+        seen += [v for v, *_ in got]
+        if got:
+            bench.ack(*got, link=OTHER_LINK)
+        bench.wait(MS)
+    assert seen == [b"k1", b"k2"]
+    assert bench.values() == []
+
+
 def test_so_much_may_be_held_and_then_the_group_stops_and_says_why(bench):
     bench.consume("g", "a", order="key", max_held=3)
     bench.put("a", b"1", keys=[b"k"])
