@@ -41,22 +41,28 @@ class Commands(Cases):
             case "queue.purge":
                 for place in self._places(name):
                     case = self.case(name, place)
-                    # What is claimed may be in nobody's hands: its claim is not answered yet.
-                    if case.status == OPEN and (case.hold is None or case.hold.is_claimed):
+                    if self._may_wait(name, place, case):
                         case.excuse = PURGED
             case "dlq.purge":
                 offsets = {o for first, n in arguments["ranges"] for o in range(first, first + n)}
                 self.dropped.setdefault(name, set()).update(offsets)
             case "queue.cancel":
                 case = self._job_case(arguments)
-                is_free = case.hold is None or case.hold.is_claimed
-                if case.status == OPEN and is_free and case.excuse != PURGED:
+                is_waiting = self._may_wait(name, self._job_place(arguments), case)
+                if is_waiting and case.excuse != PURGED:
                     case.excuse = CANCELLED
             case "queue.reschedule":
                 self._job_case(arguments).wait_ms = 0
                 self.world.moved.add(self._job_place(arguments))
             case _:
                 pass
+
+    def _may_wait(self, group: str, place: Place, case: Case) -> bool:
+        """Whether a record may be in nobody's hands: also what is claimed, before the answer, and
+        what the node may have taken back and had nobody to tell."""
+        if case.status != OPEN:
+            return False
+        return case.hold is None or case.hold.is_claimed or self._lapsed(case, place, group)
 
     def _places(self, group: str) -> list[Place]:
         """Records of a group that are on disk."""

@@ -56,6 +56,8 @@ from meshmq.testing.commands import Commands
 if TYPE_CHECKING:
     from meshmq.core.journal import GroupState
 
+CLAIMED = "claimed"  # excuses what was settled before its claim was answered
+
 
 class Referee(Commands):
     """See the module's header."""
@@ -237,6 +239,8 @@ class Referee(Commands):
                 assert p.case is not None
                 assert p.hold is not None
                 self._apply(p, p.hold, p.case)
+                if p.hold.is_claimed:  # whether it was its own is told later
+                    p.case.excuse = p.case.excuse or CLAIMED
                 if self.world.full_count:
                     # A full disk refuses it; its time may be over before that is told.
                     p.case.excuse = p.case.excuse or "refused"
@@ -542,8 +546,8 @@ class Referee(Commands):
                 case = self.case(member.group, place)
                 if case.hold is not None and case.hold is not hold:
                     self.fault(member.group, place, "was left to who claimed it, another has it")
-                elif case.status == ACKED:
-                    pass  # the node knows it as this member's ack
+                elif case.status == ACKED:  # the node knows it as this member's ack
+                    case.excuse = "" if case.excuse == CLAIMED else case.excuse
                 elif case.status != OPEN and (case.is_sure or not case.excuse):
                     self.fault(member.group, place, f"was left to who claimed it: {case.status}")
                 elif number in member.given_away and offset not in hold.deadlines:

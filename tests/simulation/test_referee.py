@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshmq import limits
 from meshmq.frames import (
     NACK,
     Body,
@@ -20,6 +21,9 @@ from meshmq.frames import (
     Revoke,
     Settle,
     SettleRow,
+    Transact,
+    TransactAck,
+    Transacted,
 )
 from meshmq.limits import MS
 from meshmq.testing.cases import Stored
@@ -221,4 +225,42 @@ def test_what_somebody_has_in_this_life_is_not_overtaken_while_it_is_claimed(cou
     court.gets(7, 1, topic=DELAYED, link=OTHER)
     assert court.faults == [
         "g: $delayed.g 1 (attempt 1) overtakes 0 of its key, which b'p0/0/1' has"
+    ]
+
+
+@pytest.mark.parametrize("passed_ns", [0, limits.ORPHANED_NS])
+def test_a_purge_takes_what_a_lost_session_had_once_its_time_is_over(
+    court: Court, passed_ns: int
+) -> None:
+    court.orders_by_key("g")
+    court.consumes()
+    court.gets(5, 0, topic="g")
+    court.referee.dropped_link(LINK)
+    court.world.now_ns += passed_ns
+    court.says(Command(1, "queue.purge", b'{"queue": "g"}'), OTHER)
+    (case,) = [c for p, c in court.referee.cases["g"].items() if p == ("g", 0)]
+    assert bool(case.excuse) == bool(passed_ns)
+
+
+def _ack_of_a_claim(court: Court) -> None:
+    """By a transaction, which does not wait for the answer."""
+    court.consumes(link=OTHER)
+    court.consumes(Holding(5, "a", (0,), 1))
+    court.says(Transact(1, (TransactAck(1, 5, 0, 1),), (), b""))
+
+
+def test_a_claim_that_is_lost_may_be_handed_out_before_that_is_told(court: Court) -> None:
+    _ack_of_a_claim(court)
+    court.gets(7, 0, is_suspect=True, link=OTHER)
+    court.hears(Consumed(1, lost=(5,)))
+    court.hears(Transacted(1, "transaction-failed", "it was taken back", (), ()))
+    assert court.faults == []
+
+
+def test_what_was_left_to_who_has_acked_it_is_not_handed_out(court: Court) -> None:
+    _ack_of_a_claim(court)
+    court.hears(Consumed(1))
+    court.gets(7, 0, is_suspect=True, link=OTHER)
+    assert court.faults == [
+        "g: a 0 (attempt 1) is handed out again and its end was accepted: acked"
     ]
