@@ -106,8 +106,11 @@ class InFlight:
             lane.in_flight = elsewhere
             lane.held, held = [], lane.held
             again.extend(held)
+        queue = self.node.queue
+        again += [b for b in queue if b.sent_to]  # refused for now, while others were under way
+        self.node.queue = deque([b for b in queue if not b.sent_to])
         again.sort(key=lambda b: b.frame)
-        self._put_back(again)
+        self._put_back(_in_turn(again))
         self.node.frames.clear()
 
     def on_origin(self, origin: bytes, away_ns: int, name: str | None = None) -> None:
@@ -222,6 +225,15 @@ class InFlight:
         """Batches settled since the last call, in order."""
         finished, self.finished = self.finished, []
         return finished
+
+
+def _in_turn(batches: list[Batch]) -> list[Batch]:
+    """In the places of a lane its batches in the order of their numbers: another node takes the
+    first one that it gets for where the lane begins."""
+    turns: dict[Lane, deque[Batch]] = {}
+    for batch in sorted(batches, key=lambda b: b.first):
+        turns.setdefault(batch.lane, deque()).append(batch)
+    return [turns[b.lane].popleft() for b in batches]
 
 
 def _has_id(batch: Batch) -> bool:

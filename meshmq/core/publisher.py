@@ -597,13 +597,13 @@ class Publisher(InFlight):
         batch.lane.in_flight.remove(batch)
         self._unfly(batch)
         batch.attempts -= 1  # it was certainly not stored: as if never sent
-        # Behind what was already put back, before what was never sent: order per lane holds
-        # because refusals of one lane come in the order its batches were sent.
-        self.node.queue.insert(self._resend_point(), batch)
+        # Behind what was already put back, before what was never sent, and before what follows it
+        # in its lane: that may have been refused while this was under way once more.
+        self.node.queue.insert(self._resend_point(batch), batch)
 
-    def _resend_point(self) -> int:
-        for i, batch in enumerate(self.node.queue):
-            if not batch.sent_to:
+    def _resend_point(self, batch: Batch) -> int:
+        for i, b in enumerate(self.node.queue):
+            if not b.sent_to or (b.lane is batch.lane and b.first > batch.first):
                 return i
         return len(self.node.queue)
 

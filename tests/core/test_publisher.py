@@ -626,6 +626,23 @@ def test_a_busy_node_gets_the_batch_again_after_the_pause(pub):
     assert [r[:2] for r in take(pub)] == [("a", 1)]
 
 
+def test_what_is_refused_twice_stays_before_what_follows_it_also_at_another_node(pub):
+    for _ in range(2):
+        add(pub, "a", b"x" * TARGET)
+        take(pub)
+    answer(pub, no("a", 1, "busy"))
+    assert [r[1] for r in take(pub)] == [1]
+    answer(pub, no("a", 2, "busy"), no("a", 1, "busy"))
+    assert [b.first for b in pub.node.queue] == [1, 2]
+    take(pub)
+    answer(pub, no("a", 1, "busy"))
+    for _ in range(2):  # and what was under way meanwhile, once that is over
+        pub.on_session_lost()
+        pub.on_origin(OTHER_ORIGIN, 0, "other")
+        assert [b.first for b in pub.node.queue] == [1, 2]
+    assert [r[:3] for r in take(pub, OTHER_ORIGIN)] == [("a", 1, 0), ("a", 2, 1)]
+
+
 # -- jobs whose queue was deleted ------------------------------------------------------------------
 
 
