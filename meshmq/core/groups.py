@@ -29,6 +29,7 @@ from meshmq.core.hand_out import Member
 from meshmq.core.intake import Intake
 from meshmq.core.journal import (
     QUEUE,
+    UNSTORED,
     Delta,
     GroupState,
     JournalRecord,
@@ -125,7 +126,7 @@ class Groups:
         self.is_fenced = False
         self.is_surveying = False
         self.sums = False
-        self._given: tuple[int, Callable[[], None]] = (0, _nothing)
+        self._given: tuple[int, list[Group], Callable[[], None]] = (0, [], _nothing)
         for held in state.journal.groups.values():
             self._open(held.copy())
 
@@ -209,7 +210,7 @@ class Groups:
             raise LimitReached(f"the node has {limits.GROUPS_MAX} groups and queues, its limit")
         start = group_settings.start_of(arguments, wanted)
         self._check_start(wanted, start)
-        settings = wanted._replace(id=self._next_id, paused=paused)
+        settings = wanted._replace(id=self._next_id, paused=paused, made=UNSTORED)
         self._next_id += 1
         if settings.kind == QUEUE:
             self._keep_all(settings.name)
@@ -394,6 +395,9 @@ class Groups:
                 group = self._by_id.get(record.group)
                 if group is not None:
                     group.on_delta_synced()
+                    if group.settings.made == UNSTORED:
+                        place = commit.place_of(self._topics.by_name[JOURNAL].entry.stream)
+                        group.state.settings = group.settings._replace(made=place)
         if not self.by_name:
             return
         for batch in commit.batches:
@@ -447,10 +451,12 @@ class Groups:
     # -- when others have taken them over ---------------------------------------------------
 
     def give_away(self, lsn: int, slot: int, done: Callable[[], None]) -> None:
-        """What groups have not done before this place of the log is others' to hand out."""
+        """What groups have not done before this place of the log is others' to hand out: those that
+        are made behind it were known to nobody who could have taken it."""
+        given = [g for g in self.by_name.values() if g.settings.made < (lsn, slot)]
         streams = {
             stream
-            for group in self.by_name.values()
+            for group in given
             for source in group.sources
             for stream in self._feed.streams_of(source)
         }
@@ -459,15 +465,16 @@ class Groups:
             return
         self.is_surveying = True
         self._last_survey += 1
-        self._given = self._last_survey, done
+        self._given = self._last_survey, given, done
         floors = tuple([(stream, 0) for stream in sorted(streams)])
         self.effects.append(SurveyLog(self._last_survey, floors, None, (lsn, slot)))
 
     def _on_given(self, rows: Iterable[tuple[int, int, int]]) -> None:
-        (_, done), self._given = self._given, (0, _nothing)
+        (_, given, done), self._given = self._given, (0, [], _nothing)
         self.is_surveying = False
+        there = [group for group in given if self.by_name.get(group.settings.name) is group]
         for stream, before, _ in rows:
-            for group in self.by_name.values():
+            for group in there:
                 if any(stream in self._feed.streams_of(source) for source in group.sources):
                     group.on_trim(stream, before)
                     group.wake()
@@ -671,6 +678,6 @@ def _frame(member: Member, rows: list[tuple[Any, bytes]]) -> HandOut:
 def describe(settings: Settings) -> dict[str, Any]:
     """Settings as listings show them."""
     shown = settings._asdict()
-    for hidden in ("id", "name", "kind", "pattern", "order", "paused", "deleted", "sought"):
+    for hidden in ("id", "name", "kind", "pattern", "order", "paused", "deleted", "sought", "made"):
         del shown[hidden]
     return shown

@@ -39,6 +39,7 @@ SUSPECT = 4  # a mark's flag: somebody may have worked on it
 
 CHUNK = 1024
 _FULL = (1 << CHUNK) - 1
+UNSTORED = (1 << 62, 0)  # a group is on its way to the log
 
 
 class Settings(NamedTuple):
@@ -56,6 +57,7 @@ class Settings(NamedTuple):
         max_records, max_bytes: of a queue; then it answers QueueFull.
         dedup_ns: how long a queue remembers the ids of jobs.
         sought: the last of the site's seeks that was done here; see core/registrar.py.
+        made: where its node's log says that it was made (lsn, slot); (0, 0): nobody noted it.
     """
 
     id: int
@@ -74,6 +76,7 @@ class Settings(NamedTuple):
     paused: bool = False
     deleted: bool = False
     sought: str = ""
+    made: tuple[int, int] = (0, 0)
 
 
 class Mark(NamedTuple):
@@ -435,8 +438,12 @@ class JournalState:
     next_id: int = 1
     transactions: Transactions = field(default_factory=Transactions)
 
-    def apply(self, records: Iterable[JournalRecord], now_ms: int, is_copy: bool = False) -> None:
-        """Add what one commit brought; ``now_ms`` is its append time."""
+    def apply(
+        self, records: Iterable[JournalRecord], now_ms: int, is_copy: bool = False,
+        place: tuple[int, int] = (0, 0),
+    ) -> None:  # fmt: skip
+        """Add what one commit brought; ``now_ms`` is its append time, ``place`` where in the log
+        that is."""
         for record in records:
             if isinstance(record, TransactionDelta):
                 self.transactions.note(record.instance, record.id, record.offsets)
@@ -455,8 +462,9 @@ class JournalState:
                     self.groups.pop(made.id, None)
                     continue
                 if group is None:
+                    made = made if is_copy else made._replace(made=place)
                     group = self.groups[made.id] = GroupState(made)
-                group.settings = made
+                group.settings = made._replace(made=group.settings.made)
             if group is not None:
                 group.apply(record)
                 forget_dedups(group.dedups, group.settings.dedup_ns, now_ms)
@@ -618,7 +626,9 @@ def _unpack_delta(reader: _Reader) -> Delta:
 def _settings(data: bytes) -> Settings:
     """Settings from JSON; fields that this version does not know are another version's."""
     found = json.loads(data)
-    return Settings(**{k: v for k, v in found.items() if k in Settings._fields})
+    settings = Settings(**{k: v for k, v in found.items() if k in Settings._fields})
+    lsn, slot = settings.made
+    return settings._replace(made=(lsn, slot))
 
 
 def pack_state(state: JournalState) -> bytes:

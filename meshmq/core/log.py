@@ -30,7 +30,7 @@ from meshmq.core.mirror_log import (
     TakenEntry,
     TakeoverEntry,
 )
-from meshmq.names import is_named
+from meshmq.names import JOURNAL, is_named
 
 
 class BatchEntry(NamedTuple):
@@ -171,6 +171,14 @@ class Commit(NamedTuple):
     copied: tuple[Copied, ...] = ()
     mirrors: tuple[MirrorWord, ...] = ()
     journals: tuple[tuple[bytes, tuple[JournalRecord, ...]], ...] = ()
+
+    def place_of(self, stream: int) -> tuple[int, int]:
+        """Where the last batch of a stream is in it, in the node's log."""
+        batches = self.batches
+        for slot in range(len(batches) - 1, -1, -1):
+            if batches[slot].stream == stream:
+                return self.lsn, slot
+        return self.lsn, 0
 
 
 def split_entries(
@@ -329,7 +337,10 @@ class LogState:
             if stream is not None and trim.first_offset > stream.first_offset:
                 stream.first_offset = trim.first_offset
         if commit.journal:
-            self.journal.apply(commit.journal, commit.append_time_ns // limits.MS)
+            held = self.topics.get(JOURNAL)
+            place = commit.place_of(held.topic.stream if held is not None else 0)
+            now_ms = commit.append_time_ns // limits.MS
+            self.journal.apply(commit.journal, now_ms, place=place)
         if commit.directory:
             directory_rows.apply(self.directory, commit.directory)
         for origin, records in commit.journals:

@@ -39,7 +39,7 @@ from meshmq.errors import MeshError
 from meshmq.frames import Body, DirectoryFrame
 from meshmq.names import is_literal, matches
 
-_NOT_SETTINGS = ("id", "name", "deleted", "sought")
+_NOT_SETTINGS = ("id", "name", "deleted", "sought", "made")
 
 
 class Registrar:

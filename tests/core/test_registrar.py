@@ -330,7 +330,7 @@ def definitions(net, name):
     found = []
     for node in net.nodes:
         group = node.node.groups.by_name.get(name)
-        found.append(None if group is None else group.settings._replace(id=0))
+        found.append(None if group is None else group.settings._replace(id=0, made=(0, 0)))
     return found
 
 

@@ -179,6 +179,42 @@ def test_the_node_that_is_back_hands_out_only_what_had_not_been_copied():
     assert again.got[-1] == b"new"
 
 
+def test_the_node_that_is_back_keeps_what_a_group_has_that_its_copy_did_not_know():
+    net, (a, *others) = site_of(3, kind=WorkNet, copies=2)
+    maker = net.worker(a)
+    maker.put("orders.eu", b"1", b"2")
+    net.run(SECOND)
+    at = holder(net, a)
+    assert is_copied(net, a)
+    for other in others:
+        net.cut(a, other)
+    own = member(net, a)  # with it the group is made, of which no copy hears
+    net.run(SECOND)
+    assert own.got == [b"1", b"2"]
+    for one in (own, maker):
+        one.die()
+    net.run(100 * MS)
+    net.kill(a)
+    net.run(4 * SECOND)
+    code, _, told = take_over(net, at, a, assume_dead=True)
+    assert (code, told["groups"]) == ("", [])
+    worker = member(net, at)
+    net.run(2 * SECOND)
+    net.heal()
+    a.start([n.address for n in others])
+    assert net.run(8 * SECOND, lambda: joined(net))
+    net.run(3 * SECOND)
+    assert worker.got == [b"1", b"2"]
+    assert a.disk.state.takeovers[a.origin].taker == at.origin
+    worker.ack_all()
+    net.run(SECOND)
+    net.kill(a)
+    net.run(100 * MS)
+    a.start([n.address for n in others])
+    net.run(8 * SECOND)
+    assert worker.got == [b"1", b"2"]
+
+
 def test_a_taker_that_is_killed_in_the_middle_moves_each_record_once(monkeypatch):
     monkeypatch.setattr(limits, "TAKEOVER_BYTES", 1)  # one batch a commit
     net, (a, *others), left = begun(records=40)
