@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshmq import codec, limits
 from meshmq.core.consumer import Member
+from meshmq.core.dead_letters import ATTEMPTS, REASON
 from meshmq.core.effects import ClientEffect, CommandAnswered, HandedOut
 from meshmq.core.held import Held
 from meshmq.core.journal import GroupState, JournalState, unpack_deltas
-from meshmq.core.log import Commit
+from meshmq.core.log import BatchEntry, Commit
 from meshmq.core.mirror_log import TakeoverEntry
 from meshmq.frames import ACK, Consume, HandOut
-from meshmq.limits import MS, SECOND
-from meshmq.names import JOURNAL, queue_of, retries_of
+from meshmq.limits import MAX_DELIVERIES_DEFAULT, MS, SECOND
+from meshmq.names import JOURNAL, dead_letters_of, queue_of, retries_of
 from meshmq.testing.disk import Disk
 from meshmq.testing.site_copying import QUEUE, Written
 from meshmq.testing.site_part import Part
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from meshmq.testing.site_program import SiteProgram
 
 GROUP = "g"
+DEAD_LETTERS = (dead_letters_of(GROUP), dead_letters_of(QUEUE))
 TOLD_NS = 2 * SECOND  # a link that stands so long has brought what the other end knew
 
 
@@ -62,6 +64,8 @@ class TakeoverPart(Part):
         refused: answers to commands, by their words.
         taken_ns: when a takeover was answered; 0: none was.
         noted: takeovers that are on their takers' disks, and since when.
+        given_up: by value, disks on which it is a dead letter: it was handed out too often to
+            programs that did not live to work on it.
     """
 
     world: CopiesWorld
@@ -73,6 +77,7 @@ class TakeoverPart(Part):
         self.refused: Counter[str] = Counter()
         self.taken_ns = 0
         self.noted: dict[TakeoverEntry, int] = {}
+        self.given_up: dict[bytes, set[Disk]] = {}
         self.started: dict[Host, int] = {}
         self._met: dict[tuple[Host, int], _Met] = {}
         self._admin: CopiesProgram | None = None
@@ -186,6 +191,16 @@ class TakeoverPart(Part):
         for said in commit.mirrors:
             if isinstance(said, TakeoverEntry) and said.taker == host.origin:
                 self.noted.setdefault(said, self.world.now_ns)
+        for b in commit.batches:
+            stream = host.disk.state.streams.get(b.stream)
+            if stream is not None and stream.topic.name in DEAD_LETTERS and b.payload:
+                for value in _given_up(b):
+                    self.given_up.setdefault(value, set()).add(host.disk)
+
+    def is_given_up(self, value: bytes) -> bool:
+        """Whether it is a dead letter now."""
+        disks = self.given_up.get(value, ())
+        return any(host.disk in disks for host in self.world.members)
 
     # -- what nodes hand out ----------------------------------------------------------------------
 
@@ -253,7 +268,7 @@ class TakeoverPart(Part):
 
     def waits_for(self, one: Written) -> bool:
         """Whether somebody must work on a record, and nobody has."""
-        if not self.is_work(one.topic) or one.value in self.begun:
+        if not self.is_work(one.topic) or one.value in self.begun or self.is_given_up(one.value):
             return False
         doom = self.world.doom
         if doom is None or not doom.has_lost or one.batch.origin != doom.origin:
@@ -286,7 +301,8 @@ class TakeoverPart(Part):
             return
         entry, since_ns = found[0], self.noted[found[0]]
         for value in self._left(doom.disk, (entry.lsn, entry.slot)):
-            if not any(one.at_ns >= since_ns for one in self.begun.get(value, ())):
+            is_begun = any(one.at_ns >= since_ns for one in self.begun.get(value, ()))
+            if not (is_begun or self.is_given_up(value)):
                 yield value
 
     def _left(self, disk: Disk, place: tuple[int, int]) -> list[bytes]:
@@ -347,6 +363,15 @@ def _journal_before(disk: Disk, place: tuple[int, int]) -> JournalState:
                 records = [record for value in values for record in unpack_deltas(bytes(value))]
                 journal.apply(records, commit.append_time_ns // limits.MS)
     return journal
+
+
+def _given_up(b: BatchEntry) -> Iterator[bytes]:
+    """Records of a batch of dead letters that were handed out as often as a group does."""
+    records = codec.TOOLS.decode(b.payload, b.count)
+    for value, headers in zip(records.values, records.headers or (), strict=True):
+        said = codec.decode_headers(bytes(headers))
+        if said[REASON] == "max-deliveries" and int(said[ATTEMPTS]) == MAX_DELIVERIES_DEFAULT:
+            yield bytes(value)
 
 
 def _group_of(topic: str) -> str:
