@@ -55,7 +55,7 @@ class Undertaker(Reader):
     __slots__ = ("_heap", "_is_held", "_needs", "_owner", "_waiting", "_wanted", "moves")
 
     def __init__(self, owner: Waiting) -> None:
-        super().__init__("", 1 << 62, 1 << 62, is_live=True)
+        super().__init__("", 1 << 62, 1 << 62, is_live=True, is_patient=True)
         self._owner = owner
         self._waiting: dict[tuple[int, int], bool] = {}  # whether it is to be put back
         self._heap: list[tuple[int, int]] = []

@@ -39,6 +39,8 @@ class Reader:
         start: where the first read begins, until it is made.
         is_live: the cursor is at the end of the log.
         is_mending: it waits for a damaged batch that another node may have.
+        is_patient: also while that node is away: what it passes over is gone for good.
+        order: what was fetched last out of turn.
         reading: number of the read under way, 0 if none.
         reads_log: it wants what is stored; without that it is live for ever, and gets nothing.
     """
@@ -55,6 +57,8 @@ class Reader:
     streams_version: int = -1
     reads_log: bool = True
     is_mending: bool = False
+    is_patient: bool = False
+    order: tuple[int, int, int] | None = None
 
     @property
     def has_credit(self) -> bool:
@@ -113,6 +117,7 @@ class Feed:
     def remove_reader(self, reader: Reader) -> None:
         """Feed it no more; an answer to its read is dropped."""
         self._reads.pop(reader.reading, None)
+        reader.is_mending = False
         same = self._literal.get(reader.pattern)
         if same is not None and same.pop(id(reader), None) is not None:
             if not same:
@@ -130,7 +135,7 @@ class Feed:
         """Read on from somewhere else; what is on its way is dropped."""
         self._reads.pop(reader.reading, None)
         reader.reading = 0
-        reader.is_live = False
+        reader.is_live = reader.is_mending = False
         reader.lsn, reader.slot, reader.start = lsn, 0, start
 
     # -- what comes in ----------------------------------------------------------------------
@@ -186,8 +191,12 @@ class Feed:
                 continue
             if b.damaged:
                 b = self._mended.get((b.stream, b.base_offset), b)
-                if b.damaged and not reader.is_live and self.mend(reader, b):
+                is_to_wait = b.damaged and (reader.is_patient or not reader.is_live)
+                if is_to_wait and self.mend(reader, b):
                     reader.is_mending = True
+                    if reader.is_live:  # fetched out of turn: it is fetched once more
+                        reader.reading = number
+                        return
                     reader.lsn, reader.slot = b.lsn, b.slot
                     break
             if records >= credit:
@@ -229,6 +238,16 @@ class Feed:
             elif not self._read(reader):
                 reader.lsn, reader.slot, reader.start = self.committed_lsn + 1, 0, None
 
+    def go_on(self, reader: Reader) -> None:
+        """The damaged batch that it waits for is there now, or cannot be had."""
+        if not reader.is_mending:
+            return  # it was removed, or reads elsewhere
+        reader.is_mending = False
+        if reader.is_live and reader.order is not None:
+            self.fetch(reader, *reader.order)
+        else:
+            self.feed(reader)
+
     def may_send_to(self, link: bytes) -> bool:
         """Whether a link may be sent more batches now."""
         return True
@@ -256,6 +275,7 @@ class Feed:
         """Read the batch that holds ``offset``, and what follows it, out of turn."""
         self._last_read += 1
         reader.reading = self._last_read
+        reader.order, reader.is_mending = (stream, offset, bytes_max), False
         self._reads[reader.reading] = reader
         self.reads.append(
             ReadLog(

@@ -89,7 +89,7 @@ class _Fetcher(Reader):
     __slots__ = ("owner", "pushes", "run")
 
     def __init__(self, owner: Waiting) -> None:
-        super().__init__("", 1 << 62, 1 << 62, is_live=True)
+        super().__init__("", 1 << 62, 1 << 62, is_live=True, is_patient=True)
         self.owner = owner
         self.run: list[tuple[int, int]] = []
         self.pushes = 0
@@ -168,7 +168,7 @@ class Waiting(Journaling):
             lanes.append((DELAYED, lane_of(name, delayed=True)))
         sources = []
         for index, pattern in lanes:
-            source = Source(pattern, 1, 1 << 62, owner=self, index=index)
+            source = Source(pattern, 1, 1 << 62, owner=self, index=index, is_patient=True)
             source.lsn, source.slot = self.state.cursors.get(index, (1, 0))
             if index == DELAYED:
                 source.lsn = 1

@@ -1,6 +1,7 @@
 """Stored batches that are damaged, had again from another node that has them.
 
-Data: an Ask for each one that is being fetched, with the readers that wait for it.
+Data: an Ask for each one that is being fetched, with the readers that wait for it; those that wait
+for somebody who can be asked are ``waiting``.
 
 Rules:
 1. A reader that meets one waits while somebody is asked who has a copy: of our own log its copies,
@@ -8,7 +9,10 @@ Rules:
    is told as damaged, as without copies.
 2. What comes is taken if it is the same batch: its offsets, its count, its checksum. It is given to
    readers, and the disk is told to write it in its place.
-3. To be asked for one damages nothing: who has it damaged too says so, and asks nobody.
+3. A group passes a record over once and for all. Its readers wait while fewer nodes can be asked
+   than are to have copies, until that has been so for MEND_PATIENCE_NS; news of copies has them try
+   again.
+4. To be asked for one damages nothing: who has it damaged too says so, and asks nobody.
 """
 
 from __future__ import annotations
@@ -50,8 +54,14 @@ class _Ask:
     batch: StoredBatch
     untried: list[bytes]
     readers: list[Reader]
+    needed: int  # so many others are to have a copy
+    asked: int = 0  # and so many have answered
     link: bytes = b""
     due_ns: int = 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.batch.stream, self.batch.base_offset
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -81,20 +91,32 @@ class One(Reader):
 class Mender:
     """See the module's header. Frames gather in ``sends``, orders for the disk in ``effects``.
 
+    Args:
+        copies_of: how many nodes are to have a topic.
+
     Attributes:
         mended, failed: batches so far.
     """
 
-    def __init__(self, links: Links, sends: list[tuple[bytes, Body]]) -> None:
+    def __init__(
+        self, links: Links, sends: list[tuple[bytes, Body]], copies_of: Callable[[str], int]
+    ) -> None:
         self._links = links
         self._sends = sends
+        self._copies_of = copies_of
         self._asks: dict[int, _Ask] = {}  # by number of the Fetch
         self._by_key: dict[tuple[int, int], _Ask] = {}  # by stream here and offset
-        self._hopeless: set[tuple[int, int]] = set()
+        self._waiting: dict[tuple[int, int], _Ask] = {}
+        self._few_ns: int | None = None  # since when too few could be asked
+        self._hopeless: dict[tuple[int, int], int] = {}  # how many have been asked
         self._now_ns = 0
         self.effects: list[MendLog] = []
         self.mended = 0
         self.failed = 0
+
+    def describe(self) -> dict[str, int]:
+        """As ``status`` shows it."""
+        return {"mended": self.mended, "not_mended": self.failed, "mending": len(self._by_key)}
 
     def of(self, feed: Feed, origin: bytes) -> Callable[[Reader, StoredBatch], bool]:
         """What ``feed``, which reads the log of ``origin``, is to ask."""
@@ -104,28 +126,34 @@ class Mender:
     def _mend(self, whose: Whose, reader: Reader, batch: StoredBatch) -> bool:
         """Whether the reader is to wait for a damaged batch."""
         key = (batch.stream, batch.base_offset)
+        topic = whose.feed.topic_of(batch.stream)
+        if topic is None:
+            return False
+        needed = self._copies_of(topic.entry.name) - 1 if reader.is_patient else 0
         ask = self._by_key.get(key)
         if ask is not None:
+            if key in self._waiting and not reader.is_patient:
+                return False
             ask.readers.append(reader)
+            ask.needed = max(ask.needed, needed)
             return True
-        if key in self._hopeless or len(self._asks) >= limits.MENDS_MAX:
+        if self._hopeless.get(key, -1) >= needed:
             return False
-        topic = whose.feed.topic_of(batch.stream)
-        links = self._links.links_with(whose.origin)
-        if topic is None or not links:
+        links = self._links.links_with(whose.origin) if len(self._asks) < limits.MENDS_MAX else []
+        ask = _Ask(whose, topic, batch, links, [reader], needed)
+        if not links and not self._may_wait(ask):
             return False
-        self._by_key[key] = ask = _Ask(whose, topic, batch, links, [reader])
+        self._by_key[key] = ask
         self._try(ask)
         return True
 
     def _try(self, ask: _Ask) -> None:
-        """Ask the next one, or give it up."""
+        """Ask the next one, or wait for others, or give it up."""
         if not ask.untried:
-            self.failed += 1
-            if len(self._hopeless) >= limits.DAMAGE_TOLD_MAX:
-                self._hopeless.clear()
-            self._hopeless.add((ask.batch.stream, ask.batch.base_offset))
-            self._end(ask)
+            if self._may_wait(ask):
+                self._wait(ask)
+            else:
+                self._give_up(ask)
             return
         ask.link = ask.untried.pop(0)
         ask.due_ns = self._now_ns + limits.MEND_NS
@@ -135,11 +163,35 @@ class Mender:
         frame = Fetch(number, origin, topic_id=topic_id, offset=ask.batch.base_offset)
         self._sends.append((ask.link, frame))
 
+    def _may_wait(self, ask: _Ask) -> bool:
+        """Whether somebody who is away may have it, and is waited for."""
+        return ask.asked < ask.needed and not self._is_impatient
+
+    @property
+    def _is_impatient(self) -> bool:
+        few_ns = self._few_ns
+        return few_ns is not None and self._now_ns - few_ns >= limits.MEND_PATIENCE_NS
+
+    def _wait(self, ask: _Ask) -> None:
+        if self._few_ns is None:
+            self._few_ns = self._now_ns
+        self._waiting[ask.key] = ask
+        others = [reader for reader in ask.readers if not reader.is_patient]
+        ask.readers = [reader for reader in ask.readers if reader.is_patient]
+        for reader in others:
+            ask.whose.feed.go_on(reader)
+
+    def _give_up(self, ask: _Ask) -> None:
+        self.failed += 1
+        if len(self._hopeless) >= limits.DAMAGE_TOLD_MAX:
+            self._hopeless.clear()
+        self._hopeless[ask.key] = max(ask.asked, ask.needed)
+        self._end(ask)
+
     def _end(self, ask: _Ask) -> None:
-        del self._by_key[ask.batch.stream, ask.batch.base_offset]
+        del self._by_key[ask.key]
         for reader in ask.readers:
-            reader.is_mending = False
-            ask.whose.feed.feed(reader)
+            ask.whose.feed.go_on(reader)
 
     def on_fetched(self, link: bytes, frame: Fetched) -> bool:
         """An answer; False: to something else."""
@@ -147,6 +199,9 @@ class Mender:
         if ask is None or ask.link != link:
             return False
         del self._asks[frame.number]
+        ask.asked += 1
+        if 0 < ask.needed <= ask.asked:
+            self._few_ns = None
         b = ask.batch
         row = frame.batches[0] if frame.batches else None
         if (
@@ -159,6 +214,7 @@ class Mender:
             self._try(ask)
             return True
         self.mended += 1
+        self._few_ns = None
         good = b._replace(payload=frame.payload, checksum=row.checksum, damaged=False)
         ask.whose.feed.note_mended(good)
         self.effects.append(MendLog(b.stream, b.base_offset, b.count, frame.payload))
@@ -175,9 +231,17 @@ class Mender:
     def forget(self) -> None:
         """Others have copies now: what nobody had may be had."""
         self._hopeless.clear()
+        for key, ask in list(self._waiting.items())[: max(0, limits.MENDS_MAX - len(self._asks))]:
+            del self._waiting[key]
+            ask.untried, ask.asked = self._links.links_with(ask.whose.origin), 0
+            self._try(ask)
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         self._now_ns = now_ns
         for number in [n for n, ask in self._asks.items() if ask.due_ns <= now_ns]:
             self._try(self._asks.pop(number))
+        if self._is_impatient:
+            waiting, self._waiting = self._waiting, {}
+            for ask in waiting.values():
+                self._give_up(ask)

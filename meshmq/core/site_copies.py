@@ -89,7 +89,7 @@ class SiteCopies:
         self._groups = groups
         topics.copies, topics.is_alone = copies, False
         self.sends: list[tuple[bytes, Body]] = []
-        self.mender = Mender(self, self.sends)
+        self.mender = Mender(self, self.sends, topics.copies_of)
         delivery.mend = self.mender.of(delivery, self._origin)
         self._siblings: dict[bytes, Sibling] = {}
         self.mirrors = Mirrors(state, topics, delivery, tools, self.mender)
@@ -648,8 +648,7 @@ class SiteCopies:
                 for e in self.forgetting.known.values()
             ],
             "takeovers": self.takeovers.describe(self._names),
-            "mended": self.mender.mended,
-            "not_mended": self.mender.failed,
+            **self.mender.describe(),
             "kept": self.mirrors.describe(),
         }
 

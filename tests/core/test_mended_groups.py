@@ -1,0 +1,130 @@
+"""What groups have of a batch that is damaged on one disk and whole on another."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshmq import codec, limits
+from meshmq.frames import NACK, REJECT, START_EARLIEST, Deliver
+from meshmq.limits import MS, SECOND
+from tests.core.site_workers import WorkNet
+from tests.core.sites import Program, joined, site_of
+from tests.core.test_copies import flip, holder, is_copied
+
+VALUES = [b"%d" % i for i in range(6)]
+
+
+def stored(copies=2):
+    """A site in which node 0 has records that are copied, and a group nobody has begun with."""
+    net, (a, *others) = site_of(3, kind=WorkNet, copies=copies)
+    maker = net.worker(a)
+    for value in VALUES:
+        maker.put("orders", value)
+        net.run(10 * MS)
+    assert maker.command("group.create", group="billing", pattern="orders")[0] == ""
+    net.run(SECOND)
+    assert is_copied(net, a)
+    maker.die()
+    return net, a, others
+
+
+def begins_anew(net, a):
+    """Nothing is in its memory any more, and it is not linked yet."""
+    net.kill(a)
+    net.run(100 * MS)
+    a.start()
+    return net.worker(a).consume("billing", "orders", prefetch=100)
+
+
+def with_others(net, a, others):
+    for other in others:
+        if other.node is None:
+            other.start([a.address])
+    assert net.run(8 * SECOND, lambda: joined(net))
+
+
+def test_a_group_waits_for_a_copy_that_is_away_and_passes_nothing_over():
+    net, a, others = stored()
+    for other in others:
+        net.kill(other)
+    flip(a.disk, "orders", 2)
+    worker = begins_anew(net, a)
+    net.run(20 * SECOND)
+    assert worker.got == VALUES[:2]
+    assert a.node.site.describe(net.now_ns)["copies"]["mending"] == 1
+    with_others(net, a, others)
+    net.run(SECOND)
+    assert worker.got == VALUES
+    assert not a.disk.flipped
+    assert worker.show("billing")["damaged"] == 0
+
+
+def test_who_only_reads_is_told_meanwhile():
+    net, a, others = stored()
+    for other in others:
+        net.kill(other)
+    flip(a.disk, "orders", 2)
+    worker = begins_anew(net, a)
+    net.run(7 * SECOND)
+    assert worker.got == VALUES[:2]
+    reader = Program(net, a)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(SECOND)
+    told = [b.damaged for frame in reader.take(Deliver) for b in frame.batches]
+    assert told == [False, False, True, False, False, False]
+
+
+def test_a_group_waits_so_long_and_no_longer(monkeypatch):
+    monkeypatch.setattr(limits, "MEND_PATIENCE_NS", 30 * SECOND)
+    net, a, others = stored()
+    for other in others:
+        net.kill(other)
+    for offset in (2, 4):
+        flip(a.disk, "orders", offset)
+    worker = begins_anew(net, a)
+    net.run(30 * SECOND)
+    assert worker.got == VALUES[:2]
+    worker.ack_all()
+    net.run(10 * SECOND)
+    assert worker.got == [VALUES[0], VALUES[1], VALUES[3], VALUES[5]]
+    assert worker.show("billing")["damaged"] == 2
+
+
+def test_what_is_whole_nowhere_is_passed_over_at_once():
+    net, a, others = stored()
+    at = holder(net, a)
+    flip(a.disk, "orders", 2)
+    flip(at.disk, "orders", 2, a.origin)
+    net.kill(at)
+    net.run(100 * MS)
+    at.start([a.address])
+    worker = begins_anew(net, a)
+    with_others(net, a, others)
+    net.run(SECOND)
+    assert worker.got == [*VALUES[:2], *VALUES[3:]]
+    assert worker.show("billing")["damaged"] == 1
+
+
+@pytest.mark.parametrize("kind", [NACK, REJECT])
+def test_what_is_damaged_in_a_member_s_hands_comes_again_or_is_a_dead_letter(kind):
+    net, a, others = stored()
+    worker = begins_anew(net, a)
+    with_others(net, a, others)
+    net.run(SECOND)
+    assert worker.got == VALUES
+    for offset in (2, 3):
+        flip(a.disk, "orders", offset)
+        worker.settle(next(one for one in worker.hands if one[2] == VALUES[offset]), kind)
+    net.run(4 * SECOND)
+    assert not a.disk.flipped
+    if kind == NACK:
+        assert worker.got[6:] == VALUES[2:4]
+    else:
+        reader = Program(net, a)
+        reader.subscribe("$dlq.billing", start=START_EARLIEST)
+        net.run(SECOND)
+        (frame,) = reader.take(Deliver)
+        one, two = frame.batches
+        parts = [(one, frame.payload[: one.length]), (two, frame.payload[one.length :])]
+        found = [codec.decode_batch(data, row.count).values for row, data in parts]
+        assert found == [[VALUES[2]], [VALUES[3]]]
