@@ -92,6 +92,7 @@ def _read_batch(x: Any) -> frames_copies.CopiedBatch:
 def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
     c = m.init("copied")
     c.origin, c.lsn, c.slot, c.bytes, c.lacks = b.origin, b.lsn, b.slot, b.credit, b.lacks
+    c.holes = b.holes
     if b.problem:
         c.problem = b.problem
 
@@ -99,7 +100,7 @@ def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
 def _decode_copied(r: Any, _: bytes | None) -> frames_copies.Copied:
     c = r.copied
     return frames_copies.Copied(
-        _id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks, short(c.problem)
+        _id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks, short(c.problem), c.holes
     )
 
 

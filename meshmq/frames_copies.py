@@ -79,7 +79,8 @@ class Fetched:
 class Copied:
     """The copy of a log is synced up to before a place; ``credit`` more bytes may be on their
     way. ``lacks``: it needs the sum of the journal, of which a part could not be copied.
-    ``problem``: why it stands still, in words for people."""
+    ``problem``: why it stands still, in words for people. ``holes``: part of it came damaged, and
+    has no bytes there."""
 
     origin: bytes
     lsn: int
@@ -87,6 +88,7 @@ class Copied:
     credit: int
     lacks: bool = False
     problem: str = ""
+    holes: bool = False
 
 
 class CopiesRow(NamedTuple):

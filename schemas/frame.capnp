@@ -572,6 +572,7 @@ struct Copied {             # the copy is synced up to before this place
   bytes  @3 :UInt64;        # so much more may be on its way
   lacks  @4 :Bool;          # part of the journal was gone before it could be copied: send its sum
   problem @5 :Text;         # why the copy stands still
+  holes  @6 :Bool;          # part of it came damaged: it is no reason to drop another copy
 }
 
 struct Copies {             # all that the sender has copies of

@@ -35,7 +35,8 @@ class Sender(Reader):
         takes: whether a topic is to be copied there.
         sends: where frames go.
         sum_again_ns: when the journal's sum may be sent again.
-        has_holes: something was sent that is damaged here, and could not be had from another copy.
+        has_holes: something was sent, now or before, that is damaged here, and could not be had
+            from another copy.
     """
 
     link: bytes
@@ -57,6 +58,10 @@ class Sender(Reader):
     def is_caught_up(self) -> bool:
         """Whether all there is has been sent, and is synced there."""
         return self.is_live and self.copied >= self.sent
+
+    def grant(self, size: int) -> None:
+        """So much more may be on its way."""
+        self.credit_bytes = min(self.credit_bytes + size, limits.CREDIT_BYTES_MAX)
 
     def introduce(self, topic: Topic) -> None:
         """Tell of a stream before its first batch: perhaps nothing of it is left to be sent."""

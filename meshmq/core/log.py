@@ -378,7 +378,7 @@ class LogState:
             return
         mirror = self.mirrors.setdefault(said.origin, MirrorState())
         mirror.name, mirror.lsn, mirror.slot = said.name, said.lsn, said.slot
-        mirror.lacks = said.lacks
+        mirror.lacks, mirror.holes = said.lacks, said.holes
 
     def _apply_copied_topic(self, topic: TopicEntry) -> None:
         mirror = self.mirrors.setdefault(topic.origin, MirrorState())

@@ -32,7 +32,7 @@ from meshmq.core.journal import (
 from meshmq.errors import BadFrame
 
 _COPIED, _MIRROR, _TAKEOVER, _TAKEN, _BEHIND, _FORGOTTEN = range(6)
-_DROPPED, _LACKS = 1, 2
+_DROPPED, _LACKS, _HOLES = 1, 2, 4
 _HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<IQIq")
 _MIRROR_ROW = struct.Struct("<16sQIBH")
@@ -41,7 +41,7 @@ _BEHIND_ROW = struct.Struct("<16sQIQ")
 _FORGOTTEN_ROW = struct.Struct("<16sQ?")
 _STATE_HEAD = struct.Struct("<16sQIHII")
 _STATE_OWN = struct.Struct("<Q")
-_STATE_LACKS, _STATE_HAS_OWN = 1, 2
+_STATE_LACKS, _STATE_HAS_OWN, _STATE_HOLES = 1, 2, 4
 
 
 class Copied(NamedTuple):
@@ -56,7 +56,8 @@ class Copied(NamedTuple):
 
 class MirrorEntry(NamedTuple):
     """The log of ``origin`` is copied up to before (``lsn``, ``slot``). ``name`` is its node's.
-    ``dropped``: nothing of it is kept any more. ``lacks``: part of its journal is not here."""
+    ``dropped``: nothing of it is kept any more. ``lacks``: part of its journal is not here.
+    ``holes``: part of it came damaged, and has no bytes here."""
 
     origin: bytes
     name: str
@@ -64,6 +65,7 @@ class MirrorEntry(NamedTuple):
     slot: int
     dropped: bool = False
     lacks: bool = False
+    holes: bool = False
 
 
 class TakeoverEntry(NamedTuple):
@@ -126,6 +128,7 @@ class MirrorState:
         lacks: it was trimmed or damaged before it could be copied, and its sum has not come yet.
         own_until: batches of its streams in commits before this one are at the places where they
             lie: this log was its own then (shell/store_renew.py).
+        holes: part of it came damaged, and has no bytes here.
     """
 
     name: str = ""
@@ -135,6 +138,7 @@ class MirrorState:
     journal: JournalState = field(default_factory=JournalState)
     lacks: bool = False
     own_until: int = 0
+    holes: bool = False
 
 
 def pack(rows: Sequence[Said]) -> bytes:
@@ -148,7 +152,7 @@ def pack(rows: Sequence[Said]) -> bytes:
         if isinstance(row, MirrorEntry):
             name = row.name.encode()
             parts.append(_HEAD.pack(_MIRROR, _MIRROR_ROW.size + len(name)))
-            flags = _DROPPED * row.dropped | _LACKS * row.lacks
+            flags = _DROPPED * row.dropped | _LACKS * row.lacks | _HOLES * row.holes
             parts.append(_MIRROR_ROW.pack(row.origin, row.lsn, row.slot, flags, len(name)))
             parts.append(name)
         elif isinstance(row, TakeoverEntry):
@@ -191,7 +195,8 @@ def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
     elif kind == _MIRROR:
         origin, lsn, slot, flags, size = _MIRROR_ROW.unpack_from(row)
         name = row[_MIRROR_ROW.size : _MIRROR_ROW.size + size].decode()
-        yield MirrorEntry(origin, name, lsn, slot, bool(flags & _DROPPED), bool(flags & _LACKS))
+        is_set = [bool(flags & flag) for flag in (_DROPPED, _LACKS, _HOLES)]
+        yield MirrorEntry(origin, name, lsn, slot, *is_set)
     elif kind == _TAKEOVER:
         yield TakeoverEntry(*_TAKEOVER_ROW.unpack(row))
     elif kind == _TAKEN:
@@ -209,7 +214,8 @@ def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
     parts: list[bytes] = []
     for origin, mirror in mirrors.items():
         name, journal = mirror.name.encode(), pack_state(mirror.journal)
-        flags = _STATE_LACKS * mirror.lacks | _STATE_HAS_OWN * bool(mirror.own_until)
+        flags = _STATE_LACKS * mirror.lacks | _STATE_HOLES * mirror.holes
+        flags |= _STATE_HAS_OWN * bool(mirror.own_until)
         head = (origin, mirror.lsn, mirror.slot, len(name), len(journal), flags)
         own = _STATE_OWN.pack(mirror.own_until) if mirror.own_until else b""
         parts += [_STATE_HEAD.pack(*head), own, name, journal]
@@ -233,6 +239,8 @@ def unpack_mirrors(data: bytes) -> dict[bytes, MirrorState]:
         at += size
         state = unpack_state(data[at : at + journal])
         at += journal
-        lacks = bool(flags & _STATE_LACKS)
-        mirrors[origin] = MirrorState(name, lsn, slot, journal=state, lacks=lacks, own_until=own)
+        lacks, holes = bool(flags & _STATE_LACKS), bool(flags & _STATE_HOLES)
+        mirrors[origin] = MirrorState(
+            name, lsn, slot, journal=state, lacks=lacks, own_until=own, holes=holes
+        )
     return mirrors

@@ -7,7 +7,8 @@ Rules:
 1. What came and where to go on are entries of one append. So after any crash fetching goes on where
    the copy ends, and nothing is there twice.
 2. A batch whose bytes do not match their checksum is not taken: all from there on is fetched again.
-   What is damaged at the other end already keeps its offsets here, without bytes.
+   What is damaged at the other end already keeps its offsets here, without bytes: the copy has
+   ``holes``, and says so to the owner as long as it is kept.
 3. Of a journal that was trimmed or damaged before it came, the owner is asked for the sum. Until
    that is here the copy ``lacks`` what its groups had done.
 4. What the owner has trimmed or deleted goes here too. A hole in the offsets that a trim has made
@@ -60,6 +61,7 @@ class Mirror:
         received: records that came so far.
         is_own: this log was it until it was renewed: nobody else writes it, nobody asks for it.
         lacks: rule 3. is_summing: the sum is on its way, from its first part on.
+        holes: part of it came damaged, and has no bytes here.
         passed_bytes: that came and need not be stored; their credit is given back with the rest.
     """
 
@@ -77,7 +79,7 @@ class Mirror:
         self.problem = ""
         self.received = 0
         self.refused = 0
-        self.lacks = self.is_summing = self.is_own = False
+        self.lacks = self.is_summing = self.is_own = self.holes = False
         self.passed_bytes = 0
 
 
@@ -107,7 +109,8 @@ class Mirrors:
             for number, group in held.journal.groups.items():
                 mirror.journal.groups[number] = group.copy()
             mirror.journal.next_id = held.journal.next_id
-            mirror.lacks, mirror.is_own = held.lacks, held.own_until > 0
+            mirror.lacks, mirror.holes = held.lacks, held.holes
+            mirror.is_own = held.own_until > 0
 
     def describe(self) -> list[dict[str, Any]]:
         """As ``status`` shows them."""
@@ -121,6 +124,7 @@ class Mirrors:
                 "refused": mirror.refused,
                 "fetching": bool(mirror.number),
                 "lacks_groups": mirror.lacks,
+                "holes": mirror.holes,
                 "problem": mirror.problem,
             }
             for mirror in self.by_origin.values()
@@ -169,9 +173,8 @@ class Mirrors:
             mirror.place = max(mirror.place, (row.lsn, row.slot + 1))
         if frame.batches or (frame.lsn, frame.slot) > mirror.place or mirror.lacks != lacked:
             mirror.place = max(mirror.place, (frame.lsn, frame.slot))
-            self.entries.append(
-                MirrorEntry(mirror.origin, mirror.name, *mirror.place, lacks=mirror.lacks)
-            )
+            flags = {"lacks": mirror.lacks, "holes": mirror.holes}
+            self.entries.append(MirrorEntry(mirror.origin, mirror.name, *mirror.place, **flags))
         return True
 
     def _on_topic(self, mirror: Mirror, facts: CopiedTopic) -> None:
@@ -211,6 +214,7 @@ class Mirrors:
             self._lose(mirror, topic)
             self._skip(mirror, topic, row)
         alias = topic.entry.stream
+        mirror.holes = mirror.holes or row.damaged
         checksum = NO_BYTES_CHECKSUM if row.damaged else row.checksum
         batch = BatchEntry(
             alias, row.base_offset, row.count, data, checksum, row.producer, row.first, row.moved
@@ -230,6 +234,7 @@ class Mirrors:
         if begin == topic.first_offset:  # nothing of it is kept here
             self._trim(topic, row.base_offset)
         elif row.base_offset > begin:
+            mirror.holes = True
             hole = BatchEntry(
                 topic.entry.stream, begin, row.base_offset - begin, b"", NO_BYTES_CHECKSUM,
                 bytes(16), 0,

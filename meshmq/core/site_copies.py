@@ -10,8 +10,8 @@ Rules:
    or goes changes the choice only where it is among the first. One that is away keeps its place
    for COPY_AWAY_NS; then the next one begins, and gets it back when it has caught up.
 2. All that are chosen copy the same: each topic that is to be on more than one node.
-3. A copy is no longer needed when those that are chosen have caught up, and got all of it whole;
-   then it is dropped there.
+3. A copy is no longer needed when those that are chosen have caught up, and got all of it whole,
+   ever since they began; then it is dropped there.
 4. A batch is replicated when as many nodes as its topic is to have copies, less one, have synced
    it. Who waits is told then; with too few of them it waits, and says so itself.
 5. What was this node's own log before it was renewed is a copy too, of all topics. Of two that go
@@ -295,9 +295,7 @@ class SiteCopies:
             mirror = self.mirrors.by_origin.get(frame.origin)
             if sender is not None and mirror is not None:
                 sender.copied = (frame.lsn, frame.slot)
-                sender.credit_bytes = min(
-                    sender.credit_bytes + frame.credit, limits.CREDIT_BYTES_MAX
-                )
+                sender.grant(frame.credit)
                 mirror.feed.feed(sender)
             return
         if self._problems.note(sibling.origin, frame.problem):
@@ -306,7 +304,8 @@ class SiteCopies:
         if sender is None:
             return
         sender.copied = max(sender.copied, (frame.lsn, frame.slot))
-        sender.credit_bytes = min(sender.credit_bytes + frame.credit, limits.CREDIT_BYTES_MAX)
+        sender.has_holes = sender.has_holes or frame.holes
+        sender.grant(frame.credit)
         self._delivery.feed(sender)
         self.waiting.release()
         # Behind all there is: what comes before it need not be there any more when it is sent.
@@ -417,7 +416,8 @@ class SiteCopies:
 
     def _tell_synced(self, mirror: Mirror, credit: int = 0) -> None:
         problem = mirror.problem[: limits.PEER_NAME_MAX]
-        copied = Copied(mirror.origin, *mirror.synced, credit, mirror.lacks, problem)
+        lacks, holes = mirror.lacks, mirror.holes
+        copied = Copied(mirror.origin, *mirror.synced, credit, lacks, problem, holes)
         self.sends.append((mirror.link, copied))
 
     # -- what others read of copies -------------------------------------------------------------

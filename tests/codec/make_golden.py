@@ -361,6 +361,7 @@ FRAMES = {
         ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),
         ("copied_lacks", 42, Copied(ORIGIN, 9, 3, 0, True)),
         ("copied_problem", 42, Copied(ORIGIN, 9, 3, 0, problem="größe")),
+        ("copied_holes", 42, Copied(ORIGIN, 9, 3, 0, holes=True)),
         ("copies", 42, Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 2, INSTANCE, 8, 1),))),
         (
             "copies_more",

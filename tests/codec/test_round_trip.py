@@ -37,6 +37,7 @@ from meshmq.core.mirror_log import (
     Copied,
     ForgottenEntry,
     MirrorEntry,
+    MirrorState,
     TakeoverEntry,
 )
 from meshmq.core.retention import Portion, SegmentInfo
@@ -289,7 +290,9 @@ BODIES = {
         frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
     ),
     frames_copies.Fetched: fetched(),
-    frames_copies.Copied: st.builds(frames_copies.Copied, ids, u64, u32, u64, flags, texts),
+    frames_copies.Copied: st.builds(
+        frames_copies.Copied, ids, u64, u32, u64, flags, texts, flags
+    ),
     frames_copies.Copies: st.builds(
         frames_copies.Copies,
         st.lists(
@@ -547,7 +550,7 @@ own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
 rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8, flags)
 copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
 mirror_entries = (
-    st.builds(MirrorEntry, ids, texts, u64, u32, flags, flags)
+    st.builds(MirrorEntry, ids, texts, u64, u32, flags, flags, flags)
     | st.builds(TakeoverEntry, ids, u64, ids, u64, u32)
     | st.builds(BehindEntry, ids, u64, u32, u64, texts)
     | st.builds(ForgottenEntry, ids, u64, texts, flags)
@@ -640,6 +643,7 @@ def test_a_producer_that_is_not_sixteen_bytes_is_not_stored(topics):
 
 ranges = st.lists(st.tuples(u64, u64, u64), max_size=3)
 producer_states = st.builds(ProducerState, u64, i64, ranges)
+mirror_states = st.builds(MirrorState, texts, u64, u32, lacks=flags, own_until=u64, holes=flags)
 
 
 @st.composite
@@ -655,6 +659,7 @@ def states(draw):
             held.topic = held.topic._replace(stream=0)
     state.rules = {r.pattern: r for r in draw(st.lists(rule_entries, max_size=3))}
     state.directory = {row.key: row for row in draw(st.lists(rows, max_size=3))}
+    state.mirrors = draw(st.dictionaries(ids, mirror_states, max_size=2))
     keys = draw(st.lists(st.tuples(ids, u32), max_size=4, unique=True))
     state.producers = OrderedDict((key, draw(producer_states)) for key in keys)
     return state

@@ -573,8 +573,10 @@ def test_what_is_damaged_in_a_copy_is_had_again_from_its_node():
     del reader
 
 
-def test_a_copy_stays_until_another_one_has_all_of_it_whole(monkeypatch):
-    """The simulator found it: what was damaged when the other one came was whole nowhere."""
+@pytest.mark.parametrize("again", ["", "owner", "copy"])
+def test_a_copy_stays_until_another_one_has_all_of_it_whole(monkeypatch, again):
+    """The simulator found it: what was damaged when the other one came was whole nowhere. So it
+    was when one of the two that knew of that was started again."""
     monkeypatch.setattr(limits, "COPY_AWAY_NS", 2 * SECOND)
     net, nodes = site_of(3, copies=2)
     a = nodes[0]
@@ -598,6 +600,13 @@ def test_a_copy_stays_until_another_one_has_all_of_it_whole(monkeypatch):
     net.heal()
     assert net.run(10 * SECOND, lambda: joined(net))
     net.run(3 * SECOND)
+    assert first.node.site.copies.mirrors.by_origin[a.origin].holes
+    if again:
+        one = a if again == "owner" else first
+        restarted(net, one, [n for n in nodes if n is not one])
+        net.run(3 * SECOND)
+        assert first.node.site.describe(net.now_ns)["copies"]["kept"][0]["holes"]
+    assert set(holders(net, a)) == {first, other}
     reader = Program(net, first)
     reader.subscribe("orders", start=START_EARLIEST)
     net.run(3 * SECOND)
