@@ -82,6 +82,7 @@ class Feed:
     Attributes:
         committed_lsn: newest commit that is synced.
         mend: whether a reader is to wait for a damaged batch; then it is fed when that is over.
+        again: is told of a damaged batch that was had again before: it is damaged still, or anew.
         foreign: feeds of other logs, by what the numbers of their reads begin with.
     """
 
@@ -100,6 +101,7 @@ class Feed:
         self.reads: list[ReadLog] = []
         self.foreign: dict[int, Feed] = {}
         self.mend: Callable[[Reader, StoredBatch], bool] = _mends_nothing
+        self.again: Callable[[StoredBatch], None] = _again_nothing
         self._mended: OrderedDict[tuple[int, int], StoredBatch] = OrderedDict()
         self._mended_bytes = 0
 
@@ -191,6 +193,8 @@ class Feed:
                 continue
             if b.damaged:
                 b = self._mended.get((b.stream, b.base_offset), b)
+                if not b.damaged:
+                    self.again(b)
                 is_to_wait = b.damaged and (reader.is_patient or not reader.is_live)
                 if is_to_wait and self.mend(reader, b):
                     reader.is_mending = True
@@ -350,6 +354,10 @@ class Feed:
 
 def _mends_nothing(reader: Reader, batch: StoredBatch) -> bool:
     return False
+
+
+def _again_nothing(batch: StoredBatch) -> None:
+    pass
 
 
 def _memory_of(commit: Commit) -> int:

@@ -8,7 +8,8 @@ Rules:
    of a copy its own node and the others. With nobody to ask, or nobody who has it whole, the batch
    is told as damaged, as without copies.
 2. What comes is taken if it is the same batch: its offsets, its count, its checksum. It is given to
-   readers, and the disk is told to write it in its place.
+   readers, and the disk is told to write it in its place: again with each read that finds it
+   damaged, for it may be so anew.
 3. A group passes a record over once and for all. Its readers wait while fewer nodes can be asked
    than are to have copies, until that has been so for MEND_PATIENCE_NS; news of copies has them try
    again.
@@ -120,6 +121,7 @@ class Mender:
 
     def of(self, feed: Feed, origin: bytes) -> Callable[[Reader, StoredBatch], bool]:
         """What ``feed``, which reads the log of ``origin``, is to ask."""
+        feed.again = self._write
         whose = Whose(feed, origin)
         return lambda reader, batch: self._mend(whose, reader, batch)
 
@@ -217,9 +219,12 @@ class Mender:
         self._few_ns = None
         good = b._replace(payload=frame.payload, checksum=row.checksum, damaged=False)
         ask.whose.feed.note_mended(good)
-        self.effects.append(MendLog(b.stream, b.base_offset, b.count, frame.payload))
+        self._write(good)
         self._end(ask)
         return True
+
+    def _write(self, b: StoredBatch) -> None:
+        self.effects.append(MendLog(b.stream, b.base_offset, b.count, b.payload))
 
     def drop_link(self, link: bytes) -> None:
         """Nothing more comes over it."""

@@ -555,6 +555,18 @@ def test_what_is_damaged_at_its_node_is_had_again_from_the_copy():
     assert a.node.site.describe(net.now_ns)["copies"]["mended"] == 2
 
 
+def test_what_is_damaged_a_second_time_is_mended_a_second_time():
+    net, (a, *others), _ = filled()
+    restarted(net, a, others)
+    for _ in range(2):
+        flip(a.disk, "orders", 4)
+        reader = Program(net, a)
+        reader.subscribe("orders", start=START_EARLIEST)
+        net.run(2 * SECOND)
+        assert [r[3] for r in records_of(reader)] == [b"%d" % i for i in range(20)]
+        assert not a.disk.flipped
+
+
 def test_what_is_damaged_in_a_copy_is_had_again_from_its_node():
     net, (a, *_others), _ = filled()
     at = holder(net, a)

@@ -6,6 +6,7 @@ For each checker one is named that it notices by itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,6 +49,21 @@ def forget_whose_a_batch_was(real: Any, self: Any, mirror: Any, row: Any, data: 
 @planted(Mender, "_mend", "mended", 34, 11, 12)
 def mend_nothing(real: Any, self: Any, whose: Any, reader: Any, batch: Any) -> bool:
     return False
+
+
+@planted(Mender, "_write", "mended", 56)
+def mend_a_batch_once(real: Any, self: Any, batch: Any) -> None:
+    written = self.__dict__.setdefault("written", set())
+    if (batch.stream, batch.base_offset) not in written:
+        written.add((batch.stream, batch.base_offset))
+        real(self, batch)
+
+
+@planted(SiteCopies, "_on_copied", "same", 56)
+def believe_that_a_copy_is_whole(
+    real: Any, self: Any, sibling: Any, frame: Any, now_ns: int
+) -> None:
+    real(self, sibling, replace(frame, holes=False), now_ns)
 
 
 @planted(SiteLinks, "_impostor", "refused", 10, 33)
