@@ -8,7 +8,7 @@ Rules:
 2. A copy that goes further than the log did at its start, or does now if it was served since, shows
    that the log is an older state of its disk. From then on, over restarts too, it takes no records
    and its groups hand out nothing: offsets would be given a second time, to other records. What it
-   has is read as before.
+   has is read as before, and copied no more: a copy of the one would get records of the other.
 3. The way on is another identity for what comes (shell/store_renew.py). What was is then a copy as
    any other, and is made whole from those that go further.
 """
@@ -50,6 +50,10 @@ class OwnLog:
             self._close(self.behind)
         elif has_copies and state.next_lsn > 1:
             admission.refusal = "busy", _WAITS
+
+    def is_short_of(self, place: tuple[int, int], committed_lsn: int) -> bool:
+        """Whether a copy that goes up to there is not to go on with this log."""
+        return self.behind is not None or place > (committed_lsn + 1, 0)
 
     def served(self) -> None:
         """Part of what this life has written may be in copies."""

@@ -230,8 +230,8 @@ class SiteCopies:
             self._delivery.remove_reader(old)
         if frame.level == NO_LEVEL:
             return
-        if (frame.lsn, frame.slot) > (self._delivery.committed_lsn + 1, 0):
-            why = "the copy has more than the log: an older state of its disk was put back"
+        if self.own.is_short_of((frame.lsn, frame.slot), self._delivery.committed_lsn):
+            why = "a copy has more than the log: an older state of its disk was put back"
             refusal = Fetched(frame.number, code="copy-ahead", message=why)
             self.sends.append((sibling.link, refusal))
             return

@@ -9,7 +9,7 @@ import pytest
 from meshmq import limits
 from meshmq.core.effects import SurveyLog
 from meshmq.core.journal import JournalState
-from meshmq.frames import START_EARLIEST, Confirm, Refuse
+from meshmq.frames import REPLICATED, START_EARLIEST, SYNCED, Confirm, Refuse
 from meshmq.limits import MS, SECOND
 from meshmq.shell.store_renew import give_up
 from tests.core.helpers import batch_of
@@ -124,6 +124,32 @@ def test_a_node_that_starts_alone_takes_records_after_a_bounded_wait():
     program.publish("orders", b"2")
     net.run(SECOND)
     assert [c.code for c in confirmations(program)] == [""]
+
+
+def test_what_it_took_before_it_knew_is_in_no_copy_of_the_log_that_was():
+    """The simulator found it: the copy went on with it, and it was said to be replicated."""
+    net, (a, *others), log = backed_up(late=2)
+    at = holder(net, a)
+    for node in others:
+        net.kill(node)
+    start(net, a)
+    net.run(limits.OWN_LOG_WAIT_NS + SECOND)
+    program = Program(net, a)
+    for i in range(9):
+        program.publish("orders", b"wrong", replicated=True)
+        net.run(20 * MS)
+    net.run(SECOND)
+    assert {c.durability for c in confirmations(program)} == {SYNCED}
+    for node in others:
+        start(net, node)
+    assert net.run(6 * SECOND, lambda: joined(net))
+    net.run(3 * SECOND)
+    program.publish("orders", b"more", replicated=True)
+    net.run(SECOND)
+    told = confirmations(program)
+    assert REPLICATED not in {c.durability for c in told}
+    assert told[-1].code == "log-behind"
+    assert copy_of(at, a) == log
 
 
 @pytest.mark.parametrize("has_run", [False, True])
