@@ -138,9 +138,17 @@ class CopiesFaults(SiteFaults):
 
     def _run_a_copy(self) -> None:
         """Somebody starts a second node on a copy of one's disk."""
-        world, rng = self.world, self.world.rng
         rival = self._some()
-        if rival is None:
+        if rival is not None:
+            self._run_a_copy_of(rival)
+
+    def _run_a_copy_of(self, rival: Host) -> None:
+        world, rng = self.world, self.world.rng
+        others = [host for host in world.members if host is not rival]
+        if not all(world.are_linked(host, rival) for host in others):
+            # Of two that nobody knows yet the one is let in that is met first.
+            if self._is_on:
+                world.after(50 * MS, partial(self._run_a_copy_of, rival))
             return
         name = rival.name if rng.random() < 0.3 else f"x{len(world.hosts)}"
         host = world.add_host(name, copy.deepcopy(rival.disk))

@@ -135,7 +135,7 @@ def test_what_it_took_before_it_knew_is_in_no_copy_of_the_log_that_was():
     start(net, a)
     net.run(limits.OWN_LOG_WAIT_NS + SECOND)
     program = Program(net, a)
-    for i in range(9):
+    for _ in range(9):
         program.publish("orders", b"wrong", replicated=True)
         net.run(20 * MS)
     net.run(SECOND)
