@@ -74,7 +74,7 @@ def link_with_copied_disks(real: Any, self: Any, origin: bytes, name: str, node:
 # -- takeover --------------------------------------------------------------------------------------
 
 
-@planted(Takeovers, "move", "worked", 70, 81, 118, 76)
+@planted(Takeovers, "move", "worked", 6, 16, 26, 3)
 def note_what_was_not_moved(real: Any, self: Any, mirror: Any, b: Any) -> int:
     append = self._groups.append_own
     self._groups.append_own = lambda topic, payload, count: 0
