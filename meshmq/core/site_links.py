@@ -7,7 +7,8 @@ version, a name that another node has, a copy of another one's data directory.
 A node that was started again has the same origin and a greater incarnation; one whose data
 directory was emptied has the same name. While the earlier run still answers it is not that, but
 somebody with a copy, or with the name of another node. So the earlier run is asked first; until it
-has answered, or is over, who comes is sent away without such words, and tries again.
+has answered, or is over, who comes is sent away without such words, and tries again. It is asked
+anew for each who comes: what it answered before one came says nothing of whether it is there now.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class SiteLinks(Links):
         self.refusals: dict[str, str] = {}
         self.news: list[str] = []
         self._now_ns = 0
-        self._doubts: dict[bytes, int] = {}  # by link: since when it is asked whether it is there
+        # By link, and the run of who came: since when it is asked whether it is there.
+        self._doubts: dict[tuple[bytes, bytes, int], int] = {}
         self._proofs: dict[bytes, int] = {}  # by link: when that was asked which it answered last
 
     @property
@@ -136,7 +138,7 @@ class SiteLinks(Links):
         for link in self.by_instance.values():
             if link.instance != origin and link.facts.name == name:
                 why = f"another node of the site is named {name!r}: start one with another --name"
-                return self._suspect(link, Refuse(NAME_TAKEN, why))
+                return self._suspect(link, origin, node, Refuse(NAME_TAKEN, why))
         known = self.by_instance.get(origin)
         if known is None or known.node is None:
             return None
@@ -148,15 +150,18 @@ class SiteLinks(Links):
                 f"{name!r} runs on the data directory of {known.facts.name!r}, or a copy of it, "
                 "while that still answers"
             )
-            return self._suspect(known, Refuse(COPIED, why))
+            return self._suspect(known, origin, node, Refuse(COPIED, why))
         return None
 
-    def _suspect(self, holder: Link, refusal: Refuse) -> Refuse:
+    def _suspect(self, holder: Link, origin: bytes, node: NodeFacts, refusal: Refuse) -> Refuse:
         """``refusal`` if the one that is linked is there, else words that mean: try again."""
-        since_ns = self._doubts.setdefault(holder.name, self._now_ns)
+        doubt = holder.name, origin, node.incarnation
+        since_ns = self._doubts.pop(doubt, self._now_ns)
         if self._proofs.get(holder.name, -1) >= since_ns:
-            del self._doubts[holder.name]  # the next time it is asked again
-            return refusal
+            return refusal  # the next time it is asked again
+        self._doubts[doubt] = since_ns
+        if len(self._doubts) > limits.REFUSALS_TOLD_MAX:
+            del self._doubts[next(iter(self._doubts))]
         self.send(holder, Pulse(self._now_ns), self._now_ns)
         return Refuse(REDUNDANT, f"an earlier run of {holder.facts.name!r} may still be there")
 
@@ -165,7 +170,8 @@ class SiteLinks(Links):
         self._proofs[link.name] = stamp
 
     def _drop(self, link: Link, now_ns: int) -> bool:
-        self._doubts.pop(link.name, None)
+        for doubt in [d for d in self._doubts if d[0] == link.name]:
+            del self._doubts[doubt]
         self._proofs.pop(link.name, None)
         return super()._drop(link, now_ns)
 

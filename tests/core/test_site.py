@@ -199,6 +199,22 @@ def test_a_node_that_starts_again_at_once_is_not_taken_for_a_copy(empties):
     assert b.node.site.links.news == []
 
 
+def test_what_a_node_has_answered_for_another_one_does_not_make_its_next_start_a_copy():
+    net, (a, b) = site_of(2)
+    namesake = net.add(name=b.name)
+    namesake.start([a.address])
+    assert net.run(SECOND, lambda: a.node.site.links.refused)
+    net.kill(namesake)
+    net.run(100 * MS)  # b says that it is there, and nobody comes to hear of it
+    net.cut(a, b)
+    net.kill(b)  # a is not told
+    net.heal()
+    b.start([a.address])
+    assert net.run(5 * SECOND, lambda: joined(net))
+    assert a.node.site.links.news == []
+    assert b.node.site.links.news == []
+
+
 def _subscribe(reader, pattern, number):
     """As a program that has no use for what is stored: no durable read holds its answer up."""
     reader.send(Subscribe(number, pattern, START_NEW, 0, b"", 0, 0, MIB, 1000, only=TRANSIENT_ONLY))

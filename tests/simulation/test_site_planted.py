@@ -71,7 +71,9 @@ def refuse_without_words(real: Any, self: Any, who: str, refusal: Refuse) -> Non
 
 
 @planted(SiteLinks, "_suspect", "alarms")
-def call_who_starts_again_a_copy(real: Any, self: Any, holder: Any, refusal: Refuse) -> Refuse:
+def call_who_starts_again_a_copy(
+    real: Any, self: Any, holder: Any, origin: bytes, node: Any, refusal: Refuse
+) -> Refuse:
     return refusal
 
 
