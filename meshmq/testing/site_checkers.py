@@ -121,7 +121,7 @@ def audience(world: SiteWorld) -> Iterator[str]:
         return
     final = [s for s in part.sent.values() if s.is_calm and s.round == world.round]
     for sent in final:
-        wanting = {r.program.host for r in part.open_readings() if matches(r.pattern, sent.topic)}
+        wanting = {r.at for r in part.open_readings() if matches(r.pattern, sent.topic)}
         if set(sent.copies) != wanting - {sent.at}:
             yield f"{sent!r} of {sent.at} went to {set(sent.copies)}, and {wanting} want it"
 

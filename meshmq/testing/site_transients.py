@@ -61,6 +61,7 @@ class Reading:
     """One subscription of a program.
 
     Attributes:
+        at: the node that its program was at in the newest calm.
         answered_ns: when it was answered, in the session that its program has.
         seen: what has come, in order.
         missed: records that it was told of and did not get; ``missed_before``: until the calm.
@@ -70,6 +71,7 @@ class Reading:
 
     def __init__(self, program: SiteProgram, number: int, pattern: str, is_narrow: bool) -> None:
         self.program = program
+        self.at = program.host
         self.is_narrow = is_narrow
         self.number = number
         self.pattern = pattern
@@ -349,6 +351,10 @@ class Transients(Part):
         for _ in range(self.world.rng.choice([1, 1, 3, 10])):
             self._publish_one(program, topic)
         program.settle()
+
+    def hush(self) -> None:
+        for reading in self.open_readings():  # later, somebody may have a node fail once more
+            reading.at = reading.program.host
 
     def open_readings(self) -> list[Reading]:
         """Those that were not ended."""
