@@ -104,8 +104,9 @@ class AnyJob(Message):
 
     @property
     def maybe_duplicate(self) -> bool:
-        """Whether somebody may have worked on it already."""
-        doubtful: bool = self[4].row.maybe_duplicate
+        """Whether somebody may have worked on it already; also True while the node that has it
+        cannot be reached."""
+        doubtful: bool = self[4].maybe_duplicate
         return doubtful
 
     @property

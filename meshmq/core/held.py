@@ -38,12 +38,13 @@ class Held:
         parked: indices that left the iteration and are not begun: a worker keeps them.
         refused: why a record's settle counts for nothing, by index.
         claimed: indices that were claimed in this session; the node counts in those from then on.
+        is_doubtful: something of it went to others while there was no session, nobody says what.
     """
 
     __slots__ = (
-        "account", "claimed", "cursor", "data", "feed", "fresh_ns", "is_lost", "is_quiet", "keys",
-        "marks", "member", "next", "open", "origin", "owner", "parked", "picks", "records",
-        "refused", "row", "runs", "serial", "start",
+        "account", "claimed", "cursor", "data", "feed", "fresh_ns", "is_doubtful", "is_lost",
+        "is_quiet", "keys", "marks", "member", "next", "open", "origin", "owner", "parked", "picks",
+        "records", "refused", "row", "runs", "serial", "start",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class Held:
         self.start = 0
         self.is_quiet = True
         self.is_lost = False
+        self.is_doubtful = False
         self.runs: list[tuple[int, int]] = []
         self.picks: Sequence[int] = range(row.count)
         self.cursor: Iterator[int] = iter(self.picks)
@@ -78,6 +80,13 @@ class Held:
         """Offset in its stream of record ``index``."""
         row = self.row
         return row.offsets[index] if row.offsets else row.first + index
+
+    @property
+    def maybe_duplicate(self) -> bool:
+        """Whether somebody may have worked on it: its owner has said so, or cannot be heard, and
+        perhaps gives it to another."""
+        is_heard = self.member.is_active and self.account.is_active
+        return self.row.maybe_duplicate or self.is_doubtful or not is_heard
 
     def is_settled(self, index: int) -> bool:
         """Whether the program has settled the record, or lost it."""

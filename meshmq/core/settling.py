@@ -302,6 +302,7 @@ class Settling:
     def _disown(self, held: Held) -> None:
         """Something of a hand-out went to others while there was no session, nobody says what:
         what is not begun goes back in case it did not; of the rest the node will judge."""
+        held.is_doubtful = True
         self._give_back(held, held.unbegun())
 
     @property

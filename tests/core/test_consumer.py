@@ -28,6 +28,7 @@ from meshmq.frames import (
     HandOut,
     HandOutRow,
     Holding,
+    Owner,
     Revoke,
     Settled,
     SettleRow,
@@ -488,6 +489,32 @@ def test_what_was_given_away_meanwhile_is_dropped_or_left_to_the_node():
     assert p.member.stale == 2
     assert lost.refused[0] == "not yours"
     assert set(p.member.held) == {2}
+
+
+def test_what_is_begun_while_its_owner_cannot_be_heard_may_be_a_duplicate():
+    p = Program()
+    kept, lost = p.hand_out(1, *values(2)), p.hand_out(2, *values(2))
+    assert not kept.maybe_duplicate
+    p.member.on_session_lost()
+    p.begin_all()
+    assert kept.maybe_duplicate  # others may have it by now
+    p.member.consume()
+    assert kept.maybe_duplicate
+    p.member.on_consumed(Consumed(3, lost=(2,)), 0)
+    assert not kept.maybe_duplicate  # it was in nobody else's hands
+    assert lost.maybe_duplicate
+
+
+def test_what_another_node_has_may_be_a_duplicate_while_that_is_away():
+    p = Program()
+    p.member.on_consumed(Consumed(3, origin=OTHER_ORIGIN), 0)
+    data = packed(b"x")
+    row = HandOutRow("a", 7, 0, 1, 0, 1, len(data), 0, 5, 1, 0)
+    p.member.on_hand_out(HandOut(3, (row,), data, OTHER_ORIGIN), OTHER_ORIGIN, 0)
+    held = p.member.held[7]
+    assert not held.maybe_duplicate
+    p.member.on_owner_away(Owner(3, OTHER_ORIGIN, "two"), 0)
+    assert held.maybe_duplicate
 
 
 def test_another_log_knows_nothing_of_what_is_held():
