@@ -22,7 +22,7 @@ from meshmq.core.effects import (
 )
 from meshmq.core.held import Held
 from meshmq.core.site_merges import GROUP_PARTS
-from meshmq.frames import ACK, RETURN, Consumed, Envelope, HandOut
+from meshmq.frames import ACK, RETURN, Consumed, Envelope, HandOut, Revoke
 from meshmq.limits import MS, SECOND
 from meshmq.names import dead_letters_of
 from meshmq.testing.group_audit import audit, leftovers
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 TOPICS = ["w.a", "w.b"]
 LISTED_NS = 2 * SECOND
 Place = tuple[str, bytes, str, int]  # group, log, topic, offset
+Standing = tuple[object, ...]
 
 
 class Hand(Player, GroupProgram):
@@ -54,6 +55,18 @@ def at(worker: Worker) -> SiteProgram:
     return worker.program.at
 
 
+class Sent(NamedTuple):
+    """A hand-out that has left its owner.
+
+    Attributes:
+        at_ns: when it did.
+        link: the program's, in which its own node sent it on; empty: that has not had it yet.
+    """
+
+    at_ns: int
+    link: bytes
+
+
 class Begun(NamedTuple):
     """A record that a program has begun.
 
@@ -64,7 +77,7 @@ class Begun(NamedTuple):
     worker: Worker
     held: Held
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
-    standing: tuple[object, ...] | None
+    standing: Standing | None
 
 
 class Works(Part, Workplace):
@@ -72,9 +85,8 @@ class Works(Part, Workplace):
     done is not undone: nobody runs a copy of a disk.
 
     Attributes:
-        begun_by: by place, the program that began it last.
         counts: by place, how often it was begun.
-        acked: places of what was confirmed as done.
+        acked: by place of what was confirmed as done, the hand-out of it that was.
         wrong: what was in hands and may not be. audits: what does not add up at a node.
         leftovers: what nodes at rest have in memory.
         listings: what each node says of each group, when its lag is not nothing.
@@ -97,15 +109,15 @@ class Works(Part, Workplace):
         self.outputs_told: Counter[bytes] = Counter()
         self.refused: Counter[tuple[str, str]] = Counter()
         self.hands: dict[str, Hand] = {}
-        self.begun_by: dict[Place, Begun] = {}
         self.counts: Counter[Place] = Counter()
-        self.acked: set[Place] = set()
+        self.acked: dict[Place, Held] = {}
         self.wrong: list[str] = []
         self.audits: list[str] = []
         self.leftovers: list[str] = []
         self.listings: dict[str, dict[str, dict[str, Any]]] = {}
-        self._may_be_done: set[Place] = set()  # begun, and not given back as not begun
-        self._sent_ns: dict[int, int] = {}  # by hand-out, when its owner sent it
+        self._begun: dict[Place, list[Begun]] = {}  # and not given back as not begun
+        self._sent: dict[int, Sent] = {}  # by hand-out ...
+        self._revoked: dict[int, int] = {}  # ... and when its owner took something of it back
         self._lost: dict[tuple[SiteProgram, int], set[int]] = {}
         self._told: list[tuple[Place, Held, int]] = []
         self._asked: dict[tuple[SiteProgram, int], str] = {}
@@ -208,16 +220,21 @@ class Works(Part, Workplace):
                 hand.on_answer(number, code, json.loads(body))
 
     def on_told(self, host: Host, link: bytes, envelope: Envelope) -> None:
-        if isinstance(envelope.body, HandOut):
-            self._note_sent(envelope.body)
+        self._note_sent(envelope, link)
 
     def on_carried(self, host: Host, wire: Wire, envelope: Envelope) -> None:
-        if isinstance(envelope.body, HandOut):
-            self._note_sent(envelope.body)
+        self._note_sent(envelope, b"")
 
-    def _note_sent(self, frame: HandOut) -> None:
-        for row in frame.rows:
-            self._sent_ns.setdefault(row.number, self.now_ns)
+    def _note_sent(self, envelope: Envelope, link: bytes) -> None:
+        body = envelope.body
+        if isinstance(body, HandOut):
+            for row in body.rows:
+                sent = self._sent.setdefault(row.number, Sent(self.now_ns, link))
+                if link and not sent.link:
+                    self._sent[row.number] = sent._replace(link=link)
+        elif isinstance(body, Revoke):
+            for settled in body.rows:
+                self._revoked.setdefault(settled.number, self.now_ns)
 
     def on_heard(self, program: SiteProgram, envelope: Envelope) -> None:
         body = envelope.body
@@ -234,34 +251,57 @@ class Works(Part, Workplace):
     def begun(self, worker: Worker, held: Held, index: int) -> None:
         place: Place = (worker.group, held.origin, held.row.topic, held.offset(index))
         self.counts[place] += 1
-        if place in self.acked:
-            self._wrong(worker, place, "had been confirmed as done, and came again")
-        row = held.row
-        if place in self._may_be_done and row.attempt == 1 and not row.maybe_duplicate:
-            self._wrong(worker, place, "may be a duplicate and does not say so")
-        before = self.begun_by.get(place)
-        if before is not None and before.held is not held:
-            self._check_hands(worker, place, before)
+        begun = Begun(worker, held, index, self._standing(worker, held))
+        done = self.acked.get(place)
+        if done is not None and self._sent_of(done).at_ns <= self._sent_of(held).at_ns:
+            self._wrong(begun, place, "had been confirmed as done, and came again")
+        others = self._begun.setdefault(place, [])
+        for other in others:
+            if other.held is not held:
+                self._check_two(place, other, begun)
         prefetch = worker.member._consume.prefetch_records
         count = self._in_hands(worker)
         if count > prefetch:
-            self._wrong(worker, place, f"is one of {count}, its prefetch is {prefetch}")
-        self._may_be_done.add(place)
-        self.begun_by[place] = Begun(worker, held, index, self._standing(worker, held))
+            self._wrong(begun, place, f"is one of {count}, its prefetch is {prefetch}")
+        others.append(begun)
 
-    def _check_hands(self, worker: Worker, place: Place, before: Begun) -> None:
-        """Whether who has begun it before has it still, and nothing has happened since then by
-        which its owner may have given it to another."""
-        _, held, index, standing = before
-        if held.is_settled(index) or standing is None:
-            return
-        if self._standing(before.worker, held) != standing:
-            return
-        until_ns = self._sent_ns.get(held.row.number, 0) + before.worker.timeout_ns
-        if self.now_ns < until_ns:
-            self._wrong(worker, place, f"is in the hands of {at(before.worker)!r}, too")
+    def _check_two(self, place: Place, before: Begun, begun: Begun) -> None:
+        """A record is begun that another has begun before. What counts is which hand-out its owner
+        sent first: that one may have been under way for longer than its time, and is begun when
+        the record is another's already, or done. Nobody can say so to who has it."""
+        is_late = self._sent_of(begun.held).at_ns < self._sent_of(before.held).at_ns
+        first, then = (begun, before) if is_late else (before, begun)
+        row = then.held.row
+        if row.attempt == 1 and not row.maybe_duplicate:
+            self._wrong(then, place, "may be a duplicate and does not say so")
+        until_ns = self._sent_of(first.held).at_ns + first.worker.timeout_ns
+        if self.wishes[place[0]].get("order") == "key":  # an earlier one of its key may have failed
+            until_ns = min(until_ns, self._revoked.get(first.held.row.number, until_ns))
+        if self._sent_of(then.held).at_ns < until_ns and self._has_stood(first, is_late):
+            self._wrong(then, place, f"is in the hands of {at(first.worker)!r}, too")
 
-    def _standing(self, worker: Worker, held: Held) -> tuple[object, ...] | None:
+    def _sent_of(self, held: Held) -> Sent:
+        return self._sent[held.row.number]
+
+    def _has_stood(self, begun: Begun, since_sent: bool) -> bool:
+        """Whether nothing has happened since a program has begun a record (``since_sent``: since
+        its owner has sent it) by which the owner may have given it to another."""
+        program, held = at(begun.worker), begun.held
+        now = self._standing(begun.worker, held)
+        if now is None or held.is_settled(begun.index):
+            return False
+        if not since_sent:
+            return now == begun.standing
+        sent = self._sent_of(held)
+        owner = next(h for h in self.world.members if h.origin == held.origin)
+        home = program.host
+        if home is not owner:
+            opened_ns = max(home.since[owner.origin][1], owner.since[home.origin][1])
+            if opened_ns > sent.at_ns:
+                return False
+        return program.link == sent.link
+
+    def _standing(self, worker: Worker, held: Held) -> Standing | None:
         """What a record in somebody's hands depends on, if all of it is there."""
         program = at(worker)
         home, node = program.host, program.host.node
@@ -295,14 +335,16 @@ class Works(Part, Workplace):
         if kind == ACK:
             self._told.append((place, held, index))
         elif kind == RETURN:
-            self._may_be_done.discard(place)
+            self._give_back(place, held)
 
     def left(self, worker: Worker) -> None:
         for held in worker.member.held.values():
             for i in range(held.row.count):
-                self._may_be_done.discard(
-                    (worker.group, held.origin, held.row.topic, held.offset(i))
-                )
+                place = (worker.group, held.origin, held.row.topic, held.offset(i))
+                self._give_back(place, held)
+
+    def _give_back(self, place: Place, held: Held) -> None:
+        self._begun[place] = [b for b in self._begun.get(place, ()) if b.held is not held]
 
     def _note_acked(self) -> None:
         rest = []
@@ -310,12 +352,12 @@ class Works(Part, Workplace):
             if not held.is_closed(index):
                 rest.append((place, held, index))
             elif index not in held.refused:
-                self.acked.add(place)
+                self.acked[place] = held
         self._told = rest
 
-    def _wrong(self, worker: Worker, place: Place, what: str) -> None:
+    def _wrong(self, begun: Begun, place: Place, what: str) -> None:
         group, origin, topic, offset = place
-        program = at(worker)
+        program = at(begun.worker)
         self.wrong.append(
             f"{group}: {topic} {offset} of {origin.hex()[:6]}, begun by {program!r} at "
             f"{program.host}, {what} (at {self.now_ns / SECOND:.4f} s)"

@@ -191,6 +191,33 @@ def test_a_stale_ack_is_told(pair):
     assert one[0].refused
 
 
+def test_who_begins_what_was_under_way_for_too_long_is_told_that_it_is_another_s(pair):
+    net, (a, b) = pair
+    far = net.worker(a).consume("g", "t", timeout_ns=500 * MS)
+    net.run(SECOND)
+    publisher = net.worker(b)
+    publisher.put("t", b"0")
+    net.run(200 * MS)
+    far.ack_all()  # its credit rests at b
+    net.run(100 * MS)
+    net.cut(b, a, one_way=True)
+    publisher.put("t", b"1")
+    net.run(200 * MS)
+    near = net.worker(b).consume("g", "t", prefetch=100)
+    net.run(700 * MS)
+    ((held, _, _),) = near.hands
+    assert (near.got, held.row.maybe_duplicate) == ([b"1"], True)
+    near.ack_all()
+    net.run(100 * MS)
+    net.heal()
+    assert net.run(2 * SECOND, lambda: far.got == [b"0", b"1"])  # as it was sent
+    ((late, index, _),) = far.hands
+    far.settle((late, index, b"1"))
+    net.run(SECOND)
+    assert late.refused
+    assert (far.member.stale, near.member.stale) == (1, 0)
+
+
 def test_order_by_key_holds_over_members_at_many_nodes():
     net, nodes = works_of(3)
     workers = [net.worker(node).consume("g", "t", prefetch=3, order="key") for node in nodes]

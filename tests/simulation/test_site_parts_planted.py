@@ -22,6 +22,7 @@ from meshmq.core.site_reads import Reading, SiteReads
 from meshmq.core.site_services import SiteServices
 from meshmq.core.streams import Streams
 from meshmq.frames import ACK, EACH, Settle, SettleRow, Subscribe
+from meshmq.limits import MS
 from meshmq.testing import SiteWorld
 from meshmq.testing.site_durable_checkers import CHECKERS as OF_DURABLES
 from meshmq.testing.site_work_checkers import CHECKERS as OF_WORKS
@@ -101,6 +102,20 @@ def take_what_was_lost_for_not_begun(
     real: Any, self: Any, h: Any, bits: int, suspect: bool, alone: bool = False
 ) -> Any:
     return real(self, h, bits, False, alone)
+
+
+@planted(Group, "_hold", "hands", 3, "works")
+def take_back_what_has_time(real: Any, self: Any, h: Any) -> None:
+    h.deadline_ns -= h.member.ack_timeout_ns * 3 // 4
+    real(self, h)
+
+
+@planted(Group, "ack", "hands", 4, "works")
+def hand_out_what_is_done(real: Any, self: Any, h: Any, bits: int) -> None:
+    if h.attempt > 1:
+        real(self, h, bits)
+    else:
+        self.nack(h, bits, 300 * MS, "", self.shared.now_ns)
 
 
 @planted(Group, "give_back", "sums", 8, "works")
