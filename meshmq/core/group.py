@@ -74,19 +74,8 @@ class Group(Hands):
 
     def _take_from_pending(self, stream: int, offset: int) -> None:
         """What waits for room at the same member as this record waits by its key again."""
-        for member in self.members.values():
-            if any(
-                r.batch.stream == stream and offset - r.batch.base_offset in indices
-                for r, indices, _ in member.pending
-            ):
-                self.drop_pending(member)
-
-    def _is_delayed(self, stream: int, offset: int) -> bool:
-        return (
-            self._is_delayed_lane(stream)
-            and offset < self.sources[-1].seen.get(stream, 0)
-            and not self._is_due(stream, offset)
-        )
+        for member in self._waiting_at(stream, offset):
+            self.drop_pending(member)
 
     def _take_from_ready(self, stream: int, offset: int) -> None:
         """What was fetched of it is not handed out."""
@@ -166,6 +155,7 @@ class Group(Hands):
         if settled.floor < before:
             self.pass_over(stream, settled.floor, before - settled.floor)
             self.recount_trail(stream)
+            self._recount_delayed(stream)
             self._version += 1
         for key in [k for k in self.state.marks if k[0] == stream and k[1] < before]:
             if not self.undertaker.has(*key):
@@ -177,6 +167,34 @@ class Group(Hands):
         self._blocked = {k for k in self._blocked if k[0] != stream or k[1] >= before}
         if self.by_key is not None:
             self._release_keys(stream, self.by_key.forget_offsets(stream, before))
+
+    def _recount_delayed(self, stream: int) -> None:
+        """Records were settled that may wait for their time."""
+        if not self._is_delayed_lane(stream):
+            return
+        settled, marks = self.state.settled(stream), self.state.marks
+        waiting = [(s, o) for _, s, o, _ in self.schedule if o >= settled.floor and s == stream]
+        self.delayed = sum(
+            [
+                key not in marks and key not in self._undue and key[1] not in settled
+                for key in waiting
+            ]
+        )
+
+    def give_away(self, stream: int, before: int) -> None:
+        """Records before an offset are another node's to hand out."""
+        self._drop_all_pending()
+        self.undertaker.leave(stream, before)
+        self.on_trim(stream, before)
+        for h in [h for h in self.hand_outs.values() if h.stream == stream]:
+            bits = sum([1 << i for i in h.indices(h.left) if h.offset_of(i) < before])
+            if not bits:
+                continue
+            self.revoke(h, bits)
+            self._let_go(h, bits)
+            if h.keys is not None:
+                self._keys_taken(h, bits)
+        self.wake()
 
     def purge(self) -> int:
         """Settle everything that is not in a member's hands; return how many records."""

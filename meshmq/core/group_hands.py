@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 
 from meshmq import limits
-from meshmq.core.group_waiting import AGAIN_MAX, DELAYED, Waiting
+from meshmq.core.group_waiting import AGAIN_MAX, Waiting
 from meshmq.core.hand_out import HandOut, Member, Ready
 from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_walk import Walk
@@ -574,16 +574,16 @@ class Hands(Waiting):
         """A member that comes back goes on with what it holds."""
         for index in h.indices(h.left):
             offset = h.offset_of(index)
+            if not h.marked:
+                if not any(offset < s.seen.get(h.stream, 0) for s in self.sources):
+                    self._unread.add((h.stream, offset))
+                elif self._is_delayed(h.stream, offset):
+                    self._undue.add((h.stream, offset))
+                    self.delayed -= 1
             self.waits.discard((h.stream, offset))
             self.adopted.add((h.stream, offset))
             self._again_set.pop((h.stream, offset), None)
             self._suspects.discard((h.stream, offset))
-            if not h.marked:
-                found = [s for s in self.sources if offset < s.seen.get(h.stream, 0)]
-                if not found:
-                    self._unread.add((h.stream, offset))
-                elif found[0].index == DELAYED:
-                    self._undue.add((h.stream, offset))
         if not h.marked:
             for source in self.sources:
                 for (stream, base), entry in source.trail.items():

@@ -213,6 +213,9 @@ class Waiting(Journaling):
 
     def _on_due(self, due_ms: int, stream: int, offset: int, priority: int) -> None:
         mark = self.state.marks.get((stream, offset))
+        if (stream, offset) in self._undue and (mark is None or mark.due_ms != due_ms):
+            self._undue.discard((stream, offset))
+            return
         if mark is not None:
             if mark.due_ms != due_ms or mark.flags & REJECTED or (stream, offset) in self.adopted:
                 return
@@ -231,9 +234,6 @@ class Waiting(Journaling):
             return  # cancelled, moved to another time, or its topic was deleted
         else:
             self.delayed -= 1
-            if (stream, offset) in self._undue:
-                self._undue.discard((stream, offset))
-                return
         self._push_again(stream, offset, priority)
 
     @property
@@ -258,7 +258,27 @@ class Waiting(Journaling):
                         return True
         if self.by_key is not None and self.by_key.holds(stream, offset):
             return True
-        return self._is_in_hands(stream, offset)
+        return self._is_in_hands(stream, offset) or bool(self._waiting_at(stream, offset))
+
+    def _is_delayed(self, stream: int, offset: int) -> bool:
+        """Whether ``delayed`` counts a record that has no mark and is not settled."""
+        return (
+            self._is_delayed_lane(stream)
+            and offset < self.sources[-1].seen.get(stream, 0)
+            and (stream, offset) not in self._undue
+            and not self._is_due(stream, offset)
+        )
+
+    def _waiting_at(self, stream: int, offset: int) -> list[Member]:
+        """The member at which a record waits for room."""
+        return [
+            member
+            for member in self.members.values()
+            if any(
+                r.batch.stream == stream and offset - r.batch.base_offset in indices
+                for r, indices, _ in member.pending
+            )
+        ]
 
     def _is_in_hands(self, stream: int, offset: int) -> bool:
         return any(h.has(stream, offset) for h in self.hand_outs.values())

@@ -475,9 +475,8 @@ class Groups:
         there = [group for group in given if self.by_name.get(group.settings.name) is group]
         for stream, before, _ in rows:
             for group in there:
-                if any(stream in self._feed.streams_of(source) for source in group.sources):
-                    group.on_trim(stream, before)
-                    group.wake()
+                if group.reads(stream):
+                    group.give_away(stream, before)
         done()
 
     def unfence(self) -> None:

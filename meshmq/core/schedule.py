@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import struct
+from collections.abc import Iterator
 
 _ROW = struct.Struct("<QIQB")
 SPAN_BITS = 12  # 68 minutes: a year has 7,700 of those
@@ -35,6 +36,13 @@ class Schedule:
     def __len__(self) -> int:
         packed = sum([len(b) for held in (self._far, self._buckets) for b in held.values()])
         return len(self._near) + packed // _ROW.size
+
+    def __iter__(self) -> Iterator[Row]:
+        """All rows, in no order."""
+        yield from self._near
+        for held in (self._far, self._buckets):
+            for rows in held.values():
+                yield from _ROW.iter_unpack(bytes(rows))
 
     def add(self, due_ms: int, stream: int, offset: int, priority: int) -> None:
         self.add_run(due_ms, stream, offset, 1, priority)
