@@ -20,7 +20,16 @@ from meshmq.cli.options import (
     connected,
     group_argument,
 )
-from meshmq.cli.output import columns, emit, fields, json_bytes, plural, printable, say
+from meshmq.cli.output import (
+    columns,
+    emit,
+    fields,
+    json_bytes,
+    note_away,
+    plural,
+    printable,
+    say,
+)
 from meshmq.errors import CommandFailed
 
 if TYPE_CHECKING:
@@ -61,7 +70,7 @@ def list_dead(
     """List dead letters, the oldest first: why, how often it was tried, where it came from."""
     name, wanted = group_argument(name), parse_offsets(offsets)
     with connected(Target(url, mesh, insecure, json)) as connection:
-        total, letters = _find(connection, name, wanted, limit, node)
+        total, letters, away = _find(connection, name, wanted, limit, node)
     if json:
         for letter in letters:
             emit(_object(letter))
@@ -70,7 +79,8 @@ def list_dead(
         if total > len(letters):
             say(f"{total:,} in all, the rest with --limit {total}")
     else:
-        say(f"{name} has no dead letters{' that `meshmq dlq list` numbers so' if wanted else ''}")
+        say(_none_of(name, wanted, away))
+    note_away([{"away": away}])
 
 
 @app.command()
@@ -87,14 +97,15 @@ def show(
     """Show dead letters with all that is known of them, and their values."""
     name, wanted = group_argument(name), parse_offsets(offsets)
     with connected(Target(url, mesh, insecure, json)) as connection:
-        _, letters = _find(connection, name, wanted, limit, node)
+        _, letters, away = _find(connection, name, wanted, limit, node)
     if json:
         for letter in letters:
             emit(_object(letter))
     elif letters:
         say("\n\n".join("\n".join(fields(_shown(letter))) for letter in letters))
     else:
-        say(f"{name} has no dead letters{' that `meshmq dlq list` numbers so' if wanted else ''}")
+        say(_none_of(name, wanted, away))
+    note_away([{"away": away}])
 
 
 @app.command()
@@ -201,10 +212,17 @@ def _cut(ranges: Ranges, limit: int) -> Ranges:
     return found
 
 
+def _none_of(name: str, wanted: Ranges | None, away: list[str]) -> str:
+    where = " at the nodes that answer" if away else ""
+    return (
+        f"{name} has no dead letters{where}{' that `meshmq dlq list` numbers so' if wanted else ''}"
+    )
+
+
 def _find(
     mesh: Mesh, name: str, wanted: Ranges | None, limit: int, node: str | None
-) -> tuple[int, list[DeadLetter]]:
-    """How many of the wanted there are, and the oldest of them."""
+) -> tuple[int, list[DeadLetter], list[str]]:
+    """How many of the wanted there are, the oldest of them, and whose are not known."""
     from meshmq.client.dead_letter_asks import listed
 
     shown = mesh.admin.dlq.show(name)
@@ -212,7 +230,8 @@ def _find(
     total = sum(count for lot in lots for _, count in lot.ranges)
     if wanted is None and node is None:
         total = shown["records"]
-    return total, mesh.admin.dlq.list(name, limit, wanted=wanted, node=node) if total else []
+    letters = mesh.admin.dlq.list(name, limit, wanted=wanted, node=node) if total else []
+    return total, letters, list(shown.get("away", ())) if node is None else []
 
 
 def _table(letters: list[DeadLetter]) -> list[str]:

@@ -49,7 +49,8 @@ def takeover(
     json: JsonOption = False,
 ) -> None:
     """Let the node at --url, which has a copy of another one's log, hand out what that one's groups
-    and queues had not done. If it comes back it hands out only what had not been copied."""
+    and queues had not done, and have its dead letters. If it comes back it hands out only what had
+    not been copied."""
     with connected(Target(url, mesh, insecure, json)) as connection:
         admin = connection.admin
         done = admin.takeover(name, assume_dead=assume_dead, may_repeat=may_repeat)
@@ -62,7 +63,9 @@ def takeover(
     if done["skipped"]:
         names = ", ".join(done["skipped"])
         say(f"not taken over, since something else has the name here: {names}")
-    say(f"{plural(moved['moved'], 'record')} moved{', more are' if moved['moving'] else ''}")
+    dead = f", and {plural(moved['dead_letters'], 'dead letter')}" if moved["dead_letters"] else ""
+    more = ", more are" if moved["moving"] else ""
+    say(f"{plural(moved['moved'], 'record')} moved{dead}{more}")
     for row in moved["unreadable"]:
         first, last = row["first_offset"], row["first_offset"] + row["records"] - 1
         say(f"passed over, for nobody can read them: {row['topic']}, offsets {first} to {last}")
@@ -78,6 +81,7 @@ def _wait_moved(admin: Admin, origins: list[str]) -> dict[str, Any]:
         if not moving or time.monotonic() >= deadline:
             return {
                 "moved": sum(row["moved"] for row in found),
+                "dead_letters": sum(row["dead_letters"] for row in found),
                 "moving": moving,
                 "unreadable": [skipped for row in found for skipped in row["skipped"]],
             }

@@ -218,7 +218,8 @@ class DeadLetters(_Asking):
         self, group: str, limit: int = 100, *, wanted: Iterable[Any] | None = None,
         node: str | None = None,
     ) -> builtins.list[DeadLetter]:  # fmt: skip
-        """The oldest dead letters, at most ``limit`` (from 1) of them.
+        """The oldest dead letters, at most ``limit`` (from 1) of them; in a site of the nodes that
+        answer (``show`` has the others in ``away``).
 
         Args:
             group: the group or queue.

@@ -179,23 +179,10 @@ class Undertaker(Reader):
         owner = self._owner
         marks = [owner.state.marks.get((b.stream, offset)) or Mark(0, 0) for offset in offsets]
         topic = owner.topics.by_stream[b.stream].entry.name
-        origin = owner.origin.hex()
 
         def lineage(i: int, had: Mapping[str, str]) -> dict[str, str]:
-            mark = marks[i]
-            return {
-                **had,
-                TOPIC: had.get(TOPIC) or queue_of(topic) or topic,
-                STREAM: had.get(STREAM) or origin,
-                OFFSET: had.get(OFFSET) or str(offsets[i]),
-                GROUP: owner.settings.name,
-                REASON: "rejected" if mark.flags & REJECTED else "max-deliveries",
-                ERROR: mark.reason[:ERROR_CHARACTERS_MAX],
-                ATTEMPTS: str(mark.attempts),
-                FIRST: _time(mark.first_ms),
-                LAST: _time(mark.last_ms),
-                REPLAYS: had.get(REPLAYS, "0"),
-            }
+            came = lineage_of(had, topic, owner.origin, offsets[i], owner.settings.name)
+            return {**had, **came, **death_of(marks[i], had)}
 
         self._move(dead_letters_of(owner.settings.name), b, offsets, lineage)
         for offset, mark in zip(offsets, marks, strict=True):
@@ -235,6 +222,30 @@ class Undertaker(Reader):
         for payload, count in remade(tools, records, indices, headers):
             self.moves.append(Move(topic, payload, count))
             self._owner.shared.moving_bytes += len(payload)
+
+
+def lineage_of(
+    had: Mapping[str, str], topic: str, origin: bytes, offset: int, group: str
+) -> dict[str, str]:
+    """Where a record came from, if its headers do not say so yet, and whose it is."""
+    return {
+        TOPIC: had.get(TOPIC) or queue_of(topic) or topic,
+        STREAM: had.get(STREAM) or origin.hex(),
+        OFFSET: had.get(OFFSET) or str(offset),
+        GROUP: group,
+    }
+
+
+def death_of(mark: Mark, had: Mapping[str, str]) -> dict[str, str]:
+    """Why a record was given up."""
+    return {
+        REASON: "rejected" if mark.flags & REJECTED else "max-deliveries",
+        ERROR: mark.reason[:ERROR_CHARACTERS_MAX],
+        ATTEMPTS: str(mark.attempts),
+        FIRST: _time(mark.first_ms),
+        LAST: _time(mark.last_ms),
+        REPLAYS: had.get(REPLAYS, "0"),
+    }
 
 
 def remade(

@@ -182,7 +182,13 @@ class Group(Hands):
         )
 
     def give_away(self, stream: int, before: int) -> None:
-        """Records before an offset are another node's to hand out."""
+        """Records before an offset are another node's to hand out, and its dead letters."""
+        topic = self.topics.by_stream.get(stream)
+        if topic is not None and self.buries_in(topic.entry.name):
+            self.undertaker.leave(stream, before)
+            self.set_floor(stream, before)
+        if not self.reads(stream):
+            return
         self._drop_all_pending()
         self.undertaker.leave(stream, before)
         self.on_trim(stream, before)

@@ -21,7 +21,7 @@ from meshmq.core.journal import REJECTED, SUSPECT, Mark
 from meshmq.core.key_walk import Walk
 from meshmq.core.runs import of_indices, records_in, runs_of, runs_of_bits
 from meshmq.frames import BACKOFF, HandOutRow, SettleRow
-from meshmq.names import topic_key
+from meshmq.names import dead_letters_of, topic_key
 
 EXPIRED_A_TURN = 2048  # records that are taken back at once: others' turns come in between
 WHOLE_SHARE = 4  # at least one part in so many of a batch: its bytes go out whole, not cut
@@ -637,6 +637,10 @@ class Hands(Waiting):
             for h in self.hand_outs.values()
             for offset in map(h.offset_of, h.indices(h.left))
         }
+
+    def buries_in(self, topic: str) -> bool:
+        """Whether a topic is that of the group's dead letters."""
+        return topic == dead_letters_of(self.settings.name)
 
     def reads(self, stream: int) -> bool:
         """Whether the group takes what is in a stream."""

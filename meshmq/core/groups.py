@@ -460,6 +460,10 @@ class Groups:
             for source in group.sources
             for stream in self._feed.streams_of(source)
         }
+        dead = [self._topics.by_name.get(dead_letters_of(g.settings.name)) for g in given]
+        streams |= {topic.entry.stream for topic in dead if topic is not None}
+        held = self._topics.by_stream  # nobody else has what is not copied
+        streams = {s for s in streams if self._topics.copies_of(held[s].entry.name) > 1}
         if not streams:
             done()
             return
@@ -475,8 +479,7 @@ class Groups:
         there = [group for group in given if self.by_name.get(group.settings.name) is group]
         for stream, before, _ in rows:
             for group in there:
-                if group.reads(stream):
-                    group.give_away(stream, before)
+                group.give_away(stream, before)
         done()
 
     def unfence(self) -> None:

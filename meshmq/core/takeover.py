@@ -10,6 +10,7 @@ Rules:
    than any that is known; of two the greatest counts, and the other taker moves no more.
 2. A record is appended to the taker's log, and noted as moved, in one commit. Jobs go into the same
    lane of the queue, as they are; records of groups into the group's own topic, with their lineage.
+   Dead letters, and what had been given up and was to become one, are the taker's dead letters.
    A batch that is damaged is had from another copy (core/mending.py); one that nobody has whole is
    passed over and told, and stays undone in the copy: a later takeover looks at it again.
 3. All nodes keep what they are told of takeovers, and tell it on.
@@ -21,31 +22,32 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core.batches import Records
-from meshmq.core.dead_letters import GROUP as GROUP_HEADER
-from meshmq.core.dead_letters import OFFSET, STREAM, TOPIC, remade
+from meshmq.core.dead_letters import death_of, lineage_of, remade
 from meshmq.core.feed import Reader
 from meshmq.core.groups import Groups, lanes_of
-from meshmq.core.journal import QUEUE, Delta, GroupState, Settings
-from meshmq.core.log import Commit, Entry, LogState, StoredBatch
+from meshmq.core.journal import QUEUE, REJECTED, Delta, GroupState, Mark, Settings
+from meshmq.core.log import Commit, Entry, LogState, StoredBatch, TopicEntry
 from meshmq.core.mirror_log import TakenEntry, TakeoverEntry
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.runs import runs_of
 from meshmq.errors import BadFrame, CommandFailed, GroupMismatch, MeshError
 from meshmq.frames_copies import CopiesRow
-from meshmq.names import matches, retries_of
+from meshmq.names import dead_letters_of, matches, retries_of
 
 TAKEN_FROM = "$taken-from"
 """Header of a record that was taken over: the name of the node whose it was."""
 
 
-def sources_of(settings: Settings) -> Callable[[str], bool]:
-    """Whether a group reads a topic."""
+def topics_of(settings: Settings) -> Callable[[str], bool]:
+    """Whether a group reads a topic, or has its dead letters in it."""
     name = settings.name
-    own = {retries_of(name), *(lanes_of(name) if settings.kind == QUEUE else ())}
+    lanes = lanes_of(name) if settings.kind == QUEUE else ()
+    own = {retries_of(name), dead_letters_of(name), *lanes}
     if settings.kind == QUEUE:
         return own.__contains__
     return lambda topic: topic in own or matches(settings.pattern, topic)
@@ -54,24 +56,23 @@ def sources_of(settings: Settings) -> Callable[[str], bool]:
 class Mover(Reader):
     """Goes through one copied log; see rule 2."""
 
-    __slots__ = ("_owner", "entry", "mirror", "moved")
+    __slots__ = ("_owner", "entry", "mirror")
 
     def __init__(self, owner: Takeovers, mirror: Mirror, entry: TakeoverEntry) -> None:
         super().__init__(">", 0, 1 << 60)
         self._owner = owner
         self.mirror = mirror
         self.entry = entry
-        self.moved = 0
 
     def wants(self, name: str) -> bool:
         groups = self.mirror.journal.groups.values()
-        return any(sources_of(g.settings)(name) for g in groups)
+        return any(topics_of(g.settings)(name) for g in groups)
 
     def take(self, batches: list[StoredBatch]) -> None:
         for b in batches:
             self.credit_bytes -= len(b.payload)
             if (b.lsn, b.slot) < (self.entry.lsn, self.entry.slot):
-                self.moved += self._owner.move(self.mirror, b)
+                self._owner.move(self.mirror, b)
 
 
 class Skipped(NamedTuple):
@@ -88,8 +89,9 @@ class Takeovers:
     Attributes:
         known: by origin.
         version: changes with that.
-        moved, skipped: by origin, in this life of the node: records that were put into our own
-            groups, and those that nobody can read.
+        moved, buried, skipped: by origin, of the newest takeover in this life of the node: records
+            that were put into our own groups, those that are our dead letters now, and those that
+            nobody can read.
     """
 
     def __init__(self, state: LogState, groups: Groups, mirrors: Mirrors, has_copies: bool) -> None:
@@ -100,6 +102,7 @@ class Takeovers:
         self.version = 0
         self.entries: list[Entry] = []
         self.moved: dict[bytes, int] = {}
+        self.buried: dict[bytes, int] = {}
         self.skipped: dict[bytes, dict[Skipped, None]] = {}
         self._movers: dict[bytes, Mover] = {}
         self._fence_until_ns = 0
@@ -217,30 +220,33 @@ class Takeovers:
 
     # -- moving ---------------------------------------------------------------------------------
 
-    def move(self, mirror: Mirror, b: StoredBatch) -> int:
-        """Put what groups had not done of a batch into our own; how many records."""
+    def move(self, mirror: Mirror, b: StoredBatch) -> None:
+        """Put what groups had not done of a batch into our own, and their dead letters."""
         topic = mirror.topics.by_stream[b.stream].entry
-        moved = 0
+        moved = dead = 0
         for state in mirror.journal.groups.values():
             group = self._groups.by_name.get(state.settings.name)
-            if group is None or not sources_of(state.settings)(topic.name):
+            if group is None or not topics_of(state.settings)(topic.name):
                 continue
             if group.settings.kind != state.settings.kind:
                 continue
             offsets = _undone(state, topic.source, b)
             if not offsets:
                 continue
+            dies = partial(_dies, state, topic.source)
+            gone = set(offsets if group.buries_in(topic.name) else filter(dies, offsets))
             try:
-                self._move(state, topic.name, mirror, b, offsets)
+                self._move(state, topic, mirror, b, offsets, gone)
             except BadFrame:
                 self._skip(mirror.origin, topic.name, offsets)
                 continue
             delta = _done(state, topic.source, offsets)
             state.apply(delta)
             self.entries.append(TakenEntry(mirror.origin, (delta,)))
-            moved += len(offsets)
+            moved += len(offsets) - len(gone)
+            dead += len(gone)
         self.moved[mirror.origin] = self.moved.get(mirror.origin, 0) + moved
-        return moved
+        self.buried[mirror.origin] = self.buried.get(mirror.origin, 0) + dead
 
     def _skip(self, origin: bytes, topic: str, offsets: list[int]) -> None:
         told = self.skipped.setdefault(origin, {})
@@ -249,17 +255,26 @@ class Takeovers:
                 told[Skipped(topic, first, count)] = None
 
     def _move(
-        self, state: GroupState, topic: str, mirror: Mirror, b: StoredBatch, offsets: list[int]
-    ) -> None:
-        """Raises BadFrame, before anything has changed, where the batch cannot be read."""
+        self, state: GroupState, topic: TopicEntry, mirror: Mirror, b: StoredBatch,
+        offsets: list[int], gone: set[int],
+    ) -> None:  # fmt: skip
+        """Raises BadFrame, before anything has changed, where the batch cannot be read. ``gone``:
+        of these records, those that are dead letters from then on."""
         name = state.settings.name
         if b.damaged:
             raise BadFrame("nobody has the batch whole")
         records = self._groups.tools.decode(b.payload, b.count)
-        if state.settings.kind == QUEUE and topic in lanes_of(name):
-            self._move_jobs(name, topic, b, offsets)
-        else:
-            self._move_records(name, topic, mirror, b, records, offsets)
+        if gone:
+            marks = {
+                o: state.marks[topic.source, o] for o in gone if (topic.source, o) in state.marks
+            }
+            to = dead_letters_of(name)
+            self._move_records(to, name, topic.name, mirror, b, records, sorted(gone), marks)
+        left = [offset for offset in offsets if offset not in gone]
+        if left and state.settings.kind == QUEUE and topic.name in lanes_of(name):
+            self._move_jobs(name, topic.name, b, left)
+        elif left:
+            self._move_records(retries_of(name), name, topic.name, mirror, b, records, left, {})
 
     def _move_jobs(self, queue: str, lane: str, b: StoredBatch, offsets: list[int]) -> None:
         """The batch as it is, without what was done: a job's options are its batch's."""
@@ -272,8 +287,8 @@ class Takeovers:
                 group.settle_own(stream, base + i, 1)
 
     def _move_records(
-        self, name: str, topic: str, mirror: Mirror, b: StoredBatch, records: Records,
-        offsets: list[int],
+        self, to: str, name: str, topic: str, mirror: Mirror, b: StoredBatch, records: Records,
+        offsets: list[int], marks: Mapping[int, Mark],
     ) -> None:  # fmt: skip
         tools = self._groups.tools
         indices = [offset - b.base_offset for offset in offsets]
@@ -285,15 +300,11 @@ class Takeovers:
                     had = tools.decode_headers(records.headers[i])
                 except BadFrame:
                     pass  # what nobody can read is not worth keeping a record for
-            lineage = {
-                TOPIC: had.get(TOPIC) or topic,
-                STREAM: had.get(STREAM) or mirror.origin.hex(),
-                OFFSET: had.get(OFFSET) or str(offset),
-                GROUP_HEADER: name, TAKEN_FROM: mirror.name,
-            }  # fmt: skip
-            headers.append(tools.encode_headers({**had, **lineage}))
+            came = lineage_of(had, topic, mirror.origin, offset, name)
+            died = death_of(marks[offset], had) if offset in marks else {}
+            headers.append(tools.encode_headers({**had, **came, **died, TAKEN_FROM: mirror.name}))
         for payload, count in remade(tools, records, indices, headers):
-            self._groups.append_own(retries_of(name), payload, count)
+            self._groups.append_own(to, payload, count)
 
     # -- what others say ------------------------------------------------------------------------
 
@@ -375,6 +386,7 @@ class Takeovers:
                 "lsn": entry.lsn,
                 "moving": origin in self._movers,
                 "moved": self.moved.get(origin, 0),
+                "dead_letters": self.buried.get(origin, 0),
                 "skipped": [row._asdict() for row in self.skipped.get(origin, ())],
             }
             for origin, entry in self.known.items()
@@ -392,6 +404,14 @@ def _undone(state: GroupState, source: int, b: StoredBatch) -> list[int]:
         end = b.base_offset + b.count
         found += [o for o in range(b.base_offset, end) if (source, o) in state.marks]
     return sorted(set(found))
+
+
+def _dies(state: GroupState, source: int, offset: int) -> bool:
+    """Whether a group had given a record up, which was to become a dead letter."""
+    mark = state.marks.get((source, offset))
+    if mark is None:
+        return False
+    return bool(mark.flags & REJECTED) or mark.attempts >= state.settings.max_deliveries
 
 
 def _done(state: GroupState, source: int, offsets: list[int]) -> Delta:

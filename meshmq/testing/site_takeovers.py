@@ -328,7 +328,8 @@ class TakeoverPart(Part):
         for state in groups:
             left = set(_left_of(doom.disk, state, (entry.lsn, entry.slot)))
             name = state.settings.name
-            yield from [f"{taker} has not taken {v!r} of {name} over" for v in left - values]
+            lost = [v for v in left - values if taker.disk not in self.given_up.get(v, ())]
+            yield from [f"{taker} has not taken {v!r} of {name} over" for v in lost]
             if name == GROUP:
                 more = {v for t, v in moved if t == retries_of(name)} - left
                 yield from [f"{taker} has taken {v!r} over, which was done" for v in more]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from meshmq import codec, limits
+from meshmq.frames import REJECT
 from meshmq.limits import MS, SECOND
-from meshmq.names import lane_of
-from tests.core.sites import WALL, joined
+from meshmq.names import dead_letters_of, lane_of
+from tests.core.site_workers import WorkNet
+from tests.core.sites import WALL, joined, site_of
 from tests.core.test_copies import holder, is_copied
 from tests.core.test_takeover import begun, member, take_over
 
@@ -107,3 +109,130 @@ def test_a_delayed_job_that_is_acked_by_who_held_it_before_a_restart_is_counted_
     net.run(limits.RETURN_WAIT_NS + SECOND)
     assert counts(maker) == {}
     assert worker.got == [b"later"]
+
+
+# -- dead letters ------------------------------------------------------------------------------
+
+
+def rejected(monkeypatch, kind="queue", topic=QUEUE):
+    """A site whose node 0 was killed: it had dead letters 8 to 11, of which 8 was purged and 9 put
+    back, and 12 was rejected and to become one."""
+    net, (a, *others), left = begun(kind=kind, topic=topic, group=QUEUE)
+    worker = member(net, a, kind, QUEUE)
+    net.run(SECOND)
+    assert worker.got == left
+    for one in worker.hands[:4]:
+        worker.settle(one, REJECT)
+    net.run(SECOND)
+    asker = net.worker(a)
+    assert dead(asker) == 4
+    assert asker.command("dlq.purge", group=QUEUE, ranges=[[0, 1]])[2]["purged"] == 1
+    assert asker.command("dlq.replay", group=QUEUE, ranges=[[1, 1]])[2]["replaying"] == 1
+    net.run(SECOND)
+    monkeypatch.setattr(a.node.groups.shared.admission, "takes", lambda size: False)
+    worker.settle(next(one for one in worker.hands if one[2] == b"12"), REJECT)
+    net.run(SECOND)
+    assert (dead(asker), a.node.groups.by_name[QUEUE].undertaker.dying) == (2, 1)
+    worker.die()
+    asker.die()
+    net.run(SECOND)
+    assert is_copied(net, a)
+    at = holder(net, a)
+    net.kill(a)
+    net.run(SECOND)
+    return net, a, at, others, [b"9", *left[5:]]
+
+
+def dead(asker):
+    code, message, body = asker.command("dlq.show", group=QUEUE, here=True)
+    assert code == "", message
+    return body["records"]
+
+
+def letters(node):
+    """Headers and values of what a node has as dead letters."""
+    topic = node.node.topics.by_name[dead_letters_of(QUEUE)].entry.stream
+    settled = node.node.groups.by_name[QUEUE].state.settled(topic)
+    found = {}
+    for commit in node.disk.commits:
+        for b in commit.batches:
+            if b.stream == topic:
+                records = codec.TOOLS.decode(b.payload, b.count)
+                for i in range(b.count):
+                    if b.base_offset + i not in settled:
+                        had = codec.decode_headers(records.headers[i])
+                        found[records.values[i]] = had
+    return found
+
+
+@pytest.mark.parametrize(("kind", "topic"), [("queue", QUEUE), ("group", "orders.eu")])
+def test_dead_letters_of_a_node_are_the_taker_s(monkeypatch, kind, topic):
+    net, a, at, others, left = rejected(monkeypatch, kind, topic)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    worker = member(net, at, kind, QUEUE)
+    net.run(3 * SECOND)
+    assert sorted(worker.got) == sorted(left)
+    worker.ack_all()
+    (row,) = at.node.site.describe(net.now_ns)["copies"]["takeovers"]
+    assert (row["moved"], row["dead_letters"]) == (len(left), 3)
+    found = letters(at)
+    assert sorted(found) == [b"10", b"11", b"12"]
+    for value, had in found.items():
+        told = (had["$reason"], had["$topic"], had["$offset"], had["$attempts"])
+        assert told == ("rejected", topic, value.decode(), "1")
+        assert (had["$group"], had["$taken-from"]) == (QUEUE, a.name)
+        assert had["$stream"] == a.origin.hex()
+    back(net, a, others)
+    asker = net.worker(a)
+    assert dead(asker) == 0
+    assert asker.command("dlq.show", group=QUEUE)[2]["records"] == 3
+    assert asker.command("dlq.replay", group=QUEUE)[2]["replaying"] == 3
+    net.run(2 * SECOND)
+    assert sorted(worker.got[len(left) :]) == [b"10", b"11", b"12"]
+    worker.ack_all()
+    net.run(2 * SECOND)
+    assert asker.command("dlq.show", group=QUEUE)[2]["records"] == 0
+    assert counts(asker) == counts(net.worker(at)) == {}
+
+
+def test_a_taker_that_is_killed_in_the_middle_has_each_dead_letter_once(monkeypatch):
+    net, a, at, others, _ = rejected(monkeypatch)
+    monkeypatch.setattr(limits, "TAKEOVER_BYTES", 1)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    for wait in (3, 7, 5, 11):
+        net.run(wait * MS)
+        net.kill(at)
+        at.start([n.address for n in others if n is not at])
+        net.run(700 * MS)
+    net.run(5 * SECOND)
+    assert dead(net.worker(at)) == 3
+    assert sorted(letters(at)) == [b"10", b"11", b"12"]
+
+
+def test_what_is_copied_nowhere_stays_with_the_node_that_is_back():
+    net, (a, b) = site_of(2, kind=WorkNet)
+    asker = net.worker(a)
+    policy = {"pattern": "orders.eu", "durability": "durable", "copies": 2}
+    assert asker.command("topic.create", **policy)[0] == ""
+    assert asker.command("group.create", group="billing", pattern="orders.>")[0] == ""
+    asker.put("orders.eu", b"copied")
+    asker.put("orders.us", b"not copied")
+    worker = member(net, a)
+    net.run(SECOND)
+    one = next(one for one in worker.hands if one[2] == b"not copied")
+    worker.settle(one, REJECT)
+    asker.put("orders.us", b"neither")
+    net.run(4 * SECOND)
+    assert asker.command("dlq.show", group="billing", here=True)[2]["records"] == 1
+    worker.die()
+    net.run(SECOND)
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, b, a, assume_dead=True)[0] == ""
+    worker = member(net, b)
+    net.run(2 * SECOND)
+    assert worker.got == [b"copied"]
+    worker.ack_all()
+    back(net, a, [b])
+    assert worker.got == [b"copied", b"neither"]
+    assert asker.command("dlq.show", group="billing", here=True)[2]["records"] == 1
