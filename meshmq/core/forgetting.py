@@ -13,6 +13,8 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Any
+
 from meshmq import limits
 from meshmq.core.log import Entry, LogState
 from meshmq.core.mirror_log import ForgottenEntry
@@ -54,6 +56,12 @@ class Forgetting:
         epoch = now_ms if known is None else max(now_ms, known.epoch + 1)
         self._note(ForgottenEntry(origin, epoch, name))
         self._drop(origin)
+
+    def told_of(self, name: object) -> dict[str, Any]:
+        """The logs of a node that were forgotten when that was last said."""
+        found = [e for e in self.known.values() if e.name == name and not e.lifted]
+        last = max([e.epoch for e in found], default=0)
+        return {"name": name, "origins": sorted(e.origin.hex() for e in found if e.epoch == last)}
 
     def on_rows(self, rows: tuple[CopiesRow, ...], linked: set[bytes]) -> None:
         """A sibling tells what was forgotten."""

@@ -43,7 +43,7 @@ from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.streams import Streams
-from meshmq.core.takeover import Takeovers
+from meshmq.core.takeover import Takeovers, check_seen
 from meshmq.core.topics import Topics
 from meshmq.errors import CommandFailed
 from meshmq.frames import Body, Credit, Subscribe, Subscribed, Unsubscribe
@@ -570,22 +570,29 @@ class SiteCopies:
         name = arguments.get("name")
         found = [m for m in self.mirrors.by_origin.values() if m.name == name]
         if not found:
-            have = ", ".join(sorted(m.name for m in self.mirrors.by_origin.values()))
-            raise CommandFailed(
-                f"no copy of a node named {name!r} is kept here (of {have or 'none at all'}): ask "
-                f"a node that has one, `meshmq status` shows which"
-            )
+            raise CommandFailed(self._no_copy_of(name))
         # More than one, if its disk was lost or its log renewed: each has work of its own.
         gone = [m for m in found if m.origin not in self._siblings] or found
-        gone = [m for m in gone if not self.takeovers.is_another_s(m.origin)] or gone
+        gone = [m for m in gone if not self.takeovers.is_another_s(m)] or gone
         gone.sort(key=lambda m: m.synced, reverse=True)
+        linked = {origin: sibling.name for origin, sibling in self._siblings.items()}
         for mirror in gone:
-            is_linked = mirror.origin in self._siblings
             seen_ns = self._seen_ns(mirror.origin, now_ns)
             further = self._ahead(mirror.origin, (mirror.synced, True))
             ahead = further.name if further else ""
-            self.takeovers.check(mirror, is_linked, seen_ns, arguments, ahead)
+            self.takeovers.check(mirror, linked, seen_ns, arguments, ahead)
         return self.takeovers.take(gone)
+
+    def _no_copy_of(self, name: object) -> str:
+        """What is said of a node that is not copied here."""
+        have = sorted({m.name for m in self.mirrors.by_origin.values()})
+        kept = f"the copies that are kept here are of {', '.join(have) or 'none'}"
+        if name not in self._names.values() and name not in self.known().values():
+            return f"there is no node {name!r} in the site; {kept}"
+        others = [s.name for o, s in self._siblings.items()
+                  if name in [row.name for row in self.held.get(o, {}).values()]]  # fmt: skip
+        to = f"say it to {' or '.join(sorted(others))}, which has one" if others else kept
+        return f"no copy of a node named {name!r} is kept here: {to}"
 
     def _seen_ns(self, origin: bytes, now_ns: int) -> int | None:
         """How long ago a node was lost; None: it was not linked in this life of ours."""
@@ -598,24 +605,22 @@ class SiteCopies:
         """``node forget NAME``. Raises CommandFailed."""
         name = arguments.get("name")
         names = {**self._names, **self.known()}
-        found = [o for o, known in names.items() if known == name and o != self._origin]
+        known = {o: n for o, n in names.items() if not self.forgetting.is_forgotten(o)}
+        found = [o for o, n in known.items() if n == name and o != self._origin]
         gone = [o for o in found if o not in self._siblings]
         if not gone and name in [e.name for e in self.forgetting.known.values() if not e.lifted]:
-            return self._forgotten(name)  # said before: the answer may have been lost
+            return self.forgetting.told_of(name)  # said before: the answer may have been lost
         if not gone and found:
             raise CommandFailed(f"node {name!r} is there: stop it first")
         if not gone and name == own_name:
             raise CommandFailed(f"{name!r} is this node itself: another one that is gone is meant")
         if not gone:
-            raise CommandFailed(f"no node named {name!r} is known here that is away")
+            away = {n for o, n in known.items() if o != self._origin and o not in self._siblings}
+            others = f", but {', '.join(sorted(away))}" if away else ""
+            raise CommandFailed(f"no node named {name!r} is known here that is away{others}")
         for origin in gone:
-            seen_ns = self._seen_ns(origin, now_ns)
-            is_recent = seen_ns is not None and seen_ns < limits.TAKEOVER_SEEN_NS
-            if seen_ns is not None and is_recent and not arguments.get("assume_dead"):
-                raise CommandFailed(
-                    f"node {name!r} was seen {seen_ns // limits.SECOND} s ago and may be alive "
-                    f"behind a cut: wait, or say --assume-dead"
-                )
+            if not arguments.get("assume_dead"):
+                check_seen(str(name), self._seen_ns(origin, now_ns))
             if self.takeovers.is_moving(origin):
                 raise CommandFailed(
                     f"what the groups of {name!r} had not done is being moved here: wait until "
@@ -625,13 +630,7 @@ class SiteCopies:
             self.forgetting.forget(origin, str(name), now_ms)
             self._names.pop(origin, None)
         self._drop_forgotten()
-        return self._forgotten(name)
-
-    def _forgotten(self, name: object) -> dict[str, Any]:
-        known = self.forgetting.known.values()
-        return {"name": name, "origins": sorted(
-            e.origin.hex() for e in known if e.name == name and not e.lifted
-        )}  # fmt: skip
+        return self.forgetting.told_of(name)
 
     def describe(self) -> dict[str, Any]:
         """As ``status`` shows it."""

@@ -111,29 +111,20 @@ class Takeovers:
     # -- taking over ----------------------------------------------------------------------------
 
     def check(
-        self, mirror: Mirror, is_linked: bool, seen_ns: int | None, arguments: Mapping[str, Any],
-        ahead: str,
+        self, mirror: Mirror, linked: Mapping[bytes, str], seen_ns: int | None,
+        arguments: Mapping[str, Any], ahead: str,
     ) -> None:  # fmt: skip
-        """Whether it may be: ``seen_ns`` ago the node was still linked; the copy of the node
-        ``ahead`` goes further than ours. Raises CommandFailed."""
-        if is_linked:
+        """Whether it may be: of the nodes that are ``linked`` now, with their names; ``seen_ns``
+        ago the node was still linked; the copy of the node ``ahead`` goes further than ours. Raises
+        CommandFailed."""
+        if mirror.origin in linked:
             raise CommandFailed(
                 f"node {mirror.name!r} is alive: stop it first, its groups are its own"
             )
         sure = bool(arguments.get("assume_dead"))
-        if not sure and seen_ns is not None and seen_ns < limits.TAKEOVER_SEEN_NS:
-            raise CommandFailed(
-                f"node {mirror.name!r} was seen {seen_ns // limits.SECOND} s ago and may be alive "
-                f"behind a cut: what it still hands out would be worked on twice; wait, or say "
-                f"--assume-dead"
-            )
-        known = self.known.get(mirror.origin)
-        if known is not None and known.taker != self._origin and not sure:
-            raise CommandFailed(
-                f"the groups of {mirror.name!r} were taken over by the node with origin "
-                f"{known.taker.hex()[:8]} (epoch {known.epoch}): if that is lost too, say "
-                f"--assume-dead"
-            )
+        self._check_taken(mirror, linked, sure)
+        if not sure:
+            check_seen(mirror.name, seen_ns, ", and what it hands out would be worked on twice")
         if ahead:
             raise CommandFailed(
                 f"the copy of node {mirror.name!r} at node {ahead!r} goes further: it is being "
@@ -145,6 +136,34 @@ class Takeovers:
                 f"which was gone before it could be copied: records would be worked on again; take "
                 f"over at another copy if there is one, or say --may-repeat"
             )
+
+    def _check_taken(self, mirror: Mirror, linked: Mapping[bytes, str], sure: bool) -> None:
+        """Raise CommandFailed where another node has taken it over and nothing is left to be."""
+        known, name = self.known.get(mirror.origin), mirror.name
+        if known is None or known.taker == self._origin:
+            return
+        taker = linked.get(known.taker, "")
+        if taker == name:
+            raise CommandFailed(
+                f"node {name!r} is alive, and has taken over itself what its groups had not done "
+                f"in the older log that is copied here: there is nothing left to take over"
+            )
+        is_left = not self.is_another_s(mirror)
+        said = f"the groups of {name!r} were taken over by node {taker!r} (epoch {known.epoch})"
+        if taker and not is_left:
+            raise CommandFailed(f"{said}, which is alive: there is nothing left to take over")
+        if sure:
+            return
+        if taker:
+            raise CommandFailed(
+                f"{said}, and {name!r} was back since: to take over what it had from then on say "
+                f"--assume-dead"
+            )
+        raise CommandFailed(
+            f"the groups of {name!r} were taken over by the node with origin "
+            f"{known.taker.hex()[:8]} (epoch {known.epoch}), which is not there: if that is lost "
+            f"too, say --assume-dead"
+        )
 
     def take(self, mirrors: list[Mirror]) -> dict[str, Any]:
         """``node takeover`` of logs of one node, which were checked. Raises CommandFailed."""
@@ -162,6 +181,9 @@ class Takeovers:
         epoch = known.epoch + 1 if known is not None else 1
         entry = TakeoverEntry(mirror.origin, epoch, self._origin, *mirror.synced)
         skipped = self._make_groups(mirror)
+        if not self.is_moving(mirror.origin):  # else the one that is under way goes on
+            self.moved.pop(mirror.origin, None)
+            self.buried.pop(mirror.origin, None)
         if known is not None and known._replace(epoch=epoch) == entry:
             entry = known  # said before: there is no more than there was then
         else:
@@ -204,10 +226,12 @@ class Takeovers:
         self.skipped.pop(mirror.origin, None)  # what it meets it tells
         mirror.feed.add_reader(mover)
 
-    def is_another_s(self, origin: bytes) -> bool:
-        """Whether another node has taken a log over."""
-        known = self.known.get(origin)
-        return known is not None and known.taker != self._origin
+    def is_another_s(self, mirror: Mirror) -> bool:
+        """Whether another node has taken a log over, as far as it is copied here."""
+        known = self.known.get(mirror.origin)
+        if known is None or known.taker == self._origin:
+            return False
+        return mirror.synced <= (known.lsn, known.slot)
 
     def is_moving(self, origin: bytes) -> bool:
         """Whether records of a log are on their way into our groups."""
@@ -391,6 +415,17 @@ class Takeovers:
             }
             for origin, entry in self.known.items()
         ]
+
+
+def check_seen(name: str, seen_ns: int | None, harm: str = "") -> None:
+    """Raise CommandFailed for a node that was linked so lately that it may be alive."""
+    if seen_ns is None or seen_ns >= limits.TAKEOVER_SEEN_NS:
+        return
+    left_s = -((seen_ns - limits.TAKEOVER_SEEN_NS) // limits.SECOND)
+    raise CommandFailed(
+        f"node {name!r} was seen {seen_ns // limits.SECOND} s ago and may be alive behind a "
+        f"cut{harm}: try again in {left_s} s, or say --assume-dead"
+    )
 
 
 def _undone(state: GroupState, source: int, b: StoredBatch) -> list[int]:

@@ -8,9 +8,12 @@ from meshmq import codec, limits
 from meshmq.frames import REJECT
 from meshmq.limits import MS, SECOND
 from meshmq.names import dead_letters_of, lane_of
+from meshmq.testing.disk import Disk
 from tests.core.site_workers import WorkNet
 from tests.core.sites import WALL, joined, site_of
 from tests.core.test_copies import holder, is_copied
+from tests.core.test_forgetting import forget
+from tests.core.test_own_log import renew
 from tests.core.test_takeover import begun, member, take_over
 
 QUEUE = "thumbs"
@@ -236,3 +239,117 @@ def test_what_is_copied_nowhere_stays_with_the_node_that_is_back():
     back(net, a, [b])
     assert worker.got == [b"copied", b"neither"]
     assert asker.command("dlq.show", group="billing", here=True)[2]["records"] == 1
+
+
+# -- what is said --------------------------------------------------------------------------------
+
+
+def test_what_another_node_that_lives_has_taken_over_is_not_taken_over_again():
+    net, (a, b, c), left = begun(copies=3)
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, b, a, assume_dead=True)[0] == ""
+    net.run(2 * SECOND)
+    said = take_over(net, c, a, assume_dead=True)[1]
+    assert f"were taken over by node {b.name!r} (epoch 1), which is alive" in said
+    assert "nothing left" in said
+    net.kill(b)
+    net.run(SECOND)
+    said = take_over(net, c, a)[1]
+    assert "which is not there: if that is lost too" in said
+    assert take_over(net, c, a, assume_dead=True)[0] == ""
+    worker = member(net, c)
+    net.run(3 * SECOND)
+    assert worker.got == left
+
+
+def test_what_a_node_had_after_it_was_back_is_taken_over_when_its_log_is_renewed():
+    net, (a, *others), left = begun()
+    at = holder(net, a)
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    worker = member(net, at)
+    net.run(2 * SECOND)
+    assert worker.got == left
+    worker.ack_all()
+    net.run(SECOND)
+    worker.die()
+    back(net, a, others)
+    maker = net.worker(a)
+    maker.put("orders.eu", b"late 1", b"late 2")
+    net.run(SECOND)
+    maker.die()
+    net.run(SECOND)
+    assert is_copied(net, a)
+    net.kill(a)
+    renew(a)
+    back(net, a, others)
+    said = take_over(net, a, a)[1]
+    assert f"by node {at.name!r} (epoch 1), and {a.name!r} was back since" in said
+    assert "--assume-dead" in said
+    code, message, _ = take_over(net, a, a, assume_dead=True)
+    assert (code, message) == ("", "")
+    worker = member(net, a)
+    net.run(2 * SECOND)
+    assert worker.got == [b"late 1", b"late 2"]
+    for sure in (False, True):  # said to a node that has a copy of the older log
+        said = take_over(net, at, a, assume_dead=sure)[1]
+        assert f"node {a.name!r} is alive, and has taken over itself" in said
+
+
+def test_each_takeover_says_what_it_has_moved():
+    net, (a, *others), left = begun()
+    at = holder(net, a)
+
+    def moved():
+        assert take_over(net, at, a, assume_dead=True)[0] == ""
+        net.run(2 * SECOND)
+        (row,) = at.node.site.describe(net.now_ns)["copies"]["takeovers"]
+        return row["moved"]
+
+    net.kill(a)
+    net.run(SECOND)
+    assert (moved(), moved()) == (len(left), 0)
+    back(net, a, others)
+    maker = net.worker(a)
+    maker.put("orders.eu", b"late 1", b"late 2")
+    net.run(SECOND)
+    assert is_copied(net, a)
+    net.kill(a)
+    net.run(SECOND)
+    assert moved() == 2
+
+
+def test_a_refusal_says_how_long_to_wait_and_which_nodes_there_are():
+    net, (a, *others), _ = begun()
+    at = holder(net, a)
+    (other,) = [n for n in others if n is not at]
+    net.kill(a)
+    net.run(4500 * MS)
+    assert "seen 4 s ago" in take_over(net, at, a)[1]
+    assert "try again in 6 s, or say --assume-dead" in take_over(net, at, a)[1]
+    assert "try again in 6 s, or say --assume-dead" in forget(net, at, a.name)[1]
+    assert f"kept here: say it to {at.name}, which has one" in take_over(net, other, a)[1]
+    said = net.worker(at).command("node.takeover", name="onne")[1]
+    kept = ", ".join(sorted(m.name for m in at.node.site.copies.mirrors.by_origin.values()))
+    assert (
+        said == f"there is no node 'onne' in the site; the copies that are kept here are of {kept}"
+    )
+    assert f"known here that is away, but {a.name}" in forget(net, at, "onne")[1]
+
+
+def test_a_forget_tells_the_logs_that_it_drops():
+    net, (a, *others), _ = begun()
+    net.kill(a)
+    net.run(SECOND)
+    first = a.origin.hex()
+    assert forget(net, others[0], a.name, assume_dead=True)[2]["origins"] == [first]
+    a.disk = Disk(b"another disk".ljust(16))
+    back(net, a, others)
+    net.kill(a)
+    net.run(SECOND)
+    for node in others:  # the second one has heard of it
+        told = forget(net, node, a.name, assume_dead=True)[2]
+        assert told["origins"] == [a.origin.hex()]
+        net.run(SECOND)

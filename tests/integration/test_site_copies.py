@@ -165,6 +165,66 @@ def test_a_dead_node_s_jobs_are_done_by_another_one(site):
     assert sorted(done, key=int) == [b"%d" % i for i in range(50)]
 
 
+def run(node, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "meshmq", *arguments, "--url", node.url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def copied_at(mesh):
+    """The node that has a copy of all that is stored; empty: there is none yet."""
+    rows = mesh.admin.status()["site"]["copies"]["nodes"]
+    return next((row["name"] for row in rows if row["caught_up"]), "")
+
+
+def test_dead_letters_of_a_dead_node_are_another_one_s_and_a_node_that_is_back_works(site):
+    one, *others = site.nodes
+    with meshmq.connect(one.url, route="node") as mesh:
+        for value in (b"a", b"b", b"c"):
+            mesh.enqueue("thumbs", value).wait(20)
+        mesh.enqueue("thumbs", b"later", delay=3600).wait(20)
+        with mesh.work("thumbs", prefetch=1) as worker:
+            worker.fetch(1, timeout=10)[0].reject("no a", wait=True)
+        until(lambda: mesh.admin.dlq.show("thumbs")["records"] == 1)
+        until(lambda: copied_at(mesh))
+        name = copied_at(mesh)
+    (taker,) = [node for node in others if node.name == name]
+    one.kill()
+    until(lambda: one.name not in taker.siblings())
+    code, out, said = run(taker, "dlq", "list", "thumbs")
+    assert (code, out) == (0, "thumbs has no dead letters at the nodes that answer\n")
+    assert f"not counted is what lies at {one.name}: away" in said
+    assert f"{one.name}: away" in run(taker, "dlq", "show", "thumbs", "--json")[2]
+    assert "try again in" in run(taker, "node", "takeover", one.name)[2]
+    assert "there is no node 'onne'" in run(taker, "node", "takeover", "onne")[2]
+    code, out, _ = run(taker, "node", "takeover", one.name, "--assume-dead")
+    assert (code, out.splitlines()[1]) == (0, "3 records moved, and 1 dead letter")
+    out = run(taker, "node", "takeover", one.name, "--assume-dead")[1]
+    assert out.splitlines()[1] == "0 records moved"
+    code, out, _ = run(taker, "dlq", "list", "thumbs")
+    assert (code, [line.split()[:2] for line in out.splitlines()[1:]]) == (0, [[taker.name, "0"]])
+    with meshmq.connect(taker.url, route="node") as mesh:
+        with mesh.work("thumbs") as worker:
+            jobs = [job for _ in range(2) for job in worker.fetch(1, timeout=10)]
+            assert sorted(job.value for job in jobs) == [b"b", b"c"]
+            for job in jobs:
+                job.ack(wait=True)
+        one.start()
+        until(lambda: len(one.siblings()) == 2)
+        with (
+            mesh.work("thumbs") as worker,
+            meshmq.connect(one.url, route="node") as back,
+        ):
+            until(lambda: not back.admin.dlq.show("thumbs")["nodes"][0]["records"])
+            back.enqueue("thumbs", b"new").wait(20)
+            assert [job.value for job in worker.fetch(1, timeout=10)] == [b"new"]
+
+
 @pytest.mark.timeout(240)
 def test_a_disk_that_was_put_back_from_a_backup_goes_on_as_another_log(tmp_path):
     made = LocalSite(tmp_path, 2, "--copies", "2")
