@@ -21,7 +21,16 @@ from typing import Any, Self
 from meshmq import limits
 from meshmq.client import connecting
 from meshmq.client import mesh as blocking
-from meshmq.client.admin import ROUTES, Ask, ask, ask_create, ask_drain, ask_last, ask_of_node
+from meshmq.client.admin import (
+    ROUTES,
+    UNDRAIN,
+    Ask,
+    ask,
+    ask_create,
+    ask_drain,
+    ask_last,
+    ask_of_node,
+)
 from meshmq.client.aio_admin import DeadLetters, Groups, Queues, ServiceList
 from meshmq.client.aio_consumer import Consumer, Job, Worker
 from meshmq.client.aio_services import Services
@@ -457,12 +466,13 @@ def connect(
     on_node_loss: str = "move",
     durability: str | None = None,
     direct_reads: bool = True,
+    admin: bool = False,
 ) -> Opening[Mesh]:
     """As ``meshmq.connect``: await it, or ``async with meshmq.aio.connect() as mesh``.
 
     ``on_state`` is called in the event loop.
     """
-    where = connecting.Where(url, peers, listen, route, on_node_loss, direct_reads)
+    where = connecting.Where(url, peers, listen, route, on_node_loss, direct_reads, admin)
     connecting.check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
     wanted = blocking.wanted_of(durability)
 
@@ -601,11 +611,17 @@ class Admin:
         routes: list[dict[str, Any]] = await self._mesh._run(ROUTES)
         return routes
 
-    async def drain(self, timeout: float = 30.0, stay: bool = False) -> dict[str, Any]:
+    async def drain(
+        self, timeout: float = 30.0, stay: bool = False, force: bool = False
+    ) -> dict[str, Any]:
         """Have the node send its programs to others, and end: see the synchronous one."""
-        wanted, seconds = ask_drain(timeout, stay)
+        wanted, seconds = ask_drain(timeout, stay, force)
         drained: dict[str, Any] = await self._mesh._run(wanted, seconds)
         return drained
+
+    async def undrain(self) -> str:
+        """Have a node that drains let programs in again: see the synchronous one."""
+        return str((await self._mesh._run(UNDRAIN))["node"])
 
     async def takeover(
         self, name: str, *, assume_dead: bool = False, may_repeat: bool = False

@@ -33,6 +33,7 @@ from meshmq import (
     schema,
 )
 from meshmq.codec_checks import addresses, adds_up, bounded, short
+from meshmq.codec_direct import decode_peers, encode_peers
 from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 
@@ -356,7 +357,7 @@ def _encode_hello(m: Any, b: frames.Hello) -> None:
     h = m.init("hello")
     h.major, h.minor, h.mesh = b.major, b.minor, b.mesh
     h.instance, h.producer, h.name, h.software = b.instance, b.producer, b.name, b.software
-    h.direct, h.reads = b.direct, b.reads
+    h.direct, h.reads, h.admin = b.direct, b.reads, b.admin
     if b.addresses:
         h.addresses = b.addresses
     codec_site.encode_node(h, b.node)
@@ -369,7 +370,7 @@ def _decode_hello(r: Any, _: bytes | None) -> frames.Hello:
         raise BadFrame("hello: instance and producer are 16 bytes each")
     return frames.Hello(
         h.major, h.minor, short(h.mesh), instance, producer, short(h.name), short(h.software),
-        h.direct, addresses(h.addresses), codec_site.decode_node(h), h.reads,
+        h.direct, addresses(h.addresses), codec_site.decode_node(h), h.reads, h.admin,
     )  # fmt: skip
 
 
@@ -398,10 +399,13 @@ def _decode_welcome(r: Any, _: bytes | None) -> frames.Welcome:
 def _encode_refuse(m: Any, b: frames.Refuse) -> None:
     m.init("refuse").code = b.code
     m.refuse.message = b.message
+    if b.peers:
+        encode_peers(m.refuse.init("peers", len(b.peers)), b.peers)
 
 
 def _decode_refuse(r: Any, _: bytes | None) -> frames.Refuse:
-    return frames.Refuse(short(r.refuse.code), r.refuse.message[:4096])
+    told = r.refuse
+    return frames.Refuse(short(told.code), told.message[:4096], decode_peers(told.peers, "refuse"))
 
 
 def _encode_publish(m: Any, b: frames.Publish) -> None:

@@ -72,6 +72,7 @@ class Hello:
 
     ``node``: it is one, ``instance`` its origin, ``addresses`` those of its listener for nodes.
     ``reads``: a program that is at another node, and reads here what was published here.
+    ``admin``: only commands will come: a node that drains lets it in.
     """
 
     major: int
@@ -85,6 +86,7 @@ class Hello:
     addresses: tuple[str, ...] = ()
     node: NodeFacts | None = None
     reads: bool = False
+    admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,11 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
+    """``peers``: where to go instead (KnownPeer)."""
+
     code: str
     message: str
+    peers: tuple[KnownPeer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ struct Hello {
   addresses @8 :List(Text); # where others may dial it; of a node: its listener for nodes
   node      @9 :NodeFacts;  # only of a node, whose instance is its origin
   reads     @10 :Bool;      # a program that is at another node, and reads here what is published here
+  admin     @11 :Bool;      # only commands will come: a node that drains lets it in
 }
 
 struct Welcome {
@@ -103,6 +104,7 @@ struct NodeFacts {
 struct Refuse {
   code    @0 :Text;
   message @1 :Text;
+  peers   @2 :List(KnownPeer); # where to go instead, from a node that drains
 }
 
 struct Publish {

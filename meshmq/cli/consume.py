@@ -95,7 +95,9 @@ def consume(
     )
     seconds = parse_seconds(ack_timeout, "--ack-timeout")
     with (
-        connected(Target(url, mesh, insecure, json, timeout), on_state=StateTeller()) as connection,
+        connected(
+            Target(url, mesh, insecure, json, timeout), on_state=StateTeller(), works=True
+        ) as connection,
         connection.consume(
             pattern,
             group,

@@ -87,10 +87,12 @@ def connected(
     lasting: bool = False,
     route: str = "node",
     on_node_loss: str = "move",
+    works: bool = False,
 ) -> Iterator[Mesh]:
     """A connection for one command: drained at the end, dropped at once after an error. Listings
     show it by its ``name``. What needs no node says ``route="auto"``. With ``--peer`` one program
     at least must be there, unless the command is a ``lasting`` one, which others may join later.
+    One that ``works`` does more than ask and set: a node that drains sends it to another one.
 
     With ``--json`` an error is also an object on stdout (error, message, outcome).
     """
@@ -110,6 +112,7 @@ def connected(
             route="direct" if target.peers or target.listen else route,
             on_node_loss=on_node_loss,
             durability=target.durability,
+            admin=not works,
         )
         if target.peers and not lasting:
             mesh = linked(connect, target.peers, target.mesh, target.timeout)

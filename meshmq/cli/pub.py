@@ -141,7 +141,7 @@ def _publish_one(
     timeout: float,
 ) -> None:
     begun = time.monotonic()
-    with connected(target, route="auto") as mesh:
+    with connected(target, route="auto", works=True) as mesh:
         while True:
             receipt = mesh.publish(
                 topic, os.fsencode(value), key=os.fsencode(key) if key else None, headers=headers
@@ -225,7 +225,7 @@ def _publish_lines(
 def _connected_for_lines(target: Target) -> Iterator[Mesh]:
     """As ``connected``; without a node it is linked with somebody, or has looked long enough."""
     begun = time.monotonic()
-    with connected(target, on_state=StateTeller(), route="auto") as mesh:
+    with connected(target, on_state=StateTeller(), route="auto", works=True) as mesh:
         while mesh.state == "brokerless" and time.monotonic() - begun < FIND_S:
             if mesh.peers():
                 break

@@ -150,7 +150,7 @@ def _put_one(
     options: JobOptions,
     timeout: float,
 ) -> None:
-    with connected(target) as mesh:
+    with connected(target, works=True) as mesh:
         receipt = mesh.enqueue(
             name, os.fsencode(value), key=os.fsencode(key) if key else None, dedup_id=dedup_id,
             **options._asdict(),
@@ -182,7 +182,10 @@ def _put_lines(
     options: JobOptions,
     timeout: float,
 ) -> None:
-    with opened(file) as (stream, size), connected(target, on_state=StateTeller()) as mesh:
+    with (
+        opened(file) as (stream, size),
+        connected(target, on_state=StateTeller(), works=True) as mesh,
+    ):
         window = Window(mesh, lambda run: _send(mesh, name, run, options), timeout)
         start = time.monotonic()
         try:

@@ -91,7 +91,10 @@ def work(
         most = min(most, count)
     share = max(1, most // concurrency)
     target = Target(url, mesh, insecure, json, timeout)
-    with connected(target, on_state=StateTeller()) as connection, ExitStack() as members:
+    with (
+        connected(target, on_state=StateTeller(), works=True) as connection,
+        ExitStack() as members,
+    ):
         is_new = not _is_there(connection, name)
         consumers = [
             members.enter_context(connection.work(name, ack_timeout=seconds, prefetch=share))

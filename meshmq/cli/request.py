@@ -91,7 +91,7 @@ def request(
     target = Target(node_url(url, peer), mesh, insecure, json, wait, tuple(peer or ()))
     show = _renderer(service, json, many, lines)
     try:
-        with connected(target, route="auto") as connection:
+        with connected(target, route="auto", works=True) as connection:
             data = _value_of(value)
             if many:
                 options["max_replies"] = max_replies

@@ -73,7 +73,9 @@ def serve(
     url = node_url(url, peer, listen)
     target = Target(url, mesh, insecure, json, timeout, tuple(peer or ()), tuple(listen or ()))
     teller = StateTeller()
-    with connected(target, on_state=teller, name=name, lasting=True, route="auto") as connection:
+    with connected(
+        target, on_state=teller, name=name, lasting=True, route="auto", works=True
+    ) as connection:
         tell_addresses(connection, target.peers)
         from meshmq.cli.serving import Server
 

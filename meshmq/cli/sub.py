@@ -76,7 +76,9 @@ def sub(
     shown, last = 0, None
     try:
         with (
-            connected(target, on_state=StateTeller(), lasting=True, route="auto") as connection,
+            connected(
+                target, on_state=StateTeller(), lasting=True, route="auto", works=True
+            ) as connection,
             connection.subscribe(pattern, start=begin) as subscription,
             _TellMissed(subscription) as missed,
         ):

@@ -134,15 +134,20 @@ def ask_services(pattern: str) -> Ask:
 ROUTES = ask("route.list", "routes")
 
 
-def ask_drain(timeout: object, stay: object) -> tuple[Ask, float]:
+UNDRAIN = ask("node.undrain")
+
+
+def ask_drain(timeout: object, stay: object, force: object) -> tuple[Ask, float]:
     """``node.drain``, and how long it may take in seconds."""
     if not isinstance(timeout, int | float) or isinstance(timeout, bool):
         raise InvalidArgument(f"timeout is a number of seconds, not {timeout!r}")
     if not 0 <= timeout <= limits.DAY // limits.SECOND:  # false for what is not a number, too
         raise InvalidArgument(f"timeout is from 0 to 86400 seconds, not {timeout!r}")
-    if not isinstance(stay, bool):
-        raise InvalidArgument(f"stay is True or False, not {stay!r}")
-    return ask("node.drain", timeout_ns=int(timeout * limits.SECOND), stay=stay), float(timeout)
+    for name, flag in (("stay", stay), ("force", force)):
+        if not isinstance(flag, bool):
+            raise InvalidArgument(f"{name} is True or False, not {flag!r}")
+    timeout_ns = int(timeout * limits.SECOND)
+    return ask("node.drain", timeout_ns=timeout_ns, stay=stay, force=force), float(timeout)
 
 
 class Topics:
@@ -264,17 +269,35 @@ class Admin:
         routes: list[dict[str, Any]] = self.topics._run(ROUTES)
         return routes
 
-    def drain(self, timeout: float = 30.0, stay: bool = False) -> dict[str, Any]:
+    def drain(
+        self, timeout: float = 30.0, stay: bool = False, force: bool = False
+    ) -> dict[str, Any]:
         """Have the node let nobody in and send its programs to other nodes, then end.
 
         Returns when all are gone, or ``timeout`` seconds are over: the name of the ``node``, how
         many have ``moved``, and how many are ``left``. What these had under way is then as with a
-        node that is lost. With ``stay`` the node does not end.
+        node that is lost. With ``stay`` the node does not end, until it is drained without.
+
+        Where the node sees no other one there is nowhere to go: then it does so with ``force``
+        only, no program moves, and ``forced`` says so.
+
+        Raises:
+            CommandFailed: it sees no other node, or the drain was undone.
         """
-        wanted, seconds = ask_drain(timeout, stay)
+        wanted, seconds = ask_drain(timeout, stay, force)
         answer = self._connection.command(wanted.verb, wanted.arguments, seconds + self._timeout)
         drained: dict[str, Any] = wanted.read(answer)
         return drained
+
+    def undrain(self) -> str:
+        """Have a node that drains, or was drained with ``stay``, let programs in again; return its
+        name. Programs that were asked to go still do. Connect with ``admin=True``.
+
+        Raises:
+            CommandFailed: it does not drain.
+        """
+        undone: dict[str, Any] = self.topics._run(UNDRAIN)
+        return str(undone["node"])
 
     def takeover(
         self, name: str, *, assume_dead: bool = False, may_repeat: bool = False

@@ -40,6 +40,7 @@ class Where(NamedTuple):
     route: str
     on_node_loss: str = "move"
     direct_reads: bool = True
+    admin: bool = False
 
     @property
     def is_alone(self) -> bool:
@@ -83,7 +84,7 @@ class Who(NamedTuple):
     name: str | None
     insecure: bool
 
-    def identity(self) -> ClientIdentity:
+    def identity(self, admin: bool) -> ClientIdentity:
         """For the handshake."""
         if self.producer is None:
             producer = clock.instance_id()
@@ -91,7 +92,7 @@ class Who(NamedTuple):
             producer = producer_of(self.mesh, self.producer)
         return ClientIdentity(
             self.mesh, clock.instance_id(), producer, self.name or clock.program_name(),
-            f"meshmq {meshmq.__version__}",
+            f"meshmq {meshmq.__version__}", admin,
         )  # fmt: skip
 
     def moving(self, urls: Sequence[str], where: Where) -> Moving:
@@ -111,7 +112,7 @@ def prepare(
     for url in urls:
         check_url(url, bind=False, insecure=who.insecure, mesh=who.mesh)
     moving = who.moving(urls, where)
-    connection = Connection(urls[0], who.identity(), on_state, hands_over, moving)
+    connection = Connection(urls[0], who.identity(where.admin), on_state, hands_over, moving)
     connection.client.reads.is_on = where.direct_reads
     return connection
 
@@ -138,7 +139,7 @@ def prepare_direct(
         is_everywhere = is_far and who.insecure and who.mesh != LOCAL_MESH
         bound = (ANY_PORT_EVERYWHERE if is_everywhere else ANY_PORT,)
     connection = DirectConnection(
-        bound, dialled, who.identity(), on_state, hands_over, who.insecure, looks,
+        bound, dialled, who.identity(where.admin), on_state, hands_over, who.insecure, looks,
         who.moving(nodes, where), default, where.route == "auto",
     )  # fmt: skip
     connection.client.reads.is_on = where.direct_reads
@@ -177,6 +178,8 @@ def check_options(
             raise InvalidArgument("url is an address, or a list of them: there must be one")
     if not isinstance(where.direct_reads, bool):
         raise InvalidArgument(f"direct_reads is True or False, not {where.direct_reads!r}")
+    if not isinstance(where.admin, bool):
+        raise InvalidArgument(f"admin is True or False, not {where.admin!r}")
     url = where.url if isinstance(where.url, str) else None
     for what, text in (("url", url), ("producer", producer), ("name", name)):
         if not (text is None or isinstance(text, str)):
@@ -216,6 +219,8 @@ def check_greeted(connection: Connection) -> None:
         if isinstance(connection, DirectConnection) and connection.stop_looking():
             return
         connection.close(1.0)
+        if connection.client.refused is not None:
+            raise connection.client.refused
         urls = connection.client.moving.given or (connection.url,)
         raise NodeUnreachable(
             f"no node answers at {' or '.join(urls)}: start one with `{node_command(urls[0])}`, or "

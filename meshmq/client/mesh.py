@@ -93,6 +93,7 @@ def connect(
     on_node_loss: str = "move",
     durability: str | None = None,
     direct_reads: bool = True,
+    admin: bool = False,
 ) -> Mesh:
     """Connect to a node, or directly to other programs, or both.
 
@@ -108,8 +109,7 @@ def connect(
             within 1.5 s, or ``timeout``, it begins without one (``state`` is then ``brokerless``),
             and looks on.
         mesh: name of the mesh; the node must belong to the same.
-        producer: a name that keeps its sequence numbers over program restarts (``publish(seq=)``).
-            One program at a time may use it.
+        producer: a name that keeps its numbers (``publish(seq=)``) over restarts, for one program.
         name: shown in listings; None: the script's name and process id.
         timeout: seconds to wait for the node, and for the answer to each later call.
         max_buffer: bytes of records accepted and not yet confirmed.
@@ -131,15 +131,15 @@ def connect(
             ``subscribe(dedup=True)``) and requests that may be asked twice. ``"wait"`` for it.
         durability: what receipts wait for where ``publish`` does not say; None: the topic's own.
         direct_reads: what is much at other nodes of the site is read there, if in reach.
+        admin: for ``mesh.admin`` only: a node that drains lets it in, and does not wait for it.
 
     Raises:
-        NodeUnreachable: the node that was named (with ``route="node"``: any) did not answer in
-            time.
-        MeshMismatch, VersionMismatch: a node answered and refused.
+        NodeUnreachable: no node that was named (``route="node"``: none at all) answered in time.
+        MeshMismatch, VersionMismatch, NodeDrains: a node answered and refused.
         ConfigError: the address cannot be used.
         InvalidArgument, InvalidName: an argument is not what it may be.
     """
-    where = Where(url, peers, listen, route, on_node_loss, direct_reads)
+    where = Where(url, peers, listen, route, on_node_loss, direct_reads, admin)
     check_options(where, producer, name, timeout, max_buffer, on_full, on_state)
     wanted = wanted_of(durability)
     callback = None if on_state is None else lambda s, r: on_state(StateChange(s, r))

@@ -95,6 +95,8 @@ class Seeking:
         if self.connection.is_greeted:
             return
         self.connection.close(1.0)
+        if self.connection.client.refused is not None:
+            raise self.connection.client.refused
         if self.connection.url != self._url:
             raise NodeUnreachable(
                 f"the node at {self.connection.url}, which mDNS found, answers no more: try again"

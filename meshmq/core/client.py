@@ -82,6 +82,7 @@ from meshmq.frames import (
     Leave,
     Owner,
     PublishBatch,
+    Refuse,
     Reply,
     Request,
     Result,
@@ -106,13 +107,14 @@ NOT_BY_NODES = (
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
-    """Who the client says it is: see Hello."""
+    """Who the client says it is: see Hello, and what it wants there."""
 
     mesh: str
     instance: bytes
     producer: bytes
     name: str = ""
     software: str = ""
+    admin: bool = False
 
 
 class Client(Roaming):
@@ -443,7 +445,7 @@ class Client(Roaming):
         number = self._entropy.getrandbits(63) + 1
         hello = Hello(
             PROTOCOL_MAJOR, PROTOCOL_MINOR, me.mesh, me.instance, me.producer, me.name, me.software,
-            addresses=self.addresses,
+            addresses=self.addresses, admin=me.admin,
         )  # fmt: skip
         self._session = Session(number, hello, now_ns)
         self._greeted_by_ns = now_ns + self.moving.greeting_ns()
@@ -499,8 +501,10 @@ class Client(Roaming):
                 self.moving.on_known(peers)
             case Drained(peers):
                 self._on_drained(peers, now_ns)
+            case Refuse():  # it has closed the session
+                self._on_refused(body)
             case _:
-                pass  # Refuse has closed the session; anything else is not for a client.
+                pass  # Anything else is not for a client.
 
     def _on_welcome(self, welcome: Welcome, now_ns: int) -> None:
         self._epoch += 1

@@ -6,23 +6,37 @@ Rules:
 1. Clients leave by themselves, each when nothing of it is under way here (core/leaving.py). Until
    then they are served as before: what they publish is stored, and waits on the disk while the node
    is away, so it is no more than what is under way.
-2. It is over when all are gone, everything accepted is synced, and no request was here for
-   DRAIN_LINGER_NS: other nodes may send some until they hear that nobody serves here, and get them
-   back. Or when its time is over. Who asked for it is told then; clients that ask for it do not
-   count, nor do the other nodes.
+2. It is over when all are gone, everything that they wait for is synced (not what is copied here
+   of other nodes: that never ends), and no request was here for DRAIN_LINGER_NS: other nodes may
+   send some until they hear that nobody serves here, and get them back. Or when its time is over.
+   Who asked for it is told then.
+3. With no other node clients have nowhere to go: it is refused, or ``force`` is said; then they
+   stay, and it is over as soon as what was accepted is synced and no request is here.
+4. Who only sends commands is let in, and not waited for; nor are the other nodes.
+5. The last wish counts: a drain that was to stay ends with another one that is not, and it can be
+   undone. Clients that were told to move still do.
 """
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshmq import limits
-from meshmq.core.admission import Admission
-from meshmq.core.sessions import Sessions
 from meshmq.errors import CommandFailed, NodeDrains
-from meshmq.frames import Command, Drained, KnownPeer, Refuse, Result
+from meshmq.frames import Command, Drained, Hello, KnownPeer, Refuse, Result
 
-VERB = "node.drain"
+if TYPE_CHECKING:
+    from meshmq.core.node import Node
+
+VERB, UNDO = VERBS = ("node.drain", "node.undrain")
+_NAMED = 3  # of the other nodes, so many are named in a sentence
+
+
+class _Wish(NamedTuple):
+    timeout_ns: int
+    stays: bool
+    force: bool
 
 
 class Drain:
@@ -34,46 +48,90 @@ class Drain:
         stays: it is to go on for who is left, and for the other nodes.
     """
 
-    def __init__(self, name: str, sessions: Sessions, admission: Admission) -> None:
+    def __init__(self, node: Node) -> None:
         self.is_on = self.is_over = self.stays = False
-        self._name = name
-        self._sessions = sessions
-        self._admission = admission
+        self._node = node
+        self._name = node.name
+        self._sessions = node.sessions
         self._askers: dict[bytes, int] = {}  # the commands' numbers, by link
         self._told = 0
+        self._is_forced = False  # nobody was told to move: there was nowhere to go
         self._until_ns = 0
         self._idle_ns = 0  # since when nothing is left to be done; 0: something is
 
     @property
-    def refusal(self) -> Refuse | None:
-        """Why no client is let in."""
-        if not self.is_on:
-            return None
-        return Refuse(NodeDrains.code, f"node {self._name} is to end: go to another one")
+    def _others(self) -> tuple[KnownPeer, ...]:
+        """Where clients may go."""
+        site = self._node.site
+        return () if site is None else site.signposts.others
 
-    def ask(
-        self, link: bytes, command: Command, others: tuple[KnownPeer, ...], now_ns: int
-    ) -> None:
-        """A client asks for it: tell all others where they may go."""
+    def refuses(self, hello: Hello) -> Refuse | None:
+        """Why a client is not let in, and where it may go."""
+        if not self.is_on or hello.admin:
+            return None
+        others = self._others
+        words = f"node {self._name} drains and lets no program in"
+        if others:
+            places = " or ".join([f"{p.addresses[0]} ({p.name})" for p in others[:_NAMED]])
+            words += f": go to another one of its site, {places}"
+        else:
+            words += ", and it sees no other node of its site: start one, or undo the drain"
+        return Refuse(NodeDrains.code, words, others)
+
+    def on_command(self, link: bytes, command: Command, now_ns: int) -> None:
+        """A client asks for a drain, or that one be undone."""
         try:
-            timeout_ns, stays = _arguments(command)
+            if command.verb == UNDO:
+                self._undo(link, command, now_ns)
+            else:
+                self._ask(link, command, _wish_of(command), now_ns)
         except CommandFailed as error:
-            self._sessions.send(link, Result(command.id, error.code, str(error), b"{}"), now_ns)
-            return
+            self._answer({link: command.id}, error, {}, now_ns)
+
+    def _ask(self, link: bytes, command: Command, wish: _Wish, now_ns: int) -> None:
+        others = self._others
+        if not (self.is_on or others or wish.force):
+            raise CommandFailed(
+                f"node {self._name} sees no other node of a site, so its programs have nowhere to "
+                f"go: start another one, or stop this one (they wait until it is started again). "
+                f"With --force it ends all the same, once what it has accepted is stored"
+            )
         self._askers[link] = command.id
+        self.stays = wish.stays
+        self._until_ns = now_ns + wish.timeout_ns
         if self.is_on:
             return  # it will be told when that is over
-        self.is_on, self.stays = True, stays
-        self._until_ns = now_ns + timeout_ns
-        self._admission.is_draining = True
+        self.is_on, self._is_forced = True, not others
+        self._node.admission.is_draining = True
         clients = self._clients()
         self._told = len(clients)
-        for other in [*clients, *self._readers()]:
+        for other in [*clients, *self._readers()] if others else ():
             self._sessions.send(other, Drained(others), now_ns)
+
+    def _undo(self, link: bytes, command: Command, now_ns: int) -> None:
+        """Let programs in again; who waits for the drain's end is told."""
+        if not self.is_on:
+            raise CommandFailed(f"node {self._name} does not drain: there is nothing to undo")
+        self.is_on = self.is_over = self.stays = self._node.admission.is_draining = False
+        self._idle_ns = 0
+        self._node.groups.wake_all()
+        told = CommandFailed(f"the drain of node {self._name} was undone by another command")
+        self._answer(self._askers, told, {}, now_ns)
+        self._askers.clear()
+        self._answer({link: command.id}, None, {"node": self._name}, now_ns)
+
+    def _answer(
+        self, askers: dict[bytes, int], error: CommandFailed | None, told: dict[str, Any],
+        now_ns: int,
+    ) -> None:  # fmt: skip
+        code, message = ("", "") if error is None else (error.code, str(error))
+        for link, number in askers.items():
+            result = Result(number, code, message, json.dumps(told).encode())
+            self._sessions.send(link, result, now_ns)
 
     def _clients(self) -> list[bytes]:
         peers = self._sessions.by_link.values()
-        clients = [p for p in peers if p.sibling is None and not p.hello.reads]
+        clients = [p for p in peers if p.sibling is None and not (p.hello.reads or p.hello.admin)]
         return [p.link for p in clients if p.link not in self._askers]
 
     def _readers(self) -> list[bytes]:
@@ -82,11 +140,11 @@ class Drain:
 
     def look(self, is_busy: bool, now_ns: int) -> None:
         """Whether it is over: tell who asked."""
-        if not (self.is_on and self._askers):
+        if not self.is_on or (self.is_over and not self._askers):
             return
         self._askers = {k: n for k, n in self._askers.items() if k in self._sessions.by_link}
         left = len(self._clients())
-        if left or is_busy:
+        if is_busy or (left and not self._is_forced):
             self._idle_ns = 0
         else:
             self._idle_ns = self._idle_ns or now_ns
@@ -94,11 +152,19 @@ class Drain:
         if not (is_idle or self.is_over or now_ns >= self._until_ns):
             return
         self.is_over = True
-        told = {"node": self._name, "moved": max(0, self._told - left), "left": left}
-        body = json.dumps(told).encode()
-        for link, number in self._askers.items():
-            self._sessions.send(link, Result(number, "", "", body), now_ns)
+        self._answer(self._askers, None, {"node": self._name, **self._counts()}, now_ns)
         self._askers.clear()
+
+    def _counts(self) -> dict[str, Any]:
+        left = len(self._clients())
+        moved = 0 if self._is_forced else max(0, self._told - left)
+        return {"moved": moved, "left": left, "forced": self._is_forced}
+
+    def describe(self) -> dict[str, Any] | None:
+        """As ``status`` shows it; None: it does not drain."""
+        if not self.is_on:
+            return None
+        return {"over": self.is_over, "stays": self.stays, **self._counts()}
 
     def next_deadline_ns(self) -> int | None:
         """When ``look`` has something to do."""
@@ -109,13 +175,14 @@ class Drain:
         return self._until_ns
 
 
-def _arguments(command: Command) -> tuple[int, bool]:
+def _wish_of(command: Command) -> _Wish:
     try:
         found = json.loads(command.arguments)
-        timeout_ns, stays = found["timeout_ns"], found.get("stay", False)
-        is_good = type(timeout_ns) is int and 0 <= timeout_ns <= limits.DAY and type(stays) is bool
+        wish = _Wish(found["timeout_ns"], found.get("stay", False), found.get("force", False))
+        is_good = type(wish.timeout_ns) is int and 0 <= wish.timeout_ns <= limits.DAY
+        is_good = is_good and type(wish.stays) is type(wish.force) is bool
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         is_good = False
     if not is_good:
-        raise CommandFailed(f"{VERB} needs 'timeout_ns', a whole number to a day, and 'stay'")
-    return timeout_ns, stays
+        raise CommandFailed(f"{VERB} needs 'timeout_ns', a whole number to a day; 'stay', 'force'")
+    return wish

@@ -168,9 +168,13 @@ class Groups:
         moved = abs(offset_ns - self.shared.wall_offset_ns)
         self.shared.wall_offset_ns = offset_ns
         if moved > limits.MS:  # somebody set the clock: other jobs are due now
-            self.shared.woken.update(self.by_name.values())
+            self.wake_all()
         if not self._is_started:
             self._start(now_ns)
+
+    def wake_all(self) -> None:
+        """Look at all groups again: what held them back is over."""
+        self.shared.woken.update(self.by_name.values())
 
     def feed_denied(self) -> None:
         """Some link may be sent more now: look again at groups that were held back by that."""

@@ -130,7 +130,7 @@ class Node:
         self.delivery = Delivery(self.topics, state.next_lsn, recent_bytes, queue_bytes)
         self.sessions = Sessions(self.delivery, delivered_bytes)
         self.peers = self.sessions.by_link
-        self.drain = drain.Drain(name, self.sessions, self.admission)
+        self.drain = drain.Drain(self)
         self.groups = Groups(state, self.topics, self.delivery, tools, entropy, self.admission)
         self.streams = Streams(state, self.topics, tools.check, self.admission, self.groups.intake)
         self.transients = Transients()
@@ -227,6 +227,7 @@ class Node:
             self.transients.next_deadline_ns(),
             self.introductions.next_deadline_ns(),
             self.reads.next_deadline_ns(),
+            self.drain.next_deadline_ns(),
             None if self.site is None else self.site.next_deadline_ns(),
         ):
             if more is not None and more < due:
@@ -293,7 +294,7 @@ class Node:
         """Why there is to be no session, or the node it is with, if it is one."""
         if hello.node is not None or is_of_nodes(link):
             return judge_node(self.site, link, hello, self.name)
-        return judge_client(hello, self.mesh, len(self.peers)) or self.drain.refusal, None
+        return judge_client(hello, self.mesh, len(self.peers)) or self.drain.refuses(hello), None
 
     def _on_body(self, peer: Peer, body: Body, now_ns: int) -> None:
         link = peer.link
@@ -340,9 +341,8 @@ class Node:
                     self.admission.accepted(link, size)
                     self._transacted.append((self._ticket + 1, link, size))
                 self._answers.append((link, done))
-            case Command() if body.verb == drain.VERB:
-                others = () if self.site is None else self.site.signposts.others
-                self.drain.ask(link, body, others, now_ns)
+            case Command() if body.verb in drain.VERBS:
+                self.drain.on_command(link, body, now_ns)
             case Command():
                 self._on_command(link, peer.hello, body, now_ns)
             case _:
@@ -623,7 +623,7 @@ class Node:
         if self.delivery.reads:
             self.sessions.effects += self.delivery.reads
             self.delivery.reads = []
-        self.drain.look(self.has_unsynced or self.services.has_requests, now_ns)
+        self.drain.look(self.streams.has_unsynced or self.services.has_requests, now_ns)
         if self.site is not None:
             self.site.flush(now_ns)
         return self._take_effects(now_ns)

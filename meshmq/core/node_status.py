@@ -23,6 +23,7 @@ def describe(node: Node) -> dict[str, Any]:
     return {
         "node": {**me, "software": node.software},
         "state": "full" if node.admission.is_full else "ok",
+        "drain": node.drain.describe(),
         "unsynced_bytes": node.admission.waiting_bytes,
         "undelivered_bytes": node.sessions.unacked_bytes + delivery.queued_bytes,
         "published": streams.published,

@@ -15,7 +15,7 @@ from meshmq.core.responder import Responder
 from meshmq.core.session import Session, SessionState
 from meshmq.core.transaction import Transaction
 from meshmq.errors import Busy, MeshError, NodeDrains, from_code
-from meshmq.frames import Body, Command, KnownPeer, Welcome
+from meshmq.frames import Body, Command, KnownPeer, Refuse, Welcome
 
 FINAL_REFUSALS = frozenset(
     {"mesh-mismatch", "version-mismatch", "producer-fenced", "node-unreachable"}
@@ -30,6 +30,7 @@ class Roaming:
         state: see ``Client``.
         origin, node_name: of the node we are at, or were.
         reconnects: sessions that were lost.
+        refused: what the last node that let us not in has said; None: one lets us in.
     """
 
     publisher: Publisher
@@ -41,6 +42,7 @@ class Roaming:
         self.moving = Moving((), entropy)
         self.state = "connecting"
         self.closed_error: MeshError | None = None
+        self.refused: MeshError | None = None
         self.origin = b""
         self.node_name = ""
         self.reconnects = 0
@@ -92,8 +94,15 @@ class Roaming:
         before, self.node_name = self.node_name, welcome.name
         self.origin, self._site = welcome.origin, welcome.site
         self._attempt = 0
+        self.refused = None
         self.moving.connected(welcome.origin)
         return changed, (before or "?") if moves else None
+
+    def _on_refused(self, frame: Refuse) -> None:
+        """A node does not let us in, or no longer; one that drains tells where to go instead."""
+        self.refused = from_code(frame.code, frame.message)
+        if frame.peers and not self.moving.stays:
+            self.moving.on_known(frame.peers)
 
     def _on_drained(self, peers: Sequence[KnownPeer], now_ns: int) -> None:
         """The node is to end; who wants no other one stays until it does."""

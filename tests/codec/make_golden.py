@@ -377,6 +377,12 @@ FRAMES = {
         ),
         ("directory", 42, DirectoryFrame(3, directory_rows.pack(_said))),
         ("drained", 42, Drained((KnownPeer(ORIGIN, True, "größe", ("tcp://10.0.0.2:7001",)),))),
+        (
+            "refuse_drains",
+            0,
+            Refuse("draining", "go", (KnownPeer(ORIGIN, True, "n", ("tcp://10.0.0.2:7001",)),)),
+        ),
+        ("hello_admin", 0, Hello(1, 7, "m", INSTANCE, PRODUCER, admin=True)),
         ("publish_moved", 42, Publish((_rows[0], _rows[1]._replace(moved=_moved)), _one + _three)),
         ("deliver_published", 42, Deliver(3, (_published,), 0, _one)),
         ("subscribe_dedup", 42, Subscribe(3, "a", 0, 0, b"", 0, 0, 9, 9, dedup=True)),

@@ -196,14 +196,16 @@ nodes = st.none() | st.builds(
 runs = st.lists(st.builds(frames.Route, ids, st.lists(u32, max_size=4).map(tuple)), max_size=4).map(
     tuple
 )
+known = st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple)
 BODIES = {
     frames.Hello: st.builds(
-        frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses, nodes, flags
+        frames.Hello, u16, u16, texts, ids, ids, texts, texts, flags, addresses, nodes, flags,
+        flags,
     ),
     frames.Welcome: st.builds(
         frames.Welcome, u16, u16, ids, texts, texts, u64, flags, addresses, nodes, texts
     ),
-    frames.Refuse: st.builds(frames.Refuse, texts, texts),
+    frames.Refuse: st.builds(frames.Refuse, texts, texts, known),
     frames.Nothing: st.just(frames.Nothing()),
     frames.Gap: st.just(frames.Gap()),
     frames.Ping: st.just(frames.Ping()),
@@ -273,7 +275,7 @@ BODIES = {
     ),
     frames.Known: st.builds(
         frames.Known,
-        st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple),
+        known,
         flags,
     ),
     frames.SiteInterests: st.builds(frames.SiteInterests, flags, addresses, addresses, flags, u64),
@@ -315,10 +317,7 @@ BODIES = {
     frames.Lent: st.builds(frames.Lent, u32, u64),
     frames.Owner: st.builds(frames.Owner, u32, ids, texts, flags),
     frames.DirectoryFrame: st.builds(frames.DirectoryFrame, u8, blobs),
-    frames.Drained: st.builds(
-        frames.Drained,
-        st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple),
-    ),
+    frames.Drained: st.builds(frames.Drained, known),
 }  # fmt: skip
 
 

@@ -37,7 +37,8 @@ from tests.core.sites import LATENCY_NS, joined, site_of
 class Mover:
     """A program with a client's machine."""
 
-    def __init__(self, net, *addresses, name="mover", stays=False, producer=None):
+    def __init__(self, net, *addresses, name="mover", stays=False, producer=None,
+                 admin=False):  # fmt: skip
         self.net, self.name = net, name
         self.at = None  # the node that its link leads to
         self.links = 0
@@ -47,7 +48,8 @@ class Mover:
         self.copies = {}
         instance = name.encode().ljust(16, b"i")
         entropy = random.Random(f"{net.seed} {name}")
-        identity = ClientIdentity("plant", instance, producer or instance, name, "meshmq test")
+        identity = ClientIdentity("plant", instance, producer or instance, name, "meshmq test",
+                                  admin)  # fmt: skip
         self.client = Client(identity, encode, entropy, None, lambda *columns: encode(*columns[:5]))
         self.client.moving = Moving(addresses, entropy, stays=stays)
         self.due = 0

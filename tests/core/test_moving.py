@@ -470,7 +470,9 @@ def test_a_drained_node_is_left_by_all_and_says_so():
     connected(net, *movers)
     admin, number = drain(net, a)
     assert net.run(SECOND, lambda: number in admin.answers)
-    assert json.loads(admin.answers[number][2]) == {"node": a.name, "moved": 6, "left": 0}
+    assert json.loads(admin.answers[number][2]) == {
+        "node": a.name, "moved": 6, "left": 0, "forced": False
+    }  # fmt: skip
     assert a.node.drain.is_over
     assert net.run(SECOND, lambda: all(m.is_connected for m in movers))
     assert {m.client.node_name for m in movers} <= {b.name, c.name}

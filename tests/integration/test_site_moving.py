@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 import meshmq
-from meshmq.errors import InvalidArgument, MeshError, NodeUnreachable
+from meshmq.errors import InvalidArgument, MeshError, NodeDrains, NodeUnreachable
 
 
 def wait_for(is_true, seconds=10):
@@ -116,9 +117,13 @@ def ended(node):
     return node.process.returncode
 
 
-def drain(node, *options):
-    command = [sys.executable, "-m", "meshmq", "node", "drain", "--url", node.url, *options]
+def meshmq_command(*words):
+    command = [sys.executable, "-m", "meshmq", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def drain(node, *options):
+    return meshmq_command("node", "drain", "--url", node.url, *options)
 
 
 def test_drain_says_what_it_did_and_the_node_ends(site):
@@ -140,8 +145,49 @@ def test_drain_names_who_is_left_and_a_node_may_stay(site):
         assert done.returncode == 1
         assert "0 programs moved, 1 program had not after 0.5 s" in done.stderr
         assert one.process.poll() is None
-        with pytest.raises(NodeUnreachable):
+        with pytest.raises(NodeDrains, match="node-1 drains and lets no program in: go to another"):
             meshmq.connect(one.url, route="node", timeout=1, on_node_loss="wait")
+
+
+def test_a_node_that_stays_answers_commands_and_can_be_undone_and_ended(site):
+    one, _, _ = site.nodes
+    assert drain(one, "--stay").stdout == "node node-1 drained: 0 programs moved, it stays\n"
+    with meshmq.connect(one.url, route="node") as mesh:
+        assert mesh._connection.client.node_name in ("node-2", "node-3")
+    with meshmq.connect(one.url, route="node", admin=True) as mesh:
+        assert mesh.admin.status()["drain"]["stays"]
+    told = meshmq_command("status", "--url", one.url, "--json")
+    assert json.loads(told.stdout)["drain"]["over"]
+    assert drain(one, "--undo").stdout == "node node-1 lets programs in again\n"
+    assert "nothing to undo" in drain(one, "--undo").stderr
+    with meshmq.connect(one.url, route="node") as mesh:
+        assert mesh._connection.client.node_name == "node-1"
+    drain(one, "--stay")
+    assert drain(one).stdout == "node node-1 drained: 0 programs moved\n"
+    assert ended(one) == 0
+    one.start()
+    site.wait_joined()
+
+
+def test_the_last_node_is_not_drained_unless_that_is_said_twice(site):
+    one, *others = site.nodes
+    for node in others:
+        node.kill()
+    site.wait_joined()
+    done = drain(one)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "its programs have nowhere to go" in done.stderr
+    with meshmq.connect(one.url, route="node") as mesh:
+        done = drain(one, "--force")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == (
+            "node node-1 drained: 1 program had nowhere to go, and lost the node\n"
+        )
+        assert ended(one) == 0
+        for node in site.nodes:
+            node.start()
+        site.wait_joined()
+        mesh.publish("orders.eu", b"1").wait(10)
 
 
 def test_a_rolling_restart_loses_nothing_and_fails_no_request(site):
