@@ -311,11 +311,14 @@ class Mesh(OnlyAsync, Work, Services):
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything published so far is confirmed; raise as ``meshmq.Mesh.flush``."""
+        await self._flush(timeout, self._publisher.unsettled())
+
+    async def _flush(self, timeout: float | None, batches: Sequence[Batch]) -> None:
         connection = self._connection
         self._bell.check_loop()
         connection.check()
         deadline = connection.deadline(timeout)
-        for batch in self._publisher.unsettled():
+        for batch in batches:
             if not await _wait_for(connection, batch, connection.left(deadline)):
                 raise self._records._not_flushed(timeout)
         failed = connection.take_failure()
@@ -417,7 +420,7 @@ class Mesh(OnlyAsync, Work, Services):
             if self._connection.dead is None:
                 tell_unused(self._workers, "await mesh.run()")
                 await self._close_consumers(timeout)
-                await self.flush(timeout)
+                await self._flush(timeout, self._records._untold())
         finally:
             await self._end()
 

@@ -1,8 +1,10 @@
 """What can go wrong, as one tree.
 
 Every error answers the question a messaging user has: was it applied? ``outcome`` is ``"not done"``
-(certainly not applied: resending is a new attempt) or ``"unknown"`` (it may have been applied: a
-retry with the same producer and sequence is safe, a retry as a new record may double it).
+(certainly not applied: resending is a new attempt), ``"unknown"`` (it may have been applied: a
+retry with the same producer and sequence is safe, a retry as a new record may double it) or
+``"done"`` (it is applied, only not as durably as was asked for: a retry doubles it). An error may
+have another outcome than its class, where more is known.
 ``code`` is a stable word, the same on the wire, in ``--json`` output and here.
 
     MeshError
@@ -55,6 +57,7 @@ from __future__ import annotations
 
 NOT_DONE = "not done"
 UNKNOWN = "unknown"
+DONE = "done"
 
 
 class MeshError(Exception):
@@ -151,10 +154,12 @@ class DeadlineExceeded(OperationError, TimeoutError):
 class DurabilityTimeout(OperationError, TimeoutError):
     """The record is stored, but the durability asked for was not reached in time.
 
-    ``receipt`` says what was reached. Do not resend.
+    ``receipt`` says what was reached; of what ``flush`` and ``close`` raise it is None, as that is
+    of several. Do not resend.
     """
 
     code = "durability-timeout"
+    outcome = DONE
 
     def __init__(self, message: str, receipt: object = None) -> None:
         super().__init__(message)

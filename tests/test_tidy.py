@@ -279,6 +279,19 @@ def test_every_guarantee_has_a_proof():
         assert "`" in proof, row
 
 
+def test_the_guarantees_say_of_every_error_whether_it_was_applied():
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    section = text.split("## Done, not done, unknown")[1].split("\n## ")[0]
+    told = {}
+    for part in re.split(r"^- (?=\*\*)", section, flags=re.MULTILINE)[1:]:
+        outcome = part.split("**")[1]
+        for name in re.findall(r"`([A-Z]\w+)`", part.split("\n\n")[0]):
+            told.setdefault(name, set()).add(outcome)
+    bases = {"MeshError", "ProtocolError", "StoreError", "OperationError"}
+    errors = {kind.__name__: {kind.outcome} for kind in meshmq.errors.BY_CODE.values()}
+    assert told == {name: found for name, found in errors.items() if name not in bases}
+
+
 def test_every_option_in_the_pages_exists():
     commands = "".join(p.read_text() for p in (ROOT / "meshmq" / "cli").glob("*.py"))
     for path in (ROOT / "README.md", ROOT / "docs" / "guarantees.md"):

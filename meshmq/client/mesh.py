@@ -49,6 +49,7 @@ from meshmq.core.ways import Way
 from meshmq.errors import (
     BufferFull,
     DeadlineExceeded,
+    DurabilityTimeout,
     DurabilityUnavailable,
     InvalidArgument,
 )
@@ -436,19 +437,30 @@ class Mesh(OnlySync, Work, Services, Pushing):
 
         Raises:
             DeadlineExceeded: not within ``timeout`` seconds.
+            DurabilityTimeout: all is stored, and not copied in time: do not resend.
             MeshError: the first failure since the last flush.
         """
+        self._flush(timeout, self._publisher.unsettled())
+
+    def _flush(self, timeout: float | None, batches: Sequence[Batch]) -> None:
         connection = self._connection
         connection.check()
         deadline = connection.deadline(timeout)
-        for batch in self._publisher.unsettled():
+        for batch in batches:
             if not connection.wait_for(batch, connection.left(deadline)):
                 raise self._not_flushed(timeout)
         failed = connection.take_failure()
         if failed is not None:
             raise failed
 
-    def _not_flushed(self, timeout: float | None) -> DeadlineExceeded:
+    def _untold(self) -> list[Batch]:
+        """What ``close`` waits for: not what a receipt has said of, that it is stored and waits for
+        its copies."""
+        return [batch for batch in self._publisher.unsettled() if not batch.is_told]
+
+    def _not_flushed(self, timeout: float | None) -> DeadlineExceeded | DurabilityTimeout:
+        if self._publisher.waits_for_copies:
+            return self._publisher.not_copied(timeout)
         return DeadlineExceeded(
             f"not everything was confirmed within {timeout} s "
             f"({self._publisher.buffered_bytes} bytes to go, {self.state})"
@@ -558,6 +570,8 @@ class Mesh(OnlySync, Work, Services, Pushing):
         Consumers are closed first: what they hold unsettled goes to others.
 
         Raises:
+            DurabilityTimeout: all is stored, and not copied in time: do not resend. Not for records
+                whose receipts have said so.
             MeshError: what was published could not all be confirmed.
         """
         connection = self._connection
@@ -567,7 +581,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
         tell_unused(self._workers, "mesh.run()")
         try:
             self._close_consumers(timeout)
-            self.flush(timeout)
+            self._flush(timeout, self._untold())
         finally:
             connection.close(max(timeout, 1.0))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from meshmq.core.lanes import DONE, WAITING, Batch
+from meshmq.core.lanes import DONE, FAILED, WAITING, Batch
+from meshmq.errors import DONE as APPLIED
 from meshmq.errors import (
     DeadlineExceeded,
     DurabilityTimeout,
@@ -45,12 +46,15 @@ class Promise:
     def _in_time(self, timeout: float | None) -> DeadlineExceeded | DurabilityTimeout:
         if self._batch.durability > SENT:
             why = f" ({self._batch.lane.waits})" if self._batch.lane.waits else ""
-            return DurabilityTimeout(
+            error = DurabilityTimeout(
                 f"stored and {self._reached(self._batch)}, do not resend; not "
                 f"{DURABILITY_NAMES[REPLICATED]} within {timeout} s: too few nodes that "
                 f"copy it have answered so far{why}",
                 self,
             )
+            error.told = True
+            self._batch.error = error  # close need not say it again
+            return error
         where = "the record is still on its way"
         if pushed_topic(self._batch.lane.topic):
             where = "nobody has taken the record so far"
@@ -66,16 +70,14 @@ class Promise:
                 batch.error.receipt = self
             self._connection.told(batch.error)
             raise batch.error
-        if batch.wanted > batch.durability > SENT and not self.duplicate:
-            raise DurabilityUnavailable(
-                f"topic {batch.lane.topic!r}: the node confirms that records are "
-                f"{self._reached(batch)}, never {DURABILITY_NAMES[batch.wanted]}"
-            )
         if batch.wanted > batch.durability and not self.duplicate:
-            raise DurabilityUnavailable(
-                f"topic {batch.lane.topic!r} is transient: records are {self._reached(batch)}, "
+            why = ": the node confirms that" if batch.durability > SENT else " is transient:"
+            error = DurabilityUnavailable(
+                f"topic {batch.lane.topic!r}{why} records are {self._reached(batch)}, "
                 f"never {DURABILITY_NAMES[batch.wanted]}"
             )
+            error.outcome = APPLIED
+            raise error
 
     @staticmethod
     def _reached(batch: Batch) -> str:
@@ -89,7 +91,9 @@ class Promise:
     @property
     def offset(self) -> int | None:
         """Offset in the stream; None for a transient topic, or a duplicate too old to know."""
-        batch = self._settled()
+        return self._offset_in(self._settled())
+
+    def _offset_in(self, batch: Batch) -> int | None:
         if batch.base_offset is None or self._index < batch.skipped:
             return None
         return batch.base_offset + self._index - batch.skipped
@@ -114,7 +118,9 @@ class Promise:
     @property
     def stream(self) -> Stream:
         """The stream that holds it."""
-        batch = self._settled()
+        return self._stream_of(self._settled())
+
+    def _stream_of(self, batch: Batch) -> Stream:
         return Stream(self._topic, batch.topic_id.hex(), batch.origin.hex())
 
     @property
@@ -139,12 +145,14 @@ class Promise:
         return self._batch
 
     def __repr__(self) -> str:
-        name = type(self).__name__
-        if not self.done:
-            return f"{name}(topic={self._topic!r}, waiting)"
-        if self._batch.state != DONE:
-            return f"{name}(topic={self._topic!r}, failed: {self._batch.error})"
-        return f"{name}({self.stream}, offset={self.offset}, durability={self.durability!r})"
+        batch, state = self._batch, self._batch.state
+        known, waits = f"topic={self._topic!r}", "waiting"
+        if state == DONE or batch.durability > SENT:
+            known = f"{self._stream_of(batch)}, offset={self._offset_in(batch)}, "
+            known += f"durability={self._reached(batch)!r}"
+            waits = f"waiting to be {DURABILITY_NAMES[REPLICATED]}"
+        ends = {WAITING: f", {waits}", DONE: "", FAILED: f", failed: {batch.error}"}
+        return f"{type(self).__name__}({known}{ends[state]})"
 
 
 class Receipt(Promise):

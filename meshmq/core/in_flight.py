@@ -13,13 +13,18 @@ from typing import Any
 from meshmq import limits
 from meshmq.core.lanes import DEDUP_ID, FAILED, Batch, Lane
 from meshmq.core.ways import Way, goes_by, may_leave
-from meshmq.errors import UNKNOWN, MeshError, OwnerAway, from_code
-from meshmq.frames import SENT, Moved, moved_of
-
-_WITHOUT_COPIES = (
-    "the record is stored and synced by the node it was sent to, and another one answers now: how "
-    "many copies it has is not known"
+from meshmq.errors import (
+    NOT_DONE,
+    UNKNOWN,
+    DurabilityTimeout,
+    MeshError,
+    OwnerAway,
+    from_code,
 )
+from meshmq.frames import DURABILITY_NAMES, REPLICATED, SENT, SYNCED, Moved, moved_of
+
+_STORED = "the record is stored and synced by the node it was sent to, do not resend"
+_WITHOUT_COPIES = f"{_STORED}; another one answers now: how many copies it has is unknown"
 
 
 class InFlight:
@@ -59,6 +64,21 @@ class InFlight:
         """What the node said of copies that are not there, in brackets, or empty."""
         said = {lane.waits for lane in list(self.lanes.values()) if lane.waits}
         return f" ({'; '.join(sorted(said))})" if said else ""
+
+    def not_copied(self, timeout: float | None) -> DurabilityTimeout:
+        """What to say where ``waits_for_copies`` goes on for too long; the program has heard of it
+        then."""
+        waiting = [b for lane in list(self.lanes.values()) for b in list(lane.unsettled)]
+        count = sum(batch.count for batch in waiting)
+        error = DurabilityTimeout(
+            f"all is stored and {DURABILITY_NAMES[SYNCED]}, do not resend; {count} "
+            f"record{'' if count == 1 else 's'} not {DURABILITY_NAMES[REPLICATED]} within "
+            f"{timeout} s: too few nodes that copy them have answered so far{self.why_copies}"
+        )
+        error.told = True
+        for batch in waiting:
+            batch.error = error
+        return error
 
     def close(self, batch: Batch) -> None:
         """End the gathering of an open batch; call under the guard."""
@@ -162,6 +182,7 @@ class InFlight:
 
     def fail_sent(self, error: MeshError) -> None:
         """What was sent and is not answered fails with ``error``: it may have come."""
+        error = _of_sent(error)
         for lane in self.lanes.values():
             while lane.in_flight:
                 self._finish(lane.in_flight.popleft(), FAILED, error)
@@ -181,7 +202,8 @@ class InFlight:
             lane.held.clear()
         for way in (self.node, self.direct):
             while way.queue:
-                self._fail_waiting(way.queue.popleft(), error)
+                batch = way.queue.popleft()
+                self._fail_waiting(batch, _of_sent(error) if batch.attempts else error)
 
     def _put_back(self, batches: list[Batch]) -> None:
         """Send these first: again where they were, else by the way that each takes now."""
@@ -211,6 +233,9 @@ class InFlight:
         self._settle(batch, FAILED, error)
 
     def _settle(self, batch: Batch, state: int, error: MeshError | None) -> None:
+        is_stored = batch.durability > SENT
+        if error is not None and is_stored and not isinstance(error, DurabilityTimeout):
+            error = DurabilityTimeout(f"{_STORED}; how many copies it has is unknown: {error}")
         batch.lane.unsettled.remove(batch)
         self.released_bytes += batch.size
         self.ceiling_bytes = self.released_bytes + self.buffer_bytes
@@ -234,6 +259,15 @@ def _in_turn(batches: list[Batch]) -> list[Batch]:
     for batch in sorted(batches, key=lambda b: b.first):
         turns.setdefault(batch.lane, deque()).append(batch)
     return [turns[b.lane].popleft() for b in batches]
+
+
+def _of_sent(error: MeshError) -> MeshError:
+    """``error``, for what was sent and may be stored."""
+    if error.outcome != NOT_DONE:
+        return error
+    found = from_code(error.code, f"{error}; whether what was sent is stored is unknown")
+    found.outcome = UNKNOWN
+    return found
 
 
 def _has_id(batch: Batch) -> bool:

@@ -96,6 +96,7 @@ class Batch:
         moved: where it was sent first, if that was another node: see PublishBatch.
         route: how it came to those who wanted it: see Confirmation.
         state: WAITING, DONE or FAILED.
+        error: why it has failed; of one that waits, what a receipt or flush has raised of it.
         base_offset: offset of record ``skipped``, or None (transient, or not known any more).
         waiter: what the shell hangs here to be told; the machine never looks at it.
     """
@@ -175,6 +176,11 @@ class Batch:
         self.moved = b""
         self.attempts = 0
         self.waiter: Any = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the program has heard that it waits for its copies."""
+        return self.error is not None and self.error.told
 
     @property
     def last(self) -> int:

@@ -497,7 +497,9 @@ def test_giving_up_fails_everything_that_is_not_answered(pub):
     error = ClosedError("the client was closed")
     pub.fail_all(error)
     assert {b.state for b in held} == {FAILED}
-    assert all(b.error is error for b in held)
+    assert [b.attempts for b in held] == [1, 0, 0, 0]
+    assert outcome(held[0]) == ("closed", UNKNOWN)  # it was sent
+    assert all(b.error is error for b in held[1:])
     assert sorted(map(id, pub.take_finished())) == sorted(map(id, held))
     assert done.state == DONE
     assert pub.is_idle

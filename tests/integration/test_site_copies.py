@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,41 @@ def test_without_its_copies_a_record_is_stored_and_says_so(site):
         two.start()
         three.start()
         assert receipt.wait(30).durability == "replicated"
+
+
+def test_close_says_that_copies_are_missing_once_and_never_that_records_are_not_stored(site):
+    one = site.nodes[0]
+    mesh = meshmq.connect(one.url, route="node")
+    mesh.admin.topics.create("foo", copies=5, confirm="replicated")  # three nodes are there
+    receipt = mesh.publish("foo", b"1")
+    with pytest.raises(meshmq.DurabilityTimeout) as caught:
+        receipt.wait(0.5)
+    assert caught.value.outcome == "done"
+    assert repr(receipt).endswith("offset=0, durability='synced', waiting to be replicated)")
+    mesh.publish("foo", b"2", durability="synced").wait(5)
+    mesh.close()  # which it has said
+    with pytest.raises(meshmq.DurabilityTimeout, match="do not resend"):
+        receipt.wait(1)
+    mesh = meshmq.connect(one.url, route="node")
+    mesh.publish("foo", b"3")
+    with pytest.raises(meshmq.DurabilityTimeout, match="do not resend; 1 record not replicated"):
+        mesh.close(0.5)
+
+
+def test_close_of_the_asyncio_client_says_it_as_well(site):
+    async def main():
+        mesh = await meshmq.aio.connect(site.nodes[0].url, route="node")
+        await mesh.admin.topics.create("foo", copies=5, confirm="replicated")
+        with pytest.raises(meshmq.DurabilityTimeout):
+            await (await mesh.publish("foo", b"1")).wait(0.5)
+        await mesh.close()
+        mesh = await meshmq.aio.connect(site.nodes[0].url, route="node")
+        await mesh.publish("foo", b"2")
+        with pytest.raises(meshmq.DurabilityTimeout, match="not replicated"):
+            await mesh.flush(0.5)
+        await mesh.close()  # as flush has said
+
+    asyncio.run(main())
 
 
 def test_a_client_that_was_cut_off_is_told_of_its_copies_after_all(site):
