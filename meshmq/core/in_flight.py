@@ -60,6 +60,11 @@ class InFlight:
         return bool(unsettled) and all(b.durability > SENT for b in unsettled)
 
     @property
+    def has_uncopied(self) -> bool:
+        """Whether something is stored, and waits for its copies."""
+        return any(b.durability > SENT for lane in self.lanes.values() for b in lane.in_flight)
+
+    @property
     def why_copies(self) -> str:
         """What the node said of copies that are not there, in brackets, or empty."""
         said = {lane.waits for lane in list(self.lanes.values()) if lane.waits}

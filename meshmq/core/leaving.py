@@ -8,6 +8,8 @@ Rules:
    end: publishes are confirmed, requests answered on both sides, records settled. Then it goes.
 2. It lasts MOVE_QUIET_NS. If something needs longer (a long request), all goes on as before, and
    MOVE_AGAIN_NS later it tries again; what is left when the node ends is as with one that is lost.
+3. What is stored and waits for its copies is waited for in the first quiet time only: another node
+   cannot tell of them, and if they are missing nobody knows for how long.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Leaving:
     def __init__(self) -> None:
         self.is_quiet = False
         self._due_ns = 0  # when something is to be done; 0: it is at rest
+        self._is_first = True  # of the quiet times
         self._paused: set[int] = set()  # registrations the node has not said so of
 
     @property
@@ -61,6 +64,7 @@ class Leaving:
         """There is no session any more."""
         self.is_quiet = False
         self._due_ns = 0
+        self._is_first = True
         self._paused.clear()
         parts.requester.is_paused = False
 
@@ -75,6 +79,7 @@ class Leaving:
         ]
         self._paused.clear()
         if not self.is_quiet:
+            self._is_first = False
             self._due_ns = now_ns + limits.MOVE_AGAIN_NS
             return [r.serve() for r in registrations]
         self._due_ns = now_ns + limits.MOVE_QUIET_NS
@@ -94,6 +99,8 @@ class Leaving:
     def may_go(self, parts: Parts) -> bool:
         """Whether it is time to go."""
         if not self.is_quiet or self._paused or parts.publisher.node.frames or parts.has_questions:
+            return False
+        if self._is_first and parts.publisher.has_uncopied:
             return False
         if any(m.has_own for m in parts.members.values()):
             return False

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from meshmq.core.lanes import WAITING
+from meshmq.frames import REPLICATED, SYNCED
 from meshmq.limits import MS, SECOND
 from tests.core.movers import DONE, Mover, joined, moving_site
 from tests.core.sites import Net, Program
@@ -29,6 +31,15 @@ def drain(net, admin, timeout_ns=30 * SECOND, **more):
 def answer(net, admin, number, span_ns=SECOND):
     assert net.run(span_ns, lambda: number in admin.answers)
     return admin.answers[number]
+
+
+def replicated(writer):
+    """Publish a record that is to be confirmed by its copies."""
+    batch = writer.client.publisher.add_many(
+        "orders.eu", [b"x"], None, None, None, lambda: 0, REPLICATED
+    )
+    writer.flush()
+    return batch
 
 
 def drained(net, admin, number, span_ns=SECOND):
@@ -210,3 +221,39 @@ def test_a_node_whose_siblings_are_gone_refuses_to_drain():
     assert net.run(10 * SECOND, lambda: joined(net))
     admin = admin_of(net, a)
     assert answer(net, admin, drain(net, admin))[0] == "command-failed"
+
+
+def test_what_waits_for_its_copies_is_confirmed_before_its_program_leaves():
+    net, (a, _b) = moving_site(2, copies=2)
+    writer = Mover(net, a.client_address, name="writer")
+    connected(net, writer)
+    batches = []
+
+    def write():
+        batches.append(replicated(writer))
+        if len(batches) < 300:
+            net.at(MS, write)
+
+    write()
+    net.run(100 * MS)
+    drain(net, admin_of(net, a), stay=True)
+    assert net.run(5 * SECOND, lambda: all(batch.state != WAITING for batch in batches))
+    assert {batch.durability for batch in batches if batch.state == DONE} == {REPLICATED}
+    assert [str(batch.error) for batch in batches if batch.error] == []
+    assert len(batches) == 300
+
+
+def test_who_waits_for_copies_that_do_not_come_leaves_all_the_same():
+    net, (a, b, c) = moving_site(3, copies=3)
+    writer = Mover(net, a.client_address, name="writer")
+    connected(net, writer)
+    net.run(SECOND)
+    net.kill(c)
+    batch = replicated(writer)
+    net.run(100 * MS)
+    assert batch.durability == SYNCED
+    admin = admin_of(net, a)
+    number = drain(net, admin)
+    assert drained(net, admin, number, 3 * SECOND)["moved"] == 1
+    assert writer.client.node_name == b.name
+    assert batch.error.outcome == "done"
