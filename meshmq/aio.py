@@ -307,7 +307,8 @@ class Mesh(OnlyAsync, Work, Services):
     async def last_sequence(self, topic: str) -> int:
         """As ``meshmq.Mesh.last_sequence``."""
         check_topic(topic)
-        return int(await self._run(ask_last(topic)))
+        said = self._publisher.said(topic)
+        return max(said or 0, int(await self._run(ask_last(topic, at_least=said is not None))))
 
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until everything published so far is confirmed; raise as ``meshmq.Mesh.flush``."""

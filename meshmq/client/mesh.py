@@ -427,10 +427,12 @@ class Mesh(OnlySync, Work, Services, Pushing):
         """The highest sequence of this producer on ``topic``, over all nodes of the site; 0: none.
 
         Raises:
-            OwnerAway: a node cannot be reached that may have more of it.
+            OwnerAway: a node cannot be reached that may have more of it, and this run has published
+                nothing with ``seq`` there yet.
         """
         check_topic(topic)
-        return int(self._do(ask_last(topic)))
+        said = self._publisher.said(topic)  # from then on no other run has numbered more
+        return max(said or 0, int(self._do(ask_last(topic, at_least=said is not None))))
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything published so far is confirmed.

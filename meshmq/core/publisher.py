@@ -182,6 +182,13 @@ class Publisher(InFlight):
                 self._check_unused(lane)
             return lane is None or not lane.explicit
 
+    def said(self, topic: str) -> int | None:
+        """Of a topic that the program numbers: the highest number that is known to be stored; None:
+        it does not number it, or has not yet."""
+        with self.guard:
+            lane = self.lanes.get(topic)
+            return max(lane.stored, lane.reached) if lane is not None and lane.explicit else None
+
     @staticmethod
     def _check_unused(lane: Lane) -> None:
         if lane.is_used and lane.of_run:

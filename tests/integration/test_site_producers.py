@@ -42,10 +42,13 @@ def test_runs_at_two_nodes_lose_nothing_and_store_each_number_once(pair):
             second.publish("logs", b"x", seq=1)
 
         one.kill()
+        assert second.last_sequence("rows") == 120  # it knows, and needs nobody else
         third = run(stack, two)
         third.publish("logs", b"third").wait(10)  # that needs nobody
         with pytest.raises(OwnerAway, match="node-1 cannot be reached"):
             third.publish("rows", b"121", seq=121)
+        with pytest.raises(OwnerAway, match="node-1 cannot be reached"):
+            third.last_sequence("rows")
         one.start()
         pair.wait_joined()
         assert third.publish("rows", b"120", seq=120).wait(10).duplicate
@@ -56,6 +59,7 @@ def test_runs_at_two_nodes_lose_nothing_and_store_each_number_once(pair):
                 assert await fourth.last_sequence("rows") == 121
                 for number in (120, 122):
                     await (await fourth.publish("rows", b"%d" % number, seq=number)).wait(10)
+                    assert await fourth.last_sequence("rows") == max(121, number)
                 await (await fourth.publish("logs", b"fourth")).wait(10)
 
         asyncio.run(asynchronous())
