@@ -82,7 +82,7 @@ class Topics:
     Attributes:
         by_name, by_stream: all topics; the durable ones by the number of their stream.
         rules: by pattern, oldest first.
-        version: changes when a topic is made or deleted.
+        version: changes when a topic or a rule is made, changed or deleted.
         policies: changes when a policy does.
         copies: nodes that have a stream whose policy says nothing of that; set by the owner.
         is_alone: the node belongs to no site, so there are no copies; set by the owner.
@@ -220,6 +220,7 @@ class Topics:
                 continue
             self.keep(topic, rule, entries)
         self.policies += 1
+        self.version += 1
         return unchanged
 
     def keep(self, topic: Topic, policy: Kept, entries: list[Entry]) -> None:
@@ -248,6 +249,7 @@ class Topics:
         if rule is not None:
             entries.append(rule._replace(removed=True))
             self.policies += 1
+            self.version += 1
 
     def forget(self, name: str, entries: list[Entry]) -> None:
         """There is no such topic any more."""
