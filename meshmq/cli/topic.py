@@ -19,7 +19,7 @@ from meshmq.cli.options import (
     pattern_argument,
     topic_argument,
 )
-from meshmq.cli.output import columns, emit, fields, note_away, said, say, without_said
+from meshmq.cli.output import columns, emit, fields, note, note_away, said, say, without_said
 from meshmq.limits import COPIES_MAX
 from meshmq.names import is_literal, matches
 
@@ -95,6 +95,8 @@ def create(
     if json:
         emit(made)
     else:
+        if "note" in made:
+            note(made["note"])
         kind = "topic" if is_literal(name) else "rule"
         age, size = _kept(made)
         kept = f"kept for: {age}, kept bytes: {size}"
@@ -152,9 +154,16 @@ def show(
         shown = {
             k: v
             for k, v in without_said(report).items()
-            if k not in ("retention_ns", "retention_bytes")
+            if k not in ("retention_ns", "retention_bytes", "streams", "note")
         }
-        say("\n".join(fields(shown | {"kept for": kept_for, "kept bytes": kept_bytes})))
+        lines = fields(shown | {"kept for": kept_for, "kept bytes": kept_bytes})
+        if report.get("streams"):
+            rows = [_stream_cells(row) for row in report["streams"]]
+            table = columns(["stream of", "log", "records", "copied to"], rows)
+            lines += ["streams:", *(f"  {line}" for line in table)]
+        say("\n".join(lines))
+        if "note" in report:
+            note(report["note"])
 
 
 @app.command()
@@ -178,6 +187,17 @@ def delete(
         emit({"deleted": name})
     else:
         say(f"deleted {name}")
+
+
+def _stream_cells(row: dict[str, Any]) -> list[Any]:
+    """Whose stream it is, and which nodes have a copy of it."""
+    copies = []
+    for copy in row["copied_to"]:
+        lag = copy["lag_commits"]
+        late = copy["problem"] or ("not begun" if lag is None else f"{lag:,} commits behind")
+        copies.append(copy["name"] + ("" if copy["caught_up"] else f" ({late})"))
+    away = " (away)" if row["away"] else ""
+    return [row["owner"] + away, row["origin"][:8], row["records"], copies or "no node"]
 
 
 def _covers(pattern: str, row: dict[str, Any]) -> bool:

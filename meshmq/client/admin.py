@@ -188,7 +188,8 @@ class Topics:
 
         Returns:
             ``pattern``, ``durability``, ``retention_ns``, ``retention_bytes``, and whether it was
-            ``created`` or ``changed``.
+            ``created`` or ``changed``. ``note``: what the policy asks for that the site cannot do
+            yet, in words.
         """
         made: dict[str, Any] = self._run(
             ask_create(pattern, durability, retention, retention_bytes, copies, confirm)
@@ -208,7 +209,8 @@ class Topics:
         return found
 
     def show(self, topic: str) -> dict[str, Any]:
-        """One topic; raises TopicNotFound."""
+        """One topic; raises TopicNotFound. In a site ``streams`` tells of each stream whose it is
+        (``owner``), and which nodes copy it (``copied_to``)."""
         shown: dict[str, Any] = self._run(ask("topic.show", topic=topic))
         return shown
 

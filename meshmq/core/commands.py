@@ -18,6 +18,7 @@ from meshmq.core.groups import Groups
 from meshmq.core.log import Entry, RuleEntry, TopicEntry
 from meshmq.core.producers import producer_last
 from meshmq.core.registrar import Registrar
+from meshmq.core.site_copies import TOPIC
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed, MeshError, TopicNotFound
 from meshmq.frames import Command, Hello, Result
@@ -188,9 +189,11 @@ def _topic_create(
         kept["confirm"] = CONFIRM[replicated]
     if is_changed or not is_literal(pattern):  # a rule for others becomes the newest again
         desk.topics.set_policy(rule, entries)
+    note = _note(desk, copies, replicated)
     return {
         "pattern": pattern, "durability": durability, **kept,
         "created": before is None, "changed": before is not None and is_changed,
+        **({"note": note} if note else {}),
     }  # fmt: skip
 
 
@@ -210,6 +213,21 @@ def _confirm(
             "nodes of the site with it"
         )
     return bool(said == "replicated")
+
+
+def _note(desk: Desk, copies: int, replicated: bool) -> str:
+    """What a topic's policy asks for that the site cannot do yet; or empty."""
+    said = desk.of_copies(TOPIC, {"topic": None, "name": ""})
+    if not said:
+        why = "the node belongs to no site, so there are no copies: start it with --site"
+        return why if copies > 1 else ""
+    there, wanted = said["there"], copies or desk.topics.copies
+    if wanted <= there or not (copies or replicated):
+        return ""
+    nodes = f"{there} node{' is' if there == 1 else 's are'} there, and it is to be on {wanted}: "
+    if replicated:
+        return f"{nodes}receipts wait until there are so many"
+    return f"{nodes}receipts that ask for 'replicated' wait until there are so many"
 
 
 def _topic_list(
@@ -255,31 +273,31 @@ def _topic_show(
     name = _text(arguments, "topic")
     topic = desk.topics.by_name.get(name)
     subscriptions = sum(1 for s in desk.delivery.subscriptions if matches(s.pattern, name))
+    copies = _copies(desk, topic, name)
     if topic is not None:
-        shown = {**_described(desk, topic), **_copies(desk, topic)}
+        shown = {**_described(desk, topic), **copies}
     elif (
         desk.registrar is not None
-        and not arguments.get("here")
+        and (copies.get("streams") or not arguments.get("here"))
         and name in desk.registrar.elsewhere(check_topic(name))
     ):
-        shown = _elsewhere(desk.registrar, name)
+        shown = {**_elsewhere(desk.registrar, name), **copies}
     else:
         raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
     return {**shown, "subscriptions": subscriptions}
 
 
-def _copies(desk: Desk, topic: Topic) -> dict[str, Any]:
-    """How many nodes are to have a topic's stream, and which do."""
-    site = desk.status().get("site")
-    if site is None or not topic.entry.durable:
+def _copies(desk: Desk, topic: Topic | None, name: str) -> dict[str, Any]:
+    """How many nodes are to have a durable topic's streams, and which have those that are known
+    here."""
+    if topic is not None and not topic.entry.durable:
         return {}
-    wanted = desk.topics.copies_of(topic.entry.name)
-    copied_to = [
-        {key: row[key] for key in ("name", "caught_up", "lag_commits")}
-        for row in site["copies"]["nodes"]
-        if row["level"] < wanted
-    ]
-    return {"copies": wanted, "copied_to": copied_to}
+    shown = desk.of_copies(TOPIC, {"topic": topic, "name": name})
+    if not shown:
+        return {}
+    del shown["there"]
+    note = _note(desk, shown["copies"], desk.topics.confirms_copies(name))
+    return {**shown, **({"note": note} if note else {})}
 
 
 def _topic_delete(

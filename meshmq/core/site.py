@@ -36,7 +36,7 @@ from meshmq.core.session import Session, SessionState
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.signposts import Signposts
-from meshmq.core.site_copies import SiteCopies
+from meshmq.core.site_copies import TOPIC, SiteCopies
 from meshmq.core.site_groups import SiteGroups
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
@@ -44,6 +44,7 @@ from meshmq.core.site_listings import HERE, SiteListings
 from meshmq.core.site_producers import SiteProducers
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
+from meshmq.core.topics import Topic
 from meshmq.core.transients import Transients
 from meshmq.errors import BadFrame, CommandFailed, InvalidName
 from meshmq.frames import (
@@ -620,12 +621,31 @@ class Site:
             "incarnation": self.me.incarnation,
             "addresses": list(self.me.addresses),
             "nodes": rows,
+            "away": self._away(now_ns),
             "refused": dict(self.links.refusals),
             "groups": self.groups.describe(),
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(),
         }
+
+    def of_topic(self, topic: Topic | None, name: str) -> dict[str, Any]:
+        """Where a durable topic's streams are; ``there``: so many nodes are."""
+        there = 1 + sum([bool(sibling.link) for sibling in self.siblings.values()])
+        return {**self.copies.of_topic(topic, name, self.links.hello.name), "there": there}
+
+    def _away(self, now_ns: int) -> list[dict[str, Any]]:
+        """Nodes that were there lately, or in this life of ours, and are not. An older log of one
+        that is there is no node."""
+        there = {sibling.name for sibling in self.siblings.values()} | {self.links.hello.name}
+        rows = []
+        for origin, name in {**self._registrar.roster(), **self.listings.known}.items():
+            is_gone = self.copies.forgetting.is_forgotten(origin)
+            if origin not in self.siblings and name not in there and not is_gone:
+                seen_ns = self.copies.seen_ns(origin, now_ns)
+                seconds = None if seen_ns is None else round(seen_ns / limits.SECOND, 3)
+                rows.append({"name": name, "origin": origin.hex(), "seconds": seconds})
+        return sorted(rows, key=lambda row: str(row["name"]))
 
 
 def judge_node(
@@ -653,8 +673,10 @@ def is_of_nodes(link: bytes) -> bool:
 def of_copies(
     site: Site | None, what: tuple[str, dict[str, Any]], wall_ms: int, now_ns: int
 ) -> dict[str, Any]:
-    """``node takeover`` or ``node forget``; raises CommandFailed."""
+    """``node takeover``, ``node forget``, or what there is of a topic; raises CommandFailed."""
     verb, arguments = what
+    if verb == TOPIC:
+        return {} if site is None else site.of_topic(arguments["topic"], arguments["name"])
     if site is None:
         raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
     name = arguments.get("name")

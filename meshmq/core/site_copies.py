@@ -29,6 +29,7 @@ from typing import Any
 from meshmq import limits
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
+from meshmq.core.copied_streams import kept, stream
 from meshmq.core.copy_problems import CopyProblems
 from meshmq.core.copy_sender import Sender
 from meshmq.core.copy_waiting import CopyWaiting
@@ -44,7 +45,7 @@ from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.streams import Streams
 from meshmq.core.takeover import Takeovers, check_seen
-from meshmq.core.topics import Topics
+from meshmq.core.topics import Topic, Topics
 from meshmq.errors import CommandFailed
 from meshmq.frames import Body, Credit, Subscribe, Subscribed, Unsubscribe
 from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
@@ -53,6 +54,9 @@ from meshmq.names import JOURNAL
 _UNBOUNDED = 1 << 60
 _Reach = tuple[tuple[int, int], bool]
 _NOTHING: _Reach = ((0, 0), False)
+
+TOPIC = "topic"
+"""What ``site.of_copies`` is asked of a topic; all else are verbs of programs."""
 
 FULL = "its disk is full, it copies on when there is room"
 
@@ -577,7 +581,7 @@ class SiteCopies:
         gone.sort(key=lambda m: m.synced, reverse=True)
         linked = {origin: sibling.name for origin, sibling in self._siblings.items()}
         for mirror in gone:
-            seen_ns = self._seen_ns(mirror.origin, now_ns)
+            seen_ns = self.seen_ns(mirror.origin, now_ns)
             further = self._ahead(mirror.origin, (mirror.synced, True))
             ahead = further.name if further else ""
             self.takeovers.check(mirror, linked, seen_ns, arguments, ahead)
@@ -594,7 +598,7 @@ class SiteCopies:
         to = f"say it to {' or '.join(sorted(others))}, which has one" if others else kept
         return f"no copy of a node named {name!r} is kept here: {to}"
 
-    def _seen_ns(self, origin: bytes, now_ns: int) -> int | None:
+    def seen_ns(self, origin: bytes, now_ns: int) -> int | None:
         """How long ago a node was lost; None: it was not linked in this life of ours."""
         left_ns = self._left.get(origin)
         return None if left_ns is None else now_ns - left_ns
@@ -620,7 +624,7 @@ class SiteCopies:
             raise CommandFailed(f"no node named {name!r} is known here that is away{others}")
         for origin in gone:
             if not arguments.get("assume_dead"):
-                check_seen(str(name), self._seen_ns(origin, now_ns))
+                check_seen(str(name), self.seen_ns(origin, now_ns))
             if self.takeovers.is_moving(origin):
                 raise CommandFailed(
                     f"what the groups of {name!r} had not done is being moved here: wait until "
@@ -632,12 +636,23 @@ class SiteCopies:
         self._drop_forgotten()
         return self.forgetting.told_of(name)
 
+    def of_topic(self, topic: Topic | None, name: str, node: str) -> dict[str, Any]:
+        """How many nodes are to have a topic's streams; those that are known at our ``node``, and
+        who copies them."""
+        copies = self._topics.copies_of(name)
+        streams = kept(self.mirrors.by_origin.values(), self._siblings, name, node)
+        if topic is not None:
+            rows = self._problems.describe(self._senders, self._delivery.committed_lsn)
+            streams.append(stream(node, self._origin, topic, rows if copies > 1 else ()))
+        return {"copies": copies, "streams": streams}
+
     def describe(self) -> dict[str, Any]:
         """As ``status`` shows it."""
         behind = self.own.behind
         told = None if behind is None else {"lsn": behind.lsn, "told_by": behind.name}
         return {
             "wanted": self._copies_max,
+            "confirm": self._topics.confirmed_max,
             "nodes": self._problems.describe(self._senders, self._delivery.committed_lsn),
             "waiting": self.waiting.count,
             "synced_only": self.waiting.synced_only,

@@ -90,6 +90,7 @@ class SiteListings:
         ask_here: has our own node carry out a command; the answer comes to ``on_result``.
 
     Attributes:
+        known: all that were ever linked in this life, by origin.
         sends: frames for links; the owner takes them.
     """
 
@@ -100,7 +101,7 @@ class SiteListings:
         self._name = name
         self._ask_here = ask_here
         self._siblings: dict[bytes, Sibling] = {}
-        self._known: dict[bytes, str] = {}  # all that were ever linked in this life
+        self.known: dict[bytes, str] = {}
         self._askings: dict[int, Asking] = {}
         self._asked: dict[int, tuple[Asking, bytes]] = {}
         self._last = 0
@@ -109,15 +110,15 @@ class SiteListings:
     @property
     def is_alone(self) -> bool:
         """Whether no other node was ever seen."""
-        return not self._known
+        return not self.known
 
     # -- nodes come and go ----------------------------------------------------------------------
 
     def join(self, sibling: Sibling) -> None:
         """A data link is open."""
         self._siblings[sibling.origin] = sibling
-        if len(self._known) < limits.SITE_NODES_MAX:
-            self._known[sibling.origin] = sibling.name
+        if len(self.known) < limits.SITE_NODES_MAX:
+            self.known[sibling.origin] = sibling.name
 
     def leave(self, sibling: Sibling, now_ns: int) -> None:
         """It is over; what was asked over it is not answered."""
@@ -130,7 +131,7 @@ class SiteListings:
 
     def forget(self, origin: bytes) -> None:
         """It does not come back: listings name it no more."""
-        self._known.pop(origin, None)
+        self.known.pop(origin, None)
 
     def drop_link(self, link: bytes) -> None:
         """A program is gone: nobody waits for its answers."""
@@ -196,7 +197,7 @@ class SiteListings:
         return asking
 
     def _ask_others(self, asking: Asking, arguments: dict[str, Any]) -> None:
-        asking.away |= {n for o, n in self._known.items() if o not in self._siblings}
+        asking.away |= {n for o, n in self.known.items() if o not in self._siblings}
         asking.waiting |= {s.origin: s.name for s in self._siblings.values()}
         for sibling in self._siblings.values():
             self._ask(asking, sibling, asking.verb, arguments)
@@ -212,9 +213,9 @@ class SiteListings:
     ) -> bool:
         sibling = self._siblings.get(owner)
         if sibling is None:
-            if owner not in self._known:
+            if owner not in self.known:
                 return False  # our own node says that it is nobody's here
-            name = self._known[owner]
+            name = self.known[owner]
             why = f"{OF_ONE[command.verb]} in the log of node {name}, which cannot be reached"
             self.sends.append((link, Result(command.id, OwnerAway.code, why, b"{}")))
             return True

@@ -95,6 +95,7 @@ def groups(parts: Sequence[Part]) -> dict[str, Any]:
 
 def topic(parts: Sequence[Part]) -> dict[str, Any]:
     """One topic; its offsets are of one stream, so they are shown where there is one."""
+    known = streams(parts)
     parts = [part for part in parts if not part.body.get("elsewhere")] or parts
     bodies = [part.body for part in parts]
     merged = {**bodies[0], **_sum(bodies, TOPIC_SUMS)}
@@ -111,7 +112,29 @@ def topic(parts: Sequence[Part]) -> dict[str, Any]:
         own = {n: part.body[n] for n in ("topic_id", "records", *offsets) if n in part.body}
         rows.append(part.row(published=part.body.get("published", 0), **own))
     merged["nodes"] = rows
+    if known:
+        merged["streams"] = known
     return merged
+
+
+def streams(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """A topic's streams, and which nodes copy each: its owner knows, or where that is not there
+    those that have a copy, of which the longest counts as all there is."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for row in part.body.get("streams", ()):
+            same = found.setdefault(row["origin"], row)
+            if same is not row and same["away"] and row["away"]:
+                same["copied_to"] += row["copied_to"]
+                same["records"] = max(same["records"], row["records"])
+            elif same["away"] and not row["away"]:
+                found[row["origin"]] = row  # some see it and some do not
+    for row in found.values():
+        furthest = max([copy["lsn"] for copy in row["copied_to"]], default=0)
+        for copy in row["copied_to"] if row["away"] else ():
+            copy["lag_commits"] = furthest - copy["lsn"]
+            copy["caught_up"] = not copy["lag_commits"]
+    return sorted(found.values(), key=lambda row: (row["owner"], row["away"], row["origin"]))
 
 
 def topics(parts: Sequence[Part]) -> dict[str, Any]:
@@ -181,6 +204,7 @@ def status(parts: Sequence[Part]) -> dict[str, Any]:
     for part in parts:
         body = part.body
         shown = {name: body[name] for name in STATUS_PARTS if name in body}
+        shown["problems"] = body.get("problems", [])
         rows.append(
             part.row(
                 **shown, sessions=body.get("sessions", {}).get("open", 0),

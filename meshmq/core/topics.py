@@ -167,6 +167,14 @@ class Topics:
         named = [topic.entry.copies for topic in self.by_name.values()]
         return max([self.copies, *named, *[rule.copies for rule in self.rules.values()]])
 
+    @property
+    def confirmed_max(self) -> int:
+        """The most copies that receipts of a topic wait for by its policy; 0: none do."""
+        entries = [topic.entry for topic in self.by_name.values()]
+        named = [entry.copies or self.copies for entry in entries if entry.replicated]
+        ruled = [rule.copies or self.copies for rule in self.rules.values() if rule.replicated]
+        return max([*named, *ruled], default=0)
+
     def _rule_for(self, name: str) -> RuleEntry | None:
         """The newest rule that matches."""
         if self.book is not None and not name.startswith("$"):

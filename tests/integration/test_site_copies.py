@@ -59,7 +59,9 @@ def test_a_destroyed_disk_loses_nothing_that_was_replicated(site):
         while True:  # who came first may have copied it until the one that is chosen was there
             shown = mesh.admin.topics.show("orders")
             assert shown["copies"] == 2
-            if [row["caught_up"] for row in shown["copied_to"]] == [True]:
+            (own,) = [row for row in shown["streams"] if row["records"]]
+            assert own["owner"] == one.name
+            if [row["caught_up"] for row in own["copied_to"]] == [True]:
                 break
             assert time.monotonic() < deadline, shown
             time.sleep(0.05)
