@@ -238,6 +238,7 @@ SITE_PATTERNS_MAX = 65_536  # patterns that one node may want of another one
 SITE_PATTERNS_PER_FRAME = 1024  # more go into further frames
 SAME_ORIGIN_NS = 1 * SECOND  # heard of so lately, an earlier run of a node is still there
 REFUSALS_TOLD_MAX = 100  # nodes that were refused, as listings show them
+PROBLEMS_MAX = 100  # that one node tells of itself: people read them
 PLACES_MAX = 256  # logs that one read may be in: the nodes of a site, and disks they have lost
 POSITION_CHARACTERS_MAX = 80 * PLACES_MAX  # of a position's text, with a place in each log
 SITE_READINGS_MAX = 65_536  # logs that subscriptions of one node read at another one

@@ -211,20 +211,22 @@ _DIAL_FAULTS = {
 }
 
 
-def check_clock(url: str, mesh: str, insecure: bool) -> Finding:
-    """How far the clock of a node is from ours; for one that answers."""
+def check_clock(url: str, mesh: str, insecure: bool, reports: list[dict[str, Any]]) -> Finding:
+    """How far the clock of a node is from ours; for one that answers. What else it says of itself
+    goes to ``reports``."""
     import meshmq
 
     check, tried = f"clock {url}", f"the clock of the node at {url} agrees with the one here"
     try:
         with meshmq.connect(
-            url, mesh=mesh, insecure=insecure, timeout=2.0, route="node"
+            url, mesh=mesh, insecure=insecure, timeout=2.0, route="node", on_node_loss="wait"
         ) as connection:
             before = time.time()
             status: dict[str, Any] = connection.admin.status()
             after = time.time()
     except meshmq.MeshError as error:
         return Finding(check, WARNING, tried, str(error), "ask again")
+    reports.append(status)
     theirs = float(status["wall_time"])
     apart = max(theirs - after, before - theirs, 0.0)
     seen = f"they are {apart:.1f} s apart" if apart > 0.1 else "they agree within 0.1 s"

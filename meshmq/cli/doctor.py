@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,9 @@ def doctor(
 
     It looks at Python and the libraries, at the directory of a node's log, at
     what each network interface does with mDNS, at who is found, and dials each
-    of them. It changes nothing. Exit code 1: something failed.
+    of them; of a site it tells what its nodes find wrong: nodes that are away,
+    copies that are missing, a log that is behind. It changes nothing. Exit code
+    1: something failed.
     """
     mesh = as_usage(check_mesh, mesh, "--mesh")
     counts = {OK: 0, WARNING: 0, FAILURE: 0}
@@ -63,7 +65,7 @@ def doctor(
 
 
 def _findings(url: str | None, mesh: str, insecure: bool, data: Path) -> Iterator[Finding]:
-    from meshmq.cli import checks, checks_network
+    from meshmq.cli import checks, checks_network, checks_site
     from meshmq.shell.search import Search
     from meshmq.shell.sockets import check_url
 
@@ -83,9 +85,11 @@ def _findings(url: str | None, mesh: str, insecure: bool, data: Path) -> Iterato
         yield from checks_network.check_dials(search, mesh, DEFAULT_URL, url)
     finally:
         search.close()
+    reports: list[dict[str, Any]] = []
     for address, greeting in sorted(search.greetings.items()):
         if greeting.facts is not None:
-            yield checks_network.check_clock(address, mesh, insecure)
+            yield checks_network.check_clock(address, mesh, insecure, reports)
+    yield from checks_site.check_sites(reports)
 
 
 def _lines(finding: Finding) -> list[str]:

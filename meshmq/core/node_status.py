@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshmq import limits
+from meshmq.core.site_problems import problems
 
 if TYPE_CHECKING:
     from meshmq.core.node import Node
@@ -19,11 +20,14 @@ def describe(node: Node) -> dict[str, Any]:
     def name_of(link: bytes) -> str:
         return node.peers[link].hello.name if link in node.peers else ""
 
+    site = None if node.site is None else node.site.describe(node._now_ns)
+    directory = {} if node.registrar is None else node.registrar.describe()
     me = {"name": node.name, "mesh": node.mesh, "origin": node.origin.hex()}
     return {
         "node": {**me, "software": node.software},
-        "state": "full" if node.admission.is_full else "ok",
+        "state": _state(node),
         "drain": node.drain.describe(),
+        "problems": [] if site is None else problems(node.name, site, directory),
         "unsynced_bytes": node.admission.waiting_bytes,
         "undelivered_bytes": node.sessions.unacked_bytes + delivery.queued_bytes,
         "published": streams.published,
@@ -47,10 +51,19 @@ def describe(node: Node) -> dict[str, Any]:
         "committed_lsn": delivery.committed_lsn,
         "introductions": len(node.introductions),
         "subscriptions": delivery.describe(name_of),
-        "site": None if node.site is None else node.site.describe(node._now_ns),
-        "directory": None if node.registrar is None else node.registrar.describe(),
+        "site": site,
+        "directory": directory or None,
         **node.more_status(),
     }
+
+
+def _state(node: Node) -> str:
+    """What keeps it from taking records, or programs, if anything does."""
+    if node.site is not None and node.site.copies.own.behind is not None:
+        return "behind"
+    if node.drain.is_on:
+        return "draining"
+    return "full" if node.admission.is_full else "ok"
 
 
 def held_bytes(node: Node) -> int:

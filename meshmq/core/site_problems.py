@@ -1,0 +1,149 @@
+"""What is not well with a node of a site, and what to do about it: read off what ``status`` shows.
+
+Data: none. Rules:
+1. A ``failure`` keeps somebody's records or receipts waiting until somebody sees to it; a
+   ``warning`` may, or takes something from the site that it is to have.
+2. ``about`` names what is meant, the same at whatever node it is noticed: several nodes that say
+   one thing have said it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from meshmq import limits
+
+WARNING, FAILURE = "warning", "failure"
+
+
+class Problem(NamedTuple):
+    """One of them.
+
+    Attributes:
+        problem: its name, for programs.
+        about: whose it is: a node, or what is at it.
+        level: ``warning`` or ``failure``.
+        seen, remedy: in words.
+    """
+
+    problem: str
+    about: str
+    level: str
+    seen: str
+    remedy: str
+
+
+def problems(name: str, site: dict[str, Any], directory: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the node called ``name``, by its ``site`` and ``directory`` as ``status`` has them."""
+    copies = site["copies"]
+    if copies["behind"] is not None:
+        found = [_behind(name, copies["behind"])]
+    else:
+        found = list(_of_copies(name, site, copies))
+    found += [*_of_nodes(name, site), *_of_disk(name, copies), *_of_clocks(directory)]
+    return [problem._asdict() for problem in found[: limits.PROBLEMS_MAX]]
+
+
+def _behind(name: str, behind: dict[str, Any]) -> Problem:
+    return Problem(
+        "behind", name, FAILURE,
+        f"node {name} takes no records: an older state of its disk was put back, and node "
+        f"{behind['told_by']} knows of a copy of its log that goes further (commit "
+        f"{behind['lsn']})",
+        f"stop it, run 'meshmq log renew --name {name} --data DIR', start it, then 'meshmq node "
+        f"takeover {name} --url URL', said to the node itself",
+    )  # fmt: skip
+
+
+def _of_nodes(name: str, site: dict[str, Any]) -> Iterator[Problem]:
+    """Those that are away, or were refused."""
+    for row in site["away"]:
+        away, seconds = row["name"], row["seconds"]
+        how_long = f"for {_span(seconds)}" if seconds is not None else f"since {name} was started"
+        yield Problem(
+            "away", away, WARNING, f"node {away} is away, {how_long}",
+            f"start it; if it does not come back: 'meshmq node takeover {away}' at a node with a "
+            f"copy of it, then 'meshmq node forget {away}'",
+        )  # fmt: skip
+    for who, why in site["refused"].items():
+        yield Problem(
+            "refused", who, WARNING, f"node {who} was refused: {why}",
+            "start it with a name, mesh, site and version that fit, or stop it; one that has gone "
+            "is named until the node that says this is started again",
+        )  # fmt: skip
+
+
+def _of_copies(name: str, site: dict[str, Any], copies: dict[str, Any]) -> Iterator[Problem]:
+    """Copies of the node's own log."""
+    wanted, waits = copies["wanted"], copies["waiting"] > 0
+    there = 1 + sum(row["state"] == "linked" for row in site["nodes"])
+    if wanted > there:
+        is_waited_for = waits or copies["confirm"] > there
+        for_what = "receipts wait for the rest" if is_waited_for else "fewer disks may be lost"
+        yield Problem(
+            "too-few-nodes", f"{wanted} copies", FAILURE if is_waited_for else WARNING,
+            f"of {wanted} nodes that are to have what is published {there} "
+            f"{'is' if there == 1 else 'are'} there: {for_what}",
+            f"start more nodes, or those that are away, until there are {wanted}; or want fewer "
+            f"copies: 'meshmq topic create TOPIC --copies N' of a topic, 'meshmq node --copies N'",
+        )  # fmt: skip
+    rows = [row for row in copies["nodes"] if row["level"] or row["problem"]]
+    for row in rows:
+        if row["caught_up"] and not row["problem"]:
+            continue
+        lag = "" if row["lag_commits"] is None else f"{row['lag_commits']} commits behind"
+        yield Problem(
+            "copy", f"{name} at {row['name']}", FAILURE if waits and row["problem"] else WARNING,
+            f"the copy of {name} at node {row['name']} is not caught up: "
+            f"{row['problem'] or lag or 'it has not begun'}",
+            f"see to node {row['name']}" if row["problem"] else "wait, and ask again",
+        )  # fmt: skip
+    missing = min(wanted, there) - 1 - len(rows)
+    if missing > 0:
+        yield Problem(
+            "copy", name, WARNING,
+            f"{missing} of {wanted - 1} nodes that are to copy {name} have not begun",
+            "wait: where one has just gone, another one copies 30 s later",
+        )  # fmt: skip
+
+
+def _of_disk(name: str, copies: dict[str, Any]) -> Iterator[Problem]:
+    """Records that nobody can read."""
+    for row in copies["takeovers"]:
+        if not row["skipped"]:
+            continue
+        records = sum(skipped["records"] for skipped in row["skipped"])
+        yield Problem(
+            "unreadable", f"{row['of']} at {name}", WARNING,
+            f"of node {row['of']}, which {name} took over, {records} records were passed over: no "
+            f"copy of them can be read",
+            f"start a node with another copy, and say 'meshmq node takeover {row['of']}' again; "
+            f"site.copies.takeovers in 'meshmq status --json' has their offsets",
+        )  # fmt: skip
+    if copies["not_mended"]:
+        yield Problem(
+            "not-mended", name, WARNING,
+            f"{copies['not_mended']} damaged batches of {name} were had from no other node since "
+            f"it was started",
+            f"start a node with a copy; 'damage' in 'meshmq status --json' has their offsets, and "
+            f"'meshmq log verify --name {name} --data DIR' too, with the node stopped",
+        )  # fmt: skip
+
+
+def _of_clocks(directory: dict[str, Any]) -> Iterator[Problem]:
+    for other, ahead_ms in directory["clocks_ahead_ms"].items():
+        yield Problem(
+            "clock", other, WARNING,
+            f"the clock of node {other} is ahead by {_span(ahead_ms / 1000)}",
+            "set the clocks of all nodes, by NTP at best (timedatectl set-ntp true): of two "
+            "changes the later one holds",
+        )  # fmt: skip
+
+
+def _span(seconds: float) -> str:
+    """To read."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
