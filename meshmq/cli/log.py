@@ -19,6 +19,9 @@ LOST = (
     "tells readers of the gap"
 )
 NameOption = Annotated[str, typer.Option(help="Name of the node.")]
+RenewName = Annotated[
+    str | None, typer.Option(help=r"Name of the node. \[default: as the log knows it]")
+]
 DataOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help=r"Directory of its log. \[default: as `meshmq node`]"),
@@ -59,7 +62,7 @@ def repair(name: NameOption = "node-1", data: DataOption = None, json: JsonOptio
 
 
 @app.command()
-def renew(name: NameOption = "node-1", data: DataOption = None, json: JsonOption = False) -> None:
+def renew(name: RenewName = None, data: DataOption = None, json: JsonOption = False) -> None:
     """Give a log that was restored from an older copy of its directory an identity of its own.
 
     Other nodes of the site have copies that go further, and readers have seen what is in them: the
@@ -69,8 +72,8 @@ def renew(name: NameOption = "node-1", data: DataOption = None, json: JsonOption
     """
     from meshmq.shell import store_renew
 
-    directory = _directory(name, data)
-    before, after = store_renew.renew(directory, name)
+    directory = _directory(name or "node-1", data)
+    before, after = store_renew.renew(directory, name or "")
     if json:
         emit({"data": str(directory), "before": before.hex(), "after": after.hex()})
         return

@@ -157,7 +157,8 @@ class Mirrors:
         """Take a part of a log; False: it is to be fetched again from ``mirror.place``."""
         lacked = mirror.lacks
         for facts in frame.topics:
-            self._on_topic(mirror, facts)
+            if not self._on_topic(mirror, facts):
+                return False
         at = 0
         for row in frame.batches:
             data = frame.payload[at : at + row.length]
@@ -177,13 +178,16 @@ class Mirrors:
             self.entries.append(MirrorEntry(mirror.origin, mirror.name, *mirror.place, **flags))
         return True
 
-    def _on_topic(self, mirror: Mirror, facts: CopiedTopic) -> None:
+    def _on_topic(self, mirror: Mirror, facts: CopiedTopic) -> bool:
         topic = mirror.topics.by_source.get(facts.stream)
         if facts.deleted:
             if topic is not None:
                 mirror.topics.remove(topic)
                 self.entries.append(topic.entry._replace(deleted=True))
-            return
+            return True
+        if topic is not None and topic.entry.topic_id != facts.topic_id:
+            mirror.problem = f"stream {facts.stream} is another topic there than here"
+            return False
         if topic is None:
             entry = TopicEntry(
                 self._topics.new_stream(), facts.topic_id, facts.name, True, 0, 0,
@@ -196,6 +200,7 @@ class Mirrors:
             self._lose(mirror, topic)
         if facts.first_offset > topic.first_offset:
             self._trim(topic, facts.first_offset)
+        return True
 
     def _trim(self, topic: Topic, offset: int) -> None:
         topic.first_offset = offset

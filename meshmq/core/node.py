@@ -146,7 +146,7 @@ class Node:
         if site is not None and self.registrar is not None:
             who = NodeIdentity(self.origin, mesh, name, software)
             of_log = (self.topics, self.delivery, self.admission, tools, self.groups)
-            copies = SiteCopies(state, site.copies, *of_log)
+            copies = SiteCopies(state, site.copies, *of_log, site.renew)
             parts = (self.delivery, self.reads, self.services, self.groups, self._command_here,
                      self.transients)  # fmt: skip
             self.site = Site(site, who, self.sessions, *parts, copies, entropy, self.registrar)
@@ -597,11 +597,12 @@ class Node:
         if groups.answers:
             self._answers += groups.answers
             groups.answers = []
-        if self._entries:
+        is_asking = self.site is not None and self.site.copies.own.is_asking
+        if self._entries and not is_asking:
             self._ticket += 1
             self.sessions.effects.append(Append(self._ticket, tuple(self._entries)))
             self._entries = []
-        if self._answers:
+        if self._answers and not is_asking:
             if self._ticket > self._committed:
                 self._after.setdefault(self._ticket, []).extend(self._answers)
             else:

@@ -4,24 +4,30 @@ Data: from where on this life of the node writes; what copies of its log were sa
 
 Rules:
 1. A node with copies that starts takes no records before a sibling has told how far they go, or
-   OWN_LOG_WAIT_NS are over: publishers wait, as for a slow disk.
+   OWN_LOG_WAIT_NS are over: publishers wait, as for a slow disk. Nothing is stored meanwhile.
 2. A copy that goes further than the log did at its start, or does now if it was served since, shows
    that the log is an older state of its disk. From then on, over restarts too, it takes no records
    and its groups hand out nothing: offsets would be given a second time, to other records. What it
-   has is read as before, and copied no more: a copy of the one would get records of the other.
-3. The way on is another identity for what comes (shell/store_renew.py). What was is then a copy as
-   any other, and is made whole from those that go further.
+   has is read as before, but nobody copies it: what it stores from now on has places, and numbers
+   of streams and groups, that other things have in its copies.
+3. The way on is another identity for what comes (shell/store_renew.py). What was there before this
+   life is then a copy as any other, and is made whole from those that go further; what this life
+   has stored of its own is nobody's.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from meshmq import limits
 from meshmq.core.admission import Admission
 from meshmq.core.groups import Groups
+from meshmq.core.journal import JournalState
 from meshmq.core.log import Entry, LogState
-from meshmq.core.mirror_log import BehindEntry
+from meshmq.core.mirror_log import BehindEntry, MirrorState
 from meshmq.errors import LogBehind
 from meshmq.frames_copies import CopiesRow
+from meshmq.names import is_named
 
 _WAITS = "the node has just started and asks the others how far the copies of its log go"
 
@@ -32,17 +38,20 @@ class OwnLog:
 
     Attributes:
         behind: which copy showed it, as far as that goes.
+        is_asking: nothing is to be stored yet.
     """
 
     def __init__(
-        self, state: LogState, admission: Admission, groups: Groups, has_copies: bool
+        self, state: LogState, admission: Admission, groups: Groups, has_copies: bool, command: str
     ) -> None:
+        self._command = command
         self._origin = state.origin
         self._admission = admission
         self._groups = groups
         self._began = state.next_lsn
         self._is_served = False
         self._until_ns = 0
+        self.is_asking = False
         self.behind = state.behind
         self.entries: list[Entry] = []
         self.news: list[str] = []
@@ -50,6 +59,7 @@ class OwnLog:
             self._close(self.behind)
         elif has_copies and state.next_lsn > 1:
             admission.refusal = "busy", _WAITS
+            self.is_asking = True
 
     def is_short_of(self, place: tuple[int, int], committed_lsn: int) -> bool:
         """Whether a copy that goes up to there is not to go on with this log."""
@@ -71,11 +81,13 @@ class OwnLog:
         self._open()
 
     def _close(self, behind: BehindEntry) -> None:
+        self.is_asking = False
         sentence = (
             f"the log of this node ends at commit {behind.began - 1}, and node {behind.name} knows "
             f"of a copy of it up to commit {behind.lsn}: an older state of its disk was put back. "
-            f"It takes no records, for their offsets were given before: stop it, run `meshmq log "
-            f"renew`, and start it again"
+            f"It takes no records, for their offsets were given before, and what only the copies "
+            f"have is not read until it is renewed: stop it, run `{self._command}`, and start it "
+            f"again"
         )
         self._admission.refusal = LogBehind.code, sentence
         self._groups.is_fenced = True
@@ -84,6 +96,7 @@ class OwnLog:
     def _open(self) -> None:
         if self.behind is None:
             self._admission.refusal = "", ""
+            self.is_asking = False
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
@@ -91,3 +104,41 @@ class OwnLog:
             self._until_ns = now_ns + limits.OWN_LOG_WAIT_NS
         if now_ns >= self._until_ns:
             self._open()
+
+
+def give_up(
+    state: LogState, origin: bytes, name: str, lsn: int, before: LogState, lacks: bool = False
+) -> None:
+    """The log of ``state`` goes on as ``origin``: all that was its own before commit ``lsn``, when
+    it was as in ``before``, is a copy of the log of node ``name`` that it was. ``lacks``: what its
+    groups had done then is not known. What it has of its own from then on is nobody's: the log
+    that it was has something else at these places, and under the numbers of these streams."""
+    ends = {number: s.next_offset for number, s in before.streams.items() if not s.topic.origin}
+    old, state.origin = state.origin, origin
+    journal = JournalState() if lacks else before.journal
+    copy = MirrorState(name, lsn, 0, journal=journal, lacks=lacks, own_until=lsn)
+    for held in [s for s in state.topics.values() if s.topic.stream]:
+        number = held.topic.stream
+        del state.topics[held.topic.name]
+        if number not in ends:
+            del state.streams[number]
+            continue
+        # Its policy was for its owner: it is kept until the old log is forgotten.
+        held.topic = held.topic._replace(
+            origin=old, source=number, retention_ns=0, retention_bytes=0, copies=0
+        )
+        held.first_offset = min(held.first_offset, ends[number])
+        held.next_offset = ends[number]
+        copy.streams[number] = number
+    journal.forget_streams(ends.keys() - copy.streams.keys())
+    state.mirrors[old] = copy
+    state.journal = JournalState(next_id=state.journal.next_id)
+    producers = {k: p for k, p in state.producers.items() if k[1] not in copy.streams}
+    producers |= {k: p for k, p in before.producers.items() if k[1] in copy.streams}
+    state.producers = OrderedDict(
+        sorted(
+            [(k, p) for k, p in producers.items() if k[1] in state.streams and is_named(k[0])],
+            key=lambda item: item[1].last_time_ns,
+        )
+    )
+    state.behind = None

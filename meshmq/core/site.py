@@ -84,6 +84,7 @@ class SiteIdentity(NamedTuple):
         addresses, clients: where nodes and programs may dial it.
         insecure: dial beyond this host, if the mesh is not ``local``.
         copies: nodes that are to have a stream whose policy does not say.
+        renew: what to say to renew its log (core/own_log.py).
     """
 
     site: str
@@ -92,6 +93,7 @@ class SiteIdentity(NamedTuple):
     clients: tuple[str, ...]
     insecure: bool = False
     copies: int = 1
+    renew: str = "meshmq log renew"
 
 
 class NodeIdentity(NamedTuple):

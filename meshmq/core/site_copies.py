@@ -59,6 +59,7 @@ TOPIC = "topic"
 """What ``site.of_copies`` is asked of a topic; all else are verbs of programs."""
 
 FULL = "its disk is full, it copies on when there is room"
+PUT_BACK = "a copy has more than the log: an older state of its disk was put back"
 
 
 class SiteCopies:
@@ -67,6 +68,7 @@ class SiteCopies:
     Args:
         origin: of our log.
         copies: nodes that are to have a stream whose policy says nothing of that.
+        renew: what to say to renew our log.
 
     Attributes:
         sends: frames for links; the owner takes them.
@@ -85,6 +87,7 @@ class SiteCopies:
         admission: Admission,
         tools: BatchTools,
         groups: Groups,
+        renew: str = "meshmq log renew",
     ) -> None:
         self._origin = state.origin
         self._topics = topics
@@ -100,7 +103,7 @@ class SiteCopies:
         topics.copied = self.mirrors.producer_last
         has_copies = topics.copies_max > 1
         self.takeovers = Takeovers(state, groups, self.mirrors, has_copies)
-        self.own = OwnLog(state, admission, groups, has_copies)
+        self.own = OwnLog(state, admission, groups, has_copies, renew)
         self.forgetting = Forgetting(state)
         self._furthest: dict[bytes, tuple[int, int]] = {}  # of copies that were told of, by origin
         self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
@@ -184,6 +187,9 @@ class SiteCopies:
             if len(self._furthest) > limits.MIRRORS_MAX:
                 del self._furthest[next(iter(self._furthest))]
         self.own.on_rows(sibling.name, rows, self._delivery.committed_lsn)
+        if self.own.behind is not None:
+            for other in list(self._senders):
+                self._refuse_to_copy(other)
         self.takeovers.on_rows(rows)
         self.forgetting.on_rows(rows, set(self._siblings))
         self.mender.forget()
@@ -235,8 +241,7 @@ class SiteCopies:
         if frame.level == NO_LEVEL:
             return
         if self.own.is_short_of((frame.lsn, frame.slot), self._delivery.committed_lsn):
-            why = "a copy has more than the log: an older state of its disk was put back"
-            refusal = Fetched(frame.number, code="copy-ahead", message=why)
+            refusal = Fetched(frame.number, code="copy-ahead", message=PUT_BACK)
             self.sends.append((sibling.link, refusal))
             return
         self.own.served()
@@ -247,6 +252,14 @@ class SiteCopies:
             sender.introduce(journal)
         self._delivery.add_reader(sender)
         self._delivery.feed(sender)
+
+    def _refuse_to_copy(self, other: bytes) -> None:
+        """What a log that is behind stores is not what its copies have at these places."""
+        sender = self._senders.pop(other)
+        self._delivery.remove_reader(sender)
+        self.sends.append(
+            (sender.link, Fetched(sender.number, code="copy-ahead", message=PUT_BACK))
+        )
 
     def _fetch_one(self, link: bytes, frame: Fetch) -> None:
         """A batch that is damaged there; see core/mending.py."""
@@ -572,6 +585,8 @@ class SiteCopies:
     def take_over(self, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
         """``node takeover NAME``. Raises CommandFailed."""
         name = arguments.get("name")
+        if self.own.behind is not None:
+            raise CommandFailed("the log of this node is behind its copies: renew it first")
         found = [m for m in self.mirrors.by_origin.values() if m.name == name]
         if not found:
             raise CommandFailed(self._no_copy_of(name))

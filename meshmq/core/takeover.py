@@ -379,7 +379,8 @@ class Takeovers:
         mover = self._movers.get(origin)
         if mover is None or mover.credit_bytes > 0:
             return
-        if self._groups.shared.admission.takes(4 * limits.TAKEOVER_BYTES):
+        admission = self._groups.shared.admission
+        if admission.takes(4 * limits.TAKEOVER_BYTES) and not admission.refusal[0]:
             mover.credit_bytes = limits.TAKEOVER_BYTES
             mover.mirror.feed.feed(mover)
 

@@ -110,7 +110,7 @@ class NodeRunner:
             tools=codec.TOOLS,
             entropy=clock.entropy(),
             more_status=self._status,
-            site=None if self._site is None else self._site.identity(self.url),
+            site=self._site.identity(self.url, config.name, config.data) if self._site else None,
         )
         self._handle(WallClock(clock.wall_ns()), self._started_ns)
         if config.site is not None and self._node.site is not None:

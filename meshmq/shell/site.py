@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from meshmq.core.effects import CloseLink, OpenLink
@@ -65,11 +67,12 @@ class SiteShell:
         """Descriptors that become readable when there may be something."""
         return self._socket.fds
 
-    def identity(self, client_url: str) -> SiteIdentity:
-        """What the node is in its site from now on."""
+    def identity(self, client_url: str, name: str, data: Path) -> SiteIdentity:
+        """What the node ``name``, with its log in ``data``, is in its site from now on."""
+        renew = f"meshmq log renew --name {name} --data {shlex.quote(str(data.absolute()))}"
         return SiteIdentity(
             self._config.name, clock.wall_ns(), tuple(reachable_at(self.url)),
-            tuple(reachable_at(client_url)), self._insecure, self._config.copies,
+            tuple(reachable_at(client_url)), self._insecure, self._config.copies, renew,
         )  # fmt: skip
 
     def look_around(self, origin: bytes, name: str, wake: Callable[[], None]) -> None:

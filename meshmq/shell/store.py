@@ -38,7 +38,7 @@ from meshmq.shell.store_copies import mend, read_copies
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_rewrite import DamagedRow, Rewriter
-from meshmq.shell.store_segments import Problem, SegmentSet, living
+from meshmq.shell.store_segments import Problem, SegmentSet, is_needed, living
 from meshmq.shell.store_space import NoRoom, Room, Space
 
 __all__ = ["LogStore", "NoRoom", "Problem", "ReadResult"]
@@ -453,7 +453,7 @@ class LogStore:
         closed = self._segments.closed
         self._dying = {number: seen for number, seen in self._dying.items() if number in closed}
         for number, info in closed.items():
-            if number in self._not_rewritten:
+            if number in self._not_rewritten or is_needed(info, self.state):
                 continue
             living = retention.living_bytes(info, kept)
             # What was rewritten before the last start is still known with its old bytes.

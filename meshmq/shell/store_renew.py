@@ -3,55 +3,98 @@
 Copies of it, and readers, know records that it has not got; what it gave their offsets to would be
 taken for them. So nobody goes on with it: it becomes a copy, of all its topics, in the same place,
 and a log with an identity of its own begins behind it. Nothing is moved: a new segment begins with
-a state in which its streams, and what its groups have done, are those of another log.
+a state in which its streams, and what its groups have done, are those of another log, as they were
+when the backup was put back (core/own_log.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
-from meshmq.core.journal import JournalState
-from meshmq.core.log import LogState
-from meshmq.core.mirror_log import MirrorState
+from meshmq import codec_log
+from meshmq.core.directory_rows import NodeRow
+from meshmq.core.log import LogState, StreamState
+from meshmq.core.own_log import give_up
+from meshmq.errors import BadFrame, ConfigError, MeshError
+from meshmq.shell import store_files
+from meshmq.shell.segment import Segment, decode_row
 from meshmq.shell.store import LogStore
+from meshmq.shell.store_journal import replayed
 
 
 def renew(directory: Path, name: str) -> tuple[bytes, bytes]:
-    """Renew the log in ``directory``, of node ``name``; return its origin before and after.
+    """Renew the log in ``directory``, of node ``name`` (empty: as the log knows it); return its
+    origin before and after.
 
-    Raises what an open of it raises. A crash leaves the log as it was, or renewed.
+    Raises what an open of it raises, and ConfigError if it is another node's. A crash leaves the
+    log as it was, or renewed.
     """
     store = LogStore.open(directory)
     try:
         state = store.state
-        lsn = state.behind.began if state.behind is not None else state.next_lsn
-        own = [(number, 0) for number, held in state.streams.items() if not held.topic.origin]
-        _, rows = store.survey(own, None, (lsn, 0))
+        known = _name_in(state)
+        if name and known not in ("", name):
+            raise ConfigError(f"{directory} is the log of node {known!r}: say --name {known}")
+        if not name and not known:
+            raise ConfigError(f"{directory} does not say whose log it is: give --name")
+        lsn, before, lacks = state.next_lsn, state, False
+        if state.behind is not None:
+            lsn = state.behind.began
+            found = _state_before(directory / store_files.LOG, lsn)
+            lacks = found is None
+            before = _streams_before(store, lsn) if found is None else found
         store.append(())  # a segment in which there is nothing cannot be closed
-        before = state.origin
-        give_up(state, name, lsn, {number: offset for number, offset, _ in rows})
+        origin = state.origin
+        give_up(state, os.urandom(16), name or known, lsn, before, lacks)
         store.roll()
-        return before, store.state.origin
+        return origin, store.state.origin
     finally:
         store.close()
 
 
-def give_up(state: LogState, name: str, lsn: int, ends: Mapping[int, int]) -> None:
-    """All that was this log's own before commit ``lsn`` is another one's; ``ends`` are the offsets
-    of its streams there. What came after that is nobody's: the other log has something else."""
-    before, state.origin = state.origin, os.urandom(16)
-    copy = MirrorState(name, lsn, 0, journal=state.journal, own_until=lsn)
-    for held in [s for s in state.topics.values() if s.topic.stream]:
-        # Its policy was for its owner: it is kept until the old log is forgotten.
-        held.topic = held.topic._replace(
-            origin=before, source=held.topic.stream, retention_ns=0, retention_bytes=0, copies=0
-        )
-        held.next_offset = max(held.first_offset, ends[held.topic.stream])
-        copy.streams[held.topic.stream] = held.topic.stream
-        del state.topics[held.topic.name]
-    state.mirrors[before] = copy
-    state.journal = JournalState(next_id=state.journal.next_id)
-    state.producers.clear()
-    state.behind = None
+def _name_in(state: LogState) -> str:
+    """What a log's node was called, as far as its site knew; empty: it was in none."""
+    row = state.directory.get(b"n" + state.origin)
+    return row.set.by if isinstance(row, NodeRow) else ""
+
+
+def _state_before(log: Path, lsn: int) -> LogState | None:
+    """What the log was before a commit; None: the rows that say it are not there any more."""
+    for number in reversed(store_files.list_segments(log)):
+        try:
+            segment = Segment(log, number)
+        except MeshError:
+            continue
+        try:
+            snapshot = segment.snapshot()
+            state = codec_log.decode_snapshot(snapshot)[0] if snapshot is not None else None
+            if state is not None and state.next_lsn <= lsn:
+                return _replayed(segment, state, lsn)
+        except (BadFrame, MeshError, OSError):
+            continue
+        finally:
+            segment.close()
+    return None
+
+
+def _replayed(segment: Segment, state: LogState, lsn: int) -> LogState | None:
+    for at in range(state.next_lsn, lsn):
+        row = segment.row(at)
+        meta = decode_row(at, row)
+        if row is None or meta is None:
+            return None
+        state.apply(replayed(segment, meta, row, state))
+    return state
+
+
+def _streams_before(store: LogStore, lsn: int) -> LogState:
+    """Where the log's own streams ended; which of them had nothing does not matter."""
+    state = store.state
+    before = LogState(state.origin, lsn)
+    own = [(number, 0) for number, held in state.streams.items() if not held.topic.origin]
+    for number, end, _ in store.survey(own, None, (lsn, 0))[1]:
+        if end:
+            held = state.streams[number]
+            before.streams[number] = StreamState(held.topic, end, held.first_offset)
+    return before

@@ -31,6 +31,13 @@ class Problem(NamedTuple):
     next_offset: int = 0
 
 
+def is_needed(info: SegmentInfo, state: LogState) -> bool:
+    """Whether a renewal needs all rows of a segment: they say what the log was when an older state
+    of its disk was put back (shell/store_renew.py)."""
+    behind = state.behind
+    return behind is not None and info.first_lsn <= behind.began <= info.last_lsn + 1
+
+
 class SegmentSet:
     """All segments of a log, oldest first, the active one last.
 
@@ -71,7 +78,8 @@ class SegmentSet:
         """Drop closed segments of which nothing is kept, their files by ``remove``; return how
         many."""
         kept_from = state.first_offsets()
-        dead = [info for info in self.closed.values() if is_dead(info, kept_from)]
+        closed = [info for info in self.closed.values() if not is_needed(info, state)]
+        dead = [info for info in closed if is_dead(info, kept_from)]
         for info in dead:
             held = self._open.pop(info.number, None)
             if held is not None:

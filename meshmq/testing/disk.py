@@ -6,6 +6,7 @@ contract: what is committed is in order, dense and whole; reads stop at their bo
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 from meshmq.core.effects import MendLog, ReadLog, SurveyLog
@@ -19,6 +20,7 @@ from meshmq.core.log import (
     split_entries,
 )
 from meshmq.core.mirror_log import Copied
+from meshmq.core.own_log import give_up
 
 SCAN_COMMITS_MAX = 50  # small, so that reads end in the middle of nothing
 
@@ -38,6 +40,7 @@ class Disk:
         self.commits: list[Commit] = []
         self.synced: dict[tuple[int, int], bytes] = {}
         self.flipped: set[tuple[int, int]] = set()
+        self._began = LogState(origin)  # what commits add up from
 
     def commit(
         self, entries: Sequence[Entry], wall_ns: int, records: Callable[[bytes], list[bytes]]
@@ -55,6 +58,16 @@ class Disk:
                 # The first record an offset had stays, so that a reuse is seen as a difference.
                 self.synced.setdefault((batch.stream, batch.base_offset + i), record)
         return commit
+
+    def renew(self, origin: bytes, name: str) -> None:
+        """As ``meshmq log renew`` does of node ``name`` (shell/store_renew.py)."""
+        lsn, before = self.state.next_lsn, self.state
+        if self.state.behind is not None:
+            lsn, before = self.state.behind.began, copy.deepcopy(self._began)
+            for commit in self.commits[before.next_lsn - 1 : lsn - 1]:
+                before.apply(commit)
+        give_up(self.state, origin, name, lsn, before)
+        self._began = copy.deepcopy(self.state)
 
     def ends(self) -> dict[int, int]:
         """Offset behind the last record of each stream that can still be read."""

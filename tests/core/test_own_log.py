@@ -7,11 +7,9 @@ import copy
 import pytest
 
 from meshmq import limits
-from meshmq.core.effects import SurveyLog
 from meshmq.core.journal import JournalState
 from meshmq.frames import REPLICATED, START_EARLIEST, SYNCED, Confirm, Refuse
 from meshmq.limits import MS, SECOND
-from meshmq.shell.store_renew import give_up
 from tests.core.helpers import batch_of
 from tests.core.site_workers import WorkNet
 from tests.core.sites import Program, joined, site_of
@@ -42,11 +40,7 @@ def backed_up(count=3, kind=None, early=5, late=1, copies=2):
 
 def renew(node):
     """As ``meshmq log renew`` does."""
-    state = node.disk.state
-    lsn = state.behind.began if state.behind is not None else state.next_lsn
-    own = tuple([(number, 0) for number, held in state.streams.items() if not held.topic.origin])
-    rows = node.disk.survey(SurveyLog(1, own, None, (lsn, 0))).rows
-    give_up(state, node.name, lsn, {number: offset for number, offset, _ in rows})
+    node.disk.renew(node.origin[1:] + b"n", node.name)
 
 
 def start(net, node):

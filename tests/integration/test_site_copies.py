@@ -276,8 +276,10 @@ def test_a_disk_that_was_put_back_from_a_backup_goes_on_as_another_log(tmp_path)
         one.stop()
         shutil.copytree(one.data, tmp_path / "backup")
         one.start()
-        with meshmq.connect(one.url, route="node") as mesh:
-            mesh.publish("orders", b"1", durability="replicated").wait(30)
+        with meshmq.connect(one.url, route="node", durability="replicated") as mesh:
+            mesh.publish("orders", b"1").wait(30)
+            mesh.publish("late", b"topic").wait(30)  # neither is in the backup
+            mesh.enqueue("late-jobs", b"late").wait(30)
         one.kill()
         shutil.rmtree(one.data)
         shutil.copytree(tmp_path / "backup", one.data)
@@ -289,7 +291,9 @@ def test_a_disk_that_was_put_back_from_a_backup_goes_on_as_another_log(tmp_path)
             mesh.publish("orders", b"again").wait(30)
         one.stop()
         assert "an older state of its disk was put back" in one.told
-        meshmq_command("log", "renew", "--name", one.name, "--data", str(one.data))
+        command = f"meshmq log renew --name {one.name} --data {one.data}"
+        assert f"`{command}`" in one.told
+        meshmq_command(*command.split()[1:])
         one.start()
         made.wait_joined()
         with meshmq.connect(one.url, route="node") as mesh:
@@ -298,11 +302,14 @@ def test_a_disk_that_was_put_back_from_a_backup_goes_on_as_another_log(tmp_path)
         for node in (one, two):
             assert read_all(node, "orders", 3) == {old: [b"0", b"1"], new: [b"new"]}
         with meshmq.connect(one.url, route="node") as mesh:
-            assert taken_over(mesh, one)["groups"] == ["thumbs"]
-        with meshmq.connect(two.url, route="node") as mesh, mesh.work("thumbs") as worker:
-            job = next(iter(worker))
-            assert job.value == b"job"
-            job.ack()
+            assert taken_over(mesh, one)["groups"] == ["late-jobs", "thumbs"]
+        for node in (one, two):
+            assert read_all(node, "late", 1) == {old: [b"topic"]}
+        for queue, value in (("thumbs", b"job"), ("late-jobs", b"late")):
+            with meshmq.connect(two.url, route="node") as mesh, mesh.work(queue) as worker:
+                job = next(iter(worker))
+                assert job.value == value
+                job.ack()
         meshmq_command("node", "forget", one.name, "--assume-dead", "--url", two.url)
         for node in (one, two):  # which drops it once it has heard of it
             until(lambda node=node: read_all(node, "orders", 1) == {new: [b"new"]}, 20)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 
 import pytest
 
 from meshmq import codec
+from meshmq.core.directory_rows import NodeRow, Stamp
 from meshmq.core.journal import Delta, JournalState, Settings, pack_deltas
-from meshmq.core.log import BatchEntry, CopiedEntry, JournalEntry, TopicEntry
+from meshmq.core.log import BatchEntry, CopiedEntry, JournalEntry, TopicEntry, TrimEntry
 from meshmq.core.mirror_log import BehindEntry, MirrorEntry
+from meshmq.errors import ConfigError
 from meshmq.names import JOURNAL
 from meshmq.shell import store_renew
 from meshmq.shell.store import LogStore
@@ -119,3 +122,104 @@ def test_a_log_that_is_in_use_is_left_alone(opened):
     again = LogStore.open(opened.directory)
     assert again.state.origin == origin
     again.close()
+
+
+def put_back(opened, rounds):
+    """A log that was put back behind its first 4 commits, and ran on: it made a topic, a queue's
+    group and other words on the group that was there, over so many commits."""
+    store = opened()
+    store.append([TopicEntry(1, b"o" * 16, "old", True, 0, 0), copied_topic(2),
+                  TopicEntry(3, b"j" * 16, JOURNAL, True, 0, 0)])  # fmt: skip
+    store.append([row_of(1, 0), row_of(1, 1)])
+    store.append([words_of(store, 0, Delta(1, SETTINGS, settled=((1, 0, 1),)))])
+    store.append([row_of(1, 2)])
+    before = copy.deepcopy(store.state)
+    store.append([BehindEntry(store.state.origin, 99, 1, 5, "node-2")])
+    store.append([TopicEntry(4, b"l" * 16, "late", True, 0, 0), row_of(4, 0)])
+    copier = Copier([2])
+    for i in range(rounds):
+        settled = Delta(1, SETTINGS, settled=((1, 1, 9),))
+        made = Delta(2 + i, Settings(2 + i, f"jobs-{i}", "queue", f"jobs-{i}"))
+        store.append([words_of(store, i + 1, settled, made), row_of(4, i + 1),
+                      row_of(1, 3 + i), *copier.entries(1)])  # fmt: skip
+    return store, before, copier
+
+
+def row_of(stream, offset):
+    data = b"%d of %d" % (offset, stream)
+    return BatchEntry(stream, offset, 1, data, zlib.crc32(data), b"q" * 16, offset + 1)
+
+
+def words_of(store, offset, *words):
+    data = codec.encode_batch([pack_deltas(words)], None, None, None, 0)
+    batch = BatchEntry(3, offset, 1, data, zlib.crc32(data), store.state.origin, 1)
+    return JournalEntry(batch, words)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 8, 40])
+def test_what_it_stored_after_it_was_put_back_is_nobodys(opened, small_segments, rounds):
+    store, before, copier = put_back(opened, rounds)
+    store.append([TrimEntry(1, 2), TrimEntry(3, store.state.streams[3].next_offset)])
+    store.close()
+    old, _ = store_renew.renew(opened.directory, "node-1")
+    for _ in range(2):
+        store = opened()
+        mirror = store.state.mirrors[old]
+        assert mirror.streams == {1: 1, 3: 3}
+        assert mirror.journal.groups == before.journal.groups
+        assert (mirror.lsn, mirror.own_until, mirror.lacks) == (5, 5, False)
+        assert (store.state.streams[1].first_offset, store.state.streams[1].next_offset) == (2, 3)
+        assert (store.state.streams[3].first_offset, store.state.streams[3].next_offset) == (1, 1)
+        assert 4 not in store.state.streams
+        assert store.state.next_stream == 5
+        assert [b.base_offset for b in read_all(store, {1}, ("position", 1, 0), old)] == [2]
+        assert places(read_all(store, {2}, ("position", 1, 0))) == wanted(copier, {2})
+        assert store.check() == []
+        store.close()
+
+
+def test_the_rows_that_say_what_it_was_are_kept_until_it_is_renewed(opened, small_segments):
+    store, before, _ = put_back(opened, 40)
+    store.append([TrimEntry(alias, s.next_offset) for alias, s in store.state.streams.items()])
+    for _ in range(5):
+        store._plan_not_before = 0.0
+        store.plan_retention()
+        while store.is_rewriting:
+            store.rewrite()
+    store.close()
+    old, _ = store_renew.renew(opened.directory, "node-1")
+    mirror = opened().state.mirrors[old]
+    assert mirror.journal.groups == before.journal.groups
+    assert not mirror.lacks
+
+
+def test_where_they_are_gone_the_copy_lacks_what_groups_had_done(
+    opened, small_segments, monkeypatch
+):
+    store, _, _ = put_back(opened, 40)
+    store.close()
+    monkeypatch.setattr(store_renew, "_state_before", lambda log, lsn: None)
+    old, _ = store_renew.renew(opened.directory, "node-1")
+    state = opened().state
+    mirror = state.mirrors[old]
+    assert (mirror.streams, mirror.lacks, mirror.journal.groups) == ({1: 1, 3: 3}, True, {})
+    assert [state.streams[alias].next_offset for alias in (1, 3)] == [3, 1]
+
+
+def test_another_nodes_log_is_left_alone(opened):
+    store = opened()
+    origin = store.state.origin
+    store.append([NodeRow(Stamp(7, origin, "one"))])
+    store.close()
+    with pytest.raises(ConfigError, match="is the log of node 'one': say --name one"):
+        store_renew.renew(opened.directory, "node-1")
+    before, _ = store_renew.renew(opened.directory, "")
+    assert before == origin
+    assert opened().state.mirrors[origin].name == "one"
+
+
+def test_a_log_that_knows_no_name_is_to_be_given_one(opened):
+    opened().append([TopicEntry(1, b"o" * 16, "topic.1", True, 0, 0)])
+    opened().close()
+    with pytest.raises(ConfigError, match="give --name"):
+        store_renew.renew(opened.directory, "")
