@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +26,8 @@ class Doom(NamedTuple):
 
     Attributes:
         disk, origin: what it had.
-        fate: ``gone`` with its disk, back with an ``empty`` one, or ``back`` with its own.
+        fate: ``gone`` with its disk, back with an ``empty`` one, ``back`` with its own, or
+            ``restored`` from a backup of that.
     """
 
     host: Host
@@ -47,6 +49,10 @@ class CopiesFaults(SiteFaults):
 
     is_to_kill = False  # the next node that has stored what programs have published
 
+    def __init__(self, world: CopiesWorld) -> None:
+        super().__init__(world)
+        self._chance = random.Random(f"backups {world.seed}")
+
     def plan(self) -> None:
         world, rng = self.world, self.world.rng
         self._is_on = True
@@ -67,6 +73,10 @@ class CopiesFaults(SiteFaults):
             for _ in range(rng.choice([1, 5, 20])):
                 self._some_time(self._flip)
         if world.harm == "doom" and world.doom is None:
+            if self._chance.random() < 0.6:
+                # Early, so that topics and groups are made after it.
+                delay = int(200 * MS + self._chance.random() * SECOND)
+                world.after(delay, self._back_up_all)
             world.after(SECOND + int(rng.random() * 4 * SECOND), self._doom)
 
     # -- nodes ----------------------------------------------------------------------------------
@@ -108,6 +118,8 @@ class CopiesFaults(SiteFaults):
         if host is None or not self._is_on or world.doom is not None:
             return
         fate = rng.choice(FATES)
+        if fate != "back" and host in self._backups:
+            fate = "restored"
         world.doom = Doom(host, host.disk, host.origin, fate, world.now_ns)
         world.note("doom", host.name, fate)
         world.members.remove(host)
@@ -118,7 +130,11 @@ class CopiesFaults(SiteFaults):
                 world.start_program(program.name, program.run + 1, rng.choice(world.members))
         if fate == "empty":
             host.disk = world.fresh_disk()
-        if fate != "gone":
+        if fate == "restored":
+            host.disk = self._backups[host]
+            world.copying.on_put_back(host, world.doom.disk)
+            world.after(int(self._chance.random() * SECOND), self._return)
+        elif fate != "gone":
             longest = 12 if rng.random() < 0.5 else 4
             world.after(int(rng.random() * longest * SECOND), self._return)
         world.takeovers.begin_taking(int(rng.random() * 8 * SECOND))
@@ -134,7 +150,43 @@ class CopiesFaults(SiteFaults):
         world.members.append(doom.host)
         self._disturb(doom.host)
         doom.host.peers = tuple([h.address for h in world.members])
+        if doom.fate == "restored":
+            self._put_back(doom.host)
+            return
         doom.host.start_node()
+
+    def _back_up_all(self) -> None:
+        """Somebody copies all disks."""
+        self._backups = {host: copy.deepcopy(host.disk) for host in self.world.members}
+
+    def _put_back(self, host: Host) -> None:
+        """A node is on an older state of its disk: it runs for a while, or is renewed at once."""
+        world = self.world
+        span_ns = int(self._chance.random() * SECOND)
+        end_ns = world.round_ns + self.span_ns - 500 * MS
+        is_late = world.healed or world.now_ns + span_ns > end_ns
+        lsn, origin = host.disk.state.next_lsn, host.origin
+        copies = [h.disk.state.mirrors.get(origin) for h in world.members if h.node is not None]
+        is_seen = any(m is not None and m.lsn > lsn for m in copies)
+        if is_late or not is_seen or lsn == 1 or self._chance.random() < 0.2:
+            self._renew(host, lsn)
+            return
+        host.start_node()
+        world.after(span_ns, partial(self._renew, host, lsn))
+
+    def _renew(self, host: Host, lsn: int) -> None:
+        """``meshmq log renew``, once the node has said that it is to be, or before it has stored
+        anything."""
+        if host.disk.state.behind is None and host.disk.state.next_lsn > lsn:
+            self.world.after(100 * MS, partial(self._renew, host, lsn))
+            return
+        if host.node is not None:
+            self.fell(host, is_silent=False)
+        origin = self._chance.getrandbits(128).to_bytes(16, "big")
+        self.world.note("renew", host.name)
+        host.disk.renew(origin, host.name)
+        self.world.disks[origin] = host.disk
+        host.start_node()
 
     def _run_a_copy(self) -> None:
         """Somebody starts a second node on a copy of one's disk."""

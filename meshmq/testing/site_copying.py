@@ -210,6 +210,14 @@ class Copying(Part):
                 self._rows.setdefault(row, {})[disk] = (place, batch.stream)
                 self._of.setdefault(disk, {})[place] = row
 
+    def on_put_back(self, host: Host, before: Disk) -> None:
+        """A node has an older state of its disk, which was ``before``."""
+        end = host.disk.state.next_lsn
+        of = {place: row for place, row in self._of.get(before, {}).items() if place[0] < end}
+        self._of[host.disk] = of
+        for place, row in of.items():
+            self._rows[row][host.disk] = place, self._rows[row][before][1]
+
     def rows_of(self, host: Host) -> list[tuple[Row, Place]]:
         """What a disk has, of its own log and of others."""
         return [
@@ -314,15 +322,34 @@ class Copying(Part):
         """At rest each copy is like its log, as far as it goes."""
         self.unlike += [f"round {self.world.round}: {text}" for text in self.find_incomplete()]
         for host in self.world.members:
-            own = _log_of(host.disk, host.origin)
-            for other in self.world.members:
-                if other is not host and host.origin in other.disk.state.mirrors:
-                    self._compare(host, own, other)
+            self._compare_all(host, host.disk, host.origin)
+        doom = self.world.doom
+        if doom is not None and doom.has_lost:
+            self._compare_all(doom.host, doom.disk, doom.origin)
+            if doom.fate == "restored" and doom.host in self.world.members:
+                self._find_lacking(doom.host, doom.origin)
 
-    def _compare(self, host: Host, own: dict[Row, tuple[object, ...]], other: Host) -> None:
-        for row, had in _log_of(other.disk, host.origin).items():
+    def _find_lacking(self, host: Host, origin: bytes) -> None:
+        """What was a node's own log is whole there, as far as anybody has it."""
+        has = _log_of(host.disk, origin)
+        for other in self.world.members:
+            for row in _log_of(other.disk, origin):
+                if row not in has and not self._was_trimmed(host.disk, row, origin):
+                    text = f"{host} lacks {row.topic} {row.offset} of its old log, {other} has it"
+                    self.unlike.append(f"round {self.world.round}: {text}")
+
+    def _compare_all(self, host: Host, disk: Disk, origin: bytes) -> None:
+        own = _log_of(disk, origin)
+        for other in self.world.members:
+            if other.disk is not disk and origin in other.disk.state.mirrors:
+                self._compare(host, disk, own, other)
+
+    def _compare(
+        self, host: Host, disk: Disk, own: dict[Row, tuple[object, ...]], other: Host
+    ) -> None:
+        for row, had in _log_of(other.disk, disk.state.origin).items():
             want = own.get(row)
-            if want is None and self._was_trimmed(host, row):
+            if want is None and self._was_trimmed(disk, row):
                 continue
             if had == want or not had[2]:
                 continue  # a hole, of what was damaged and nobody could be asked for: see above
@@ -333,10 +360,10 @@ class Copying(Part):
                 what = f"{other} has of {host}'s {row.topic} {row.offset} {unlike}"
             self.unlike.append(f"round {self.world.round}: {what}")
 
-    def _was_trimmed(self, host: Host, row: Row) -> bool:
+    def _was_trimmed(self, disk: Disk, row: Row, origin: bytes = b"") -> bool:
         return any(
-            s.topic.name == row.topic and not s.topic.origin and row.offset < s.first_offset
-            for s in host.disk.state.streams.values()
+            s.topic.name == row.topic and s.topic.origin == origin and row.offset < s.first_offset
+            for s in disk.state.streams.values()
         )
 
     def find_flips(self) -> Iterator[str]:
@@ -354,13 +381,17 @@ def _log_of(disk: Disk, origin: bytes) -> dict[Row, tuple[object, ...]]:
     """What a disk has of a log: its batches, and where they are in that."""
     found: dict[Row, tuple[object, ...]] = {}
     is_own = disk.state.origin == origin
+    is_copy = origin in disk.state.mirrors
+    own_until = disk.state.mirrors[origin].own_until if is_copy else 0
     for commit in disk.commits:
         copied = {c.index: c for c in commit.copied}
         for slot, b in enumerate(commit.batches):
             stream = disk.state.streams.get(b.stream)
             c = copied.get(slot)
-            whose = disk.state.origin if c is None else c.origin
-            if stream is None or whose != origin or b.base_offset < stream.first_offset:
+            if stream is None or b.base_offset < stream.first_offset:
+                continue
+            whose = stream.topic.origin or disk.state.origin
+            if whose != origin or (c is None and is_copy and commit.lsn >= own_until):
                 continue
             place = (commit.lsn, slot, commit.append_time_ns)
             if not is_own and c is not None:

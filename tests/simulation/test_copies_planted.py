@@ -20,7 +20,7 @@ from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_links import SiteLinks
 from meshmq.core.subscriber import Subscriber
 from meshmq.core.takeover import Takeovers
-from meshmq.testing import CopiesWorld
+from meshmq.testing import CopiesWorld, disk
 from meshmq.testing.copies_checkers import COPIES_CHECKERS
 from tests.planting import Planted
 
@@ -69,6 +69,23 @@ def believe_that_a_copy_is_whole(
 @planted(SiteLinks, "_impostor", "refused", 10, 33)
 def link_with_copied_disks(real: Any, self: Any, origin: bytes, name: str, node: Any) -> Any:
     return None
+
+
+# -- backups ---------------------------------------------------------------------------------------
+
+
+@planted(disk, "give_up", "same", 16)
+def renew_with_what_came_after(
+    real: Any, state: Any, origin: bytes, name: str, lsn: int, before: Any
+) -> None:
+    real(state, origin, name, lsn, state)
+
+
+@planted(SiteCopies, "_on_fetch", "same", 16)
+def copy_a_log_that_is_behind(real: Any, self: Any, sibling: Any, frame: Any) -> None:
+    self.own.behind, behind = None, self.own.behind
+    real(self, sibling, frame)
+    self.own.behind = behind
 
 
 # -- takeover --------------------------------------------------------------------------------------
