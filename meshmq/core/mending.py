@@ -12,7 +12,8 @@ Rules:
    damaged, for it may be so anew.
 3. A group passes a record over once and for all. Its readers wait while fewer nodes can be asked
    than are to have copies, until that has been so for MEND_PATIENCE_NS; news of copies has them try
-   again.
+   again. A copy that came with the damage, or has not come so far, says nothing of what an older
+   one has: it does not count while somebody is away whose copy may be that.
 4. To be asked for one damages nothing: who has it damaged too says so, and asks nobody.
 """
 
@@ -27,10 +28,15 @@ from meshmq import limits
 from meshmq.core.copy_sender import copied
 from meshmq.core.effects import MendLog
 from meshmq.core.feed import Feed, Reader
+from meshmq.core.forgetting import Forgetting
 from meshmq.core.log import StoredBatch
+from meshmq.core.sibling import Sibling
 from meshmq.core.topics import Topic
 from meshmq.frames import Body
-from meshmq.frames_copies import Fetch, Fetched
+from meshmq.frames_copies import CopiedBatch, CopiesRow, Fetch, Fetched
+
+NO_BYTES_CHECKSUM = 1
+"""In a copy, of a batch that came damaged: no bytes match it."""
 
 
 class Whose(NamedTuple):
@@ -42,6 +48,11 @@ class Whose(NamedTuple):
 
 class Links(Protocol):
     """Whom to ask (core/site_copies.py)."""
+
+    held: dict[bytes, dict[bytes, CopiesRow]]
+    forgetting: Forgetting
+
+    def holders(self, origin: bytes) -> list[tuple[Sibling, CopiesRow]]: ...
 
     def links_with(self, origin: bytes) -> list[bytes]: ...
 
@@ -56,9 +67,10 @@ class _Ask:
     untried: list[bytes]
     readers: list[Reader]
     needed: int  # so many others are to have a copy
-    asked: int = 0  # and so many have answered
+    asked: int = 0  # and so many have answered who would have it, were it whole at all
     link: bytes = b""
     due_ns: int = 0
+    waits_ns: int | None = None  # since when it has waited for others
 
     @property
     def key(self) -> tuple[int, int]:
@@ -96,6 +108,7 @@ class Mender:
         copies_of: how many nodes are to have a topic.
 
     Attributes:
+        roster: nodes of the site that may be there or away.
         mended, failed: batches so far.
     """
 
@@ -111,6 +124,7 @@ class Mender:
         self._few_ns: int | None = None  # since when too few could be asked
         self._hopeless: dict[tuple[int, int], int] = {}  # how many have been asked
         self._now_ns = 0
+        self.roster: Callable[[], dict[bytes, str]] = dict
         self.effects: list[MendLog] = []
         self.mended = 0
         self.failed = 0
@@ -167,16 +181,17 @@ class Mender:
 
     def _may_wait(self, ask: _Ask) -> bool:
         """Whether somebody who is away may have it, and is waited for."""
-        return ask.asked < ask.needed and not self._is_impatient
+        return ask.asked < ask.needed and not self._is_impatient(ask)
 
-    @property
-    def _is_impatient(self) -> bool:
-        few_ns = self._few_ns
-        return few_ns is not None and self._now_ns - few_ns >= limits.MEND_PATIENCE_NS
+    def _is_impatient(self, ask: _Ask) -> bool:
+        since = [at for at in (self._few_ns, ask.waits_ns) if at is not None]
+        return bool(since) and self._now_ns - min(since) >= limits.MEND_PATIENCE_NS
 
     def _wait(self, ask: _Ask) -> None:
         if self._few_ns is None:
             self._few_ns = self._now_ns
+        if ask.waits_ns is None:
+            ask.waits_ns = self._now_ns
         self._waiting[ask.key] = ask
         others = [reader for reader in ask.readers if not reader.is_patient]
         ask.readers = [reader for reader in ask.readers if reader.is_patient]
@@ -201,17 +216,17 @@ class Mender:
         if ask is None or ask.link != link:
             return False
         del self._asks[frame.number]
-        ask.asked += 1
-        if 0 < ask.needed <= ask.asked:
-            self._few_ns = None
         b = ask.batch
         row = frame.batches[0] if frame.batches else None
+        ask.asked += self._counts(ask, row)
+        if 0 < ask.needed <= ask.asked:
+            self._few_ns = None
         if (
             row is None
             or row.damaged
             or (row.base_offset, row.count) != (b.base_offset, b.count)
             or zlib.crc32(frame.payload) != row.checksum
-            or (b.producer and b.checksum > 1 and row.checksum != b.checksum)
+            or (b.producer and b.checksum > NO_BYTES_CHECKSUM and row.checksum != b.checksum)
         ):
             self._try(ask)
             return True
@@ -222,6 +237,22 @@ class Mender:
         self._write(good)
         self._end(ask)
         return True
+
+    def _counts(self, ask: _Ask, row: CopiedBatch | None) -> bool:
+        """Whether who has answered would have the batch, had it ever been copied whole; who is away
+        may have it, if not."""
+        if row is not None:
+            would = not (row.damaged and row.checksum == NO_BYTES_CHECKSUM)
+        else:
+            place = (ask.batch.lsn, ask.batch.slot)
+            holders = self._links.holders(ask.whose.origin)
+            would = any(s.link == ask.link and place < (r.lsn, r.slot) for s, r in holders)
+        return would or not self._is_somebody_away()
+
+    def _is_somebody_away(self) -> bool:
+        links = self._links
+        away = self.roster().keys() - links.held.keys()
+        return any(not links.forgetting.is_forgotten(origin) for origin in away)
 
     def _write(self, b: StoredBatch) -> None:
         self.effects.append(MendLog(b.stream, b.base_offset, b.count, b.payload))
@@ -246,7 +277,7 @@ class Mender:
         self._now_ns = now_ns
         for number in [n for n, ask in self._asks.items() if ask.due_ns <= now_ns]:
             self._try(self._asks.pop(number))
-        if self._is_impatient:
-            waiting, self._waiting = self._waiting, {}
-            for ask in waiting.values():
+        for key, ask in list(self._waiting.items()):
+            if self._is_impatient(ask):
+                del self._waiting[key]
                 self._give_up(ask)

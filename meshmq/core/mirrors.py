@@ -35,7 +35,7 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
-from meshmq.core.mending import Mender
+from meshmq.core.mending import NO_BYTES_CHECKSUM, Mender
 from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
 from meshmq.core.mirror_log import MirrorEntry
 from meshmq.core.producers import producer_last
@@ -43,9 +43,6 @@ from meshmq.core.topics import Topic, Topics
 from meshmq.errors import BadFrame
 from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
 from meshmq.names import JOURNAL, is_named
-
-NO_BYTES_CHECKSUM = 1
-"""Of a batch that came damaged: no bytes match it."""
 
 
 class Mirror:

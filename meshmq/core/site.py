@@ -155,6 +155,7 @@ class Site:
         self._transients = transients
         self.reads = reads
         self.copies = reads.copies = copies
+        copies.mender.roster = registrar.roster
         self.services = SiteServices(services, who.name)
         self._shared = groups.shared
         self._shared.doubts.is_on = True

@@ -9,7 +9,7 @@ from meshmq.frames import NACK, REJECT, START_EARLIEST, Deliver
 from meshmq.limits import MS, SECOND
 from tests.core.site_workers import WorkNet
 from tests.core.sites import Program, joined, site_of
-from tests.core.test_copies import flip, holder, is_copied
+from tests.core.test_copies import fill, flip, holder, is_copied
 
 VALUES = [b"%d" % i for i in range(6)]
 
@@ -103,6 +103,94 @@ def test_what_is_whole_nowhere_is_passed_over_at_once():
     net.run(SECOND)
     assert worker.got == [*VALUES[:2], *VALUES[3:]]
     assert worker.show("billing")["damaged"] == 1
+
+
+def replaced(monkeypatch, *more, is_full=False):
+    """The copy is away with all that it has. What took its place began when a record was damaged
+    already, or has nothing yet: its disk is full."""
+    monkeypatch.setattr(limits, "COPY_AWAY_NS", 2 * SECOND)
+    net, a, others = stored()
+    maker = net.worker(a)
+    for value in more:
+        maker.put("other", value)
+        net.run(10 * MS)
+    net.run(SECOND)
+    maker.die()
+    at = holder(net, a)
+    (newer,) = [other for other in others if other is not at]
+    net.kill(at)
+    net.kill(a)
+    flip(a.disk, "orders", 2)
+    if is_full:
+        fill(newer, 0)
+    a.start([newer.address])
+    net.run(8 * SECOND)
+    place = newer.node.site.copies.mirrors.by_origin[a.origin].synced
+    assert (place < (3, 0)) == is_full
+    assert is_full or newer.node.site.copies.mirrors.by_origin[a.origin].holes
+    return net, a, at
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_copy_that_came_too_late_does_not_stand_for_the_one_that_is_away(monkeypatch, is_full):
+    """The simulator found it."""
+    net, a, at = replaced(monkeypatch, is_full=is_full)
+    worker = begins_anew(net, a)
+    net.run(20 * SECOND)
+    assert len(a.siblings()) == 1
+    assert worker.got == VALUES[:2]
+    with_others(net, a, [at])
+    net.run(SECOND)
+    assert worker.got == VALUES
+    assert not a.disk.flipped
+    assert worker.show("billing")["damaged"] == 0
+
+
+def test_a_node_that_is_forgotten_is_not_waited_for(monkeypatch):
+    net, a, at = replaced(monkeypatch)
+    worker = begins_anew(net, a)
+    net.run(20 * SECOND)
+    assert worker.got == VALUES[:2]
+    assert worker.command("node.forget", name=at.name)[0] == ""
+    net.run(2 * SECOND)
+    assert worker.got == [*VALUES[:2], *VALUES[3:]]
+
+
+def test_what_is_mended_meanwhile_does_not_have_it_wait_for_longer(monkeypatch):
+    net, a, _ = replaced(monkeypatch, b"1", b"2", b"3", b"4")
+    monkeypatch.setattr(limits, "MEND_PATIENCE_NS", 30 * SECOND)
+    worker = begins_anew(net, a)
+    for offset in range(4):
+        net.run(9 * SECOND)
+        if offset < 3:
+            assert worker.got == VALUES[:2]
+        worker.ack_all()
+        flip(a.disk, "other", offset)
+        Program(net, a).subscribe("other", start=START_EARLIEST)
+        net.run(SECOND)
+        assert len(a.disk.flipped) == 1
+    assert worker.got == [*VALUES[:2], *VALUES[3:]]
+
+
+def test_what_was_damaged_before_it_was_copied_is_passed_over_once_all_are_there():
+    net, (a, b) = site_of(2, kind=WorkNet)
+    maker = net.worker(a)
+    for value in VALUES:
+        maker.put("orders", value)
+        net.run(10 * MS)
+    assert maker.command("group.create", group="billing", pattern="orders")[0] == ""
+    net.run(SECOND)
+    maker.die()
+    net.kill(a)
+    flip(a.disk, "orders", 2)
+    a.copies = 2
+    a.start([b.address])
+    net.run(8 * SECOND)
+    assert b.node.site.copies.mirrors.by_origin[a.origin].holes
+    worker = begins_anew(net, a)
+    with_others(net, a, [b])
+    net.run(SECOND)
+    assert worker.got == [*VALUES[:2], *VALUES[3:]]
 
 
 @pytest.mark.parametrize("kind", [NACK, REJECT])
