@@ -209,7 +209,9 @@ class TakeoverPart(Part):
         if key in self._met:
             return
         for origin in host.since:
-            other = next(h for h in self.world.hosts if h.origin == origin and h.node is not None)
+            # With a copied disk there are two; what it hears last may come from one that is dead.
+            same = [h for h in self.world.hosts if h.origin == origin]
+            other = max(same, key=lambda h: h.node is not None)
             knew = host.origin in other.disk.state.takeovers
             self._met[key] = _Met(other, knew, self.world.now_ns)
             return
