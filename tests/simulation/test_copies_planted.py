@@ -46,7 +46,7 @@ def forget_whose_a_batch_was(real: Any, self: Any, mirror: Any, row: Any, data: 
     return real(self, mirror, row._replace(producer=bytes(16)), data)
 
 
-@planted(Mender, "_mend", "mended", 34, 11, 12)
+@planted(Mender, "_mend", "mended", 105, 56)
 def mend_nothing(real: Any, self: Any, whose: Any, reader: Any, batch: Any) -> bool:
     return False
 
