@@ -12,7 +12,7 @@ Rules:
    damaged, for it may be so anew.
 3. A group passes a record over once and for all. Its readers wait while fewer nodes can be asked
    than are to have copies, until that has been so for MEND_PATIENCE_NS; news of copies has them try
-   again. A copy that came with the damage, or has not come so far, says nothing of what an older
+   again. Who has gone since then has not been waited for: that time begins anew. A copy that came with the damage, or has not come so far, says nothing of what an older
    one has: it does not count while somebody is away whose copy may be that.
 4. To be asked for one damages nothing: who has it damaged too says so, and asks nobody.
 """
@@ -121,7 +121,8 @@ class Mender:
         self._asks: dict[int, _Ask] = {}  # by number of the Fetch
         self._by_key: dict[tuple[int, int], _Ask] = {}  # by stream here and offset
         self._waiting: dict[tuple[int, int], _Ask] = {}
-        self._few_ns: int | None = None  # since when too few could be asked
+        self._few_ns: int | None = None  # since when too few could be asked ...
+        self._few_away: set[bytes] = set()  # ... and who has been away all that time
         self._hopeless: dict[tuple[int, int], int] = {}  # how many have been asked
         self._now_ns = 0
         self.roster: Callable[[], dict[bytes, str]] = dict
@@ -184,12 +185,20 @@ class Mender:
         return ask.asked < ask.needed and not self._is_impatient(ask)
 
     def _is_impatient(self, ask: _Ask) -> bool:
+        self._look_who_is_away()
         since = [at for at in (self._few_ns, ask.waits_ns) if at is not None]
         return bool(since) and self._now_ns - min(since) >= limits.MEND_PATIENCE_NS
 
+    def _look_who_is_away(self) -> None:
+        if self._few_ns is not None:
+            away = self._away()
+            if away - self._few_away:
+                self._few_ns = None
+            self._few_away &= away
+
     def _wait(self, ask: _Ask) -> None:
         if self._few_ns is None:
-            self._few_ns = self._now_ns
+            self._few_ns, self._few_away = self._now_ns, self._away()
         if ask.waits_ns is None:
             ask.waits_ns = self._now_ns
         self._waiting[ask.key] = ask
@@ -247,12 +256,13 @@ class Mender:
             place = (ask.batch.lsn, ask.batch.slot)
             holders = self._links.holders(ask.whose.origin)
             would = any(s.link == ask.link and place < (r.lsn, r.slot) for s, r in holders)
-        return would or not self._is_somebody_away()
+        return would or not self._away()
 
-    def _is_somebody_away(self) -> bool:
+    def _away(self) -> set[bytes]:
+        """Who may have copies, and has not said of what."""
         links = self._links
         away = self.roster().keys() - links.held.keys()
-        return any(not links.forgetting.is_forgotten(origin) for origin in away)
+        return {origin for origin in away if not links.forgetting.is_forgotten(origin)}
 
     def _write(self, b: StoredBatch) -> None:
         self.effects.append(MendLog(b.stream, b.base_offset, b.count, b.payload))
@@ -267,6 +277,7 @@ class Mender:
     def forget(self) -> None:
         """Others have copies now: what nobody had may be had."""
         self._hopeless.clear()
+        self._look_who_is_away()
         for key, ask in list(self._waiting.items())[: max(0, limits.MENDS_MAX - len(self._asks))]:
             del self._waiting[key]
             ask.untried, ask.asked = self._links.links_with(ask.whose.origin), 0
@@ -275,6 +286,7 @@ class Mender:
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
         self._now_ns = now_ns
+        self._look_who_is_away()
         for number in [n for n, ask in self._asks.items() if ask.due_ns <= now_ns]:
             self._try(self._asks.pop(number))
         for key, ask in list(self._waiting.items()):

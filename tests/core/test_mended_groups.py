@@ -90,6 +90,31 @@ def test_a_group_waits_so_long_and_no_longer(monkeypatch):
     assert worker.show("billing")["damaged"] == 2
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+def test_who_goes_away_again_is_waited_for_again(monkeypatch, is_back):
+    monkeypatch.setattr(limits, "MEND_PATIENCE_NS", 10 * SECOND)
+    net, a, others = stored()
+    for other in others:
+        net.kill(other)
+    flip(a.disk, "orders", 1)
+    worker = begins_anew(net, a)
+    net.run(18 * SECOND)
+    assert worker.got == [VALUES[0], *VALUES[2:]]
+    if is_back:
+        with_others(net, a, others)
+        net.run(SECOND)
+        for other in others:
+            net.kill(other)
+        net.run(SECOND)
+    flip(a.disk, "orders", 4)
+    worker.settle(next(one for one in worker.hands if one[2] == VALUES[4]), NACK)
+    net.run(5 * SECOND)
+    assert worker.show("billing")["damaged"] == (1 if is_back else 2)
+    with_others(net, a, others)
+    net.run(SECOND)
+    assert worker.got.count(VALUES[4]) == (2 if is_back else 1)
+
+
 def test_what_is_whole_nowhere_is_passed_over_at_once():
     net, a, others = stored()
     at = holder(net, a)
