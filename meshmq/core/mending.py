@@ -1,7 +1,8 @@
 """Stored batches that are damaged, had again from another node that has them.
 
 Data: an Ask for each one that is being fetched, with the readers that wait for it; those that wait
-for somebody who can be asked are ``waiting``.
+for somebody who can be asked are ``waiting``, and those of groups that are asked for once fewer
+others are under way (MENDS_MAX).
 
 Rules:
 1. A reader that meets one waits while somebody is asked who has a copy: of our own log its copies,
@@ -12,8 +13,9 @@ Rules:
    damaged, for it may be so anew.
 3. A group passes a record over once and for all. Its readers wait while fewer nodes can be asked
    than are to have copies, until that has been so for MEND_PATIENCE_NS; news of copies has them try
-   again. Who has gone since then has not been waited for: that time begins anew. A copy that came with the damage, or has not come so far, says nothing of what an older
-   one has: it does not count while somebody is away whose copy may be that.
+   again. Who has gone since then has not been waited for: that time begins anew. A copy that came
+   with the damage, or has not come so far, says nothing of what an older one has: it does not count
+   while somebody is away whose copy may be that.
 4. To be asked for one damages nothing: who has it damaged too says so, and asks nobody.
 """
 
@@ -71,6 +73,7 @@ class _Ask:
     link: bytes = b""
     due_ns: int = 0
     waits_ns: int | None = None  # since when it has waited for others
+    is_due: bool = False  # somebody is asked as soon as there is room
 
     @property
     def key(self) -> tuple[int, int]:
@@ -156,13 +159,23 @@ class Mender:
             return True
         if self._hopeless.get(key, -1) >= needed:
             return False
-        links = self._links.links_with(whose.origin) if len(self._asks) < limits.MENDS_MAX else []
+        links = self._links.links_with(whose.origin)
         ask = _Ask(whose, topic, batch, links, [reader], needed)
-        if not links and not self._may_wait(ask):
+        if links and not self._room():
+            if not reader.is_patient:
+                return False
+            ask.is_due = True
+            self._waiting[key] = ask
+        elif not links and not self._may_wait(ask):
             return False
         self._by_key[key] = ask
-        self._try(ask)
+        if not ask.is_due:
+            self._try(ask)
         return True
+
+    def _room(self) -> int:
+        """So many more may be asked for."""
+        return max(0, limits.MENDS_MAX - len(self._asks))
 
     def _try(self, ask: _Ask) -> None:
         """Ask the next one, or wait for others, or give it up."""
@@ -278,8 +291,17 @@ class Mender:
         """Others have copies now: what nobody had may be had."""
         self._hopeless.clear()
         self._look_who_is_away()
-        for key, ask in list(self._waiting.items())[: max(0, limits.MENDS_MAX - len(self._asks))]:
+        for ask in self._waiting.values():
+            ask.is_due = True
+        self._try_due()
+
+    def _try_due(self) -> None:
+        """As far as there is room."""
+        for key, ask in [(key, ask) for key, ask in self._waiting.items() if ask.is_due]:
+            if not self._room():
+                return
             del self._waiting[key]
+            ask.is_due = False
             ask.untried, ask.asked = self._links.links_with(ask.whose.origin), 0
             self._try(ask)
 
@@ -289,7 +311,8 @@ class Mender:
         self._look_who_is_away()
         for number in [n for n, ask in self._asks.items() if ask.due_ns <= now_ns]:
             self._try(self._asks.pop(number))
+        self._try_due()
         for key, ask in list(self._waiting.items()):
-            if self._is_impatient(ask):
+            if not ask.is_due and self._is_impatient(ask):
                 del self._waiting[key]
                 self._give_up(ask)

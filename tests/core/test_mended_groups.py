@@ -115,6 +115,30 @@ def test_who_goes_away_again_is_waited_for_again(monkeypatch, is_back):
     assert worker.got.count(VALUES[4]) == (2 if is_back else 1)
 
 
+def test_a_group_waits_until_less_is_asked_for(monkeypatch):
+    monkeypatch.setattr(limits, "MEND_PATIENCE_NS", 20 * SECOND)
+    net, a, others = stored()
+    worker = begins_anew(net, a)
+    with_others(net, a, others)
+    net.run(SECOND)
+    assert worker.got == VALUES
+    monkeypatch.setattr(limits, "MENDS_MAX", 0)
+    flip(a.disk, "orders", 2)
+    worker.settle(next(one for one in worker.hands if one[2] == VALUES[2]), NACK)
+    net.run(4 * SECOND)
+    assert worker.got == VALUES
+    assert a.node.site.describe(net.now_ns)["copies"]["mending"] == 1
+    reader = Program(net, a)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(SECOND)
+    told = [b.damaged for frame in reader.take(Deliver) for b in frame.batches]
+    assert told == [False, False, True, False, False, False]
+    monkeypatch.setattr(limits, "MENDS_MAX", 1)
+    net.run(SECOND)
+    assert worker.got == [*VALUES, VALUES[2]]
+    assert not a.disk.flipped
+
+
 def test_what_is_whole_nowhere_is_passed_over_at_once():
     net, a, others = stored()
     at = holder(net, a)
