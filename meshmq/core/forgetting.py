@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from meshmq import limits
@@ -44,6 +45,18 @@ class Forgetting:
         """Whether nothing of a log is kept."""
         known = self.known.get(origin)
         return known is not None and not known.lifted
+
+    def missing(
+        self, known: Mapping[bytes, str], there: Mapping[bytes, str], own_name: str
+    ) -> dict[bytes, str]:
+        """Nodes, with their names, that are not there and may come back. An older log of one that
+        is there is no node."""
+        names = {own_name, *there.values()}
+        return {
+            origin: name
+            for origin, name in known.items()
+            if origin not in there and name not in names and not self.is_forgotten(origin)
+        }
 
     def forget(self, origin: bytes, name: str, now_ms: int) -> None:
         """``node forget``. Raises CommandFailed."""

@@ -51,12 +51,13 @@ class Whose(NamedTuple):
 class Links(Protocol):
     """Whom to ask (core/site_copies.py)."""
 
-    held: dict[bytes, dict[bytes, CopiesRow]]
     forgetting: Forgetting
 
     def holders(self, origin: bytes) -> list[tuple[Sibling, CopiesRow]]: ...
 
     def links_with(self, origin: bytes) -> list[bytes]: ...
+
+    def heard(self) -> dict[bytes, str]: ...
 
     def next_number(self) -> int: ...
 
@@ -111,7 +112,8 @@ class Mender:
         copies_of: how many nodes are to have a topic.
 
     Attributes:
-        roster: nodes of the site that may be there or away.
+        roster: other nodes of the site that may be there or away, by origin.
+        name: our own.
         mended, failed: batches so far.
     """
 
@@ -129,6 +131,7 @@ class Mender:
         self._hopeless: dict[tuple[int, int], int] = {}  # how many have been asked
         self._now_ns = 0
         self.roster: Callable[[], dict[bytes, str]] = dict
+        self.name = ""
         self.effects: list[MendLog] = []
         self.mended = 0
         self.failed = 0
@@ -274,8 +277,7 @@ class Mender:
     def _away(self) -> set[bytes]:
         """Who may have copies, and has not said of what."""
         links = self._links
-        away = self.roster().keys() - links.held.keys()
-        return {origin for origin in away if not links.forgetting.is_forgotten(origin)}
+        return set(links.forgetting.missing(self.roster(), links.heard(), self.name))
 
     def _write(self, b: StoredBatch) -> None:
         self.effects.append(MendLog(b.stream, b.base_offset, b.count, b.payload))

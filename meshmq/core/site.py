@@ -155,7 +155,7 @@ class Site:
         self._transients = transients
         self.reads = reads
         self.copies = reads.copies = copies
-        copies.mender.roster = registrar.roster
+        copies.mender.roster, copies.mender.name = registrar.roster, who.name
         self.services = SiteServices(services, who.name)
         self._shared = groups.shared
         self._shared.doubts.is_on = True
@@ -638,16 +638,15 @@ class Site:
         return {**self.copies.of_topic(topic, name, self.links.hello.name), "there": there}
 
     def _away(self, now_ns: int) -> list[dict[str, Any]]:
-        """Nodes that were there lately, or in this life of ours, and are not. An older log of one
-        that is there is no node."""
-        there = {sibling.name for sibling in self.siblings.values()} | {self.links.hello.name}
+        """Nodes that were there lately, or in this life of ours, and are not."""
+        known = {**self._registrar.roster(), **self.listings.known}
+        there = {origin: sibling.name for origin, sibling in self.siblings.items()}
+        away = self.copies.forgetting.missing(known, there, self.links.hello.name)
         rows = []
-        for origin, name in {**self._registrar.roster(), **self.listings.known}.items():
-            is_gone = self.copies.forgetting.is_forgotten(origin)
-            if origin not in self.siblings and name not in there and not is_gone:
-                seen_ns = self.copies.seen_ns(origin, now_ns)
-                seconds = None if seen_ns is None else round(seen_ns / limits.SECOND, 3)
-                rows.append({"name": name, "origin": origin.hex(), "seconds": seconds})
+        for origin, name in away.items():
+            seen_ns = self.copies.seen_ns(origin, now_ns)
+            seconds = None if seen_ns is None else round(seen_ns / limits.SECOND, 3)
+            rows.append({"name": name, "origin": origin.hex(), "seconds": seconds})
         return sorted(rows, key=lambda row: str(row["name"]))
 
 

@@ -287,6 +287,10 @@ class SiteCopies:
         links = [owner.link] if owner is not None else []
         return links + [sibling.link for sibling, _ in self.holders(origin)]
 
+    def heard(self) -> dict[bytes, str]:
+        """Siblings that have said of what they have copies, with their names."""
+        return {o: s.name for o, s in self._siblings.items() if o in self.held}
+
     def next_number(self) -> int:
         """Of one more Fetch."""
         self._numbers += 1

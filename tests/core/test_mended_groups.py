@@ -7,6 +7,7 @@ import pytest
 from meshmq import codec, limits
 from meshmq.frames import NACK, REJECT, START_EARLIEST, Deliver
 from meshmq.limits import MS, SECOND
+from meshmq.testing.disk import Disk
 from tests.core.site_workers import WorkNet
 from tests.core.sites import Program, joined, site_of
 from tests.core.test_copies import fill, flip, holder, is_copied
@@ -223,6 +224,35 @@ def test_what_is_mended_meanwhile_does_not_have_it_wait_for_longer(monkeypatch):
 
 def test_what_was_damaged_before_it_was_copied_is_passed_over_once_all_are_there():
     net, (a, b) = site_of(2, kind=WorkNet)
+    maker = net.worker(a)
+    for value in VALUES:
+        maker.put("orders", value)
+        net.run(10 * MS)
+    assert maker.command("group.create", group="billing", pattern="orders")[0] == ""
+    net.run(SECOND)
+    maker.die()
+    net.kill(a)
+    flip(a.disk, "orders", 2)
+    a.copies = 2
+    a.start([b.address])
+    net.run(8 * SECOND)
+    assert b.node.site.copies.mirrors.by_origin[a.origin].holes
+    worker = begins_anew(net, a)
+    with_others(net, a, [b])
+    net.run(SECOND)
+    assert worker.got == [*VALUES[:2], *VALUES[3:]]
+
+
+@pytest.mark.parametrize("is_own", [False, True])
+def test_the_log_of_a_disk_that_was_lost_is_no_node_to_wait_for(is_own):
+    net, (a, b) = site_of(2, kind=WorkNet)
+    lost = a if is_own else b
+    net.kill(lost)
+    lost.disk = Disk(b"new disk".ljust(16))
+    lost.start([(b if is_own else a).address])
+    assert net.run(6 * SECOND, lambda: joined(net))
+    net.run(SECOND)
+    assert len(a.node.registrar.roster()) == 2
     maker = net.worker(a)
     for value in VALUES:
         maker.put("orders", value)
