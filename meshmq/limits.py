@@ -273,6 +273,7 @@ JOURNAL_SUM_NS = 10 * SECOND  # a copy that lacks part of a journal gets its sum
 MENDS_MAX = 64  # damaged batches that are had again at a time; groups wait, others are told
 MEND_NS = 3 * SECOND  # who is asked for one answers within this, or another one is asked
 MEND_PATIENCE_NS = 10 * 60 * SECOND  # so long groups wait for a damaged batch whose copies are away
+NOT_MENDED_MAX = 10_000  # damaged batches that no other node had: more are not counted
 MENDED_BYTES_MAX = 8 * MIB  # of batches that were had again, kept in memory
 TAKEOVER_SEEN_NS = 10 * SECOND  # a node seen so lately is taken over only if told that it is dead
 TAKEOVER_BYTES = 256 * KIB  # of a copied log looked at before what was moved is synced

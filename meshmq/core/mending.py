@@ -114,7 +114,8 @@ class Mender:
     Attributes:
         roster: other nodes of the site that may be there or away, by origin.
         name: our own.
-        mended, failed: batches so far.
+        mended: batches so far.
+        lost: those that nobody had, and has had since, by stream here and offset.
     """
 
     def __init__(
@@ -134,11 +135,11 @@ class Mender:
         self.name = ""
         self.effects: list[MendLog] = []
         self.mended = 0
-        self.failed = 0
+        self.lost: dict[tuple[int, int], None] = {}
 
     def describe(self) -> dict[str, int]:
         """As ``status`` shows it."""
-        return {"mended": self.mended, "not_mended": self.failed, "mending": len(self._by_key)}
+        return {"mended": self.mended, "not_mended": len(self.lost), "mending": len(self._by_key)}
 
     def of(self, feed: Feed, origin: bytes) -> Callable[[Reader, StoredBatch], bool]:
         """What ``feed``, which reads the log of ``origin``, is to ask."""
@@ -224,7 +225,8 @@ class Mender:
             ask.whose.feed.go_on(reader)
 
     def _give_up(self, ask: _Ask) -> None:
-        self.failed += 1
+        if len(self.lost) < limits.NOT_MENDED_MAX:
+            self.lost[ask.key] = None
         if len(self._hopeless) >= limits.DAMAGE_TOLD_MAX:
             self._hopeless.clear()
         self._hopeless[ask.key] = max(ask.asked, ask.needed)
@@ -256,6 +258,7 @@ class Mender:
             self._try(ask)
             return True
         self.mended += 1
+        self.lost.pop(ask.key, None)
         self._few_ns = None
         good = b._replace(payload=frame.payload, checksum=row.checksum, damaged=False)
         ask.whose.feed.note_mended(good)

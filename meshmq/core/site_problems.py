@@ -124,8 +124,8 @@ def _of_disk(name: str, copies: dict[str, Any]) -> Iterator[Problem]:
     if copies["not_mended"]:
         yield Problem(
             "not-mended", name, WARNING,
-            f"{copies['not_mended']} damaged batches of {name} were had from no other node since "
-            f"it was started",
+            f"{copies['not_mended']} damaged batches of {name} have been had from no other node "
+            f"since it was started",
             f"start a node with a copy; 'damage' in 'meshmq status --json' has their offsets, and "
             f"'meshmq log verify --name {name} --data DIR' too, with the node stopped",
         )  # fmt: skip

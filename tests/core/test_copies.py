@@ -638,6 +638,30 @@ def test_what_nobody_has_whole_is_told_as_damaged():
     assert [(row.base_offset, row.count) for row in damaged] == [(4, 1)]
 
 
+def test_each_batch_that_nobody_has_counts_once_until_somebody_has_it():
+    net, (a, *others), _ = filled()
+    at = holder(net, a)
+    flip(a.disk, "orders", 4)
+    flip(at.disk, "orders", 4, a.origin)
+    flipped = set(at.disk.flipped)
+    restarted(net, a, others)
+
+    def counted():
+        Program(net, a).subscribe("orders", start=START_EARLIEST)
+        net.run(2 * SECOND)
+        return a.node.site.describe(net.now_ns)["copies"]["not_mended"]
+
+    assert counted() == 1
+    for one in (others[0], others[1]):
+        restarted(net, one, [a])  # this is news of copies
+    assert counted() == 1
+    at.disk.flipped -= flipped
+    restarted(net, others[0], [a])
+    restarted(net, others[1], [a])
+    assert counted() == 0
+    assert not a.disk.flipped
+
+
 def test_a_node_that_does_not_answer_holds_up_no_reader_for_long():
     net, (a, *others), _ = filled()
     at = holder(net, a)
