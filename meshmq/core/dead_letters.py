@@ -136,6 +136,10 @@ class Undertaker(Reader):
         if not self._waiting.pop((stream, offset)):
             self._owner.forget(stream, offset)
 
+    def needs(self, batch: StoredBatch) -> bool:
+        offsets = range(batch.base_offset, batch.base_offset + batch.count)
+        return any((batch.stream, offset) in self._waiting for offset in offsets)
+
     def take(self, batches: list[StoredBatch]) -> None:
         """Move what of these batches waits for that."""
         waiting = self._waiting

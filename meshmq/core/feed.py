@@ -68,6 +68,10 @@ class Reader:
         """These are next, in log order."""
         raise AssertionError("a reader says what it does with batches")
 
+    def needs(self, batch: StoredBatch) -> bool:
+        """Whether a damaged batch is waited for: what comes with others may be of no use."""
+        return True
+
     def wants(self, name: str) -> bool:
         """Whether it wants a topic, where its pattern is not that topic's name."""
         return matches(self.pattern, name)
@@ -196,7 +200,7 @@ class Feed:
                 if not b.damaged:
                     self.again(b)
                 is_to_wait = b.damaged and (reader.is_patient or not reader.is_live)
-                if is_to_wait and self.mend(reader, b):
+                if is_to_wait and reader.needs(b) and self.mend(reader, b):
                     reader.is_mending = True
                     if reader.is_live:  # fetched out of turn: it is fetched once more
                         reader.reading = number

@@ -94,6 +94,9 @@ class _Fetcher(Reader):
         self.run: list[tuple[int, int]] = []
         self.pushes = 0
 
+    def needs(self, batch: StoredBatch) -> bool:
+        return bool(self.owner.wanted_of(self, batch))
+
     def take(self, batches: list[StoredBatch]) -> None:
         self.owner.on_fetched(self, batches)
 
@@ -548,19 +551,20 @@ class Waiting(Journaling):
             self.forget(stream, offset)
         return run
 
+    def wanted_of(self, fetcher: _Fetcher, b: StoredBatch) -> list[int]:
+        """Offsets that are to be handed out again."""
+        # What was pushed since the read was ordered may come after others of its key.
+        again, most = self._again_set, fetcher.pushes
+        offsets = range(b.base_offset, b.base_offset + b.count)
+        return [o for o in offsets if again.get((b.stream, o), most + 1) <= most]
+
     def on_fetched(self, fetcher: _Fetcher, batches: list[StoredBatch]) -> None:
         """What ``_fetch_again`` asked for; it may hold more of what is wanted."""
-        again = self._again_set
-        # What was pushed since the read was ordered may come after others of its key.
-        most = fetcher.pushes
         for b in batches:
             stream = b.stream
-            end = b.base_offset + b.count
-            wanted = [
-                o for o in range(b.base_offset, end) if again.get((stream, o), most + 1) <= most
-            ]
+            wanted = self.wanted_of(fetcher, b)
             for offset in wanted:
-                del again[stream, offset]
+                del self._again_set[stream, offset]
             if b.damaged:
                 for offset in wanted:
                     self.forget(stream, offset)

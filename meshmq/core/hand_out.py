@@ -54,6 +54,10 @@ class Source(Reader):
     suspect_records: int = 0
     advanced: bool = False
 
+    def needs(self, batch: StoredBatch) -> bool:
+        settled = self.owner.state.settled(batch.stream)
+        return bool(settled.missing(batch.base_offset, batch.count))
+
     def take(self, batches: list[StoredBatch]) -> None:
         self.owner.on_fresh(self, batches)
 

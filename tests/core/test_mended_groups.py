@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshmq import codec, limits
-from meshmq.frames import NACK, REJECT, START_EARLIEST, Deliver
+from meshmq.frames import ACK, NACK, REJECT, START_EARLIEST, Deliver
 from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk
 from tests.core.site_workers import WorkNet
@@ -138,6 +138,49 @@ def test_a_group_waits_until_less_is_asked_for(monkeypatch):
     net.run(SECOND)
     assert worker.got == [*VALUES, VALUES[2]]
     assert not a.disk.flipped
+
+
+def one_is_done(net, a, others):
+    """A record is done, and damaged then, with the copies away."""
+    worker = net.worker(a).consume("billing", "orders", prefetch=100)
+    net.run(SECOND)
+    assert worker.got == VALUES
+    worker.settle(worker.hands[2], ACK)
+    net.run(SECOND)
+    for other in others:
+        net.kill(other)
+    flip(a.disk, "orders", 2)
+    return worker
+
+
+def test_a_group_that_begins_anew_does_not_wait_for_what_is_done():
+    net, a, others = stored()
+    one_is_done(net, a, others).die()
+    worker = begins_anew(net, a)
+    net.run(10 * SECOND)
+    assert worker.got == [*VALUES[:2], *VALUES[3:]]
+    assert worker.show("billing")["damaged"] == 0
+
+
+def test_what_comes_again_does_not_wait_for_what_is_done_between():
+    net, a, others = stored()
+    one_is_done(net, a, others).die()
+    worker = net.worker(a).consume("billing", "orders", prefetch=100)
+    net.run(5 * SECOND)
+    assert worker.got == [*VALUES[:2], *VALUES[3:]]
+    assert worker.show("billing")["damaged"] == 0
+
+
+def test_a_dead_letter_does_not_wait_for_what_is_read_with_it():
+    net, a, others = stored()
+    worker = one_is_done(net, a, others)
+    worker.settle(worker.hands[1], REJECT)
+    net.run(4 * SECOND)
+    reader = Program(net, a)
+    reader.subscribe("$dlq.billing", start=START_EARLIEST)
+    net.run(SECOND)
+    assert len(reader.take(Deliver)) == 1
+    assert worker.show("billing")["damaged"] == 0
 
 
 def test_what_is_whole_nowhere_is_passed_over_at_once():
