@@ -232,6 +232,13 @@ class Mender:
         self._hopeless[ask.key] = max(ask.asked, ask.needed)
         self._end(ask)
 
+    def _let_go(self, ask: _Ask) -> None:
+        """Readers that need nothing of it any more: it was done meanwhile, or given away."""
+        others = [reader for reader in ask.readers if not reader.needs(ask.batch)]
+        ask.readers = [reader for reader in ask.readers if reader not in others]
+        for reader in others:
+            ask.whose.feed.go_on(reader)
+
     def _end(self, ask: _Ask) -> None:
         del self._by_key[ask.key]
         for reader in ask.readers:
@@ -318,6 +325,9 @@ class Mender:
             self._try(self._asks.pop(number))
         self._try_due()
         for key, ask in list(self._waiting.items()):
-            if not ask.is_due and self._is_impatient(ask):
+            self._let_go(ask)
+            if not ask.readers:
+                del self._waiting[key], self._by_key[key]
+            elif not ask.is_due and self._is_impatient(ask):
                 del self._waiting[key]
                 self._give_up(ask)

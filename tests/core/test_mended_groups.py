@@ -171,6 +171,22 @@ def test_what_comes_again_does_not_wait_for_what_is_done_between():
     assert worker.show("billing")["damaged"] == 0
 
 
+def test_a_group_waits_no_longer_for_what_is_given_away():
+    net, a, others = stored()
+    for other in others:
+        net.kill(other)
+    flip(a.disk, "orders", 2)
+    worker = begins_anew(net, a)
+    net.run(10 * SECOND)
+    assert worker.got == VALUES[:2]
+    stream = a.node.topics.by_name["orders"].entry.stream
+    a.node.groups.by_name["billing"].give_away(stream, 3)
+    net.run(2 * SECOND)
+    assert worker.got == [*VALUES[:2], *VALUES[3:]]
+    copies = a.node.site.describe(net.now_ns)["copies"]
+    assert (copies["mending"], copies["not_mended"]) == (0, 0)
+
+
 def test_a_dead_letter_does_not_wait_for_what_is_read_with_it():
     net, a, others = stored()
     worker = one_is_done(net, a, others)
