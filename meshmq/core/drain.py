@@ -13,8 +13,9 @@ Rules:
 3. With no other node clients have nowhere to go: it is refused, or ``force`` is said; then they
    stay, and it is over as soon as what was accepted is synced and no request is here.
 4. Who only sends commands is let in, and not waited for; nor are the other nodes.
-5. The last wish counts: a drain that was to stay ends with another one that is not, and it can be
-   undone. Clients that were told to move still do.
+5. The last wish counts: a drain that was to stay ends with another one that is not, in a time of
+   its own and with the other nodes that are there by then; and it can be undone. Clients that were
+   told to move still do.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Drain:
 
     def _ask(self, link: bytes, command: Command, wish: _Wish, now_ns: int) -> None:
         others = self._others
-        if not (self.is_on or others or wish.force):
+        if not (others or wish.force):
             raise CommandFailed(
                 f"node {self._name} sees no other node of a site, so its programs have nowhere to "
                 f"go: start another one, or stop this one (they wait until it is started again). "
@@ -99,12 +100,12 @@ class Drain:
         self._askers[link] = command.id
         self.stays = wish.stays
         self._until_ns = now_ns + wish.timeout_ns
-        if self.is_on:
-            return  # it will be told when that is over
-        self.is_on, self._is_forced = True, not others
-        self._node.admission.is_draining = True
         clients = self._clients()
-        self._told = len(clients)
+        if not self.is_on or self._is_forced:
+            self._told = len(clients)
+        self.is_on, self.is_over, self._idle_ns = True, False, 0
+        self._is_forced = not others
+        self._node.admission.is_draining = True
         for other in [*clients, *self._readers()] if others else ():
             self._sessions.send(other, Drained(others), now_ns)
 
@@ -140,7 +141,7 @@ class Drain:
 
     def look(self, is_busy: bool, now_ns: int) -> None:
         """Whether it is over: tell who asked."""
-        if not self.is_on or (self.is_over and not self._askers):
+        if not self.is_on or self.is_over:
             return
         self._askers = {k: n for k, n in self._askers.items() if k in self._sessions.by_link}
         left = len(self._clients())
@@ -149,7 +150,7 @@ class Drain:
         else:
             self._idle_ns = self._idle_ns or now_ns
         is_idle = self._idle_ns and now_ns >= self._idle_ns + limits.DRAIN_LINGER_NS
-        if not (is_idle or self.is_over or now_ns >= self._until_ns):
+        if not (is_idle or now_ns >= self._until_ns):
             return
         self.is_over = True
         self._answer(self._askers, None, {"node": self._name, **self._counts()}, now_ns)

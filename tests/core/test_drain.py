@@ -257,3 +257,46 @@ def test_who_waits_for_copies_that_do_not_come_leaves_all_the_same():
     assert drained(net, admin, number, 3 * SECOND)["moved"] == 1
     assert writer.client.node_name == b.name
     assert batch.error.outcome == "done"
+
+
+def test_a_second_drain_has_a_time_of_its_own():
+    net, (a, _b) = moving_site(2)
+    held = Mover(net, a.client_address, name="waits", stays=True)
+    connected(net, held)
+    admin = admin_of(net, a)
+    first = drain(net, admin, 300 * MS, stay=True)
+    assert drained(net, admin, first)["left"] == 1
+    again = drain(net, admin, 3 * SECOND)
+    assert not net.run(2 * SECOND, lambda: a.node.drain.is_over and again in admin.answers)
+    assert not a.node.drain.is_over
+    assert drained(net, admin, again, 2 * SECOND)["left"] == 1
+    assert a.node.drain.is_over
+
+
+def test_a_second_drain_sends_programs_to_a_node_that_came_after_a_forced_one():
+    net, (a, b) = moving_site(2)
+    net.kill(b)
+    assert net.run(10 * SECOND, lambda: joined(net))
+    mover = Mover(net, a.client_address, name="mover")
+    connected(net, mover)
+    admin = admin_of(net, a)
+    told = drained(net, admin, drain(net, admin, force=True, stay=True))
+    assert told == {"node": a.name, "moved": 0, "left": 1, "forced": True}
+    b.start()
+    assert net.run(20 * SECOND, lambda: a.node.drain._others)
+    told = drained(net, admin, drain(net, admin), 5 * SECOND)
+    assert told == {"node": a.name, "moved": 1, "left": 0, "forced": False}
+    assert mover.client.node_name == b.name
+
+
+def test_a_drain_whose_other_nodes_are_gone_can_be_forced():
+    net, (a, b) = moving_site(2)
+    held = Mover(net, a.client_address, name="waits", stays=True)
+    connected(net, held)
+    admin = admin_of(net, a)
+    drain(net, admin)
+    net.kill(b)
+    assert net.run(10 * SECOND, lambda: not a.node.drain._others)
+    assert answer(net, admin, drain(net, admin))[0] == "command-failed"
+    forced = drain(net, admin, force=True)
+    assert drained(net, admin, forced, 2 * SECOND)["forced"]
