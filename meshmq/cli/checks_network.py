@@ -219,8 +219,9 @@ def check_clock(url: str, mesh: str, insecure: bool, reports: list[dict[str, Any
     check, tried = f"clock {url}", f"the clock of the node at {url} agrees with the one here"
     try:
         with meshmq.connect(
-            url, mesh=mesh, insecure=insecure, timeout=2.0, route="node", on_node_loss="wait"
-        ) as connection:
+            url, mesh=mesh, insecure=insecure, timeout=2.0, route="node", on_node_loss="wait",
+            admin=True,
+        ) as connection:  # fmt: skip
             before = time.time()
             status: dict[str, Any] = connection.admin.status()
             after = time.time()

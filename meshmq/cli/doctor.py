@@ -72,8 +72,9 @@ def _findings(url: str | None, mesh: str, insecure: bool, data: Path) -> Iterato
     if url is not None:
         check_url(url, bind=False, insecure=insecure, mesh=mesh)
     search = Search(
-        mesh, insecure, default=DEFAULT_URL, listed=[url] if url else [], name="meshmq doctor"
-    )
+        mesh, insecure, default=DEFAULT_URL, listed=[url] if url else [], name="meshmq doctor",
+        admin=True,
+    )  # fmt: skip
     began = time.monotonic()
     search.start()
     try:

@@ -104,7 +104,9 @@ def _found(url: str | None, mesh: str, insecure: bool, seconds: float) -> list[d
 
     if url is not None:
         check_url(url, bind=False, insecure=insecure, mesh=mesh)
-    search = Search(mesh, insecure, default=DEFAULT_URL, listed=[url] if url else [], name=NAME)
+    search = Search(
+        mesh, insecure, default=DEFAULT_URL, listed=[url] if url else [], name=NAME, admin=True
+    )
     search.start()
     time.sleep(seconds)
     rows = [_shown(row) for row in search.peers()]

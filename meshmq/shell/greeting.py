@@ -48,10 +48,13 @@ class Greeting:
     seconds: float = 0.0
 
 
-def greet(address: str, mesh: str, timeout: float = 2.0, name: str | None = None) -> Greeting:
+def greet(
+    address: str, mesh: str, timeout: float = 2.0, name: str | None = None, admin: bool = False
+) -> Greeting:
     """Dial ``address``, shake hands as a client called ``name``, and say goodbye.
 
     Takes ``timeout`` seconds at most, a look-up of a host's name apart; raises nothing.
+    ``admin``: we will only ask, so a node that drains answers too.
     """
     began = clock.now_ns()
     deadline = began + int(timeout * limits.SECOND)
@@ -59,7 +62,7 @@ def greet(address: str, mesh: str, timeout: float = 2.0, name: str | None = None
     facts = None
     if not outcome:
         try:
-            outcome, message, facts = _shake_hands(address, mesh, deadline, name)
+            outcome, message, facts = _shake_hands(address, mesh, deadline, name, admin)
         except (ConfigError, OSError) as error:
             outcome, message = UNREACHABLE, str(error)
     return Greeting(address, outcome, message, facts, (clock.now_ns() - began) / limits.SECOND)
@@ -123,11 +126,11 @@ def _connect(address: str, timeout: float) -> socket.socket:
 
 
 def _shake_hands(
-    address: str, mesh: str, deadline: int, name: str | None
+    address: str, mesh: str, deadline: int, name: str | None, admin: bool
 ) -> tuple[str, str, PeerFacts | None]:
     hello = Hello(
         PROTOCOL_MAJOR, PROTOCOL_MINOR, mesh, clock.instance_id(), clock.instance_id(),
-        name or clock.program_name(), f"meshmq {meshmq.__version__}",
+        name or clock.program_name(), f"meshmq {meshmq.__version__}", admin=admin,
     )  # fmt: skip
     session = Session(clock.entropy().getrandbits(64), hello, clock.now_ns())
     link = ClientSocket(address)

@@ -41,6 +41,7 @@ class Search:
         default: an address to try besides.
         listed: others to try.
         name: what nodes are told that we are.
+        admin: we will only ask: nodes that drain are found too.
 
     Attributes:
         mdns: what it listens with.
@@ -55,10 +56,12 @@ class Search:
         default: str | None = None,
         listed: Sequence[str] = (),
         name: str | None = None,
+        admin: bool = False,
     ) -> None:
         self.greetings: dict[str, Greeting] = {}
         self._mesh = mesh
         self._name = name
+        self._admin = admin
         self._inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._discovery = Discovery(
@@ -122,7 +125,7 @@ class Search:
                 ).start()
 
     def _greet(self, address: str) -> None:
-        greeting = greet(address, self._mesh, GREET_S, self._name)
+        greeting = greet(address, self._mesh, GREET_S, self._name, self._admin)
         if len(self.greetings) < limits.FOUND_PEERS_MAX or address in self.greetings:
             self.greetings[address] = greeting
         if greeting.facts is None:

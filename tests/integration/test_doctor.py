@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import meshmq
 from meshmq import limits
 from meshmq.cli import checks, checks_network, doctor
 from meshmq.cli.findings import FAILURE, OK, WARNING
@@ -392,6 +393,14 @@ def test_mesh_names_that_are_apart(node, tmp_path, mesh):
     assert found[f"dial {node.url}"].level == FAILURE
     assert mesh in found[f"dial {node.url}"].seen
     assert "--mesh" in found[f"dial {node.url}"].remedy
+
+
+def test_a_node_that_drains_answers(node, tmp_path, mesh):
+    with meshmq.connect(node.url, mesh=mesh, admin=True) as connection:
+        connection.admin.drain(timeout=10.0, stay=True, force=True)
+    found = examine(tmp_path, mesh, node.url)
+    assert found[f"dial {node.url}"].level == OK
+    assert found[f"clock {node.url}"].level == OK
 
 
 def test_versions_that_are_apart(node, tmp_path, mesh, monkeypatch):
