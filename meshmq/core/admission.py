@@ -27,7 +27,7 @@ class Admission:
         is_low: the disk has no room above its reserve.
         is_tight: and little of the reserve is left.
         refusal: (code, message) of all records, whatever room there is; set by the owner.
-        is_draining: the node is to end: nothing more is handed out; set by the owner.
+        is_draining: programs are to leave: nothing more is handed out; set by the owner.
     """
 
     def __init__(self, budget_bytes: int = limits.UNSYNCED_BYTES_MAX) -> None:

@@ -1,6 +1,7 @@
 """A node that is to end: its clients go to others first.
 
-States: off; on (nobody new is let in, clients were told to move, groups hand nothing out); over.
+States: off; on (nobody new is let in, clients were told to move, groups hand nothing out); over
+(one that is to stay lets nobody in, and its groups hand out again).
 
 Rules:
 1. Clients leave by themselves, each when nothing of it is under way here (core/leaving.py). Until
@@ -153,6 +154,9 @@ class Drain:
         if not (is_idle or now_ns >= self._until_ns):
             return
         self.is_over = True
+        if self.stays:  # for the members that are left, and for those of other nodes
+            self._node.admission.is_draining = False
+            self._node.groups.wake_all()
         self._answer(self._askers, None, {"node": self._name, **self._counts()}, now_ns)
         self._askers.clear()
 

@@ -126,7 +126,8 @@ class Hands(Waiting):
         """About how many records could be handed out if some member had room for them."""
         if not self.is_placed or self._is_short or self.go_ahead_records <= 0:
             return 0
-        if self.settings.paused or self.shared.admission.is_tight:
+        admission = self.shared.admission
+        if self.settings.paused or admission.is_tight or admission.is_draining:
             return 0
         if any(m.in_flight < m.most_records for m in self._takers()):
             return 0

@@ -717,3 +717,37 @@ def test_nothing_is_lost_doubled_or_too_much_whatever_happens(seed):
 @pytest.mark.parametrize("seed", range(100, 104))
 def test_nor_in_order_of_keys(seed):
     Chaos(seed, keyed=True)
+
+
+def test_a_node_that_drains_asks_for_no_credit_of_other_nodes_members(pair):
+    net, (a, b) = pair
+    worker = net.worker(b).consume("g", "t", prefetch=4)
+    asker, held = net.worker(a), net.worker(a)
+    net.run(SECOND)
+    asker.client.command("node.drain", b'{"timeout_ns": 60000000000}', net.now_ns)
+    asker.flush()
+    held.put("t", *values(*range(20)))
+    net.run(50 * MS)
+    assert a.node.admission.is_draining
+    group = a.node.groups.by_name["g"]
+    assert (group.backlog, group.unmet) == (20, 0)
+    assert worker.got == []
+
+
+def test_a_node_that_was_drained_and_stays_hands_out_to_members_of_other_nodes(pair):
+    net, (a, b) = pair
+    worker = net.worker(b).consume("g", "t", prefetch=4)
+    held = net.worker(a)
+    net.run(SECOND)
+    asker = net.worker(a)
+    asker.client.command("node.drain", b'{"timeout_ns": 500000000, "stay": true}', net.now_ns)
+    asker.flush()
+    held.put("t", *values(*range(20)))
+    net.run(50 * MS)
+    assert a.node.admission.is_draining
+    assert worker.got == []
+    for _ in range(40):
+        net.run(100 * MS)
+        worker.ack_all()
+    assert a.node.drain.is_over
+    assert sorted(worker.got) == sorted(values(*range(20)))
