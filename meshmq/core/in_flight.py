@@ -241,6 +241,8 @@ class InFlight:
         is_stored = batch.durability > SENT
         if error is not None and is_stored and not isinstance(error, DurabilityTimeout):
             error = DurabilityTimeout(f"{_STORED}; how many copies it has is unknown: {error}")
+        if batch.is_told and isinstance(error, DurabilityTimeout):
+            error.told = True  # the program knows that it is stored, and its copies are not known
         batch.lane.unsettled.remove(batch)
         self.released_bytes += batch.size
         self.ceiling_bytes = self.released_bytes + self.buffer_bytes

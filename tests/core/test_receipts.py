@@ -76,6 +76,23 @@ def test_a_receipt_of_less_than_was_asked_for_is_done(pub):
     assert "Promise(" in repr(Promise(batch, index))
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_what_was_said_of_missing_copies_is_not_said_again_when_the_node_is_gone(pub, moves):
+    told, _ = add(pub, "a", b"1")
+    untold, _ = add(pub, "b", b"1")
+    take(pub)
+    answer(pub, stored(1), stored(1, "b"))
+    Promise(told, 0)._in_time(1.0)
+    if moves:
+        pub.on_session_lost()
+        pub.on_origin(b"another log     ", 0, "node-2")
+    else:
+        pub.fail_all(ClosedError("the connection is closed"))
+    assert [(b.error.code, b.is_told) for b in (told, untold)] == [
+        ("durability-timeout", True), ("durability-timeout", False)
+    ]  # fmt: skip
+
+
 def test_flush_says_of_what_is_stored_that_its_copies_are_missing_and_close_says_it_once(pub):
     first, _ = add(pub, "a", b"1")
     second, _ = add(pub, "b", b"1", b"2")
