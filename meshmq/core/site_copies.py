@@ -59,6 +59,7 @@ TOPIC = "topic"
 """What ``site.of_copies`` is asked of a topic; all else are verbs of programs."""
 
 FULL = "its disk is full, it copies on when there is room"
+NO_COPY = "no copy is kept there"
 PUT_BACK = "a copy has more than the log: an older state of its disk was put back"
 
 
@@ -257,9 +258,8 @@ class SiteCopies:
         """What a log that is behind stores is not what its copies have at these places."""
         sender = self._senders.pop(other)
         self._delivery.remove_reader(sender)
-        self.sends.append(
-            (sender.link, Fetched(sender.number, code="copy-ahead", message=PUT_BACK))
-        )
+        refusal = Fetched(sender.number, code="copy-ahead", message=PUT_BACK)
+        self.sends.append((sender.link, refusal))
 
     def _fetch_one(self, link: bytes, frame: Fetch) -> None:
         """A batch that is damaged there; see core/mending.py."""
@@ -365,6 +365,8 @@ class SiteCopies:
         """Keep no copy of a log."""
         if origin in self.mirrors.by_origin:
             for key in [key for key in self._others if key[1] == origin]:
+                number = self._others[key].number  # who fetches it may turn to another one
+                self.sends.append((key[0], Fetched(number, code="not-found", message=NO_COPY)))
                 self._end_other(key)
             self.mirrors.drop(origin)
             self.version += 1
@@ -378,6 +380,9 @@ class SiteCopies:
 
     def _fetch(self, mirror: Mirror, sibling: Sibling) -> None:
         """Ask for what is missing: from behind what has come, stored or on its way to disk."""
+        if mirror.link != sibling.link:
+            self._end_fetch(mirror)
+            mirror.problem = FULL if mirror.problem == FULL else ""  # else it was the other's
         number = self.next_number()
         mirror.link, mirror.number, mirror.again_ns = sibling.link, number, 0
         mirror.passed_bytes = 0
@@ -393,15 +398,10 @@ class SiteCopies:
                 break
         else:
             return
-        if frame.code:
-            mirror.problem = frame.message
+        if frame.code or not self._admission.takes(len(frame.payload)):
+            mirror.problem = frame.message if frame.code else FULL
             self._stop(mirror, now_ns)
-            return
-        if not self._admission.takes(len(frame.payload)):
-            mirror.problem = FULL
-            self._stop(mirror, now_ns)
-            return
-        if not self.mirrors.on_fetched(mirror, frame):
+        elif not self.mirrors.on_fetched(mirror, frame):
             self._stop(mirror, now_ns)
         elif frame.lsn:
             mirror.problem = ""
@@ -409,10 +409,15 @@ class SiteCopies:
     def _stop(self, mirror: Mirror, now_ns: int) -> None:
         """Take no more of it for a moment."""
         self._tell_synced(mirror)
-        ends = Fetch(mirror.number, mirror.origin, level=NO_LEVEL)
-        self.sends.append((mirror.link, ends))
-        mirror.number = 0
+        self._end_fetch(mirror)
         mirror.again_ns = now_ns + limits.COPY_AGAIN_NS
+
+    def _end_fetch(self, mirror: Mirror) -> None:
+        """Who sends it is to send no more."""
+        if mirror.number:
+            ends = Fetch(mirror.number, mirror.origin, level=NO_LEVEL)
+            self.sends.append((mirror.link, ends))
+            mirror.number = 0
 
     def end_turn(self, entries: list[Entry], streams: Streams) -> int:
         """What is to be stored with this turn; the bytes of its batches."""
@@ -492,7 +497,7 @@ class SiteCopies:
         if frame.level == NO_LEVEL:
             return
         if mirror is None:
-            refusal = Fetched(frame.number, code="not-found", message="no copy is kept here")
+            refusal = Fetched(frame.number, code="not-found", message=NO_COPY)
             self.sends.append((sibling.link, refusal))
             return
         sender = self._others[key] = self._sender(sibling, frame, mirror.topics.by_stream)

@@ -625,6 +625,44 @@ def test_a_copy_stays_until_another_one_has_all_of_it_whole(monkeypatch, again):
     assert [r[3] for r in records_of(reader)] == [b"%d" % i for i in range(5)]
 
 
+def fetching(monkeypatch):
+    """A node is killed of which one copy is short, and is fetched from another one, batch by batch;
+    (net, nodes: that one, with the short copy, it is fetched from, with a whole copy too)."""
+    monkeypatch.setattr(limits, "COPY_CREDIT_BYTES", 1)
+    net, (a, b, *others) = site_of(4, copies=4)
+    program = Program(net, a)
+    program.publish("orders", b"0")
+    assert net.run(SECOND, lambda: is_copied(net, a, by=3))
+    net.cut(a, b)
+    for i in range(100):
+        program.publish("orders", b"%d" % i)
+        net.run(20 * MS)
+    assert net.run(3 * SECOND, lambda: is_copied(net, a, by=2))
+    net.kill(a)
+    net.heal()
+    assert net.run(10 * SECOND, lambda: any(n.node.site.copies._others for n in others))
+    assert len(copy_of(b, a)) < 100
+    others.sort(key=lambda n: not n.node.site.copies._others)
+    return net, (a, b, *others)
+
+
+def test_a_copy_that_is_fetched_from_another_one_is_so_no_more_when_its_node_is_back(monkeypatch):
+    net, (a, b, c, d) = fetching(monkeypatch)
+    a.start([n.address for n in (b, c, d)])
+    assert net.run(10 * SECOND, lambda: is_copied(net, a, by=3))
+    assert not c.node.site.copies._others
+    assert c.node.site.copies.mirrors.by_origin[a.origin].feed.readers() == []
+
+
+def test_who_fetches_from_a_copy_that_is_dropped_turns_to_another_one(monkeypatch):
+    net, (a, b, c, d) = fetching(monkeypatch)
+    c.node.site.copies._drop(a.origin)
+    c.end_turn()
+    assert net.run(10 * SECOND, lambda: copy_of(b, a) == own_log(a))
+    assert d.node.site.copies._others
+    assert b.node.site.copies.mirrors.by_origin[a.origin].problem == ""
+
+
 def test_what_nobody_has_whole_is_told_as_damaged():
     net, (a, *others), _ = filled()
     at = holder(net, a)
