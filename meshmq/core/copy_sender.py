@@ -1,10 +1,11 @@
 """One log on its way to a node that copies it: whole, in its own order, within credit.
 
 Data: a Sender is a reader of the log like any subscription, over all streams that are to be copied
-there. ``told`` is what the other end has been told of streams.
+there. ``told`` is what the other end has been told of streams, ``ends`` up to where each was sent.
 
 Rules:
-1. A stream is told of before its first batch, and again when its first offset rises or it is gone.
+1. A stream is told of before its first batch, and again when its first offset rises or it is gone:
+   soon, but with the first batch behind what was trimmed, so that this is no damage there.
 2. A frame says which place comes behind it: who stores that with it can go on from there.
 3. What is damaged here is sent as that, so that its offsets stay what they are.
 """
@@ -47,6 +48,7 @@ class Sender(Reader):
     takes: Callable[[str], bool]
     sends: list[tuple[bytes, Body]]
     told: dict[int, CopiedTopic] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
     sent: tuple[int, int] = (1, 0)
     sum_again_ns: int = 0
     has_holes: bool = False
@@ -79,8 +81,11 @@ class Sender(Reader):
         for b in batches:
             topic = self.by_stream[b.stream]
             number = topic.entry.source or b.stream
-            if b.stream not in self.told:
+            told = self.told.get(b.stream)
+            is_behind_gap = self.ends.get(b.stream) != b.base_offset
+            if told is None or (is_behind_gap and topic.first_offset > told.first_offset):
                 topics[b.stream] = self.told[b.stream] = _facts(topic)
+            self.ends[b.stream] = b.base_offset + b.count
             rows.append(copied(number, b))
         payload = b"".join([b.payload for b in batches])
         self.credit_bytes -= len(payload)
@@ -96,6 +101,7 @@ class Sender(Reader):
             if topic is None:
                 changed.append(told._replace(deleted=True))
                 del self.told[alias]
+                self.ends.pop(alias, None)
             elif topic.first_offset > told.first_offset:
                 changed.append(_facts(topic))
                 self.told[alias] = changed[-1]

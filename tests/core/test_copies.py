@@ -189,6 +189,27 @@ def test_what_was_trimmed_on_its_way_to_a_copy_holds_up_nothing(monkeypatch):
     assert net.run(10 * SECOND, lambda: is_copied(net, a))
 
 
+def test_what_is_trimmed_while_a_copy_catches_up_is_no_hole(monkeypatch):
+    monkeypatch.setattr(limits, "COPY_CREDIT_BYTES", 1)
+    net, (a, b) = site_of(2, copies=2)
+    program = Program(net, a)
+    program.publish("orders", b"0")
+    assert net.run(SECOND, lambda: is_copied(net, a))
+    net.cut(a, b)
+    for i in range(100):
+        program.publish("orders", b"%d" % i)
+        net.run(20 * MS)
+    net.heal()
+    restarted(net, a, [b])  # so that it reads from its disk
+    assert net.run(10 * SECOND, lambda: len(copy_of(b, a)) > 5)
+    from meshmq.core.events import RetentionPlanned
+
+    a.handle(RetentionPlanned(((a.node.topics.by_name["orders"].entry.stream, 90),)))
+    assert net.run(3 * SECOND, lambda: is_copied(net, a))
+    (kept,) = b.node.site.describe(net.now_ns)["copies"]["kept"]
+    assert not kept["holes"]
+
+
 def test_trims_and_deletions_go_to_the_copies():
     net, (a, b) = site_of(2, copies=2)
     program = Program(net, a)
