@@ -18,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 from meshmq import limits
 from meshmq.core.admission import Admission
@@ -92,6 +93,12 @@ class OwnLog:
         self._admission.refusal = LogBehind.code, sentence
         self._groups.is_fenced = True
         self.news.append(sentence)
+
+    def describe(self) -> dict[str, Any] | None:
+        """As ``status`` shows it; None: all is well."""
+        if self.behind is None:
+            return None
+        return {"lsn": self.behind.lsn, "told_by": self.behind.name, "renew": self._command}
 
     def _open(self) -> None:
         if self.behind is None:

@@ -624,6 +624,7 @@ class Site:
             "incarnation": self.me.incarnation,
             "addresses": list(self.me.addresses),
             "nodes": rows,
+            "there": self._there(),
             "away": self._away(now_ns),
             "refused": dict(self.links.refusals),
             "groups": self.groups.describe(),
@@ -634,8 +635,11 @@ class Site:
 
     def of_topic(self, topic: Topic | None, name: str) -> dict[str, Any]:
         """Where a durable topic's streams are; ``there``: so many nodes are."""
-        there = 1 + sum([bool(sibling.link) for sibling in self.siblings.values()])
-        return {**self.copies.of_topic(topic, name, self.links.hello.name), "there": there}
+        return {**self.copies.of_topic(topic, name, self.links.hello.name), "there": self._there()}
+
+    def _there(self) -> int:
+        """How many nodes are linked, with this one."""
+        return 1 + sum([bool(sibling.link) for sibling in self.siblings.values()])
 
     def _away(self, now_ns: int) -> list[dict[str, Any]]:
         """Nodes that were there lately, or in this life of ours, and are not."""

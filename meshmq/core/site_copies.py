@@ -672,15 +672,13 @@ class SiteCopies:
 
     def describe(self) -> dict[str, Any]:
         """As ``status`` shows it."""
-        behind = self.own.behind
-        told = None if behind is None else {"lsn": behind.lsn, "told_by": behind.name}
         return {
             "wanted": self._copies_max,
             "confirm": self._topics.confirmed_max,
             "nodes": self._problems.describe(self._senders, self._delivery.committed_lsn),
             "waiting": self.waiting.count,
             "synced_only": self.waiting.synced_only,
-            "behind": told,
+            "behind": self.own.describe(),
             "forgotten": [
                 {"name": e.name, "origin": e.origin.hex(), "unix_ms": e.epoch, "lifted": e.lifted}
                 for e in self.forgetting.known.values()

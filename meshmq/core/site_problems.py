@@ -51,8 +51,8 @@ def _behind(name: str, behind: dict[str, Any]) -> Problem:
         f"node {name} takes no records: an older state of its disk was put back, and node "
         f"{behind['told_by']} knows of a copy of its log that goes further (commit "
         f"{behind['lsn']})",
-        f"stop it, run 'meshmq log renew --name {name} --data DIR', start it, then 'meshmq node "
-        f"takeover {name} --url URL', said to the node itself",
+        f"stop it, run '{behind['renew']}', start it, then 'meshmq node takeover {name} "
+        f"--url URL', said to the node itself",
     )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _of_nodes(name: str, site: dict[str, Any]) -> Iterator[Problem]:
 def _of_copies(name: str, site: dict[str, Any], copies: dict[str, Any]) -> Iterator[Problem]:
     """Copies of the node's own log."""
     wanted, waits = copies["wanted"], copies["waiting"] > 0
-    there = 1 + sum(row["state"] == "linked" for row in site["nodes"])
+    there = site["there"]
     if wanted > there:
         is_waited_for = waits or copies["confirm"] > there
         for_what = "receipts wait for the rest" if is_waited_for else "fewer disks may be lost"

@@ -81,7 +81,8 @@ class SiteNode:
         self.life += 1
         self.incarnation = max(self.incarnation + 1, self.net.now_ns)
         me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,),
-                          copies=self.copies)  # fmt: skip
+                          copies=self.copies,
+                          renew=f"meshmq log renew --name {self.name} --data /there")  # fmt: skip
         self._begin(me)
         if peers:
             self.node.site.look_for(tuple(peers), self.net.now_ns)

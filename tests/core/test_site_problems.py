@@ -99,7 +99,11 @@ def test_a_node_that_is_behind_says_so_at_all_nodes():
     assert a.node.status()["state"] == "behind"
     assert told(a) == [("behind", a.name, "failure")]
     (row,) = a.node.status()["problems"]
-    assert f"meshmq log renew --name {a.name}" in row["remedy"]
+    copies = a.node.status()["site"]["copies"]
+    renew = f"meshmq log renew --name {a.name} --data /there"
+    assert copies["behind"]["renew"] == renew
+    assert f"run '{renew}'" in row["remedy"]
+    assert f"run `{renew}`" in a.node.admission.refusal[1]  # which publishers are told
     for node in (b, c):
         rows = {row["node"]: row for row in ask(node, "status")["nodes"]}
         assert [rows[n.name]["state"] for n in (a, b, c)] == ["behind", "ok", "ok"]
@@ -120,6 +124,7 @@ def test_too_few_nodes_for_copies_is_a_failure_where_receipts_wait():
     net, (a, b) = site_of(2, copies=3)
     net.run(SECOND)
     assert told(a) == told(b) == [("too-few-nodes", "3 copies", "warning")]
+    assert a.node.status()["site"]["there"] == 2
     program = Program(net, a)
     program.publish("orders", b"1", replicated=True)
     net.run(SECOND)
