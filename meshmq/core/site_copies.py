@@ -608,7 +608,9 @@ class SiteCopies:
             seen_ns = self.seen_ns(mirror.origin, now_ns)
             further = self._ahead(mirror.origin, (mirror.synced, True))
             ahead = further.name if further else ""
-            self.takeovers.check(mirror, linked, seen_ns, arguments, ahead)
+            mine = {mirror.origin: None}  # who has not told yet may have one
+            holders = [o for o in linked if mirror.origin in self.held.get(o, mine)]
+            self.takeovers.check(mirror, linked, seen_ns, arguments, ahead, holders)
         return self.takeovers.take(gone)
 
     def _no_copy_of(self, name: object) -> str:

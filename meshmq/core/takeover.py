@@ -7,7 +7,8 @@ those records into the taker's own groups. What it has moved is told to the copy
 Rules:
 1. Only a node with a copy takes over, only from one that is not linked and was not seen for
    TAKEOVER_SEEN_NS, unless it is told to assume that it is dead. Each takeover has a greater epoch
-   than any that is known; of two the greatest counts, and the other taker moves no more.
+   than any that is known; of two the greatest counts, and the other taker moves no more. What is
+   left of a log that was taken over is its taker's to take, as long as that lives and has a copy.
 2. A record is appended to the taker's log, and noted as moved, in one commit. Jobs go into the same
    lane of the queue, as they are; records of groups into the group's own topic, with their lineage.
    Dead letters, and what had been given up and was to become one, are the taker's dead letters.
@@ -21,7 +22,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -112,17 +113,17 @@ class Takeovers:
 
     def check(
         self, mirror: Mirror, linked: Mapping[bytes, str], seen_ns: int | None,
-        arguments: Mapping[str, Any], ahead: str,
+        arguments: Mapping[str, Any], ahead: str, holders: Container[bytes],
     ) -> None:  # fmt: skip
         """Whether it may be: of the nodes that are ``linked`` now, with their names; ``seen_ns``
-        ago the node was still linked; the copy of the node ``ahead`` goes further than ours. Raises
-        CommandFailed."""
+        ago the node was still linked; the copy of the node ``ahead`` goes further than ours;
+        ``holders`` may have one too. Raises CommandFailed."""
         if mirror.origin in linked:
             raise CommandFailed(
                 f"node {mirror.name!r} is alive: stop it first, its groups are its own"
             )
         sure = bool(arguments.get("assume_dead"))
-        self._check_taken(mirror, linked, sure)
+        self._check_taken(mirror, linked, holders, sure)
         if not sure:
             check_seen(mirror.name, seen_ns, ", and what it hands out would be worked on twice")
         if ahead:
@@ -137,7 +138,9 @@ class Takeovers:
                 f"over at another copy if there is one, or say --may-repeat"
             )
 
-    def _check_taken(self, mirror: Mirror, linked: Mapping[bytes, str], sure: bool) -> None:
+    def _check_taken(
+        self, mirror: Mirror, linked: Mapping[bytes, str], holders: Container[bytes], sure: bool
+    ) -> None:
         """Raise CommandFailed where another node has taken it over and nothing is left to be."""
         known, name = self.known.get(mirror.origin), mirror.name
         if known is None or known.taker == self._origin:
@@ -152,6 +155,12 @@ class Takeovers:
         said = f"the groups of {name!r} were taken over by node {taker!r} (epoch {known.epoch})"
         if taker and not is_left:
             raise CommandFailed(f"{said}, which is alive: there is nothing left to take over")
+        if taker and known.taker in holders and not mirror.is_own:
+            # What it has moved is in the journal of its copy only.
+            raise CommandFailed(
+                f"{said}, which is alive: this copy goes further than that one did, and it fetches "
+                f"the rest: say it to {taker!r}"
+            )
         if sure:
             return
         if taker:

@@ -263,6 +263,39 @@ def test_what_another_node_that_lives_has_taken_over_is_not_taken_over_again():
     assert worker.got == left
 
 
+def test_what_a_further_copy_has_is_taken_over_by_who_has_taken_over_the_rest():
+    net, (a, b, c), left = begun(copies=3)
+    net.run(2 * SECOND)
+    net.cut(a, b)
+    net.cut(b, c)
+    maker = net.worker(a)
+    maker.put("orders.eu", b"further 1", b"further 2")
+    net.run(SECOND)
+    maker.die()
+    net.kill(a)
+    net.run(4 * SECOND)
+    assert take_over(net, b, a, assume_dead=True)[0] == ""
+    worker = member(net, b)
+    net.run(2 * SECOND)
+    assert worker.got == left
+    worker.ack_all()
+    net.run(SECOND)
+    net.heal()
+    told = "which is alive: this copy goes further than that one did"
+    assert net.run(
+        8 * SECOND, lambda: b.name in c.siblings() and a.origin in c.disk.state.takeovers
+    )
+    for wait_ns in (0, 2 * SECOND):
+        net.run(wait_ns)
+        said = take_over(net, c, a, assume_dead=True)[1]
+        assert told in said
+        assert f"say it to {b.name!r}" in said
+    assert take_over(net, b, a, assume_dead=True)[0] == ""
+    net.run(2 * SECOND)
+    assert worker.got == [*left, b"further 1", b"further 2"]
+    assert "nothing left" in take_over(net, c, a, assume_dead=True)[1]
+
+
 def test_what_a_node_had_after_it_was_back_is_taken_over_when_its_log_is_renewed():
     net, (a, *others), left = begun()
     at = holder(net, a)
