@@ -274,6 +274,7 @@ def _build_topic(item: Any, topic: TopicEntry) -> None:
     item.retentionBytes = topic.retention_bytes
     item.deleted = topic.deleted
     item.copies, item.source, item.replicated = topic.copies, topic.source, topic.replicated
+    item.copiedFrom = topic.copied_from
     if topic.origin:
         item.origin = topic.origin
 
@@ -291,6 +292,7 @@ def _read_topic(item: Any) -> TopicEntry:
         bytes(item.origin),
         item.source,
         item.replicated,
+        item.copiedFrom,
     )
 
 

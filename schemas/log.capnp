@@ -49,6 +49,7 @@ struct Topic {
   origin         @8 :Data;           # copied from this log; empty: the node's own
   source         @9 :UInt32;         # its stream there
   replicated     @10 :Bool;          # receipts wait for the copies, where a publisher does not say
+  copiedFrom     @11 :UInt64;        # copied from the offset before this one on; 0: nobody noted it
 }
 
 struct Rule {

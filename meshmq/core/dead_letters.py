@@ -93,9 +93,9 @@ class Undertaker(Reader):
         """This one is gone."""
         self._waiting.pop((stream, offset), None)
 
-    def leave(self, stream: int, before: int) -> None:
-        """What is before an offset is not its own to move."""
-        for key in [k for k in self._waiting if k[0] == stream and k[1] < before]:
+    def leave(self, stream: int, before: int, first: int) -> None:
+        """What is from ``first`` to before an offset is not its own to move."""
+        for key in [k for k in self._waiting if k[0] == stream and first <= k[1] < before]:
             del self._waiting[key]
 
     def clear(self) -> None:

@@ -149,24 +149,29 @@ class Group(Hands):
             if first:
                 self.on_trim(stream, first)
 
-    def on_trim(self, stream: int, before: int) -> None:
-        """Records before an offset are gone from the log."""
+    def on_trim(self, stream: int, before: int, first: int = 0) -> None:
+        """Records before an offset are gone from the log, or from ``first`` to there others'."""
         settled = self.state.settled(stream)
         if settled.floor < before:
-            self.pass_over(stream, settled.floor, before - settled.floor)
+            begin = max(settled.floor, first)
+            self.pass_over(stream, begin, before - begin)
             self.recount_trail(stream)
             self._recount_delayed(stream)
             self._version += 1
-        for key in [k for k in self.state.marks if k[0] == stream and k[1] < before]:
+        for key in [k for k in self.state.marks if k[0] == stream and first <= k[1] < before]:
             if not self.undertaker.has(*key):
                 self._again_set.pop(key, None)
                 self.forget(*key)
                 self._version += 1  # it may have been fetched
-        self._suspects = {k for k in self._suspects if k[0] != stream or k[1] >= before}
-        self._unread = {k for k in self._unread if k[0] != stream or k[1] >= before}
-        self._blocked = {k for k in self._blocked if k[0] != stream or k[1] >= before}
+
+        def stays(k: tuple[int, int]) -> bool:
+            return k[0] != stream or not first <= k[1] < before
+
+        self._suspects = set(filter(stays, self._suspects))
+        self._unread = set(filter(stays, self._unread))
+        self._blocked = set(filter(stays, self._blocked))
         if self.by_key is not None:
-            self._release_keys(stream, self.by_key.forget_offsets(stream, before))
+            self._release_keys(stream, self.by_key.forget_offsets(stream, before, first))
 
     def _recount_delayed(self, stream: int) -> None:
         """Records were settled that may wait for their time."""
@@ -181,19 +186,25 @@ class Group(Hands):
             ]
         )
 
-    def give_away(self, stream: int, before: int) -> None:
-        """Records before an offset are another node's to hand out, and its dead letters."""
+    def give_away(self, stream: int, first: int, before: int) -> None:
+        """Records from one offset to before another one are another node's to hand out, and its
+        dead letters; what is before ``first`` nobody else has."""
+        if first >= before:
+            return
         topic = self.topics.by_stream.get(stream)
         if topic is not None and self.buries_in(topic.entry.name):
-            self.undertaker.leave(stream, before)
-            self.set_floor(stream, before)
+            self.undertaker.leave(stream, before, first)
+            if first <= self.state.settled(stream).floor:
+                self.set_floor(stream, before)
+            else:
+                self.settle_own(stream, first, before - first)
         if not self.reads(stream):
             return
         self._drop_all_pending()
-        self.undertaker.leave(stream, before)
-        self.on_trim(stream, before)
+        self.undertaker.leave(stream, before, first)
+        self.on_trim(stream, before, first)
         for h in [h for h in self.hand_outs.values() if h.stream == stream]:
-            bits = sum([1 << i for i in h.indices(h.left) if h.offset_of(i) < before])
+            bits = sum([1 << i for i in h.indices(h.left) if first <= h.offset_of(i) < before])
             if not bits:
                 continue
             self.revoke(h, bits)

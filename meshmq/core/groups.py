@@ -466,8 +466,9 @@ class Groups:
         }
         dead = [self._topics.by_name.get(dead_letters_of(g.settings.name)) for g in given]
         streams |= {topic.entry.stream for topic in dead if topic is not None}
-        held = self._topics.by_stream  # nobody else has what is not copied
-        streams = {s for s in streams if self._topics.copies_of(held[s].entry.name) > 1}
+        held, first = self._topics.by_stream, self._topics.copied_from
+        # Nobody else has what is not copied.
+        streams = {s for s in streams if first(held[s]) < held[s].next_offset}
         if not streams:
             done()
             return
@@ -482,8 +483,10 @@ class Groups:
         self.is_surveying = False
         there = [group for group in given if self.by_name.get(group.settings.name) is group]
         for stream, before, _ in rows:
+            topic = self._topics.by_stream.get(stream)
+            first = self._topics.copied_from(topic) if topic is not None else 0
             for group in there:
-                group.give_away(stream, before)
+                group.give_away(stream, first, before)
         done()
 
     def unfence(self) -> None:

@@ -212,16 +212,17 @@ class KeyOrder:
         key, state = max(states, key=lambda pair: len(pair[1].held or ()))
         return f"key {key.decode('utf-8', 'replace')!r} holds back {len(state.held or ())} records"
 
-    def forget_offsets(self, stream: int, before: int) -> list[bytes]:
-        """Held records before an offset are gone; return which keys are held up still."""
+    def forget_offsets(self, stream: int, before: int, first: int = 0) -> list[bytes]:
+        """Held records from ``first`` to before an offset are gone; return which keys are held up
+        still."""
         keys = self.streams.get(stream)
         if keys is None:
             return []
-        for place in [p for p in self.fetching if p[0] == stream and p[1] < before]:
+        for place in [p for p in self.fetching if p[0] == stream and first <= p[1] < before]:
             self.arrived(*place)
         for key, state in list(keys.held_up.items()):
             if state.held and state.held[0] < before:
-                kept = array("Q", [offset for offset in state.held if offset >= before])
+                kept = array("Q", [o for o in state.held if not first <= o < before])
                 self.held -= len(state.held) - len(kept)
                 state.held = kept or None
                 self._tidy(stream, key, state)

@@ -64,6 +64,8 @@ class TopicEntry(NamedTuple):
         copies: nodes that are to have its stream; 0: as many as the node says.
         replicated: receipts wait for the copies, where who publishes does not say.
         origin: whose log it is copied from, where it is ``source``; empty: it is the node's own.
+        copied_from: one more than the offset from which on other nodes may have it; 0: nobody noted
+            that; COPIED_NO_MORE: it was copied, and is not any more.
     """
 
     stream: int
@@ -77,6 +79,10 @@ class TopicEntry(NamedTuple):
     origin: bytes = b""
     source: int = 0
     replicated: bool = False
+    copied_from: int = 0
+
+
+COPIED_NO_MORE = (1 << 64) - 1
 
 
 class RuleEntry(NamedTuple):

@@ -121,7 +121,7 @@ class SiteCopies:
         self._numbers = 0
         self._told: tuple[CopiesRow, ...] = ()
         self._tick_ns = 0
-        self._topics_version = -1
+        self._topics_version = self._policies = -1
         self._copies_max = copies
 
     # -- siblings -------------------------------------------------------------------------------
@@ -421,6 +421,9 @@ class SiteCopies:
 
     def end_turn(self, entries: list[Entry], streams: Streams) -> int:
         """What is to be stored with this turn; the bytes of its batches."""
+        if self._policies != self._topics.policies and self.own.behind is None:
+            self._policies = self._topics.policies
+            self._topics.note_copies(entries)
         if streams.replicas:
             replicas, streams.replicas = streams.replicas, []
             self.waiting.add(replicas)

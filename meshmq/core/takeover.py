@@ -17,7 +17,8 @@ Rules:
 3. All nodes keep what they are told of takeovers, and tell it on.
 4. A node with copies and groups that starts hands out nothing before a sibling has told what it
    knows, or RETURN_WAIT_NS are over. Was it taken over, all that its groups had not done before the
-   place is the taker's; what came behind, which had not been copied, is its own as before.
+   place is the taker's; what came behind, which had not been copied, is its own as before, and so
+   is what a topic had before its copies were raised.
 """
 
 from __future__ import annotations

@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from meshmq.core.log import Entry, LogState, ProducerState, RuleEntry, TopicEntry
+from meshmq.core.log import (
+    COPIED_NO_MORE,
+    Entry,
+    LogState,
+    ProducerState,
+    RuleEntry,
+    TopicEntry,
+)
 from meshmq.errors import TopicNotFound
 from meshmq.names import JOURNAL, is_literal, matches, queue_of
 
@@ -100,6 +107,7 @@ class Topics:
         self.by_name: dict[str, Topic] = {}
         self.by_stream: dict[int, Topic] = {}
         self.version = 0
+        self._had_copies = False  # the log was copied when that was noted last
         self.book: Book | None = None
         self.copied: Callable[[str, bytes], dict[str, Any]] = lambda name, producer: {}
         for name, s in state.topics.items():
@@ -132,6 +140,8 @@ class Topics:
         topic = self.by_name[name] = Topic(entry)
         if stream:
             self.by_stream[stream] = topic
+            if not self.is_alone and self.copies_of(name) > 1:
+                topic.entry = entry = entry._replace(copied_from=1)
         entries.append(entry)
         self.version += 1
         if self.book is not None and told:
@@ -150,6 +160,30 @@ class Topics:
             return self.copies_max
         policy = self._policy_of(name)
         return (policy.copies if policy is not None else 0) or self.copies
+
+    def note_copies(self, entries: list[Entry]) -> None:
+        """Note from where on each topic is copied: a copy that is there goes on where it is, so
+        what a topic had before its copies were raised goes nowhere. Where nothing was copied until
+        then, copies begin with the log."""
+        own = self.by_stream.values()
+        is_first = not self._had_copies and not any(t.entry.copied_from for t in own)
+        for topic in own:
+            was = topic.entry.copied_from not in (0, COPIED_NO_MORE)
+            if was == (self.copies_of(topic.entry.name) > 1):
+                continue
+            begin = 1 if is_first else topic.next_offset + 1
+            topic.entry = topic.entry._replace(copied_from=COPIED_NO_MORE if was else begin)
+            entries.append(topic.entry)
+        self._had_copies = self.copies_max > 1
+
+    def copied_from(self, topic: Topic) -> int:
+        """From which offset on others may have its records; its end: they have none."""
+        if self.copies_of(topic.entry.name) < 2:
+            return topic.next_offset
+        noted = topic.entry.copied_from
+        if not noted and not any(t.entry.copied_from for t in self.by_stream.values()):
+            return 0  # the log is older than such notes
+        return noted - 1 if noted not in (0, COPIED_NO_MORE) else topic.next_offset
 
     def confirms_copies(self, name: str) -> bool:
         """Whether who publishes to a topic, and says nothing of that, waits for its copies."""
@@ -218,6 +252,7 @@ class Topics:
             self.book.ruled(rule)
         if is_literal(rule.pattern) and rule.pattern not in self.by_name:
             self.create(rule.pattern, entries, rule)
+            self.policies += 1  # of the lanes of a queue
             return []
         unchanged = []
         for name, topic in self.by_name.items():

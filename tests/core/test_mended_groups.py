@@ -180,7 +180,7 @@ def test_a_group_waits_no_longer_for_what_is_given_away():
     net.run(10 * SECOND)
     assert worker.got == VALUES[:2]
     stream = a.node.topics.by_name["orders"].entry.stream
-    a.node.groups.by_name["billing"].give_away(stream, 3)
+    a.node.groups.by_name["billing"].give_away(stream, 0, 3)
     net.run(2 * SECOND)
     assert worker.got == [*VALUES[:2], *VALUES[3:]]
     copies = a.node.site.describe(net.now_ns)["copies"]

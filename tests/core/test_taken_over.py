@@ -386,3 +386,53 @@ def test_a_forget_tells_the_logs_that_it_drops():
         told = forget(net, node, a.name, assume_dead=True)[2]
         assert told["origins"] == [a.origin.hex()]
         net.run(SECOND)
+
+
+# -- what was never copied -----------------------------------------------------------------------
+
+
+def raised(net, node, topic, copies=2):
+    settings = {"pattern": topic, "durability": "durable", "copies": copies}
+    code, message, _ = net.worker(node).command("topic.create", **settings)
+    assert (code, message) == ("", "")
+    net.run(SECOND)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+@pytest.mark.parametrize("kind", ["group", "queue"])
+def test_a_node_that_is_back_works_on_what_a_topic_had_before_its_copies_were_raised(kind, is_away):
+    topic, group = ("orders.eu", "billing") if kind == "group" else (QUEUE, QUEUE)
+    net, (a, *others) = site_of(3, kind=WorkNet, copies=1)
+    first = member(net, a, kind, group)
+    net.run(SECOND)
+    first.die()
+    priority = 0 if kind == "queue" else None
+    raised(net, a, "other")
+    maker = net.worker(a)
+    maker.put(topic, b"old 1", b"old 2", priority=priority)
+    net.run(SECOND)
+    maker.put("other", b"copied from the beginning")
+    net.run(SECOND)
+    at = holder(net, a)
+    new = []
+    if not is_away:
+        raised(net, a, topic)
+        maker.put(topic, b"new 1", b"new 2", priority=priority)
+        new = [b"new 1", b"new 2"]
+        net.run(SECOND)
+    maker.die()
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    if is_away:
+        a.copies = 2
+    worker = member(net, at, kind, group)
+    net.run(3 * SECOND)
+    assert worker.got == new
+    back(net, a, others)
+    assert worker.got == [*new, b"old 1", b"old 2"]
+    worker.ack_all()
+    net.run(SECOND)
+    net.kill(a)
+    back(net, a, others)
+    assert len(worker.got) == len(new) + 2
