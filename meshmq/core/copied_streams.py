@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from meshmq.core.mirrors import Mirror
+from meshmq.core.sibling import Sibling
 from meshmq.core.topics import Topic
 
 _SHOWN = ("name", "caught_up", "lag_commits", "lsn", "problem")
@@ -25,13 +26,16 @@ def stream(
 
 
 def kept(
-    mirrors: Iterable[Mirror], there: Container[bytes], name: str, node: str
+    mirrors: Iterable[Mirror], there: Mapping[bytes, Sibling], name: str, node: str
 ) -> list[dict[str, Any]]:
-    """Those that are copied at our ``node``, of owners that are not ``there`` to say it."""
+    """Those that are copied at our ``node``, of logs that nobody who is ``there`` has as its own;
+    their owner may be there, with another log."""
+    names = {sibling.name for sibling in there.values()}
     streams = []
     for mirror in mirrors:
         topic = mirror.topics.by_name.get(name)
         if topic is not None and mirror.origin not in there:
             row = dict(zip(_SHOWN, (node, True, 0, mirror.synced[0], ""), strict=True))
-            streams.append(stream(mirror.name, mirror.origin, topic, [row], away=True))
+            away = not mirror.is_own and mirror.name not in names
+            streams.append(stream(mirror.name, mirror.origin, topic, [row], away))
     return streams

@@ -318,6 +318,9 @@ def test_what_a_node_had_after_it_was_back_is_taken_over_when_its_log_is_renewed
     net.kill(a)
     renew(a)
     back(net, a, others)
+    for node in (a, at):  # the node is there, with another log
+        shown = node.node.site.copies.of_topic(None, "orders.eu", node.name)
+        assert [(s["owner"], s["away"]) for s in shown["streams"]] == [(a.name, False)]
     said = take_over(net, a, a)[1]
     assert f"by node {at.name!r} (epoch 1), and {a.name!r} was back since" in said
     assert "--assume-dead" in said
