@@ -302,7 +302,7 @@ class SiteCopies:
         return Sender(
             ">", min(frame.credit, limits.CREDIT_BYTES_MAX), _UNBOUNDED, *place,
             link=sibling.link, number=frame.number, level=frame.level, copied=(0, 0), sent=place,
-            by_stream=by_stream, takes=self._takes if is_own else _all, sends=self.sends,
+            by_stream=by_stream, takes=self._takes if is_own else lambda _: True, sends=self.sends,
         )  # fmt: skip
 
     def _takes(self, name: str) -> bool:
@@ -697,7 +697,3 @@ class SiteCopies:
 def _reach(row: CopiesRow) -> _Reach:
     """How far a copy goes, and whether it has all topics."""
     return (row.lsn, row.slot), row.whole
-
-
-def _all(name: str) -> bool:
-    return True

@@ -543,7 +543,19 @@ def batch_entries(moved):
 
 
 topic_entries = st.builds(
-    TopicEntry, u32, ids, texts, flags, i64, i64, flags, u8, st.just(b"") | ids, u32, flags
+    TopicEntry,
+    u32,
+    ids,
+    texts,
+    flags,
+    i64,
+    i64,
+    flags,
+    u8,
+    st.just(b"") | ids,
+    u32,
+    flags,
+    u64,
 )
 own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
 rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8, flags)
