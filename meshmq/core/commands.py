@@ -189,7 +189,10 @@ def _topic_create(
         kept["confirm"] = CONFIRM[replicated]
     if is_changed or not is_literal(pattern):  # a rule for others becomes the newest again
         desk.topics.set_policy(rule, entries)
-    note = _note(desk, copies, replicated)
+    note = ""
+    if copies or replicated:
+        site = desk.of_copies(TOPIC, {"topic": None, "name": ""})
+        note = _note(site, copies or desk.topics.copies, replicated)
     return {
         "pattern": pattern, "durability": durability, **kept,
         "created": before is None, "changed": before is not None and is_changed,
@@ -215,14 +218,14 @@ def _confirm(
     return bool(said == "replicated")
 
 
-def _note(desk: Desk, copies: int, replicated: bool) -> str:
-    """What a topic's policy asks for that the site cannot do yet; or empty."""
-    said = desk.of_copies(TOPIC, {"topic": None, "name": ""})
-    if not said:
+def _note(site: dict[str, Any], wanted: int, replicated: bool) -> str:
+    """What a topic's policy asks for that the ``site`` (empty: there is none) cannot do yet; or
+    empty."""
+    if not site:
         why = "the node belongs to no site, so there are no copies: start it with --site"
-        return why if copies > 1 else ""
-    there, wanted = said["there"], copies or desk.topics.copies
-    if wanted <= there or not (copies or replicated):
+        return why if wanted > 1 else ""
+    there = site["there"]
+    if wanted <= there:
         return ""
     nodes = f"{there} node{' is' if there == 1 else 's are'} there, and it is to be on {wanted}: "
     if replicated:
@@ -295,8 +298,8 @@ def _copies(desk: Desk, topic: Topic | None, name: str) -> dict[str, Any]:
     shown = desk.of_copies(TOPIC, {"topic": topic, "name": name})
     if not shown:
         return {}
+    note = _note(shown, shown["copies"], desk.topics.confirms_copies(name))
     del shown["there"]
-    note = _note(desk, shown["copies"], desk.topics.confirms_copies(name))
     return {**shown, **({"note": note} if note else {})}
 
 

@@ -165,9 +165,8 @@ class Topics:
         """Note from where on each topic is copied: a copy that is there goes on where it is, so
         what a topic had before its copies were raised goes nowhere. Where nothing was copied until
         then, copies begin with the log."""
-        own = self.by_stream.values()
-        is_first = not self._had_copies and not any(t.entry.copied_from for t in own)
-        for topic in own:
+        is_first = not (self._had_copies or self._notes_copies)
+        for topic in self.by_stream.values():
             was = topic.entry.copied_from not in (0, COPIED_NO_MORE)
             if was == (self.copies_of(topic.entry.name) > 1):
                 continue
@@ -181,9 +180,14 @@ class Topics:
         if self.copies_of(topic.entry.name) < 2:
             return topic.next_offset
         noted = topic.entry.copied_from
-        if not noted and not any(t.entry.copied_from for t in self.by_stream.values()):
+        if not self._notes_copies:
             return 0  # the log is older than such notes
         return noted - 1 if noted not in (0, COPIED_NO_MORE) else topic.next_offset
+
+    @property
+    def _notes_copies(self) -> bool:
+        """Whether the log says of any topic from where on it is copied."""
+        return any(topic.entry.copied_from for topic in self.by_stream.values())
 
     def confirms_copies(self, name: str) -> bool:
         """Whether who publishes to a topic, and says nothing of that, waits for its copies."""

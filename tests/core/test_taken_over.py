@@ -14,7 +14,7 @@ from tests.core.sites import WALL, joined, site_of
 from tests.core.test_copies import holder, is_copied
 from tests.core.test_forgetting import forget
 from tests.core.test_own_log import renew
-from tests.core.test_takeover import begun, member, take_over
+from tests.core.test_takeover import begun, killed_often, member, take_over
 
 QUEUE = "thumbs"
 
@@ -202,12 +202,7 @@ def test_a_taker_that_is_killed_in_the_middle_has_each_dead_letter_once(monkeypa
     net, a, at, others, _ = rejected(monkeypatch)
     monkeypatch.setattr(limits, "TAKEOVER_BYTES", 1)
     assert take_over(net, at, a, assume_dead=True)[0] == ""
-    for wait in (3, 7, 5, 11):
-        net.run(wait * MS)
-        net.kill(at)
-        at.start([n.address for n in others if n is not at])
-        net.run(700 * MS)
-    net.run(5 * SECOND)
+    killed_often(net, at, others)
     assert dead(net.worker(at)) == 3
     assert sorted(letters(at)) == [b"10", b"11", b"12"]
 

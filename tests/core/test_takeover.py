@@ -49,6 +49,16 @@ def take_over(net, at, gone, **arguments):
     return net.worker(at).command("node.takeover", name=gone.name, **arguments)
 
 
+def killed_often(net, at, others):
+    """Kills a taker again and again while it moves records; then it gets done."""
+    for wait in (3, 7, 5, 11):
+        net.run(wait * MS)
+        net.kill(at)
+        at.start([n.address for n in others if n is not at])
+        net.run(700 * MS)
+    net.run(5 * SECOND)
+
+
 def lineage(worker):
     """Headers that the worker's records have."""
     found = []
@@ -222,12 +232,7 @@ def test_a_taker_that_is_killed_in_the_middle_moves_each_record_once(monkeypatch
     net.kill(a)
     net.run(SECOND)
     assert take_over(net, at, a, assume_dead=True)[0] == ""
-    for wait in (3, 7, 5, 11):
-        net.run(wait * MS)
-        net.kill(at)
-        at.start([n.address for n in others if n is not at])
-        net.run(700 * MS)
-    net.run(5 * SECOND)
+    killed_often(net, at, others)
     worker = member(net, at)
     net.run(3 * SECOND)
     assert sorted(worker.got) == sorted(left)
