@@ -439,35 +439,32 @@ class JournalState:
     transactions: Transactions = field(default_factory=Transactions)
 
     def apply(
-        self, records: Iterable[JournalRecord], now_ms: int, is_copy: bool = False,
-        place: tuple[int, int] = (0, 0),
-    ) -> None:  # fmt: skip
-        """Add what one commit brought; ``now_ms`` is its append time, ``place`` where in the log
-        that is."""
+        self, records: Iterable[JournalRecord], now_ms: int, place: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Add what one commit of this log brought; ``now_ms`` is its append time, ``place`` where
+        in the log that is."""
         for record in records:
             if isinstance(record, TransactionDelta):
                 self.transactions.note(record.instance, record.id, record.offsets)
-                continue
-            if isinstance(record, Summed):
-                if is_copy and record.begins:
-                    self.groups.clear()
-                if not is_copy or record.delta is None:
-                    continue
-                record = record.delta
-            group = self.groups.get(record.group)
-            made = record.settings
-            if made is not None:
-                self.next_id = max(self.next_id, made.id + 1)
-                if made.deleted:
-                    self.groups.pop(made.id, None)
-                    continue
-                if group is None:
-                    made = made if is_copy else made._replace(made=place)
-                    group = self.groups[made.id] = GroupState(made)
-                group.settings = made._replace(made=group.settings.made)
-            if group is not None:
-                group.apply(record)
-                forget_dedups(group.dedups, group.settings.dedup_ns, now_ms)
+            elif isinstance(record, Delta):
+                self.add(record, now_ms, place)
+
+    def add(self, delta: Delta, now_ms: int, place: tuple[int, int] | None = None) -> None:
+        """Add what changes of one group; ``place`` None: where it was made is what it says."""
+        group = self.groups.get(delta.group)
+        made = delta.settings
+        if made is not None:
+            self.next_id = max(self.next_id, made.id + 1)
+            if made.deleted:
+                self.groups.pop(made.id, None)
+                return
+            if group is None:
+                made = made if place is None else made._replace(made=place)
+                group = self.groups[made.id] = GroupState(made)
+            group.settings = made._replace(made=group.settings.made)
+        if group is not None:
+            group.apply(delta)
+            forget_dedups(group.dedups, group.settings.dedup_ns, now_ms)
 
     def forget_streams(self, streams: set[int]) -> None:
         """These streams were deleted."""

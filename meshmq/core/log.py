@@ -352,15 +352,14 @@ class LogState:
         for origin, records in commit.journals:
             mirror = self.mirrors.get(origin)
             if mirror is not None:
-                mirror.journal.apply(records, commit.append_time_ns // limits.MS, True)
+                mirror.journal.say(records, commit.append_time_ns // limits.MS)
         for said in commit.mirrors:
             self._apply_mirror(said)
 
     def _apply_mirror(self, said: MirrorWord) -> None:
         if isinstance(said, TakenEntry):
             if said.origin in self.mirrors:
-                now_ms = self.append_time_ns // limits.MS
-                self.mirrors[said.origin].journal.apply(said.records, now_ms)
+                self.mirrors[said.origin].journal.take(said.taken)
             return
         if isinstance(said, TakeoverEntry):
             known = self.takeovers.get(said.origin)

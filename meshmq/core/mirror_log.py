@@ -21,9 +21,9 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
+from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.journal import (
-    JournalRecord,
-    JournalState,
+    Delta,
     pack_deltas,
     pack_state,
     unpack_deltas,
@@ -36,12 +36,13 @@ _DROPPED, _LACKS, _HOLES = 1, 2, 4
 _HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<IQIq")
 _MIRROR_ROW = struct.Struct("<16sQIBH")
-_TAKEOVER_ROW = struct.Struct("<16sQ16sQI")
+_TAKEOVER_ROW = struct.Struct("<16sQ16sQIQI")
 _BEHIND_ROW = struct.Struct("<16sQIQ")
 _FORGOTTEN_ROW = struct.Struct("<16sQ?")
 _STATE_HEAD = struct.Struct("<16sQIHII")
 _STATE_OWN = struct.Struct("<Q")
-_STATE_LACKS, _STATE_HAS_OWN, _STATE_HOLES = 1, 2, 4
+_STATE_TAKEN = struct.Struct("<I")
+_STATE_LACKS, _STATE_HAS_OWN, _STATE_HOLES, _STATE_HAS_TAKEN = 1, 2, 4, 8
 
 
 class Copied(NamedTuple):
@@ -70,13 +71,17 @@ class MirrorEntry(NamedTuple):
 
 class TakeoverEntry(NamedTuple):
     """What the groups of ``origin`` had not done before (``lsn``, ``slot``) of its log is
-    ``taker``'s to hand out; the greatest ``epoch`` counts, of two equal ones the greater taker."""
+    ``taker``'s to hand out; the greatest ``epoch`` counts, of two equal ones the greater taker.
+    Only the taker knows that it took nothing before (``since_lsn``, ``since_slot``), which was
+    another one's."""
 
     origin: bytes
     epoch: int
     taker: bytes
     lsn: int
     slot: int
+    since_lsn: int = 0
+    since_slot: int = 0
 
     @property
     def rank(self) -> tuple[int, bytes]:
@@ -84,11 +89,11 @@ class TakeoverEntry(NamedTuple):
 
 
 class TakenEntry(NamedTuple):
-    """Records of the groups of ``origin`` were put into this node's own: for the copy's journal
-    they are done."""
+    """Records of a group of ``origin`` were put into this node's own: those that are settled in
+    ``taken``."""
 
     origin: bytes
-    records: tuple[JournalRecord, ...]
+    taken: Delta
 
 
 class BehindEntry(NamedTuple):
@@ -124,7 +129,7 @@ class MirrorState:
         name: of its node.
         lsn, slot: the next place.
         streams: number of a stream there to its number here.
-        journal: what its groups have done, as far as that is copied.
+        journal: what its groups have done, as far as that is copied, and what was taken over.
         lacks: it was trimmed or damaged before it could be copied, and its sum has not come yet.
         own_until: batches of its streams in commits before this one are at the places where they
             lie: this log was its own then (shell/store_renew.py).
@@ -135,7 +140,7 @@ class MirrorState:
     lsn: int = 1
     slot: int = 0
     streams: dict[int, int] = field(default_factory=dict)
-    journal: JournalState = field(default_factory=JournalState)
+    journal: CopiedJournal = field(default_factory=CopiedJournal)
     lacks: bool = False
     own_until: int = 0
     holes: bool = False
@@ -158,8 +163,8 @@ def pack(rows: Sequence[Said]) -> bytes:
         elif isinstance(row, TakeoverEntry):
             parts.append(_HEAD.pack(_TAKEOVER, _TAKEOVER_ROW.size) + _TAKEOVER_ROW.pack(*row))
         elif isinstance(row, TakenEntry):
-            deltas = pack_deltas(row.records)
-            parts += [_HEAD.pack(_TAKEN, 16 + len(deltas)), row.origin, deltas]
+            delta = pack_deltas([row.taken])
+            parts += [_HEAD.pack(_TAKEN, 16 + len(delta)), row.origin, delta]
         elif isinstance(row, BehindEntry):
             body = _BEHIND_ROW.pack(*row[:4]) + row.name.encode()
             parts += [_HEAD.pack(_BEHIND, len(body)), body]
@@ -198,9 +203,12 @@ def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
         is_set = [bool(flags & flag) for flag in (_DROPPED, _LACKS, _HOLES)]
         yield MirrorEntry(origin, name, lsn, slot, *is_set)
     elif kind == _TAKEOVER:
-        yield TakeoverEntry(*_TAKEOVER_ROW.unpack(row))
+        yield TakeoverEntry(*_TAKEOVER_ROW.unpack(row.ljust(_TAKEOVER_ROW.size, b"\0")))
     elif kind == _TAKEN:
-        yield TakenEntry(row[:16], tuple(unpack_deltas(row[16:])))
+        for record in unpack_deltas(row[16:]):
+            if not isinstance(record, Delta):
+                raise ValueError("what was taken over is not a group's")
+            yield TakenEntry(row[:16], record)
     elif kind == _BEHIND:
         origin, lsn, slot, began = _BEHIND_ROW.unpack_from(row)
         yield BehindEntry(origin, lsn, slot, began, row[_BEHIND_ROW.size :].decode())
@@ -216,9 +224,13 @@ def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
         name, journal = mirror.name.encode(), pack_state(mirror.journal)
         flags = _STATE_LACKS * mirror.lacks | _STATE_HOLES * mirror.holes
         flags |= _STATE_HAS_OWN * bool(mirror.own_until)
+        flags |= _STATE_HAS_TAKEN * bool(mirror.journal.taken.groups)
         head = (origin, mirror.lsn, mirror.slot, len(name), len(journal), flags)
         own = _STATE_OWN.pack(mirror.own_until) if mirror.own_until else b""
         parts += [_STATE_HEAD.pack(*head), own, name, journal]
+        if mirror.journal.taken.groups:
+            taken = pack_state(mirror.journal.taken)
+            parts += [_STATE_TAKEN.pack(len(taken)), taken]
     return b"".join(parts)
 
 
@@ -237,8 +249,15 @@ def unpack_mirrors(data: bytes) -> dict[bytes, MirrorState]:
             raise struct.error("a mirror ends early")
         name = data[at : at + size].decode()
         at += size
-        state = unpack_state(data[at : at + journal])
+        state = CopiedJournal.of(unpack_state(data[at : at + journal]))
         at += journal
+        if flags & _STATE_HAS_TAKEN:
+            (taken,) = _STATE_TAKEN.unpack_from(data, at)
+            at += _STATE_TAKEN.size
+            if at + taken > len(data):
+                raise struct.error("what was taken over ends early")
+            state.taken = unpack_state(data[at : at + taken])
+            at += taken
         lacks, holes = bool(flags & _STATE_LACKS), bool(flags & _STATE_HOLES)
         mirrors[origin] = MirrorState(
             name, lsn, slot, journal=state, lacks=lacks, own_until=own, holes=holes

@@ -23,8 +23,9 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.batches import BatchTools
+from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.feed import Feed
-from meshmq.core.journal import JournalRecord, JournalState, Summed, unpack_deltas
+from meshmq.core.journal import JournalRecord, Summed, unpack_deltas
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -67,7 +68,7 @@ class Mirror:
         self.name = name
         self.place = self.synced = place
         self.topics = CopiedTopics()
-        self.journal = JournalState()
+        self.journal = CopiedJournal()
         self.feed = MirrorFeed(self.topics, origin, main, number, place)
         self.link = b""
         self.number = 0
@@ -103,9 +104,7 @@ class Mirrors:
             mirror = self.open(origin, held.name, (held.lsn, held.slot))
             mirror.topics.load(state, held.streams.values())
             self._producers += sum([len(t.producers) for t in mirror.topics.by_stream.values()])
-            for number, group in held.journal.groups.items():
-                mirror.journal.groups[number] = group.copy()
-            mirror.journal.next_id = held.journal.next_id
+            mirror.journal = held.journal.copy()
             mirror.lacks, mirror.holes = held.lacks, held.holes
             mirror.is_own = held.own_until > 0
 
@@ -316,7 +315,7 @@ class Mirrors:
         for origin, records in commit.journals:
             if origin in self.by_origin:
                 now_ms = commit.append_time_ns // limits.MS
-                self.by_origin[origin].journal.apply(records, now_ms, True)
+                self.by_origin[origin].journal.say(records, now_ms)
         for said in commit.mirrors:
             if isinstance(said, MirrorEntry) and said.origin in self.by_origin:
                 self.by_origin[said.origin].synced = (said.lsn, said.slot)

@@ -22,6 +22,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.admission import Admission
+from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.groups import Groups
 from meshmq.core.journal import JournalState
 from meshmq.core.log import Entry, LogState
@@ -122,7 +123,7 @@ def give_up(
     that it was has something else at these places, and under the numbers of these streams."""
     ends = {number: s.next_offset for number, s in before.streams.items() if not s.topic.origin}
     old, state.origin = state.origin, origin
-    journal = JournalState() if lacks else before.journal
+    journal = CopiedJournal() if lacks else CopiedJournal.of(before.journal)
     copy = MirrorState(name, lsn, 0, journal=journal, lacks=lacks, own_until=lsn)
     for held in [s for s in state.topics.values() if s.topic.stream]:
         number = held.topic.stream

@@ -614,7 +614,7 @@ class SiteCopies:
             mine = {mirror.origin: None}  # who has not told yet may have one
             holders = [o for o in linked if mirror.origin in self.held.get(o, mine)]
             self.takeovers.check(mirror, linked, seen_ns, arguments, ahead, holders)
-        return self.takeovers.take(gone)
+        return self.takeovers.take(gone, linked)
 
     def _no_copy_of(self, name: object) -> str:
         """What is said of a node that is not copied here."""

@@ -71,9 +71,10 @@ class Mover(Reader):
         return any(topics_of(g.settings)(name) for g in groups)
 
     def take(self, batches: list[StoredBatch]) -> None:
+        e = self.entry
         for b in batches:
             self.credit_bytes -= len(b.payload)
-            if (b.lsn, b.slot) < (self.entry.lsn, self.entry.slot):
+            if (e.since_lsn, e.since_slot) <= (b.lsn, b.slot) < (e.lsn, e.slot):
                 self._owner.move(self.mirror, b)
 
 
@@ -175,9 +176,10 @@ class Takeovers:
             f"too, say --assume-dead"
         )
 
-    def take(self, mirrors: list[Mirror]) -> dict[str, Any]:
-        """``node takeover`` of logs of one node, which were checked. Raises CommandFailed."""
-        done = [self._take(mirror) for mirror in mirrors]
+    def take(self, mirrors: list[Mirror], linked: Container[bytes]) -> dict[str, Any]:
+        """``node takeover`` of logs of one node, which were checked, while the nodes ``linked``
+        are there. Raises CommandFailed."""
+        done = [self._take(mirror, linked) for mirror in mirrors]
         return {
             **done[0],
             "origins": [one["origin"] for one in done],
@@ -186,10 +188,16 @@ class Takeovers:
             "lacks_groups": any(one["lacks_groups"] for one in done),
         }
 
-    def _take(self, mirror: Mirror) -> dict[str, Any]:
+    def _take(self, mirror: Mirror, linked: Container[bytes]) -> dict[str, Any]:
         known = self.known.get(mirror.origin)
-        epoch = known.epoch + 1 if known is not None else 1
-        entry = TakeoverEntry(mirror.origin, epoch, self._origin, *mirror.synced)
+        epoch, since = 1, (0, 0)
+        if known is not None:
+            epoch = known.epoch + 1
+            if known.taker == self._origin:
+                since = known.since_lsn, known.since_slot
+            elif known.taker in linked:
+                since = known.lsn, known.slot  # what is before is that one's
+        entry = TakeoverEntry(mirror.origin, epoch, self._origin, *mirror.synced, *since)
         skipped = self._make_groups(mirror)
         if not self.is_moving(mirror.origin):  # else the one that is under way goes on
             self.moved.pop(mirror.origin, None)
@@ -264,7 +272,7 @@ class Takeovers:
                 continue
             if group.settings.kind != state.settings.kind:
                 continue
-            offsets = _undone(state, topic.source, b)
+            offsets = mirror.journal.undone(state, topic.source, b.base_offset, b.count)
             if not offsets:
                 continue
             dies = partial(_dies, state, topic.source)
@@ -274,9 +282,10 @@ class Takeovers:
             except BadFrame:
                 self._skip(mirror.origin, topic.name, offsets)
                 continue
-            delta = _done(state, topic.source, offsets)
-            state.apply(delta)
-            self.entries.append(TakenEntry(mirror.origin, (delta,)))
+            runs = [(topic.source, first, count) for first, count in runs_of(offsets)]
+            delta = Delta(state.settings.id, settled=tuple(runs))
+            mirror.journal.take(delta)
+            self.entries.append(TakenEntry(mirror.origin, delta))
             moved += len(offsets) - len(gone)
             dead += len(gone)
         self.moved[mirror.origin] = self.moved.get(mirror.origin, 0) + moved
@@ -439,29 +448,9 @@ def check_seen(name: str, seen_ns: int | None, harm: str = "") -> None:
     )
 
 
-def _undone(state: GroupState, source: int, b: StoredBatch) -> list[int]:
-    """Offsets of a batch that a group had not done: those that are not settled, and marked ones."""
-    settled = state.streams.get(source)
-    runs = [(b.base_offset, b.count)]
-    if settled is not None:
-        runs = settled.missing(b.base_offset, b.count)
-    found = [o for first, count in runs for o in range(first, first + count)]
-    if state.marks:
-        end = b.base_offset + b.count
-        found += [o for o in range(b.base_offset, end) if (source, o) in state.marks]
-    return sorted(set(found))
-
-
 def _dies(state: GroupState, source: int, offset: int) -> bool:
     """Whether a group had given a record up, which was to become a dead letter."""
     mark = state.marks.get((source, offset))
     if mark is None:
         return False
     return bool(mark.flags & REJECTED) or mark.attempts >= state.settings.max_deliveries
-
-
-def _done(state: GroupState, source: int, offsets: list[int]) -> Delta:
-    marked = tuple([(source, o) for o in offsets if (source, o) in state.marks])
-    return Delta(
-        state.settings.id, settled=tuple([(source, o, 1) for o in offsets]), unmarked=marked
-    )

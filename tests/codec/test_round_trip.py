@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshmq import codec, codec_log, frames, frames_copies, limits
+from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
@@ -22,6 +23,7 @@ from meshmq.core.directory_rows import (
     Stamp,
     TopicRow,
 )
+from meshmq.core.journal import Delta, Settings
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -38,6 +40,7 @@ from meshmq.core.mirror_log import (
     ForgottenEntry,
     MirrorEntry,
     MirrorState,
+    TakenEntry,
     TakeoverEntry,
 )
 from meshmq.core.retention import Portion, SegmentInfo
@@ -559,10 +562,12 @@ topic_entries = st.builds(
 )
 own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
 rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8, flags)
+takings = st.lists(st.tuples(u32, u64, u32), max_size=3).map(tuple)
 copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
 mirror_entries = (
     st.builds(MirrorEntry, ids, texts, u64, u32, flags, flags, flags)
-    | st.builds(TakeoverEntry, ids, u64, ids, u64, u32)
+    | st.builds(TakeoverEntry, ids, u64, ids, u64, u32, u64, u32)
+    | st.builds(lambda *row: TakenEntry(row[0], Delta(row[1], settled=row[2])), ids, u32, takings)
     | st.builds(BehindEntry, ids, u64, u32, u64, texts)
     | st.builds(ForgottenEntry, ids, u64, texts, flags)
 )
@@ -654,7 +659,22 @@ def test_a_producer_that_is_not_sixteen_bytes_is_not_stored(topics):
 
 ranges = st.lists(st.tuples(u64, u64, u64), max_size=3)
 producer_states = st.builds(ProducerState, u64, i64, ranges)
-mirror_states = st.builds(MirrorState, texts, u64, u32, lacks=flags, own_until=u64, holes=flags)
+
+
+@st.composite
+def copied_journals(draw):
+    journal = CopiedJournal()
+    for number in draw(st.lists(u32, max_size=2, unique=True)):
+        journal.say([Delta(number, Settings(number, draw(texts), "group", ">"))], 0)
+        if draw(flags):
+            runs = draw(st.lists(st.tuples(u32, st.integers(0, 9999), st.integers(1, 9))))
+            journal.take(Delta(number, settled=tuple(runs)))
+    return journal
+
+
+mirror_states = st.builds(
+    MirrorState, texts, u64, u32, journal=copied_journals(), lacks=flags, own_until=u64, holes=flags
+)
 
 
 @st.composite

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meshmq import limits
 from meshmq.core import journal_sum
+from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.journal import (
     CHUNK,
     Delta,
@@ -193,15 +194,57 @@ def test_the_sum_says_all_that_there_is_to_copies_and_nothing_to_the_log_itself(
     )  # fmt: skip
     words = unpack_deltas(pack_deltas(list(sum_of(state.groups.values()))))
     assert max(len(pack_deltas([word])) for word in words) < 1000
-    copy = state_of(
-        Delta(1, SETTINGS, settled=((9, 0, 3),), marks=((9, 1, Mark(1, 7)),)),
-        Delta(3, SETTINGS._replace(id=3, name="deleted")),
-    )  # fmt: skip
-    copy.apply(words, 0, True)
+    copy = CopiedJournal()
+    had = Delta(1, SETTINGS, settled=((9, 0, 3),), marks=((9, 1, Mark(1, 7)),))
+    copy.say([had, Delta(3, SETTINGS._replace(id=3, name="deleted"))], 0)
+    copy.say(words, 0)
     assert copy.groups == state.groups
     before = unpack_state(pack_state(state))
     state.apply(words, 0)
     assert state == before
+
+
+def taken_of(*said, taken=((7, 0, 4), (7, 6, 2))):
+    """A copied journal whose group had done nothing, of which these runs were taken over, and that
+    was told more then."""
+    copy = CopiedJournal()
+    copy.say([Delta(1, SETTINGS)], 0)
+    copy.take(Delta(1, settled=taken))
+    copy.say(said, 0)
+    return copy, copy.undone(copy.groups[1], 7, 0, 9)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (Delta(1, marks=((7, 2, Mark(1, 1)),)),),
+        (Delta(1, resets=True, floors=((7, 0),)),),
+        (Delta(1, settled=((7, 0, 4),)), Delta(1, resets=True)),  # some it did not know as done
+        (
+            Delta(1, settled=((7, 0, 8),), marks=((7, 6, Mark(1, 1)),)),
+            Delta(1, resets=True),
+        ),
+        (Summed(True, False), Summed(False, True, Delta(1, SETTINGS))),
+    ],
+    ids=["marked", "sought", "sought-after-some", "sought-after-a-failure", "summed"],
+)
+def test_what_was_taken_over_stays_so_whatever_the_owner_said_who_did_not_know(said):
+    assert taken_of(*said)[1] == [4, 5, 8]
+
+
+def test_a_seek_by_an_owner_who_gave_them_away_means_them_too():
+    given = Delta(1, floors=((7, 9),))
+    assert taken_of(given)[1] == []
+    assert taken_of(given, Delta(1, resets=True))[1] == [*range(9)]
+
+
+def test_what_was_taken_over_of_a_group_goes_with_the_group_and_the_stream():
+    copy, _ = taken_of()
+    copy.say([Delta(1, SETTINGS._replace(deleted=True))], 0)
+    assert copy.taken.groups == {}
+    copy, _ = taken_of()
+    copy.forget_streams({7})
+    assert copy.undone(copy.groups[1], 7, 0, 2) == [0, 1]
 
 
 def test_ids_are_remembered_for_the_queues_window():
