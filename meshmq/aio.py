@@ -362,6 +362,7 @@ class Mesh(OnlyAsync, Work, Services):
 
         ``on_missed`` is called in the event loop.
         """
+        self._connection.check_use()
         loop = asyncio.get_running_loop()
         told = None
         if on_missed is not None:

@@ -291,12 +291,14 @@ class Work:
     async def learn_queue(self, queue: str) -> None:
         """Make a queue on its first use by this connection."""
         if not isinstance(queue, str) or queue not in self._queues:
+            self._mesh._connection.check_use()
             await self._mesh._run(ask_queue(queue))
             self._queues.add(queue)
 
     async def _learn_lane(self, topic: str) -> None:
         """As the synchronous client does."""
         if topic not in self._lanes:
+            self._mesh._connection.check_use()
             last = int(await self._mesh._run(ask_last(topic, at_least=True))) if self._named else 0
             self._mesh._publisher.know(topic, last)
 

@@ -44,7 +44,7 @@ from meshmq.core.held import Held
 from meshmq.core.lanes import FAILED, WAITING, Batch
 from meshmq.core.requester import Call
 from meshmq.core.responder import Registration
-from meshmq.errors import DeadlineExceeded, ForkedError, MeshError, from_code
+from meshmq.errors import DeadlineExceeded, ForkedError, InvalidArgument, MeshError, from_code
 from meshmq.frames import Consume, Envelope, PublishBatch
 from meshmq.shell import clock
 
@@ -338,6 +338,15 @@ class Channel(ABC):
         if self.dead is not None:
             raise self.dead
 
+    def check_use(self) -> None:
+        """As ``check``, for what is no command."""
+        self.check()
+        if self.client.is_admin:
+            raise InvalidArgument(
+                "a connection with admin=True is for mesh.admin only, and no node waits for it: "
+                "connect without it to publish, subscribe, work on jobs, serve or ask services"
+            )
+
     def ask(self, verb: str, arguments: bytes) -> Answer:
         """Send an admin command; its answer is JSON."""
         answer = Answer()
@@ -419,7 +428,7 @@ class Channel(ABC):
             self._ended[number] = ended
 
         answer.undo = lambda now_ns: self._leave(answer.number, now_ns)
-        self.check()
+        self.check_use()
         self.run(work)
         return answer
 
@@ -441,7 +450,7 @@ class Channel(ABC):
             answer.number = self.client.transact(acks, batches, payload, now_ns)
             self._transactions[answer.number] = answer
 
-        self.check()
+        self.check_use()
         self.run(work)
         return answer
 
@@ -454,7 +463,7 @@ class Channel(ABC):
 
         ``waits``: this thread calls ``wait_until`` next, which may send it.
         """
-        self.check()
+        self.check_use()
         self.client.requester.add(call)
         if not (waits and self._will_drive):
             self._see_to_calls()  # its deadline may be the next thing to happen
@@ -504,7 +513,7 @@ class Channel(ABC):
             self._ended[number] = ended
 
         answer.undo = lambda now_ns: self._unserve(owner.registration, now_ns)
-        self.check()
+        self.check_use()
         self.run(work)
         return answer
 

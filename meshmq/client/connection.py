@@ -493,7 +493,7 @@ class Connection(Channel):
         ):  # fmt: skip
             self.call(call)
             return
-        self.check()
+        self.check_use()
         requester.add(call)
         if requester.unsent >= REQUESTS_TOGETHER:
             self.urge_together()

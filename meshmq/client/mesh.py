@@ -132,7 +132,7 @@ def connect(
             ``subscribe(dedup=True)``) and requests that may be asked twice. ``"wait"`` for it.
         durability: what receipts wait for where ``publish`` does not say; None: the topic's own.
         direct_reads: what is much at other nodes of the site is read there, if in reach.
-        admin: for ``mesh.admin`` only: a node that drains lets it in, and does not wait for it.
+        admin: for ``mesh.admin`` alone: a node that drains lets it in, and does not wait for it.
 
     Raises:
         NodeUnreachable: no node that was named (``route="node"``: none at all) answered in time.
@@ -562,6 +562,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
             DeadlineExceeded: the node did not answer.
         """
         wish = to_wish(pattern, start, prefetch_bytes, prefetch_records, on_missed, dedup)
+        self._connection.check_use()
         return Subscription(self._connection, wish, self._timeout)
 
     # -- ending -------------------------------------------------------------------------------

@@ -118,6 +118,7 @@ def pull_wish(connection: Channel, pattern: str, prefetch_records: int) -> Wish:
     """Check what ``pull`` was asked for."""
     check_pattern(pattern)
     check_range("prefetch_records", prefetch_records, 1, limits.PULL_RECORDS_MAX)
+    connection.check_use()
     if not connection.addresses:
         raise InvalidArgument(NOT_BY_NODES)
     size = limits.CREDIT_BYTES_DEFAULT

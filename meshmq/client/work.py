@@ -451,6 +451,7 @@ class Work:
     def learn_queue(self, queue: str) -> None:
         """Make a queue on its first use by this connection."""
         if not isinstance(queue, str) or queue not in self._queues:
+            self._connection.check_use()
             self._do(ask_queue(queue))
             self._queues.add(queue)
 
@@ -458,6 +459,7 @@ class Work:
         """On a topic's first use; a named producer goes on where its last run ended, as far as that
         is known: no other run has its numbers."""
         if topic not in self._lanes:
+            self._connection.check_use()
             last = int(self._do(ask_last(topic, at_least=True))) if self._named else 0
             self._mesh._publisher.know(topic, last)
 

@@ -139,6 +139,7 @@ class Client(Roaming):
         self.addresses: tuple[str, ...] = ()  # where other programs may dial this one
         super().__init__(entropy)
         self._identity = identity
+        self.is_admin = identity.admin
         self._guard = guard if guard is not None else nullcontext()
         self.publisher = Publisher(encode, self._guard, encode_jobs)
         self.publisher.by_name = is_named(identity.producer)

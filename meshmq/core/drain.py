@@ -12,7 +12,8 @@ Rules:
    send some until they hear that nobody serves here, and get them back. Or when its time is over.
    Who asked for it is told then.
 3. With no other node clients have nowhere to go: it is refused, or ``force`` is said; then they
-   stay, and it is over as soon as what was accepted is synced and no request is here.
+   stay, and it is over at the first moment in which all is synced and no request is here, or after
+   DRAIN_LINGER_NS: who goes on publishing is not waited for, what was not confirmed waits there.
 4. Who only sends commands is let in, and not waited for; nor are the other nodes.
 5. The last wish counts: a drain that was to stay ends with another one that is not, in a time of
    its own and with the other nodes that are there by then; and it can be undone. Clients that were
@@ -106,6 +107,8 @@ class Drain:
             self._told = len(clients)
         self.is_on, self.is_over, self._idle_ns = True, False, 0
         self._is_forced = not others
+        if self._is_forced:
+            self._until_ns = now_ns + min(wish.timeout_ns, limits.DRAIN_LINGER_NS)
         self._node.admission.is_draining = True
         for other in [*clients, *self._readers()] if others else ():
             self._sessions.send(other, Drained(others), now_ns)
@@ -145,12 +148,12 @@ class Drain:
         if not self.is_on or self.is_over:
             return
         self._askers = {k: n for k, n in self._askers.items() if k in self._sessions.by_link}
-        left = len(self._clients())
-        if is_busy or (left and not self._is_forced):
+        if is_busy or (self._clients() and not self._is_forced):
             self._idle_ns = 0
         else:
             self._idle_ns = self._idle_ns or now_ns
-        is_idle = self._idle_ns and now_ns >= self._idle_ns + limits.DRAIN_LINGER_NS
+        linger_ns = 0 if self._is_forced else limits.DRAIN_LINGER_NS
+        is_idle = self._idle_ns and now_ns >= self._idle_ns + linger_ns
         if not (is_idle or now_ns >= self._until_ns):
             return
         self.is_over = True

@@ -215,6 +215,25 @@ def test_the_last_node_refuses_to_drain_unless_it_is_forced(site):
     assert held.is_connected
 
 
+def test_a_forced_drain_does_not_wait_for_who_goes_on_publishing():
+    net, node = alone()
+    writer = Mover(net, node.client_address, name="writer")
+    connected(net, writer)
+    sync = node.sync
+    node.sync = lambda life, append: net.at(20 * MS, lambda: sync(life, append))
+
+    def write():
+        writer.publish("orders.eu", b"x")
+        net.at(5 * MS, write)
+
+    write()
+    net.run(SECOND)
+    admin = admin_of(net, node)
+    told = drained(net, admin, drain(net, admin, force=True), 2 * SECOND)
+    assert told["forced"]
+    assert node.node.has_unsynced
+
+
 def test_a_node_whose_siblings_are_gone_refuses_to_drain():
     net, (a, b) = moving_site(2)
     net.kill(b)

@@ -316,3 +316,22 @@ def test_a_named_producer_goes_on_where_it_ended(node, run):
             assert [m.value for m in await drain(sub, 6)] == [b"%d" % i for i in range(1, 7)]
 
     run(main())
+
+
+def test_a_connection_for_commands_is_for_nothing_else(node, run):
+    async def main():
+        async with aio.connect(node.url, admin=True) as mesh:
+            assert (await mesh.admin.status())["node"]["name"]
+            await mesh.admin.queues.create("q")
+            assert await mesh.admin.dlq.list("q") == []
+            for use in (
+                lambda: mesh.publish("a", b""),
+                lambda: mesh.subscribe("a"),
+                lambda: mesh.consume("a", "g"),
+                lambda: mesh.enqueue("q", b""),
+                lambda: mesh.request("s", b""),
+            ):
+                with pytest.raises(meshmq.InvalidArgument, match="admin=True is for"):
+                    await use()
+
+    run(main())

@@ -156,6 +156,20 @@ def test_a_node_that_stays_answers_commands_and_can_be_undone_and_ended(site):
         assert mesh._connection.client.node_name in ("node-2", "node-3")
     with meshmq.connect(one.url, route="node", admin=True) as mesh:
         assert mesh.admin.status()["drain"]["stays"]
+        for use in (
+            lambda: mesh.publish("a", b""),
+            lambda: mesh.publish_many("a", [b""]),
+            lambda: mesh.subscribe("a"),
+            lambda: mesh.pull("a"),
+            lambda: mesh.consume("a", "g"),
+            lambda: mesh.enqueue("q", b""),
+            lambda: mesh.work("q"),
+            lambda: mesh.request("s", b""),
+            lambda: mesh.request_nowait("s", b""),
+            lambda: mesh.serve("s", bytes),
+        ):
+            with pytest.raises(InvalidArgument, match="admin=True is for"):
+                use()
     told = meshmq_command("status", "--url", one.url, "--json")
     assert json.loads(told.stdout)["drain"]["over"]
     assert drain(one, "--undo").stdout == "node node-1 lets programs in again\n"
