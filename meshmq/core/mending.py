@@ -80,6 +80,13 @@ class _Ask:
     def key(self) -> tuple[int, int]:
         return self.batch.stream, self.batch.base_offset
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether its records have not been trimmed or deleted."""
+        topic = self.whose.feed.topic_of(self.batch.stream)
+        end = self.batch.base_offset + self.batch.count
+        return topic is self.topic and topic.first_offset < end
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class One(Reader):
@@ -115,7 +122,6 @@ class Mender:
         roster: other nodes of the site that may be there or away, by origin.
         name: our own.
         mended: batches so far.
-        lost: those that nobody had, and has had since, by stream here and offset.
     """
 
     def __init__(
@@ -135,11 +141,13 @@ class Mender:
         self.name = ""
         self.effects: list[MendLog] = []
         self.mended = 0
-        self.lost: dict[tuple[int, int], None] = {}
+        self._lost: dict[tuple[int, int], _Ask] = {}
 
     def describe(self) -> dict[str, int]:
-        """As ``status`` shows it."""
-        return {"mended": self.mended, "not_mended": len(self.lost), "mending": len(self._by_key)}
+        """As ``status`` shows it; ``not_mended``: that nobody had, or has had since, and that are
+        kept still."""
+        self._lost = {key: ask for key, ask in self._lost.items() if ask.is_kept}
+        return {"mended": self.mended, "not_mended": len(self._lost), "mending": len(self._by_key)}
 
     def of(self, feed: Feed, origin: bytes) -> Callable[[Reader, StoredBatch], bool]:
         """What ``feed``, which reads the log of ``origin``, is to ask."""
@@ -225,8 +233,8 @@ class Mender:
             ask.whose.feed.go_on(reader)
 
     def _give_up(self, ask: _Ask) -> None:
-        if len(self.lost) < limits.NOT_MENDED_MAX:
-            self.lost[ask.key] = None
+        if len(self._lost) < limits.NOT_MENDED_MAX:
+            self._lost[ask.key] = ask
         if len(self._hopeless) >= limits.DAMAGE_TOLD_MAX:
             self._hopeless.clear()
         self._hopeless[ask.key] = max(ask.asked, ask.needed)
@@ -265,7 +273,7 @@ class Mender:
             self._try(ask)
             return True
         self.mended += 1
-        self.lost.pop(ask.key, None)
+        self._lost.pop(ask.key, None)
         self._few_ns = None
         good = b._replace(payload=frame.payload, checksum=row.checksum, damaged=False)
         ask.whose.feed.note_mended(good)

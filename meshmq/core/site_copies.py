@@ -368,6 +368,7 @@ class SiteCopies:
                 number = self._others[key].number  # who fetches it may turn to another one
                 self.sends.append((key[0], Fetched(number, code="not-found", message=NO_COPY)))
                 self._end_other(key)
+            self._end_fetch(self.mirrors.by_origin[origin])
             self.mirrors.drop(origin)
             self.version += 1
 

@@ -721,6 +721,26 @@ def test_each_batch_that_nobody_has_counts_once_until_somebody_has_it():
     assert not a.disk.flipped
 
 
+def test_a_batch_that_nobody_has_counts_until_its_records_are_trimmed():
+    net, (a, *others), _ = filled()
+    at = holder(net, a)
+    flip(a.disk, "orders", 4)
+    flip(at.disk, "orders", 4, a.origin)
+    restarted(net, a, others)
+    Program(net, a).subscribe("orders", start=START_EARLIEST)
+    net.run(2 * SECOND)
+
+    def counted():
+        return a.node.site.describe(net.now_ns)["copies"]["not_mended"]
+
+    assert counted() == 1
+    topic = a.node.topics.by_name["orders"]
+    topic.first_offset = 4
+    assert counted() == 1
+    topic.first_offset = 5
+    assert counted() == 0
+
+
 def test_a_node_that_does_not_answer_holds_up_no_reader_for_long():
     net, (a, *others), _ = filled()
     at = holder(net, a)
