@@ -536,7 +536,7 @@ class SiteCopies:
             return
         self._tick_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
-        self.takeovers.tick(now_ns)
+        self.takeovers.tick(now_ns, lambda m: bool(self._ahead(m.origin, (m.synced, True))))
         self.own.tick(now_ns)
         self._drop_forgotten()
         self.mender.tick(now_ns)

@@ -41,7 +41,8 @@ def problems(name: str, site: dict[str, Any], directory: dict[str, Any]) -> list
         found = [_behind(name, copies["behind"])]
     else:
         found = list(_of_copies(name, site, copies))
-    found += [*_of_nodes(name, site), *_of_disk(name, copies), *_of_clocks(directory)]
+    found += [*_of_nodes(name, site), *_of_takeovers(name, site, copies)]
+    found += [*_of_disk(name, copies), *_of_clocks(directory)]
     return [problem._asdict() for problem in found[: limits.PROBLEMS_MAX]]
 
 
@@ -106,6 +107,20 @@ def _of_copies(name: str, site: dict[str, Any], copies: dict[str, Any]) -> Itera
             f"{missing} of {wanted - 1} nodes that are to copy {name} have not begun",
             "wait: where one has just gone, another one copies 30 s later",
         )  # fmt: skip
+
+
+def _of_takeovers(name: str, site: dict[str, Any], copies: dict[str, Any]) -> Iterator[Problem]:
+    """What came to a copy after its node was taken over."""
+    away = {row["name"] for row in site["away"]}
+    for row in copies["takeovers"]:
+        if row["left"] and row["of"] in away:
+            yield Problem(
+                "left-over", f"{row['of']} at {name}", WARNING,
+                f"the copy of node {row['of']} goes further than it did when {name} took it over: "
+                f"what its groups had left behind that place is worked on by nobody",
+                f"start node {row['of']}; if it does not come back: 'meshmq node takeover "
+                f"{row['of']}' again, at {name}",
+            )  # fmt: skip
 
 
 def _of_disk(name: str, copies: dict[str, Any]) -> Iterator[Problem]:

@@ -19,6 +19,9 @@ Rules:
    knows, or RETURN_WAIT_NS are over. Was it taken over, all that its groups had not done before the
    place is the taker's; what came behind, which had not been copied, is its own as before, and so
    is what a topic had before its copies were raised.
+5. What the taker's copy gets after a takeover, from one that goes further and was away, is taken
+   when that is said again: its owner may be back. Of a log that was renewed nobody is the owner:
+   its taker takes it by itself, once no copy that it sees goes further.
 """
 
 from __future__ import annotations
@@ -403,8 +406,8 @@ class Takeovers:
             mover.credit_bytes = limits.TAKEOVER_BYTES
             mover.mirror.feed.feed(mover)
 
-    def tick(self, now_ns: int) -> None:
-        """Time has passed."""
+    def tick(self, now_ns: int, is_ahead: Callable[[Mirror], bool]) -> None:
+        """Time has passed; ``is_ahead``: whether another copy goes further than one here."""
         if not self._fence_until_ns:
             self._fence_until_ns = now_ns + limits.RETURN_WAIT_NS
             for origin, entry in self.known.items():
@@ -418,6 +421,22 @@ class Takeovers:
                 self._end(origin)  # all of it was looked at
             else:
                 self._go_on(origin)
+        for mirror in self._mirrors.by_origin.values():
+            if mirror.is_own and self._is_left(mirror) and not is_ahead(mirror):
+                try:
+                    self._take(mirror, ())
+                except CommandFailed:
+                    pass  # status tells that it is left
+
+    def _is_left(self, mirror: Mirror) -> bool:
+        """Whether a copy that we have taken over goes further than it did then."""
+        known = self.known.get(mirror.origin)
+        return (
+            known is not None
+            and known.taker == self._origin
+            and mirror.synced > (known.lsn, known.slot)
+            and not (mirror.lacks or self.is_moving(mirror.origin))
+        )
 
     def describe(self, names: Mapping[bytes, str]) -> list[dict[str, Any]]:
         """As ``status`` shows it."""
@@ -429,6 +448,8 @@ class Takeovers:
                 "epoch": entry.epoch,
                 "lsn": entry.lsn,
                 "moving": origin in self._movers,
+                "left": (mirror := self._mirrors.by_origin.get(origin)) is not None
+                and self._is_left(mirror),
                 "moved": self.moved.get(origin, 0),
                 "dead_letters": self.buried.get(origin, 0),
                 "skipped": [row._asdict() for row in self.skipped.get(origin, ())],

@@ -333,7 +333,10 @@ class TakeoverPart(Part):
             lost = [v for v in left - values if taker.disk not in self.given_up.get(v, ())]
             yield from [f"{taker} has not taken {v!r} of {name} over" for v in lost]
             if name == GROUP:
+                # What a copy said that did not go so far was left over then.
                 more = {v for t, v in moved if t == retries_of(name)} - left
+                for one in [e for e in self.noted if e.taker == taker.origin]:
+                    more -= set(self._left(doom.disk, (one.lsn, one.slot)))
                 yield from [f"{taker} has taken {v!r} over, which was done" for v in more]
 
     def _moved_by(self, disk: Disk) -> Counter[tuple[str, bytes]]:

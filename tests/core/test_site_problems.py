@@ -195,7 +195,7 @@ def test_what_nobody_can_read_is_told():
     copies = report["site"]["copies"]
     copies["not_mended"] = 2
     skipped = [{"topic": "orders", "first_offset": 5, "records": n} for n in (3, 4)]
-    row = {"of": b.name, "by": a.name, "origin": b.origin.hex(), "skipped": []}
+    row = {"of": b.name, "by": a.name, "origin": b.origin.hex(), "skipped": [], "left": False}
     copies["takeovers"] = [row, {**row, "skipped": skipped}]
     found = problems(a.name, report["site"], report["directory"])
     assert [(r["problem"], r["about"]) for r in found] == [

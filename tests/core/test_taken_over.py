@@ -287,9 +287,12 @@ def test_what_a_further_copy_has_is_taken_over_by_who_has_taken_over_the_rest(ma
         said = take_over(net, c, a, assume_dead=True)[1]
         assert told in said
         assert f"say it to {b.name!r}" in said
+    (problem,) = [p for p in b.node.status()["problems"] if p["problem"] == "left-over"]
+    assert problem["about"] == f"{a.name} at {b.name}"
     assert take_over(net, b, a, assume_dead=True)[0] == ""
     net.run(2 * SECOND)
     assert worker.got == [*left, b"further 1", b"further 2"]
+    assert "left-over" not in [p["problem"] for p in b.node.status()["problems"]]
     assert "nothing left" in take_over(net, c, a, assume_dead=True)[1]
 
 
