@@ -227,10 +227,12 @@ class Stage(ABC):
             return
         group, self.waiting = self.waiting, []
         self.syncing = True
-        epoch = self.epoch
+        epoch, disk = self.epoch, self.disk
 
         def done() -> None:
             # After a kill the sync may have made it all the same: nobody is told.
+            if disk is not self.disk:
+                return  # another one was put in its place
             if epoch != self.epoch and self.rng.random() < 0.5:
                 return
             if self.epoch > epoch + 1:
