@@ -61,6 +61,21 @@ class Group(Hands):
         self._version += 1
         return True
 
+    def on_clock_back(self, now_ms: int, is_start: bool) -> None:
+        """The clock may have been set back: what failed, as it seems, later than now waits as long
+        as it was to wait then, from now on. A time that somebody has given stays as it is."""
+        for (stream, offset), mark in self.state.marks.items():
+            if mark.last_ms <= now_ms or mark.flags & MOVED or (stream, offset) not in self.waits:
+                continue
+            if offset in self._early.get(stream, ()):
+                continue  # its time has come
+            due_ms = now_ms + max(0, mark.due_ms - mark.last_ms)
+            # Not journaled: a restart finds the same, and a clock that is set right needs none.
+            self.state.marks[stream, offset] = mark._replace(due_ms=due_ms, last_ms=now_ms)
+            self.schedule.add(due_ms, stream, offset, mark.priority)
+            if is_start:  # an earlier life may have handed it out, whatever its time says
+                self._suspects.add((stream, offset))
+
     def _is_waiting(self, stream: int, offset: int) -> bool:
         topic = self.topics.by_stream.get(stream)
         if topic is None or not topic.first_offset <= offset < topic.synced_offset:

@@ -165,10 +165,13 @@ class Groups:
     def set_wall(self, wall_ns: int, now_ns: int) -> None:
         """What time it is; the first time ever before anything else happens."""
         offset_ns = wall_ns - now_ns
-        moved = abs(offset_ns - self.shared.wall_offset_ns)
+        moved = offset_ns - self.shared.wall_offset_ns
         self.shared.wall_offset_ns = offset_ns
-        if moved > limits.MS:  # somebody set the clock: other jobs are due now
+        if abs(moved) > limits.MS:  # somebody set the clock: other jobs are due now
             self.wake_all()
+        if moved < -limits.MS or not self._is_started:
+            for group in self.by_name.values():
+                group.on_clock_back(wall_ns // limits.MS, not self._is_started)
         if not self._is_started:
             self._start(now_ns)
 

@@ -33,7 +33,7 @@ from meshmq.frames import (
     Transacted,
 )
 from tests.core.helpers import LINK, SECOND
-from tests.core.nodes import WALL, NodeBench, hello
+from tests.core.nodes import NodeBench, hello
 
 MS = limits.MS
 
@@ -57,7 +57,7 @@ class GroupBench(NodeBench):
         self.tell_time()
 
     def tick_clock(self):
-        self.handle(WallClock(WALL + self.now_ns))
+        self.handle(WallClock(self.wall_ns + self.now_ns))
 
     def perform(self, effects):
         # Reads are answered at once: what was sent before them must be out by then.
@@ -78,7 +78,7 @@ class GroupBench(NodeBench):
     def sync(self):
         appends, self.appends = self.appends, []
         for append in appends:
-            commit = self.disk.commit(append.entries, WALL + self.now_ns, lambda data: [])
+            commit = self.disk.commit(append.entries, self.wall_ns + self.now_ns, lambda data: [])
             self.handle(Committed(append.ticket, (commit,)))
 
     def settle_down(self):

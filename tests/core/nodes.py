@@ -40,7 +40,10 @@ class NodeBench:
         inbox: link -> bodies the node sent over it and nobody has taken.
         closed: links the node has let go.
         plans: retention plans asked for.
+        wall_ns: unix time less the machine's.
     """
+
+    wall_ns = WALL
 
     def __init__(self):
         self.disk = Disk(ORIGIN)
@@ -62,7 +65,7 @@ class NodeBench:
 
     def tell_time(self):
         """As the runner does, before the first turn."""
-        self.perform(self.node.handle(WallClock(WALL + self.now_ns), self.now_ns))
+        self.perform(self.node.handle(WallClock(self.wall_ns + self.now_ns), self.now_ns))
 
     def handle(self, event):
         """Give the node one event; carry out what it orders."""
