@@ -301,8 +301,9 @@ class TakeoverPart(Part):
         found = self.world.takeover_of(doom.origin) if doom is not None else None
         if doom is None or found is None:
             return
-        entry, since_ns = found[0], self.noted[found[0]]
-        for value in self._left(doom.disk, (entry.lsn, entry.slot)):
+        lefts = self._lefts_of(doom.disk, found[0])
+        for value in self._left(doom.disk, (found[0].lsn, found[0].slot)):
+            since_ns = min([self.noted[entry] for entry, left in lefts.items() if value in left])
             is_begun = any(one.at_ns >= since_ns for one in self.begun.get(value, ()))
             if not (is_begun or self.is_given_up(value)):
                 yield value
@@ -313,6 +314,15 @@ class TakeoverPart(Part):
             groups = _journal_before(disk, place).groups.values()
             self._lefts[key] = [v for state in groups for v in _left_of(disk, state, place)]
         return self._lefts[key]
+
+    def _lefts_of(self, disk: Disk, newest: TakeoverEntry) -> dict[TakeoverEntry, set[bytes]]:
+        """What was left over at each takeover of a log by the same node, up to the newest: its copy
+        may have gone less far at first."""
+        return {
+            entry: set(self._left(disk, (entry.lsn, entry.slot)))
+            for entry in self.noted
+            if (entry.origin, entry.taker) == (newest.origin, newest.taker)
+        }
 
     def find_wrong_moves(self) -> Iterator[str]:
         """What a taker has put into its own log that was not left over, and the other way round."""
@@ -334,9 +344,8 @@ class TakeoverPart(Part):
             yield from [f"{taker} has not taken {v!r} of {name} over" for v in lost]
             if name == GROUP:
                 # What a copy said that did not go so far was left over then.
-                more = {v for t, v in moved if t == retries_of(name)} - left
-                for one in [e for e in self.noted if e.taker == taker.origin]:
-                    more -= set(self._left(doom.disk, (one.lsn, one.slot)))
+                lefts = self._lefts_of(doom.disk, entry).values()
+                more = {v for t, v in moved if t == retries_of(name)}.difference(*lefts)
                 yield from [f"{taker} has taken {v!r} over, which was done" for v in more]
 
     def _moved_by(self, disk: Disk) -> Counter[tuple[str, bytes]]:
