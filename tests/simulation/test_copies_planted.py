@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from meshmq.core import takeover
+from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.dedup import Dedup
 from meshmq.core.mending import Mender
 from meshmq.core.mirrors import Mirrors
@@ -107,9 +107,11 @@ def give_nothing_away(real: Any, self: Any, entry: Any) -> None:
     self._unfence()
 
 
-@planted(takeover, "_undone", "taken", 81, 118, 70)
-def take_over_what_was_done(real: Any, state: Any, source: int, b: Any) -> list[int]:
-    return list(range(b.base_offset, b.base_offset + b.count))
+@planted(CopiedJournal, "undone", "taken", 81, 118, 70)
+def take_over_what_was_done(
+    real: Any, self: Any, state: Any, source: int, first: int, count: int
+) -> list[int]:
+    return list(range(first, first + count))
 
 
 # -- moving ----------------------------------------------------------------------------------------
