@@ -70,6 +70,8 @@ class _Ask:
     untried: list[bytes]
     readers: list[Reader]
     needed: int  # so many others are to have a copy
+    tried: set[bytes] = field(default_factory=set)
+    is_silent: bool = False  # somebody did not answer
     asked: int = 0  # and so many have answered who would have it, were it whole at all
     link: bytes = b""
     due_ns: int = 0
@@ -191,6 +193,9 @@ class Mender:
 
     def _try(self, ask: _Ask) -> None:
         """Ask the next one, or wait for others, or give it up."""
+        if not ask.untried:  # who is back since then has another link
+            there = self._links.links_with(ask.whose.origin)
+            ask.untried = [link for link in there if link not in ask.tried]
         if not ask.untried:
             if self._may_wait(ask):
                 self._wait(ask)
@@ -198,6 +203,7 @@ class Mender:
                 self._give_up(ask)
             return
         ask.link = ask.untried.pop(0)
+        ask.tried.add(ask.link)
         ask.due_ns = self._now_ns + limits.MEND_NS
         number = self._links.next_number()
         self._asks[number] = ask
@@ -237,7 +243,8 @@ class Mender:
             self._lost[ask.key] = ask
         if len(self._hopeless) >= limits.DAMAGE_TOLD_MAX:
             self._hopeless.clear()
-        self._hopeless[ask.key] = max(ask.asked, ask.needed)
+        if not ask.is_silent:  # else the next reader asks again
+            self._hopeless[ask.key] = max(ask.asked, ask.needed)
         self._end(ask)
 
     def _let_go(self, ask: _Ask) -> None:
@@ -323,6 +330,8 @@ class Mender:
             del self._waiting[key]
             ask.is_due = False
             ask.untried, ask.asked = self._links.links_with(ask.whose.origin), 0
+            ask.tried.clear()
+            ask.is_silent = False
             self._try(ask)
 
     def tick(self, now_ns: int) -> None:
@@ -330,7 +339,9 @@ class Mender:
         self._now_ns = now_ns
         self._look_who_is_away()
         for number in [n for n, ask in self._asks.items() if ask.due_ns <= now_ns]:
-            self._try(self._asks.pop(number))
+            ask = self._asks.pop(number)
+            ask.is_silent = True
+            self._try(ask)
         self._try_due()
         for key, ask in list(self._waiting.items()):
             self._let_go(ask)

@@ -457,8 +457,8 @@ def away(program):
     return {origin for origin, is_away in rows.items() if is_away}
 
 
-def filled(count=3, values=20):
-    net, nodes = site_of(count, copies=2)
+def filled(count=3, values=20, copies=2):
+    net, nodes = site_of(count, copies=copies)
     program = Program(net, nodes[0])
     for i in range(values):
         program.publish("orders", b"%d" % i)
@@ -751,6 +751,23 @@ def test_a_node_that_does_not_answer_holds_up_no_reader_for_long():
     reader.subscribe("orders", start=START_EARLIEST)
     net.run(8 * SECOND)
     assert [r[3] for r in records_of(reader)][-1] == b"19"
+
+
+def test_who_had_not_answered_and_is_back_is_asked_again():
+    net, (a, b, c), _ = filled(copies=3)
+    flip(a.disk, "orders", 4)
+    restarted(net, a, [b, c])
+    net.cut(a, b)
+    net.cut(a, c)
+    reader = Program(net, a)
+    reader.subscribe("orders", start=START_EARLIEST)
+    net.run(SECOND)
+    net.kill(b)
+    net.heal()
+    net.cut(a, c)
+    b.start([a.address])
+    net.run(8 * SECOND)
+    assert [r[3] for r in records_of(reader)] == [b"%d" % i for i in range(20)]
 
 
 def test_a_copy_that_begins_after_the_damage_keeps_the_offsets():
