@@ -178,6 +178,10 @@ class CopiesFaults(SiteFaults):
         """``meshmq log renew``, once the node has said that it is to be, or before it has stored
         anything."""
         if host.disk.state.behind is None and host.disk.state.next_lsn > lsn:
+            site = host.node.site if host.node is not None else None
+            if site is not None and site.copies.own._is_served:
+                self.world.is_unfound = True
+                return
             self.world.after(100 * MS, partial(self._renew, host, lsn))
             return
         if host.node is not None:

@@ -33,6 +33,9 @@ class CopiesWorld(SiteWorld):
         copies: nodes that are to have each log.
         doom: who died, once somebody has.
         taken_in: nodes that were linked with one on a copied disk.
+        is_unfound: a node on a backup has met only nodes that had not heard of its copies, and was
+            copied by one; so it is not found out, and what is at its offsets is not promised
+            (docs/decisions/0043).
     """
 
     host_kind = CopiesHost
@@ -58,6 +61,7 @@ class CopiesWorld(SiteWorld):
             self.loss = self.late = 0.0  # both must be heard, or nobody knows who was first
         self.doom: Doom | None = None
         self.taken_in: list[str] = []
+        self.is_unfound = False
         self.copying = Copying(self)
         self.takeovers = TakeoverPart(self)
         self.moves = Moves(self)
