@@ -421,7 +421,8 @@ class Takeovers:
                 self._end(origin)  # all of it was looked at
             else:
                 self._go_on(origin)
-        for mirror in self._mirrors.by_origin.values():
+        refused = self._groups.shared.admission.refusal[0]
+        for mirror in self._mirrors.by_origin.values() if not refused else ():
             if mirror.is_own and self._is_left(mirror) and not is_ahead(mirror):
                 try:
                     self._take(mirror, ())
