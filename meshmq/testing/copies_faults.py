@@ -226,13 +226,19 @@ class CopiesFaults(SiteFaults):
     # -- disks ----------------------------------------------------------------------------------
 
     def _flip(self) -> None:
-        """A row that another disk has whole is damaged."""
+        """A row is damaged that another disk has whole: never on as many as are to have it, for
+        what one more has need not be kept."""
         world, rng = self.world, self.world.rng
         host = rng.choice(world.members)
         rows = world.copying.rows_of(host)
         rng.shuffle(rows)
         for row, place in rows[:20]:
-            if place not in host.disk.flipped and world.copying.others_with(row, host):
+            is_bearable = world.copying.damaged_disks(row) < world.copies - 1
+            if (
+                place not in host.disk.flipped
+                and is_bearable
+                and world.copying.others_with(row, host)
+            ):
                 host.disk.flipped.add(place)
                 world.copying.flipped.add(row)
                 world.note("flip", host.name, place)

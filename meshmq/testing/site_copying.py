@@ -238,6 +238,10 @@ class Copying(Part):
             and found[other.disk][0] not in other.disk.flipped
         ]
 
+    def damaged_disks(self, row: Row) -> int:
+        """So many have it damaged."""
+        return sum(place in disk.flipped for disk, (place, _) in self._rows.get(row, {}).items())
+
     def on_finished(self, program: SiteProgram, batch: Batch) -> None:
         if batch.state != DONE or batch.durability != REPLICATED or batch.base_offset is None:
             return
