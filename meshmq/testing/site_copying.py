@@ -22,6 +22,7 @@ from meshmq.testing.site_part import Part
 from meshmq.testing.stage import WALL_NS
 
 if TYPE_CHECKING:
+    from meshmq.testing.copies_faults import Doom
     from meshmq.testing.copies_program import CopiesProgram
     from meshmq.testing.copies_world import CopiesWorld
     from meshmq.testing.site_host import Host
@@ -331,14 +332,17 @@ class Copying(Part):
         if doom is not None and doom.has_lost:
             self._compare_all(doom.host, doom.disk, doom.origin)
             if doom.fate == "restored" and doom.host in self.world.members:
-                self._find_lacking(doom.host, doom.origin)
+                self._find_lacking(doom)
 
-    def _find_lacking(self, host: Host, origin: bytes) -> None:
-        """What was a node's own log is whole there, as far as anybody has it."""
+    def _find_lacking(self, doom: Doom) -> None:
+        """What was a node's own log is whole there, as far as anybody has it: but for what the log
+        had trimmed itself, which some copies have not heard of."""
+        host, origin = doom.host, doom.origin
         has = _log_of(host.disk, origin)
         for other in self.world.members:
             for row in _log_of(other.disk, origin):
-                if row not in has and not self._was_trimmed(host.disk, row, origin):
+                was_trimmed = self._was_trimmed(host.disk, row, origin)
+                if row not in has and not (was_trimmed or self._was_trimmed(doom.disk, row)):
                     text = f"{host} lacks {row.topic} {row.offset} of its old log, {other} has it"
                     self.unlike.append(f"round {self.world.round}: {text}")
 
