@@ -94,6 +94,13 @@ class Forgetting:
             elif not is_back:
                 self._drop(row.origin)
 
+    def describe(self) -> list[dict[str, Any]]:
+        """As ``status`` shows it."""
+        return [
+            {"name": e.name, "origin": e.origin.hex(), "unix_ms": e.epoch, "lifted": e.lifted}
+            for e in self.known.values()
+        ]
+
     def lift(self, origin: bytes) -> None:
         """It is back, and asks for a copy."""
         if self.is_forgotten(origin):

@@ -363,7 +363,7 @@ class LogState:
             return
         if isinstance(said, TakeoverEntry):
             known = self.takeovers.get(said.origin)
-            if known is None or known.rank < said.rank:
+            if known is None or known.rank <= said.rank:
                 self.takeovers[said.origin] = said
             return
         if isinstance(said, BehindEntry):

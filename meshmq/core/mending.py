@@ -22,7 +22,7 @@ Rules:
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -36,6 +36,8 @@ from meshmq.core.sibling import Sibling
 from meshmq.core.topics import Topic
 from meshmq.frames import Body
 from meshmq.frames_copies import CopiedBatch, CopiesRow, Fetch, Fetched
+
+_UNBOUNDED = 1 << 60
 
 NO_BYTES_CHECKSUM = 1
 """In a copy, of a batch that came damaged: no bytes match it."""
@@ -287,6 +289,22 @@ class Mender:
         self._write(good)
         self._end(ask)
         return True
+
+    def answer(
+        self, link: bytes, frame: Fetch, feed: Feed | None, by_stream: Mapping[int, Topic]
+    ) -> None:
+        """A batch is damaged at another node: of the log that ``feed`` reads, if one is here."""
+        found = [a for a, t in by_stream.items() if t.entry.topic_id == frame.topic_id]
+        if feed is None or not found:
+            refusal = Fetched(frame.number, code="not-found", message="that stream is not here")
+            self._sends.append((link, refusal))
+            return
+        source = by_stream[found[0]].entry.source or found[0]
+        one = One(
+            "", _UNBOUNDED, _UNBOUNDED, is_live=True, link=link, number=frame.number,
+            source=source, sends=self._sends,
+        )  # fmt: skip
+        feed.fetch(one, found[0], frame.offset, 1)
 
     def _counts(self, ask: _Ask, row: CopiedBatch | None) -> bool:
         """Whether who has answered would have the batch, had it ever been copied whole; who is away

@@ -36,7 +36,7 @@ _DROPPED, _LACKS, _HOLES = 1, 2, 4
 _HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<IQIq")
 _MIRROR_ROW = struct.Struct("<16sQIBH")
-_TAKEOVER_ROW = struct.Struct("<16sQ16sQIQI")
+_TAKEOVER_ROW = struct.Struct("<16sQ16sQIQI?")
 _BEHIND_ROW = struct.Struct("<16sQIQ")
 _FORGOTTEN_ROW = struct.Struct("<16sQ?")
 _STATE_HEAD = struct.Struct("<16sQIHII")
@@ -73,7 +73,7 @@ class TakeoverEntry(NamedTuple):
     """What the groups of ``origin`` had not done before (``lsn``, ``slot``) of its log is
     ``taker``'s to hand out; the greatest ``epoch`` counts, of two equal ones the greater taker.
     Only the taker knows that it took nothing before (``since_lsn``, ``since_slot``), which was
-    another one's."""
+    another one's, and that all of it ``is_moved`` into its own log."""
 
     origin: bytes
     epoch: int
@@ -82,6 +82,7 @@ class TakeoverEntry(NamedTuple):
     slot: int
     since_lsn: int = 0
     since_slot: int = 0
+    is_moved: bool = False
 
     @property
     def rank(self) -> tuple[int, bytes]:

@@ -19,6 +19,8 @@ Rules:
    goes furthest.
 6. What is on its way to a copy is bounded; a copy that is behind reads from the disk, beside
    everything else.
+7. Nothing comes of a log while what its groups had not done is moved into ours, and it stays here:
+   its node is told so, and what that asks for waits.
 """
 
 from __future__ import annotations
@@ -35,11 +37,10 @@ from meshmq.core.copy_sender import Sender
 from meshmq.core.copy_waiting import CopyWaiting
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import MendLog, ReadLog
-from meshmq.core.feed import Feed
 from meshmq.core.forgetting import Forgetting
 from meshmq.core.groups import Groups
 from meshmq.core.log import Commit, Entry, LogState
-from meshmq.core.mending import Mender, One
+from meshmq.core.mending import Mender
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
@@ -59,6 +60,7 @@ TOPIC = "topic"
 """What ``site.of_copies`` is asked of a topic; all else are verbs of programs."""
 
 FULL = "its disk is full, it copies on when there is room"
+MOVES = "its groups were taken over there, it copies on when all is moved"
 NO_COPY = "no copy is kept there"
 PUT_BACK = "a copy has more than the log: an older state of its disk was put back"
 
@@ -114,6 +116,7 @@ class SiteCopies:
         self._away: dict[bytes, int] = {}  # since when, of those that were chosen
         self._left: dict[bytes, int] = {}  # when each sibling was seen last
         self._asked: dict[bytes, int] = {}  # by sibling: the level that it was told last
+        self._asks: dict[bytes, int] = {}  # by sibling: what it asks us for, where that waits
         self._problems = CopyProblems(lambda o: self._asked.get(o, 0), self._names, self.sends)
         self._senders: dict[bytes, Sender] = {}  # of our log, by sibling
         self._others: dict[tuple[bytes, bytes], Sender] = {}  # of copies, by link and origin
@@ -142,6 +145,7 @@ class SiteCopies:
             return
         self._away[origin] = self._left[origin] = now_ns
         self.held.pop(origin, None)
+        self._asks.pop(origin, None)
         self.version += 1
         self._problems.note(origin, "")
         sender = self._senders.pop(origin, None)
@@ -263,23 +267,13 @@ class SiteCopies:
 
     def _fetch_one(self, link: bytes, frame: Fetch) -> None:
         """A batch that is damaged there; see core/mending.py."""
-        feed: Feed | None = self._delivery
-        by_stream = self._topics.by_stream
-        if frame.origin != self._origin:
-            mirror = self.mirrors.by_origin.get(frame.origin)
-            feed = mirror.feed if mirror is not None else None
-            by_stream = mirror.topics.by_stream if mirror is not None else {}
-        found = [a for a, t in by_stream.items() if t.entry.topic_id == frame.topic_id]
-        if feed is None or not found:
-            refusal = Fetched(frame.number, code="not-found", message="that stream is not here")
-            self.sends.append((link, refusal))
-            return
-        source = by_stream[found[0]].entry.source or found[0]
-        one = One(
-            "", _UNBOUNDED, _UNBOUNDED, is_live=True, link=link, number=frame.number,
-            source=source, sends=self.sends,
-        )  # fmt: skip
-        feed.fetch(one, found[0], frame.offset, 1)
+        mirror = self.mirrors.by_origin.get(frame.origin)
+        if frame.origin == self._origin:
+            self.mender.answer(link, frame, self._delivery, self._topics.by_stream)
+        elif mirror is not None:
+            self.mender.answer(link, frame, mirror.feed, mirror.topics.by_stream)
+        else:
+            self.mender.answer(link, frame, None, {})
 
     def links_with(self, origin: bytes) -> list[bytes]:
         """Who has a log, or a copy of it: its own node first."""
@@ -345,6 +339,12 @@ class SiteCopies:
 
     def _on_ask(self, sibling: Sibling, level: int) -> None:
         mirror = self.mirrors.by_origin.get(sibling.origin)
+        if mirror is not None and self.takeovers.is_moving(sibling.origin):
+            self._asks[sibling.origin] = level
+            words = MOVES if level else ""
+            told = Copied(mirror.origin, *mirror.synced, 0, mirror.lacks, words, mirror.holes)
+            self.sends.append((sibling.link, told))
+            return
         if level == 0:
             self._drop(sibling.origin)
             return
@@ -357,8 +357,7 @@ class SiteCopies:
                 return
             mirror = self.mirrors.open(sibling.origin, sibling.name)
             self.version += 1
-        mirror.name = sibling.name
-        mirror.level = level
+        mirror.name, mirror.level = sibling.name, level
         self._fetch(mirror, sibling)
 
     def _drop(self, origin: bytes) -> None:
@@ -416,8 +415,7 @@ class SiteCopies:
     def _end_fetch(self, mirror: Mirror) -> None:
         """Who sends it is to send no more."""
         if mirror.number:
-            ends = Fetch(mirror.number, mirror.origin, level=NO_LEVEL)
-            self.sends.append((mirror.link, ends))
+            self.sends.append((mirror.link, Fetch(mirror.number, mirror.origin, level=NO_LEVEL)))
             mirror.number = 0
 
     def end_turn(self, entries: list[Entry], streams: Streams) -> int:
@@ -445,9 +443,8 @@ class SiteCopies:
                 self._tell_synced(mirror, size)
 
     def _tell_synced(self, mirror: Mirror, credit: int = 0) -> None:
-        problem = mirror.problem[: limits.PEER_NAME_MAX]
-        lacks, holes = mirror.lacks, mirror.holes
-        copied = Copied(mirror.origin, *mirror.synced, credit, lacks, problem, holes)
+        m, problem = mirror, mirror.problem[: limits.PEER_NAME_MAX]
+        copied = Copied(m.origin, *m.synced, credit, m.lacks, problem, m.holes)
         self.sends.append((mirror.link, copied))
 
     # -- what others read of copies -------------------------------------------------------------
@@ -542,7 +539,10 @@ class SiteCopies:
         self.mender.tick(now_ns)
         for sender in (*self._senders.values(), *self._others.values()):
             sender.tell_changes()
-        for mirror in self.mirrors.by_origin.values():
+        for origin in [o for o in self._asks if not self.takeovers.is_moving(o)]:
+            self._on_ask(self._siblings[origin], self._asks.pop(origin))
+        all_mirrors = self.mirrors.by_origin.values()
+        for mirror in [m for m in all_mirrors if not self.takeovers.is_moving(m.origin)]:
             sibling = self._siblings.get(mirror.origin)
             if sibling is not None and mirror.level and 0 < mirror.again_ns <= now_ns:
                 self._fetch(mirror, sibling)
@@ -615,7 +615,10 @@ class SiteCopies:
             mine = {mirror.origin: None}  # who has not told yet may have one
             holders = [o for o in linked if mirror.origin in self.held.get(o, mine)]
             self.takeovers.check(mirror, linked, seen_ns, arguments, ahead, holders)
-        return self.takeovers.take(gone, linked)
+        taken = self.takeovers.take(gone, linked)
+        for mirror in gone:
+            self._end_fetch(mirror)
+        return taken
 
     def _no_copy_of(self, name: object) -> str:
         """What is said of a node that is not copied here."""
@@ -685,10 +688,7 @@ class SiteCopies:
             "waiting": self.waiting.count,
             "synced_only": self.waiting.synced_only,
             "behind": self.own.describe(),
-            "forgotten": [
-                {"name": e.name, "origin": e.origin.hex(), "unix_ms": e.epoch, "lifted": e.lifted}
-                for e in self.forgetting.known.values()
-            ],
+            "forgotten": self.forgetting.describe(),
             "takeovers": self.takeovers.describe(self._names),
             **self.mender.describe(),
             "kept": self.mirrors.describe(),

@@ -22,6 +22,8 @@ Rules:
 5. What the taker's copy gets after a takeover, from one that goes further and was away, is taken
    when that is said again: its owner may be back. Of a log that was renewed nobody is the owner:
    its taker takes it by itself, once no copy that it sees goes further.
+6. A node that is back says of what is the taker's that it is done, and trims it. So its copy at the
+   taker stands still, and is not dropped, until all is moved (core/site_copies.py).
 """
 
 from __future__ import annotations
@@ -76,9 +78,9 @@ class Mover(Reader):
     def take(self, batches: list[StoredBatch]) -> None:
         e = self.entry
         for b in batches:
-            self.credit_bytes -= len(b.payload)
-            if (e.since_lsn, e.since_slot) <= (b.lsn, b.slot) < (e.lsn, e.slot):
-                self._owner.move(self.mirror, b)
+            is_meant = (e.since_lsn, e.since_slot) <= (b.lsn, b.slot) < (e.lsn, e.slot)
+            if is_meant and self._owner.move(self.mirror, b):
+                self.credit_bytes -= len(b.payload)
 
 
 class Skipped(NamedTuple):
@@ -205,7 +207,7 @@ class Takeovers:
         if not self.is_moving(mirror.origin):  # else the one that is under way goes on
             self.moved.pop(mirror.origin, None)
             self.buried.pop(mirror.origin, None)
-        if known is not None and known._replace(epoch=epoch) == entry:
+        if known is not None and known._replace(epoch=epoch, is_moved=False) == entry:
             entry = known  # said before: there is no more than there was then
         else:
             self._note(entry)
@@ -256,17 +258,34 @@ class Takeovers:
 
     def is_moving(self, origin: bytes) -> bool:
         """Whether records of a log are on their way into our groups."""
-        return origin in self._movers
+        if self._fence_until_ns:
+            return origin in self._movers
+        known = self.known.get(origin)
+        return known is not None and self._is_to_go_on(known)
+
+    def _is_to_go_on(self, entry: TakeoverEntry) -> bool:
+        """Whether a restart is to go on with it where it was."""
+        is_here = entry.origin in self._mirrors.by_origin
+        return is_here and entry.taker == self._origin and not entry.is_moved
 
     def _end(self, origin: bytes) -> None:
         mover = self._movers.pop(origin, None)
         if mover is not None:
             mover.mirror.feed.remove_reader(mover)
 
+    def _end_all(self, mover: Mover) -> None:
+        """All of it was looked at; what was passed over is looked at again after a restart."""
+        entry = mover.entry
+        self._end(entry.origin)
+        if not entry.is_moved and not self.skipped.get(entry.origin):
+            self.known[entry.origin] = entry._replace(is_moved=True)
+            self.entries.append(self.known[entry.origin])
+
     # -- moving ---------------------------------------------------------------------------------
 
-    def move(self, mirror: Mirror, b: StoredBatch) -> None:
-        """Put what groups had not done of a batch into our own, and their dead letters."""
+    def move(self, mirror: Mirror, b: StoredBatch) -> bool:
+        """Put what groups had not done of a batch into our own, and their dead letters; whether
+        there was anything."""
         topic = mirror.topics.by_stream[b.stream].entry
         moved = dead = 0
         for state in mirror.journal.groups.values():
@@ -293,6 +312,7 @@ class Takeovers:
             dead += len(gone)
         self.moved[mirror.origin] = self.moved.get(mirror.origin, 0) + moved
         self.buried[mirror.origin] = self.buried.get(mirror.origin, 0) + dead
+        return moved + dead > 0
 
     def _skip(self, origin: bytes, topic: str, offsets: list[int]) -> None:
         told = self.skipped.setdefault(origin, {})
@@ -369,6 +389,8 @@ class Takeovers:
             self._note(entry)
             if entry.taker != self._origin:
                 self._end(row.origin)  # somebody else goes on
+            elif self._is_to_go_on(entry):  # it was told before it was synced here
+                self._begin(self._mirrors.by_origin[row.origin], entry)
         if not self._groups.is_surveying:
             self._unfence()
 
@@ -411,14 +433,13 @@ class Takeovers:
         if not self._fence_until_ns:
             self._fence_until_ns = now_ns + limits.RETURN_WAIT_NS
             for origin, entry in self.known.items():
-                mirror = self._mirrors.by_origin.get(origin)
-                if entry.taker == self._origin and mirror is not None:
-                    self._begin(mirror, entry)  # a restart goes on where it was
+                if self._is_to_go_on(entry):
+                    self._begin(self._mirrors.by_origin[origin], entry)
         if now_ns >= self._fence_until_ns and not self._groups.is_surveying:
             self._unfence()
         for origin, mover in list(self._movers.items()):
             if mover.is_live:
-                self._end(origin)  # all of it was looked at
+                self._end_all(mover)
             else:
                 self._go_on(origin)
         refused = self._groups.shared.admission.refusal[0]

@@ -190,7 +190,7 @@ class TakeoverPart(Part):
     def on_synced(self, host: Host, commit: Commit) -> None:
         for said in commit.mirrors:
             if isinstance(said, TakeoverEntry) and said.taker == host.origin:
-                self.noted.setdefault(said, self.world.now_ns)
+                self.noted.setdefault(said._replace(is_moved=False), self.world.now_ns)
         for b in commit.batches:
             stream = host.disk.state.streams.get(b.stream)
             if stream is not None and stream.topic.name in DEAD_LETTERS and b.payload:

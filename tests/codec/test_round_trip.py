@@ -566,7 +566,7 @@ takings = st.lists(st.tuples(u32, u64, u32), max_size=3).map(tuple)
 copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
 mirror_entries = (
     st.builds(MirrorEntry, ids, texts, u64, u32, flags, flags, flags)
-    | st.builds(TakeoverEntry, ids, u64, ids, u64, u32, u64, u32)
+    | st.builds(TakeoverEntry, ids, u64, ids, u64, u32, u64, u32, flags)
     | st.builds(lambda *row: TakenEntry(row[0], Delta(row[1], settled=row[2])), ids, u32, takings)
     | st.builds(BehindEntry, ids, u64, u32, u64, texts)
     | st.builds(ForgottenEntry, ids, u64, texts, flags)

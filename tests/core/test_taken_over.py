@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from meshmq import codec, limits
+from meshmq.core.takeover import Takeovers
 from meshmq.frames import REJECT
+from meshmq.frames_copies import AskCopy
 from meshmq.limits import MS, SECOND
 from meshmq.names import dead_letters_of, lane_of
 from meshmq.testing.disk import Disk
 from tests.core.site_workers import WorkNet
 from tests.core.sites import WALL, joined, site_of
-from tests.core.test_copies import holder, is_copied
+from tests.core.test_copies import holder, is_copied, problems
 from tests.core.test_forgetting import forget
 from tests.core.test_own_log import renew
 from tests.core.test_takeover import begun, killed_often, member, take_over
@@ -91,6 +93,66 @@ def test_what_a_member_holds_of_a_node_that_was_taken_over_is_no_longer_its_own(
     net.run(2 * SECOND)
     assert counts(net.worker(a)) == {}
     assert (holds.got, holds.in_hands()) == (left, 0)
+
+
+def back_while_it_is_moved(monkeypatch, kind):
+    """A node that is back, and has given away what its taker is still moving."""
+    monkeypatch.setattr(limits, "TAKEOVER_BYTES", 1)
+    monkeypatch.setattr(Takeovers, "on_commit", lambda self, commit: None)  # one batch a tick
+    topic, group = (QUEUE, QUEUE) if kind == "queue" else ("orders.eu", "billing")
+    net, (a, *others), left = begun(kind=kind, topic=topic, group=group)
+    at = holder(net, a)
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    a.start([n.address for n in others])
+    assert net.run(8 * SECOND, lambda: a.origin in a.disk.state.takeovers)
+    net.run(500 * MS)
+    assert at.node.site.copies.takeovers.is_moving(a.origin)
+    return net, a, at, left
+
+
+@pytest.mark.parametrize("kind", ["group", "queue"])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_node_that_is_back_while_its_work_is_moved_takes_nothing_of_it_away(
+    monkeypatch, kind, is_killed
+):
+    net, a, at, left = back_while_it_is_moved(monkeypatch, kind)
+    assert "it copies on when all is moved" in problems(net, a)[0][0]
+    if is_killed:
+        net.kill(at)
+        at.start([n.address for n in net.nodes if n is not at])
+    worker = member(net, at, kind, QUEUE if kind == "queue" else "billing")
+    net.run(20 * SECOND)
+    assert sorted(worker.got) == sorted(left)
+    assert is_copied(net, a)
+    assert problems(net, a)[0] == [""]
+
+
+def test_a_copy_that_is_needed_no_more_stays_until_the_work_in_it_is_moved(monkeypatch):
+    net, a, at, left = back_while_it_is_moved(monkeypatch, "group")
+    copies = at.node.site.copies
+    assert copies.on_body(at.node.site.siblings[a.origin], AskCopy(0), net.now_ns)
+    worker = member(net, at)
+    assert net.run(20 * SECOND, lambda: a.origin not in copies.mirrors.by_origin)
+    net.run(SECOND)
+    assert sorted(worker.got) == sorted(left)
+
+
+def test_what_was_moved_is_not_looked_at_again_after_a_restart():
+    net, (a, *others), left = begun()
+    at = holder(net, a)
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    net.run(2 * SECOND)
+    net.kill(at)
+    at.start([n.address for n in others if n is not at])
+    net.run(MS)
+    assert not at.node.site.copies.takeovers.is_moving(a.origin)
+    worker = member(net, at)
+    net.run(3 * SECOND)
+    assert worker.got == left
 
 
 def test_a_delayed_job_that_is_acked_by_who_held_it_before_a_restart_is_counted_no_more():
