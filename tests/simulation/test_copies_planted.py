@@ -36,7 +36,7 @@ def say_replicated_when_it_is_synced_here(real: Any, self: Any, copies: int) -> 
     return (self._delivery.committed_lsn + 1, 0)
 
 
-@planted(SiteCopies, "source", "kept", 81, 118, 6, 70)
+@planted(SiteCopies, "source", "kept", 0, 3)
 def read_no_copy(real: Any, self: Any, origin: bytes) -> bytes:
     return b""
 
@@ -51,7 +51,7 @@ def mend_nothing(real: Any, self: Any, whose: Any, reader: Any, batch: Any) -> b
     return False
 
 
-@planted(Mender, "_write", "mended", 56)
+@planted(Mender, "_write", "mended", 123)
 def mend_a_batch_once(real: Any, self: Any, batch: Any) -> None:
     written = self.__dict__.setdefault("written", set())
     if (batch.stream, batch.base_offset) not in written:
@@ -81,7 +81,7 @@ def renew_with_what_came_after(
     real(state, origin, name, lsn, state)
 
 
-@planted(SiteCopies, "_on_fetch", "same", 16)
+@planted(SiteCopies, "_on_fetch", "same", 14, 78)
 def copy_a_log_that_is_behind(real: Any, self: Any, sibling: Any, frame: Any) -> None:
     self.own.behind, behind = None, self.own.behind
     real(self, sibling, frame)
@@ -91,7 +91,7 @@ def copy_a_log_that_is_behind(real: Any, self: Any, sibling: Any, frame: Any) ->
 # -- takeover --------------------------------------------------------------------------------------
 
 
-@planted(Takeovers, "move", "worked", 6, 16, 26, 3)
+@planted(Takeovers, "move", "worked", 0, 11)
 def note_what_was_not_moved(real: Any, self: Any, mirror: Any, b: Any) -> int:
     append = self._groups.append_own
     self._groups.append_own = lambda topic, payload, count: 0
@@ -101,7 +101,7 @@ def note_what_was_not_moved(real: Any, self: Any, mirror: Any, b: Any) -> int:
         self._groups.append_own = append
 
 
-@planted(Takeovers, "_give_away", "fenced", 6, 80)
+@planted(Takeovers, "_give_away", "fenced", 12, 29)
 def give_nothing_away(real: Any, self: Any, entry: Any) -> None:
     self._note(entry)
     self._unfence()
