@@ -92,7 +92,7 @@ def copy_a_log_that_is_behind(real: Any, self: Any, sibling: Any, frame: Any) ->
 
 
 @planted(Takeovers, "move", "worked", 0, 11)
-def note_what_was_not_moved(real: Any, self: Any, mirror: Any, b: Any) -> int:
+def note_what_was_not_moved(real: Any, self: Any, mirror: Any, b: Any) -> bool:
     append = self._groups.append_own
     self._groups.append_own = lambda topic, payload, count: 0
     try:
