@@ -10,6 +10,7 @@ import pytest
 from meshmq import limits
 from meshmq.core.events import StorageMeasured
 from meshmq.core.lanes import DONE, WAITING
+from meshmq.core.mending import Mender
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.site_copies import FULL
 from meshmq.frames import (
@@ -586,6 +587,19 @@ def test_what_is_damaged_a_second_time_is_mended_a_second_time():
         net.run(2 * SECOND)
         assert [r[3] for r in records_of(reader)] == [b"%d" % i for i in range(20)]
         assert not a.disk.flipped
+
+
+def test_a_batch_that_is_mended_once_only_is_noticed(monkeypatch):
+    write, written = Mender._write, set()
+
+    def once(self, batch):
+        if (batch.stream, batch.base_offset) not in written:
+            written.add((batch.stream, batch.base_offset))
+            write(self, batch)
+
+    monkeypatch.setattr(Mender, "_write", once)
+    with pytest.raises(AssertionError):
+        test_what_is_damaged_a_second_time_is_mended_a_second_time()
 
 
 def test_what_is_damaged_in_a_copy_is_had_again_from_its_node():

@@ -51,14 +51,6 @@ def mend_nothing(real: Any, self: Any, whose: Any, reader: Any, batch: Any) -> b
     return False
 
 
-@planted(Mender, "_write", "mended", 123)
-def mend_a_batch_once(real: Any, self: Any, batch: Any) -> None:
-    written = self.__dict__.setdefault("written", set())
-    if (batch.stream, batch.base_offset) not in written:
-        written.add((batch.stream, batch.base_offset))
-        real(self, batch)
-
-
 @planted(SiteCopies, "_on_copied", "same", 56)
 def believe_that_a_copy_is_whole(
     real: Any, self: Any, sibling: Any, frame: Any, now_ns: int
