@@ -108,7 +108,7 @@ def _encode_copies(m: Any, b: frames_copies.Copies) -> None:
     for row, x in zip(m.init("copies").init("rows", len(b.rows)), b.rows, strict=True):
         (
             row.origin, row.name, row.lsn, row.slot, row.epoch, row.taker, row.taken, row.takenSlot,
-            row.whole, row.forgotten, row.furthest, row.furthestSlot,
+            row.whole, row.forgotten, row.furthest, row.furthestSlot, row.lifted,
         ) = x  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
                 frames_copies.CopiesRow(
                     _id(x.origin, "an origin"), short(x.name), x.lsn, x.slot, x.epoch,
                     _id(x.taker, "an origin", True), x.taken, x.takenSlot, x.whole, x.forgotten,
-                    x.furthest, x.furthestSlot,
+                    x.furthest, x.furthestSlot, x.lifted,
                 )
                 for x in rows
             ]

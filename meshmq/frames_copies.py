@@ -97,8 +97,9 @@ class CopiesRow(NamedTuple):
     sender has no copy, and knows of the rest only.
 
     ``whole``: of all topics, whatever copies they were to have. ``forgotten``: the epoch at which
-    it was given up, 0: it was not. ``furthest``, ``furthest_slot``: of the log of who is told, how
-    far any copy goes that the sender has heard of."""
+    it was given up, 0: it was not; ``lifted``: it came back since. ``furthest``,
+    ``furthest_slot``: of the log of who is told, how far any copy goes that the sender has heard
+    of."""
 
     origin: bytes
     name: str
@@ -112,6 +113,7 @@ class CopiesRow(NamedTuple):
     forgotten: int = 0
     furthest: int = 0
     furthest_slot: int = 0
+    lifted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -594,6 +594,7 @@ struct CopiesRow {
   forgotten @9 :UInt64;     # epoch at which it was given up, 0: it was not
   furthest  @10 :UInt64;    # of the log of who is told: how far any copy goes, as the sender heard
   furthestSlot @11 :UInt32;
+  lifted    @12 :Bool;      # it was given up, and came back
 }
 
 struct Offers {             # what services a node's clients serve, and how busy they are

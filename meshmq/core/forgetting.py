@@ -7,8 +7,8 @@ Rules:
    not done is being moved (core/takeover.py).
 2. All nodes keep what they are told of that, and tell it on: one that was away drops its copy when
    it hears of it. An epoch is acted upon once.
-3. A node that is linked is not forgotten. If one comes back that was, it is told so, and its log is
-   copied anew once it asks for that: from then on the old word says nothing (``lifted``).
+3. A node that is linked is not forgotten. If one comes back that was, it is told so, and from then
+   on the old word says nothing (``lifted``), at all nodes: who links with it tells the others.
 """
 
 from __future__ import annotations
@@ -80,16 +80,20 @@ class Forgetting:
         """A sibling tells what was forgotten."""
         for row in rows:
             known = self.known.get(row.origin)
-            if not row.forgotten or (known is not None and known.epoch >= row.forgotten):
+            if not row.forgotten or (known is not None and known.epoch > row.forgotten):
+                continue
+            if known is not None and known.epoch == row.forgotten:
+                if row.lifted:
+                    self.lift(row.origin)
                 continue
             if known is None and len(self.known) >= limits.MIRRORS_MAX:
                 del self.known[min(self.known.values(), key=lambda e: e.epoch).origin]
-            is_back = row.origin in linked or row.origin == self._origin
+            is_back = row.lifted or row.origin in linked or row.origin == self._origin
             self._note(ForgottenEntry(row.origin, row.forgotten, row.name, is_back))
             if row.origin == self._origin:
                 self.news.append(
-                    "this node was forgotten while it was away (`meshmq node forget`): the copies "
-                    "of its log were dropped, and are made anew"
+                    "this node was forgotten while it was away (`meshmq node forget`): what others "
+                    "had of its log was dropped, and is copied anew where that is to have copies"
                 )
             elif not is_back:
                 self._drop(row.origin)
@@ -102,7 +106,7 @@ class Forgetting:
         ]
 
     def lift(self, origin: bytes) -> None:
-        """It is back, and asks for a copy."""
+        """It is back."""
         if self.is_forgotten(origin):
             self._note(self.known[origin]._replace(lifted=True))
             self.gone.discard(origin)

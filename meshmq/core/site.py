@@ -37,6 +37,7 @@ from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.signposts import Signposts
 from meshmq.core.site_copies import TOPIC, SiteCopies
+from meshmq.core.site_gone import forget, take_over
 from meshmq.core.site_groups import SiteGroups
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
@@ -692,5 +693,5 @@ def of_copies(
         if not isinstance(arguments.get(flag, False), bool):
             raise CommandFailed(f"{flag} is true or false")
     if verb == "node.forget":
-        return site.copies.forget(arguments, wall_ms, now_ns, site.links.hello.name)
-    return site.copies.take_over(arguments, now_ns)
+        return forget(site.copies, arguments, wall_ms, now_ns, site.links.hello.name)
+    return take_over(site.copies, arguments, now_ns)

@@ -45,9 +45,8 @@ from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.streams import Streams
-from meshmq.core.takeover import Takeovers, check_seen
+from meshmq.core.takeover import Takeovers
 from meshmq.core.topics import Topic, Topics
-from meshmq.errors import CommandFailed
 from meshmq.frames import Body, Credit, Subscribe, Subscribed, Unsubscribe
 from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
 from meshmq.names import JOURNAL
@@ -76,6 +75,7 @@ class SiteCopies:
     Attributes:
         sends: frames for links; the owner takes them.
         mirrors: logs of other nodes that are copied here.
+        siblings: those that are linked, by origin. names: of nodes that are known, by origin.
         me: in place of a sibling, for what our own clients read of what is kept here.
         held: by sibling, the logs it has copies of, by origin.
         version: changes with that.
@@ -92,7 +92,7 @@ class SiteCopies:
         groups: Groups,
         renew: str = "meshmq log renew",
     ) -> None:
-        self._origin = state.origin
+        self.origin = state.origin
         self._topics = topics
         self._delivery = delivery
         self._admission = admission
@@ -100,8 +100,8 @@ class SiteCopies:
         topics.copies, topics.is_alone = copies, False
         self.sends: list[tuple[bytes, Body]] = []
         self.mender = Mender(self, self.sends, topics.copies_of)
-        delivery.mend = self.mender.of(delivery, self._origin)
-        self._siblings: dict[bytes, Sibling] = {}
+        delivery.mend = self.mender.of(delivery, self.origin)
+        self.siblings: dict[bytes, Sibling] = {}
         self.mirrors = Mirrors(state, topics, delivery, tools, self.mender)
         topics.copied = self.mirrors.producer_last
         has_copies = topics.copies_max > 1
@@ -112,12 +112,13 @@ class SiteCopies:
         self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
         self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
         self.version = 0
-        self._names: dict[bytes, str] = {m.origin: m.name for m in self.mirrors.by_origin.values()}
+        self._were_gone: dict[bytes, str] = {}
+        self.names: dict[bytes, str] = {m.origin: m.name for m in self.mirrors.by_origin.values()}
         self._away: dict[bytes, int] = {}  # since when, of those that were chosen
         self._left: dict[bytes, int] = {}  # when each sibling was seen last
         self._asked: dict[bytes, int] = {}  # by sibling: the level that it was told last
         self._asks: dict[bytes, int] = {}  # by sibling: what it asks us for, where that waits
-        self._problems = CopyProblems(lambda o: self._asked.get(o, 0), self._names, self.sends)
+        self._problems = CopyProblems(lambda o: self._asked.get(o, 0), self.names, self.sends)
         self._senders: dict[bytes, Sender] = {}  # of our log, by sibling
         self._others: dict[tuple[bytes, bytes], Sender] = {}  # of copies, by link and origin
         self.waiting = CopyWaiting(self._problems, self._reached, self.sends)
@@ -131,17 +132,18 @@ class SiteCopies:
 
     def join(self, sibling: Sibling, now_ns: int) -> None:
         """Its data link is open."""
-        self._siblings[sibling.origin] = sibling
-        self._names[sibling.origin] = sibling.name
+        self.siblings[sibling.origin] = sibling
+        self.names[sibling.origin] = sibling.name
         self._away.pop(sibling.origin, None)
         self._asked.pop(sibling.origin, None)
+        self.forgetting.lift(sibling.origin)
         self.sends.append((sibling.link, Copies(self._rows(sibling.origin))))
         self._choose(now_ns)
 
     def leave(self, sibling: Sibling, now_ns: int) -> None:
         """It is over."""
         origin, link = sibling.origin, sibling.link
-        if self._siblings.pop(origin, None) is None:
+        if self.siblings.pop(origin, None) is None:
             return
         self._away[origin] = self._left[origin] = now_ns
         self.held.pop(origin, None)
@@ -196,7 +198,7 @@ class SiteCopies:
             for other in list(self._senders):
                 self._refuse_to_copy(other)
         self.takeovers.on_rows(rows)
-        self.forgetting.on_rows(rows, set(self._siblings))
+        self.forgetting.on_rows(rows, set(self.siblings))
         self.mender.forget()
         self.version += 1
 
@@ -210,11 +212,11 @@ class SiteCopies:
         needed = self._copies_max - 1
         for origin in [o for o, t in self._away.items() if now_ns - t >= limits.COPY_AWAY_NS]:
             del self._away[origin]
-        there = [*self._siblings, *self._away] if needed > 0 else []
+        there = [*self.siblings, *self._away] if needed > 0 else []
         chosen = sorted(there, key=self._weight, reverse=True)[:needed]
         senders = [self._senders.get(origin) for origin in chosen]
         is_safe = all(s is not None and s.is_caught_up and not s.has_holes for s in senders)
-        for origin, sibling in self._siblings.items():
+        for origin, sibling in self.siblings.items():
             if origin in chosen:
                 self._ask(sibling, chosen.index(origin) + 1)
             elif self._asked.get(origin) != 0 and is_safe:
@@ -224,7 +226,7 @@ class SiteCopies:
                     self._delivery.remove_reader(sender)
 
     def _weight(self, other: bytes) -> bytes:
-        return hashlib.blake2b(self._origin + other, digest_size=8).digest()
+        return hashlib.blake2b(self.origin + other, digest_size=8).digest()
 
     def _ask(self, sibling: Sibling, level: int) -> None:
         if self._asked.get(sibling.origin) != level:
@@ -237,7 +239,7 @@ class SiteCopies:
         if frame.topic_id:
             self._fetch_one(sibling.link, frame)
             return
-        if frame.origin != self._origin:
+        if frame.origin != self.origin:
             self._on_fetch_of_copy(sibling, frame)
             return
         old = self._senders.pop(sibling.origin, None)
@@ -268,7 +270,7 @@ class SiteCopies:
     def _fetch_one(self, link: bytes, frame: Fetch) -> None:
         """A batch that is damaged there; see core/mending.py."""
         mirror = self.mirrors.by_origin.get(frame.origin)
-        if frame.origin == self._origin:
+        if frame.origin == self.origin:
             self.mender.answer(link, frame, self._delivery, self._topics.by_stream)
         elif mirror is not None:
             self.mender.answer(link, frame, mirror.feed, mirror.topics.by_stream)
@@ -277,13 +279,13 @@ class SiteCopies:
 
     def links_with(self, origin: bytes) -> list[bytes]:
         """Who has a log, or a copy of it: its own node first."""
-        owner = self._siblings.get(origin)
+        owner = self.siblings.get(origin)
         links = [owner.link] if owner is not None else []
         return links + [sibling.link for sibling, _ in self.holders(origin)]
 
     def heard(self) -> dict[bytes, str]:
         """Siblings that have said of what they have copies, with their names."""
-        return {o: s.name for o, s in self._siblings.items() if o in self.held}
+        return {o: s.name for o, s in self.siblings.items() if o in self.held}
 
     def next_number(self) -> int:
         """Of one more Fetch."""
@@ -305,7 +307,7 @@ class SiteCopies:
         return self._topics.copies_of(name) > 1
 
     def _on_copied(self, sibling: Sibling, frame: Copied, now_ns: int) -> None:
-        if frame.origin != self._origin:
+        if frame.origin != self.origin:
             sender = self._others.get((sibling.link, frame.origin))
             mirror = self.mirrors.by_origin.get(frame.origin)
             if sender is not None and mirror is not None:
@@ -348,10 +350,6 @@ class SiteCopies:
         if level == 0:
             self._drop(sibling.origin)
             return
-        if self.forgetting.is_forgotten(sibling.origin):
-            self._drop(sibling.origin)
-            mirror = None
-            self.forgetting.lift(sibling.origin)
         if mirror is None:
             if len(self.mirrors.by_origin) >= limits.MIRRORS_MAX:
                 return
@@ -367,11 +365,11 @@ class SiteCopies:
                 number = self._others[key].number  # who fetches it may turn to another one
                 self.sends.append((key[0], Fetched(number, code="not-found", message=NO_COPY)))
                 self._end_other(key)
-            self._end_fetch(self.mirrors.by_origin[origin])
+            self.end_fetch(self.mirrors.by_origin[origin])
             self.mirrors.drop(origin)
             self.version += 1
 
-    def _drop_forgotten(self) -> None:
+    def drop_forgotten(self) -> None:
         """Copies of nodes that do not come back, but for those whose records are being moved."""
         for origin in [o for o in self.forgetting.gone if not self.takeovers.is_moving(o)]:
             self.forgetting.gone.discard(origin)
@@ -381,7 +379,7 @@ class SiteCopies:
     def _fetch(self, mirror: Mirror, sibling: Sibling) -> None:
         """Ask for what is missing: from behind what has come, stored or on its way to disk."""
         if mirror.link != sibling.link:
-            self._end_fetch(mirror)
+            self.end_fetch(mirror)
             mirror.problem = FULL if mirror.problem == FULL else ""  # else it was the other's
         number = self.next_number()
         mirror.link, mirror.number, mirror.again_ns = sibling.link, number, 0
@@ -409,10 +407,10 @@ class SiteCopies:
     def _stop(self, mirror: Mirror, now_ns: int) -> None:
         """Take no more of it for a moment."""
         self._tell_synced(mirror)
-        self._end_fetch(mirror)
+        self.end_fetch(mirror)
         mirror.again_ns = now_ns + limits.COPY_AGAIN_NS
 
-    def _end_fetch(self, mirror: Mirror) -> None:
+    def end_fetch(self, mirror: Mirror) -> None:
         """Who sends it is to send no more."""
         if mirror.number:
             self.sends.append((mirror.link, Fetch(mirror.number, mirror.origin, level=NO_LEVEL)))
@@ -470,11 +468,16 @@ class SiteCopies:
         return False
 
     def known(self) -> dict[bytes, str]:
-        """Logs of which somebody here has a copy, with the names of their nodes."""
-        found = {m.origin: m.name for m in self.mirrors.by_origin.values()}
+        """Logs of which somebody here has a copy, or whose nodes are away, with their names."""
+        found = {**self._gone(), **{m.origin: m.name for m in self.mirrors.by_origin.values()}}
         for rows in self.held.values():
             found.update({row.origin: row.name for row in rows.values()})
         return {o: name for o, name in found.items() if not self.forgetting.is_forgotten(o)}
+
+    def _gone(self) -> dict[bytes, str]:
+        """Nodes of the site that are away."""
+        there = {origin: sibling.name for origin, sibling in self.siblings.items()}
+        return self.forgetting.missing(self.mender.roster(), there, self.mender.name)
 
     def source(self, origin: bytes) -> bytes:
         """Over which link the copy of a log can be read that goes furthest; empty: there is none.
@@ -482,7 +485,7 @@ class SiteCopies:
         if self.forgetting.is_forgotten(origin):
             return b""
         mirror = self.mirrors.by_origin.get(origin)
-        ahead = self._ahead(origin, (mirror.synced, mirror.is_own) if mirror else _NOTHING)
+        ahead = self.ahead(origin, (mirror.synced, mirror.is_own) if mirror else _NOTHING)
         return ahead.link if ahead else LOCAL if mirror else b""
 
     def take_effects(self) -> list[ReadLog | MendLog]:
@@ -514,13 +517,13 @@ class SiteCopies:
     def holders(self, origin: bytes) -> list[tuple[Sibling, CopiesRow]]:
         """Siblings with a copy of a log, those first whose copy goes furthest."""
         found = [
-            (self._siblings[other], rows[origin])
+            (self.siblings[other], rows[origin])
             for other, rows in self.held.items()
-            if origin in rows and other in self._siblings
+            if origin in rows and other in self.siblings
         ]
         return sorted(found, key=lambda f: _reach(f[1]), reverse=True)
 
-    def _ahead(self, origin: bytes, reach: _Reach) -> Sibling | None:
+    def ahead(self, origin: bytes, reach: _Reach) -> Sibling | None:
         """Whose copy of a log goes furthest, if it goes further than that."""
         holders = self.holders(origin)
         return holders[0][0] if holders and reach < _reach(holders[0][1]) else None
@@ -533,17 +536,19 @@ class SiteCopies:
             return
         self._tick_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
-        self.takeovers.tick(now_ns, lambda m: bool(self._ahead(m.origin, (m.synced, True))))
+        if (gone := self._gone()) != self._were_gone:
+            self._were_gone, self.version = gone, self.version + 1
+        self.takeovers.tick(now_ns, lambda m: bool(self.ahead(m.origin, (m.synced, True))))
         self.own.tick(now_ns)
-        self._drop_forgotten()
+        self.drop_forgotten()
         self.mender.tick(now_ns)
         for sender in (*self._senders.values(), *self._others.values()):
             sender.tell_changes()
         for origin in [o for o in self._asks if not self.takeovers.is_moving(o)]:
-            self._on_ask(self._siblings[origin], self._asks.pop(origin))
+            self._on_ask(self.siblings[origin], self._asks.pop(origin))
         all_mirrors = self.mirrors.by_origin.values()
         for mirror in [m for m in all_mirrors if not self.takeovers.is_moving(m.origin)]:
-            sibling = self._siblings.get(mirror.origin)
+            sibling = self.siblings.get(mirror.origin)
             if sibling is not None and mirror.level and 0 < mirror.again_ns <= now_ns:
                 self._fetch(mirror, sibling)
             waits = mirror.number and mirror.place > mirror.synced and self._admission.is_low
@@ -552,13 +557,13 @@ class SiteCopies:
                 self._tell_synced(mirror)
             is_idle = not mirror.number and mirror.again_ns <= now_ns
             reach = (mirror.place, True)
-            ahead = self._ahead(mirror.origin, reach) if is_idle and not sibling else None
+            ahead = self.ahead(mirror.origin, reach) if is_idle and not sibling else None
             if ahead is not None:
                 self._fetch(mirror, ahead)
         rows = self._rows()
         if rows != self._told:
             self._told = rows
-            self.sends += [(s.link, Copies(rows)) for s in self._siblings.values()]
+            self.sends += [(s.link, Copies(rows)) for s in self.siblings.values()]
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
@@ -581,13 +586,13 @@ class SiteCopies:
             for m in self.mirrors.by_origin.values()
         }
         for origin, taken in self.takeovers.known.items():
-            row = rows.get(origin) or CopiesRow(origin, self._names.get(origin, ""), 0, 0)
+            row = rows.get(origin) or CopiesRow(origin, self.names.get(origin, ""), 0, 0)
             rows[origin] = row._replace(
                 epoch=taken.epoch, taker=taken.taker, taken=taken.lsn, taken_slot=taken.slot
             )
         for origin, gone in self.forgetting.known.items():
             row = rows.get(origin) or CopiesRow(origin, gone.name, 0, 0)
-            rows[origin] = row._replace(forgotten=gone.epoch)
+            rows[origin] = row._replace(forgotten=gone.epoch, lifted=gone.lifted)
         if told in self._furthest:
             lsn, slot = self._furthest[told]
             row = rows.get(told) or CopiesRow(told, "", 0, 0)
@@ -595,88 +600,19 @@ class SiteCopies:
             rows = {told: row, **{o: r for o, r in rows.items() if o != told}}
         return tuple(rows.values())[: limits.MIRRORS_MAX]
 
-    def take_over(self, arguments: dict[str, Any], now_ns: int) -> dict[str, Any]:
-        """``node takeover NAME``. Raises CommandFailed."""
-        name = arguments.get("name")
-        if self.own.behind is not None:
-            raise CommandFailed("the log of this node is behind its copies: renew it first")
-        found = [m for m in self.mirrors.by_origin.values() if m.name == name]
-        if not found:
-            raise CommandFailed(self._no_copy_of(name))
-        # More than one, if its disk was lost or its log renewed: each has work of its own.
-        gone = [m for m in found if m.origin not in self._siblings] or found
-        gone = [m for m in gone if not self.takeovers.is_another_s(m)] or gone
-        gone.sort(key=lambda m: m.synced, reverse=True)
-        linked = {origin: sibling.name for origin, sibling in self._siblings.items()}
-        for mirror in gone:
-            seen_ns = self.seen_ns(mirror.origin, now_ns)
-            further = self._ahead(mirror.origin, (mirror.synced, True))
-            ahead = further.name if further else ""
-            mine = {mirror.origin: None}  # who has not told yet may have one
-            holders = [o for o in linked if mirror.origin in self.held.get(o, mine)]
-            self.takeovers.check(mirror, linked, seen_ns, arguments, ahead, holders)
-        taken = self.takeovers.take(gone, linked)
-        for mirror in gone:
-            self._end_fetch(mirror)
-        return taken
-
-    def _no_copy_of(self, name: object) -> str:
-        """What is said of a node that is not copied here."""
-        have = sorted({m.name for m in self.mirrors.by_origin.values()})
-        kept = f"the copies that are kept here are of {', '.join(have) or 'none'}"
-        if name not in self._names.values() and name not in self.known().values():
-            return f"there is no node {name!r} in the site; {kept}"
-        others = [s.name for o, s in self._siblings.items()
-                  if name in [row.name for row in self.held.get(o, {}).values()]]  # fmt: skip
-        to = f"say it to {' or '.join(sorted(others))}, which has one" if others else kept
-        return f"no copy of a node named {name!r} is kept here: {to}"
-
     def seen_ns(self, origin: bytes, now_ns: int) -> int | None:
         """How long ago a node was lost; None: it was not linked in this life of ours."""
         left_ns = self._left.get(origin)
         return None if left_ns is None else now_ns - left_ns
 
-    def forget(
-        self, arguments: dict[str, Any], now_ms: int, now_ns: int, own_name: str
-    ) -> dict[str, Any]:
-        """``node forget NAME``. Raises CommandFailed."""
-        name = arguments.get("name")
-        names = {**self._names, **self.known()}
-        known = {o: n for o, n in names.items() if not self.forgetting.is_forgotten(o)}
-        found = [o for o, n in known.items() if n == name and o != self._origin]
-        gone = [o for o in found if o not in self._siblings]
-        if not gone and name in [e.name for e in self.forgetting.known.values() if not e.lifted]:
-            return self.forgetting.told_of(name)  # said before: the answer may have been lost
-        if not gone and found:
-            raise CommandFailed(f"node {name!r} is there: stop it first")
-        if not gone and name == own_name:
-            raise CommandFailed(f"{name!r} is this node itself: another one that is gone is meant")
-        if not gone:
-            away = {n for o, n in known.items() if o != self._origin and o not in self._siblings}
-            others = f", but {', '.join(sorted(away))}" if away else ""
-            raise CommandFailed(f"no node named {name!r} is known here that is away{others}")
-        for origin in gone:
-            if not arguments.get("assume_dead"):
-                check_seen(str(name), self.seen_ns(origin, now_ns))
-            if self.takeovers.is_moving(origin):
-                raise CommandFailed(
-                    f"what the groups of {name!r} had not done is being moved here: wait until "
-                    f"`meshmq status` says that it is"
-                )
-        for origin in gone:
-            self.forgetting.forget(origin, str(name), now_ms)
-            self._names.pop(origin, None)
-        self._drop_forgotten()
-        return self.forgetting.told_of(name)
-
     def of_topic(self, topic: Topic | None, name: str, node: str) -> dict[str, Any]:
         """How many nodes are to have a topic's streams; those that are known at our ``node``, and
         who copies them."""
         copies = self._topics.copies_of(name)
-        streams = kept(self.mirrors.by_origin.values(), self._siblings, name, node)
+        streams = kept(self.mirrors.by_origin.values(), self.siblings, name, node)
         if topic is not None:
             rows = self._problems.describe(self._senders, self._delivery.committed_lsn)
-            streams.append(stream(node, self._origin, topic, rows if copies > 1 else ()))
+            streams.append(stream(node, self.origin, topic, rows if copies > 1 else ()))
         return {"copies": copies, "streams": streams}
 
     def describe(self) -> dict[str, Any]:
@@ -689,7 +625,7 @@ class SiteCopies:
             "synced_only": self.waiting.synced_only,
             "behind": self.own.describe(),
             "forgotten": self.forgetting.describe(),
-            "takeovers": self.takeovers.describe(self._names),
+            "takeovers": self.takeovers.describe(self.names),
             **self.mender.describe(),
             "kept": self.mirrors.describe(),
         }

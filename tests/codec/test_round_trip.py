@@ -303,7 +303,7 @@ BODIES = {
         st.lists(
             st.builds(
                 frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32,
-                flags, u64, u64, u32,
+                flags, u64, u64, u32, flags,
             ),
             max_size=4,
         ).map(tuple),

@@ -458,6 +458,26 @@ def away(program):
     return {origin for origin, is_away in rows.items() if is_away}
 
 
+def test_a_node_that_was_started_while_another_is_away_tells_its_readers_so():
+    net, (a, b, c) = site_of(3)
+    Program(net, a).publish("orders", b"1")
+    net.run(2 * SECOND)
+    net.kill(a)
+    net.kill(c)
+    net.run(SECOND)
+    c.start()
+    early = Program(net, c)  # before it has met anybody
+    early.subscribe("orders", start=START_EARLIEST)
+    net.run(10 * MS)
+    b.node.site.look_for((c.address,), net.now_ns)
+    b.end_turn()
+    net.run(5 * SECOND)
+    late = Program(net, c)
+    late.subscribe("orders", start=START_EARLIEST)
+    net.run(SECOND)
+    assert away(early) == away(late) == {a.origin}
+
+
 def filled(count=3, values=20, copies=2):
     net, nodes = site_of(count, copies=copies)
     program = Program(net, nodes[0])

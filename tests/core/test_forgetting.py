@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from meshmq.frames import START_EARLIEST, Streams
+import pytest
+
+from meshmq import limits
+from meshmq.frames import START_EARLIEST, Deliver, Streams
 from meshmq.limits import MS, SECOND
 from tests.core.site_workers import WorkNet
 from tests.core.sites import Program, joined, site_of
@@ -116,6 +119,39 @@ def test_one_that_comes_back_is_told_and_copied_anew():
     net.run(2 * SECOND)
     assert holder(net, a) is at
     assert is_copied(net, a)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_one_that_came_back_and_is_lost_again_is_away_as_any_other(copies, is_cut):
+    net, nodes = site_of(3, kind=WorkNet, copies=copies)
+    a, b, c = nodes
+    net.worker(a).put("orders", b"1", b"2")
+    net.run(2 * SECOND)
+    net.kill(a)
+    net.run(SECOND)
+    assert forget(net, b, a.name, assume_dead=True)[0] == ""
+    net.run(2 * SECOND)
+    if is_cut:  # it hears of it by the other one
+        net.cut(a, c)
+    a.start([b.address] if is_cut else [b.address, c.address])
+    net.run(6 * SECOND)
+    net.kill(a)
+    net.heal()
+    net.run(limits.TAKEOVER_SEEN_NS + SECOND)
+    for node in (b, c):
+        assert [row["name"] for row in node.node.site.describe(net.now_ns)["away"]] == [a.name]
+        reader = Program(net, node)
+        reader.subscribe("orders", start=START_EARLIEST)
+        net.run(2 * SECOND)
+        rows = [row for frame in reader.take(Deliver) for row in frame.batches]
+        assert sum(row.count for row in rows) == (2 if copies > 1 else 0)
+        assert away(reader) == (set() if copies > 1 else {a.origin})
+    assert forget(net, c, a.name)[0] == ""
+    net.run(2 * SECOND)
+    assert kept((b, c), a.origin) == []
+    for node in (b, c):
+        assert node.node.site.describe(net.now_ns)["away"] == []
 
 
 def test_what_is_left_of_a_log_that_its_node_no_longer_has_is_forgotten_by_its_name():
