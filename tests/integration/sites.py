@@ -108,6 +108,11 @@ class LocalSite:
                     pipe.close()
 
 
+def knows_all(mesh: meshmq.Mesh) -> bool:
+    """Whether a program of a site of three nodes was told where all of them are."""
+    return len(mesh._connection.client.moving.nodes) == 3
+
+
 @contextmanager
 def joined(folder: Path, count: int, *more: str) -> Iterator[LocalSite]:
     """Several nodes that are linked, until the end of the block."""

@@ -12,7 +12,7 @@ import pytest
 
 import meshmq
 from tests.integration.linked import until
-from tests.integration.sites import LocalSite, joined
+from tests.integration.sites import LocalSite, joined, knows_all
 
 
 @pytest.fixture
@@ -44,6 +44,19 @@ def read_all(node, topic, count):
 def status(node):
     with meshmq.connect(node.url, route="node") as mesh:
         return mesh.admin.status()
+
+
+def wait_stored(receipt):
+    """Until the node has stored a record; however long that takes, its copies are what is missing
+    then."""
+
+    def is_stored():
+        try:
+            return receipt.offset is not None
+        except meshmq.DeadlineExceeded:
+            return False
+
+    until(is_stored)
 
 
 def test_a_destroyed_disk_loses_nothing_that_was_replicated(site):
@@ -87,6 +100,7 @@ def test_without_its_copies_a_record_is_stored_and_says_so(site):
         two.kill()
         three.kill()
         receipt = mesh.publish("orders", b"2", durability="replicated")
+        wait_stored(receipt)
         with pytest.raises(meshmq.DurabilityTimeout, match="do not resend") as caught:
             receipt.wait(1)
         assert caught.value.receipt is receipt
@@ -101,6 +115,7 @@ def test_close_says_that_copies_are_missing_once_and_never_that_records_are_not_
     mesh = meshmq.connect(one.url, route="node")
     mesh.admin.topics.create("foo", copies=5, confirm="replicated")  # three nodes are there
     receipt = mesh.publish("foo", b"1")
+    wait_stored(receipt)
     with pytest.raises(meshmq.DurabilityTimeout) as caught:
         receipt.wait(0.5)
     assert caught.value.outcome == "done"
@@ -110,7 +125,7 @@ def test_close_says_that_copies_are_missing_once_and_never_that_records_are_not_
     with pytest.raises(meshmq.DurabilityTimeout, match="do not resend"):
         receipt.wait(1)
     mesh = meshmq.connect(one.url, route="node")
-    mesh.publish("foo", b"3")
+    wait_stored(mesh.publish("foo", b"3"))
     with pytest.raises(meshmq.DurabilityTimeout, match="do not resend; 1 record not replicated"):
         mesh.close(0.5)
 
@@ -119,11 +134,13 @@ def test_close_of_the_asyncio_client_says_it_as_well(site):
     async def main():
         mesh = await meshmq.aio.connect(site.nodes[0].url, route="node")
         await mesh.admin.topics.create("foo", copies=5, confirm="replicated")
+        receipt = await mesh.publish("foo", b"1")
+        await asyncio.to_thread(wait_stored, receipt)
         with pytest.raises(meshmq.DurabilityTimeout):
-            await (await mesh.publish("foo", b"1")).wait(0.5)
+            await receipt.wait(0.5)
         await mesh.close()
         mesh = await meshmq.aio.connect(site.nodes[0].url, route="node")
-        await mesh.publish("foo", b"2")
+        await asyncio.to_thread(wait_stored, await mesh.publish("foo", b"2"))
         with pytest.raises(meshmq.DurabilityTimeout, match="not replicated"):
             await mesh.flush(0.5)
         await mesh.close()  # as flush has said
@@ -131,20 +148,29 @@ def test_close_of_the_asyncio_client_says_it_as_well(site):
     asyncio.run(main())
 
 
-def test_a_client_that_was_cut_off_is_told_of_its_copies_after_all(site):
+def test_who_stays_is_told_of_the_copies_after_all_and_who_moves_that_they_are_unknown(site):
     one, two, three = site.nodes
-    with meshmq.connect(one.url, route="node") as mesh:
-        mesh.publish("orders", b"1", durability="replicated").wait(20)
+    with (
+        meshmq.connect(one.url, route="node", on_node_loss="wait") as stays,
+        meshmq.connect(one.url, route="node") as moves,
+    ):
+        stays.publish("orders", b"0", durability="replicated").wait(20)
+        until(lambda: knows_all(moves))
         two.kill()
         three.kill()
-        receipt = mesh.publish("orders", b"2", durability="replicated")
-        with pytest.raises(meshmq.DurabilityTimeout):
-            receipt.wait(0.5)
+        stayed, moved = (m.publish("orders", b"1", durability="replicated") for m in (stays, moves))
+        for receipt in (stayed, moved):
+            wait_stored(receipt)
+            with pytest.raises(meshmq.DurabilityTimeout, match="not replicated within"):
+                receipt.wait(0.5)
         one.kill()
-        for node in (one, two, three):
-            node.start()
-        assert receipt.wait(30).durability == "replicated"
-        assert receipt.offset == 1
+        two.start()
+        three.start()
+        with pytest.raises(meshmq.DurabilityTimeout, match="another one answers now"):
+            moved.wait(30)
+        one.start()
+        assert stayed.wait(30).durability == "replicated"
+        assert {stayed.offset, moved.offset} == {1, 2}
 
 
 def test_a_topic_s_own_copies(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 
 import meshmq
 from meshmq.errors import InvalidArgument, MeshError, NodeDrains, NodeUnreachable
+from tests.integration.sites import knows_all
 
 
 def wait_for(is_true, seconds=10):
@@ -22,10 +23,6 @@ def wait_for(is_true, seconds=10):
     while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def knows_all(mesh):
-    return len(mesh._connection.client.moving.nodes) == 3
 
 
 @pytest.mark.parametrize("route", ["node", "auto"])
