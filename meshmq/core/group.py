@@ -166,7 +166,7 @@ class Group(Hands):
 
     def on_trim(self, stream: int, before: int, first: int = 0) -> None:
         """Records before an offset are gone from the log, or from ``first`` to there others'."""
-        settled = self.state.settled(stream)
+        settled, version = self.state.settled(stream), self._version
         if settled.floor < before:
             begin = max(settled.floor, first)
             self.pass_over(stream, begin, before - begin)
@@ -187,6 +187,19 @@ class Group(Hands):
         self._blocked = set(filter(stays, self._blocked))
         if self.by_key is not None:
             self._release_keys(stream, self.by_key.forget_offsets(stream, before, first))
+        if self._version != version:
+            self._drop_read(stream)
+
+    def _drop_read(self, stream: int) -> None:
+        """What was read of a stream and is settled gives its room back, members or none."""
+        for queue in self.ready.values():
+            mine = [ready for ready in queue if ready.batch.stream == stream]
+            for ready in mine:
+                self._look_again(ready)
+                if not ready.runs:
+                    queue.remove(ready)
+                    self._unpin(ready, 0)
+                    self.wake()
 
     def _recount_delayed(self, stream: int) -> None:
         """Records were settled that may wait for their time."""
@@ -217,7 +230,9 @@ class Group(Hands):
             return
         self._drop_all_pending()
         self.undertaker.leave(stream, before, first)
+        overtaken = self.overtaken
         self.on_trim(stream, before, first)
+        self.overtaken = overtaken  # they are not lost
         for h in [h for h in self.hand_outs.values() if h.stream == stream]:
             bits = sum([1 << i for i in h.indices(h.left) if first <= h.offset_of(i) < before])
             if not bits:

@@ -43,6 +43,27 @@ def counts(worker, group=QUEUE):
     return {name: shown[name] for name in names if shown[name]}
 
 
+@pytest.mark.parametrize("kind", ["group", "queue"])
+def test_what_was_taken_over_is_neither_lost_nor_old_where_it_was(kind):
+    topic, group = ("orders.eu", "billing") if kind == "group" else (QUEUE, QUEUE)
+    net, (a, *others), _ = begun(kind=kind, topic=topic, group=group)
+    at = holder(net, a)
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, at, a, assume_dead=True)[0] == ""
+    worker = member(net, at, kind, group)
+    net.run(2 * SECOND)
+    worker.ack_all()
+    net.run(SECOND)
+    worker.die()
+    back(net, a, others)  # and nobody is a member there, for whom it would look at what it read
+    shown = net.worker(a).show(group, here=True)
+    assert [shown[n] for n in ("records", "ready", "oldest_seconds", "overtaken")] == [0, 0, 0.0, 0]
+    net.worker(a).put(topic, b"new", priority=None if kind == "group" else 0)
+    net.run(2 * SECOND)
+    assert 1.0 < net.worker(a).show(group, here=True)["oldest_seconds"] < 3.0
+
+
 @pytest.mark.parametrize("wait_s", [5, 30])
 def test_work_of_a_node_that_is_back_comes_to_members_anywhere(wait_s):
     net, (a, *others), left = begun(kind="queue", topic=QUEUE, group=QUEUE)
