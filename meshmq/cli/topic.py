@@ -162,6 +162,7 @@ def show(
             table = columns(["stream of", "log", "records", "copied to"], rows)
             lines += ["streams:", *(f"  {line}" for line in table)]
         say("\n".join(lines))
+        _note_older(report)
         if "note" in report:
             note(report["note"])
 
@@ -196,8 +197,17 @@ def _stream_cells(row: dict[str, Any]) -> list[Any]:
         lag = copy["lag_commits"]
         late = copy["problem"] or ("not begun" if lag is None else f"{lag:,} commits behind")
         copies.append(copy["name"] + ("" if copy["caught_up"] else f" ({late})"))
-    away = " (away)" if row["away"] else ""
-    return [row["owner"] + away, row["origin"][:8], row["records"], copies or "no node"]
+    what = " (away)" if row["away"] else " (older log)" if row.get("older") else ""
+    return [row["owner"] + what, row["origin"][:8], row["records"], copies or "no node"]
+
+
+def _note_older(report: dict[str, Any]) -> None:
+    """What becomes of logs that nodes had before those they have now."""
+    for name in sorted({r["owner"] for r in report.get("streams", ()) if r.get("older")}):
+        note(
+            f"an older log of {name} is read as all others; once its records are not needed "
+            f"`meshmq node forget {name}` drops it"
+        )
 
 
 def _covers(pattern: str, row: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core import group_commands
+from meshmq.core.copied_streams import OLDER
 from meshmq.core.delivery import Delivery
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
@@ -239,8 +240,13 @@ def _topic_list(
     pattern = check_pattern(arguments.get("pattern") or ">")
     registrar = desk.registrar
     topics = [_described(desk, t) for n, t in desk.topics.by_name.items() if matches(pattern, n)]
-    if registrar is not None and not arguments.get("here"):
-        topics += [_elsewhere(registrar, name) for name in registrar.elsewhere(pattern)]
+    older, here = desk.of_copies(OLDER, {}), arguments.get("here")
+    if registrar is not None:
+        names = [n for n in registrar.elsewhere(pattern) if n in older or not here]
+        topics += [_elsewhere(registrar, name) for name in names]
+    for row in topics:
+        if row["topic"] in older:
+            row["older"] = older[row["topic"]]
     rules = desk.topics.rules.values() if registrar is None else registrar.rules()
     return {
         "topics": sorted(topics, key=lambda row: str(row["topic"])),

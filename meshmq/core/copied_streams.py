@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
 from meshmq.core.topics import Topic
 
+OLDER = "older"
+"""What ``site.of_copies`` is asked for ``older``."""
+
 _SHOWN = ("name", "caught_up", "lag_commits", "lsn", "problem")
 
 
 def stream(
-    owner: str, origin: bytes, topic: Topic, rows: Iterable[Mapping[str, Any]], away: bool = False
-) -> dict[str, Any]:
-    """One stream; ``rows`` say who copies it, ``away``: its owner is not there."""
+    owner: str, origin: bytes, topic: Topic, rows: Iterable[Mapping[str, Any]],
+    away: bool = False, older: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """One stream; ``rows`` say who copies it, ``away``: its owner is not there, ``older``: that
+    has another log now."""
     return {
         "owner": owner,
         "origin": origin.hex(),
         "away": away,
+        "older": older,
         "records": topic.synced_offset - topic.first_offset,
         "copied_to": [{key: row[key] for key in _SHOWN} for row in rows],
     }
@@ -30,12 +36,33 @@ def kept(
 ) -> list[dict[str, Any]]:
     """Those that are copied at our ``node``, of logs that nobody who is ``there`` has as its own;
     their owner may be there, with another log."""
-    names = {sibling.name for sibling in there.values()}
     streams = []
-    for mirror in mirrors:
+    for mirror, away in _not_there(mirrors, there):
         topic = mirror.topics.by_name.get(name)
-        if topic is not None and mirror.origin not in there:
+        if topic is not None:
             row = dict(zip(_SHOWN, (node, True, 0, mirror.synced[0], ""), strict=True))
-            away = not mirror.is_own and mirror.name not in names
-            streams.append(stream(mirror.name, mirror.origin, topic, [row], away))
+            streams.append(stream(mirror.name, mirror.origin, topic, [row], away, not away))
     return streams
+
+
+def older(
+    mirrors: Iterable[Mirror], there: Mapping[bytes, Sibling]
+) -> dict[str, dict[str, int]]:  # fmt: skip
+    """Of older logs that are kept here, of nodes that are there: by topic their records, by
+    origin."""
+    found: dict[str, dict[str, int]] = {}
+    for mirror, away in _not_there(mirrors, there):
+        for name, topic in mirror.topics.by_name.items() if not away else ():
+            records = topic.synced_offset - topic.first_offset
+            found.setdefault(name, {})[mirror.origin.hex()] = records
+    return found
+
+
+def _not_there(
+    mirrors: Iterable[Mirror], there: Mapping[bytes, Sibling]
+) -> Iterator[tuple[Mirror, bool]]:
+    """Those of logs that nobody has as its own; whether their owner is away, or has another."""
+    names = {sibling.name for sibling in there.values()}
+    for mirror in mirrors:
+        if mirror.origin not in there:
+            yield mirror, not mirror.is_own and mirror.name not in names

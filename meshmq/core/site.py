@@ -23,6 +23,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.copied_streams import OLDER, older
 from meshmq.core.delivery import Delivery
 from meshmq.core.discovery import PEERS, Discovery, Sighted, SightLost
 from meshmq.core.effects import OpenLink
@@ -680,10 +681,13 @@ def is_of_nodes(link: bytes) -> bool:
 def of_copies(
     site: Site | None, what: tuple[str, dict[str, Any]], wall_ms: int, now_ns: int
 ) -> dict[str, Any]:
-    """``node takeover``, ``node forget``, or what there is of a topic; raises CommandFailed."""
+    """``node takeover``, ``node forget``, what there is of a topic, or what of all topics is in
+    older logs; raises CommandFailed."""
     verb, arguments = what
     if verb == TOPIC:
         return {} if site is None else site.of_topic(arguments["topic"], arguments["name"])
+    if verb == OLDER:
+        return {} if site is None else older(site.copies.mirrors.by_origin.values(), site.siblings)
     if site is None:
         raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
     name = arguments.get("name")

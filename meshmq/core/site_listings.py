@@ -9,6 +9,7 @@ Data: an Asking for each command of a program that is not answered.
 Rules:
 1. Nobody waits for longer than LISTING_NS; nodes that have not answered by then, or that cannot be
    reached, are named as ``away``.
+   An older log of a node that is there (its disk was lost, or its log renewed) is no node.
 2. A node that does not know the thing asked for has no part in it; if none knows it, that is the
    answer. Any other refusal of our own node is.
 3. A seek is done by our own node first, which gives it its stamp; with that it goes to the others.
@@ -129,6 +130,10 @@ class SiteListings:
                 del self._asked[number]
                 self._is_away(asking, origin)
 
+    def _is_there(self, name: str) -> bool:
+        """Whether a node of that name can be asked, with whatever log."""
+        return name == self._name or name in [s.name for s in self._siblings.values()]
+
     def forget(self, origin: bytes) -> None:
         """It does not come back: listings name it no more."""
         self.known.pop(origin, None)
@@ -197,7 +202,7 @@ class SiteListings:
         return asking
 
     def _ask_others(self, asking: Asking, arguments: dict[str, Any]) -> None:
-        asking.away |= {n for o, n in self.known.items() if o not in self._siblings}
+        asking.away |= {n for n in self.known.values() if not self._is_there(n)}
         asking.waiting |= {s.origin: s.name for s in self._siblings.values()}
         for sibling in self._siblings.values():
             self._ask(asking, sibling, asking.verb, arguments)
@@ -215,8 +220,11 @@ class SiteListings:
         if sibling is None:
             if owner not in self.known:
                 return False  # our own node says that it is nobody's here
-            name = self.known[owner]
-            why = f"{OF_ONE[command.verb]} in the log of node {name}, which cannot be reached"
+            name, what = self.known[owner], OF_ONE[command.verb]
+            why = f"{what} in the log of node {name}, which cannot be reached"
+            if self._is_there(name):
+                why = (f"{what} in an older log of node {name}: what was left in that is its "
+                       f"taker's (`meshmq node takeover {name}`)")  # fmt: skip
             self.sends.append((link, Result(command.id, OwnerAway.code, why, b"{}")))
             return True
         asking = self._begin(link, command, now_ns)

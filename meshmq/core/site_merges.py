@@ -94,11 +94,16 @@ def groups(parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def topic(parts: Sequence[Part]) -> dict[str, Any]:
-    """One topic; its offsets are of one stream, so they are shown where there is one."""
+    """One topic; its offsets are of one stream, so they are shown where there is one. Records of
+    older logs, which nodes that are there had before, count: they are read as all others."""
     known = streams(parts)
+    past = sum([r["records"] for r in known if r.get("older")]) if known else _older(parts)
     parts = [part for part in parts if not part.body.get("elsewhere")] or parts
     bodies = [part.body for part in parts]
     merged = {**bodies[0], **_sum(bodies, TOPIC_SUMS)}
+    merged.pop("older", None)
+    if past:
+        merged["records"] = merged.get("records", 0) + past
     offsets = ("first_offset", "next_offset")
     holders = [body for body in bodies if body.get("next_offset")]
     for name in offsets:
@@ -117,6 +122,22 @@ def topic(parts: Sequence[Part]) -> dict[str, Any]:
     return merged
 
 
+def _older(parts: Sequence[Part]) -> int:
+    """Records of a topic in older logs; of several copies of one the longest counts."""
+    most: dict[str, int] = {}
+    for part in parts:
+        for origin, records in part.body.get("older", {}).items():
+            most[origin] = max(most.get(origin, 0), records)
+    for part in parts:
+        most.pop(part.origin, None)
+    return sum(most.values())
+
+
+def _is_copy(row: dict[str, Any]) -> bool:
+    """Whether a stream is told of by who has a copy, not by its owner."""
+    return bool(row["away"] or row.get("older"))
+
+
 def streams(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """A topic's streams, and which nodes copy each: its owner knows, or where that is not there
     those that have a copy, of which the longest counts as all there is."""
@@ -124,14 +145,16 @@ def streams(parts: Sequence[Part]) -> list[dict[str, Any]]:
     for part in parts:
         for row in part.body.get("streams", ()):
             same = found.setdefault(row["origin"], row)
-            if same is not row and same["away"] and row["away"]:
+            if same is row:
+                continue
+            if row["away"] == same["away"] and _is_copy(row) and _is_copy(same):
                 same["copied_to"] += row["copied_to"]
                 same["records"] = max(same["records"], row["records"])
-            elif same["away"] and not row["away"]:
+            elif (_is_copy(same), same["away"]) > (_is_copy(row), row["away"]):
                 found[row["origin"]] = row  # some see it and some do not
-    for row in found.values():
+    for row in filter(_is_copy, found.values()):
         furthest = max([copy["lsn"] for copy in row["copied_to"]], default=0)
-        for copy in row["copied_to"] if row["away"] else ():
+        for copy in row["copied_to"]:
             copy["lag_commits"] = furthest - copy["lsn"]
             copy["caught_up"] = not copy["lag_commits"]
     return sorted(found.values(), key=lambda row: (row["owner"], row["away"], row["origin"]))

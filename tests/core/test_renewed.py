@@ -12,7 +12,8 @@ from meshmq.core.log import BatchEntry
 from meshmq.frames import START_EARLIEST, Deliver
 from meshmq.frames_copies import CopiedTopic, Fetched
 from meshmq.limits import MS, SECOND
-from meshmq.names import producer_of
+from meshmq.names import JobId, producer_of
+from meshmq.testing.disk import Disk
 from tests.core.site_workers import WorkNet
 from tests.core.sites import Program, joined, site_of
 from tests.core.test_copies import copy_of, holder, is_copied, own_log
@@ -182,3 +183,47 @@ def test_a_copy_takes_nothing_of_a_stream_that_is_another_topic_than_it_has():
     assert not mirrors.on_fetched(mirror, Fetched(mirror.number, (facts,), (), 999, 0))
     assert mirror.place == place
     assert mirror.problem == f"stream {topic.source} is another topic there than here"
+
+
+@pytest.mark.parametrize("renewed", ["renewed", "disk lost"])
+def test_an_older_log_of_a_node_that_is_there_counts_and_is_not_away(renewed):
+    net, nodes = lost_life(("topic", "old", "queue"))
+    a = nodes[0]
+    old, at = a.origin, holder(net, a)
+    if renewed == "renewed":
+        renew(a)
+    else:
+        a.disk = Disk(b"new disk".ljust(16))
+    start(net, a)
+    assert net.run(6 * SECOND, lambda: joined(net))
+    at = a if renewed == "renewed" else at
+    net.run(3 * SECOND)
+    code, message, _ = net.worker(at).command("node.takeover", name=a.name, assume_dead=True)
+    assert (code, message) == ("", "")
+    maker = net.worker(a)
+    maker.put("old", b"in the new log")
+    net.run(SECOND)
+    for node in nodes:
+        asker = net.worker(node)
+        _, _, shown = asker.command("topic.show", topic="old")
+        streams = {s["origin"]: (s["owner"], s["older"], s["records"]) for s in shown["streams"]}
+        assert streams == {old.hex(): (a.name, True, 2), a.origin.hex(): (a.name, False, 1)}
+        assert (shown["records"], shown["away"]) == (3, [])
+        _, _, found = asker.command("topic.list")
+        assert found["away"] == []
+        assert {row["topic"]: row["records"] for row in found["topics"]}.items() >= {
+            ("old", 3), ("late", 3),
+        }  # fmt: skip
+        assert not [row for row in found["topics"] if "older" in row or "away" in row]
+        _, _, found = asker.command("group.list")
+        assert (found["away"], [g["group"] for g in found["groups"]]) == ([], ["jobs"])
+    other = next(node for node in nodes if node is not a)
+    code, why, _ = net.worker(other).command("queue.cancel", job=str(JobId(old.hex(), 1, 0)))
+    assert (code, "in an older log of node" in why) == ("owner-away", True)
+    maker.die()
+    net.run(100 * MS)
+    net.kill(a)  # now it is away
+    net.run(4 * SECOND)
+    _, _, shown = net.worker(other).command("topic.show", topic="old")
+    assert shown["away"] == [a.name]
+    assert {s["away"] for s in shown["streams"]} == {True}
