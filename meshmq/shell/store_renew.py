@@ -27,8 +27,8 @@ def renew(directory: Path, name: str) -> tuple[bytes, bytes]:
     """Renew the log in ``directory``, of node ``name`` (empty: as the log knows it); return its
     origin before and after.
 
-    Raises what an open of it raises, and ConfigError if it is another node's. A crash leaves the
-    log as it was, or renewed.
+    Raises what an open of it raises, and ConfigError if it is another node's, or was renewed and
+    has stored nothing since. A crash leaves the log as it was, or renewed.
     """
     store = LogStore.open(directory)
     try:
@@ -38,6 +38,11 @@ def renew(directory: Path, name: str) -> tuple[bytes, bytes]:
             raise ConfigError(f"{directory} is the log of node {known!r}: say --name {known}")
         if not name and not known:
             raise ConfigError(f"{directory} does not say whose log it is: give --name")
+        if _is_fresh(state, directory / store_files.LOG):
+            raise ConfigError(
+                f"{directory} was renewed already, and nothing was stored in it since: start the "
+                f"node, which says so if it must be renewed once more"
+            )
         lsn, before, lacks = state.next_lsn, state, False
         if state.behind is not None:
             lsn = state.behind.began
@@ -57,6 +62,23 @@ def _name_in(state: LogState) -> str:
     """What a log's node was called, as far as its site knew; empty: it was in none."""
     row = state.directory.get(b"n" + state.origin)
     return row.set.by if isinstance(row, NodeRow) else ""
+
+
+def _is_fresh(state: LogState, log: Path) -> bool:
+    """Whether a log was renewed and is as it was then: a renewal ends a segment, and leaves no
+    stream of its own. If a copy has more of it all the same, its node will be told so."""
+    was_renewed = any(mirror.own_until for mirror in state.mirrors.values())
+    has_own = any(not held.topic.origin for held in state.streams.values())
+    if state.behind is not None or not was_renewed or has_own or state.journal.groups:
+        return False
+    segment = Segment(log, store_files.list_segments(log)[-1])
+    try:
+        snapshot = segment.snapshot()
+    finally:
+        segment.close()
+    return (
+        snapshot is not None and codec_log.decode_snapshot(snapshot)[0].next_lsn == state.next_lsn
+    )
 
 
 def _state_before(log: Path, lsn: int) -> LogState | None:

@@ -102,9 +102,15 @@ def test_what_is_missing_is_had_from_another_copy_and_the_log_goes_on(renewed):
         assert one.check() == []
 
 
-def test_a_log_may_be_renewed_again(renewed):
+def test_a_log_may_be_renewed_again_once_it_has_stored_something(renewed):
     _, read, opened, (old, new), _ = renewed
-    store_renew.renew(opened.directory, "node-1")
+    with pytest.raises(ConfigError, match="was renewed already, and nothing was stored"):
+        store_renew.renew(opened.directory, "node-1")
+    store = opened()  # a start alone changes nothing
+    assert store.state.origin == new
+    store.append([TopicEntry(store.state.next_stream, b"o" * 16, "topic.1", True, 0, 0)])
+    store.close()
+    assert store_renew.renew(opened.directory, "node-1")[0] == new
     store = opened()
     assert set(store.state.mirrors) >= {old, new}
     assert read_all(store, {1, 2}, ("position", 1, 0), old) == list(read)
@@ -223,3 +229,12 @@ def test_a_log_that_knows_no_name_is_to_be_given_one(opened):
     opened().close()
     with pytest.raises(ConfigError, match="give --name"):
         store_renew.renew(opened.directory, "")
+
+
+def test_a_renewed_log_that_copies_know_more_of_is_renewed_though_it_has_nothing(renewed):
+    """Its backup was made before its first start: its node was told so."""
+    _, _, opened, (_, new), _ = renewed
+    store = opened()
+    store.append([BehindEntry(new, 99, 1, store.state.next_lsn, "node-2")])
+    store.close()
+    assert store_renew.renew(opened.directory, "node-1")[0] == new
