@@ -632,7 +632,7 @@ class Site:
             "groups": self.groups.describe(),
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
-            "copies": self.copies.describe(),
+            "copies": self.copies.describe(self.links.hello.name),
         }
 
     def of_topic(self, topic: Topic | None, name: str) -> dict[str, Any]:

@@ -615,8 +615,8 @@ class SiteCopies:
             streams.append(stream(node, self.origin, topic, rows if copies > 1 else ()))
         return {"copies": copies, "streams": streams}
 
-    def describe(self) -> dict[str, Any]:
-        """As ``status`` shows it."""
+    def describe(self, name: str) -> dict[str, Any]:
+        """As ``status`` of our node, called ``name``, shows it."""
         return {
             "wanted": self._copies_max,
             "confirm": self._topics.confirmed_max,

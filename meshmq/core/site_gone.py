@@ -40,14 +40,19 @@ def take_over(copies: SiteCopies, arguments: dict[str, Any], now_ns: int) -> dic
 
 def _no_copy_of(copies: SiteCopies, name: object) -> str:
     """What is said of a node that is not copied here."""
-    have = sorted({m.name for m in copies.mirrors.by_origin.values()})
-    kept = f"the copies that are kept here are of {', '.join(have) or 'none'}"
+    have = ", ".join(sorted({m.name for m in copies.mirrors.by_origin.values()}))
     if name not in copies.names.values() and name not in copies.known().values():
-        return f"there is no node {name!r} in the site; {kept}"
+        kept = f"; the copies that are kept here are of {have}" if have else ""
+        return f"there is no node {name!r} in the site{kept}"
     others = [s.name for o, s in copies.siblings.items()
               if name in [row.name for row in copies.held.get(o, {}).values()]]  # fmt: skip
-    to = f"say it to {' or '.join(sorted(others))}, which has one" if others else kept
-    return f"no copy of a node named {name!r} is kept here: {to}"
+    if others:
+        to = " or ".join(sorted(others))
+        return f"no copy of a node named {name!r} is kept here: say it to {to}, which has one"
+    return (
+        f"no copy of a node named {name!r} is kept here, nor at a node that is there: its work "
+        f"waits until it is started again"
+    )
 
 
 def forget(

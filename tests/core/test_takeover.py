@@ -184,6 +184,9 @@ def test_the_node_that_is_back_hands_out_only_what_had_not_been_copied():
     net.run(8 * SECOND)
     assert set(again.got) <= {b"tail 1", b"tail 2"}
     assert a.disk.state.takeovers[a.origin].taker == at.origin
+    for node in (a, at):
+        (row,) = node.node.site.describe(net.now_ns)["copies"]["takeovers"]
+        assert (row["of"], row["by"]) == (a.name, at.name)
     net.worker(a).put("orders.eu", b"new")
     net.run(2 * SECOND)
     assert again.got[-1] == b"new"
@@ -223,6 +226,19 @@ def test_the_node_that_is_back_keeps_what_a_group_has_that_its_copy_did_not_know
     a.start([n.address for n in others])
     net.run(8 * SECOND)
     assert worker.got == [b"1", b"2"]
+
+
+def test_where_no_copies_are_it_is_refused_in_words():
+    net, (a, b) = site_of(2, kind=WorkNet)
+    name = a.name
+    net.kill(a)
+    net.run(SECOND)
+    assert take_over(net, b, a)[1] == (
+        f"no copy of a node named {name!r} is kept here, nor at a node that is there: its work "
+        f"waits until it is started again"
+    )
+    said = net.worker(b).command("node.takeover", name="onne")[1]
+    assert said == "there is no node 'onne' in the site"
 
 
 def test_a_taker_that_is_killed_in_the_middle_moves_each_record_once(monkeypatch):
