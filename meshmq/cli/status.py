@@ -111,7 +111,7 @@ def _copy(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kept(row: dict[str, Any]) -> dict[str, Any]:
-    state = row["problem"] or ("fetching" if row["fetching"] else "not fetching")
+    state = row["problem"] or ("following" if row["fetching"] else "at rest")
     return {"of node": row["name"], "log": row["origin"][:8], "topics": row["topics"],
             "state": state}  # fmt: skip
 

@@ -143,7 +143,10 @@ def show(
     insecure: InsecureOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Show one topic: its stream, offsets and policy."""
+    """Show one topic: its streams, offsets and policy.
+
+    published counts since each node's start; records are those that are there to be read.
+    """
     name = topic_argument(name)
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = connection.admin.topics.show(name)

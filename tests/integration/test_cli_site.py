@@ -99,6 +99,7 @@ def test_a_site_in_which_all_is_well(site, tmp_path):
     page = run(one, "status")[0]
     assert re.search(rf"^node: +{one.name} of mesh local", page)
     assert re.search(rf"\n  {two.name} +linked +\S+ +ok ", page)
+    assert re.search(rf"copies kept here:\n.*\n  {two.name} +\w{{8}} +\d+ +following\n", page)
     assert "problems" not in page
     assert max(map(len, page.splitlines())) <= 100
 
