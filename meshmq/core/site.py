@@ -681,8 +681,7 @@ def is_of_nodes(link: bytes) -> bool:
 def of_copies(
     site: Site | None, what: tuple[str, dict[str, Any]], wall_ms: int, now_ns: int
 ) -> dict[str, Any]:
-    """``node takeover``, ``node forget``, what there is of a topic, or what of all topics is in
-    older logs; raises CommandFailed."""
+    """``node takeover``, ``forget``, what is of a topic or in older logs. Raises CommandFailed."""
     verb, arguments = what
     if verb == TOPIC:
         return {} if site is None else site.of_topic(arguments["topic"], arguments["name"])

@@ -625,7 +625,7 @@ class SiteCopies:
             "synced_only": self.waiting.synced_only,
             "behind": self.own.describe(),
             "forgotten": self.forgetting.describe(),
-            "takeovers": self.takeovers.describe(self.names),
+            "takeovers": self.takeovers.describe({**self.names, self.origin: name}),
             **self.mender.describe(),
             "kept": self.mirrors.describe(),
         }
