@@ -7,8 +7,9 @@ from typing import Any
 
 from meshmq import frames_copies, limits
 from meshmq.codec_checks import adds_up, bounded, short
-from meshmq.errors import BadFrame
+from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames_moving import MOVED_BYTES
+from meshmq.names import check_pattern
 
 
 def _id(data: bytes, what: str, or_none: bool = False) -> bytes:
@@ -31,14 +32,27 @@ def _encode_fetch(m: Any, b: frames_copies.Fetch) -> None:
     f.bytes, f.level, f.offset = b.credit, b.level, b.offset
     if b.topic_id:
         f.topicId = b.topic_id
+    if b.topics:
+        f.topics = b.topics
+    if b.exclude:
+        f.exclude = b.exclude
 
 
 def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
     f = r.fetch
     return frames_copies.Fetch(
         f.number, _id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
-        _id(f.topicId, "a topic's id", True), f.offset,
+        _id(f.topicId, "a topic's id", True), f.offset, _patterns(f.topics), _patterns(f.exclude),
     )  # fmt: skip
+
+
+def _patterns(rows: Any) -> tuple[str, ...]:
+    if len(rows) > limits.LINK_PATTERNS_MAX:
+        raise BadFrame(f"{len(rows)} patterns of a link, the limit is {limits.LINK_PATTERNS_MAX}")
+    try:
+        return tuple([check_pattern(short(pattern)) for pattern in rows])
+    except InvalidName as error:
+        raise BadFrame(str(error)) from None
 
 
 def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
@@ -130,12 +144,39 @@ def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
     )  # fmt: skip
 
 
+def _encode_log_offers(m: Any, b: frames_copies.LogOffers) -> None:
+    for row, x in zip(m.init("logOffers").init("rows", len(b.rows)), b.rows, strict=True):
+        row.origin, row.name, row.site, row.lsn, row.slot, topics, exclude = x
+        if topics:
+            row.topics = topics
+        if exclude:
+            row.exclude = exclude
+
+
+def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
+    rows = r.logOffers.rows
+    if len(rows) > limits.MIRRORS_MAX:
+        raise BadFrame(f"{len(rows)} logs in a frame, the limit is {limits.MIRRORS_MAX}")
+    return frames_copies.LogOffers(
+        tuple(
+            [
+                frames_copies.LogOffer(
+                    _id(x.origin, "an origin"), short(x.name), short(x.site), x.lsn, x.slot,
+                    _patterns(x.topics), _patterns(x.exclude),
+                )
+                for x in rows
+            ]
+        )
+    )  # fmt: skip
+
+
 ENCODERS: dict[type, Callable[..., None]] = {
     frames_copies.AskCopy: _encode_ask,
     frames_copies.Fetch: _encode_fetch,
     frames_copies.Fetched: _encode_fetched,
     frames_copies.Copied: _encode_copied,
     frames_copies.Copies: _encode_copies,
+    frames_copies.LogOffers: _encode_log_offers,
 }
 
 DECODERS: dict[str, Callable[..., Any]] = {
@@ -144,6 +185,7 @@ DECODERS: dict[str, Callable[..., Any]] = {
     "fetched": _decode_fetched,
     "copied": _decode_copied,
     "copies": _decode_copies,
+    "logOffers": _decode_log_offers,
 }
 
 WITH_PAYLOAD = frozenset({_decode_fetched})

@@ -18,6 +18,8 @@ def encode_node(m: Any, facts: frames.NodeFacts | None) -> None:
     n.incarnation, n.site, n.isData = facts.incarnation, facts.site, facts.is_data
     if facts.clients:
         n.clients = facts.clients
+    if facts.link_to:
+        n.linkTo = facts.link_to
 
 
 def decode_node(r: Any) -> frames.NodeFacts | None:
@@ -25,7 +27,8 @@ def decode_node(r: Any) -> frames.NodeFacts | None:
     n = r.node
     if not n.incarnation:
         return None
-    return frames.NodeFacts(n.incarnation, short(n.site), addresses(n.clients), n.isData)
+    clients, link_to = addresses(n.clients), short(n.linkTo)
+    return frames.NodeFacts(n.incarnation, short(n.site), clients, n.isData, link_to)
 
 
 def _encode_site_interests(m: Any, b: frames.SiteInterests) -> None:

@@ -21,7 +21,8 @@ class AskCopy:
 class Fetch:
     """Send the log of ``origin`` from a place on, ``credit`` bytes at a time; a greater
     ``number`` ends those before. With a ``topic_id``: only the batch of that stream that holds
-    ``offset``."""
+    ``offset``. Between sites: only ``topics`` that match one of these patterns and none of
+    ``exclude``."""
 
     number: int
     origin: bytes
@@ -31,6 +32,8 @@ class Fetch:
     level: int = 0
     topic_id: bytes = b""
     offset: int = 0
+    topics: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
 class CopiedTopic(NamedTuple):
@@ -121,4 +124,27 @@ class Copies:
     rows: tuple[CopiesRow, ...]
 
 
-Body = AskCopy | Fetch | Fetched | Copied | Copies
+class LogOffer(NamedTuple):
+    """A log that another site can have from the sender: its own, or one that it mirrors, up to
+    before (``lsn``, ``slot``).
+
+    ``name`` and ``site`` are its node's. ``topics``, ``exclude``: of a mirror, what is mirrored, as
+    in Fetch; of the own log both are empty."""
+
+    origin: bytes
+    name: str
+    site: str
+    lsn: int
+    slot: int
+    topics: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogOffers:
+    """All that the sender offers."""
+
+    rows: tuple[LogOffer, ...]
+
+
+Body = LogOffers | AskCopy | Fetch | Fetched | Copied | Copies

@@ -14,12 +14,14 @@ class NodeFacts(NamedTuple):
         clients: where programs may dial it.
         is_data: the link is for what clients of the two have to do with each other; else for what
             must not wait.
+        link_to: of a link between two sites: the site that is looked for; else empty.
     """
 
     incarnation: int
     site: str
     clients: tuple[str, ...] = ()
     is_data: bool = False
+    link_to: str = ""
 
 
 class WorkReadyRow(NamedTuple):

@@ -107,6 +107,19 @@ def matches(pattern: str, topic: str) -> bool:
     return len(want) == len(have)
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every topic that pattern ``narrow`` covers is covered by ``wide``."""
+    want, have = wide.split("."), narrow.split(".")
+    if narrow.startswith("$") and want[0] in ("*", ">"):
+        return False
+    for i, token in enumerate(want):
+        if token == ">":
+            return len(have) > i
+        if i >= len(have) or have[i] == ">" or token not in ("*", have[i]):
+            return False
+    return len(want) == len(have)
+
+
 # --- groups and queues: topics of the mesh's own -----------------------------------------------
 
 JOURNAL = "$journal"

@@ -62,6 +62,7 @@ struct Frame {
     fetched     @54 :Fetched;
     copied      @55 :Copied;
     copies      @56 :Copies;
+    logOffers   @57 :LogOffers;
   }
 }
 
@@ -99,6 +100,7 @@ struct NodeFacts {
   clients     @2 :List(Text); # where programs may dial it
   isData      @3 :Bool;     # a link for what clients of the two have to do with each other; else
                             # one for what must not wait: who is there, pulses, what is agreed
+  linkTo      @4 :Text;     # of a link between sites: the one that is looked for; else empty
 }
 
 struct Refuse {
@@ -532,6 +534,8 @@ struct Fetch {              # one log, or what is copied of it, in its order
   level  @5 :UInt8;         # as in AskCopy; 255: none, it ends
   topicId @6 :Data;         # only the batch of this stream that holds `offset`
   offset @7 :UInt64;
+  topics @8 :List(Text);    # between sites: patterns of topics, but for those that match
+  exclude @9 :List(Text);   # one of these
 }
 
 struct Fetched {
@@ -595,6 +599,20 @@ struct CopiesRow {
   furthest  @10 :UInt64;    # of the log of who is told: how far any copy goes, as the sender heard
   furthestSlot @11 :UInt32;
   lifted    @12 :Bool;      # it was given up, and came back
+}
+
+struct LogOffers {          # between sites: logs that the sender has, or mirrors
+  rows @0 :List(LogOffer);
+}
+
+struct LogOffer {
+  origin @0 :Data;
+  name   @1 :Text;          # of its node
+  site   @2 :Text;          # and the site of that
+  lsn    @3 :UInt64;        # there is something before this place
+  slot   @4 :UInt32;
+  topics @5 :List(Text);    # of a mirror: what is mirrored, as in Fetch; of the own log both are
+  exclude @6 :List(Text);   # empty
 }
 
 struct Offers {             # what services a node's clients serve, and how busy they are

@@ -41,7 +41,8 @@ def kept(
         topic = mirror.topics.by_name.get(name)
         if topic is not None:
             row = dict(zip(_SHOWN, (node, True, 0, mirror.synced[0], ""), strict=True))
-            streams.append(stream(mirror.name, mirror.origin, topic, [row], away, not away))
+            is_older = not (away or mirror.linked)
+            streams.append(stream(mirror.shown, mirror.origin, topic, [row], away, is_older))
     return streams
 
 
@@ -65,4 +66,4 @@ def _not_there(
     names = {sibling.name for sibling in there.values()}
     for mirror in mirrors:
         if mirror.origin not in there:
-            yield mirror, not mirror.is_own and mirror.name not in names
+            yield mirror, not (mirror.is_own or mirror.linked) and mirror.name not in names

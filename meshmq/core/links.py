@@ -149,10 +149,14 @@ class Links:
         self._count += 1
         name = self.name_prefix + b"%d" % self._count
         self.effects.append(OpenLink(name, address))
-        session = Session(self._entropy.getrandbits(63) + 1, self.hello, now_ns)
+        session = Session(self._entropy.getrandbits(63) + 1, self._hello_to(address), now_ns)
         link = Link(name, session, address, PeerFacts(addresses=(address,)))
         self.by_name[name] = self._dialled[address] = link
         self._touched[name] = link
+
+    def _hello_to(self, address: str) -> Hello:
+        """What we say of ourselves to whom we dial there."""
+        return self.hello
 
     # -- what a node allows -------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from meshmq.core.mirror_log import (
     BehindEntry,
     Copied,
     ForgottenEntry,
+    LinkedEntry,
     MirrorEntry,
     MirrorState,
     TakenEntry,
@@ -124,12 +125,14 @@ class CopiedEntry(NamedTuple):
     records: tuple[JournalRecord, ...] = ()
 
 
-MirrorWord = MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry
-_MIRROR_WORDS = (MirrorEntry, TakeoverEntry, TakenEntry, BehindEntry, ForgottenEntry)
+MirrorWord = MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | LinkedEntry
+_MIRROR_WORDS = (
+    MirrorEntry, TakeoverEntry, TakenEntry, BehindEntry, ForgottenEntry, LinkedEntry,
+)  # fmt: skip
 
 Entry = (
     BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | CopiedEntry | MirrorEntry
-    | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | Said
+    | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | LinkedEntry | Said
 )  # fmt: skip
 
 _OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
@@ -368,6 +371,9 @@ class LogState:
             return
         if isinstance(said, BehindEntry):
             self.behind = said
+            return
+        if isinstance(said, LinkedEntry):
+            self.mirrors.setdefault(said.origin, MirrorState()).linked = said
             return
         if isinstance(said, ForgottenEntry):
             self.forgotten[said.origin] = said

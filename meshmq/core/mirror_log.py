@@ -14,6 +14,7 @@ Numbers are packed little-endian; ``pack`` and ``unpack`` are each other's inver
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from meshmq.core.journal import (
 )
 from meshmq.errors import BadFrame
 
-_COPIED, _MIRROR, _TAKEOVER, _TAKEN, _BEHIND, _FORGOTTEN = range(6)
+_COPIED, _MIRROR, _TAKEOVER, _TAKEN, _BEHIND, _FORGOTTEN, _LINKED = range(7)
 _DROPPED, _LACKS, _HOLES = 1, 2, 4
 _HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<IQIq")
@@ -41,8 +42,8 @@ _BEHIND_ROW = struct.Struct("<16sQIQ")
 _FORGOTTEN_ROW = struct.Struct("<16sQ?")
 _STATE_HEAD = struct.Struct("<16sQIHII")
 _STATE_OWN = struct.Struct("<Q")
-_STATE_TAKEN = struct.Struct("<I")
-_STATE_LACKS, _STATE_HAS_OWN, _STATE_HOLES, _STATE_HAS_TAKEN = 1, 2, 4, 8
+_STATE_PART = struct.Struct("<I")  # bytes of what follows
+_STATE_LACKS, _STATE_HAS_OWN, _STATE_HOLES, _STATE_HAS_TAKEN, _STATE_LINKED = 1, 2, 4, 8, 16
 
 
 class Copied(NamedTuple):
@@ -119,7 +120,19 @@ class ForgottenEntry(NamedTuple):
     lifted: bool = False
 
 
-Said = Copied | MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry
+class LinkedEntry(NamedTuple):
+    """The log of ``origin`` is that of a node of another ``site``; of its topics those are mirrored
+    that match one of ``topics`` and none of ``exclude``."""
+
+    origin: bytes
+    site: str
+    topics: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+
+
+Said = (
+    LinkedEntry | Copied | MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry
+)
 
 
 @dataclass(slots=True)
@@ -135,6 +148,7 @@ class MirrorState:
         own_until: batches of its streams in commits before this one are at the places where they
             lie: this log was its own then (shell/store_renew.py).
         holes: part of it came damaged, and has no bytes here.
+        linked: of a log of another site, which, and what of it.
     """
 
     name: str = ""
@@ -145,6 +159,7 @@ class MirrorState:
     lacks: bool = False
     own_until: int = 0
     holes: bool = False
+    linked: LinkedEntry | None = None
 
 
 def pack(rows: Sequence[Said]) -> bytes:
@@ -172,6 +187,9 @@ def pack(rows: Sequence[Said]) -> bytes:
         elif isinstance(row, ForgottenEntry):
             body = _FORGOTTEN_ROW.pack(row.origin, row.epoch, row.lifted) + row.name.encode()
             parts += [_HEAD.pack(_FORGOTTEN, len(body)), body]
+        elif isinstance(row, LinkedEntry):
+            body = row.origin + _pack_linked(row)
+            parts += [_HEAD.pack(_LINKED, len(body)), body]
     return b"".join(parts)
 
 
@@ -191,6 +209,15 @@ def unpack(data: bytes) -> tuple[Said, ...]:
     except (struct.error, ValueError, TypeError) as error:
         raise BadFrame(f"malformed words on copies: {error}") from None
     return tuple(found)
+
+
+def _pack_linked(row: LinkedEntry) -> bytes:
+    return json.dumps(row[1:]).encode()
+
+
+def _unpack_linked(origin: bytes, data: bytes) -> LinkedEntry:
+    site, topics, exclude = json.loads(data)
+    return LinkedEntry(origin, site, tuple(topics), tuple(exclude))
 
 
 def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
@@ -216,6 +243,8 @@ def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
     elif kind == _FORGOTTEN:
         origin, epoch, lifted = _FORGOTTEN_ROW.unpack_from(row)
         yield ForgottenEntry(origin, epoch, row[_FORGOTTEN_ROW.size :].decode(), lifted)
+    elif kind == _LINKED:
+        yield _unpack_linked(row[:16], row[16:])
 
 
 def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
@@ -226,12 +255,16 @@ def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
         flags = _STATE_LACKS * mirror.lacks | _STATE_HOLES * mirror.holes
         flags |= _STATE_HAS_OWN * bool(mirror.own_until)
         flags |= _STATE_HAS_TAKEN * bool(mirror.journal.taken.groups)
+        flags |= _STATE_LINKED * (mirror.linked is not None)
         head = (origin, mirror.lsn, mirror.slot, len(name), len(journal), flags)
         own = _STATE_OWN.pack(mirror.own_until) if mirror.own_until else b""
         parts += [_STATE_HEAD.pack(*head), own, name, journal]
         if mirror.journal.taken.groups:
             taken = pack_state(mirror.journal.taken)
-            parts += [_STATE_TAKEN.pack(len(taken)), taken]
+            parts += [_STATE_PART.pack(len(taken)), taken]
+        if mirror.linked is not None:
+            linked = _pack_linked(mirror.linked)
+            parts += [_STATE_PART.pack(len(linked)), linked]
     return b"".join(parts)
 
 
@@ -253,14 +286,23 @@ def unpack_mirrors(data: bytes) -> dict[bytes, MirrorState]:
         state = CopiedJournal.of(unpack_state(data[at : at + journal]))
         at += journal
         if flags & _STATE_HAS_TAKEN:
-            (taken,) = _STATE_TAKEN.unpack_from(data, at)
-            at += _STATE_TAKEN.size
-            if at + taken > len(data):
-                raise struct.error("what was taken over ends early")
-            state.taken = unpack_state(data[at : at + taken])
-            at += taken
+            taken, at = _part(data, at)
+            state.taken = unpack_state(taken)
+        linked = None
+        if flags & _STATE_LINKED:
+            said, at = _part(data, at)
+            linked = _unpack_linked(origin, said)
         lacks, holes = bool(flags & _STATE_LACKS), bool(flags & _STATE_HOLES)
         mirrors[origin] = MirrorState(
-            name, lsn, slot, journal=state, lacks=lacks, own_until=own, holes=holes
+            name, lsn, slot, journal=state, lacks=lacks, own_until=own, holes=holes, linked=linked
         )
     return mirrors
+
+
+def _part(data: bytes, at: int) -> tuple[bytes, int]:
+    """What follows its length, and where that ends."""
+    (size,) = _STATE_PART.unpack_from(data, at)
+    begin = at + _STATE_PART.size
+    if begin + size > len(data):
+        raise struct.error("part of a mirror ends early")
+    return data[begin : begin + size], begin + size

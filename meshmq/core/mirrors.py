@@ -38,11 +38,11 @@ from meshmq.core.log import (
 )
 from meshmq.core.mending import NO_BYTES_CHECKSUM, Mender
 from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
-from meshmq.core.mirror_log import MirrorEntry
+from meshmq.core.mirror_log import LinkedEntry, MirrorEntry
 from meshmq.core.producers import producer_last
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import BadFrame
-from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
+from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetch, Fetched
 from meshmq.names import JOURNAL, is_named
 
 
@@ -61,6 +61,7 @@ class Mirror:
         lacks: rule 3. is_summing: the sum is on its way, from its first part on.
         holes: part of it came damaged, and has no bytes here.
         passed_bytes: that came and need not be stored; their credit is given back with the rest.
+        linked: of a log of another site: which site, and what of it is mirrored.
     """
 
     def __init__(self, origin: bytes, name: str, place: tuple[int, int], main: Feed, number: int):
@@ -79,6 +80,21 @@ class Mirror:
         self.refused = 0
         self.lacks = self.is_summing = self.is_own = self.holes = False
         self.passed_bytes = 0
+        self.linked: LinkedEntry | None = None
+
+    def fetch_frame(self) -> Fetch:
+        """Asks for what is missing."""
+        if self.linked is None:
+            credit = limits.COPY_CREDIT_BYTES
+            return Fetch(self.number, self.origin, *self.place, credit, self.level)
+        _, _, topics, exclude = self.linked
+        credit = limits.LINK_CREDIT_BYTES
+        return Fetch(self.number, self.origin, *self.place, credit, topics=topics, exclude=exclude)
+
+    @property
+    def shown(self) -> str:
+        """The name of its node, to be shown: of another site with that before it."""
+        return self.name if self.linked is None else f"{self.linked.site}/{self.name}"
 
 
 class Mirrors:
@@ -107,12 +123,13 @@ class Mirrors:
             mirror.journal = held.journal.copy()
             mirror.lacks, mirror.holes = held.lacks, held.holes
             mirror.is_own = held.own_until > 0
+            mirror.linked = held.linked
 
     def describe(self) -> list[dict[str, Any]]:
         """As ``status`` shows them."""
         return [
             {
-                "name": mirror.name,
+                "name": mirror.shown,
                 "origin": mirror.origin.hex(),
                 "lsn": mirror.synced[0],
                 "topics": len(mirror.topics.by_stream),
@@ -132,6 +149,23 @@ class Mirrors:
         mirror = self.by_origin[origin] = Mirror(origin, name, place, self._feed, self._feeds)
         mirror.feed.mend = self._mender.of(mirror.feed, origin)
         return mirror
+
+    def open_linked(self, name: str, linked: LinkedEntry) -> Mirror:
+        """Begin a mirror of a log of another site."""
+        mirror = self.open(linked.origin, name)
+        mirror.linked = linked
+        self.entries += [linked, MirrorEntry(linked.origin, name, *mirror.place)]
+        return mirror
+
+    @property
+    def of_site(self) -> list[Mirror]:
+        """Copies of logs of our own site."""
+        return [mirror for mirror in self.by_origin.values() if mirror.linked is None]
+
+    @property
+    def of_others(self) -> list[Mirror]:
+        """Mirrors of logs of other sites."""
+        return [mirror for mirror in self.by_origin.values() if mirror.linked is not None]
 
     def drop(self, origin: bytes) -> None:
         """Keep nothing of a log."""
@@ -287,7 +321,7 @@ class Mirrors:
     def producer_last(self, name: str, producer: bytes) -> dict[str, Any]:
         """What each copy knows of a producer in a topic, and how far it goes, by origin."""
         found = {}
-        for mirror in self.by_origin.values():
+        for mirror in self.of_site:
             topics = [
                 topic
                 for topic in mirror.topics.by_stream.values()

@@ -43,8 +43,10 @@ from meshmq.core.services import Services
 from meshmq.core.session import Session
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import Sibling
-from meshmq.core.site import NodeIdentity, Site, SiteIdentity, is_of_nodes, judge_node, of_copies
+from meshmq.core.site import Site
 from meshmq.core.site_copies import SiteCopies
+from meshmq.core.site_doors import judge_node, of_copies
+from meshmq.core.site_identity import NodeIdentity, SiteIdentity, is_of_nodes
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.streams import Streams, confirms
 from meshmq.core.topics import Topic, Topics
@@ -148,8 +150,8 @@ class Node:
             of_log = (self.topics, self.delivery, self.admission, tools, self.groups)
             copies = SiteCopies(state, site.copies, *of_log, site.renew)
             parts = (self.delivery, self.reads, self.services, self.groups, self._command_here,
-                     self.transients)  # fmt: skip
-            self.site = Site(site, who, self.sessions, *parts, copies, entropy, self.registrar)
+                     self.transients, copies, entropy, self.registrar, self.topics)  # fmt: skip
+            self.site = Site(site, who, self.sessions, *parts)
         clerk = Clerk(self.groups, self.topics, self.registrar)
         self._desk = commands.Desk(
             self.topics, self.delivery, clerk, self.status,
@@ -403,7 +405,7 @@ class Node:
     def _on_site_body(self, site: Site, peer: Peer, body: Body, now_ns: int) -> bool:
         if peer.sibling is None:
             return site.on_program(peer, body, now_ns)
-        if isinstance(body, Deliver) and body.subscription == 0:
+        if isinstance(body, Deliver) and body.subscription == 0 and not peer.sibling.site:
             for row, data in site.reach.take(peer.link, body):
                 self._pass_on_from(row, data)
             return True

@@ -1,4 +1,4 @@
-"""Another node of the same site, as a node sees it."""
+"""Another node of the same site, or one of another site with which there is a link."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Sibling:
         since_ns: when it opened.
         dials: whether the data link is ours to dial.
         attempt: name of a data link that we have dialled and that is not open yet; else empty.
+        site: of a node of another site: which one; else empty.
     """
 
     origin: bytes
@@ -34,3 +35,4 @@ class Sibling:
     link: bytes = b""
     since_ns: int = 0
     attempt: bytes = b""
+    site: str = ""

@@ -20,35 +20,36 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from meshmq import limits
-from meshmq.core.copied_streams import OLDER, older
 from meshmq.core.delivery import Delivery
 from meshmq.core.discovery import PEERS, Discovery, Sighted, SightLost
 from meshmq.core.effects import OpenLink
 from meshmq.core.gossip import Gossip
 from meshmq.core.groups import Groups
 from meshmq.core.latency import Latencies
+from meshmq.core.link_wish import LinkWish
 from meshmq.core.links import Link
 from meshmq.core.registrar import Registrar
+from meshmq.core.replication import Replication
 from meshmq.core.services import Services
 from meshmq.core.session import Session, SessionState
 from meshmq.core.sessions import Peer, Sessions
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.signposts import Signposts
-from meshmq.core.site_copies import TOPIC, SiteCopies
-from meshmq.core.site_gone import forget, take_over
+from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_groups import SiteGroups
+from meshmq.core.site_identity import NodeIdentity, SiteIdentity, is_of_nodes
 from meshmq.core.site_interests import Reach
 from meshmq.core.site_links import SiteLinks
 from meshmq.core.site_listings import HERE, SiteListings
 from meshmq.core.site_producers import SiteProducers
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
-from meshmq.core.topics import Topic
+from meshmq.core.topics import Topic, Topics
 from meshmq.core.transients import Transients
-from meshmq.errors import BadFrame, CommandFailed, InvalidName
+from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -72,39 +73,7 @@ from meshmq.frames import (
     Subscribed,
     Welcome,
 )
-
-NODE_LINK = b"\0node"
-"""What names of links begin with that other nodes have dialled."""
-
-
-class SiteIdentity(NamedTuple):
-    """What a node is in its site.
-
-    Attributes:
-        site: the site's name.
-        incarnation: greater with each start.
-        addresses, clients: where nodes and programs may dial it.
-        insecure: dial beyond this host, if the mesh is not ``local``.
-        copies: nodes that are to have a stream whose policy does not say.
-        renew: what to say to renew its log (core/own_log.py).
-    """
-
-    site: str
-    incarnation: int
-    addresses: tuple[str, ...]
-    clients: tuple[str, ...]
-    insecure: bool = False
-    copies: int = 1
-    renew: str = "meshmq log renew"
-
-
-class NodeIdentity(NamedTuple):
-    """Who a node is, wherever it is: see Hello."""
-
-    origin: bytes
-    mesh: str
-    name: str
-    software: str
+from meshmq.frames_copies import LogOffers
 
 
 class Site:
@@ -121,10 +90,12 @@ class Site:
         ask_here: carries out a command, and answers over the link that is named.
         transients: what our own publishers know of who wants what.
         registrar: what all nodes agree on.
+        topics: of our own log.
 
     Attributes:
         signposts: tells clients of the other nodes.
         siblings: nodes with a control link, by origin.
+        far: the same of nodes of other sites.
         version: changes when a node comes, goes, or its data link does.
     """
 
@@ -142,6 +113,7 @@ class Site:
         copies: SiteCopies,
         entropy: random.Random,
         registrar: Registrar,
+        topics: Topics,
     ) -> None:
         self._registrar = registrar
         self._hello = hello = Hello(
@@ -171,6 +143,8 @@ class Site:
         here = KnownPeer(who.origin, True, who.name, me.clients)
         self.signposts = Signposts(here, sessions)
         self.siblings: dict[bytes, Sibling] = {}
+        self.far: dict[bytes, Sibling] = {}
+        self.replication = Replication(me.site, who.name, copies, topics, delivery)
         self.version = 0
         self.me = me
         self._sessions = sessions
@@ -188,6 +162,14 @@ class Site:
     def look_for(self, addresses: tuple[str, ...], now_ns: int) -> None:
         """Dial these, for as long as the node lives."""
         self.links.tell(Sighted(PEERS, PeerFacts(addresses=addresses)), now_ns)
+
+    def set_links(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
+        """Pull this from other sites, from now on."""
+        self.replication.set_wishes(wishes)
+        for wish in wishes:
+            for address in wish.endpoints:
+                self.links.sites[address] = wish.to
+                self.links.tell(Sighted(PEERS, PeerFacts(addresses=(address,))), now_ns)
 
     def on_sight(self, sight: Sighted | SightLost, now_ns: int) -> None:
         """mDNS says something."""
@@ -220,7 +202,7 @@ class Site:
         if got is None:
             return
         sibling = self._by_control.get(got[0].name)
-        if sibling is not None:
+        if sibling is not None and (not sibling.site or isinstance(got[1], Pulse)):
             try:
                 self._on_control(got[0], sibling, got[1], now_ns)
             except BadFrame as error:
@@ -285,12 +267,17 @@ class Site:
         assert node is not None, "only nodes are linked here"
         sibling = Sibling(
             facts.instance, facts.name, node.incarnation, facts.addresses, node.clients, link.name,
-            bool(link.address),
+            bool(link.address), site="" if node.site == self.me.site else node.site,
         )  # fmt: skip
-        self.siblings[sibling.origin] = self._by_control[link.name] = sibling
+        self._by_control[link.name] = sibling
         self.links.refusals.pop(sibling.name, None)
         self._latencies[sibling.origin] = Latencies(now_ns)
         self.version += 1
+        if sibling.site:
+            self.far[sibling.origin] = sibling
+            self.links.send(link, Pulse(now_ns), now_ns)
+            return
+        self.siblings[sibling.origin] = sibling
         self.gossip.join(link.name, sibling.origin, now_ns)
         self.services.expect(sibling, now_ns)
         self._registrar.join(sibling.origin, now_ns)
@@ -300,30 +287,37 @@ class Site:
         sibling = self._by_control.pop(link.name, None)
         if sibling is None:
             return
-        self.gossip.leave(link.name, now_ns)
-        if self.siblings.get(sibling.origin) is sibling:
-            del self.siblings[sibling.origin]
+        if self._find(sibling.origin) is sibling:
+            (self.far if sibling.site else self.siblings).pop(sibling.origin)
             del self._latencies[sibling.origin]
             self._dials.pop(sibling.origin, None)
-            self._registrar.leave(sibling.origin, now_ns)
+        if not sibling.site:
+            self.gossip.leave(link.name, now_ns)
+            if sibling.origin not in self.siblings:
+                self._registrar.leave(sibling.origin, now_ns)
         self.version += 1
         for peer in list(self._sessions.by_link.values()):
             if peer.sibling is sibling:
                 why = "the link that says the node is there is over"
                 self._sessions.end(peer, Refuse("link-lost", why), now_ns)
 
+    def _find(self, origin: bytes) -> Sibling | None:
+        """A node with a control link, of our site or of another one."""
+        return self.siblings.get(origin) or self.far.get(origin)
+
     # -- data links -----------------------------------------------------------------------------
 
     def _dial(self, now_ns: int) -> None:
         for origin, (due_ns, wait_ns) in list(self._dials.items()):
-            sibling = self.siblings[origin]
-            if due_ns > now_ns or sibling.attempt:
+            sibling = self._find(origin)
+            if sibling is None or due_ns > now_ns or sibling.attempt:
                 continue
             self._dials[origin] = (now_ns + wait_ns, min(2 * wait_ns, limits.SECOND))
             self._count += 1
             name = b"\0data-%d" % self._count
             producer = self._entropy.getrandbits(128).to_bytes(16, "big")
-            hello = replace(self._hello, producer=producer, node=self.facts)
+            facts = self.facts._replace(link_to=sibling.site)
+            hello = replace(self._hello, producer=producer, node=facts)
             session = Session(self._entropy.getrandbits(63) + 1, hello, now_ns)
             address = self.links.by_name[sibling.control].address
             self._sessions.effects.append(OpenLink(name, address))
@@ -338,8 +332,7 @@ class Site:
 
     def judge(self, hello: Hello) -> Refuse | Sibling:
         """A node wants a data link: with whom, or why not."""
-        sibling = self.siblings.get(hello.instance)
-        node = hello.node
+        sibling, node = self._find(hello.instance), hello.node
         if sibling is None or node is None or node.incarnation != sibling.incarnation:
             return Refuse("link-lost", "there is no link that says the node is there")
         if sibling.dials:  # it is of an earlier control link, and late
@@ -369,6 +362,10 @@ class Site:
         self._leave(sibling, now_ns)
         sibling.link, sibling.since_ns = peer.link, now_ns
         self.version += 1
+        if sibling.site:
+            self.replication.join(sibling, now_ns)
+            return
+        self.replication.join_sibling(sibling)
         self.reach.join(sibling)
         self.reads.join(sibling)
         self.copies.join(sibling, now_ns)
@@ -391,7 +388,7 @@ class Site:
             sibling.attempt = b""
         if sibling.link == peer.link:
             self._leave(sibling, now_ns)
-        if sibling.dials and self.siblings.get(sibling.origin) is sibling:
+        if sibling.dials and self._find(sibling.origin) is sibling:
             self._dials.setdefault(
                 sibling.origin, (now_ns + limits.DATA_DIAL_NS, 2 * limits.DATA_DIAL_NS)
             )
@@ -408,6 +405,12 @@ class Site:
     def _leave(self, sibling: Sibling, now_ns: int) -> None:
         if not sibling.link:
             return
+        self.version += 1
+        if sibling.site:
+            self.replication.leave(sibling)
+            sibling.link = b""
+            return
+        self.replication.leave_sibling(sibling)
         self._told.pop(sibling.link, None)
         self.reach.leave(sibling)
         self.copies.leave(sibling, now_ns)
@@ -417,7 +420,6 @@ class Site:
         self.listings.leave(sibling, now_ns)
         self.producers.leave(sibling)
         sibling.link = b""
-        self.version += 1
 
     def on_program(self, peer: Peer, body: Body, now_ns: int) -> bool:
         """What one of our programs asks, if other nodes have to do with it."""
@@ -441,9 +443,16 @@ class Site:
 
     def on_body(self, peer: Peer, body: Body, now_ns: int) -> bool:
         """What came over a data link, if it is ours; the rest is as from a client."""
+        sibling = peer.sibling
+        assert sibling is not None
+        if sibling.site and not isinstance(body, Welcome):
+            self.replication.on_body(sibling, body, now_ns)
+            return True
         match body:
             case Welcome():
                 self.on_welcome(peer, body, now_ns)
+            case LogOffers():
+                self.replication.on_sibling(sibling, body)
             case SiteInterests():
                 self._on_interests(peer, body, now_ns)
             case Subscribed():
@@ -455,8 +464,7 @@ class Site:
             case Command():
                 return self.producers.on_sibling(peer, body, now_ns)
             case _:
-                assert peer.sibling is not None
-                if self.copies.on_body(peer.sibling, body, now_ns):
+                if self.copies.on_body(sibling, body, now_ns):
                     return True
                 return self.groups.on_sibling(peer, body, now_ns)
         return True
@@ -487,12 +495,13 @@ class Site:
         if now_ns >= self._pulse_ns:
             if self._is_pulsing and now_ns - self._pulse_ns > limits.STILL_NS:
                 self._shared.doubts.stood_still(now_ns + self._shared.wall_offset_ns)
-            self._is_pulsing = bool(self.siblings)
+            self._is_pulsing = bool(self.siblings or self.far)
             self._pulse_ns = now_ns + self._pulse_interval_ns()
             for link in self.links.by_instance.values():
                 self.links.send(link, Pulse(now_ns), now_ns)
         self._dial(now_ns)
         self.copies.tick(now_ns)
+        self.replication.tick(now_ns)
 
     def _pulse_interval_ns(self) -> int:
         spread = len(self.siblings) * limits.SECOND // limits.PULSES_PER_SECOND_MAX
@@ -500,13 +509,14 @@ class Site:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        due = [due_ns for o, (due_ns, _) in self._dials.items() if not self.siblings[o].attempt]
+        dialled = [(due_ns, self._find(o)) for o, (due_ns, _) in self._dials.items()]
+        due = [due_ns for due_ns, sibling in dialled if sibling and not sibling.attempt]
         parts = (
             self.links, self.gossip, self.services, self.groups, self.listings, self._registrar,
-            self.signposts, self.copies, self.producers,
+            self.signposts, self.copies, self.producers, self.replication,
         )  # fmt: skip
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
-        if self.siblings:
+        if self.siblings or self.far:
             due.append(self._pulse_ns)
         return min(due, default=None)
 
@@ -560,7 +570,7 @@ class Site:
             asked, reads.local = reads.local, []
             for body in asked:
                 copies.on_body(copies.me, body, now_ns)
-            sends = [*copies.take_sends(), *reads.take_sends()]
+            sends = [*copies.take_sends(), *self.replication.take_sends(), *reads.take_sends()]
             for link, body in sends:
                 if link != LOCAL:
                     self._sessions.send(link, body, now_ns)
@@ -633,6 +643,7 @@ class Site:
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(self.links.hello.name),
+            "links": self.replication.describe(),
         }
 
     def of_topic(self, topic: Topic | None, name: str) -> dict[str, Any]:
@@ -654,47 +665,3 @@ class Site:
             seconds = None if seen_ns is None else round(seen_ns / limits.SECOND, 3)
             rows.append({"name": name, "origin": origin.hex(), "seconds": seconds})
         return sorted(rows, key=lambda row: str(row["name"]))
-
-
-def judge_node(
-    site: Site | None, link: bytes, hello: Hello, name: str
-) -> tuple[Refuse | None, Sibling | None]:
-    """A hello of a node, or over the listener for nodes: why not, or with whom."""
-    if site is None or not is_of_nodes(link):
-        why = f"{name!r} listens here for programs only"
-        if site is None:
-            why += ", and belongs to no site: start it with --site"
-        else:
-            why += f"; nodes reach it at {' or '.join(site.me.addresses)}"
-        return Refuse("not-a-node", why), None
-    if hello.node is None:
-        return Refuse("node-unreachable", site.links.nodes_only), None
-    found = site.judge(hello)
-    return (found, None) if isinstance(found, Refuse) else (None, found)
-
-
-def is_of_nodes(link: bytes) -> bool:
-    """Whether a link comes by the listener for nodes."""
-    return link.startswith(NODE_LINK)
-
-
-def of_copies(
-    site: Site | None, what: tuple[str, dict[str, Any]], wall_ms: int, now_ns: int
-) -> dict[str, Any]:
-    """``node takeover``, ``forget``, what is of a topic or in older logs. Raises CommandFailed."""
-    verb, arguments = what
-    if verb == TOPIC:
-        return {} if site is None else site.of_topic(arguments["topic"], arguments["name"])
-    if verb == OLDER:
-        return {} if site is None else older(site.copies.mirrors.by_origin.values(), site.siblings)
-    if site is None:
-        raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
-    name = arguments.get("name")
-    if not isinstance(name, str) or not 0 < len(name) <= limits.PEER_NAME_MAX:
-        raise CommandFailed(f"a node is named by a text of 1 to {limits.PEER_NAME_MAX} characters")
-    for flag in ("assume_dead", "may_repeat"):
-        if not isinstance(arguments.get(flag, False), bool):
-            raise CommandFailed(f"{flag} is true or false")
-    if verb == "node.forget":
-        return forget(site.copies, arguments, wall_ms, now_ns, site.links.hello.name)
-    return take_over(site.copies, arguments, now_ns)

@@ -113,7 +113,7 @@ class SiteCopies:
         self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
         self.version = 0
         self._were_gone: dict[bytes, str] = {}
-        self.names: dict[bytes, str] = {m.origin: m.name for m in self.mirrors.by_origin.values()}
+        self.names: dict[bytes, str] = {m.origin: m.name for m in self.mirrors.of_site}
         self._away: dict[bytes, int] = {}  # since when, of those that were chosen
         self._left: dict[bytes, int] = {}  # when each sibling was seen last
         self._asked: dict[bytes, int] = {}  # by sibling: the level that it was told last
@@ -155,6 +155,10 @@ class SiteCopies:
             self._delivery.remove_reader(sender)
         for key in [key for key in self._others if key[0] == link]:
             self._end_other(key)
+        self.drop_link(link)
+
+    def drop_link(self, link: bytes) -> None:
+        """Nothing more comes over it."""
         self.mender.drop_link(link)
         for mirror in self.mirrors.by_origin.values():
             mirror.feed.drop_link(link)
@@ -169,7 +173,7 @@ class SiteCopies:
             case Fetch():
                 self._on_fetch(sibling, body)
             case Fetched():
-                self._on_fetched(sibling, body, now_ns)
+                self.on_fetched(sibling, body, now_ns)
             case Copied():
                 self._on_copied(sibling, body, now_ns)
             case Copies(rows):
@@ -348,7 +352,7 @@ class SiteCopies:
             self.sends.append((sibling.link, told))
             return
         if level == 0:
-            self._drop(sibling.origin)
+            self.drop(sibling.origin)
             return
         if mirror is None:
             if len(self.mirrors.by_origin) >= limits.MIRRORS_MAX:
@@ -356,9 +360,9 @@ class SiteCopies:
             mirror = self.mirrors.open(sibling.origin, sibling.name)
             self.version += 1
         mirror.name, mirror.level = sibling.name, level
-        self._fetch(mirror, sibling)
+        self.fetch(mirror, sibling)
 
-    def _drop(self, origin: bytes) -> None:
+    def drop(self, origin: bytes) -> None:
         """Keep no copy of a log."""
         if origin in self.mirrors.by_origin:
             for key in [key for key in self._others if key[1] == origin]:
@@ -373,10 +377,10 @@ class SiteCopies:
         """Copies of nodes that do not come back, but for those whose records are being moved."""
         for origin in [o for o in self.forgetting.gone if not self.takeovers.is_moving(o)]:
             self.forgetting.gone.discard(origin)
-            self._drop(origin)
+            self.drop(origin)
             self._away.pop(origin, None)
 
-    def _fetch(self, mirror: Mirror, sibling: Sibling) -> None:
+    def fetch(self, mirror: Mirror, sibling: Sibling) -> None:
         """Ask for what is missing: from behind what has come, stored or on its way to disk."""
         if mirror.link != sibling.link:
             self.end_fetch(mirror)
@@ -384,11 +388,10 @@ class SiteCopies:
         number = self.next_number()
         mirror.link, mirror.number, mirror.again_ns = sibling.link, number, 0
         mirror.passed_bytes = 0
-        frame = Fetch(number, mirror.origin, *mirror.place, limits.COPY_CREDIT_BYTES, mirror.level)
-        self.sends.append((sibling.link, frame))
+        self.sends.append((sibling.link, mirror.fetch_frame()))
         self._tell_synced(mirror)  # which may be less
 
-    def _on_fetched(self, sibling: Sibling, frame: Fetched, now_ns: int) -> None:
+    def on_fetched(self, sibling: Sibling, frame: Fetched, now_ns: int) -> None:
         if self.mender.on_fetched(sibling.link, frame):
             return
         for mirror in self.mirrors.by_origin.values():
@@ -469,7 +472,7 @@ class SiteCopies:
 
     def known(self) -> dict[bytes, str]:
         """Logs of which somebody here has a copy, or whose nodes are away, with their names."""
-        found = {**self._gone(), **{m.origin: m.name for m in self.mirrors.by_origin.values()}}
+        found = {**self._gone(), **{m.origin: m.shown for m in self.mirrors.by_origin.values()}}
         for rows in self.held.values():
             found.update({row.origin: row.name for row in rows.values()})
         return {o: name for o, name in found.items() if not self.forgetting.is_forgotten(o)}
@@ -550,7 +553,7 @@ class SiteCopies:
         for mirror in [m for m in all_mirrors if not self.takeovers.is_moving(m.origin)]:
             sibling = self.siblings.get(mirror.origin)
             if sibling is not None and mirror.level and 0 < mirror.again_ns <= now_ns:
-                self._fetch(mirror, sibling)
+                self.fetch(mirror, sibling)
             waits = mirror.number and mirror.place > mirror.synced and self._admission.is_low
             if waits and mirror.problem != FULL:  # what came waits for room
                 mirror.problem = FULL
@@ -559,7 +562,7 @@ class SiteCopies:
             reach = (mirror.place, True)
             ahead = self.ahead(mirror.origin, reach) if is_idle and not sibling else None
             if ahead is not None:
-                self._fetch(mirror, ahead)
+                self.fetch(mirror, ahead)
         rows = self._rows()
         if rows != self._told:
             self._told = rows
@@ -582,7 +585,7 @@ class SiteCopies:
     def _rows(self, told: bytes = b"") -> tuple[CopiesRow, ...]:
         """What ``told`` is to know, or all the others."""
         rows = {
-            m.origin: CopiesRow(m.origin, m.name, *m.synced, whole=m.is_own)
+            m.origin: CopiesRow(m.origin, m.shown, *m.synced, whole=m.is_own)
             for m in self.mirrors.by_origin.values()
         }
         for origin, taken in self.takeovers.known.items():

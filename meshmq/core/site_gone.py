@@ -17,7 +17,7 @@ def take_over(copies: SiteCopies, arguments: dict[str, Any], now_ns: int) -> dic
     name = arguments.get("name")
     if copies.own.behind is not None:
         raise CommandFailed("the log of this node is behind its copies: renew it first")
-    found = [m for m in copies.mirrors.by_origin.values() if m.name == name]
+    found = [m for m in copies.mirrors.of_site if m.name == name]
     if not found:
         raise CommandFailed(_no_copy_of(copies, name))
     # More than one, if its disk was lost or its log renewed: each has work of its own.
@@ -40,7 +40,7 @@ def take_over(copies: SiteCopies, arguments: dict[str, Any], now_ns: int) -> dic
 
 def _no_copy_of(copies: SiteCopies, name: object) -> str:
     """What is said of a node that is not copied here."""
-    have = ", ".join(sorted({m.name for m in copies.mirrors.by_origin.values()}))
+    have = ", ".join(sorted({m.name for m in copies.mirrors.of_site}))
     if name not in copies.names.values() and name not in copies.known().values():
         kept = f"; the copies that are kept here are of {have}" if have else ""
         return f"there is no node {name!r} in the site{kept}"

@@ -1,4 +1,5 @@
-"""Links of a node to the other nodes of its site, for what must not wait: one with each.
+"""Links of a node to the other nodes of its site, for what must not wait: one with each; and to
+nodes of other sites that its configuration names, or that name ours.
 
 As between programs (core/links.py), with what is said of nodes instead. A hello is refused, in
 words that both ends show, from what is no node of this site: another mesh or site, another major
@@ -14,6 +15,7 @@ anew for each who comes: what it answered before one came says nothing of whethe
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from meshmq import limits
 from meshmq.core.discovery import Discovery
@@ -58,6 +60,7 @@ class SiteLinks(Links):
         refusals: by name or address of the other end, why there is no link, for people: the newest
             of each, REFUSALS_TOLD_MAX at most.
         news: what of that is new, as sentences; the owner takes them.
+        sites: by address that is dialled, the other site that is to be there.
     """
 
     name_prefix = b"\0dial-"
@@ -68,6 +71,7 @@ class SiteLinks(Links):
         super().__init__(hello, discovery, entropy)
         self.refusals: dict[str, str] = {}
         self.news: list[str] = []
+        self.sites: dict[str, str] = {}
         self._now_ns = 0
         # By link, and the run of who came: since when it is asked whether it is there.
         self._doubts: dict[tuple[bytes, bytes, int], int] = {}
@@ -84,6 +88,10 @@ class SiteLinks(Links):
         """What a program is told that has dialled the listener for nodes."""
         at = " or ".join(self.me.clients) or "another address"
         return f"{self.hello.name!r} listens here for nodes only; programs reach it at {at}"
+
+    def _hello_to(self, address: str) -> Hello:
+        site = self.sites.get(address, "")
+        return replace(self.hello, node=self.me._replace(link_to=site)) if site else self.hello
 
     def receive(self, name: bytes, envelope: Envelope, now_ns: int) -> tuple[Link, Body] | None:
         self._now_ns = now_ns
@@ -113,7 +121,20 @@ class SiteLinks(Links):
             )
         if node is None:
             return Refuse(NOT_A_NODE, self.nodes_only)
-        if node.site != self.me.site:
+        if node.link_to and node.link_to != self.me.site:
+            return Refuse(
+                SITE_MISMATCH,
+                f"node {me.name!r} belongs to site {self.me.site!r}, and {hello.name!r} of site "
+                f"{node.site!r} looks for site {node.link_to!r} there: mend the endpoints of its "
+                f"link",
+            )
+        if node.link_to and node.link_to == node.site:
+            return Refuse(
+                SITE_MISMATCH,
+                f"nodes {me.name!r} and {hello.name!r} both belong to site {node.site!r}: a link "
+                f"is for two sites",
+            )
+        if node.site != self.me.site and not node.link_to:
             return Refuse(
                 SITE_MISMATCH,
                 f"node {me.name!r} belongs to site {self.me.site!r}, {hello.name!r} to "
@@ -132,11 +153,12 @@ class SiteLinks(Links):
                 f"nodes {me.name!r} and {name!r} run on copies of one data directory: give one of "
                 "them an empty --data directory",
             )
-        if name == me.name:
+        if name == me.name and node.site == self.me.site:
             why = f"two nodes are named {name!r}: start one of them with another --name"
             return Refuse(NAME_TAKEN, why)
         for link in self.by_instance.values():
-            if link.instance != origin and link.facts.name == name:
+            is_same_site = link.node is not None and link.node.site == node.site
+            if link.instance != origin and link.facts.name == name and is_same_site:
                 why = f"another node of the site is named {name!r}: start one with another --name"
                 return self._suspect(link, origin, node, Refuse(NAME_TAKEN, why))
         known = self.by_instance.get(origin)
@@ -183,8 +205,11 @@ class SiteLinks(Links):
             )
         elif not welcome.name.isprintable():
             refusal = _bad_name(welcome.name)
-        elif welcome.node.site != self.me.site:
-            refusal = Refuse(SITE_MISMATCH, f"{welcome.name!r} is of site {welcome.node.site!r}")
+        elif welcome.node.site != self.sites.get(link.address, self.me.site):
+            wanted = self.sites.get(link.address)
+            looks = f", not of {wanted!r}, which a link says is there" if wanted else ""
+            why = f"{welcome.name!r} is of site {welcome.node.site!r}{looks}"
+            refusal = Refuse(SITE_MISMATCH, why)
         else:
             refusal = self._impostor(welcome.origin, welcome.name, welcome.node)
         if refusal is not None:

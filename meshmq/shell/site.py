@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from meshmq.core.effects import CloseLink, OpenLink
 from meshmq.core.events import LinkClosed, ListenerCut, NodeEvent, PeerSighted
 from meshmq.core.hints import address_fault
-from meshmq.core.site import NODE_LINK, SiteIdentity
+from meshmq.core.site_identity import NODE_LINK, SiteIdentity
 from meshmq.errors import ConfigError
 from meshmq.frames import PeerFacts
 from meshmq.shell import clock

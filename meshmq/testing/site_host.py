@@ -15,7 +15,7 @@ from meshmq import codec
 from meshmq.core.discovery import MDNS, Sighted
 from meshmq.core.events import FrameReceived, LinkClosed, ListenerCut, NodeEvent, PeerSighted
 from meshmq.core.log import Commit
-from meshmq.core.site import NODE_LINK, SiteIdentity
+from meshmq.core.site_identity import NODE_LINK, SiteIdentity
 from meshmq.frames import Envelope, PeerFacts
 from meshmq.limits import MS
 from meshmq.testing.disk import Disk

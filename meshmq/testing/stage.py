@@ -31,7 +31,7 @@ from meshmq.core.log import Commit
 from meshmq.core.node import Node
 from meshmq.core.session import SessionState
 from meshmq.core.sessions import Peer
-from meshmq.core.site import SiteIdentity
+from meshmq.core.site_identity import SiteIdentity
 from meshmq.frames import Envelope
 from meshmq.limits import MS, SECOND
 from meshmq.testing.disk import Disk

@@ -32,7 +32,7 @@ from meshmq.core.events import (
     WallClock,
 )
 from meshmq.core.node import Node
-from meshmq.core.site import NODE_LINK, SiteIdentity
+from meshmq.core.site_identity import NODE_LINK, SiteIdentity
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,

@@ -711,7 +711,7 @@ def test_a_copy_that_is_fetched_from_another_one_is_so_no_more_when_its_node_is_
 
 def test_who_fetches_from_a_copy_that_is_dropped_turns_to_another_one(monkeypatch):
     net, (a, b, c, d) = fetching(monkeypatch)
-    c.node.site.copies._drop(a.origin)
+    c.node.site.copies.drop(a.origin)
     c.end_turn()
     assert net.run(10 * SECOND, lambda: copy_of(b, a) == own_log(a))
     assert d.node.site.copies._others

@@ -7,7 +7,7 @@ import pytest
 from meshmq import limits
 from meshmq.core.events import FrameReceived, TimerFired
 from meshmq.core.log import RuleEntry
-from meshmq.core.site import NODE_LINK
+from meshmq.core.site_identity import NODE_LINK
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,

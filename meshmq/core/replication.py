@@ -1,0 +1,366 @@
+"""Logs of other sites, mirrored here, and ours on their way there.
+
+Data: what the configuration wishes of each site; of each far node, one of another site with an open
+data link, the logs that it offers; of each log on its way to one, a Sender.
+
+Rules:
+1. A node offers its own log and its mirrors. Not the copies it keeps of its siblings' logs: they
+   lack topics that have none.
+2. A log of another site is pulled from its own node, where that is linked, else from who has the
+   mirror that goes furthest and has all that is wished: what a narrower one passes over would be
+   missing for good. A log of our own site never comes back.
+3. Of the nodes of our site that see a log the one with the greatest hash of (origin, node) pulls
+   it. Another one that has a mirror keeps it until that one has as much; what that one lacks comes
+   from there (core/site_copies.py), and not over the link.
+4. What is wished of a log is what the link to its own site says, if there is one, else the link
+   it comes by. When that changes, it goes on with what is wished now from where it is.
+5. Of topics that begin with ``$`` nothing is mirrored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+from meshmq import limits
+from meshmq.core.copy_sender import Sender
+from meshmq.core.delivery import Delivery
+from meshmq.core.feed import Feed
+from meshmq.core.link_wish import LinkWish
+from meshmq.core.mirror_log import LinkedEntry
+from meshmq.core.mirrors import Mirror
+from meshmq.core.sibling import Sibling
+from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies
+from meshmq.core.topics import Topic, Topics
+from meshmq.errors import BadFrame
+from meshmq.frames import Body
+from meshmq.frames_copies import (
+    NO_LEVEL,
+    Copied,
+    CopiesRow,
+    Fetch,
+    Fetched,
+    LogOffer,
+    LogOffers,
+)
+from meshmq.names import covers, matches
+
+_UNBOUNDED = 1 << 60
+
+
+class Source(NamedTuple):
+    """Where a log can be had."""
+
+    far: Sibling
+    row: LogOffer
+
+    @property
+    def rank(self) -> tuple[bool, int, int, bytes]:
+        """The greater the better."""
+        is_owner = self.row.origin == self.far.origin
+        return is_owner, self.row.lsn, self.row.slot, self.far.origin
+
+
+class Replication:
+    """See the module's header. Frames gather in ``sends``.
+
+    Args:
+        site, name: our own.
+        topics, delivery: of our own log.
+    """
+
+    def __init__(
+        self, site: str, name: str, copies: SiteCopies, topics: Topics, delivery: Delivery
+    ) -> None:
+        self._site = site
+        self._name = name
+        self._copies = copies
+        self._topics = topics
+        self._delivery = delivery
+        self._wishes: dict[str, LinkWish] = {}
+        self._far: dict[bytes, Sibling] = {}
+        self._siblings: dict[bytes, Sibling] = {}
+        self._offers: dict[bytes, dict[bytes, LogOffer]] = {}  # by far node, and origin
+        self._seen: dict[bytes, dict[bytes, LogOffer]] = {}  # by sibling: logs that it can pull
+        self._senders: dict[tuple[bytes, bytes], tuple[Sender, Feed]] = {}  # by link and origin
+        self._offered: tuple[LogOffer, ...] = ()  # as far nodes were told last
+        self._told: tuple[LogOffer, ...] = ()
+        self._due_ns = 0
+        self.sends: list[tuple[bytes, Body]] = []
+
+    def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
+        """What is pulled from other sites from now on."""
+        self._wishes = {wish.to: wish for wish in wishes}
+
+    # -- who is there ---------------------------------------------------------------------------
+
+    def join(self, far: Sibling, now_ns: int) -> None:
+        """The data link with a node of another site is open."""
+        self._far[far.origin] = far
+        self.sends.append((far.link, _for(far, self._all_offers())))
+
+    def leave(self, far: Sibling) -> None:
+        """It is over."""
+        if self._far.pop(far.origin, None) is None:
+            return
+        self._offers.pop(far.origin, None)
+        for key in [key for key in self._senders if key[0] == far.link]:
+            self._end(key)
+        self._copies.drop_link(far.link)
+        self._due_ns = 0
+
+    def join_sibling(self, sibling: Sibling) -> None:
+        """The data link with another node of our site is open."""
+        self._siblings[sibling.origin] = sibling
+        self.sends.append((sibling.link, LogOffers(self._reach())))
+
+    def leave_sibling(self, sibling: Sibling) -> None:
+        """It is over."""
+        self._siblings.pop(sibling.origin, None)
+        self._seen.pop(sibling.origin, None)
+        self._due_ns = 0
+
+    def on_sibling(self, sibling: Sibling, frame: LogOffers) -> None:
+        """Which logs of other sites another node of ours can pull."""
+        self._seen[sibling.origin] = {row.origin: row for row in frame.rows}
+        self._due_ns = 0
+
+    def on_body(self, far: Sibling, body: Body, now_ns: int) -> None:
+        """A node of another site says something. Raises BadFrame for what is not of copies."""
+        match body:
+            case LogOffers(rows):
+                self._offers[far.origin] = {row.origin: row for row in rows}
+                self._due_ns = 0
+                mine = tuple(
+                    [CopiesRow(r.origin, r.name, r.lsn, r.slot) for r in rows
+                     if r.origin == self._copies.origin]
+                )  # fmt: skip
+                if mine:  # whether a backup was put back
+                    self._copies.own.on_rows(far.name, mine, self._delivery.committed_lsn)
+            case Fetch():
+                self._on_fetch(far, body)
+            case Fetched():
+                self._copies.on_fetched(far, body, now_ns)
+            case Copied():
+                self._on_copied(far, body)
+            case _:
+                raise BadFrame(f"a link between sites is not for {type(body).__name__}")
+
+    # -- what others pull -----------------------------------------------------------------------
+
+    def _all_offers(self) -> tuple[LogOffer, ...]:
+        end = self._delivery.committed_lsn + 1
+        rows = [LogOffer(self._copies.origin, self._name, self._site, end, 0)]
+        for mirror in self._copies.mirrors.of_others:
+            assert mirror.linked is not None
+            _, site, topics, exclude = mirror.linked
+            place = mirror.synced
+            rows.append(LogOffer(mirror.origin, mirror.name, site, *place, topics, exclude))
+        return tuple(rows[: limits.MIRRORS_MAX])
+
+    def _on_fetch(self, far: Sibling, frame: Fetch) -> None:
+        key = (far.link, frame.origin)
+        self._end(key)
+        if frame.level == NO_LEVEL:
+            return
+        copies, place = self._copies, (max(1, frame.lsn), frame.slot)
+        feed: Feed
+        by_stream: dict[int, Topic]
+        if frame.origin == copies.origin:
+            if copies.own.is_short_of(place, self._delivery.committed_lsn):
+                self.sends.append(
+                    (far.link, Fetched(frame.number, code="copy-ahead", message=PUT_BACK))
+                )
+                return
+            copies.own.served()
+            feed, by_stream = self._delivery, self._topics.by_stream
+        else:
+            mirror = copies.mirrors.by_origin.get(frame.origin)
+            if mirror is None or mirror.linked is None:
+                self.sends.append(
+                    (far.link, Fetched(frame.number, code="not-found", message=NO_COPY))
+                )
+                return
+            feed, by_stream = mirror.feed, mirror.topics.by_stream
+        sender = Sender(
+            ">", min(frame.credit, limits.CREDIT_BYTES_MAX), _UNBOUNDED, *place, link=far.link,
+            number=frame.number, level=frame.level, copied=place, sent=place, by_stream=by_stream,
+            takes=lambda name: is_wished(name, frame.topics, frame.exclude), sends=self.sends,
+        )  # fmt: skip
+        self._senders[key] = sender, feed
+        feed.add_reader(sender)
+        feed.feed(sender)
+
+    def _on_copied(self, far: Sibling, frame: Copied) -> None:
+        found = self._senders.get((far.link, frame.origin))
+        if found is None:
+            return
+        sender, feed = found
+        sender.copied = (frame.lsn, frame.slot)
+        sender.grant(frame.credit)
+        feed.feed(sender)
+
+    def _end(self, key: tuple[bytes, bytes]) -> None:
+        found = self._senders.pop(key, None)
+        if found is not None:
+            found[1].remove_reader(found[0])
+
+    # -- what we pull ---------------------------------------------------------------------------
+
+    def _wish_for(self, far: Sibling, row: LogOffer) -> LinkWish | None:
+        """Rule 4."""
+        by = self._wishes.get(far.site)
+        if row.site == self._site or by is None or not by.topics:
+            return None
+        return self._wishes.get(row.site, by)
+
+    def _sources(self) -> dict[bytes, Source]:
+        """Where each log is pulled best; rule 2."""
+        found: dict[bytes, Source] = {}
+        for origin, rows in self._offers.items():
+            far = self._far[origin]
+            for row in rows.values():
+                wish = self._wish_for(far, row)
+                if wish is None or not wish.topics or not _has_all(row, wish):
+                    continue
+                source = Source(far, row)
+                if row.origin not in found or source.rank > found[row.origin].rank:
+                    found[row.origin] = source
+        return found
+
+    def _reach(self) -> tuple[LogOffer, ...]:
+        """Logs that this node can pull, for its siblings."""
+        rows = [s.row._replace(lsn=1, slot=0, topics=(), exclude=())
+                for s in self._sources().values()]  # fmt: skip
+        return tuple(sorted(rows)[: limits.MIRRORS_MAX])
+
+    def _puller(self, origin: bytes) -> bytes:
+        """Which node of ours pulls a log that this one sees; rule 3."""
+        others = [node for node, rows in self._seen.items() if origin in rows]
+        return max([self._copies.origin, *others], key=lambda node: _weight(origin, node))
+
+    def _choose(self, now_ns: int) -> None:
+        for origin, source in self._sources().items():
+            mirror = self._copies.mirrors.by_origin.get(origin)
+            if mirror is not None and mirror.linked is None:
+                continue  # it was of our site
+            puller = self._puller(origin)
+            if puller == self._copies.origin:
+                self._pull(mirror, source, now_ns)
+            elif mirror is not None:
+                self._leave_to(puller, mirror)
+
+    def _leave_to(self, puller: bytes, mirror: Mirror) -> None:
+        """Another node of ours pulls a log from now on."""
+        if mirror.link in [far.link for far in self._far.values()]:
+            self._copies.end_fetch(mirror)
+            mirror.link = b""
+        row = self._copies.held.get(puller, {}).get(mirror.origin)
+        if row is not None and (row.lsn, row.slot) >= mirror.synced:
+            self._copies.drop(mirror.origin)
+
+    def _pull(self, mirror: Mirror | None, source: Source, now_ns: int) -> None:
+        copies, (far, row) = self._copies, source
+        wish = self._wish_for(far, row)
+        assert wish is not None
+        linked = LinkedEntry(row.origin, row.site, wish.topics, wish.exclude)
+        if mirror is None:
+            if len(copies.mirrors.by_origin) >= limits.MIRRORS_MAX:
+                return
+            mirror = copies.mirrors.open_linked(row.name, linked)
+            copies.version += 1
+        elif mirror.linked != linked:
+            copies.end_fetch(mirror)
+            mirror.linked = linked
+            copies.mirrors.entries.append(linked)
+        if mirror.number and mirror.link == far.link:
+            return
+        if mirror.number or mirror.again_ns > now_ns:
+            by = [f for f in self._far.values() if f.link == mirror.link]
+            if mirror.again_ns > now_ns or not (by and source.rank[0] and by[0] != far):
+                return  # it comes from elsewhere, until that is over
+        elif copies.ahead(row.origin, (mirror.synced, True)):
+            return  # a sibling has more of it
+        mirror.name = row.name
+        copies.fetch(mirror, far)
+
+    # -- time, and what is shown ----------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+        if now_ns < self._due_ns:
+            return
+        self._due_ns = now_ns + limits.COPIES_TOLD_NS
+        self._choose(now_ns)
+        for sender, _ in self._senders.values():
+            sender.tell_changes()
+        offered = self._all_offers()
+        if offered != self._offered:
+            self._offered = offered
+            for far in self._far.values():
+                self.sends.append((far.link, _for(far, offered)))
+        reach = self._reach()
+        if reach != self._told:
+            self._told = reach
+            self.sends += [(s.link, LogOffers(reach)) for s in self._siblings.values()]
+
+    def next_deadline_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        return self._due_ns if self._far else None
+
+    def take_sends(self) -> list[tuple[bytes, Body]]:
+        """Frames for links, since the last time."""
+        sends, self.sends[:] = list(self.sends), []
+        return sends
+
+    def describe(self) -> list[dict[str, Any]]:
+        """As ``status`` shows it: each link, and the logs that come by it."""
+        rows = []
+        for wish in self._wishes.values():
+            nodes = [far for far in self._far.values() if far.site == wish.to]
+            logs = []
+            for far in nodes:
+                for row in self._offers.get(far.origin, {}).values():
+                    mirror = self._copies.mirrors.by_origin.get(row.origin)
+                    if mirror is None or mirror.link != far.link:
+                        continue
+                    logs.append(
+                        {
+                            "name": mirror.shown, "origin": row.origin.hex(),
+                            "from": far.name, "lsn": mirror.synced[0],
+                            "received": mirror.received, "problem": mirror.problem,
+                        }
+                    )  # fmt: skip
+            rows.append(
+                {
+                    "to": wish.to, "endpoints": list(wish.endpoints),
+                    "topics": list(wish.topics), "exclude": list(wish.exclude),
+                    "nodes": sorted(far.name for far in nodes), "logs": logs,
+                }
+            )  # fmt: skip
+        return rows
+
+
+def is_wished(name: str, topics: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
+    """Whether a topic is mirrored; rule 5."""
+    if name.startswith("$") or any(matches(pattern, name) for pattern in exclude):
+        return False
+    return any(matches(pattern, name) for pattern in topics)
+
+
+def _for(far: Sibling, rows: tuple[LogOffer, ...]) -> LogOffers:
+    """What a far node may have of them, and how far the mirror of its own log goes."""
+    return LogOffers(tuple([r for r in rows if r.site != far.site or r.origin == far.origin]))
+
+
+def _has_all(row: LogOffer, wish: LinkWish) -> bool:
+    """Whether all that is wished is in what is offered."""
+    if not row.topics:
+        return True
+    return all(any(covers(wide, p) for wide in row.topics) for p in wish.topics) and all(
+        any(covers(wide, p) for wide in wish.exclude) for p in row.exclude
+    )
+
+
+def _weight(origin: bytes, node: bytes) -> bytes:
+    return hashlib.blake2b(origin + node, digest_size=8).digest()

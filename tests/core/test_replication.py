@@ -1,0 +1,249 @@
+"""Sites that mirror each other's topics: the same records at the same offsets, once each."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from meshmq import limits
+from meshmq.core.link_wish import LinkWish
+from meshmq.frames import START_EARLIEST, START_POSITION, Deliver, Place, Subscribe
+from meshmq.limits import MIB, MS, SECOND
+from tests.core.sites import Net, Program
+from tests.core.test_copies import records_of
+
+
+def linked(*sites, shape=None, topics=("orders.>",), exclude=(), nodes=1):
+    """Sites of so many nodes each, that pull ``topics`` from each other, or from whom ``shape``
+    says: (network, nodes by site)."""
+    net = Net(0)
+    found = {site: [net.add(site=site) for _ in range(nodes)] for site in sites}
+    shape = shape or {site: [o for o in sites if o != site] for site in sites}
+    for site, members in found.items():
+        net.links_of = getattr(net, "links_of", {})
+        wishes = tuple(
+            [LinkWish(to, tuple([n.address for n in found[to]]), topics, exclude)
+             for to in shape.get(site, ())]
+        )  # fmt: skip
+        for node in members:
+            net.links_of[node] = wishes
+            begin(node, [o.address for o in members if o is not node])
+    return net, found
+
+
+def begin(node, peers=()):
+    node.start(peers)
+    node.node.site.set_links(node.net.links_of[node], node.net.now_ns)
+    node.end_turn()
+
+
+def fill(net, node, count, topic="orders.eu", first=0):
+    program = Program(net, node)
+    for i in range(first, first + count):
+        program.publish(topic, b"%d" % i)
+        net.run(3 * MS)
+
+
+def read(net, node, pattern="orders.>", wait_ns=2 * SECOND):
+    """All records that a program gets there: (origin, topic, offset, value)."""
+    reader = Program(net, node)
+    reader.subscribe(pattern, start=START_EARLIEST)
+    net.run(wait_ns)
+    return [(origin or node.origin, *rest) for origin, *rest in records_of(reader)]
+
+
+def of(node, count, topic="orders.eu"):
+    return [(node.origin, topic, i, b"%d" % i) for i in range(count)]
+
+
+def test_records_of_another_site_are_read_with_its_offsets_and_its_name():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 20)
+    fill(net, us, 10, "orders.us")
+    net.run(2 * SECOND)
+    want = sorted([*of(eu, 20), *of(us, 10, "orders.us")])
+    for node in (eu, us):
+        assert sorted(read(net, node)) == want
+    (row,) = us.node.site.describe(net.now_ns)["links"]
+    assert (row["to"], row["nodes"]) == ("eu", [eu.name])
+    assert [(log["name"], log["from"], log["received"]) for log in row["logs"]] == [
+        (f"eu/{eu.name}", eu.name, 20)
+    ]  # fmt: skip
+
+
+def test_what_is_published_while_somebody_reads_comes_as_it_is_stored():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 1)
+    net.run(2 * SECOND)
+    reader = Program(net, us)
+    reader.subscribe("orders.>")
+    net.run(SECOND)
+    fill(net, eu, 30, first=1)
+    net.run(SECOND)
+    assert records_of(reader) == of(eu, 31)[1:]
+
+
+def test_only_what_is_wished_comes():
+    net, sites = linked("eu", "us", exclude=("orders.tmp.>",))
+    (eu,), (us,) = sites["eu"], sites["us"]
+    for topic in ("orders.eu", "orders.tmp.eu", "audit", "orders.us"):
+        fill(net, eu, 3, topic)
+    net.run(2 * SECOND)
+    mirror = us.node.site.copies.mirrors.by_origin[eu.origin]
+    assert sorted(mirror.topics.by_name) == ["orders.eu", "orders.us"]
+    assert read(net, us, ">") == [*of(eu, 3), *of(eu, 3, "orders.us")]
+
+
+def test_kills_of_either_side_and_a_cut_bring_nothing_twice_and_lose_nothing():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    for i in range(6):
+        fill(net, eu, 10, first=10 * i)
+        victim = (eu, us)[i % 2]
+        net.kill(victim)
+        net.run(50 * MS)
+        begin(victim)
+        net.run(3 * SECOND)
+        net.cut(eu, us, one_way=bool(i % 3))
+        fill(net, eu, 2, "orders.cut", first=2 * i)
+        net.run(5 * SECOND)
+        net.heal()
+        net.run(5 * SECOND)
+    want = sorted([*of(eu, 60), *of(eu, 12, "orders.cut")])
+    assert sorted(read(net, us)) == want
+    mirror = us.node.site.copies.mirrors.by_origin[eu.origin]
+    assert mirror.received == len(want) or mirror.received < len(want)  # counts from its last start
+
+
+def test_a_ring_carries_each_log_once_and_round_a_broken_link():
+    ring = {"eu": ["us"], "us": ["asia"], "asia": ["eu"]}
+    net, sites = linked("eu", "us", "asia", shape=ring)
+    nodes = {site: members[0] for site, members in sites.items()}
+    for site, node in nodes.items():
+        fill(net, node, 10, f"orders.{site}")
+    net.run(4 * SECOND)
+    want = sorted([r for site, node in nodes.items() for r in of(node, 10, f"orders.{site}")])
+    for node in nodes.values():
+        assert sorted(read(net, node)) == want
+        assert node.origin not in node.node.site.copies.mirrors.by_origin
+    # us has asia's log from asia itself; eu has it by us.
+    assert {log["name"] for row in nodes["eu"].node.site.describe(0)["links"]
+            for log in row["logs"]} == {"us/node-1", "asia/node-2"}  # fmt: skip
+
+
+def test_a_log_comes_from_its_own_site_and_by_another_one_when_that_is_cut():
+    net, sites = linked("eu", "us", "asia")
+    eu, _, asia = [members[0] for members in sites.values()]
+    fill(net, eu, 10)
+    net.run(3 * SECOND)
+    net.cut(eu, asia)
+    fill(net, eu, 10, first=10)
+    net.run(8 * SECOND)
+    assert read(net, asia) == of(eu, 20)
+    net.heal()
+    net.run(6 * SECOND)
+    fill(net, eu, 5, first=20)
+    net.run(3 * SECOND)
+    assert read(net, asia) == of(eu, 25)
+    mirror = asia.node.site.copies.mirrors.by_origin[eu.origin]
+    assert mirror.link == asia.node.site.far[eu.origin].link
+
+
+def test_what_has_less_of_a_log_than_is_wished_is_no_source_of_it():
+    net = Net(0)
+    eu, us, asia = [net.add(site=site) for site in ("eu", "us", "asia")]
+    wide, narrow = ("orders.>",), ("orders.eu.>",)
+    net.links_of = {
+        eu: (),
+        us: (LinkWish("eu", (eu.address,), narrow),),
+        asia: (LinkWish("us", (us.address,), wide),),
+    }
+    for node in (eu, us, asia):
+        begin(node)
+    fill(net, eu, 5, "orders.eu.a")
+    net.run(3 * SECOND)
+    assert eu.origin not in asia.node.site.copies.mirrors.by_origin
+    net.links_of[asia] = (LinkWish("us", (us.address,), ("orders.eu.*",)),)
+    asia.node.site.set_links(net.links_of[asia], net.now_ns)
+    net.run(3 * SECOND)
+    assert read(net, asia) == of(eu, 5, "orders.eu.a")
+
+
+def test_two_nodes_of_a_site_share_the_logs_and_take_over_from_each_other():
+    net, sites = linked("eu", "us", nodes=2)
+    for i, node in enumerate(sites["eu"]):
+        fill(net, node, 10, f"orders.{i}")
+    net.run(4 * SECOND)
+    want = sorted([r for i, n in enumerate(sites["eu"]) for r in of(n, 10, f"orders.{i}")])
+    kept = {n: list(n.node.site.copies.mirrors.by_origin) for n in sites["us"]}
+    assert sorted([o for held in kept.values() for o in held]) == sorted(
+        [n.origin for n in sites["eu"]])  # fmt: skip
+    for node in sites["us"]:
+        assert sorted(read(net, node)) == want
+    gone = max(sites["us"], key=lambda n: len(kept[n]))
+    (stays,) = [n for n in sites["us"] if n is not gone]
+    net.kill(gone)
+    for i, node in enumerate(sites["eu"]):
+        fill(net, node, 5, f"orders.{i}", first=10)
+    net.run(8 * SECOND)
+    want = sorted([r for i, n in enumerate(sites["eu"]) for r in of(n, 15, f"orders.{i}")])
+    assert sorted(read(net, stays)) == want
+    begin(gone, [stays.address])
+    net.run(8 * SECOND)
+    assert sorted(read(net, gone)) == want
+    kept = [o for n in sites["us"] for o in n.node.site.copies.mirrors.by_origin]
+    assert sorted(kept) == sorted([n.origin for n in sites["eu"]])
+
+
+def test_a_position_goes_on_at_the_other_site():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 20)
+    net.run(2 * SECOND)
+    reader = Program(net, us)
+    reader.subscribe("orders.>", start=START_EARLIEST)
+    net.run(SECOND)
+    rows = [r for frame in reader.take(Deliver) for r in frame.batches]
+    assert {row.origin for row in rows} == {eu.origin}
+    at = rows[7]
+    for node in (eu, us):
+        again = Program(net, node)
+        places = (Place(eu.origin, at.lsn, at.slot),)
+        again.send(Subscribe(
+            1, "orders.>", START_POSITION, 0, bytes(16), 0, 0, 4 * MIB, 10_000, places=places,
+        ))  # fmt: skip
+        net.run(SECOND)
+        found = [(origin or node.origin, *rest) for origin, *rest in records_of(again)]
+        assert found == of(eu, 20)[at.base_offset :]
+
+
+def test_a_node_of_a_wrong_site_is_refused_in_words_on_both_sides():
+    net = Net(0)
+    eu, us = net.add(site="eu"), net.add(site="us")
+    net.links_of = {eu: (LinkWish("asia", (us.address,), (">",)),), us: ()}
+    for node in (eu, us):
+        begin(node)
+    net.run(3 * SECOND)
+    said = "looks for site 'asia' there: mend the endpoints of its link"
+    assert said in " ".join(eu.node.site.links.refusals.values())
+    assert said in " ".join(us.node.site.links.refusals.values())
+    assert (eu.node.site.far, us.node.site.far) == ({}, {})
+
+
+@pytest.mark.parametrize("behind", [1, 5])
+def test_a_backup_that_is_put_back_is_found_out_by_the_mirror(behind):
+    net, sites = linked("eu", "us")
+    (eu,) = sites["eu"]
+    fill(net, eu, 5)
+    net.run(SECOND)
+    backup = copy.deepcopy(eu.disk)
+    fill(net, eu, behind, first=5)
+    net.run(2 * SECOND)
+    net.kill(eu)
+    eu.disk = backup
+    begin(eu)
+    net.run(limits.OWN_LOG_WAIT_NS + 2 * SECOND)
+    assert eu.node.site.copies.own.behind is not None
