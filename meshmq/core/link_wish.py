@@ -1,4 +1,4 @@
-"""What a node pulls from another site: one link of its configuration."""
+"""What a node pulls from another site, as its people have configured it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 
 class LinkWish(NamedTuple):
-    """One link.
+    """What a node pulls from another site. Who makes one checks it (cli/config.py does).
 
     Attributes:
-        to: the other site.
-        endpoints: where nodes of it may be dialled.
-        topics: patterns of topics that are mirrored here; none: nothing is.
-        exclude: patterns of those that are not, all the same.
+        to: name of the other site, never our own; no two wishes of a node have the same.
+        endpoints: 1 to 16 addresses, ``tcp://host:port``, where nodes of that site may be dialled.
+        topics: patterns of the topics that are pulled; empty: nothing is.
+        exclude: patterns of the topics among those that are not.
     """
 
     to: str
     endpoints: tuple[str, ...]
-    topics: tuple[str, ...] = ()
+    topics: tuple[str, ...]
     exclude: tuple[str, ...] = ()

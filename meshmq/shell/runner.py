@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from meshmq.core.events import (
     WallClock,
 )
 from meshmq.core.hints import address_fault
+from meshmq.core.link_wish import LinkWish
 from meshmq.core.node import Node
 from meshmq.core.site_links import SiteLinks
 from meshmq.errors import BadFrame
@@ -72,7 +74,8 @@ class NodeConfig:
 
 
 class NodeRunner:
-    """A node in this process. ``run`` blocks; ``stop`` may be called from anywhere.
+    """A node in this process. ``run`` blocks; ``stop`` and ``set_links`` may be called from
+    anywhere.
 
     Raises:
         ConfigError: the address cannot be used, or a setting is wrong.
@@ -85,6 +88,7 @@ class NodeRunner:
         check_url(config.listen, bind=True, insecure=config.insecure, mesh=config.mesh)
         self._wake = Wake()
         self._stopping = False
+        self._links: deque[tuple[LinkWish, ...]] = deque()  # see set_links
         self._unsent = {"full": 0, "gone": 0}
         self._disk = DiskThread(config.data, self._wake.set)
         state = self._disk.open()
@@ -158,6 +162,14 @@ class NodeRunner:
         self._stopping = True
         self._wake.set()
 
+    def set_links(self, links: tuple[LinkWish, ...]) -> None:
+        """Pull from other sites these soon, instead of what was; safe from other threads.
+
+        They must be as SiteConfig's; a node of no site has none.
+        """
+        self._links.append(links)
+        self._wake.set()
+
     def _advertise(self, config: NodeConfig) -> Mdns:
         """What tells others of the node, not started; that it fails changes nothing."""
         facts = PeerFacts(
@@ -185,6 +197,8 @@ class NodeRunner:
         results = self._disk.results
         while results:
             self._handle(results.popleft(), now)
+        while self._links:
+            self._change_links(self._links.popleft(), now)
         if site is not None:
             self._turn_of_site(site, now)
         receive = self._socket.receive
@@ -213,6 +227,10 @@ class NodeRunner:
         if self._jobs:
             self._disk.put(self._jobs)
             self._jobs = []
+
+    def _change_links(self, links: tuple[LinkWish, ...], now: int) -> None:
+        if self._node.site is not None:
+            self._node.site.set_links(links, now)  # type: ignore[attr-defined]
 
     def _turn_of_site(self, site: SiteShell, now: int) -> None:
         """What other nodes have sent, and what has become of the links with them."""

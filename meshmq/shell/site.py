@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from meshmq.core.effects import CloseLink, OpenLink
 from meshmq.core.events import LinkClosed, ListenerCut, NodeEvent, PeerSighted
 from meshmq.core.hints import address_fault
+from meshmq.core.link_wish import LinkWish
 from meshmq.core.site_identity import NODE_LINK, SiteIdentity
 from meshmq.errors import ConfigError
 from meshmq.frames import PeerFacts
@@ -27,12 +28,14 @@ class SiteConfig(NamedTuple):
         listen: where other nodes may dial it.
         peers: addresses of other nodes, as they listen for nodes.
         copies: nodes that are to have a stream whose policy does not say.
+        links: what it pulls from other sites.
     """
 
     name: str
     listen: str
     peers: tuple[str, ...] = ()
     copies: int = 1
+    links: tuple[LinkWish, ...] = ()
 
 
 def listen_beside(url: str) -> str:
@@ -53,7 +56,8 @@ class SiteShell:
     def __init__(self, config: SiteConfig, mesh: str, insecure: bool) -> None:
         self._config = config
         self._mesh, self._insecure = mesh, insecure
-        for address in (config.listen, *config.peers):
+        far = [endpoint for wish in config.links for endpoint in wish.endpoints]
+        for address in (config.listen, *config.peers, *far):
             check_url(address, bind=address == config.listen, insecure=insecure, mesh=mesh)
         instead = "choose another address with --listen-nodes tcp://127.0.0.1:0"
         self._socket = ProgramSocket([config.listen], instead, is_node=True)
@@ -73,6 +77,7 @@ class SiteShell:
         return SiteIdentity(
             self._config.name, clock.wall_ns(), tuple(reachable_at(self.url)),
             tuple(reachable_at(client_url)), self._insecure, self._config.copies, renew,
+            self._config.links,
         )  # fmt: skip
 
     def look_around(self, origin: bytes, name: str, wake: Callable[[], None]) -> None:
