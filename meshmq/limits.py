@@ -265,6 +265,7 @@ OFFERED_MEMORY_BYTES = 1 * KIB  # about what one that a sibling serves takes
 SITE_CREDIT_BYTES = 16 * MIB  # of transient records on their way from one node to another
 MIRRORS_MAX = 128  # logs of which one node has copies: all of its site, and of as many lost disks
 COPIES_MAX = 5  # nodes that have a stream
+LINK_ENDPOINTS_MAX = 16  # addresses of another site: more than it has gateways
 COPY_CREDIT_BYTES = 4 * MIB  # of one log on their way to a copy: a full disk commit is half of it
 LINK_PATTERNS_MAX = 64  # of topics that one link brings, and as many that it leaves out
 LINK_CREDIT_BYTES = 64 * MIB  # of one log on their way to another site: 300 MB/s over 200 ms

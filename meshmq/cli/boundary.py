@@ -1,4 +1,5 @@
-"""Where every error of a command becomes one sentence on stderr and an exit code.
+"""Where every error of a command becomes one sentence on stderr (of a file of settings: each
+fault does) and an exit code.
 
 0 done, 1 failed, 2 wrong usage, 65 the log is damaged, 74 the log could not be written, 130
 interrupted, 141 nobody reads our output any more. Nothing
@@ -15,7 +16,7 @@ from typing import Any
 import typer
 
 from meshmq.cli.output import note
-from meshmq.errors import MeshError, StoreDamaged, StoreFailed
+from meshmq.errors import ConfigError, MeshError, StoreDamaged, StoreFailed
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -31,6 +32,18 @@ _ClickError: type[Exception] = _UsageError.__bases__[0]
 
 class CommandError(Exception):
     """A command cannot go on; the message is the whole sentence for the user."""
+
+
+class ConfigFaults(ConfigError):
+    """What is wrong with a file of settings.
+
+    Attributes:
+        faults: each ``FILE:LINE: reason``, at least one; each is a sentence of its own on stderr.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
 
 
 class Interrupted(Exception):
@@ -66,7 +79,8 @@ def _explain(error: BaseException) -> int:
         note(_usage_sentence(error))
         return EXIT_USAGE
     if isinstance(error, MeshError | CommandError | _ClickError):
-        note(_one_line(error))
+        for fault in error.faults if isinstance(error, ConfigFaults) else [error]:
+            note(_one_line(fault))
         if isinstance(error, StoreDamaged):
             return EXIT_DAMAGED
         return EXIT_STORE_FAILED if isinstance(error, StoreFailed) else EXIT_FAILED

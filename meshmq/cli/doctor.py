@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from meshmq.cli.config import data_directory
 from meshmq.cli.findings import FAILURE, OK, WARNING, Finding
-from meshmq.cli.node import data_directory
 from meshmq.cli.node_options import DEFAULT_URL
 from meshmq.cli.options import InsecureOption, JsonOption, MeshOption, as_usage
 from meshmq.cli.output import emit, plural, say

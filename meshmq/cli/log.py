@@ -82,7 +82,7 @@ def renew(name: RenewName = None, data: DataOption = None, json: JsonOption = Fa
 
 
 def _directory(name: str, data: Path | None) -> Path:
-    from meshmq.cli.node import data_directory
+    from meshmq.cli.config import data_directory
 
     directory = data_directory(data, name)
     if not (directory / "log").is_dir():

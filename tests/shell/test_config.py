@@ -1,0 +1,322 @@
+"""A node's file of settings: what is taken from it, and that each fault is told with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meshmq.cli.boundary import ConfigFaults
+from meshmq.cli.config import read_config, settings_of
+from meshmq.core.link_wish import LinkWish
+from meshmq.errors import ConfigError
+
+ALL = """\
+mesh = "shop"
+insecure = true
+copies = 2
+peers = ["tcp://10.0.0.12:5758"]
+
+[site]
+name = "eu"
+
+[[link]]
+to = "us"
+endpoints = ["tcp://us-gw-1:5758", "tcp://[fd00::1]:5758"]
+topics = ["orders.>", "audit.>"]  # what is pulled
+exclude = ["orders.tmp.>"]
+
+[[link]]
+to = "ap"
+endpoints = ["tcp://ap-gw:5758"]
+topics = []
+"""
+LINKS = (
+    LinkWish(
+        "us",
+        ("tcp://us-gw-1:5758", "tcp://[fd00::1]:5758"),
+        ("orders.>", "audit.>"),
+        ("orders.tmp.>",),
+    ),
+    LinkWish("ap", ("tcp://ap-gw:5758",), (), ()),
+)
+LINK = '[[link]]\nto = "us"\nendpoints = ["tcp://127.0.0.1:1"]\ntopics = []\n'
+"""A link in lines 3 to 6 of a file with a site; see ``faults``."""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file of settings."""
+
+    def written(text: str | bytes) -> Path:
+        path = tmp_path / "node.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return written
+
+
+@pytest.fixture
+def faults(write):
+    """What is wrong with a file: line and reason of each."""
+
+    def told(text, **options):
+        path = write(text)
+        with pytest.raises(ConfigFaults) as caught:
+            read_config(path, options)
+        assert str(caught.value) == "; ".join(caught.value.faults)
+        rows = []
+        for fault in caught.value.faults:
+            assert fault.startswith(f"{path}:")
+            line, reason = fault.removeprefix(f"{path}:").split(": ", 1)
+            rows.append((int(line), reason))
+        return rows
+
+    return told
+
+
+def test_links_and_the_site_are_read(write):
+    assert read_config(write(ALL)) == {
+        "mesh": "shop", "insecure": True, "copies": 2, "peers": ["tcp://10.0.0.12:5758"],
+        "site": "eu", "links": LINKS,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "form", ['site = "eu"\n', 'site.name = "eu"\n', 'site = {name = "eu"}\n', '[site]\nname="eu"\n']
+)
+def test_all_forms_of_the_site_and_of_a_link_are_taken(write, form):
+    rest = 'endpoints = ["tcp://localhost:1"], topics = ["a"]'
+    assert read_config(write(form)) == {"site": "eu"}
+    found = read_config(write(form + LINK))
+    assert found == {"site": "eu", "links": (LinkWish("us", ("tcp://127.0.0.1:1",), ()),)}
+    if not form.startswith("["):
+        found = read_config(write(f'{form}link = [{{ to = "us", {rest} }}]\n'))
+        assert found["links"] == (LinkWish("us", ("tcp://localhost:1",), ("a",)),)
+        assert read_config(write(f"{form}link = []\n"))["links"] == ()
+
+
+def test_options_go_first_then_the_file_then_defaults(write, tmp_path):
+    path = write(f'name = "one"\nlisten = "tcp://127.0.0.1:1"\ncopies = 0\nsite = "eu"\n{LINK}')
+    options = {"name": "two", "copies": 3, "data": str(tmp_path)}
+    settings = settings_of(path, options)
+    assert settings == {
+        "name": "two", "mesh": "local", "listen": "tcp://127.0.0.1:1", "data": tmp_path,
+        "insecure": False, "mdns": True, "site": "eu", "listen_nodes": None, "peers": [],
+        "copies": 3, "links": (LinkWish("us", ("tcp://127.0.0.1:1",), ()),),
+    }  # fmt: skip
+    assert settings_of(None, {"data": str(tmp_path)})["links"] == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"name": "a b"}, "node name 'a b' must be 1 to 64 letters"),
+        ({"site": "/"}, "site name '/' must be 1 to 64 letters"),
+        ({"copies": 6}, "copies is from 1 to 5, not 6"),
+        ({"copies": 2}, "--copies is for nodes of a site"),
+        ({"peers": ["tcp://127.0.0.1:1"]}, "--peer is for nodes of a site"),
+        ({"listen_nodes": "tcp://127.0.0.1:1"}, "--listen-nodes is for nodes of a site"),
+        ({"data": "~nobody-of-that-name/x"}, "names a home that there is not"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_said_without_a_line(write, options, sentence):
+    for path in (None, write("mdns = false\n")):
+        with pytest.raises(ConfigError, match=sentence) as caught:
+            settings_of(path, options)
+        assert not isinstance(caught.value, ConfigFaults)
+
+
+# -- faults ----------------------------------------------------------------------------------------
+
+A_TOKEN = (
+    "'topics': pattern 'a.>.b': token '>' is not valid ('*' stands for one whole token, '>' only "
+    "at the end)"
+)
+KNOWN = "name,mesh,listen,data,insecure,mdns,site,listen_nodes,peers,copies,link"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("\nnme = 1", [(2, "unknown key 'nme', did you mean 'name'?")]),
+        ("colour = 1", [(1, f"unknown key 'colour' (known: {KNOWN})")]),
+        ("links = []", [(1, "unknown key 'links', did you mean 'link'?")]),
+        ("# x\nlisten = 3", [(2, "'listen' must be a string")]),
+        ("copies = true", [(1, "'copies' must be a whole number")]),
+        ("mdns = 'no'", [(1, "'mdns' must be true or false")]),
+        ("peers = [\n1]", [(1, "'peers' must be a list of strings")]),
+        (r'data = "/tmp/a\u0000b"', [(1, "'data' has a NUL in it")]),
+        ("name = 'a b'", [(1, "node name 'a b' must be 1 to 64 letters, digits, '-', '_' or '.'")]),
+        ("mesh = 'a b'", [(1, "mesh name 'a b' must be 1 to 64 letters, digits, '-' or '_'")]),
+        ("copies = 6", [(1, "copies is from 1 to 5, not 6"),
+                        (1, "--copies is for nodes of a site: give --site NAME as well")]),
+        ("listen = 'x'", [(1, "'x' is not an address: write it like tcp://127.0.0.1:5757")]),
+        ("\npeers = ['tcp://localhost:1', 'tcp://localhost:0', '']\nsite = 'eu'",
+         [(2, "'tcp://localhost:0' is not an address: write it like tcp://127.0.0.1:5757"),
+          (2, "'' is not an address: write it like tcp://127.0.0.1:5757")]),
+        ("peers = ['tcp://localhost:1']\nlisten_nodes = 'tcp://127.0.0.1:1'",
+         [(1, "--peer is for nodes of a site: give --site NAME as well"),
+          (2, "--listen-nodes is for nodes of a site: give --site NAME as well")]),
+        ("data = '~nobody-of-that-name/data'",
+         [(1, "~nobody-of-that-name/data names a home that there is not: write it out")]),
+    ],
+)  # fmt: skip
+def test_a_fault_at_the_top_has_the_line_of_its_key(faults, text, told):
+    assert faults(text) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("site = 3", [(1, "'site' must be a string (or a table, [site], with its 'name')")]),
+        ("[[site]]", [(1, "'site' must be a string (or a table, [site], with its 'name')")]),
+        ("\n[site]\n", [(2, "'name' of [site] is missing")]),
+        ("[site]\nname = 1", [(2, "'name' must be a string")]),
+        ("[site]\n\nname = '/'",
+         [(3, "site name '/' must be 1 to 64 letters, digits, '-', '_' or '.'")]),
+        ("site = '/'", [(1, "site name '/' must be 1 to 64 letters, digits, '-', '_' or '.'")]),
+        ("[site]\nname = 'eu'\nnam = 1\nmesh = 'shop'\ncolour = 1",
+         [(3, "unknown key 'nam' in [site], did you mean 'name'?"),
+          (4, "unknown key 'mesh' in [site]: it goes to the top, before any [table]"),
+          (5, "unknown key 'colour' in [site] (known: name)")]),
+        ("# x\nsite = 'eu'\n[site]\nname = 'us'\ncolour = 1",
+         [(3, "'site' is a key (line 2) and a table as well: keep one of them"),
+          (5, "unknown key 'colour' in [site] (known: name)")]),
+    ],
+)  # fmt: skip
+def test_faults_of_the_site(faults, text, told):
+    assert faults(text) == told
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({'to = "us"': "to = 1"}, [(4, "'to' must be a string")]),
+        ({'to = "us"': "to = ''"},
+         [(4, "site name '' must be 1 to 64 letters, digits, '-', '_' or '.'")]),
+        ({'to = "us"': "to = 'eu'"},
+         [(4, "'to' is 'eu', the node's own site: a link is to another one")]),
+        ({'to = "us"\n': ""}, [(3, "'to' of [[link]] is missing")]),
+        ({"topics = []\n": "", "endpoints": "endpoint"},
+         [(3, "'endpoints' of [[link]] is missing"), (3, "'topics' of [[link]] is missing"),
+          (5, "unknown key 'endpoint' in [[link]], did you mean 'endpoints'?")]),
+        ({"topics = []": "topics = []\nsite = 1\npriority = []"},
+         [(7, "unknown key 'site' in [[link]]: it goes to the top, before any [table]"),
+          (8, "unknown key 'priority' in [[link]] (known: to,endpoints,topics,exclude)")]),
+        ({'["tcp://127.0.0.1:1"]': "'tcp://127.0.0.1:1'"},
+         [(5, "'endpoints' must be a list of strings")]),
+        ({'["tcp://127.0.0.1:1"]': "[]"}, [(5, "'endpoints' are 1 to 16 addresses, not 0")]),
+        ({'["tcp://127.0.0.1:1"]': str(["tcp://127.0.0.1:1"] * 17)},
+         [(5, "'endpoints' are 1 to 16 addresses, not 17")]),
+        ({"topics = []": "topics = 'a'"}, [(6, "'topics' must be a list of strings")]),
+        ({"topics = []": "topics = [\n'a',\n'a.>.b', '$dlq.a']\nexclude = ['', '$x']"},
+         [(6, A_TOKEN),
+          (6, "'topics': pattern '$dlq.a': names that begin with '$' are the mesh's own"),
+          (9, "'exclude': a pattern is a non-empty string of dot-separated tokens, not ''"),
+          (9, "'exclude': pattern '$x': names that begin with '$' are the mesh's own")]),
+    ],
+)  # fmt: skip
+def test_faults_of_a_link(faults, changes, told):
+    text = LINK
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    assert faults("[site]\nname = 'eu'\n" + text) == told
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["ipc:///tmp/x", "tcp://localhost", "tcp://:1", "tcp://localhost:0", "tcp://localhost:65536",
+     "tcp://localhost:*", "tcp://a b:1", r"tcp://a\u0000b:1", "tcp://localhost:1/x", "localhost:1",
+     "tcp://u@localhost:1", ""],
+)  # fmt: skip
+def test_an_endpoint_is_a_host_and_a_port(faults, endpoint):
+    text = f'site = "eu"\n\n{LINK.replace("tcp://127.0.0.1:1", endpoint)}'
+    [(line, reason)] = faults(text)
+    assert line == 5
+    assert "is not an address: write it like tcp://" in reason
+
+
+def test_what_leaves_the_host_without_keys_is_refused_as_with_peers(faults, write):
+    far = 'site = "eu"\n\n' + LINK.replace("127.0.0.1", "us-gw")
+    [(line, reason)] = faults(far)
+    assert (line, reason[:38]) == (5, "refusing to connect to tcp://us-gw:1: ")
+    assert faults(far, mesh="shop") == faults(far, insecure=True) == [(line, reason)]
+    assert read_config(write(far), {"mesh": "shop", "insecure": True})["links"]
+    # What cannot be known since it is faulty itself is no second fault.
+    assert faults("insecure = 1\nmesh = 2\n" + far) == [
+        (1, "'insecure' must be true or false"), (2, "'mesh' must be a string"),
+    ]  # fmt: skip
+
+
+def test_links_need_a_site_which_an_option_may_give(faults, write):
+    needs = "[[link]] is for nodes of a site: give its name in [site] as well"
+    assert faults(LINK) == [(1, needs)]
+    assert read_config(write(LINK), {"site": "eu"})["links"]
+    assert faults(LINK, site="us") == [
+        (2, "'to' is 'us', the node's own site: a link is to another one")
+    ]
+    # A site that is faulty is given nevertheless.
+    assert faults("site = 1\n" + LINK) == faults("site = 1\n")
+
+
+def test_sites_of_links_are_told_apart(faults):
+    [fault] = faults('site = "eu"\n' + LINK + LINK.replace("us", "ap") + LINK)
+    assert fault == (11, "there is a link to 'us' already, in line 3")
+
+
+@pytest.mark.parametrize("text", ["link = 1", "[link]", "link = ['a']", "link = [{}, 1]"])
+def test_links_are_tables(faults, text):
+    assert faults("site = 'eu'\n" + text) == [
+        (2, "'link' must be tables, each with the header [[link]]")
+    ]
+
+
+def test_links_in_one_line_have_lines_too(faults):
+    text = "site = 'eu'\nlink = [\n  { to = 'us', endpoints = [], topics = [] },\n  {},\n]\n"
+    assert faults(text) == [
+        (3, "'endpoints' are 1 to 16 addresses, not 0"),
+        (4, "'to' of [[link]] is missing"),
+        (4, "'endpoints' of [[link]] is missing"),
+        (4, "'topics' of [[link]] is missing"),
+    ]
+
+
+def test_every_fault_is_told_at_once_in_the_order_of_the_file(faults):
+    text = ALL.replace('to = "ap"', 'to = "us"').replace("mesh =", "mess =").replace("= 2", "= 9")
+    told = faults(text.replace("topics = []", "topics = [1]"))
+    assert [line for line, _ in told] == [1, 3, 4, 11, 11, 16, 17, 18]
+    assert told[0][1] == "unknown key 'mess', did you mean 'mesh'?"
+    assert told[-1][1] == "'topics' must be a list of strings"
+
+
+def test_faults_in_what_an_option_replaces_are_of_kind_only(faults, write):
+    path = write("name = 'a b'\ncopies = 9\nlisten = 'x'\nmesh = 'a b'\ndata = '~nobody-x/y'\n")
+    options = dict.fromkeys(("name", "listen", "mesh", "data"), "a") | {"copies": 1}
+    assert read_config(path, options)["name"] == "a b"
+    assert faults("copies = 'x'", copies=1) == [(1, "'copies' must be a whole number")]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("][", 1),
+        ("a = 1\n\nb =\n", 3),
+        ("site = 'eu'\n\nsite = 'us'\n", 3),
+        ("site = 'eu'\n[site]\nname = 'eu'\n\nx = \n", 5),
+        ('a = 1\nb = """x\n\n', 3),
+        (b"a = 1\nb = '\xff'\n", 2),
+        ("a = 1\nb = " + "9" * 5000, 1),
+        ("a = " + "[" * 5000, 1),
+    ],
+)
+def test_what_is_no_toml_has_a_line_too(faults, text, line):
+    [(at, reason)] = faults(text)
+    assert at == line
+    assert reason.startswith("is not valid TOML: ")
+
+
+def test_a_file_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(ConfigError, match=r"^cannot read .*none.toml: No such file"):
+        read_config(tmp_path / "none.toml")
