@@ -240,15 +240,21 @@ class Replication:
         return max([self._copies.origin, *others], key=lambda node: _weight(origin, node))
 
     def _choose(self, now_ns: int) -> None:
-        for origin, source in self._sources().items():
-            mirror = self._copies.mirrors.by_origin.get(origin)
-            if mirror is not None and mirror.linked is None:
+        sources = self._sources()
+        over = [far.link for far in self._far.values()]
+        for mirror in self._copies.mirrors.of_others:
+            if mirror.link in over and mirror.origin not in sources:  # nobody wishes it any more
+                self._copies.end_fetch(mirror)
+                mirror.link = b""
+        for origin, source in sources.items():
+            had = self._copies.mirrors.by_origin.get(origin)
+            if had is not None and had.linked is None:
                 continue  # it was of our site
             puller = self._puller(origin)
             if puller == self._copies.origin:
-                self._pull(mirror, source, now_ns)
-            elif mirror is not None:
-                self._leave_to(puller, mirror)
+                self._pull(had, source, now_ns)
+            elif had is not None:
+                self._leave_to(puller, had)
 
     def _leave_to(self, puller: bytes, mirror: Mirror) -> None:
         """Another node of ours pulls a log from now on."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meshmq.core.link_wish import LinkWish
-
 NODE_LINK = b"\0node"
 """What names of links begin with that other nodes have dialled."""
 
@@ -20,7 +18,6 @@ class SiteIdentity(NamedTuple):
         insecure: dial beyond this host, if the mesh is not ``local``.
         copies: nodes that are to have a stream whose policy does not say.
         renew: what to say to renew its log (core/own_log.py).
-        links: what is pulled from other sites.
     """
 
     site: str
@@ -30,7 +27,6 @@ class SiteIdentity(NamedTuple):
     insecure: bool = False
     copies: int = 1
     renew: str = "meshmq log renew"
-    links: tuple[LinkWish, ...] = ()
 
 
 class NodeIdentity(NamedTuple):

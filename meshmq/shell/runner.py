@@ -119,6 +119,7 @@ class NodeRunner:
         self._handle(WallClock(clock.wall_ns()), self._started_ns)
         if config.site is not None and self._node.site is not None:
             self._node.site.look_for(config.site.peers, self._started_ns)
+            self._node.site.set_links(config.site.links, self._started_ns)
         raise_open_files()
         if self._site is not None and config.mdns:
             self._site.look_around(self._node.origin, config.name, self._wake.set)
@@ -230,7 +231,7 @@ class NodeRunner:
 
     def _change_links(self, links: tuple[LinkWish, ...], now: int) -> None:
         if self._node.site is not None:
-            self._node.site.set_links(links, now)  # type: ignore[attr-defined]
+            self._node.site.set_links(links, now)
 
     def _turn_of_site(self, site: SiteShell, now: int) -> None:
         """What other nodes have sent, and what has become of the links with them."""

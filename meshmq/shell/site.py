@@ -77,7 +77,6 @@ class SiteShell:
         return SiteIdentity(
             self._config.name, clock.wall_ns(), tuple(reachable_at(self.url)),
             tuple(reachable_at(client_url)), self._insecure, self._config.copies, renew,
-            self._config.links,
         )  # fmt: skip
 
     def look_around(self, origin: bytes, name: str, wake: Callable[[], None]) -> None:

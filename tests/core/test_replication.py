@@ -172,6 +172,21 @@ def test_what_has_less_of_a_log_than_is_wished_is_no_source_of_it():
     assert read(net, asia) == of(eu, 5, "orders.eu.a")
 
 
+def test_what_is_wished_no_longer_comes_no_longer_and_goes_on_when_it_is_again():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 5)
+    net.run(2 * SECOND)
+    us.node.site.set_links((), net.now_ns)
+    net.run(2 * SECOND)
+    fill(net, eu, 5, first=5)
+    net.run(2 * SECOND)
+    assert read(net, us) == of(eu, 5)
+    us.node.site.set_links(net.links_of[us], net.now_ns)
+    net.run(2 * SECOND)
+    assert read(net, us) == of(eu, 10)
+
+
 def test_two_nodes_of_a_site_share_the_logs_and_take_over_from_each_other():
     net, sites = linked("eu", "us", nodes=2)
     for i, node in enumerate(sites["eu"]):

@@ -1,0 +1,112 @@
+"""Two sites of real nodes that mirror each other's topics, as nodes are killed."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+import meshmq
+from tests.integration.sites import SiteProcess
+
+RECORDS = 3000
+
+
+def link(node, to, others, topics='["flights.>"]'):
+    """Has a node pull from another site, by its configuration."""
+    places = ", ".join(f'"{other.nodes_url}"' for other in others)
+    text = f'[[link]]\nto = "{to}"\nendpoints = [{places}]\ntopics = {topics}\n'
+    node.config.write_text(text)
+    node.signal(signal.SIGHUP)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two nodes, of two sites, that pull from each other."""
+    nodes = []
+    for site in ("eu", "us"):
+        config = tmp_path / f"{site}.toml"
+        config.write_text("")
+        more = ("--site", site, "--config", str(config))
+        node = SiteProcess(tmp_path / site, f"{site}-1", (), *more)
+        node.config = config
+        nodes.append(node)
+    eu, us = nodes
+    link(eu, "us", [us])
+    link(us, "eu", [eu])
+    yield eu, us
+    for node in nodes:
+        assert node.stop() == 0, node.told
+
+
+def everything(node, count, topic="flights.>"):
+    """All that is read there: (topic, offset, value), in order."""
+    found = []
+    deadline = time.monotonic() + 40
+    with (
+        meshmq.connect(node.url, route="node") as mesh,
+        mesh.subscribe(topic, start="earliest") as s,
+    ):
+        while len(found) < count:
+            assert time.monotonic() < deadline, f"{len(found)} of {count} came"
+            found += s.fetch(10_000, timeout=1)
+        found += s.fetch(10_000, timeout=0.5)
+    return sorted((m.topic, m.offset, bytes(m.value)) for m in found)
+
+
+def test_both_sites_have_the_same_records_at_the_same_offsets_over_kills(pair):
+    eu, us = pair
+    sent = {node.name: [] for node in pair}
+
+    def publish(first):
+        for node in pair:
+            values = [b"%s %d" % (node.name.encode(), i) for i in range(first, first + RECORDS)]
+            with meshmq.connect(node.url, route="node") as mesh:
+                mesh.publish_many(f"flights.{node.name}", values).wait(20)
+            sent[node.name] += values
+
+    publish(0)
+    for round_, victim in enumerate((eu, us), 1):
+        victim.kill()
+        victim.start()
+        publish(round_ * RECORDS)
+    total = sum(map(len, sent.values()))
+    there = [everything(node, total) for node in pair]
+    assert there[0] == there[1]
+    for name, values in sent.items():
+        mine = [row for row in there[0] if row[0] == f"flights.{name}"]
+        assert [row[1] for row in mine] == list(range(len(values)))
+        assert [row[2] for row in mine] == values
+
+
+def test_a_reader_goes_on_at_the_other_site_where_it_was(pair):
+    eu, us = pair
+    values = [b"%d" % i for i in range(RECORDS)]
+    with meshmq.connect(eu.url, route="node") as mesh:
+        mesh.publish_many("flights.a", values[: RECORDS // 2]).wait(20)
+        mesh.publish_many("flights.a", values[RECORDS // 2 :]).wait(20)
+        with mesh.subscribe("flights.a", start="earliest") as sub:
+            first = sub.fetch(100, timeout=20)
+    with (
+        meshmq.connect(us.url, route="node") as mesh,
+        mesh.subscribe("flights.a", start=first[-1].position) as sub,
+    ):
+        rest = []
+        while len(first) + len(rest) < RECORDS:
+            more = sub.fetch(RECORDS, timeout=20)
+            assert more
+            rest += more
+    assert [m.value for m in first + rest] == values
+
+
+def test_the_topics_that_are_wished_come_and_no_others(pair):
+    eu, us = pair
+    with meshmq.connect(eu.url, route="node") as mesh:
+        mesh.publish("other.a", b"x").wait(20)
+        mesh.publish("flights.a", b"y").wait(20)
+    assert [row[2] for row in everything(us, 1, ">")] == [b"y"]
+    with meshmq.connect(us.url, route="node") as mesh:
+        (row,) = mesh.admin.status()["site"]["links"]
+    assert (row["to"], row["nodes"]) == ("eu", ["eu-1"])
+    assert [(log["name"], log["received"]) for log in row["logs"]] == [("eu/eu-1", 1)]
