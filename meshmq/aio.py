@@ -46,6 +46,7 @@ from meshmq.client.receipt import Promise, Promises
 from meshmq.client.seeking import Seeking
 from meshmq.client.subscription import Inbox, Wish
 from meshmq.client.values import check_records, check_seq
+from meshmq.client.wish import to_wish
 from meshmq.client.worker import tell_unused
 from meshmq.core.lanes import WAITING, Batch
 from meshmq.errors import ForkedError
@@ -357,6 +358,7 @@ class Mesh(OnlyAsync, Work, Services):
         prefetch_records: int = limits.CREDIT_RECORDS_DEFAULT,
         on_missed: Callable[[int], None] | None = None,
         dedup: bool = False,
+        scope: str = "all",
     ) -> Opening[Subscription]:
         """As ``meshmq.Mesh.subscribe``: await it, or ``async with mesh.subscribe(...) as sub``.
 
@@ -367,7 +369,8 @@ class Mesh(OnlyAsync, Work, Services):
         told = None
         if on_missed is not None:
             told = lambda n: _call_soon(loop, on_missed, n)  # noqa: E731
-        wish = blocking.to_wish(pattern, start, prefetch_bytes, prefetch_records, told, dedup)
+        window = (prefetch_bytes, prefetch_records)
+        wish = to_wish(pattern, start, *window, told, dedup, scope)
         return Opening(lambda: self._open(wish), "mesh.subscribe(...)")
 
     def pull(

@@ -477,7 +477,7 @@ def _encode_subscribe(m: Any, b: frames.Subscribe) -> None:
     s.subscription, s.pattern, s.start, s.value = b.subscription, b.pattern, b.start, b.value
     s.origin, s.lsn, s.slot = b.origin, b.lsn, b.slot
     s.creditBytes, s.creditRecords, s.only = b.credit_bytes, b.credit_records, b.only
-    s.dedup, s.alone = b.dedup, b.alone
+    s.dedup, s.alone, s.ownSite = b.dedup, b.alone, b.own_site
     codec_site.encode_places(s, b.places)
     if b.copy_of:
         s.copyOf = b.copy_of
@@ -488,7 +488,7 @@ def _decode_subscribe(r: Any, _: bytes | None) -> frames.Subscribe:
     return frames.Subscribe(
         s.subscription, s.pattern, s.start, s.value, s.origin, s.lsn, s.slot,
         s.creditBytes, s.creditRecords, s.only, codec_site.decode_places(s), s.dedup, s.copyOf,
-        s.alone,
+        s.alone, s.ownSite,
     )  # fmt: skip
 
 

@@ -215,7 +215,8 @@ class Subscribe:
     """``origin``, ``lsn`` and ``slot`` are a place as those in ``places``. ``value`` is unix ns, or
     an offset; of START_POSITION from when on (unix ns) logs are read that have no place.
     ``copy_of``: read what the node has copied of this log, by the places that has. ``alone``: the
-    node's own log, and nothing of those of others."""
+    node's own log, and nothing of those of others. ``own_site``: the logs of the node's site, and
+    nothing of what is mirrored there of other sites."""
 
     subscription: int
     pattern: str
@@ -231,6 +232,7 @@ class Subscribe:
     dedup: bool = False
     copy_of: bytes = b""
     alone: bool = False
+    own_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,12 @@ def covers(wide: str, narrow: str) -> bool:
     return len(want) == len(have)
 
 
+def site_of(name: str) -> str:
+    """The site of a node of another site, by its name with that before it; empty: of our own."""
+    site, slash, _ = name.partition("/")
+    return site if slash else ""
+
+
 # --- groups and queues: topics of the mesh's own -----------------------------------------------
 
 JOURNAL = "$journal"

@@ -179,6 +179,7 @@ struct Subscribe {
   dedup         @11 :Bool;  # say of durable batches who published them
   copyOf        @12 :Data;  # read what is copied of this log, by its places; empty: the node's own
   alone         @13 :Bool;  # of the node's own log, and nothing of the logs of others
+  ownSite       @14 :Bool;  # of logs of the node's site, and nothing of what is mirrored there
 }
 
 struct Place {              # the next batch to read in a node's log

@@ -31,6 +31,10 @@ def renderer(output: Format, json: bool, of_message: Any = None) -> Callable[[An
 
 def message_object(message: Message) -> dict[str, Any]:
     """A message as an object."""
+    return {**_columns(message), "site": message.site}
+
+
+def _columns(message: Message | Job) -> dict[str, Any]:
     position = message.position if message.offset is not None else None
     return {
         "topic": message.topic,
@@ -46,7 +50,7 @@ def message_object(message: Message) -> dict[str, Any]:
 def record_object(job: Job) -> dict[str, Any]:
     """A record that a group handed out, as an object."""
     return {
-        **message_object(job),
+        **_columns(job),
         "attempt": job.attempt,
         "maybe_duplicate": job.maybe_duplicate,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
@@ -33,6 +34,13 @@ FETCH_RECORDS_MAX = 1000  # one write to stdout for so many at most
 FETCH_WAIT_S = 1.0  # so that a stopped terminal or a signal is noticed in time
 
 
+class Scope(StrEnum):
+    """Whose records are shown."""
+
+    site = "site"
+    all = "all"
+
+
 def sub(
     pattern: Annotated[
         str,
@@ -50,6 +58,10 @@ def sub(
     count: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Stop after N messages.")
     ] = None,
+    scope: Annotated[
+        Scope,
+        typer.Option(help="site: nothing of what the node's site mirrors of other sites."),
+    ] = Scope.all,
     output: Annotated[
         Format,
         typer.Option("--format", help="text: a line to read. raw: the value and a newline."),
@@ -79,7 +91,7 @@ def sub(
             connected(
                 target, on_state=StateTeller(), lasting=True, route="auto", works=True
             ) as connection,
-            connection.subscribe(pattern, start=begin) as subscription,
+            connection.subscribe(pattern, start=begin, scope=scope.value) as subscription,
             _TellMissed(subscription) as missed,
         ):
             tell_addresses(connection, target.peers)

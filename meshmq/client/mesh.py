@@ -28,23 +28,23 @@ from meshmq.client.pushing import Pushing
 from meshmq.client.receipt import Receipt, Receipts
 from meshmq.client.seeking import Seeking
 from meshmq.client.services import Services
-from meshmq.client.subscription import Subscription, Wish
+from meshmq.client.subscription import Subscription
 from meshmq.client.values import (
     check_column,
     check_key,
-    check_range,
     check_route,
     check_seq,
     check_value,
     check_values,
     slices,
+    to_ns,
 )
+from meshmq.client.wish import to_wish
 from meshmq.client.work import Work
 from meshmq.client.worker import tell_unused
 from meshmq.core.lanes import Batch, Options
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import DIRECTLY
-from meshmq.core.subscriber import Start
 from meshmq.core.ways import Way
 from meshmq.errors import (
     BufferFull,
@@ -56,14 +56,8 @@ from meshmq.errors import (
 from meshmq.frames import (
     DURABILITY_NAMES,
     SENT,
-    START_EARLIEST,
-    START_NEW,
-    START_OFFSET,
-    START_POSITION,
-    START_TIME,
-    Place,
 )
-from meshmq.names import Position, check_pattern, check_topic, is_position
+from meshmq.names import Position, check_topic
 
 _LAST_INDEX = limits.BATCH_RECORDS_MAX - 1
 _LARGE, _OVERHEAD = limits.LARGE_VALUE_BYTES, limits.RECORD_OVERHEAD_BYTES
@@ -322,7 +316,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
             self._connection.check_node("to know what an earlier run has published")
             self._learn_said(topic)
         coded = codec.encode_headers(headers) if headers else None
-        time_ns = None if timestamp is None else _to_ns(timestamp)
+        time_ns = None if timestamp is None else to_ns(timestamp)
         wanted = self._wanted(durability, route)
         pin = self._pin(route, topic, wanted, seq)
         self._make_room()
@@ -383,7 +377,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
                 if key is not None:
                     check_key(key)
         filled = None if keys is None else [key or b"" for key in keys]
-        times = None if timestamps is None else [_to_ns(t) for t in timestamps]
+        times = None if timestamps is None else [to_ns(t) for t in timestamps]
         publisher = self._publisher
         batches: list[tuple[int, Batch]] = []
         way = pin or publisher.lanes[topic].way
@@ -539,6 +533,7 @@ class Mesh(OnlySync, Work, Services, Pushing):
         prefetch_records: int = limits.CREDIT_RECORDS_DEFAULT,
         on_missed: Callable[[int], None] | None = None,
         dedup: bool = False,
+        scope: str = "all",
     ) -> Subscription:
         """Read topics that match ``pattern``, those that are made later too.
 
@@ -556,12 +551,14 @@ class Mesh(OnlySync, Work, Services, Pushing):
                 ``missed`` and ``damaged`` of the subscription have the sums.
             dedup: drop what came already from the log of another node: a record that was not
                 confirmed when the publisher's node was lost may be in two.
+            scope: ``"site"``: nothing of what is mirrored here of other sites.
 
         Raises:
             InvalidName, InvalidArgument, OffsetOutOfRange, DurabilityUnavailable.
             DeadlineExceeded: the node did not answer.
         """
-        wish = to_wish(pattern, start, prefetch_bytes, prefetch_records, on_missed, dedup)
+        window = (prefetch_bytes, prefetch_records)
+        wish = to_wish(pattern, start, *window, on_missed, dedup, scope)
         self._connection.check_use()
         return Subscription(self._connection, wish, self._timeout)
 
@@ -607,25 +604,6 @@ class Mesh(OnlySync, Work, Services, Pushing):
         return f"Mesh({self._connection.url!r}, {self.state})"
 
 
-_INT64_END = 1 << 63  # what frames have room for
-
-
-def _to_ns(time: datetime | int) -> int:
-    if isinstance(time, datetime):
-        if time.tzinfo is None:
-            raise InvalidArgument("a time needs a time zone: datetime.now(timezone.utc)")
-        found = int(time.timestamp() * 1_000_000) * 1000
-    elif isinstance(time, int):
-        found = int(time)
-    else:
-        raise InvalidArgument(
-            f"a time is an aware datetime, or unix ns as time.time_ns() gives them, not {time!r}"
-        )
-    if not -_INT64_END <= found < _INT64_END:
-        raise InvalidArgument(f"a time is in the years 1678 to 2261 (unix ns), not {time}")
-    return found
-
-
 _OTHER_DURABILITIES = re.compile(r"mirrored:[0-9]+")
 
 
@@ -642,50 +620,3 @@ def wanted_of(name: str | None) -> int:
             f"{' or '.join(map(repr, DURABILITY_NAMES))}"
         )
     return DURABILITY_NAMES.index(name)
-
-
-def to_wish(
-    pattern: str,
-    start: object,
-    prefetch_bytes: int,
-    prefetch_records: int,
-    on_missed: Callable[[int], None] | None,
-    dedup: object = False,
-) -> Wish:
-    """Check what ``subscribe`` was asked for."""
-    check_pattern(pattern)
-    check_range("prefetch_bytes", prefetch_bytes, 1, limits.CREDIT_BYTES_MAX)
-    check_range("prefetch_records", prefetch_records, 1, limits.CREDIT_RECORDS_MAX)
-    if on_missed is not None and not callable(on_missed):
-        raise InvalidArgument(f"on_missed is a function of a number, not {on_missed!r}")
-    if not isinstance(dedup, bool):
-        raise InvalidArgument(f"dedup is True or False, not {dedup!r}")
-    begin = _to_start(start)
-    return Wish(pattern, begin, prefetch_bytes, prefetch_records, on_missed, dedup=dedup)
-
-
-def _to_start(start: object) -> Start:
-    if isinstance(start, str):
-        if start == "new":
-            return Start(START_NEW)
-        if start == "earliest":
-            return Start(START_EARLIEST)
-        if is_position(start):
-            start = Position.parse(start)
-    if isinstance(start, Position):
-        origin = bytes.fromhex(start.origin)
-        rows = [Place(bytes.fromhex(o), lsn, slot, skip) for o, lsn, slot, skip in start.others]
-        others = tuple(rows)
-        return Start(
-            START_POSITION, start.since, origin, start.lsn, start.slot, start.index + 1, others
-        )
-    if isinstance(start, datetime):
-        return Start(START_TIME, _to_ns(start))
-    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
-        if start >= _INT64_END:
-            raise InvalidArgument(f"offset {start} is larger than any there can be")
-        return Start(START_OFFSET, start)
-    raise InvalidArgument(
-        f"start is 'new', 'earliest', an aware datetime, a position (msg.position) or an offset, "
-        f"not {start!r}"
-    )

@@ -109,6 +109,13 @@ class Message(tuple[Any, ...]):
         a = self[4].arrival
         return a.origin.hex() if a.lsn else None
 
+    @property
+    def site(self) -> str | None:
+        """The site whose log it is in, which may be another than that of the node that we are at;
+        empty: of a node without a site. None for a transient topic."""
+        a = self[4].arrival
+        return a.site if a.lsn else None
+
     def __repr__(self) -> str:
         value = self.value if len(self.value) <= 40 else self.value[:37] + b"..."
         return f"Message(topic={self.topic!r}, offset={self.offset}, key={self.key!r}, {value!r})"

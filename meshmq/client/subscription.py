@@ -27,6 +27,7 @@ class Wish(NamedTuple):
     on_missed: Callable[[int], None] | None
     pulls: bool = False
     dedup: bool = False
+    own_site: bool = False
 
 
 class Inbox:
@@ -56,13 +57,13 @@ class Inbox:
         self._id = 0
 
     def _open(self) -> Answer:
-        pattern, start, size, records, _, pulls, dedup = self._wish
+        pattern, start, size, records, _, pulls, dedup, own_site = self._wish
         client = self._channel.client
 
         def opening(now_ns: int) -> int:
             if pulls:
                 return client.pull(pattern, size, records, now_ns)
-            return client.subscribe(pattern, start, size, records, now_ns, dedup)
+            return client.subscribe(pattern, start, size, records, now_ns, dedup, own_site)
 
         return self._channel.open_subscription(opening, self._on_arrived, self._on_ended)
 

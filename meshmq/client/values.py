@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from meshmq import limits
@@ -11,6 +12,8 @@ from meshmq.errors import InvalidArgument, MessageTooLarge
 
 if TYPE_CHECKING:
     from meshmq.client.channel import Channel
+
+INT64_END = 1 << 63  # what frames have room for
 
 
 def check_value(value: object) -> bytes:
@@ -137,3 +140,19 @@ def check_route(channel: Channel, route: object) -> str:
     if not channel.addresses:
         raise InvalidArgument("this connection goes by the node (route='node'), nothing is direct")
     return DIRECTLY
+
+
+def to_ns(time: datetime | int) -> int:
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise InvalidArgument("a time needs a time zone: datetime.now(timezone.utc)")
+        found = int(time.timestamp() * 1_000_000) * 1000
+    elif isinstance(time, int):
+        found = int(time)
+    else:
+        raise InvalidArgument(
+            f"a time is an aware datetime, or unix ns as time.time_ns() gives them, not {time!r}"
+        )
+    if not -INT64_END <= found < INT64_END:
+        raise InvalidArgument(f"a time is in the years 1678 to 2261 (unix ns), not {time}")
+    return found

@@ -139,6 +139,7 @@ class Client(Roaming):
         self.addresses: tuple[str, ...] = ()  # where other programs may dial this one
         super().__init__(entropy)
         self._identity = identity
+        self._site = ""  # of the node that we are at
         self.is_admin = identity.admin
         self._guard = guard if guard is not None else nullcontext()
         self.publisher = Publisher(encode, self._guard, encode_jobs)
@@ -203,11 +204,13 @@ class Client(Roaming):
 
     def subscribe(
         self, pattern: str, start: Start, window_bytes: int, window_records: int, now_ns: int,
-        dedup: bool = False,
+        dedup: bool = False, own_site: bool = False,
     ) -> int:  # fmt: skip
         """Open a subscription; the answer comes as SubscriptionAnswered. Returns its number."""
         self._last_id += 1
-        sub = Subscriber(self._last_id, pattern, start, window_bytes, window_records, dedup)
+        wish = (start, window_bytes, window_records, dedup, own_site)
+        sub = Subscriber(self._last_id, pattern, *wish)
+        sub.site = self._site
         self.subscribers[sub.id] = sub
         self._ask(sub.subscribe(), now_ns)
         return sub.id
@@ -522,7 +525,9 @@ class Client(Roaming):
         elif changed:
             reason += "; its log is another one than before"
         self._effects.append(StateChanged("connected", reason))
+        self._site = welcome.site
         for sub in self.subscribers.values():
+            sub.site = self._site
             self._send(sub.subscribe(), now_ns)
         for member in self.members.values():
             self._send(member.consume(self.origin, self._epoch), now_ns)

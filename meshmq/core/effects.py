@@ -139,7 +139,7 @@ class Arrival(NamedTuple):
     """One batch for the program; the first ``skip`` records are not for it. lsn 0: transient.
 
     ``others``: where reading goes on in other logs, as of this batch; those that have no place are
-    read from ``since`` (unix ns) on.
+    read from ``since`` (unix ns) on. ``site``: whose log it is in; empty: of no site.
     """
 
     topic: str
@@ -154,6 +154,7 @@ class Arrival(NamedTuple):
     slot: int
     since: int = 0
     others: tuple[Place, ...] = ()
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ from meshmq.frames import (
     Subscribed,
     Unsubscribe,
 )
+from meshmq.names import site_of
 
 GRANTS_IDLE = 4  # of a quarter of the window each
 
@@ -144,15 +145,17 @@ class Across:
         window_bytes, window_records: the most that the client ever had room for.
         own_had_turn: of what the client granted last the own log could take first; the next time
             that is for what is held. own_is_first: it has not been looked at yet.
+        own_site: it is to have nothing of other sites.
     """
 
     __slots__ = (
         "due_ns", "held", "lent_bytes", "lent_records", "opening", "own", "own_had_turn",
-        "own_is_first", "readings", "since", "window_bytes", "window_records",
+        "own_is_first", "own_site", "readings", "since", "window_bytes", "window_records",
     )  # fmt: skip
 
-    def __init__(self, own: Subscription, since: int, due_ns: int) -> None:
+    def __init__(self, own: Subscription, since: int, due_ns: int, own_site: bool) -> None:
         self.own = own
+        self.own_site = own_site
         self.due_ns = due_ns
         self.since = since
         self.readings: dict[bytes, Reading] = {}
@@ -177,6 +180,10 @@ class Across:
         """Whether the client can take more."""
         own = self.own
         return own.credit_bytes + self.lent_bytes > 0 and own.credit_records + self.lent_records > 0
+
+    def covers(self, name: str) -> bool:
+        """Whether the log of a node is read, by its name."""
+        return not (self.own_site and site_of(name))
 
     def lend(self, reading: Reading, size: int, records: int) -> None:
         """Move credit from the own log to a reading, or back where it is less than 0."""
@@ -255,7 +262,7 @@ class SiteReads:
         known = self.copies.known()
         for across in self._across.values():
             for origin, name in known.items():
-                if origin != self._origin:
+                if origin != self._origin and across.covers(name):
                     self._reading(across, origin, name)
             for reading in across.readings.values():
                 was_away = reading.is_told_away or reading.origin in known
@@ -298,15 +305,19 @@ class SiteReads:
         is_new = frame.start in (START_NEW, START_OFFSET)
         since = wall_ns if is_new else 0 if frame.start == START_EARLIEST else max(0, frame.value)
         across = self._across[link, frame.subscription] = Across(
-            own, since, now_ns + limits.NOTED_NS
+            own, since, now_ns + limits.NOTED_NS, frame.own_site
         )
+        names = self.copies.known()
         for place in (Place(frame.origin, frame.lsn, frame.slot), *frame.places):
+            if not across.covers(names.get(place.origin, "")):
+                continue
             if len(place.origin) == 16 and place.lsn and place.origin != self._origin:
                 reading = self._reading(across, place.origin)
                 reading.lsn, reading.slot = place.lsn, place.slot
                 reading.is_direct = place.direct
-        for origin, name in {**self.copies.known(), **self._away}.items():
-            if origin not in self._siblings and origin != self._origin:
+        for origin, name in {**names, **self._away}.items():
+            is_other = origin not in self._siblings and origin != self._origin
+            if is_other and across.covers(name):
                 self._open(self._reading(across, origin, name), is_new)
         for sibling in self._siblings.values():
             reading = self._reading(across, sibling.origin, sibling.name)

@@ -40,6 +40,7 @@ from meshmq.frames import (
     Subscribe,
     Subscribed,
 )
+from meshmq.names import site_of
 
 
 class Start(NamedTuple):
@@ -63,7 +64,7 @@ class Log:
     """What one subscription has of one node's log.
 
     Attributes:
-        name: the node's, or empty.
+        name: the node's, or empty; site: the other site that it is of, or empty.
         is_away: nothing comes of it until its node is back.
         lsn, slot: where reading goes on; lsn 0: that shows with the first batch.
         skip: records of the batch there that are not wanted.
@@ -72,10 +73,10 @@ class Log:
         floor: the offset asked for, until the first batch.
     """
 
-    __slots__ = ("floor", "is_away", "last", "lsn", "name", "next_offset", "skip", "slot")
+    __slots__ = ("floor", "is_away", "last", "lsn", "name", "next_offset", "site", "skip", "slot")
 
     def __init__(self, lsn: int = 0, slot: int = 0, skip: int = 0) -> None:
-        self.name = ""
+        self.name = self.site = ""
         self.is_away = False
         self.lsn, self.slot, self.skip = lsn, slot, skip
         self.last = (0, 0)
@@ -117,6 +118,7 @@ class Subscriber:
         copies: records dropped because they came from another node's log before.
         away: names of nodes whose records wait until they are back.
         shares: by origin, of logs that are read at their own nodes.
+        site: of the node that we are at.
     """
 
     def __init__(
@@ -127,8 +129,11 @@ class Subscriber:
         window_bytes: int,
         window_records: int,
         dedup: bool = False,
+        own_site: bool = False,
     ) -> None:
         self.id = number
+        self.site = ""
+        self._own_site = own_site
         self.pattern = pattern
         self.missed = 0
         self.damaged = 0
@@ -180,7 +185,7 @@ class Subscriber:
         size, records = self._free()
         return Subscribe(
             self.id, self.pattern, kind, value, origin, lsn, slot, max(0, size), max(0, records),
-            places=places, dedup=self._dedup is not None,
+            places=places, dedup=self._dedup is not None, own_site=self._own_site,
         )  # fmt: skip
 
     def _free(self) -> tuple[int, int]:
@@ -216,6 +221,7 @@ class Subscriber:
                 continue  # the answer to a word of ours
             log = self._log(row.origin)
             log.name = row.name or log.name or row.origin.hex()[:8]
+            log.site = site_of(log.name)
             if not log.lsn:
                 log.lsn, log.slot = row.lsn, row.slot
             if log.is_away != row.away:
@@ -276,12 +282,14 @@ class Subscriber:
         """Take one batch of a delivery; None: nothing of it is new."""
         self.hold(b)
         origin = b.origin or self._own
-        skip, others = 0, self._others
+        skip, others, site = 0, self._others, self.site
         if b.lsn:
             if origin != self._others_of:
                 self._others_of = origin
                 self._others = others = self._places(origin)
-            skip = self._place(self._log(origin), b)
+            log = self._log(origin)
+            site = log.site or site
+            skip = self._place(log, b)
             if b.published is not None and self._dedup is not None and not b.damaged:
                 copied = self._dedup.take(b.topic, origin, b.published, b.count)
                 self.copies += max(0, copied - skip)
@@ -295,7 +303,7 @@ class Subscriber:
             return None
         return Arrival(
             b.topic, b.base_offset, b.count, skip, data, b.checksum, b.append_time_ns,
-            origin, b.lsn, b.slot, self._since or 0, others,
+            origin, b.lsn, b.slot, self._since or 0, others, site,
         )  # fmt: skip
 
     def _place(self, log: Log, b: DeliverBatch) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -233,6 +234,29 @@ def test_a_position_goes_on_at_the_other_site():
         net.run(SECOND)
         found = [(origin or node.origin, *rest) for origin, *rest in records_of(again)]
         assert found == of(eu, 20)[at.base_offset :]
+
+
+def test_who_wants_the_own_site_alone_gets_nothing_of_others():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    early = Program(net, us)  # before there is anything of another site
+    wish = Subscribe(
+        1, "orders.>", START_EARLIEST, 0, b"", 0, 0, 4 * MIB, 10_000, own_site=True,
+    )  # fmt: skip
+    early.send(wish)
+    net.run(SECOND)
+    fill(net, eu, 5)
+    fill(net, us, 5, "orders.us")
+    net.run(2 * SECOND)
+    late = Program(net, us)
+    late.send(wish)
+    placed = Program(net, us)
+    placed.send(replace(wish, places=(Place(eu.origin, 1, 0),)))
+    net.run(2 * SECOND)
+    for program in (early, late, placed):
+        assert [r[1:] for r in records_of(program)] == [
+            r[1:] for r in of(us, 5, "orders.us")
+        ]  # fmt: skip
 
 
 def test_a_node_of_a_wrong_site_is_refused_in_words_on_both_sides():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -11,6 +14,11 @@ import meshmq
 from tests.integration.sites import SiteProcess
 
 RECORDS = 3000
+
+
+def meshmq_command(*words):
+    argv = [sys.executable, "-m", "meshmq", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
 
 
 def link(node, to, others, topics='["flights.>"]'):
@@ -98,6 +106,27 @@ def test_a_reader_goes_on_at_the_other_site_where_it_was(pair):
             assert more
             rest += more
     assert [m.value for m in first + rest] == values
+
+
+def test_messages_name_their_site_and_a_scope_leaves_others_out(pair):
+    us = pair[1]
+    for node in pair:
+        with meshmq.connect(node.url, route="node") as mesh:
+            mesh.publish("flights.a", node.name.encode()).wait(20)
+    with meshmq.connect(us.url, route="node") as mesh:
+        with mesh.subscribe("flights.a", start="earliest") as sub:
+            got = [sub.fetch(1, timeout=20)[0] for _ in range(2)]
+        assert sorted((m.site, m.value) for m in got) == [("eu", b"eu-1"), ("us", b"us-1")]
+        with mesh.subscribe("flights.a", start="earliest", scope="site") as sub:
+            assert [m.site for m in sub.fetch(2, timeout=1)] == ["us"]
+        with pytest.raises(meshmq.InvalidArgument, match="scope is 'site' or 'all'"):
+            mesh.subscribe("flights.a", scope="world")
+    for scope, sites in (("site", {"us"}), ("all", {"eu", "us"})):
+        told = meshmq_command(
+            "sub", "flights.a", "--from", "earliest", "--count", str(len(sites)), "--json",
+            "--scope", scope, "--url", us.url,
+        )  # fmt: skip
+        assert {json.loads(line)["site"] for line in told.stdout.splitlines()} == sites
 
 
 def test_the_topics_that_are_wished_come_and_no_others(pair):
