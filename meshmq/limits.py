@@ -268,7 +268,8 @@ COPIES_MAX = 5  # nodes that have a stream
 LINK_ENDPOINTS_MAX = 16  # addresses of another site: more than it has gateways
 COPY_CREDIT_BYTES = 4 * MIB  # of one log on their way to a copy: a full disk commit is half of it
 LINK_PATTERNS_MAX = 64  # of topics that one link brings, and as many that it leaves out
-LINK_CREDIT_BYTES = 64 * MIB  # of one log on their way to another site: 300 MB/s over 200 ms
+LINK_CREDIT_BYTES = 24 * MIB  # of all logs on their way over one link: 120 MB/s at 200 ms; a
+LINK_LOG_CREDIT_BYTES = 256 * KIB  # session ends at SESSION_UNACKED_BYTES_MAX; of each, at least
 COPIES_TOLD_NS = 500 * MS  # how far copies go is told to the other nodes at most so often
 COPY_AWAY_NS = 30 * SECOND  # a node that is away for so long no longer counts: another one copies
 COPY_AGAIN_NS = 1 * SECOND  # a copy that met a full disk, or a log behind it, is tried again
@@ -351,5 +352,6 @@ assert DIRECT_BATCH_BYTES + LARGE_VALUE_BYTES + 64 * KIB < BATCH_BYTES_MAX
 assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX
 assert max(REQUESTS_UNACKED_BYTES, REPLIES_UNACKED_BYTES) < SESSION_UNACKED_BYTES_MAX // 2
+assert LINK_CREDIT_BYTES + MIRRORS_MAX * LINK_LOG_CREDIT_BYTES < SESSION_UNACKED_BYTES_MAX
 assert SERVICES_UNACKED_FRAMES < SESSION_UNACKED_FRAMES_MAX // 2
 assert REPLY_BACKLOG_BYTES_MAX < REPLY_BACKLOGS_BYTES_MAX

@@ -62,6 +62,7 @@ class Mirror:
         holes: part of it came damaged, and has no bytes here.
         passed_bytes: that came and need not be stored; their credit is given back with the rest.
         linked: of a log of another site: which site, and what of it is mirrored.
+        credit: bytes that may be on their way here.
     """
 
     def __init__(self, origin: bytes, name: str, place: tuple[int, int], main: Feed, number: int):
@@ -81,15 +82,15 @@ class Mirror:
         self.lacks = self.is_summing = self.is_own = self.holes = False
         self.passed_bytes = 0
         self.linked: LinkedEntry | None = None
+        self.credit = limits.COPY_CREDIT_BYTES
 
     def fetch_frame(self) -> Fetch:
         """Asks for what is missing."""
-        if self.linked is None:
-            credit = limits.COPY_CREDIT_BYTES
-            return Fetch(self.number, self.origin, *self.place, credit, self.level)
-        _, _, topics, exclude = self.linked
-        credit = limits.LINK_CREDIT_BYTES
-        return Fetch(self.number, self.origin, *self.place, credit, topics=topics, exclude=exclude)
+        topics, exclude = self.linked[2:] if self.linked is not None else ((), ())
+        return Fetch(
+            self.number, self.origin, *self.place, self.credit, self.level, topics=topics,
+            exclude=exclude,
+        )  # fmt: skip
 
     @property
     def shown(self) -> str:

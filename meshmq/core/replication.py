@@ -20,6 +20,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -61,6 +62,13 @@ class Source(NamedTuple):
         return is_owner, self.row.lsn, self.row.slot, self.far.origin
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
+class FarSender(Sender):
+    """A log on its way to another site; ``window_bytes`` of it may be on their way."""
+
+    window_bytes: int
+
+
 class Replication:
     """See the module's header. Frames gather in ``sends``.
 
@@ -82,7 +90,7 @@ class Replication:
         self._siblings: dict[bytes, Sibling] = {}
         self._offers: dict[bytes, dict[bytes, LogOffer]] = {}  # by far node, and origin
         self._seen: dict[bytes, dict[bytes, LogOffer]] = {}  # by sibling: logs that it can pull
-        self._senders: dict[tuple[bytes, bytes], tuple[Sender, Feed]] = {}  # by link and origin
+        self._senders: dict[tuple[bytes, bytes], tuple[FarSender, Feed]] = {}  # by link and origin
         self._offered: tuple[LogOffer, ...] = ()  # as far nodes were told last
         self._told: tuple[LogOffer, ...] = ()
         self._due_ns = 0
@@ -182,10 +190,15 @@ class Replication:
                 )
                 return
             feed, by_stream = mirror.feed, mirror.topics.by_stream
-        sender = Sender(
-            ">", min(frame.credit, limits.CREDIT_BYTES_MAX), _UNBOUNDED, *place, link=far.link,
-            number=frame.number, level=frame.level, copied=place, sent=place, by_stream=by_stream,
+        used = sum([s.window_bytes for (link, _), (s, _) in self._senders.items()
+                    if link == far.link])  # fmt: skip
+        least = limits.LINK_LOG_CREDIT_BYTES
+        window = min(frame.credit, max(least, limits.LINK_CREDIT_BYTES - used))
+        sender = FarSender(
+            ">", window, _UNBOUNDED, *place, link=far.link, number=frame.number,
+            level=frame.level, copied=place, sent=place, by_stream=by_stream,
             takes=lambda name: is_wished(name, frame.topics, frame.exclude), sends=self.sends,
+            window_bytes=window,
         )  # fmt: skip
         self._senders[key] = sender, feed
         feed.add_reader(sender)
@@ -288,6 +301,8 @@ class Replication:
         elif copies.ahead(row.origin, (mirror.synced, True)):
             return  # a sibling has more of it
         mirror.name = row.name
+        least = limits.LINK_LOG_CREDIT_BYTES
+        mirror.credit = max(least, limits.LINK_CREDIT_BYTES // len(self._offers[far.origin]))
         copies.fetch(mirror, far)
 
     # -- time, and what is shown ----------------------------------------------------------------
