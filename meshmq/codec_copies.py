@@ -61,7 +61,7 @@ def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     if b.code:
         f.code, f.message = b.code, b.message
     for row, t in zip(f.init("topics", len(b.topics)), b.topics, strict=True):
-        row.stream, row.topicId, row.name, row.firstOffset, row.deleted = t
+        row.stream, row.topicId, row.name, row.firstOffset, row.deleted, row.end = t
     for row, x in zip(f.init("batches", len(b.batches)), b.batches, strict=True):
         (
             row.stream, row.baseOffset, row.count, row.length, row.checksum, row.appendTime,
@@ -78,7 +78,12 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
     topics = tuple(
         [
             frames_copies.CopiedTopic(
-                t.stream, _id(t.topicId, "a topic's id"), short(t.name), t.firstOffset, t.deleted
+                t.stream,
+                _id(t.topicId, "a topic's id"),
+                short(t.name),
+                t.firstOffset,
+                t.deleted,
+                t.end,
             )
             for t in f.topics
         ]

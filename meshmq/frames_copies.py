@@ -37,13 +37,15 @@ class Fetch:
 
 
 class CopiedTopic(NamedTuple):
-    """A stream of the log that is fetched, by its number there."""
+    """A stream of the log that is fetched, by its number there. ``end``: between sites, there are
+    records up to before this offset; 0: it is not said."""
 
     stream: int
     topic_id: bytes
     name: str
     first_offset: int
     deleted: bool = False
+    end: int = 0
 
 
 class CopiedBatch(NamedTuple):

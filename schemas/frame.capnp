@@ -555,6 +555,7 @@ struct CopiedTopic {
   name        @2 :Text;
   firstOffset @3 :UInt64;   # what is before this is gone
   deleted     @4 :Bool;
+  end         @5 :UInt64;   # between sites: there are records up to before this offset; 0: not said
 }
 
 struct CopiedBatch {

@@ -67,7 +67,7 @@ class Sender(Reader):
 
     def introduce(self, topic: Topic) -> None:
         """Tell of a stream before its first batch: perhaps nothing of it is left to be sent."""
-        self.told[topic.entry.stream] = facts = _facts(topic)
+        self.told[topic.entry.stream] = facts = facts_of(topic)
         self.sends.append((self.link, Fetched(self.number, (facts,))))
 
     def take(self, batches: list[StoredBatch]) -> None:
@@ -84,7 +84,7 @@ class Sender(Reader):
             told = self.told.get(b.stream)
             is_behind_gap = self.ends.get(b.stream) != b.base_offset
             if told is None or (is_behind_gap and topic.first_offset > told.first_offset):
-                topics[b.stream] = self.told[b.stream] = _facts(topic)
+                topics[b.stream] = self.told[b.stream] = facts_of(topic)
             self.ends[b.stream] = b.base_offset + b.count
             rows.append(copied(number, b))
         payload = b"".join([b.payload for b in batches])
@@ -103,8 +103,12 @@ class Sender(Reader):
                 del self.told[alias]
                 self.ends.pop(alias, None)
             elif topic.first_offset > told.first_offset:
-                changed.append(_facts(topic))
+                changed.append(facts_of(topic))
                 self.told[alias] = changed[-1]
+        self.tell(changed)
+
+    def tell(self, changed: list[CopiedTopic]) -> None:
+        """Streams, as they are now."""
         for i in range(0, len(changed), limits.FRAME_BATCHES_MAX):
             part = tuple(changed[i : i + limits.FRAME_BATCHES_MAX])
             self.sends.append((self.link, Fetched(self.number, part)))
@@ -118,6 +122,6 @@ def copied(stream: int, b: StoredBatch) -> CopiedBatch:
     )  # fmt: skip
 
 
-def _facts(topic: Topic) -> CopiedTopic:
+def facts_of(topic: Topic) -> CopiedTopic:
     entry = topic.entry
     return CopiedTopic(entry.source or entry.stream, entry.topic_id, entry.name, topic.first_offset)

@@ -63,6 +63,8 @@ class Mirror:
         passed_bytes: that came and need not be stored; their credit is given back with the rest.
         linked: of a log of another site: which site, and what of it is mirrored.
         credit: bytes that may be on their way here.
+        ends: of a log of another site: by stream there, up to where there are records.
+        caught_ns: when all of them were here last.
     """
 
     def __init__(self, origin: bytes, name: str, place: tuple[int, int], main: Feed, number: int):
@@ -83,6 +85,17 @@ class Mirror:
         self.passed_bytes = 0
         self.linked: LinkedEntry | None = None
         self.credit = limits.COPY_CREDIT_BYTES
+        self.ends: dict[int, int] = {}
+        self.caught_ns = 0
+
+    def lag(self) -> dict[str, int]:
+        """By topic, records that are at the other site and not here, where there are some."""
+        found: dict[str, int] = {}
+        for number, end in self.ends.items():
+            topic = self.topics.by_source.get(number)
+            if topic is not None and end > topic.synced_offset:
+                found[topic.entry.name] = end - max(topic.synced_offset, topic.first_offset)
+        return found
 
     def fetch_frame(self) -> Fetch:
         """Asks for what is missing."""
@@ -212,10 +225,13 @@ class Mirrors:
     def _on_topic(self, mirror: Mirror, facts: CopiedTopic) -> bool:
         topic = mirror.topics.by_source.get(facts.stream)
         if facts.deleted:
+            mirror.ends.pop(facts.stream, None)
             if topic is not None:
                 mirror.topics.remove(topic)
                 self.entries.append(topic.entry._replace(deleted=True))
             return True
+        if facts.end:
+            mirror.ends[facts.stream] = facts.end
         if topic is not None and topic.entry.topic_id != facts.topic_id:
             mirror.problem = f"stream {facts.stream} is another topic there than here"
             return False

@@ -8,7 +8,8 @@ Rules:
    lack topics that have none.
 2. A log of another site is pulled from its own node, where that is linked, else from who has the
    mirror that goes furthest and has all that is wished: what a narrower one passes over would be
-   missing for good. A log of our own site never comes back.
+   missing for good. A log of our own site never comes back; but one batch does that is damaged here
+   (core/mending.py).
 3. Of the nodes of our site that see a log the one with the greatest hash of (origin, node) pulls
    it. Another one that has a mirror keeps it until that one has as much; what that one lacks comes
    from there (core/site_copies.py), and not over the link.
@@ -20,11 +21,11 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from meshmq import limits
-from meshmq.core.copy_sender import Sender
+from meshmq.core.copy_sender import Sender, facts_of
 from meshmq.core.delivery import Delivery
 from meshmq.core.feed import Feed
 from meshmq.core.link_wish import LinkWish
@@ -64,9 +65,26 @@ class Source(NamedTuple):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class FarSender(Sender):
-    """A log on its way to another site; ``window_bytes`` of it may be on their way."""
+    """A log on its way to another site.
+
+    Attributes:
+        window_bytes: so much of it may be on its way.
+        ends_told: what was said of how far its streams go.
+    """
 
     window_bytes: int
+    ends_told: dict[int, int] = field(default_factory=dict)
+
+    def tell_changes(self) -> None:
+        Sender.tell_changes(self)
+        changed = []
+        for number, topic in self.by_stream.items():
+            end = topic.synced_offset
+            if end > self.ends_told.get(number, 0) and self.takes(topic.entry.name):
+                self.ends_told[number] = end
+                self.told[number] = facts = facts_of(topic)
+                changed.append(facts._replace(end=end))
+        self.tell(changed)
 
 
 class Replication:
@@ -95,6 +113,7 @@ class Replication:
         self._told: tuple[LogOffer, ...] = ()
         self._due_ns = 0
         self.sends: list[tuple[bytes, Body]] = []
+        copies.links_far = self._links_with
 
     def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
         """What is pulled from other sites from now on."""
@@ -166,7 +185,16 @@ class Replication:
             rows.append(LogOffer(mirror.origin, mirror.name, site, *place, topics, exclude))
         return tuple(rows[: limits.MIRRORS_MAX])
 
+    def _links_with(self, origin: bytes) -> list[bytes]:
+        """Far nodes that have a log, or what is mirrored of it, ours among these."""
+        return [
+            far.link for far in self._far.values() if origin in self._offers.get(far.origin, {})
+        ]
+
     def _on_fetch(self, far: Sibling, frame: Fetch) -> None:
+        if frame.topic_id:
+            self._copies.fetch_one(far.link, frame)
+            return
         key = (far.link, frame.origin)
         self._end(key)
         if frame.level == NO_LEVEL:
@@ -313,6 +341,9 @@ class Replication:
             return
         self._due_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
+        for mirror in self._copies.mirrors.of_others:
+            if not mirror.caught_ns or not mirror.lag():
+                mirror.caught_ns = now_ns
         for sender, _ in self._senders.values():
             sender.tell_changes()
         offered = self._all_offers()
@@ -334,7 +365,7 @@ class Replication:
         sends, self.sends[:] = list(self.sends), []
         return sends
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self, now_ns: int) -> list[dict[str, Any]]:
         """As ``status`` shows it: each link, and the logs that come by it."""
         rows = []
         for wish in self._wishes.values():
@@ -349,7 +380,10 @@ class Replication:
                         {
                             "name": mirror.shown, "origin": row.origin.hex(),
                             "from": far.name, "lsn": mirror.synced[0],
-                            "received": mirror.received, "problem": mirror.problem,
+                            "received": mirror.received, "lag": mirror.lag(),
+                            "lag_seconds": _seconds(now_ns - mirror.caught_ns)
+                            if mirror.lag() else 0.0,
+                            "problem": mirror.problem,
                         }
                     )  # fmt: skip
             rows.append(
@@ -360,6 +394,10 @@ class Replication:
                 }
             )  # fmt: skip
         return rows
+
+
+def _seconds(ns: int) -> float:
+    return round(ns / limits.SECOND, 3)
 
 
 def is_wished(name: str, topics: tuple[str, ...], exclude: tuple[str, ...]) -> bool:

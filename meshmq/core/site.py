@@ -643,7 +643,7 @@ class Site:
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(self.links.hello.name),
-            "links": self.replication.describe(),
+            "links": self.replication.describe(now_ns),
         }
 
     def of_topic(self, topic: Topic | None, name: str) -> dict[str, Any]:

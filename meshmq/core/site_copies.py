@@ -26,6 +26,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 from meshmq import limits
@@ -112,6 +113,7 @@ class SiteCopies:
         self.me = Sibling(state.origin, "", 0, (), (), b"", False, LOCAL)
         self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
         self.version = 0
+        self.links_far: Callable[[bytes], list[bytes]] = lambda origin: []  # at other sites
         self._were_gone: dict[bytes, str] = {}
         self.names: dict[bytes, str] = {m.origin: m.name for m in self.mirrors.of_site}
         self._away: dict[bytes, int] = {}  # since when, of those that were chosen
@@ -241,7 +243,7 @@ class SiteCopies:
 
     def _on_fetch(self, sibling: Sibling, frame: Fetch) -> None:
         if frame.topic_id:
-            self._fetch_one(sibling.link, frame)
+            self.fetch_one(sibling.link, frame)
             return
         if frame.origin != self.origin:
             self._on_fetch_of_copy(sibling, frame)
@@ -271,7 +273,7 @@ class SiteCopies:
         refusal = Fetched(sender.number, code="copy-ahead", message=PUT_BACK)
         self.sends.append((sender.link, refusal))
 
-    def _fetch_one(self, link: bytes, frame: Fetch) -> None:
+    def fetch_one(self, link: bytes, frame: Fetch) -> None:
         """A batch that is damaged there; see core/mending.py."""
         mirror = self.mirrors.by_origin.get(frame.origin)
         if frame.origin == self.origin:
@@ -285,7 +287,8 @@ class SiteCopies:
         """Who has a log, or a copy of it: its own node first."""
         owner = self.siblings.get(origin)
         links = [owner.link] if owner is not None else []
-        return links + [sibling.link for sibling, _ in self.holders(origin)]
+        links += [sibling.link for sibling, _ in self.holders(origin)]
+        return links + self.links_far(origin)
 
     def heard(self) -> dict[bytes, str]:
         """Siblings that have said of what they have copies, with their names."""

@@ -12,7 +12,7 @@ from meshmq.core.link_wish import LinkWish
 from meshmq.frames import START_EARLIEST, START_POSITION, Deliver, Place, Subscribe
 from meshmq.limits import MIB, MS, SECOND
 from tests.core.sites import Net, Program
-from tests.core.test_copies import records_of
+from tests.core.test_copies import flip, records_of
 
 
 def linked(*sites, shape=None, topics=("orders.>",), exclude=(), nodes=1):
@@ -212,6 +212,43 @@ def test_two_nodes_of_a_site_share_the_logs_and_take_over_from_each_other():
     assert sorted(read(net, gone)) == want
     kept = [o for n in sites["us"] for o in n.node.site.copies.mirrors.by_origin]
     assert sorted(kept) == sorted([n.origin for n in sites["eu"]])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_damaged_at_one_site_is_had_again_from_the_other(own):
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 10)
+    net.run(2 * SECOND)
+    node = eu if own else us
+    flip(node.disk, "orders.eu", 4, b"" if own else eu.origin)
+    net.kill(node)
+    net.run(SECOND)
+    begin(node)
+    net.run(5 * SECOND)
+    assert read(net, node) == of(eu, 10)
+    assert not node.disk.flipped
+
+
+def test_how_far_a_mirror_is_behind_is_told_by_topic():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 5)
+    net.run(2 * SECOND)
+
+    def told():
+        (row,) = us.node.site.describe(net.now_ns)["links"]
+        (log,) = row["logs"]
+        return log["lag"], log["lag_seconds"]
+
+    assert told() == ({}, 0.0)
+    us.sync = lambda life, append: None  # its disk hangs
+    fill(net, eu, 10, "orders.a")
+    fill(net, eu, 3, first=5)
+    net.run(2 * SECOND)
+    lag, seconds = told()
+    assert lag == {"orders.a": 10, "orders.eu": 3}
+    assert 1.5 < seconds < 3
 
 
 def test_a_position_goes_on_at_the_other_site():
