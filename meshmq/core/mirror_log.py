@@ -216,8 +216,15 @@ def _pack_linked(row: LinkedEntry) -> bytes:
 
 
 def _unpack_linked(origin: bytes, data: bytes) -> LinkedEntry:
-    site, topics, exclude = json.loads(data)
-    return LinkedEntry(origin, site, tuple(topics), tuple(exclude))
+    try:
+        said = json.loads(data)
+    except RecursionError:
+        raise ValueError("what is said of a link is nested too deep") from None
+    match said:
+        case [str(site), [*topics], [*exclude]]:
+            if all(isinstance(pattern, str) for pattern in topics + exclude):
+                return LinkedEntry(origin, site, tuple(topics), tuple(exclude))
+    raise ValueError("what is said of a link is no site and patterns")
 
 
 def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
