@@ -16,6 +16,7 @@ from meshmq.names import (
     check_mesh,
     check_pattern,
     check_topic,
+    covers,
     is_literal,
     is_position,
     matches,
@@ -163,6 +164,110 @@ def test_matches_is_what_a_regular_expression_says(pattern, topic):
     pattern, topic = ".".join(pattern), ".".join(topic)
     assert check_pattern(pattern)
     assert matches(pattern, topic) is bool(naive(pattern).fullmatch(topic))
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "covered"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("a", "*", False),
+        ("a", "a.b", False),
+        ("a.b", "a", False),
+        ("*", "a", True),
+        ("*", "*", True),
+        ("*", ">", False),
+        ("*", "*.*", False),
+        ("a.*", "a.b", True),
+        ("a.*", "a.*", True),
+        ("a.*", "a.>", False),
+        ("a.*", "*.b", False),
+        ("*.*", "a.*", True),
+        ("*.*", "*.>", False),
+        ("*.b", "a.*", False),
+        (">", ">", True),
+        (">", "*", True),
+        (">", "a.*.>", True),
+        ("a.>", "a", False),
+        ("a.>", ">", False),
+        ("a.>", "a.*", True),
+        ("a.>", "a.>", True),
+        ("a.>", "a.b.>", True),
+        ("a.>", "*.b", False),
+        ("a.b.>", "a.>", False),
+        ("a.*.>", "a.>", False),
+        ("a.*.>", "a.*.*", True),
+        ("*.>", "a.>", True),
+        ("*.>", ">", False),
+        (">", "$SYS.a", False),
+        (">", "$SYS.>", False),
+        ("*", "$SYS", False),
+        ("*.a", "$SYS.a", False),
+        ("*.>", "$SYS.>", False),
+        ("$SYS.>", "$SYS.a", True),
+        ("$SYS.>", "$SYS.*", True),
+        ("$SYS.*", "$SYS.>", False),
+        ("$SYS.>", ">", False),
+        ("$SYS", "$SYS", True),
+        ("a.*", "a.$b", True),
+        ("a.>", "a.$b.>", True),
+    ],
+)
+def test_which_pattern_covers_another(wide, narrow, covered):
+    assert covers(wide, narrow) is covered
+
+
+some_patterns = (
+    st.lists(st.sampled_from([*TOKENS, "*", "*", ">"]), min_size=1, max_size=5)
+    .filter(lambda tokens: ">" not in tokens[:-1])
+    .map(".".join)
+)
+
+
+@st.composite
+def topics_of(draw, pattern):
+    """A topic that a pattern matches."""
+    tokens = []
+    for token in pattern.split("."):
+        count = draw(st.integers(1, 4)) if token == ">" else 1
+        for _ in range(count):
+            free = draw(st.sampled_from(TOKENS if tokens else ["a", "b", "ab", "é"]))
+            tokens.append(free if token in ("*", ">") else token)
+    return ".".join(tokens)
+
+
+@st.composite
+def narrower(draw, pattern):
+    """A pattern that may well be covered by another one."""
+    tokens = pattern.split(".")
+    if tokens[-1] == ">":
+        tokens[-1:] = draw(st.lists(st.sampled_from([*TOKENS, "*"]), min_size=1, max_size=3))
+        tokens += [">"] * draw(st.booleans())
+    return ".".join(
+        [draw(st.sampled_from([token, *TOKENS[:2]])) if token == "*" else token for token in tokens]
+    )
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), some_patterns)
+def test_what_a_covered_pattern_matches_the_wider_one_matches(data, wide):
+    narrow = data.draw(some_patterns | narrower(wide))
+    assert check_pattern(wide)
+    assert check_pattern(narrow)
+    topic = data.draw(topics_of(narrow))
+    assert matches(narrow, topic)
+    if covers(wide, narrow):
+        assert matches(wide, topic)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), some_patterns)
+def test_a_pattern_that_is_not_covered_matches_what_the_wider_one_does_not(data, wide):
+    narrow = data.draw(some_patterns | narrower(wide))
+    plain = narrow.replace("*", "new")  # a token that no other pattern here has
+    topics = [plain.replace(">", ".".join(["new"] * count)) for count in (1, 2, 6)]
+    assert all(matches(narrow, topic) for topic in topics)
+    assert covers(wide, narrow) is all(matches(wide, topic) for topic in topics)
 
 
 @settings(deadline=None)
