@@ -1,7 +1,8 @@
 """Bytes that must not change by accident: the wire and the log, one file a message.
 
 ``python -m tests.codec.make_golden`` writes them anew; do that only for a change of the wire or
-the log that is meant, and say so in the changelog.
+the log that is meant, and say so in the changelog. Where fields are added to a frame that nodes of
+one site exchange, keep what it was in ``golden_earlier/``: it must still be read as it was meant.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
+from meshmq.core.mirror_log import LinkedEntry, MirrorEntry, MirrorState
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.frames import (
     ACK,
@@ -116,6 +118,8 @@ from meshmq.frames_copies import (
     CopiesRow,
     Fetch,
     Fetched,
+    LogOffer,
+    LogOffers,
 )
 
 DIRECTORY = Path(__file__).with_name("golden")
@@ -369,6 +373,35 @@ FRAMES = {
             Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 0, b"", 0, 0, True, 2**41, 2**40, 7),)),
         ),
         (
+            "hello_far_node",
+            0,
+            Hello(
+                1,
+                7,
+                "plant",
+                ORIGIN,
+                PRODUCER,
+                "node-1",
+                "meshmq 0.1",
+                node=NodeFacts(7, "eu", (), False, "us"),
+            ),
+        ),
+        (
+            "fetch_topics",
+            42,
+            Fetch(3, ORIGIN, 2**40, 7, 64 << 20, topics=("orders.>", "größe"), exclude=("*.tmp",)),
+        ),
+        (
+            "log_offers",
+            42,
+            LogOffers(
+                (
+                    LogOffer(ORIGIN, "node-1", "eu", 2**40, 0),
+                    LogOffer(INSTANCE, "größe", "us", 9, 3, ("orders.>", "audit.*"), ("a.tmp",)),
+                )
+            ),
+        ),
+        (
             "offers",
             42,
             Offers(
@@ -504,6 +537,9 @@ _stored = (
 _topic = TopicEntry(1, TOPIC_ID, "orders.eu", True, 7 * 86_400 * 10**9, 10 << 30)
 _rule = RuleEntry("orders.>", True, 7 * 86_400 * 10**9, 0)
 
+_linked = LinkedEntry(INSTANCE, "us", ("orders.>", "größe"), ("orders.tmp.*",))
+_mirror = MirrorEntry(INSTANCE, "node-2", 2**40, 3)
+
 # name -> commit, start, inline
 COMMITS = {
     "commit_batches": (Commit(9, TIME_NS, _stored), 4096, False),
@@ -517,10 +553,11 @@ COMMITS = {
         True,
     ),
     "commit_directory": (Commit(11, TIME_NS, _stored, directory=_said), 0, False),
+    "commit_linked": (Commit(12, TIME_NS, (), mirrors=(_linked, _mirror)), 0, False),
 }  # fmt: skip
 
 
-def _state() -> LogState:
+def _state(mirrors: dict[bytes, MirrorState] | None = None) -> LogState:
     held = StreamState(_topic, 2**40 + 1, 12)
     transient = StreamState(TopicEntry(0, ORIGIN, "t", False, 0, 0))
     return LogState(
@@ -528,14 +565,23 @@ def _state() -> LogState:
         {"orders.>": _rule},
         OrderedDict({(PRODUCER, 1): ProducerState(9, TIME_NS, [(1, 0, 5), (7, 2**40, 3)])}),
         directory={row.key: row for row in _said if not isinstance(row, Forgotten)},
+        mirrors=mirrors or {},
     )  # fmt: skip
 
 
+_segments = [SegmentInfo(1, 1, 8, 5, 6, {1: Portion(1, 1, 0, 12, 345, 6)})]
+
 SNAPSHOTS = {
-    "snapshot": (
-        _state(),
-        [SegmentInfo(1, 1, 8, 5, 6, {1: Portion(1, 1, 0, 12, 345, 6)})],
-    )
+    "snapshot": (_state(), _segments),
+    "snapshot_linked": (
+        _state(
+            {
+                INSTANCE: MirrorState("node-2", 2**40, 3, linked=_linked),
+                PRODUCER: MirrorState("node-3", 9, 0, lacks=True),
+            }
+        ),
+        _segments,
+    ),
 }
 
 

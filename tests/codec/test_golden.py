@@ -14,6 +14,8 @@ from meshmq.frames import Body
 from tests.codec import make_golden
 from tests.codec.make_golden import BATCHES, COMMITS, DIRECTORY, FRAMES, HEADERS, SNAPSHOTS
 
+EARLIER = DIRECTORY.with_name("golden_earlier")
+
 
 def stored(name):
     return (DIRECTORY / f"{name}.bin").read_bytes()
@@ -41,6 +43,13 @@ def test_what_is_written_is_what_was_written(name):
 @pytest.mark.parametrize("name", FRAMES)
 def test_a_frame_is_read_as_it_was_meant(name):
     assert codec.decode(parts(name)) == FRAMES[name]
+
+
+@pytest.mark.parametrize("path", sorted(EARLIER.iterdir()), ids=lambda path: path.stem)
+def test_a_frame_of_an_earlier_version_is_read_as_it_was_meant(path):
+    """As nodes sent it that knew of no links between sites: fewer fields, the same words."""
+    assert path.read_bytes() != stored(path.stem)
+    assert codec.decode([path.read_bytes()]) == FRAMES[path.stem]
 
 
 @pytest.mark.parametrize("name", FRAMES)

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from meshmq import codec, codec_log, codec_lone, limits, schema
-from meshmq.core.log import LogState
+from meshmq.core import mirror_log
+from meshmq.core.log import Commit, LogState
+from meshmq.core.mirror_log import LinkedEntry, MirrorState
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     Command,
@@ -25,6 +27,7 @@ from meshmq.frames import (
     DeliverBatch,
     Envelope,
     Hello,
+    NodeFacts,
     Nothing,
     Place,
     Publish,
@@ -34,6 +37,7 @@ from meshmq.frames import (
     Subscribe,
     Welcome,
 )
+from meshmq.frames_copies import Fetch, LogOffer, LogOffers
 from tests.codec import mutate
 
 COUNT = 30_000
@@ -199,6 +203,42 @@ def test_a_subscription_has_a_bounded_number_of_places():
     assert f"{most + 1} places" in refusal(codec.decode, frame(body))
 
 
+def of_link(patterns, exclude=()):
+    """Frames that name patterns of a link."""
+    offer = LogOffer(bytes(16), "n", "eu", 1, 0, patterns, exclude)
+    return Fetch(1, bytes(16), topics=patterns, exclude=exclude), LogOffers((offer,))
+
+
+def test_a_link_has_a_bounded_number_of_patterns():
+    most = ("a.>",) * limits.LINK_PATTERNS_MAX
+    for body in of_link(most, most):
+        assert codec.decode(frame(body)).body == body
+    more = (*most, "b")
+    for body in (*of_link(more), *of_link(("a",), more)):
+        assert f"{len(more)} patterns" in refusal(codec.decode, frame(body))
+
+
+@pytest.mark.parametrize("bad", ["", "a..b", ".", "a.>.b", ">>", "a*", "a b", "a\n", "x" * 256])
+def test_a_link_has_no_patterns_that_are_none(bad):
+    for body in (*of_link(("a", bad)), *of_link(("a",), (bad, "b"))):
+        refusal(codec.decode, frame(body))
+
+
+def test_a_node_offers_a_bounded_number_of_logs_and_sites_have_short_names():
+    offer = LogOffer(bytes(16), "n", "eu", 1, 0)
+    most = LogOffers((offer,) * limits.MIRRORS_MAX)
+    assert codec.decode(frame(most)).body == most
+    more = LogOffers((*most.rows, offer))
+    assert f"{limits.MIRRORS_MAX + 1} logs" in refusal(codec.decode, frame(more))
+    long = "x" * 256
+    for body in (
+        LogOffers((offer._replace(name=long),)),
+        LogOffers((offer._replace(site=long),)),
+        Hello(1, 0, "m", bytes(16), bytes(16), node=NodeFacts(1, "eu", link_to=long)),
+    ):
+        assert "limit" in (said := refusal(codec.decode, frame(body))) or "exceeds" in said
+
+
 @pytest.mark.parametrize("size", [0, 15, 17])
 def test_identities_are_sixteen_bytes(size):
     for body in (
@@ -209,6 +249,8 @@ def test_identities_are_sixteen_bytes(size):
         Streams(1, (StreamsRow(bytes(size), "n", True),)),
     ):
         assert "16 bytes" in refusal(codec.decode, frame(body))
+    for body in (Fetch(1, bytes(size)), LogOffers((LogOffer(bytes(size), "n", "eu", 1, 0),))):
+        assert "it must be 16" in refusal(codec.decode, frame(body))
 
 
 @pytest.mark.parametrize(
@@ -218,6 +260,23 @@ def test_a_snapshot_with_torn_producers_is_refused(torn, monkeypatch):
     monkeypatch.setattr(codec_log, "_pack_producers", lambda state: torn)
     data = codec_log.encode_snapshot(LogState(b"o" * 16), [])
     refusal(codec_log.decode_snapshot, data)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"", b"[", b"{}", b"5", b"[1]", b'["us", ["a"]]', b'["us", 5, []]', b'["us", ["a"], [], 1]',
+        b'["us", [5], []]', b'[7, ["a"], []]', b'["us", "a", []]', b"\xff", b"[" * 100_000,
+    ],
+    ids=lambda said: repr(said[:20]),
+)  # fmt: skip
+def test_what_a_log_says_of_a_link_is_read_or_refused(said, monkeypatch):
+    linked = LinkedEntry(b"o" * 16, "us", ("a",))
+    monkeypatch.setattr(mirror_log, "_pack_linked", lambda row: said)
+    commit = codec_log.encode_commit(Commit(1, 1, (), mirrors=(linked,)), 0, False)
+    refusal(codec_log.decode_commit, commit)
+    state = LogState(b"o" * 16, mirrors={b"o" * 16: MirrorState("n", linked=linked)})
+    refusal(codec_log.decode_snapshot, codec_log.encode_snapshot(state, []))
 
 
 # -- pointers that lie -----------------------------------------------------------------------------

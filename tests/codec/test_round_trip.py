@@ -38,6 +38,7 @@ from meshmq.core.mirror_log import (
     BehindEntry,
     Copied,
     ForgottenEntry,
+    LinkedEntry,
     MirrorEntry,
     MirrorState,
     TakenEntry,
@@ -194,11 +195,15 @@ confirmations = st.builds(
 )
 addresses = st.lists(texts, max_size=4).map(tuple)
 nodes = st.none() | st.builds(
-    frames.NodeFacts, st.integers(1, (1 << 64) - 1), texts, addresses, flags
+    frames.NodeFacts, st.integers(1, (1 << 64) - 1), texts, addresses, flags, texts
 )
 runs = st.lists(st.builds(frames.Route, ids, st.lists(u32, max_size=4).map(tuple)), max_size=4).map(
     tuple
 )
+patterns = st.lists(
+    st.sampled_from(["a", "orders.>", "*.eu", ">", "größe.*", "$x.a"]),
+    max_size=limits.LINK_PATTERNS_MAX,
+).map(tuple)
 known = st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple)
 BODIES = {
     frames.Hello: st.builds(
@@ -292,7 +297,8 @@ BODIES = {
     ),
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
     frames_copies.Fetch: st.builds(
-        frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64
+        frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64, patterns,
+        patterns,
     ),
     frames_copies.Fetched: fetched(),
     frames_copies.Copied: st.builds(
@@ -305,6 +311,13 @@ BODIES = {
                 frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32,
                 flags, u64, u64, u32, flags,
             ),
+            max_size=4,
+        ).map(tuple),
+    ),
+    frames_copies.LogOffers: st.builds(
+        frames_copies.LogOffers,
+        st.lists(
+            st.builds(frames_copies.LogOffer, ids, texts, texts, u64, u32, patterns, patterns),
             max_size=4,
         ).map(tuple),
     ),
@@ -570,6 +583,7 @@ mirror_entries = (
     | st.builds(lambda *row: TakenEntry(row[0], Delta(row[1], settled=row[2])), ids, u32, takings)
     | st.builds(BehindEntry, ids, u64, u32, u64, texts)
     | st.builds(ForgottenEntry, ids, u64, texts, flags)
+    | st.builds(LinkedEntry, ids, texts, patterns, patterns)
 )
 trim_entries = st.builds(TrimEntry, u32, u64)
 
@@ -672,9 +686,18 @@ def copied_journals(draw):
     return journal
 
 
-mirror_states = st.builds(
-    MirrorState, texts, u64, u32, journal=copied_journals(), lacks=flags, own_until=u64, holes=flags
-)
+@st.composite
+def mirrors(draw):
+    """Of some logs, each with what is mirrored of it if it is of another site."""
+    made = st.builds(
+        MirrorState, texts, u64, u32, journal=copied_journals(), lacks=flags, own_until=u64,
+        holes=flags,
+    )  # fmt: skip
+    found = draw(st.dictionaries(ids, made, max_size=2))
+    for origin, mirror in found.items():
+        linked = st.builds(LinkedEntry, st.just(origin), texts, patterns, patterns)
+        mirror.linked = draw(st.none() | linked)
+    return found
 
 
 @st.composite
@@ -690,7 +713,7 @@ def states(draw):
             held.topic = held.topic._replace(stream=0)
     state.rules = {r.pattern: r for r in draw(st.lists(rule_entries, max_size=3))}
     state.directory = {row.key: row for row in draw(st.lists(rows, max_size=3))}
-    state.mirrors = draw(st.dictionaries(ids, mirror_states, max_size=2))
+    state.mirrors = draw(mirrors())
     keys = draw(st.lists(st.tuples(ids, u32), max_size=4, unique=True))
     state.producers = OrderedDict((key, draw(producer_states)) for key in keys)
     return state
