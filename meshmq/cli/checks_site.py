@@ -14,6 +14,8 @@ _TRIED = {
     "refused": "no node is refused",
     "too-few-nodes": "there are as many nodes as are to have what is published",
     "copy": "all copies are caught up",
+    "link-down": "each link with another site has a node of it",
+    "mirror": "all mirrors of other sites' logs go on",
     "unreadable": "all records of a node that was taken over can be read",
     "not-mended": "damaged batches are had again from another node",
     "clock": "the clocks of all nodes agree",

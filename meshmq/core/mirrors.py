@@ -144,6 +144,7 @@ class Mirrors:
         return [
             {
                 "name": mirror.shown,
+                "site": None if mirror.linked is None else mirror.linked.site,
                 "origin": mirror.origin.hex(),
                 "lsn": mirror.synced[0],
                 "topics": len(mirror.topics.by_stream),

@@ -21,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -365,32 +366,39 @@ class Replication:
         sends, self.sends[:] = list(self.sends), []
         return sends
 
-    def describe(self, now_ns: int) -> list[dict[str, Any]]:
-        """As ``status`` shows it: each link, and the logs that come by it."""
+    def describe(self, now_ns: int, refused: Mapping[str, str]) -> list[dict[str, Any]]:
+        """As ``status`` shows it: each link, and the logs that come by it, or else are of its site.
+
+        Args:
+            refused: by address that is dialled, why there is no link with who is there.
+        """
+        at = {node.link: node for node in (*self._far.values(), *self._siblings.values())}
+        logs: dict[str, list[dict[str, Any]]] = {to: [] for to in self._wishes}
+        for mirror in self._copies.mirrors.of_others:
+            assert mirror.linked is not None
+            node = at.get(mirror.link)
+            to = node.site if node is not None and node.site else mirror.linked.site
+            if to in logs:
+                logs[to].append(
+                    {
+                        "name": mirror.shown, "origin": mirror.origin.hex(),
+                        "from": None if node is None else node.name, "lsn": mirror.synced[0],
+                        "received": mirror.received, "lag": mirror.lag(),
+                        "lag_seconds": _seconds(now_ns - mirror.caught_ns)
+                        if mirror.lag() else 0.0,
+                        "problem": mirror.problem,
+                    }
+                )  # fmt: skip
         rows = []
         for wish in self._wishes.values():
-            nodes = [far for far in self._far.values() if far.site == wish.to]
-            logs = []
-            for far in nodes:
-                for row in self._offers.get(far.origin, {}).values():
-                    mirror = self._copies.mirrors.by_origin.get(row.origin)
-                    if mirror is None or mirror.link != far.link:
-                        continue
-                    logs.append(
-                        {
-                            "name": mirror.shown, "origin": row.origin.hex(),
-                            "from": far.name, "lsn": mirror.synced[0],
-                            "received": mirror.received, "lag": mirror.lag(),
-                            "lag_seconds": _seconds(now_ns - mirror.caught_ns)
-                            if mirror.lag() else 0.0,
-                            "problem": mirror.problem,
-                        }
-                    )  # fmt: skip
+            nodes = sorted([far.name for far in self._far.values() if far.site == wish.to])
+            why = {address: refused[address] for address in wish.endpoints if address in refused}
             rows.append(
                 {
-                    "to": wish.to, "endpoints": list(wish.endpoints),
+                    "to": wish.to, "state": "linked" if nodes else "refused" if why else "down",
+                    "endpoints": list(wish.endpoints), "refused": why,
                     "topics": list(wish.topics), "exclude": list(wish.exclude),
-                    "nodes": sorted(far.name for far in nodes), "logs": logs,
+                    "nodes": nodes, "logs": sorted(logs[wish.to], key=lambda row: str(row["name"])),
                 }
             )  # fmt: skip
         return rows

@@ -270,7 +270,8 @@ class Site:
             bool(link.address), site="" if node.site == self.me.site else node.site,
         )  # fmt: skip
         self._by_control[link.name] = sibling
-        self.links.refusals.pop(sibling.name, None)
+        for who in (sibling.name, link.address):
+            self.links.refusals.pop(who, None)
         self._latencies[sibling.origin] = Latencies(now_ns)
         self.version += 1
         if sibling.site:
@@ -613,29 +614,14 @@ class Site:
 
     def describe(self, now_ns: int) -> dict[str, Any]:
         """As ``status`` shows it."""
-        rows = []
-        for sibling in sorted(self.siblings.values(), key=lambda s: s.name):
-            median, tail = self._latencies[sibling.origin].percentiles_us((0.5, 0.999), now_ns)
-            rows.append(
-                {
-                    "name": sibling.name,
-                    "origin": sibling.origin.hex(),
-                    "incarnation": sibling.incarnation,
-                    "state": "linked" if sibling.link else "joining",
-                    "addresses": list(sibling.addresses),
-                    "clients": list(sibling.clients),
-                    "linked_seconds": round((now_ns - sibling.since_ns) / limits.SECOND, 3)
-                    if sibling.link
-                    else None,
-                    "pulse_p50_us": median,
-                    "pulse_p999_us": tail,
-                }
-            )
+        siblings = sorted(self.siblings.values(), key=lambda s: s.name)
+        far = sorted(self.far.values(), key=lambda s: (s.site, s.name))
         return {
             "name": self.me.site,
             "incarnation": self.me.incarnation,
             "addresses": list(self.me.addresses),
-            "nodes": rows,
+            "nodes": [self._shown(sibling, now_ns) for sibling in siblings],
+            "far": [{"site": node.site, **self._shown(node, now_ns)} for node in far],
             "there": self._there(),
             "away": self._away(now_ns),
             "refused": dict(self.links.refusals),
@@ -643,7 +629,22 @@ class Site:
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(self.links.hello.name),
-            "links": self.replication.describe(now_ns),
+            "links": self.replication.describe(now_ns, self.links.refusals),
+        }
+
+    def _shown(self, sibling: Sibling, now_ns: int) -> dict[str, Any]:
+        median, tail = self._latencies[sibling.origin].percentiles_us((0.5, 0.999), now_ns)
+        seconds = round((now_ns - sibling.since_ns) / limits.SECOND, 3)
+        return {
+            "name": sibling.name,
+            "origin": sibling.origin.hex(),
+            "incarnation": sibling.incarnation,
+            "state": "linked" if sibling.link else "joining",
+            "addresses": list(sibling.addresses),
+            "clients": list(sibling.clients),
+            "linked_seconds": seconds if sibling.link else None,
+            "pulse_p50_us": median,
+            "pulse_p999_us": tail,
         }
 
     def of_topic(self, topic: Topic | None, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.site_copies import FULL
 
 WARNING, FAILURE = "warning", "failure"
 
@@ -41,7 +42,8 @@ def problems(name: str, site: dict[str, Any], directory: dict[str, Any]) -> list
         found = [_behind(name, copies["behind"])]
     else:
         found = list(_of_copies(name, site, copies))
-    found += [*_of_nodes(name, site), *_of_takeovers(name, site, copies)]
+    found += [*_of_nodes(name, site), *_of_links(name, site["links"])]
+    found += _of_takeovers(name, site, copies)
     found += [*_of_disk(name, copies), *_of_clocks(directory)]
     return [problem._asdict() for problem in found[: limits.PROBLEMS_MAX]]
 
@@ -67,12 +69,38 @@ def _of_nodes(name: str, site: dict[str, Any]) -> Iterator[Problem]:
             f"start it; if it does not come back: 'meshmq node takeover {away}' at a node with a "
             f"copy of it, then 'meshmq node forget {away}'",
         )  # fmt: skip
+    of_links = {who for row in site["links"] if not row["nodes"] for who in row["refused"]}
     for who, why in site["refused"].items():
+        if who in of_links:
+            continue  # the link says so
         yield Problem(
             "refused", who, WARNING, f"node {who} was refused: {why}",
             "start it with a name, mesh, site and version that fit, or stop it; one that has gone "
             "is named until the node that says this is started again",
         )  # fmt: skip
+
+
+def _of_links(name: str, links: list[dict[str, Any]]) -> Iterator[Problem]:
+    """With other sites."""
+    for row in links:
+        to = row["to"]
+        if not row["nodes"]:
+            mend = f"mend 'endpoints' of its [[link]] to {to}, then send the node SIGHUP"
+            if row["refused"]:
+                why = "; ".join([f"at {at}, {said}" for at, said in row["refused"].items()])
+            else:
+                why = f"nobody answers at {' or '.join(row['endpoints'])}"
+                mend = f"start a node of site {to} there, or see to the network; else {mend}"
+            seen = f"there is no link with a node of site {to}: {why}"
+            yield Problem("link-down", to, WARNING, seen, mend)
+        for log in row["logs"]:
+            if log["problem"]:
+                at = name if log["problem"] == FULL else log["from"] or log["name"]
+                yield Problem(
+                    "mirror", f"{log['name']} at {name}", WARNING,
+                    f"the mirror of {log['name']} at node {name} stands still: {log['problem']}",
+                    f"see to node {at}; it goes on by itself",
+                )  # fmt: skip
 
 
 def _of_copies(name: str, site: dict[str, Any], copies: dict[str, Any]) -> Iterator[Problem]:

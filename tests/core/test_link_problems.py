@@ -1,0 +1,164 @@
+"""What a node tells of its links with other sites: their state, and what is not well with them."""
+
+from __future__ import annotations
+
+from meshmq.core.link_wish import LinkWish
+from meshmq.core.site_copies import FULL, PUT_BACK
+from meshmq.core.site_problems import problems
+from meshmq.limits import SECOND
+from tests.core import test_copies
+from tests.core.sites import Net
+from tests.core.test_replication import begin, fill, linked, of, read
+from tests.core.test_site_problems import told
+
+
+def site_of(node):
+    return node.node.status()["site"]
+
+
+def links_of(node):
+    return site_of(node)["links"]
+
+
+def seen(node):
+    return [row["seen"] for row in node.node.status()["problems"]]
+
+
+def pulls(node, *wishes):
+    """Has a node pull this from now on."""
+    node.net.links_of[node] = wishes
+    node.node.site.set_links(wishes, node.net.now_ns)
+    node.end_turn()
+
+
+def test_links_that_are_well_are_told_with_what_comes_by_them():
+    net, sites = linked("eu", "us", exclude=("orders.tmp",))
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, us, 5)
+    net.run(2 * SECOND)
+    assert told(eu) == told(us) == []
+    (row,) = links_of(eu)
+    (log,) = row.pop("logs")
+    assert row == {
+        "to": "us", "state": "linked", "endpoints": [us.address], "refused": {},
+        "topics": ["orders.>"], "exclude": ["orders.tmp"], "nodes": [us.name],
+    }  # fmt: skip
+    assert log.pop("lsn") > 1
+    assert log == {
+        "name": f"us/{us.name}", "origin": us.origin.hex(), "from": us.name, "received": 5,
+        "lag": {}, "lag_seconds": 0.0, "problem": "",
+    }  # fmt: skip
+    (far,) = site_of(eu)["far"]
+    assert (far["site"], far["name"], far["state"]) == ("us", us.name, "linked")
+    assert far["linked_seconds"] > 1
+    assert [row["site"] for row in site_of(eu)["copies"]["kept"]] == ["us"]
+
+
+def test_who_is_pulled_from_tells_of_the_other_site_as_well():
+    net = Net(0)
+    eu, us = net.add(site="eu"), net.add(site="us")
+    net.links_of = {eu: (LinkWish("us", (us.address,), (">",)),), us: ()}
+    for node in (eu, us):
+        begin(node)
+    net.run(2 * SECOND)
+    assert links_of(us) == []
+    assert [(row["site"], row["name"]) for row in site_of(us)["far"]] == [("eu", eu.name)]
+    assert told(eu) == told(us) == []
+
+
+def test_a_link_without_a_node_of_the_other_site_is_told_until_there_is_one():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, us, 5)
+    net.run(2 * SECOND)
+    net.kill(us)
+    net.run(5 * SECOND)
+    assert told(eu) == [("link-down", "us", "warning")]
+    assert seen(eu) == [f"there is no link with a node of site us: nobody answers at {us.address}"]
+    (row,) = links_of(eu)
+    assert (row["state"], row["nodes"], site_of(eu)["far"]) == ("down", [], [])
+    # What it had sent is here, and comes from nowhere now.
+    assert [(log["name"], log["from"]) for log in row["logs"]] == [(f"us/{us.name}", None)]
+    begin(us)
+    net.run(5 * SECOND)
+    assert told(eu) == []
+    assert [(row["state"], row["logs"][0]["from"]) for row in links_of(eu)] == [("linked", us.name)]
+
+
+def test_one_node_of_the_other_site_is_enough():
+    net, sites = linked("eu", "us", nodes=2)
+    net.run(2 * SECOND)
+    net.kill(sites["us"][0])
+    net.run(5 * SECOND)
+    for node in sites["eu"]:
+        assert told(node) == []
+        assert links_of(node)[0]["nodes"] == [sites["us"][1].name]
+
+
+def test_a_wrong_site_at_an_endpoint_is_told_by_the_link_until_that_is_mended():
+    net = Net(0)
+    eu, us = net.add(site="eu"), net.add(site="us")
+    net.links_of = {eu: (LinkWish("asia", (us.address,), (">",)),), us: ()}
+    for node in (eu, us):
+        begin(node)
+    net.run(3 * SECOND)
+    assert told(eu) == [("link-down", "asia", "warning")]
+    assert told(us) == [("refused", eu.name, "warning")]
+    (row,) = links_of(eu)
+    assert (row["state"], list(row["refused"])) == ("refused", [us.address])
+    assert f"at {us.address}, node '{us.name}' belongs to site 'us'" in seen(eu)[0]
+    assert "then send the node SIGHUP" in eu.node.status()["problems"][0]["remedy"]
+    pulls(eu, LinkWish("us", (us.address,), (">",)))
+    net.run(10 * SECOND)
+    assert told(eu) == told(us) == []
+    assert site_of(eu)["refused"] == {}
+    assert [(row["state"], row["refused"]) for row in links_of(eu)] == [("linked", {})]
+
+
+def test_of_a_link_that_is_there_another_endpoint_that_refuses_is_told_for_itself():
+    net = Net(0)
+    eu, us, asia = [net.add(site=site) for site in ("eu", "us", "asia")]
+    net.links_of = {eu: (LinkWish("us", (us.address, asia.address), (">",)),), us: (), asia: ()}
+    for node in (eu, us, asia):
+        begin(node)
+    net.run(3 * SECOND)
+    assert told(eu) == [("refused", asia.address, "warning")]
+    (row,) = links_of(eu)
+    assert (row["state"], list(row["refused"])) == ("linked", [asia.address])
+
+
+def test_a_mirror_that_stands_still_is_told():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 2)
+    net.run(2 * SECOND)
+    test_copies.fill(us, 0)
+    fill(net, eu, 3, first=2)
+    net.run(2 * SECOND)
+    assert ("mirror", f"eu/{eu.name} at {us.name}", "warning") in told(us)
+    assert f"the mirror of eu/{eu.name} at node {us.name} stands still: {FULL}" in seen(us)
+    assert links_of(us)[0]["logs"][0]["problem"] == FULL
+    assert told(eu) == []
+    test_copies.fill(us, 1 << 40)
+    net.run(4 * SECOND)
+    assert told(us) == []
+    assert read(net, us) == of(eu, 5)
+
+
+def test_who_is_to_see_to_a_mirror_is_who_has_the_trouble():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 1)
+    net.run(2 * SECOND)
+    report = us.node.status()
+    (log,) = report["site"]["links"][0]["logs"]
+
+    def remedies(**said):
+        log.update(said)
+        found = problems(us.name, report["site"], report["directory"])
+        return [(row["problem"], row["remedy"].partition(";")[0]) for row in found]
+
+    assert remedies(problem="") == []
+    assert remedies(problem=FULL) == [("mirror", f"see to node {us.name}")]
+    assert remedies(problem=PUT_BACK) == [("mirror", f"see to node {eu.name}")]
+    assert remedies(**{"from": None}) == [("mirror", f"see to node eu/{eu.name}")]
