@@ -170,7 +170,8 @@ def fetched(draw):
             )
         )  # fmt: skip
         payload += data
-    topics = st.lists(st.builds(frames_copies.CopiedTopic, u32, ids, texts, u64, flags), max_size=3)
+    streams = st.builds(frames_copies.CopiedTopic, u32, ids, texts, u64, flags, u64)
+    topics = st.lists(streams, max_size=3)
     code, message = draw(st.just(("", "")) | st.tuples(texts.filter(bool), texts))
     return frames_copies.Fetched(
         draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), payload, code, message
@@ -225,7 +226,7 @@ BODIES = {
     frames.Subscribe: st.builds(
         frames.Subscribe, u32, texts, u8, i64, blobs, u64, u32, u64, u64, u8,
         st.lists(st.builds(frames.Place, ids, u64, u32, st.just(0), flags), max_size=4).map(tuple),
-        flags, st.just(b"") | ids, flags,
+        flags, st.just(b"") | ids, flags, flags,
     ),
     frames.Subscribed: st.builds(
         frames.Subscribed, u32, texts, texts, blobs, u64, u32, u32, i64
