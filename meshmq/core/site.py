@@ -166,6 +166,10 @@ class Site:
     def set_links(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
         """Pull this from other sites, from now on."""
         self.replication.set_wishes(wishes)
+        wished = {address: wish.to for wish in wishes for address in wish.endpoints}
+        for address, to in self.links.sites.items():
+            if wished.get(address) != to:  # what was said there was said of that
+                self.links.refusals.pop(address, None)
         for wish in wishes:
             for address in wish.endpoints:
                 self.links.sites[address] = wish.to

@@ -115,6 +115,23 @@ def test_a_wrong_site_at_an_endpoint_is_told_by_the_link_until_that_is_mended():
     assert [(row["state"], row["refused"]) for row in links_of(eu)] == [("linked", {})]
 
 
+def test_a_refusal_is_over_with_the_link_that_met_it():
+    """The other node has linked with this one itself, so this one need not dial it anew."""
+    net = Net(0)
+    eu, us = net.add(site="eu"), net.add(site="us")
+    net.links_of = {eu: (), us: (LinkWish("eu", (eu.address,), (">",)),)}
+    for node in (eu, us):
+        begin(node)
+    net.run(2 * SECOND)
+    pulls(eu, LinkWish("asia", (us.address,), (">",)))
+    net.run(3 * SECOND)
+    assert told(eu) == [("link-down", "asia", "warning")]
+    pulls(eu, LinkWish("us", (us.address,), (">",)))
+    net.run(3 * SECOND)
+    assert told(eu) == []
+    assert [(row["state"], row["refused"]) for row in links_of(eu)] == [("linked", {})]
+
+
 def test_of_a_link_that_is_there_another_endpoint_that_refuses_is_told_for_itself():
     net = Net(0)
     eu, us, asia = [net.add(site=site) for site in ("eu", "us", "asia")]
