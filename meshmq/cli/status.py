@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from meshmq.cli.group_options import span, summary
+from meshmq.cli.link import behind
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -45,6 +46,7 @@ def page(report: dict[str, Any]) -> list[str]:
         lines += _table("copied to", (_copy(row) for row in copies["nodes"]))
         lines += _table("copies kept here", (_kept(row) for row in copies["kept"]))
         lines += _table("takeovers", (_takeover(row) for row in copies["takeovers"]))
+        lines += _table("links with other sites", (_link(row) for row in site.get("links", ())))
     for kind in ("group", "queue"):
         groups = [summary(g, kind) for g in report["groups"] if g["kind"] == kind]
         rows = [{k: v for k, v in row.items() if k != "set by"} for row in groups]
@@ -120,6 +122,13 @@ def _takeover(row: dict[str, Any]) -> dict[str, Any]:
     state = "under way" if row["moving"] else "done"
     return {"of node": row["of"], "log": row["origin"][:8], "by": row["by"], "state": state,
             "moved": row["moved"]}  # fmt: skip
+
+
+def _link(row: dict[str, Any]) -> dict[str, Any]:
+    logs = row["logs"]
+    received = sum(log["received"] for log in logs)
+    return {"to": row["to"], "state": row["state"], "nodes": row["nodes"], "logs": len(logs),
+            "received": received, "behind": sum(behind(log) for log in logs)}  # fmt: skip
 
 
 def _service(row: dict[str, Any]) -> dict[str, Any]:

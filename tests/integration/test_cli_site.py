@@ -18,7 +18,15 @@ from tests.integration.linked import until
 from tests.integration.sites import joined
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
-BY_DATA = {"refused", "sync_latency_us", "clocks_ahead_ms", "conflicts", "settings", "members"}
+BY_DATA = {
+    "refused",
+    "lag",
+    "sync_latency_us",
+    "clocks_ahead_ms",
+    "conflicts",
+    "settings",
+    "members",
+}
 """Fields whose keys are data, or which their row tells in words."""
 
 

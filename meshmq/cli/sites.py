@@ -1,0 +1,98 @@
+"""``meshmq sites``: our site, and the others that it has to do with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshmq.cli.link import links_of, troubles, without_links
+from meshmq.cli.options import (
+    InsecureOption,
+    JsonOption,
+    MeshOption,
+    Target,
+    UrlOption,
+    connected,
+)
+from meshmq.cli.output import columns, emit, say
+
+HEADS = ("site", "state", "nodes", "pulled", "logs from there", "received", "by")
+
+
+def sites(
+    url: UrlOption = None,
+    mesh: MeshOption = "local",
+    insecure: InsecureOption = False,
+    json: JsonOption = False,
+) -> None:
+    """List the node's site, and those with which it has links, or whose logs it mirrors.
+
+    Nodes are those that are linked; of our own site all that are there.
+    Pulled says whether this node's configuration pulls from there; where it
+    does not, that site may pull from us, or its logs come by a third one. Logs
+    are those that this node mirrors, other nodes of its site may have the
+    rest; by says from which nodes they come now.
+    """
+    with connected(Target(url, mesh, insecure, json)) as connection:
+        report = connection.admin.status()
+    rows, node = rows_of(report), report["node"]["name"]
+    if json:
+        for row in rows:
+            emit({**row, "node": node})
+    elif len(rows) > 1:
+        table = columns(HEADS, [_cells(row) for row in rows])
+        say("\n".join([*table, *[line for row in links_of(report) for line in troubles(row)]]))
+    else:
+        say(without_links(report))
+
+
+def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each site, our own first, as JSON has it; none if the node belongs to no site."""
+    site = report["site"]
+    if site is None:
+        return []
+    links = {row["to"]: row for row in links_of(report)}
+    far = site.get("far", ())
+    kept = [row for row in site["copies"]["kept"] if row.get("site")]
+    by = {log["origin"]: _source(row, log) for row in links.values() for log in row["logs"]}
+    ours = sorted([report["node"]["name"], *[row["name"] for row in site["nodes"]]])
+    rows = [_row(site["name"], "ours", ours, False, [], {})]
+    for name in sorted({*links, *[row["site"] for row in far], *[row["site"] for row in kept]}):
+        nodes = [row["name"] for row in far if row["site"] == name and row["state"] == "linked"]
+        state = links[name]["state"] if name in links else "linked" if nodes else "not linked"
+        logs = [row for row in kept if row["site"] == name]
+        is_pulled = name in links and bool(links[name]["topics"])
+        rows.append(_row(name, state, nodes, is_pulled, logs, by))
+    return rows
+
+
+def _source(link: dict[str, Any], log: dict[str, Any]) -> str | None:
+    """From which node a log comes: of another site with that before it, or a sibling of ours."""
+    node: str | None = log["from"]
+    return f"{link['to']}/{node}" if node in link["nodes"] else node
+
+
+def _row(
+    name: str,
+    state: str,
+    nodes: list[str],
+    is_pulled: bool,
+    logs: list[dict[str, Any]],
+    by: dict[str, str | None],
+) -> dict[str, Any]:
+    return {
+        "site": name, "state": state, "nodes": nodes, "pulled": is_pulled,
+        "logs": [
+            {"name": log["name"], "origin": log["origin"], "received": log["received"],
+             "from": by.get(log["origin"]), "problem": log["problem"]}
+            for log in logs
+        ],
+    }  # fmt: skip
+
+
+def _cells(row: dict[str, Any]) -> list[Any]:
+    if row["state"] == "ours":
+        return [row["site"], "ours", row["nodes"], None, None, None, None]
+    logs = row["logs"]
+    by = sorted({log["from"] for log in logs if log["from"]})
+    received = sum(log["received"] for log in logs)
+    return [row["site"], row["state"], row["nodes"], row["pulled"], len(logs), received, by]

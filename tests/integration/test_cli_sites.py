@@ -1,0 +1,213 @@
+"""What the command line tells of other sites: which there are, what is pulled, what is not well."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+import meshmq
+from meshmq.cli import doctor
+from meshmq.cli.findings import OK, WARNING
+from tests.integration.linked import until
+from tests.integration.sites import SiteProcess
+from tests.integration.test_cli_site import documented, fields, of_site, run
+from tests.integration.test_site_links import link
+
+NOBODY = "tcp://127.0.0.1:1"
+
+
+class Nowhere:
+    """In place of a node, where there is none."""
+
+    nodes_url = NOBODY
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A node of eu that pulls from one of us, which pulls nothing, with three records there."""
+    folder = tmp_path_factory.mktemp("sites")
+    nodes = []
+    for site in ("eu", "us"):
+        config = folder / f"{site}.toml"
+        config.write_text("")
+        node = SiteProcess(folder / site, f"{site}-1", (), "--site", site, "--config", str(config))
+        node.config = config
+        nodes.append(node)
+    eu, us = nodes
+    pulls(eu, us)
+    with meshmq.connect(us.url, route="node") as mesh:
+        mesh.publish_many("flights.a", [b"1", b"2", b"3"]).wait(20)
+    until(lambda: received(eu) == 3, 20)
+    yield eu, us
+    for node in nodes:
+        assert node.stop() == 0, node.told
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Nobody is looked for by mDNS, so it need not listen for long."""
+    monkeypatch.setattr(doctor, "LISTEN_S", 0.3)
+
+
+def pulls(node, *others):
+    link(node, "us", others, '["flights.>"]\nexclude = ["flights.tmp.>"]')
+
+
+def links(node):
+    with meshmq.connect(node.url, route="node") as mesh:
+        return mesh.admin.status()["site"]["links"]
+
+
+def received(node):
+    return sum(log["received"] for row in links(node) for log in row["logs"])
+
+
+def rows(node, *words):
+    return [json.loads(line) for line in run(node, *words, "--json")[0].splitlines()]
+
+
+def fails(node, *words):
+    """Exit code, stdout and stderr of a command."""
+    argv = [sys.executable, "-m", "meshmq", *words, "--url", node.url]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_sites_tells_of_ours_and_the_others(pair):
+    eu, us = pair
+    shown, said = run(eu, "sites")
+    assert said == ""
+    lines = [re.split(" {2,}", line) for line in shown.splitlines()]
+    assert lines == [
+        ["site", "state", "nodes", "pulled", "logs from there", "received", "by"],
+        ["eu", "ours", "eu-1", "-", "-", "-", "-"],
+        ["us", "linked", "us-1", "yes", "1", "3", "us/us-1"],
+    ]
+    ours, other = rows(eu, "sites")
+    assert (ours["site"], ours["state"], ours["nodes"], ours["node"]) == (
+        "eu", "ours", ["eu-1"], "eu-1",
+    )  # fmt: skip
+    (log,) = other["logs"]
+    assert log.pop("origin")
+    assert log == {"name": "us/us-1", "received": 3, "from": "us/us-1", "problem": ""}
+    # Who is pulled from knows who does.
+    assert [(r["site"], r["state"], r["nodes"], r["pulled"], r["logs"])
+            for r in rows(us, "sites")] == [
+        ("us", "ours", ["us-1"], False, []), ("eu", "linked", ["eu-1"], False, []),
+    ]  # fmt: skip
+
+
+def test_link_list_and_show_tell_what_is_pulled_and_has_come(pair):
+    eu, us = pair
+    shown, said = run(eu, "link", "list")
+    assert said == ""
+    assert [re.split(" {2,}", line) for line in shown.splitlines()] == [
+        ["to", "state", "nodes", "topics", "exclude", "logs", "received", "behind"],
+        ["us", "linked", "us-1", "flights.>", "flights.tmp.>", "1", "3", "0"],
+    ]
+    (row,) = rows(eu, "link", "list")
+    assert rows(eu, "link", "show", "us") == [row]
+    assert (row["node"], row["to"], row["state"]) == ("eu-1", "us", "linked")
+    assert row["endpoints"] == [us.nodes_url]
+    (log,) = row["logs"]
+    assert (log["name"], log["from"], log["received"], log["problem"]) == (
+        "us/us-1", "us-1", 3, "",
+    )  # fmt: skip
+    assert log["lsn"] > 0
+    page = run(eu, "link", "show", "us")[0]
+    for line in (
+        rf"endpoints: +{us.nodes_url}", "linked nodes: +us-1", "topics: +flights.>",
+        "exclude: +flights.tmp.>", rf"  us/us-1 +us-1 +3 +{log['lsn']} +0 +- +-",
+    ):  # fmt: skip
+        assert re.search(rf"^{line}$", page, re.MULTILINE), page
+    assert "refused" not in page
+
+
+def test_a_node_without_links_says_so(pair, tmp_path):
+    _, us = pair
+    words = "node us-1 of site us has no links with other sites: [[link]] in its --config says"
+    shown, said = run(us, "link", "list")
+    assert shown.startswith(words)
+    assert said == ""
+    assert run(us, "link", "list", "--json") == ("", "")
+    code, shown, said = fails(us, "link", "show", "eu")
+    assert (code, shown) == (1, "")
+    assert said.startswith(f"meshmq: {words}")
+    assert "links with other sites" not in run(us, "status")[0]
+
+
+def test_a_link_that_there_is_not_is_refused_with_those_that_there_are(pair):
+    eu, _ = pair
+    words = "node eu-1 has no link to site 'asia', it has: us"
+    assert fails(eu, "link", "show", "asia") == (1, "", f"meshmq: {words}\n")
+    code, shown, _ = fails(eu, "link", "show", "asia", "--json")
+    told = json.loads(shown)
+    assert (code, told["error"], told["message"]) == (1, "command-failed", words)
+
+
+def test_a_node_of_no_site_says_so(tmp_path):
+    argv = [sys.executable, "-m", "meshmq", "node", "--no-mdns", "--listen", "tcp://127.0.0.1:0",
+            "--name", "alone", "--data", str(tmp_path / "log")]  # fmt: skip
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    try:
+        url = re.search(r" ready at (\S+?),", process.stdout.readline())[1]
+        node = type("Alone", (), {"url": url})
+        words = "node alone belongs to no site: start it with --site, and [[link]] in its --config"
+        for command in (["sites"], ["link", "list"]):
+            assert run(node, *command) == (f"{words}\n", "")
+            assert run(node, *command, "--json") == ("", "")
+        assert fails(node, "link", "show", "us") == (1, "", f"meshmq: {words}\n")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_status_shows_links_and_every_field_of_them_is_in_the_page(pair):
+    eu, _ = pair
+    page = run(eu, "status")[0]
+    table = page.split("links with other sites:\n")[1].splitlines()[:2]
+    assert [line.split() for line in table] == [
+        ["to", "state", "nodes", "logs", "received", "behind"],
+        ["us", "linked", "us-1", "1", "3", "0"],
+    ]
+    with meshmq.connect(eu.url, route="node") as mesh:
+        site = mesh.admin.status()["site"]
+    named = documented()
+    within = {f"site.{name}" for name in fields(site) if re.match(r"links|copies\.kept", name)}
+    assert {"site.links.logs.received", "site.copies.kept.site"} <= within
+    assert within - named == set()
+    (far,) = site["far"]
+    assert set(far) == {"site", *[n.rpartition(".")[2] for n in named if "site.nodes." in n]}
+
+
+def test_what_is_in_the_way_of_a_link_is_told_until_it_is_mended(pair, tmp_path):
+    """In this order: one of another site is at the endpoint, nobody is, the right one is."""
+    eu, us = pair
+    link(us, "asia", [eu])
+    until(lambda: [row["state"] for row in links(us)] == ["refused"], 20)
+    shown = run(us, "link", "list")[0]
+    assert re.search(r"\nasia +refused +- ", shown)
+    why = "node 'eu-1' belongs to site 'eu', and 'us-1' of site 'us' looks for site 'asia' there"
+    assert f"\nasia: refused at {eu.nodes_url}: {why}" in shown
+    assert why in run(us, "link", "show", "asia")[0]
+    assert f"\nasia: refused at {eu.nodes_url}: {why}" in run(us, "sites")[0]
+    found = of_site(us, tmp_path)
+    assert {check: f.level for check, f in found.items()} == {"site us, link-down asia": WARNING}
+    assert why in found["site us, link-down asia"].seen
+    assert "'endpoints'" in found["site us, link-down asia"].remedy
+    assert "warning: there is no link with a node of site asia" in run(us, "status")[0]
+    link(us, "asia", [Nowhere])
+    until(lambda: [row["state"] for row in links(us)] == ["down"], 20)
+    assert f"\nasia: nobody answers at {NOBODY}\n" in run(us, "link", "list")[0]
+    found = of_site(us, tmp_path)
+    assert f"nobody answers at {NOBODY}" in found["site us, link-down asia"].seen
+    link(us, "eu", [eu])
+    until(lambda: [row["state"] for row in links(us)] == ["linked"], 20)
+    until(lambda: [f.level for f in of_site(us, tmp_path).values()] == [OK], 20)
+    us.config.write_text("")
+    us.signal(1)
+    until(lambda: links(us) == [], 20)
