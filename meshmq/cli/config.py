@@ -20,7 +20,7 @@ from meshmq.cli.node_options import DEFAULT_URL
 from meshmq.cli.toml_lines import TomlLines
 from meshmq.core.link_wish import LinkWish
 from meshmq.errors import ConfigError, InvalidName
-from meshmq.limits import COPIES_MAX, LINK_ENDPOINTS_MAX
+from meshmq.limits import COPIES_MAX, LINK_ENDPOINTS_MAX, LINK_PATTERNS_MAX
 from meshmq.names import check_mesh, check_pattern
 
 _SETTINGS: dict[str, tuple[type, Any]] = {
@@ -310,7 +310,7 @@ class _Reading:
                     case "endpoints":
                         reasons = list(_endpoint_faults(value, merged))
                     case _:
-                        reasons = [_pattern_fault(key, pattern) for pattern in value]
+                        reasons = list(_pattern_faults(key, value))
             for reason in filter(None, reasons):
                 self._fault(reason, "link", index, key)
         for key in _NEEDED_OF_LINK:
@@ -348,6 +348,13 @@ def _endpoint_faults(endpoints: list[str], merged: Mapping[str, Any]) -> Iterato
             yield f"{endpoint!r} is not an address: write it like tcp://us-gw-1:5758"
         else:
             yield _address_fault(endpoint, merged, bind=False)
+
+
+def _pattern_faults(key: str, patterns: list[str]) -> Iterator[str]:
+    if len(patterns) > LINK_PATTERNS_MAX:
+        yield f"'{key}' are {LINK_PATTERNS_MAX} patterns at most, not {len(patterns)}"
+    for pattern in patterns:
+        yield _pattern_fault(key, pattern)
 
 
 def _pattern_fault(key: str, pattern: str) -> str:

@@ -11,8 +11,8 @@ class LinkWish(NamedTuple):
     Attributes:
         to: name of the other site, never our own; no two wishes of a node have the same.
         endpoints: 1 to 16 addresses, ``tcp://host:port``, where nodes of that site may be dialled.
-        topics: patterns of the topics that are pulled; empty: nothing is.
-        exclude: patterns of the topics among those that are not.
+        topics: patterns of the topics that are pulled, 64 at most; empty: nothing is.
+        exclude: patterns of the topics among those that are not, 64 at most.
     """
 
     to: str
