@@ -92,7 +92,11 @@ Config = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="TOML file with any of: name, mesh, listen, data, insecure, mdns, site, "
-        "listen_nodes, peers, copies. Options go first.",
+        help="TOML file with any of: name, mesh, listen, data, insecure, mdns, listen_nodes, "
+        "peers, copies, site (or a table, \\[site], with its name). Options go first. Tables "
+        "\\[\\[link]] say what is pulled from other sites: to (that site's name), endpoints (where "
+        "its nodes listen for nodes), topics (patterns of what is pulled) and exclude (of these, "
+        "what is not). SIGHUP reads the file again: links are changed at once, the rest with a "
+        "restart.",
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ LINKS = (
 )
 LINK = '[[link]]\nto = "us"\nendpoints = ["tcp://127.0.0.1:1"]\ntopics = []\n'
 """A link in lines 3 to 6 of a file with a site; see ``faults``."""
+
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -323,3 +327,22 @@ def test_what_is_no_toml_has_a_line_too(faults, text, line):
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(ConfigError, match=r"^cannot read .*none.toml: No such file"):
         read_config(tmp_path / "none.toml")
+
+
+def test_the_files_of_the_page_and_of_the_example_are_read_as_they_are_told(write):
+    page = (ROOT / "docs" / "operating.md").read_text()
+    table = page.split("## The settings file")[1].split("\n## ")[0]
+    found = read_config(write(table.split("```toml\n")[1].split("```")[0]))
+    us, asia = found["links"]
+    assert (found["site"], found["copies"]) == ("eu", 2)
+    assert (us.to, us.topics, us.exclude) == ("us", ("orders.>", "audit.>"), ("orders.tmp.>",))
+    assert (asia.to, asia.topics) == ("asia", ())
+    keys = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()
+                                              if row.startswith("|"))))  # fmt: skip
+    assert {*found, "to", "endpoints", "topics", "exclude"} - {"links", "site"} <= keys
+
+    text = (ROOT / "examples" / "site" / "meshmq.toml").read_text()
+    assert "links" not in read_config(write(text))
+    link = text[text.index("# [[link]]") :].replace("# ", "", 1).replace("\n# ", "\n")
+    (us,) = read_config(write(text[: text.index("# [[link]]")] + link))["links"]
+    assert (us.to, len(us.endpoints), us.exclude) == ("us", 2, ("orders.tmp.>",))
