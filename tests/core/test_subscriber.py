@@ -88,8 +88,8 @@ def test_batches_are_handed_on_with_their_own_bytes_and_places():
     sub = accepted()
     rows = (row(0, 2, 1), row(7, 1, 1, 1, topic="b", length=3))
     one, two = sub.on_deliver(Deliver(3, rows, 0, b"x" * 10 + b"yyy"))
-    assert one == ("a", 0, 2, 0, b"x" * 10, 5, 6, ORIGIN, 1, 0, 0, ())
-    assert two == ("b", 7, 1, 0, b"yyy", 5, 6, ORIGIN, 1, 1, 0, ())
+    assert one == ("a", 0, 2, 0, b"x" * 10, 5, 6, ORIGIN, 1, 0, 0, (), "")
+    assert two == ("b", 7, 1, 0, b"yyy", 5, 6, ORIGIN, 1, 1, 0, (), "")
 
 
 @pytest.mark.parametrize("kind", [START_NEW, START_EARLIEST, START_TIME])
