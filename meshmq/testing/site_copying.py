@@ -338,16 +338,16 @@ class Copying(Part):
         """What was a node's own log is whole there, as far as anybody has it: but for what the log
         had trimmed itself, which some copies have not heard of."""
         host, origin = doom.host, doom.origin
-        has = _log_of(host.disk, origin)
+        has = log_of(host.disk, origin)
         for other in self.world.members:
-            for row in _log_of(other.disk, origin):
+            for row in log_of(other.disk, origin):
                 was_trimmed = self._was_trimmed(host.disk, row, origin)
                 if row not in has and not (was_trimmed or self._was_trimmed(doom.disk, row)):
                     text = f"{host} lacks {row.topic} {row.offset} of its old log, {other} has it"
                     self.unlike.append(f"round {self.world.round}: {text}")
 
     def _compare_all(self, host: Host, disk: Disk, origin: bytes) -> None:
-        own = _log_of(disk, origin)
+        own = log_of(disk, origin)
         for other in self.world.members:
             if other.disk is not disk and origin in other.disk.state.mirrors:
                 self._compare(host, disk, own, other)
@@ -355,7 +355,7 @@ class Copying(Part):
     def _compare(
         self, host: Host, disk: Disk, own: dict[Row, tuple[object, ...]], other: Host
     ) -> None:
-        for row, had in _log_of(other.disk, disk.state.origin).items():
+        for row, had in log_of(other.disk, disk.state.origin).items():
             want = own.get(row)
             if want is None and self._was_trimmed(disk, row):
                 continue
@@ -385,7 +385,7 @@ class Copying(Part):
                     yield f"{host}'s {row.topic} {row.offset} is damaged, and others have it whole"
 
 
-def _log_of(disk: Disk, origin: bytes) -> dict[Row, tuple[object, ...]]:
+def log_of(disk: Disk, origin: bytes) -> dict[Row, tuple[object, ...]]:
     """What a disk has of a log: its batches, and where they are in that."""
     found: dict[Row, tuple[object, ...]] = {}
     is_own = disk.state.origin == origin

@@ -1,0 +1,296 @@
+"""Durable records of sites that mirror each other's logs: what is published, what each disk has of
+each log, and what is read of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from meshmq import codec
+from meshmq.core.effects import Arrived, ClientEffect
+from meshmq.core.log import Commit
+from meshmq.core.publisher import TOPIC_DEFAULT
+from meshmq.core.subscriber import Start
+from meshmq.frames import START_EARLIEST
+from meshmq.limits import MS, SECOND
+from meshmq.names import matches
+from meshmq.testing.disk import Disk
+from meshmq.testing.site_copying import FACTS, Row, log_of
+from meshmq.testing.site_part import Part
+from meshmq.testing.stage import WALL_NS
+
+if TYPE_CHECKING:
+    from meshmq.testing.links_world import Claim, LinksWorld
+    from meshmq.testing.site_host import Host
+    from meshmq.testing.site_program import SiteProgram
+
+TOPICS = ("o.a", "o.a", "o.b", "o.tmp.x", "x.c")
+WRITTEN_MAX = 200
+
+Log = dict[Row, tuple[object, ...]]
+
+
+class LinkReading:
+    """One subscription from the beginning on.
+
+    Attributes:
+        rows: what has come, in order.
+    """
+
+    def __init__(self, program: SiteProgram, number: int, pattern: str) -> None:
+        self.program = program
+        self.number = number
+        self.pattern = pattern
+        self.at = program.host
+        self.rows: list[Row] = []
+        self.values: dict[Row, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"{self.program!r} at {self.at}"
+
+
+class Linking(Part):
+    """See the module's header.
+
+    Attributes:
+        written: records that were published.
+        readings: all that ever were.
+        unlike: at rest, what a site has of a log and should not, or the other way.
+        kept: at rest, mirrors that are kept or pulled where they need not be.
+        changed: offsets that named two batches.
+        misplaced: logs of a node's own site that it mirrors, and batches that it has twice.
+    """
+
+    world: LinksWorld
+
+    def __init__(self, world: LinksWorld) -> None:
+        super().__init__(world)
+        self.written = 0
+        self.readings: list[LinkReading] = []
+        self.unlike: list[str] = []
+        self.kept: list[str] = []
+        self.changed: list[str] = []
+        self.misplaced: list[str] = []
+        self.values: dict[Row, bytes] = {}  # of each record, where it is
+        self._batches: dict[Row, tuple[object, ...]] = {}  # by each of its offsets
+        self._streams: dict[tuple[Disk, Row], int] = {}  # in which each is on a disk
+
+    # -- what programs do -------------------------------------------------------------------------
+
+    def begin(self, program: SiteProgram) -> None:
+        if not program.name.startswith("p"):
+            return
+        self._publish_later(program)
+        if self.world.rng.random() < 0.5:
+            self.world.after(int(self.world.rng.random() * SECOND), partial(self._read, program))
+
+    def _read(self, program: SiteProgram) -> None:
+        if program.is_alive and not self.world.is_calm:
+            self.subscribe(program, self.world.rng.choice([">", "o.>", "o.*"]))
+
+    def _publish_later(self, program: SiteProgram) -> None:
+        self.later(400 * MS, 5 * SECOND, partial(self._publish, program))
+
+    def _publish(self, program: SiteProgram) -> None:
+        if not program.is_alive:
+            return
+        if not self.world.healed and self.written < WRITTEN_MAX:
+            self._publish_some(program, self.world.rng.choice(TOPICS))
+        self._publish_later(program)
+
+    def _publish_some(self, program: SiteProgram, topic: str) -> None:
+        rng = self.world.rng
+        for _ in range(rng.choice([1, 1, 2, 5])):
+            self.written += 1
+            value = f"{program!r}|{topic}|{self.written}|".encode()
+            program.client.publisher.add(
+                topic, value.ljust(rng.choice([20, 20, 120]), b"."), None, None, None,
+                lambda: WALL_NS + self.world.now_ns, TOPIC_DEFAULT, None, None,
+            )  # fmt: skip
+        program.settle()
+
+    def calm(self) -> None:
+        """New readers at every node, and a few more records."""
+        for host in self.world.members:
+            program = self.world.begin_reader(f"r{self.world.round}{host.site}{host.name}", host)
+            self.subscribe(program, ">")
+        for name, program in list(self.world.programs.items()):
+            if name.startswith("p"):
+                self._publish_some(program, "o.a")
+
+    def end_readings(self) -> None:
+        """The calm is over."""
+        for reading in self.readings:
+            if reading.program.name.startswith("r") and reading.program.is_alive:
+                reading.program.client.close(self.world.now_ns)
+                reading.program.settle()
+                reading.program.is_alive = False
+                self.world.programs.pop(reading.program.name, None)
+
+    def subscribe(self, program: SiteProgram, pattern: str) -> None:
+        """Read all there is, from the beginning on."""
+        window = self.world.rng.choice([(1 << 20, 10_000), (1 << 20, 10_000), (400, 8)])
+        now_ns = self.world.now_ns
+        number = program.client.subscribe(pattern, Start(START_EARLIEST), *window, now_ns)
+        self.readings.append(LinkReading(program, number, pattern))
+        program.settle()
+
+    def on_effect(self, program: SiteProgram, effect: ClientEffect) -> None:
+        if not isinstance(effect, Arrived):
+            return
+        for reading in self.readings:
+            if reading.program is program and reading.number == effect.subscription:
+                break
+        else:
+            return
+        for a in effect.arrivals:
+            values = codec.decode_batch(a.payload, a.count).values
+            for i in range(a.skip, a.count):
+                row = Row(a.origin, a.topic, a.base_offset + i)
+                reading.rows.append(row)
+                reading.values[row] = bytes(values[i])
+        size = sum(len(a.payload) for a in effect.arrivals)
+        records = sum(a.count for a in effect.arrivals)
+        delay = int(self.world.rng.random() * 20 * MS)
+        self.world.after(delay, partial(self._consume, reading, size, records))
+
+    def _consume(self, reading: LinkReading, size: int, records: int) -> None:
+        if reading.program.is_alive:
+            now_ns = self.world.now_ns
+            reading.program.client.consumed(reading.number, size, records, now_ns)
+            reading.program.settle()
+
+    # -- what disks have --------------------------------------------------------------------------
+
+    def on_synced(self, host: Host, commit: Commit) -> None:
+        state = host.disk.state
+        copied = {c.index: c for c in commit.copied}
+        for slot, b in enumerate(commit.batches):
+            stream = state.streams.get(b.stream)
+            if stream is None:
+                continue
+            origin, place = state.origin, (commit.lsn, slot)
+            c = copied.get(slot)
+            if c is not None:
+                origin, place = c.origin, (c.lsn, c.slot)
+            topic = stream.topic.name
+            facts = (b.base_offset, b.count, b.checksum, b.payload, *place, b.producer, b.first)
+            values = codec.decode_batch(b.payload, b.count).values if topic[0] != "$" else ()
+            for i in range(b.count):
+                row = Row(origin, topic, b.base_offset + i)
+                if values:
+                    self.values.setdefault(row, bytes(values[i]))
+                if self._batches.setdefault(row, facts) != facts:
+                    text = f"{row.topic} {row.offset} of {self._name(origin)} is another at {host}"
+                    self.changed.append(f"{text}: {facts} for {self._batches[row]}")
+                before = self._streams.get((host.disk, row))
+                if before is not None and before in state.streams:
+                    text = f"{host} has {row.topic} {row.offset} of {self._name(origin)} twice"
+                    self.misplaced.append(text)
+                self._streams[host.disk, row] = b.stream
+        for origin, mirror in state.mirrors.items():
+            site = next((h.site for h in self.world.members if h.origin == origin), "")
+            if (mirror.linked is not None) != (site != host.site) or origin == state.origin:
+                self.misplaced.append(f"{host} mirrors {self._name(origin)} as {mirror.linked}")
+
+    def _name(self, origin: bytes) -> str:
+        return repr(next((h for h in self.world.members if h.origin == origin), origin.hex()))
+
+    # -- what must be there -----------------------------------------------------------------------
+
+    def wanted(self, host: Host, site: str, claims: dict[tuple[str, str], Claim]) -> Log:
+        """What of a node's log another site, or its own one, is to have."""
+        own = log_of(host.disk, host.origin)
+        if site == host.site:
+            return own
+        topics, exclude = claims.get((site, host.site), ((), ()))
+        return {
+            row: facts for row, facts in own.items()
+            if row.topic[0] != "$"
+            and any(matches(p, row.topic) for p in topics)
+            and not any(matches(p, row.topic) for p in exclude)
+        }  # fmt: skip
+
+    def find_unlike(self) -> Iterator[str]:
+        """Where a site has of another one's log not exactly what it wishes."""
+        claims = self.world.claims()
+        for host in self.world.members:
+            for site, members in self.world.site_of.items():
+                if site == host.site:
+                    continue
+                want = self.wanted(host, site, claims)
+                holders = [h for h in members if host.origin in h.disk.state.mirrors]
+                if want and not holders:
+                    yield f"nobody at {site} has anything of {host}"
+                for holder in holders:
+                    yield from _differences(host, want, holder)
+
+    def find_kept(self) -> Iterator[str]:
+        """Where not one node of a site keeps and pulls a log that it is to have."""
+        claims = self.world.claims()
+        for host in self.world.members:
+            for site, members in self.world.site_of.items():
+                if site == host.site:
+                    continue
+                at = [h for h in members if host.origin in h.disk.state.mirrors]
+                wanted = (site, host.site) in claims
+                if len(at) != wanted:
+                    yield f"{at} of {site} keep {host}'s log, which is {'' if wanted else 'not '}wished"
+                pulling = [h for h in members if self._is_pulling(h, host)]
+                if pulling != at:
+                    yield f"{pulling} of {site} pull {host}'s log, which {at} keep"
+
+    @staticmethod
+    def _is_pulling(host: Host, of: Host) -> bool:
+        site = host.node.site if host.node is not None else None
+        mirror = site.copies.mirrors.by_origin.get(of.origin) if site is not None else None
+        return mirror is not None and bool(mirror.number)
+
+    def expected(self, reading: LinkReading, claims: dict[tuple[str, str], Claim]) -> set[Row]:
+        """Records that a reader is to have at rest."""
+        found = set()
+        for host in self.world.members:
+            for row, facts in self.wanted(host, reading.at.site, claims).items():
+                if matches(reading.pattern, row.topic):
+                    count = facts[0]
+                    assert isinstance(count, int)
+                    found |= {row._replace(offset=row.offset + i) for i in range(count)}
+        return found
+
+    def find_unread(self) -> Iterator[str]:
+        """Readers that have not got exactly what they are to have."""
+        claims = self.world.claims()
+        for reading in self.readings:
+            if not reading.program.is_alive:
+                continue
+            want, has = self.expected(reading, claims), set(reading.rows)
+            if want != has:
+                lacks = [self.values[row] for row in sorted(want - has)[:3]]
+                more = [self.values.get(row) for row in sorted(has - want)[:3]]
+                yield f"{reading!r} lacks {lacks} of {len(want)}, and has {more} more"
+
+    def waits(self) -> Iterator[str]:
+        """What is to come yet."""
+        yield from self.find_kept()
+        yield from self.find_unlike()
+        yield from self.find_unread()
+
+    def compare(self) -> None:
+        """All is at rest."""
+        before = f"round {self.world.round}: "
+        self.unlike += [before + text for text in self.find_unlike()]
+        self.kept += [before + text for text in self.find_kept()]
+
+
+def _differences(host: Host, want: Log, holder: Host) -> Iterator[str]:
+    has = log_of(holder.disk, host.origin)
+    for row in sorted(want.keys() - has.keys())[:3]:
+        yield f"{holder} lacks {host}'s {row.topic} {row.offset}"
+    for row in sorted(has.keys() - want.keys())[:3]:
+        yield f"{holder} has {host}'s {row.topic} {row.offset}, which it should not"
+    for row in sorted(want.keys() & has.keys()):
+        if want[row] != has[row]:
+            names = zip(FACTS, has[row], want[row], strict=True)
+            unlike = ", ".join([f"{n} {a!r} for {b!r}" for n, a, b in names if a != b])
+            yield f"{holder} has of {host}'s {row.topic} {row.offset} {unlike}"
