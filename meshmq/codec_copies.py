@@ -46,6 +46,12 @@ def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
     )  # fmt: skip
 
 
+def _sites(rows: Any) -> tuple[str, ...]:
+    if len(rows) > limits.LINK_PATH_MAX:
+        raise BadFrame(f"a log came by {len(rows)} sites, the limit is {limits.LINK_PATH_MAX}")
+    return tuple([short(site) for site in rows])
+
+
 def _patterns(rows: Any) -> tuple[str, ...]:
     if len(rows) > limits.LINK_PATTERNS_MAX:
         raise BadFrame(f"{len(rows)} patterns of a link, the limit is {limits.LINK_PATTERNS_MAX}")
@@ -151,11 +157,13 @@ def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
 
 def _encode_log_offers(m: Any, b: frames_copies.LogOffers) -> None:
     for row, x in zip(m.init("logOffers").init("rows", len(b.rows)), b.rows, strict=True):
-        row.origin, row.name, row.site, row.lsn, row.slot, topics, exclude = x
+        row.origin, row.name, row.site, row.lsn, row.slot, topics, exclude, path = x
         if topics:
             row.topics = topics
         if exclude:
             row.exclude = exclude
+        if path:
+            row.path = path
 
 
 def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
@@ -167,7 +175,7 @@ def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
             [
                 frames_copies.LogOffer(
                     _id(x.origin, "an origin"), short(x.name), short(x.site), x.lsn, x.slot,
-                    _patterns(x.topics), _patterns(x.exclude),
+                    _patterns(x.topics), _patterns(x.exclude), _sites(x.path),
                 )
                 for x in rows
             ]

@@ -615,6 +615,7 @@ struct LogOffer {
   slot   @4 :UInt32;
   topics @5 :List(Text);    # of a mirror: what is mirrored, as in Fetch; of the own log both are
   exclude @6 :List(Text);   # empty
+  path   @7 :List(Text);    # of a mirror: sites by which it comes; empty: by none now
 }
 
 struct Offers {             # what services a node's clients serve, and how busy they are

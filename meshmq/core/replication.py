@@ -6,10 +6,12 @@ data link, the logs that it offers; of each log on its way to one, a Sender.
 Rules:
 1. A node offers its own log and its mirrors. Not the copies it keeps of its siblings' logs: they
    lack topics that have none.
-2. A log of another site is pulled from its own node, where that is linked, else from who has the
-   mirror that goes furthest and has all that is wished: what a narrower one passes over would be
-   missing for good. A log of our own site never comes back; but one batch does that is damaged here
-   (core/mending.py).
+2. A log of another site is pulled from its own node, where that is linked, else from a mirror that
+   has all that is wished: what a narrower one passes over would be missing for good. Of those one
+   that has more than we have goes first, then one that is pulled itself, by sites among which ours
+   is not: so nothing goes round in a circle. What is pulled goes on until that is over, the own node
+   is there, or nothing has come for LINK_STALE_NS while another one has more. A log of our own site
+   never comes back; but one batch does that is damaged here (core/mending.py).
 3. Of the nodes of our site that see a log the one with the greatest hash of (origin, node) pulls
    it. Another one that has a mirror keeps it until that one has as much; what that one lacks comes
    from there (core/site_copies.py), and not over the link.
@@ -56,12 +58,23 @@ class Source(NamedTuple):
 
     far: Sibling
     row: LogOffer
+    has_more: bool
 
     @property
-    def rank(self) -> tuple[bool, int, int, bytes]:
+    def is_owner(self) -> bool:
+        """Whether it is the log's own node."""
+        return self.row.origin == self.far.origin
+
+    @property
+    def kind(self) -> tuple[bool, bool, bool]:
         """The greater the better."""
-        is_owner = self.row.origin == self.far.origin
-        return is_owner, self.row.lsn, self.row.slot, self.far.origin
+        return self.is_owner, self.has_more, bool(self.row.path)
+
+    @property
+    def rank(self) -> tuple[tuple[bool, bool, bool], int, int, int, bytes]:
+        """The greater the better, also of one kind."""
+        row = self.row
+        return self.kind, row.lsn, row.slot, -len(row.path), self.far.origin
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -113,6 +126,7 @@ class Replication:
         self._offered: tuple[LogOffer, ...] = ()  # as far nodes were told last
         self._told: tuple[LogOffer, ...] = ()
         self._due_ns = 0
+        self._moved: dict[bytes, tuple[tuple[int, int], int]] = {}  # where each log is, since when
         self.sends: list[tuple[bytes, Body]] = []
         copies.links_far = self._links_with
 
@@ -182,8 +196,8 @@ class Replication:
         for mirror in self._copies.mirrors.of_others:
             assert mirror.linked is not None
             _, site, topics, exclude = mirror.linked
-            place = mirror.synced
-            rows.append(LogOffer(mirror.origin, mirror.name, site, *place, topics, exclude))
+            path, place = self._path(mirror), mirror.synced
+            rows.append(LogOffer(mirror.origin, mirror.name, site, *place, topics, exclude, path))
         return tuple(rows[: limits.MIRRORS_MAX])
 
     def _links_with(self, origin: bytes) -> list[bytes]:
@@ -191,6 +205,14 @@ class Replication:
         return [
             far.link for far in self._far.values() if origin in self._offers.get(far.origin, {})
         ]
+
+    def _path(self, mirror: Mirror) -> tuple[str, ...]:
+        """Sites by which a log comes here now."""
+        found = self._source_by(mirror.origin, mirror.link) if mirror.number else None
+        if found is None or not (found.is_owner or found.row.path):
+            return ()
+        path = (*found.row.path, found.far.site)
+        return path if len(path) <= limits.LINK_PATH_MAX else ()
 
     def _on_fetch(self, far: Sibling, frame: Fetch) -> None:
         if frame.topic_id:
@@ -256,23 +278,37 @@ class Replication:
             return None
         return self._wishes.get(row.site, by)
 
+    def _source(self, far: Sibling, row: LogOffer) -> Source | None:
+        """A log at a far node, if it may be pulled there; rule 2."""
+        wish = self._wish_for(far, row)
+        if wish is None or not wish.topics or not _has_all(row, wish) or self._site in row.path:
+            return None
+        had = self._copies.mirrors.by_origin.get(row.origin)
+        return Source(far, row, (row.lsn, row.slot) > (had.place if had else (1, 0)))
+
+    def _source_by(self, origin: bytes, link: bytes) -> Source | None:
+        """The same by the far node's link."""
+        for far in self._far.values():
+            if far.link == link:
+                row = self._offers.get(far.origin, {}).get(origin)
+                return self._source(far, row) if row is not None else None
+        return None
+
     def _sources(self) -> dict[bytes, Source]:
         """Where each log is pulled best; rule 2."""
         found: dict[bytes, Source] = {}
         for origin, rows in self._offers.items():
-            far = self._far[origin]
             for row in rows.values():
-                wish = self._wish_for(far, row)
-                if wish is None or not wish.topics or not _has_all(row, wish):
+                source = self._source(self._far[origin], row)
+                if source is None or not any(source.kind):
                     continue
-                source = Source(far, row)
                 if row.origin not in found or source.rank > found[row.origin].rank:
                     found[row.origin] = source
         return found
 
     def _reach(self) -> tuple[LogOffer, ...]:
         """Logs that this node can pull, for its siblings."""
-        rows = [s.row._replace(lsn=1, slot=0, topics=(), exclude=())
+        rows = [s.row._replace(lsn=1, slot=0, topics=(), exclude=(), path=())
                 for s in self._sources().values()]  # fmt: skip
         return tuple(sorted(rows)[: limits.MIRRORS_MAX])
 
@@ -306,9 +342,21 @@ class Replication:
         row = self._copies.held.get(puller, {}).get(mirror.origin)
         if row is not None and (row.lsn, row.slot) >= mirror.synced:
             self._copies.drop(mirror.origin)
+            self._moved.pop(mirror.origin, None)
+            for key in [key for key in self._senders if key[1] == mirror.origin]:
+                number = self._senders[key][0].number
+                self.sends.append((key[0], Fetched(number, code="not-found", message=NO_COPY)))
+                self._end(key)
 
     def _pull(self, mirror: Mirror | None, source: Source, now_ns: int) -> None:
-        copies, (far, row) = self._copies, source
+        copies = self._copies
+        if mirror is not None and mirror.number and mirror.link != source.far.link:
+            now = self._source_by(mirror.origin, mirror.link)
+            if mirror.link not in [far.link for far in self._far.values()]:
+                return  # it comes from a sibling, until that is over
+            if now is not None and not self._turns(mirror, now, source, now_ns):
+                source = now
+        far, row, _ = source
         wish = self._wish_for(far, row)
         assert wish is not None
         linked = LinkedEntry(row.origin, row.site, wish.topics, wish.exclude)
@@ -321,18 +369,24 @@ class Replication:
             copies.end_fetch(mirror)
             mirror.linked = linked
             copies.mirrors.entries.append(linked)
-        if mirror.number and mirror.link == far.link:
+        if (mirror.number and mirror.link == far.link) or mirror.again_ns > now_ns:
             return
-        if mirror.number or mirror.again_ns > now_ns:
-            by = [f for f in self._far.values() if f.link == mirror.link]
-            if mirror.again_ns > now_ns or not (by and source.rank[0] and by[0] != far):
-                return  # it comes from elsewhere, until that is over
-        elif copies.ahead(row.origin, (mirror.synced, True)):
+        if not mirror.number and copies.ahead(row.origin, (mirror.synced, True)):
             return  # a sibling has more of it
         mirror.name = row.name
         least = limits.LINK_LOG_CREDIT_BYTES
         mirror.credit = max(least, limits.LINK_CREDIT_BYTES // len(self._offers[far.origin]))
+        self._moved[row.origin] = mirror.place, now_ns
         copies.fetch(mirror, far)
+
+    def _turns(self, mirror: Mirror, now: Source, other: Source, now_ns: int) -> bool:
+        """Whether what comes from one is to come from another one; rule 2."""
+        place, since_ns = self._moved.get(mirror.origin, (mirror.place, now_ns))
+        if place != mirror.place:
+            since_ns = now_ns
+        self._moved[mirror.origin] = mirror.place, since_ns
+        is_stale = now_ns - since_ns >= limits.LINK_STALE_NS
+        return other.kind > now.kind and (other.is_owner or is_stale)
 
     # -- time, and what is shown ----------------------------------------------------------------
 

@@ -372,9 +372,14 @@ class SiteCopies:
                 number = self._others[key].number  # who fetches it may turn to another one
                 self.sends.append((key[0], Fetched(number, code="not-found", message=NO_COPY)))
                 self._end_other(key)
-            self.end_fetch(self.mirrors.by_origin[origin])
+            mirror = self.mirrors.by_origin[origin]
+            self.end_fetch(mirror)
             self.mirrors.drop(origin)
             self.version += 1
+            if len(mirror.feed):
+                self._tell_rows()  # so that who reads it knows at once where else it can
+            for sub in mirror.feed.subscriptions:
+                self.sends.append((sub.link, Subscribed(sub.number, "not-found", NO_COPY)))
 
     def drop_forgotten(self) -> None:
         """Copies of nodes that do not come back, but for those whose records are being moved."""
@@ -566,6 +571,9 @@ class SiteCopies:
             ahead = self.ahead(mirror.origin, reach) if is_idle and not sibling else None
             if ahead is not None:
                 self.fetch(mirror, ahead)
+        self._tell_rows()
+
+    def _tell_rows(self) -> None:
         rows = self._rows()
         if rows != self._told:
             self._told = rows

@@ -453,7 +453,12 @@ class SiteReads:
         if reading is None:
             return
         across = reading.across
-        if frame.code:
+        if frame.code == "not-found":  # no copy is kept there, or no longer
+            self._close(reading)
+            if self._source_of(reading)[0] != link:
+                self._open(reading)
+            self._tell_news(across, reading)
+        elif frame.code:
             # It has no room for more; the client is told, and it is tried when that grants more.
             self._close(reading)
             reading.is_refused = True
