@@ -77,12 +77,14 @@ class MirrorFeed(Delivery):
         self._main = main
         self._number = number
         self._last_read = number << FOREIGN_BITS
+        self._ends: dict[int, tuple[int, int]] = {}  # by read: how far it went when that was asked
         main.foreign[number] = self
 
     def close(self) -> None:
         """Nothing of it is kept any more."""
         self._main.foreign.pop(self._number, None)
         self._reads.clear()
+        self._ends.clear()
 
     def on_commit(self, commit: Commit) -> None:
         raise AssertionError("a mirror's feed is told how far it goes")
@@ -100,8 +102,19 @@ class MirrorFeed(Delivery):
     def on_foreign_read(
         self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int
     ) -> None:
+        # Behind that may be what has been stored since, of streams that were not asked for.
+        end = self._ends.pop(number, (lsn, slot))
+        if (lsn, slot) > end:
+            batches = [b for b in batches if (b.lsn, b.slot) < end]
+            lsn, slot = end
         super().on_foreign_read(number, batches, lsn, slot)
         self._hand_over()
+
+    def _read(self, reader: Reader) -> bool:
+        is_asked = super()._read(reader)
+        if is_asked:
+            self._ends[reader.reading] = self.end
+        return is_asked
 
     def _place(self, sub: Subscription, frame: Subscribe, origin: bytes) -> Subscribed | None:
         refusal = super()._place(sub, frame, origin)
