@@ -125,9 +125,9 @@ class SiteNode:
                 case Append():
                     self.net.at(SYNC_NS, lambda e=effect: self.sync(life, e))
                 case ReadLog() | SurveyLog():
-                    done = self.disk.read(effect) if isinstance(effect, ReadLog) else (
-                        self.disk.survey(effect))  # fmt: skip
-                    self.net.at(1, lambda d=done: self.life == life and self.handle(d))
+                    ask = self.disk.read if isinstance(effect, ReadLog) else self.disk.survey
+                    self.net.at(self.net.read_ns, lambda a=ask, e=effect: (
+                        self.life == life and self.handle(a(e))))  # fmt: skip
                 case MendLog():
                     self.disk.mend(effect)
                 case PlanRetention():
@@ -205,7 +205,10 @@ class Net:
 
     Attributes:
         tools, decode: of batches; groups look into them, so their tests take the real ones.
+        read_ns: how long a disk takes to look.
     """
+
+    read_ns = 1
 
     tools = codec.TOOLS._replace(check=check_batch)
     decode = staticmethod(decode)

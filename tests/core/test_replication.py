@@ -9,6 +9,7 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.link_wish import LinkWish
+from meshmq.core.replication import _weight
 from meshmq.frames import START_EARLIEST, START_POSITION, Deliver, Place, Subscribe
 from meshmq.limits import MIB, MS, SECOND
 from tests.core.sites import Net, Program
@@ -323,3 +324,101 @@ def test_a_backup_that_is_put_back_is_found_out_by_the_mirror(behind):
     begin(eu)
     net.run(limits.OWN_LOG_WAIT_NS + 2 * SECOND)
     assert eu.node.site.copies.own.behind is not None
+
+
+def test_who_reads_a_mirror_has_the_first_batch_of_a_topic_that_is_stored_meanwhile():
+    line = {"us": ["eu"], "asia": ["us"]}
+    net, sites = linked("eu", "us", "asia", shape=line)
+    eu, us, asia = [members[0] for members in sites.values()]
+    net.run(2 * SECOND)
+    net.read_ns = 6 * MS
+    reader = Program(net, us)
+    reader.subscribe("orders.>", start=START_EARLIEST)
+    topics = [f"orders.n{i}" for i in range(20)]
+    for topic in topics:
+        fill(net, eu, 1, topic)
+    net.run(2 * SECOND)
+    want = sorted([r for topic in topics for r in of(eu, 1, topic)])
+    assert sorted(records_of(reader)) == want
+    assert sorted(read(net, asia)) == want
+
+
+def one_behind_the_other():
+    """A site that pulls a log of another one, with a node that does it until the other one is
+    there, and a third site that pulls it from there: (network, eu, that node, the other, asia)."""
+    net = Net(0)
+    eu, one, other, asia = [net.add(site=site) for site in ("eu", "us", "us", "asia")]
+    first, second = sorted((one, other), key=lambda node: _weight(eu.origin, node.origin))
+    wish = ("orders.>",)
+    of_us = (LinkWish("eu", (eu.address,), wish),)
+    net.links_of = {
+        eu: (), first: of_us, second: of_us,
+        asia: (LinkWish("us", (first.address, second.address), wish),),
+    }  # fmt: skip
+    for node in (eu, first, asia):
+        begin(node, [second.address] if node is first else ())
+    fill(net, eu, 10)
+    net.run(3 * SECOND)
+    return net, eu, first, second, asia
+
+
+def test_who_reads_a_mirror_goes_on_at_another_node_when_that_has_it_instead():
+    net, eu, first, second, _ = one_behind_the_other()
+    reader = Program(net, first)
+    reader.subscribe("orders.>", start=START_EARLIEST)
+    net.run(SECOND)
+    begin(second, [first.address])
+    net.run(5 * SECOND)
+    assert eu.origin not in first.node.site.copies.mirrors.by_origin
+    fill(net, eu, 10, first=10)
+    net.run(2 * SECOND)
+    assert records_of(reader) == of(eu, 20)
+
+
+def test_who_mirrors_a_mirror_goes_on_at_another_node_when_that_has_it_instead():
+    net, eu, first, second, asia = one_behind_the_other()
+    assert read(net, asia) == of(eu, 10)
+    begin(second, [first.address])
+    net.run(5 * SECOND)
+    fill(net, eu, 10, first=10)
+    net.run(4 * SECOND)
+    assert read(net, asia) == of(eu, 20)
+
+
+def test_a_log_does_not_come_back_to_where_it_came_by():
+    net = Net(0)
+    eu, us, asia = [net.add(site=site) for site in ("eu", "us", "asia")]
+    wide = ("orders.>",)
+    net.links_of = {
+        eu: (),
+        us: (LinkWish("eu", (eu.address,), wide), LinkWish("asia", (asia.address,), wide)),
+        asia: (LinkWish("us", (us.address,), wide),),
+    }
+    for node in (eu, us, asia):
+        begin(node)
+    fill(net, eu, 5)
+    net.run(3 * SECOND)
+    net.cut(eu, us)
+    net.run(6 * SECOND)
+    mirror = us.node.site.copies.mirrors.by_origin[eu.origin]
+    assert (mirror.link, mirror.number) == (b"", 0)
+    net.heal()
+    fill(net, eu, 5, first=5)
+    net.run(6 * SECOND)
+    assert read(net, asia) == of(eu, 10)
+
+
+def test_a_log_comes_the_other_way_round_when_where_it_came_by_is_cut_off():
+    ring = {"eu": ["us", "asia"], "us": ["eu", "sa"], "sa": ["us", "asia"], "asia": ["sa", "eu"]}
+    net, sites = linked("eu", "us", "sa", "asia", shape=ring)
+    eu, us, sa, asia = [members[0] for members in sites.values()]
+    fill(net, eu, 5)
+    net.run(4 * SECOND)
+    mirror = sa.node.site.copies.mirrors.by_origin[eu.origin]
+    by = [n for n in (us, asia) if sa.node.site.far[n.origin].link == mirror.link]
+    net.cut(eu, by[0])
+    net.run(4 * SECOND)
+    fill(net, eu, 5, first=5)
+    net.run(8 * SECOND)
+    for node in (us, sa, asia):
+        assert read(net, node) == of(eu, 10)
