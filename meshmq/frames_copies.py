@@ -131,8 +131,8 @@ class LogOffer(NamedTuple):
     before (``lsn``, ``slot``).
 
     ``name`` and ``site`` are its node's. ``topics``, ``exclude``: of a mirror, what is mirrored, as
-    in Fetch; of the own log both are empty. ``path``: of a mirror, the sites by which it comes, from
-    its own one to the one before the sender's; empty: it is pulled from nowhere now."""
+    in Fetch; of the own log both are empty. ``path``: of a mirror, the sites by which it comes,
+    from its own one to the one before the sender's; empty: it is pulled from nowhere now."""
 
     origin: bytes
     name: str

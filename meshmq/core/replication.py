@@ -8,10 +8,10 @@ Rules:
    lack topics that have none.
 2. A log of another site is pulled from its own node, where that is linked, else from a mirror that
    has all that is wished: what a narrower one passes over would be missing for good. Of those one
-   that has more than we have goes first, then one that is pulled itself, by sites among which ours
-   is not: so nothing goes round in a circle. What is pulled goes on until that is over, the own node
-   is there, or nothing has come for LINK_STALE_NS while another one has more. A log of our own site
-   never comes back; but one batch does that is damaged here (core/mending.py).
+   that has more than we have goes first, then one that is pulled itself. One that comes by our own
+   site is none, so nothing goes round in a circle. What is pulled goes on until that is over, the
+   own node is there, or nothing has come for LINK_STALE_NS while another one has more. A log of our
+   own site never comes back; but one batch does that is damaged here (core/mending.py).
 3. Of the nodes of our site that see a log the one with the greatest hash of (origin, node) pulls
    it. Another one that has a mirror keeps it until that one has as much; what that one lacks comes
    from there (core/site_copies.py), and not over the link.

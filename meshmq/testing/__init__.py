@@ -26,6 +26,8 @@ from meshmq.testing.history import History
 from meshmq.testing.hybrid_checkers import check_hybrid
 from meshmq.testing.hybrid_world import HybridWorld
 from meshmq.testing.links import LinkWorld, check_link
+from meshmq.testing.links_checkers import check_links
+from meshmq.testing.links_world import LinksWorld
 from meshmq.testing.request_checkers import check_requests
 from meshmq.testing.request_world import RequestWorld
 from meshmq.testing.site_checkers import check_site
@@ -37,10 +39,11 @@ if TYPE_CHECKING:
     from meshmq.testing.simulated import Simulation
 
 __all__ = [
-    "CopiesWorld", "DirectWorld", "GroupWorld", "History", "HybridWorld", "LinkWorld", "LocalNode",
-    "RequestWorld", "Simulation", "SiteWorld", "World", "check", "check_copies", "check_direct",
-    "check_groups", "check_hybrid", "check_link", "check_requests", "check_site", "play",
-    "play_copies", "play_direct", "play_groups", "play_hybrid", "play_requests", "play_site",
+    "CopiesWorld", "DirectWorld", "GroupWorld", "History", "HybridWorld", "LinkWorld", "LinksWorld",
+    "LocalNode", "RequestWorld", "Simulation", "SiteWorld", "World", "check", "check_copies",
+    "check_direct", "check_groups", "check_hybrid", "check_link", "check_links", "check_requests",
+    "check_site", "play", "play_copies", "play_direct", "play_groups", "play_hybrid", "play_links",
+    "play_requests", "play_site",
 ]  # fmt: skip
 
 
@@ -108,5 +111,14 @@ def play_copies(seed: int, nodes: int | None = None) -> list[str]:
     logs."""
     try:
         return check_copies(CopiesWorld(seed, nodes).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def play_links(seed: int) -> list[str]:
+    """Everything that is wrong with the history of one seed of sites that mirror each other's
+    logs."""
+    try:
+        return check_links(LinksWorld(seed).run())
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]

@@ -14,6 +14,7 @@ from meshmq.testing import (
     DirectWorld,
     GroupWorld,
     HybridWorld,
+    LinksWorld,
     RequestWorld,
     SiteWorld,
     World,
@@ -22,13 +23,14 @@ from meshmq.testing import (
     play_direct,
     play_groups,
     play_hybrid,
+    play_links,
     play_requests,
     play_site,
 )
 
 PLAYS = {
     "streams": play, "groups": play_groups, "requests": play_requests, "direct": play_direct,
-    "hybrid": play_hybrid, "site": play_site, "copies": play_copies,
+    "hybrid": play_hybrid, "site": play_site, "copies": play_copies, "links": play_links,
 }  # fmt: skip
 SITES = {"site": play_site, "copies": play_copies}
 
@@ -47,8 +49,11 @@ def show(world: str, seed: int, nodes: int | None) -> str:
         direct = (DirectWorld if world == "direct" else HybridWorld)(seed).run()
         what, count = "published", sum(direct.published.values())
         kills, events, digest = direct.kill_count, direct.events, direct.digest
-    elif world in ("site", "copies"):
-        site = (SiteWorld if world == "site" else CopiesWorld)(seed, nodes).run()
+    elif world in ("site", "copies", "links"):
+        kinds: dict[str, type[SiteWorld]] = {
+            "site": SiteWorld, "copies": CopiesWorld, "links": LinksWorld,
+        }  # fmt: skip
+        site = kinds[world](seed, nodes).run()
         took = ", ".join([f"{took_ns / SECOND:.2f}" for took_ns in site.heals])
         what, count = (
             f"frames between {site.size} nodes, one view {took} s after heals",

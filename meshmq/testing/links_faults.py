@@ -84,8 +84,8 @@ class LinksFaults(SiteFaults):
         span_ns = span_ns or int(rng.random() * 6 * SECOND)
         world.note("site lost", site)
         if rng.random() < 0.5:
-            self._lose({(a, b) for a in here for b in there} | {(b, a) for a in here for b in there},
-                       span_ns)  # fmt: skip
+            pairs: set[tuple[Host, Host]] = {(a, b) for a in here for b in there}
+            self._lose(pairs | {(b, a) for a, b in pairs}, span_ns)
             return
         for host in here:
             if host.node is not None and self._is_on:

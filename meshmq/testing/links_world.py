@@ -2,13 +2,14 @@
 
 Two to six sites of one or two nodes each, as a pair, star, ring, chain or mesh. A node pulls from
 all nodes of the sites beside its own. What it wishes never changes but for links that are taken
-away and come back: so at rest it is known what each site must have of each log.
+away and come back: so at rest it is known what each site must have of each log. In some histories
+the path between two sites stays cut for good, where logs can come another way.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from meshmq import codec
@@ -77,12 +78,13 @@ class LinksWorld(SiteWorld):
         wishes: what each site pulls, by its name and the other's.
         latency_ns: between two sites now; ``usual_ns``: where nothing is wrong.
         site_of: nodes of each site.
+        parted: two sites that hear nothing of each other, after heals either.
     """
 
     host_kind = LinksHost
 
-    def __init__(self, seed: int, nodes: int | None = None) -> None:
-        super().__init__(seed, nodes, COMMON)
+    def __init__(self, seed: int, _: int | None = None) -> None:
+        super().__init__(seed, None, COMMON)
         rng = self.rng
         self.tools, self.encode = codec.TOOLS, codec.encode_batch
         self.records = _nothing
@@ -108,6 +110,8 @@ class LinksWorld(SiteWorld):
         self._make_wishes(rng)
         self.usual_ns = {pair: rng.choice(LATENCIES_NS) for pair in self._pairs()}
         self.latency_ns = dict(self.usual_ns)
+        self.parted: frozenset[str] = frozenset()
+        self._part(rng)
         self.site_of: dict[str, list[LinksHost]] = {site: [] for site in self.sites}
         self.linking = Linking(self)
         self.parts: tuple[Part, ...] = (self.linking,)
@@ -144,6 +148,17 @@ class LinksWorld(SiteWorld):
         for one, other in self._beside():
             self.wishes[one, other] = _some_wish(rng, is_plain) if is_tree else of_site[one]
 
+    def _part(self, rng: random.Random) -> None:
+        """Perhaps two sites are to be without each other, if all logs come another way."""
+        if rng.random() < 0.5:
+            return
+        had = self.claims()
+        for pair in rng.sample(self._pairs(), len(self._pairs())):
+            self.parted = frozenset(pair)
+            if pair in self.wishes and self.claims() == had:
+                return
+        self.parted = frozenset()
+
     def links_of(self, site: str) -> tuple[LinkWish, ...]:
         """What its nodes pull."""
         return tuple([
@@ -153,13 +168,14 @@ class LinksWorld(SiteWorld):
 
     def claims(self) -> dict[tuple[str, str], Claim]:
         """What a site has of the logs of another one at rest, by their names."""
-        found = {pair: claim for pair, claim in self.wishes.items() if claim[0]}
+        there = {pair: wish for pair, wish in self.wishes.items() if set(pair) != self.parted}
+        found = {pair: claim for pair, claim in there.items() if claim[0]}
         while True:
             more = {
                 (one, far): claim
-                for (one, near), claim in self.wishes.items()
+                for (one, near), claim in there.items()
                 for far in self.sites
-                if far != one and (one, far) not in found and (one, far) not in self.wishes
+                if far != one and (one, far) not in found and (one, far) not in there
                 and (near, far) in found and claim[0] and has_all(found[near, far], claim)
             }  # fmt: skip
             if not more:
@@ -214,7 +230,7 @@ class LinksWorld(SiteWorld):
             wire.there = LinkWay(host.site, wire.listener.site)
             wire.back = LinkWay(wire.listener.site, host.site)
 
-    def travel(self, way: Way, arrive: partial[None] | object) -> None:
+    def travel(self, way: Way, arrive: Callable[[], None]) -> None:
         rng = self.rng
         if rng.random() < self.loss:
             return
@@ -224,7 +240,6 @@ class LinksWorld(SiteWorld):
             far_ns = self.latency_ns.get((one, other), self.latency_ns.get((other, one), 0))
             delay_ns += int(far_ns * (1 + rng.random() * 0.1))
         way.last_ns = max(self.now_ns + delay_ns, way.last_ns + 1)
-        assert callable(arrive)
         self.after(way.last_ns - self.now_ns, arrive)
         if rng.random() < self.repeat:
             self.after(way.last_ns - self.now_ns + int(rng.random() * 100 * MS), arrive)
@@ -240,6 +255,8 @@ class LinksWorld(SiteWorld):
     def _break(self) -> None:
         self.linking.end_readings()
         super()._break()
+        self.cut |= {(a, b) for a in self.members for b in self.members
+                     if a.site != b.site and {a.site, b.site} == self.parted}  # fmt: skip
 
     def _rest(self) -> None:
         end = self.now_ns + LINKS_REST_NS

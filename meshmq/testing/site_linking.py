@@ -236,7 +236,8 @@ class Linking(Part):
                 at = [h for h in members if host.origin in h.disk.state.mirrors]
                 wanted = (site, host.site) in claims
                 if len(at) != wanted:
-                    yield f"{at} of {site} keep {host}'s log, which is {'' if wanted else 'not '}wished"
+                    word = "" if wanted else "not "
+                    yield f"{at} of {site} keep {host}'s log, which is {word}wished"
                 pulling = [h for h in members if self._is_pulling(h, host)]
                 if pulling != at:
                     yield f"{pulling} of {site} pull {host}'s log, which {at} keep"

@@ -1,7 +1,7 @@
 """Histories with faults, from seeds. MESHMQ_SEEDS says how many (tox: 100); those of groups and
 queues, which take longer, are an eighth of that, those of requests and of programs without a node a
-fifth, those of sites two fifths, of sites with copies 15 of 100. tox's `long` plays 2,000 by
-meshmq.testing."""
+fifth, those of sites two fifths, of sites with copies and of linked ones 15 of 100. tox's `long`
+plays 2,000 by meshmq.testing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from meshmq.testing import (
     play_direct,
     play_groups,
     play_hybrid,
+    play_links,
     play_requests,
     play_site,
 )
@@ -34,9 +35,11 @@ DIRECT_COUNT = COUNT // 5
 SITE_COUNT = COUNT * 2 // 5
 COPIES_CHUNK = 5
 COPIES_COUNT = COUNT * 15 // 100
+LINKS_CHUNK = 5
+LINKS_COUNT = COUNT * 15 // 100
 
 
-PLAYS = {"groups": play_groups, "site": play_site, "copies": play_copies}
+PLAYS = {"groups": play_groups, "site": play_site, "copies": play_copies, "links": play_links}
 
 
 def _open() -> list[tuple[str, int]]:
@@ -117,9 +120,17 @@ def test_seeds_of_copies_keep_every_promise(first: int) -> None:
     assert not faults, f"replay with: python -m meshmq.testing --world copies --seed {min(faults)}"
 
 
+@pytest.mark.parametrize("first", range(0, LINKS_COUNT, LINKS_CHUNK))
+def test_seeds_of_links_keep_every_promise(first: int) -> None:
+    seeds = range(first, min(first + LINKS_CHUNK, LINKS_COUNT))
+    faults = {seed: found for seed in seeds if (found := play_links(seed))}
+    assert not faults, f"replay with: python -m meshmq.testing --world links --seed {min(faults)}"
+
+
 REPLAYED = {
     "World": range(12), "GroupWorld": range(4), "RequestWorld": range(4), "DirectWorld": range(4),
     "HybridWorld": (0, 1, 2, 3, 23), "SiteWorld": (1, 3, 7), "CopiesWorld": (7, 12),
+    "LinksWorld": (5, 10),
 }  # fmt: skip
 
 
