@@ -1,0 +1,114 @@
+"""Planted bugs of sites that mirror each other's logs: each is a change of the core that a seed
+named with it must catch.
+
+For each checker one is named that it notices by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meshmq.core import replication
+from meshmq.core.delivery import Delivery
+from meshmq.core.mirror_feed import MirrorFeed
+from meshmq.core.mirrors import Mirrors
+from meshmq.core.replication import Replication
+from meshmq.core.site_reads import SiteReads
+from meshmq.frames_copies import LogOffers
+from meshmq.testing import LinksWorld
+from meshmq.testing.links_checkers import LINKS_CHECKERS
+from tests.planting import Planted
+
+PLANTED = Planted()
+planted = PLANTED.register  # with the name of a checker that notices it by itself, and seeds
+
+
+# -- what is mirrored ------------------------------------------------------------------------------
+
+
+@planted(replication, "is_wished", "mirrored", 0, 1)
+def mirror_what_is_left_out(real: Any, name: str, topics: Any, exclude: Any) -> bool:
+    return bool(real(name, topics, ()))
+
+
+@planted(replication, "_has_all", "mirrored", 1, 2)
+def pull_from_who_has_less(real: Any, row: Any, wish: Any) -> bool:
+    return True
+
+
+@planted(MirrorFeed, "_read", "mirrored", 9, 41)
+def pass_over_topics_that_are_new(real: Any, self: Any, reader: Any) -> bool:
+    return Delivery._read(self, reader)
+
+
+@planted(Replication, "_turns", "mirrored", 21)
+def stay_where_nothing_comes(real: Any, self: Any, *args: Any) -> bool:
+    return False
+
+
+@planted(Replication, "_path", "shared", 1)
+def say_nothing_of_where_it_comes_by(real: Any, self: Any, mirror: Any) -> Any:
+    return ()
+
+
+@planted(Mirrors, "_store", "stable", 0, 1)
+def forget_whose_a_batch_was(real: Any, self: Any, mirror: Any, row: Any, data: bytes) -> bool:
+    return bool(real(self, mirror, row._replace(producer=bytes(16)), data))
+
+
+# -- who has it ------------------------------------------------------------------------------------
+
+
+@planted(Mirrors, "open", "single", 0, 1, 3)
+def begin_a_mirror_anew_at_each_start(
+    real: Any, self: Any, origin: bytes, name: str, place: Any = (1, 0)
+) -> Any:
+    mirror = real(self, origin, name)
+    mirror.topics.load = lambda *args: None
+    return mirror
+
+
+@planted(replication, "_for", "single", 0, 1)
+def offer_a_log_to_its_own_site(real: Any, far: Any, rows: Any) -> Any:
+    return LogOffers(tuple([r._replace(site="?") if r.site == far.site else r for r in rows]))
+
+
+@planted(Replication, "_puller", "shared", 0, 1)
+def pull_what_another_node_pulls(real: Any, self: Any, origin: bytes) -> bytes:
+    return bytes(self._copies.origin)
+
+
+@planted(Replication, "_leave_to", "shared", 0, 1)
+def keep_what_another_node_has(real: Any, self: Any, puller: bytes, mirror: Any) -> None:
+    self._copies.end_fetch(mirror)
+
+
+# -- who reads it ----------------------------------------------------------------------------------
+
+
+@planted(SiteReads, "on_subscribed", "read", 10, 12)
+def read_on_where_nothing_is_kept(real: Any, self: Any, link: bytes, frame: Any) -> None:
+    if frame.code != "not-found":
+        real(self, link, frame)
+
+
+def faults_of(seed: int, only: str = "") -> list[str]:
+    return PLANTED.faults_of(LinksWorld(seed), LINKS_CHECKERS, only)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_bug_is_noticed_by_its_checker(name: str) -> None:
+    checker, *seeds = PLANTED.about[name]
+    with PLANTED[name]():
+        found = any(faults_of(seed, checker) for seed in seeds)
+    assert found, f"{checker} does not notice {name}"
+
+
+def test_each_checker_has_a_bug_that_it_notices() -> None:
+    elsewhere = {"views", "belonging", "alarms", "rest"}  # test_site_planted.py
+    noticed = {about[0] for about in PLANTED.about.values()}
+    assert noticed == {c.__name__ for c in LINKS_CHECKERS} - elsewhere
