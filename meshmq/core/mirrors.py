@@ -11,7 +11,9 @@ Rules:
    ``holes``, and says so to the owner as long as it is kept.
 3. Of a journal that was trimmed or damaged before it came, the owner is asked for the sum. Until
    that is here the copy ``lacks`` what its groups had done.
-4. What the owner has trimmed or deleted goes here too. A hole in the offsets that a trim has made
+4. One that is dropped begins again once that is stored: of two in one commit nobody could tell
+   whose a stream is.
+5. What the owner has trimmed or deleted goes here too. A hole in the offsets that a trim has made
    is one here; any other is kept as damaged.
 """
 
@@ -116,6 +118,7 @@ class Mirrors:
 
     Attributes:
         by_origin: all there are.
+        dropping: whose drop is not stored yet; rule 4.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Mirrors:
         self._feeds = 0
         self._producers = 0  # that are known by name, with their topics
         self.by_origin: dict[bytes, Mirror] = {}
+        self.dropping: set[bytes] = set()
         self.entries: list[Entry] = []
         self.bytes = 0  # of batches in ``entries``
         for origin, held in state.mirrors.items():
@@ -187,6 +191,7 @@ class Mirrors:
         mirror = self.by_origin.pop(origin, None)
         if mirror is not None:
             mirror.feed.close()
+            self.dropping.add(origin)
             self.entries.append(MirrorEntry(origin, mirror.name, 1, 0, True))
 
     def take_entries(self, entries: list[Entry]) -> int:
@@ -369,7 +374,9 @@ class Mirrors:
                 now_ms = commit.append_time_ns // limits.MS
                 self.by_origin[origin].journal.say(records, now_ms)
         for said in commit.mirrors:
-            if isinstance(said, MirrorEntry) and said.origin in self.by_origin:
+            if isinstance(said, MirrorEntry) and said.dropped:
+                self.dropping.discard(said.origin)
+            elif isinstance(said, MirrorEntry) and said.origin in self.by_origin:
                 self.by_origin[said.origin].synced = (said.lsn, said.slot)
                 sizes.setdefault(said.origin, 0)
         found = []

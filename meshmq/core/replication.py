@@ -361,7 +361,8 @@ class Replication:
         assert wish is not None
         linked = LinkedEntry(row.origin, row.site, wish.topics, wish.exclude)
         if mirror is None:
-            if len(copies.mirrors.by_origin) >= limits.MIRRORS_MAX:
+            is_full = len(copies.mirrors.by_origin) >= limits.MIRRORS_MAX
+            if is_full or row.origin in copies.mirrors.dropping:
                 return
             mirror = copies.mirrors.open_linked(row.name, linked)
             copies.version += 1

@@ -354,10 +354,14 @@ class SiteCopies:
             told = Copied(mirror.origin, *mirror.synced, 0, mirror.lacks, words, mirror.holes)
             self.sends.append((sibling.link, told))
             return
+        self._asks.pop(sibling.origin, None)
         if level == 0:
             self.drop(sibling.origin)
             return
         if mirror is None:
+            if sibling.origin in self.mirrors.dropping:
+                self._asks[sibling.origin] = level
+                return
             if len(self.mirrors.by_origin) >= limits.MIRRORS_MAX:
                 return
             mirror = self.mirrors.open(sibling.origin, sibling.name)

@@ -92,6 +92,7 @@ class LinksWorld(SiteWorld):
         self.late = 0.0  # a connection keeps its order
         self.queue_bytes = 1 << 24
         self.rounds = rng.choice([1, 1, 2])
+        self.is_coded = seed % 8 == 0
         self.recent_bytes = rng.choice([0, 2_000, 1 << 24])
         self.bounds = {
             "COPY_AWAY_NS": 3 * SECOND,

@@ -268,6 +268,21 @@ def test_a_node_away_for_long_is_replaced_and_gets_its_copy_back():
     assert net.run(SECOND, lambda: is_copied(net, a))
 
 
+def test_a_copy_that_is_dropped_begins_again_once_that_is_stored():
+    net, (node, other) = site_of(2, copies=2)
+    program = Program(net, node)
+    program.publish("orders", b"1")
+    net.run(SECOND)
+    copies = other.node.site.copies
+    for level in (0, 1):
+        copies._on_ask(copies.siblings[node.origin], level)
+    assert node.origin not in copies.mirrors.by_origin
+    other.end_turn()
+    net.run(2 * SECOND)
+    assert holders(net, node) == [other]
+    assert is_copied(net, node)
+
+
 def test_a_node_that_lost_its_disk_leaves_its_old_log_at_its_copies():
     net, (a, b) = site_of(2, copies=2)
     program = Program(net, a)

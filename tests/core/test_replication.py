@@ -422,3 +422,19 @@ def test_a_log_comes_the_other_way_round_when_where_it_came_by_is_cut_off():
     net.run(8 * SECOND)
     for node in (us, sa, asia):
         assert read(net, node) == of(eu, 10)
+
+
+def test_a_mirror_that_is_dropped_begins_again_once_that_is_stored():
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 10)
+    net.run(2 * SECOND)
+    site = us.node.site
+    site.copies.drop(eu.origin)
+    site.replication._choose(net.now_ns)
+    assert eu.origin not in site.copies.mirrors.by_origin
+    us.end_turn()
+    net.run(2 * SECOND)
+    fill(net, eu, 5, first=10)
+    net.run(2 * SECOND)
+    assert read(net, us) == of(eu, 15)
