@@ -318,7 +318,10 @@ BODIES = {
     frames_copies.LogOffers: st.builds(
         frames_copies.LogOffers,
         st.lists(
-            st.builds(frames_copies.LogOffer, ids, texts, texts, u64, u32, patterns, patterns),
+            st.builds(
+                frames_copies.LogOffer, ids, texts, texts, u64, u32, patterns, patterns,
+                st.lists(texts, max_size=3).map(tuple),
+            ),
             max_size=4,
         ).map(tuple),
     ),
