@@ -59,6 +59,21 @@ class LinksHost(CopiesHost):
         super().on_node_started()
         self._set_links()
 
+    def plan_trims(self) -> list[tuple[int, int]]:
+        world = self.world
+        assert isinstance(world, LinksWorld)
+        trims: list[tuple[int, int]] = []
+        if not world.has_trims or world.healed or world.retention.random() < 0.5:
+            return trims
+        for alias, stream in self.disk.state.streams.items():
+            kept = [
+                b.base_offset for commit in self.disk.commits for b in commit.batches
+                if b.stream == alias and b.base_offset >= stream.first_offset
+            ]  # fmt: skip
+            if len(kept) > 3 and not stream.topic.origin and world.retention.random() < 0.5:
+                trims.append((alias, kept[len(kept) // 2]))  # as the store does: between two
+        return trims
+
     def set_links(self, links: tuple[LinkWish, ...]) -> None:
         """Somebody has changed its configuration, and says so."""
         self.links = links
@@ -78,6 +93,7 @@ class LinksWorld(SiteWorld):
         wishes: what each site pulls, by its name and the other's.
         latency_ns: between two sites now; ``usual_ns``: where nothing is wrong.
         site_of: nodes of each site.
+        has_trims: nodes do not keep all of their own logs.
         parted: two sites that hear nothing of each other, after heals either.
     """
 
@@ -93,6 +109,8 @@ class LinksWorld(SiteWorld):
         self.queue_bytes = 1 << 24
         self.rounds = rng.choice([1, 1, 2])
         self.is_coded = seed % 8 == 0
+        self.retention = random.Random(f"{seed} retention")
+        self.has_trims = self.retention.random() < 0.2
         self.recent_bytes = rng.choice([0, 2_000, 1 << 24])
         self.bounds = {
             "COPY_AWAY_NS": 3 * SECOND,

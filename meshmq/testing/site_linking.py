@@ -224,7 +224,7 @@ class Linking(Part):
                 if want and not holders:
                     yield f"nobody at {site} has anything of {host}"
                 for holder in holders:
-                    yield from _differences(host, want, holder)
+                    yield from self._differences(host, want, holder)
 
     def find_kept(self) -> Iterator[str]:
         """Where not one node of a site keeps and pulls a log that it is to have."""
@@ -248,6 +248,25 @@ class Linking(Part):
         mirror = site.copies.mirrors.by_origin.get(of.origin) if site is not None else None
         return mirror is not None and bool(mirror.number)
 
+    def was_trimmed(self, row: Row) -> bool:
+        """Whether a record is no longer kept where it was published; others may have it still."""
+        states = [h.disk.state for h in self.world.members if h.origin == row.origin]
+        topics = [state.topics.get(row.topic) for state in states]
+        return any(topic is not None and row.offset < topic.first_offset for topic in topics)
+
+    def _differences(self, host: Host, want: Log, holder: Host) -> Iterator[str]:
+        has = log_of(holder.disk, host.origin)
+        for row in sorted(want.keys() - has.keys())[:3]:
+            yield f"{holder} lacks {host}'s {row.topic} {row.offset}"
+        more = [row for row in has.keys() - want.keys() if not self.was_trimmed(row)]
+        for row in sorted(more)[:3]:
+            yield f"{holder} has {host}'s {row.topic} {row.offset}, which it should not"
+        for row in sorted(want.keys() & has.keys()):
+            if want[row] != has[row]:
+                names = zip(FACTS, has[row], want[row], strict=True)
+                unlike = ", ".join([f"{n} {a!r} for {b!r}" for n, a, b in names if a != b])
+                yield f"{holder} has of {host}'s {row.topic} {row.offset} {unlike}"
+
     def expected(self, reading: LinkReading, claims: dict[tuple[str, str], Claim]) -> set[Row]:
         """Records that a reader is to have at rest."""
         found = set()
@@ -266,9 +285,10 @@ class Linking(Part):
             if not reading.program.is_alive:
                 continue
             want, has = self.expected(reading, claims), set(reading.rows)
-            if want != has:
+            more_rows = [row for row in has - want if not self.was_trimmed(row)]
+            if more_rows or not want <= has:
                 lacks = [self.values[row] for row in sorted(want - has)[:3]]
-                more = [self.values.get(row) for row in sorted(has - want)[:3]]
+                more = [self.values.get(row) for row in sorted(more_rows)[:3]]
                 yield f"{reading!r} lacks {lacks} of {len(want)}, and has {more} more"
 
     def waits(self) -> Iterator[str]:
@@ -282,16 +302,3 @@ class Linking(Part):
         before = f"round {self.world.round}: "
         self.unlike += [before + text for text in self.find_unlike()]
         self.kept += [before + text for text in self.find_kept()]
-
-
-def _differences(host: Host, want: Log, holder: Host) -> Iterator[str]:
-    has = log_of(holder.disk, host.origin)
-    for row in sorted(want.keys() - has.keys())[:3]:
-        yield f"{holder} lacks {host}'s {row.topic} {row.offset}"
-    for row in sorted(has.keys() - want.keys())[:3]:
-        yield f"{holder} has {host}'s {row.topic} {row.offset}, which it should not"
-    for row in sorted(want.keys() & has.keys()):
-        if want[row] != has[row]:
-            names = zip(FACTS, has[row], want[row], strict=True)
-            unlike = ", ".join([f"{n} {a!r} for {b!r}" for n, a, b in names if a != b])
-            yield f"{holder} has of {host}'s {row.topic} {row.offset} {unlike}"
