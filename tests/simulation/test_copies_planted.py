@@ -66,7 +66,7 @@ def link_with_copied_disks(real: Any, self: Any, origin: bytes, name: str, node:
 # -- backups ---------------------------------------------------------------------------------------
 
 
-@planted(disk, "give_up", "same", 16)
+@planted(disk, "give_up", "same", 47, 14)
 def renew_with_what_came_after(
     real: Any, state: Any, origin: bytes, name: str, lsn: int, before: Any
 ) -> None:
@@ -93,7 +93,7 @@ def note_what_was_not_moved(real: Any, self: Any, mirror: Any, b: Any) -> bool:
         self._groups.append_own = append
 
 
-@planted(Takeovers, "_give_away", "fenced", 12, 29)
+@planted(Takeovers, "_give_away", "fenced", 0, 6)
 def give_nothing_away(real: Any, self: Any, entry: Any) -> None:
     self._note(entry)
     self._unfence()
