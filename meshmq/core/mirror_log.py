@@ -122,12 +122,14 @@ class ForgottenEntry(NamedTuple):
 
 class LinkedEntry(NamedTuple):
     """The log of ``origin`` is that of a node of another ``site``; of its topics those are mirrored
-    that match one of ``topics`` and none of ``exclude``."""
+    that match one of ``topics`` and none of ``exclude``. ``is_changed``: it was other
+    ones before, so it may lack what is behind what it has."""
 
     origin: bytes
     site: str
     topics: tuple[str, ...]
     exclude: tuple[str, ...] = ()
+    is_changed: bool = False
 
 
 Said = (
@@ -221,9 +223,9 @@ def _unpack_linked(origin: bytes, data: bytes) -> LinkedEntry:
     except RecursionError:
         raise ValueError("what is said of a link is nested too deep") from None
     match said:
-        case [str(site), [*topics], [*exclude]]:
+        case [str(site), [*topics], [*exclude], bool(is_changed)]:
             if all(isinstance(pattern, str) for pattern in topics + exclude):
-                return LinkedEntry(origin, site, tuple(topics), tuple(exclude))
+                return LinkedEntry(origin, site, tuple(topics), tuple(exclude), is_changed)
     raise ValueError("what is said of a link is no site and patterns")
 
 

@@ -101,7 +101,7 @@ class Mirror:
 
     def fetch_frame(self) -> Fetch:
         """Asks for what is missing."""
-        topics, exclude = self.linked[2:] if self.linked is not None else ((), ())
+        topics, exclude = self.linked[2:4] if self.linked is not None else ((), ())
         return Fetch(
             self.number, self.origin, *self.place, self.credit, self.level, topics=topics,
             exclude=exclude,

@@ -5,7 +5,8 @@ data link, the logs that it offers; of each log on its way to one, a Sender.
 
 Rules:
 1. A node offers its own log and its mirrors. Not the copies it keeps of its siblings' logs: they
-   lack topics that have none.
+   lack topics that have none. Nor mirrors of which other topics were wished once: they have not all
+   of those that are now.
 2. A log of another site is pulled from its own node, where that is linked, else from a mirror that
    has all that is wished: what a narrower one passes over would be missing for good. Of those one
    that has more than we have goes first, then one that is pulled itself. One that comes by our own
@@ -51,6 +52,8 @@ from meshmq.frames_copies import (
 from meshmq.names import covers, matches
 
 _UNBOUNDED = 1 << 60
+NOTHING = ("$",)
+"""Of a mirror, in place of what it has: it is no source of its log."""
 
 
 class Source(NamedTuple):
@@ -195,8 +198,10 @@ class Replication:
         rows = [LogOffer(self._copies.origin, self._name, self._site, end, 0)]
         for mirror in self._copies.mirrors.of_others:
             assert mirror.linked is not None
-            _, site, topics, exclude = mirror.linked
+            _, site, topics, exclude, is_changed = mirror.linked
             path, place = self._path(mirror), mirror.synced
+            if is_changed:
+                topics = NOTHING
             rows.append(LogOffer(mirror.origin, mirror.name, site, *place, topics, exclude, path))
         return tuple(rows[: limits.MIRRORS_MAX])
 
@@ -366,10 +371,10 @@ class Replication:
                 return
             mirror = copies.mirrors.open_linked(row.name, linked)
             copies.version += 1
-        elif mirror.linked != linked:
+        elif mirror.linked is not None and mirror.linked[:4] != linked[:4]:
             copies.end_fetch(mirror)
-            mirror.linked = linked
-            copies.mirrors.entries.append(linked)
+            mirror.linked = linked._replace(is_changed=True)
+            copies.mirrors.entries.append(mirror.linked)
         if (mirror.number and mirror.link == far.link) or mirror.again_ns > now_ns:
             return
         if not mirror.number and copies.ahead(row.origin, (mirror.synced, True)):
@@ -472,7 +477,8 @@ def is_wished(name: str, topics: tuple[str, ...], exclude: tuple[str, ...]) -> b
 
 def _for(far: Sibling, rows: tuple[LogOffer, ...]) -> LogOffers:
     """What a far node may have of them, and how far the mirror of its own log goes."""
-    return LogOffers(tuple([r for r in rows if r.site != far.site or r.origin == far.origin]))
+    may_have = [r for r in rows if r.site != far.site and r.topics != NOTHING]
+    return LogOffers((*may_have, *[r for r in rows if r.origin == far.origin]))
 
 
 def _has_all(row: LogOffer, wish: LinkWish) -> bool:

@@ -587,7 +587,7 @@ mirror_entries = (
     | st.builds(lambda *row: TakenEntry(row[0], Delta(row[1], settled=row[2])), ids, u32, takings)
     | st.builds(BehindEntry, ids, u64, u32, u64, texts)
     | st.builds(ForgottenEntry, ids, u64, texts, flags)
-    | st.builds(LinkedEntry, ids, texts, patterns, patterns)
+    | st.builds(LinkedEntry, ids, texts, patterns, patterns, flags)
 )
 trim_entries = st.builds(TrimEntry, u32, u64)
 
@@ -699,7 +699,7 @@ def mirrors(draw):
     )  # fmt: skip
     found = draw(st.dictionaries(ids, made, max_size=2))
     for origin, mirror in found.items():
-        linked = st.builds(LinkedEntry, st.just(origin), texts, patterns, patterns)
+        linked = st.builds(LinkedEntry, st.just(origin), texts, patterns, patterns, flags)
         mirror.linked = draw(st.none() | linked)
     return found
 

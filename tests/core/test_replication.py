@@ -189,6 +189,32 @@ def test_what_is_wished_no_longer_comes_no_longer_and_goes_on_when_it_is_again()
     assert read(net, us) == of(eu, 10)
 
 
+def test_what_was_mirrored_by_another_wish_once_is_no_source_for_others():
+    net = Net(0)
+    eu, us, asia = [net.add(site=site) for site in ("eu", "us", "asia")]
+    some, every = ("orders.a",), ("orders.>",)
+    net.links_of = {
+        eu: (),
+        us: (LinkWish("eu", (eu.address,), some),),
+        asia: (LinkWish("us", (us.address,), every), LinkWish("eu", (eu.address,), every)),
+    }
+    net.cut(eu, asia)
+    for node in (eu, us, asia):
+        begin(node)
+    fill(net, eu, 5, "orders.b")
+    fill(net, eu, 5, "orders.a")
+    net.run(3 * SECOND)
+    us.node.site.set_links((LinkWish("eu", (eu.address,), every),), net.now_ns)
+    net.run(3 * SECOND)
+    fill(net, eu, 5, "orders.b", first=5)
+    net.run(5 * SECOND)
+    assert len(read(net, us)) == 10
+    assert read(net, asia) == []
+    net.heal()
+    net.run(8 * SECOND)
+    assert sorted(read(net, asia)) == sorted([*of(eu, 5, "orders.a"), *of(eu, 10, "orders.b")])
+
+
 def test_two_nodes_of_a_site_share_the_logs_and_take_over_from_each_other():
     net, sites = linked("eu", "us", nodes=2)
     for i, node in enumerate(sites["eu"]):
