@@ -125,6 +125,14 @@ def test_a_service_is_reached_at_every_node(site):
             here.request("nobody", b"", timeout=10)
 
 
+def answered(mesh, service):
+    """Whether the node of ``mesh`` knows who serves: others tell it a moment after they do."""
+    try:
+        return mesh.request(service, b"", timeout=10) is not None
+    except meshmq.NoResponders:
+        return False
+
+
 def test_what_a_killed_node_had_is_an_outcome_at_once_or_goes_elsewhere(site):
     one, two, three = site.nodes
     begun = threading.Event()
@@ -139,6 +147,10 @@ def test_what_a_killed_node_had_is_an_outcome_at_once_or_goes_elsewhere(site):
         meshmq.connect(two.url, route="node", name="there") as there,
     ):
         there.serve("work", slow, concurrency=8)
+        there.serve("later", lambda request: b"")  # once that is known, so is the first
+        deadline = time.monotonic() + 20
+        while not answered(here, "later"):
+            assert time.monotonic() < deadline
         lost = here.request_nowait("work", b"", timeout=60)
         again = here.request_nowait("work", b"", timeout=60, idempotent=True)
         assert begun.wait(20)
