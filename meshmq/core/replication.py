@@ -157,7 +157,8 @@ class Replication:
     def join_sibling(self, sibling: Sibling) -> None:
         """The data link with another node of our site is open."""
         self._siblings[sibling.origin] = sibling
-        self.sends.append((sibling.link, LogOffers(self._reach())))
+        if reach := self._reach():
+            self.sends.append((sibling.link, LogOffers(reach)))
 
     def leave_sibling(self, sibling: Sibling) -> None:
         """It is over."""

@@ -93,7 +93,7 @@ def note_what_was_not_moved(real: Any, self: Any, mirror: Any, b: Any) -> bool:
         self._groups.append_own = append
 
 
-@planted(Takeovers, "_give_away", "fenced", 0, 6)
+@planted(Takeovers, "_give_away", "fenced", 12, 29)
 def give_nothing_away(real: Any, self: Any, entry: Any) -> None:
     self._note(entry)
     self._unfence()

@@ -96,7 +96,7 @@ def keep_what_another_node_has(real: Any, self: Any, puller: bytes, mirror: Any)
 # -- who reads it ----------------------------------------------------------------------------------
 
 
-@planted(SiteReads, "on_subscribed", "read", 10, 12)
+@planted(SiteReads, "on_subscribed", "read", 0, 8)
 def read_on_where_nothing_is_kept(real: Any, self: Any, link: bytes, frame: Any) -> None:
     if frame.code != "not-found":
         real(self, link, frame)

@@ -87,11 +87,9 @@ def know_copies_by_their_log(
     return real(self, topic, origin, published._replace(moved=b""), count)
 
 
-@planted(SiteReads, "leave", "away", 4, "durables")
-def tell_nobody_who_is_away(real: Any, self: Any, sibling: Any) -> None:
-    tell, self._tell = self._tell, lambda *args: None
-    real(self, sibling)
-    self._tell = tell
+@planted(SiteReads, "_tell", "away", 4, "durables")
+def tell_nobody_who_is_away(real: Any, self: Any, across: Any, readings: Any) -> None:
+    real(self, across, [r for r in readings if r.number])
 
 
 # -- groups and queues -----------------------------------------------------------------------------
