@@ -94,17 +94,7 @@ def is_literal(pattern: str) -> bool:
 
 def matches(pattern: str, topic: str) -> bool:
     """Whether ``topic`` is covered by ``pattern``. Both must be well formed."""
-    if is_literal(pattern):
-        return pattern == topic
-    want, have = pattern.split("."), topic.split(".")
-    if topic.startswith("$") and want[0] in ("*", ">"):
-        return False
-    for i, token in enumerate(want):
-        if token == ">":
-            return len(have) > i
-        if i >= len(have) or (token != "*" and token != have[i]):
-            return False
-    return len(want) == len(have)
+    return pattern == topic if is_literal(pattern) else covers(pattern, topic)
 
 
 def covers(wide: str, narrow: str) -> bool:

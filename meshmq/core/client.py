@@ -140,7 +140,6 @@ class Client(Roaming):
         super().__init__(entropy)
         self._identity = identity
         self._site = ""  # of the node that we are at
-        self.is_admin = identity.admin
         self._guard = guard if guard is not None else nullcontext()
         self.publisher = Publisher(encode, self._guard, encode_jobs)
         self.publisher.by_name = is_named(identity.producer)
@@ -155,6 +154,11 @@ class Client(Roaming):
         self._making: dict[int, str] = {}  # commands that make a queue again, and which
         self._last_transaction = 0
         self._last_id = 0
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it is for commands alone."""
+        return self._identity.admin
 
     @property
     def has_node(self) -> bool:

@@ -24,6 +24,9 @@ from meshmq.core.log import Commit, StoredBatch
 from meshmq.core.topics import Topic, Topics
 from meshmq.names import is_literal, matches
 
+UNBOUNDED = 1 << 60
+"""Room of a reader, or credit, that never ends."""
+
 FOREIGN_BITS = 40
 """Numbers of reads of another log have something above these."""
 

@@ -29,15 +29,13 @@ from typing import NamedTuple, Protocol
 from meshmq import limits
 from meshmq.core.copy_sender import copied
 from meshmq.core.effects import MendLog
-from meshmq.core.feed import Feed, Reader
+from meshmq.core.feed import UNBOUNDED, Feed, Reader
 from meshmq.core.forgetting import Forgetting
 from meshmq.core.log import StoredBatch
 from meshmq.core.sibling import Sibling
 from meshmq.core.topics import Topic
 from meshmq.frames import Body
 from meshmq.frames_copies import CopiedBatch, CopiesRow, Fetch, Fetched
-
-_UNBOUNDED = 1 << 60
 
 NO_BYTES_CHECKSUM = 1
 """In a copy, of a batch that came damaged: no bytes match it."""
@@ -301,7 +299,7 @@ class Mender:
             return
         source = by_stream[found[0]].entry.source or found[0]
         one = One(
-            "", _UNBOUNDED, _UNBOUNDED, is_live=True, link=link, number=frame.number,
+            "", UNBOUNDED, UNBOUNDED, is_live=True, link=link, number=frame.number,
             source=source, sends=self._sends,
         )  # fmt: skip
         feed.fetch(one, found[0], frame.offset, 1)

@@ -23,7 +23,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -31,12 +30,12 @@ from typing import Any, NamedTuple
 from meshmq import limits
 from meshmq.core.copy_sender import Sender, facts_of
 from meshmq.core.delivery import Delivery
-from meshmq.core.feed import Feed
+from meshmq.core.feed import UNBOUNDED, Feed
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import LinkedEntry
 from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
-from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies
+from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies, weight
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import BadFrame
 from meshmq.frames import Body
@@ -51,7 +50,6 @@ from meshmq.frames_copies import (
 )
 from meshmq.names import covers, matches
 
-_UNBOUNDED = 1 << 60
 NOTHING = ("$",)
 """Of a mirror, in place of what it has: it is no source of its log."""
 
@@ -252,7 +250,7 @@ class Replication:
         least = limits.LINK_LOG_CREDIT_BYTES
         window = min(frame.credit, max(least, limits.LINK_CREDIT_BYTES - used))
         sender = FarSender(
-            ">", window, _UNBOUNDED, *place, link=far.link, number=frame.number,
+            ">", window, UNBOUNDED, *place, link=far.link, number=frame.number,
             level=frame.level, copied=place, sent=place, by_stream=by_stream,
             takes=lambda name: is_wished(name, frame.topics, frame.exclude), sends=self.sends,
             window_bytes=window,
@@ -321,7 +319,7 @@ class Replication:
     def _puller(self, origin: bytes) -> bytes:
         """Which node of ours pulls a log that this one sees; rule 3."""
         others = [node for node, rows in self._seen.items() if origin in rows]
-        return max([self._copies.origin, *others], key=lambda node: _weight(origin, node))
+        return max([self._copies.origin, *others], key=lambda node: weight(origin, node))
 
     def _choose(self, now_ns: int) -> None:
         sources = self._sources()
@@ -439,14 +437,14 @@ class Replication:
             assert mirror.linked is not None
             node = at.get(mirror.link)
             to = node.site if node is not None and node.site else mirror.linked.site
+            lag = mirror.lag()
             if to in logs:
                 logs[to].append(
                     {
                         "name": mirror.shown, "origin": mirror.origin.hex(),
                         "from": None if node is None else node.name, "lsn": mirror.synced[0],
-                        "received": mirror.received, "lag": mirror.lag(),
-                        "lag_seconds": _seconds(now_ns - mirror.caught_ns)
-                        if mirror.lag() else 0.0,
+                        "received": mirror.received, "lag": lag,
+                        "lag_seconds": _seconds(now_ns - mirror.caught_ns) if lag else 0.0,
                         "problem": mirror.problem,
                     }
                 )  # fmt: skip
@@ -489,7 +487,3 @@ def _has_all(row: LogOffer, wish: LinkWish) -> bool:
     return all(any(covers(wide, p) for wide in row.topics) for p in wish.topics) and all(
         any(covers(wide, p) for wide in wish.exclude) for p in row.exclude
     )
-
-
-def _weight(origin: bytes, node: bytes) -> bytes:
-    return hashlib.blake2b(origin + node, digest_size=8).digest()

@@ -292,13 +292,14 @@ class Site:
         sibling = self._by_control.pop(link.name, None)
         if sibling is None:
             return
-        if self._find(sibling.origin) is sibling:
-            (self.far if sibling.site else self.siblings).pop(sibling.origin)
-            del self._latencies[sibling.origin]
-            self._dials.pop(sibling.origin, None)
+        there = self.far if sibling.site else self.siblings
         if not sibling.site:
             self.gossip.leave(link.name, now_ns)
-            if sibling.origin not in self.siblings:
+        if there.get(sibling.origin) is sibling:
+            del there[sibling.origin]
+            del self._latencies[sibling.origin]
+            self._dials.pop(sibling.origin, None)
+            if not sibling.site:
                 self._registrar.leave(sibling.origin, now_ns)
         self.version += 1
         for peer in list(self._sessions.by_link.values()):

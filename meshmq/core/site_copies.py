@@ -38,6 +38,7 @@ from meshmq.core.copy_sender import Sender
 from meshmq.core.copy_waiting import CopyWaiting
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import MendLog, ReadLog
+from meshmq.core.feed import UNBOUNDED
 from meshmq.core.forgetting import Forgetting
 from meshmq.core.groups import Groups
 from meshmq.core.log import Commit, Entry, LogState
@@ -52,7 +53,6 @@ from meshmq.frames import Body, Credit, Subscribe, Subscribed, Unsubscribe
 from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
 from meshmq.names import JOURNAL
 
-_UNBOUNDED = 1 << 60
 _Reach = tuple[tuple[int, int], bool]
 _NOTHING: _Reach = ((0, 0), False)
 
@@ -219,7 +219,7 @@ class SiteCopies:
         for origin in [o for o, t in self._away.items() if now_ns - t >= limits.COPY_AWAY_NS]:
             del self._away[origin]
         there = [*self.siblings, *self._away] if needed > 0 else []
-        chosen = sorted(there, key=self._weight, reverse=True)[:needed]
+        chosen = sorted(there, key=lambda other: weight(self.origin, other), reverse=True)[:needed]
         senders = [self._senders.get(origin) for origin in chosen]
         is_safe = all(s is not None and s.is_caught_up and not s.has_holes for s in senders)
         for origin, sibling in self.siblings.items():
@@ -230,9 +230,6 @@ class SiteCopies:
                 sender = self._senders.pop(origin, None)
                 if sender is not None:
                     self._delivery.remove_reader(sender)
-
-    def _weight(self, other: bytes) -> bytes:
-        return hashlib.blake2b(self.origin + other, digest_size=8).digest()
 
     def _ask(self, sibling: Sibling, level: int) -> None:
         if self._asked.get(sibling.origin) != level:
@@ -303,7 +300,7 @@ class SiteCopies:
         place = (max(1, frame.lsn), frame.slot)
         is_own = by_stream is self._topics.by_stream
         return Sender(
-            ">", min(frame.credit, limits.CREDIT_BYTES_MAX), _UNBOUNDED, *place,
+            ">", min(frame.credit, limits.CREDIT_BYTES_MAX), UNBOUNDED, *place,
             link=sibling.link, number=frame.number, level=frame.level, copied=(0, 0), sent=place,
             by_stream=by_stream, takes=self._takes if is_own else lambda _: True, sends=self.sends,
         )  # fmt: skip
@@ -652,3 +649,9 @@ class SiteCopies:
 def _reach(row: CopiesRow) -> _Reach:
     """How far a copy goes, and whether it has all topics."""
     return (row.lsn, row.slot), row.whole
+
+
+def weight(log: bytes, node: bytes) -> bytes:
+    """Of the nodes that may have a log those are to that have the greatest; both by their origins:
+    one that comes or goes changes the choice only where it is among the first."""
+    return hashlib.blake2b(log + node, digest_size=8).digest()

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 from meshmq import limits
 from meshmq.core.batches import Records
 from meshmq.core.dead_letters import death_of, lineage_of, remade
-from meshmq.core.feed import Reader
+from meshmq.core.feed import UNBOUNDED, Reader
 from meshmq.core.groups import Groups, lanes_of
 from meshmq.core.journal import QUEUE, REJECTED, Delta, GroupState, Mark, Settings
 from meshmq.core.log import Commit, Entry, LogState, StoredBatch, TopicEntry
@@ -66,7 +66,7 @@ class Mover(Reader):
     __slots__ = ("_owner", "entry", "mirror")
 
     def __init__(self, owner: Takeovers, mirror: Mirror, entry: TakeoverEntry) -> None:
-        super().__init__(">", 0, 1 << 60)
+        super().__init__(">", 0, UNBOUNDED)
         self._owner = owner
         self.mirror = mirror
         self.entry = entry

@@ -47,6 +47,7 @@ class CopiesFaults(SiteFaults):
 
     world: CopiesWorld
 
+    restarted = "p"
     is_to_kill = False  # the next node that has stored what programs have published
 
     def __init__(self, world: CopiesWorld) -> None:
@@ -215,13 +216,6 @@ class CopiesFaults(SiteFaults):
         stay = Stay("copy", host, rival, world.now_ns)
         self.stays.append(stay)
         world.after(STAY_NS, partial(self._leave, stay))
-
-    def _restart_program(self) -> None:
-        world = self.world
-        names = sorted(name for name in world.programs if name.startswith("p"))
-        if names:
-            old = world.programs[world.rng.choice(names)]
-            world.start_program(old.name, old.run + 1, world.rng.choice(world.members))
 
     # -- disks ----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ class LinksFaults(SiteFaults):
 
     world: LinksWorld
 
+    restarted = "p"
     is_to_kill = False  # the next node that has stored something
 
     def plan(self) -> None:
@@ -150,10 +151,3 @@ class LinksFaults(SiteFaults):
             [wish for wish in links if wish.to in held or (is_there and wish.to == to)]
         )
         host.set_links(kept)
-
-    def _restart_program(self) -> None:
-        world = self.world
-        names = sorted(name for name in world.programs if name.startswith("p"))
-        if names:
-            old = world.programs[world.rng.choice(names)]
-            world.start_program(old.name, old.run + 1, world.rng.choice(world.members))

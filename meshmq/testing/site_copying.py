@@ -186,16 +186,7 @@ class Copying(Part):
                 value = bytes(values[i])
                 reading.rows.append((Row(a.origin, a.topic, a.base_offset + i), value))
                 reading.values[value] += 1
-        size = sum(len(a.payload) for a in effect.arrivals)
-        records = sum(a.count for a in effect.arrivals)
-        delay = int(self.world.rng.random() * 20 * MS)
-        self.world.after(delay, partial(self._consume, reading, size, records))
-
-    def _consume(self, reading: Reading, size: int, records: int) -> None:
-        if reading.program.is_alive:
-            now_ns = self.world.now_ns
-            reading.program.client.consumed(reading.number, size, records, now_ns)
-            reading.program.settle()
+        self.consume_soon(program, effect)
 
     # -- what disks have --------------------------------------------------------------------------
 

@@ -50,7 +50,10 @@ class SiteFaults:
         span_ns: how long a round's faults take.
         disturbed: by those it hit (a node alone, or two whose path it was) when a fault was last.
         stays: of those that do not belong.
+        restarted: what the names of programs begin with that may be started anew.
     """
+
+    restarted = ""
 
     def __init__(self, world: SiteWorld) -> None:
         self.world = world
@@ -195,8 +198,9 @@ class SiteFaults:
 
     def _restart_program(self) -> None:
         world = self.world
-        if world.programs:
-            old = world.programs[world.rng.choice(sorted(world.programs))]
+        names = sorted(name for name in world.programs if name.startswith(self.restarted))
+        if names:
+            old = world.programs[world.rng.choice(names)]
             world.start_program(old.name, old.run + 1, world.rng.choice(world.members))
 
     # -- paths ----------------------------------------------------------------------------------

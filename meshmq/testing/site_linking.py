@@ -150,16 +150,7 @@ class Linking(Part):
                 row = Row(a.origin, a.topic, a.base_offset + i)
                 reading.rows.append(row)
                 reading.values[row] = bytes(values[i])
-        size = sum(len(a.payload) for a in effect.arrivals)
-        records = sum(a.count for a in effect.arrivals)
-        delay = int(self.world.rng.random() * 20 * MS)
-        self.world.after(delay, partial(self._consume, reading, size, records))
-
-    def _consume(self, reading: LinkReading, size: int, records: int) -> None:
-        if reading.program.is_alive:
-            now_ns = self.world.now_ns
-            reading.program.client.consumed(reading.number, size, records, now_ns)
-            reading.program.settle()
+        self.consume_soon(program, effect)
 
     # -- what disks have --------------------------------------------------------------------------
 

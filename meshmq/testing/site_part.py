@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from meshmq.core.effects import ClientEffect
+from meshmq.core.effects import Arrived, ClientEffect
 from meshmq.core.lanes import Batch
 from meshmq.core.log import Commit, Entry
 from meshmq.core.sessions import Peer
 from meshmq.frames import Envelope
+from meshmq.limits import MS
 
 if TYPE_CHECKING:
     from meshmq.testing.site_host import Host, Wire
@@ -42,6 +43,19 @@ class Part:
         """Do something after a while: at most so long, while programs do much and while not."""
         most = busy_ns if self.world.is_busy else idle_ns
         self.world.after(int(self.world.rng.random() ** 2 * most), act)
+
+    def consume_soon(self, program: SiteProgram, arrived: Arrived) -> None:
+        """A program is done with what has come, a moment later."""
+        size = sum(len(a.payload) for a in arrived.arrivals)
+        records = sum(a.count for a in arrived.arrivals)
+
+        def consume() -> None:
+            if program.is_alive:
+                number, now_ns = arrived.subscription, self.world.now_ns
+                program.client.consumed(number, size, records, now_ns)
+                program.settle()
+
+        self.world.after(int(self.world.rng.random() * 20 * MS), consume)
 
     # -- moments of the history -----------------------------------------------------------------
 

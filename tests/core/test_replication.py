@@ -9,7 +9,7 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.link_wish import LinkWish
-from meshmq.core.replication import _weight
+from meshmq.core.site_copies import weight
 from meshmq.frames import START_EARLIEST, START_POSITION, Deliver, Place, Subscribe
 from meshmq.limits import MIB, MS, SECOND
 from tests.core.sites import Net, Program
@@ -374,7 +374,7 @@ def one_behind_the_other():
     there, and a third site that pulls it from there: (network, eu, that node, the other, asia)."""
     net = Net(0)
     eu, one, other, asia = [net.add(site=site) for site in ("eu", "us", "us", "asia")]
-    first, second = sorted((one, other), key=lambda node: _weight(eu.origin, node.origin))
+    first, second = sorted((one, other), key=lambda node: weight(eu.origin, node.origin))
     wish = ("orders.>",)
     of_us = (LinkWish("eu", (eu.address,), wish),)
     net.links_of = {
