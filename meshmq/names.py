@@ -110,6 +110,16 @@ def covers(wide: str, narrow: str) -> bool:
     return len(want) == len(have)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether there may be a topic that both patterns cover."""
+    for a, b in zip(one.split("."), other.split("."), strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return one.count(".") == other.count(".")
+
+
 def site_of(name: str) -> str:
     """The site of a node of another site, by its name with that before it; empty: of our own."""
     site, slash, _ = name.partition("/")
@@ -154,6 +164,13 @@ def dead_letters_of(group: str) -> str:
 def retries_of(group: str) -> str:
     """Topic of dead letters put back into a group or queue."""
     return f"$retry.{group}"
+
+
+def group_of(topic: str) -> str:
+    """The group or queue that a topic of dead letters, or of what was put back, belongs to; empty
+    for any other topic."""
+    kind, _, group = topic.partition(".")
+    return group if kind in ("$dlq", "$retry") else ""
 
 
 def lane_of(queue: str, priority: int = 0, delayed: bool = False) -> str:

@@ -14,6 +14,7 @@ from meshmq.core.feed import FOREIGN_BITS, Feed, Reader
 from meshmq.core.log import Commit, LogState, ProducerState, StoredBatch
 from meshmq.core.topics import Topic
 from meshmq.frames import Subscribe, Subscribed
+from meshmq.names import group_of
 
 
 class CopiedTopics:
@@ -56,6 +57,8 @@ class CopiedTopics:
         if self.by_name.get(topic.entry.name) is topic:
             del self.by_name[topic.entry.name]
         self.version += 1
+        if group_of(topic.entry.name):
+            self.policies += 1  # as in Topics
 
 
 class MirrorFeed(Delivery):

@@ -67,6 +67,7 @@ class Mirror:
         credit: bytes that may be on their way here.
         ends: of a log of another site: by stream there, up to where there are records.
         caught_ns: when all of them were here last.
+        asks_sum: who mirrors it from here lacks part of the journal.
     """
 
     def __init__(self, origin: bytes, name: str, place: tuple[int, int], main: Feed, number: int):
@@ -89,13 +90,15 @@ class Mirror:
         self.credit = limits.COPY_CREDIT_BYTES
         self.ends: dict[int, int] = {}
         self.caught_ns = 0
+        self.asks_sum = False
 
     def lag(self) -> dict[str, int]:
         """By topic, records that are at the other site and not here, where there are some."""
         found: dict[str, int] = {}
         for number, end in self.ends.items():
             topic = self.topics.by_source.get(number)
-            if topic is not None and end > topic.synced_offset:
+            is_counted = topic is not None and topic.entry.name != JOURNAL
+            if topic is not None and is_counted and end > topic.synced_offset:
                 found[topic.entry.name] = end - max(topic.synced_offset, topic.first_offset)
         return found
 
@@ -323,6 +326,7 @@ class Mirrors:
             if isinstance(word, Summed) and word.begins:
                 mirror.lacks = mirror.is_summing = True
             elif isinstance(word, Summed) and word.ends and mirror.is_summing:
+                mirror.asks_sum = False
                 mirror.lacks = mirror.is_summing = False
         return words
 

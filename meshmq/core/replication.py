@@ -18,7 +18,8 @@ Rules:
    from there (core/site_copies.py), and not over the link.
 4. What is wished of a log is what the link to its own site says, if there is one, else the link
    it comes by. When that changes, it goes on with what is wished now from where it is.
-5. Of topics that begin with ``$`` nothing is mirrored.
+5. Groups' journals are mirrored with what is wished (core/wished.py). Of a journal that was trimmed
+   before it came the sum is asked for: by the log's own site, of who mirrors a mirror in its name.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies, weight
 from meshmq.core.topics import Topic, Topics
+from meshmq.core.wished import is_wished, patterns_in, patterns_of
 from meshmq.errors import BadFrame
 from meshmq.frames import Body
 from meshmq.frames_copies import (
@@ -48,7 +50,7 @@ from meshmq.frames_copies import (
     LogOffer,
     LogOffers,
 )
-from meshmq.names import covers, matches
+from meshmq.names import JOURNAL, covers
 
 NOTHING = ("$",)
 """Of a mirror, in place of what it has: it is no source of its log."""
@@ -186,7 +188,7 @@ class Replication:
             case Fetched():
                 self._copies.on_fetched(far, body, now_ns)
             case Copied():
-                self._on_copied(far, body)
+                self._on_copied(far, body, now_ns)
             case _:
                 raise BadFrame(f"a link between sites is not for {type(body).__name__}")
 
@@ -237,6 +239,7 @@ class Replication:
                 return
             copies.own.served()
             feed, by_stream = self._delivery, self._topics.by_stream
+            journal, pattern_of = self._topics.by_name.get(JOURNAL), patterns_of(copies.groups)
         else:
             mirror = copies.mirrors.by_origin.get(frame.origin)
             if mirror is None or mirror.linked is None:
@@ -245,6 +248,7 @@ class Replication:
                 )
                 return
             feed, by_stream = mirror.feed, mirror.topics.by_stream
+            journal, pattern_of = mirror.topics.by_name.get(JOURNAL), patterns_in(mirror)
         used = sum([s.window_bytes for (link, _), (s, _) in self._senders.items()
                     if link == far.link])  # fmt: skip
         least = limits.LINK_LOG_CREDIT_BYTES
@@ -252,14 +256,16 @@ class Replication:
         sender = FarSender(
             ">", window, UNBOUNDED, *place, link=far.link, number=frame.number,
             level=frame.level, copied=place, sent=place, by_stream=by_stream,
-            takes=lambda name: is_wished(name, frame.topics, frame.exclude), sends=self.sends,
-            window_bytes=window,
+            takes=lambda name: is_wished(name, frame.topics, frame.exclude, pattern_of),
+            sends=self.sends, window_bytes=window,
         )  # fmt: skip
+        if journal is not None and sender.takes(JOURNAL):
+            sender.introduce(journal)
         self._senders[key] = sender, feed
         feed.add_reader(sender)
         feed.feed(sender)
 
-    def _on_copied(self, far: Sibling, frame: Copied) -> None:
+    def _on_copied(self, far: Sibling, frame: Copied, now_ns: int) -> None:
         found = self._senders.get((far.link, frame.origin))
         if found is None:
             return
@@ -267,6 +273,9 @@ class Replication:
         sender.copied = (frame.lsn, frame.slot)
         sender.grant(frame.credit)
         feed.feed(sender)
+        if frame.lacks and sender.is_live and now_ns >= sender.sum_again_ns:
+            sender.sum_again_ns = now_ns + limits.JOURNAL_SUM_NS
+            self._copies.ask_sum(frame.origin)
 
     def _end(self, key: tuple[bytes, bytes]) -> None:
         found = self._senders.pop(key, None)
@@ -465,13 +474,6 @@ class Replication:
 
 def _seconds(ns: int) -> float:
     return round(ns / limits.SECOND, 3)
-
-
-def is_wished(name: str, topics: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
-    """Whether a topic is mirrored; rule 5."""
-    if name.startswith("$") or any(matches(pattern, name) for pattern in exclude):
-        return False
-    return any(matches(pattern, name) for pattern in topics)
 
 
 def _for(far: Sibling, rows: tuple[LogOffer, ...]) -> LogOffers:

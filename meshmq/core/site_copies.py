@@ -76,6 +76,7 @@ class SiteCopies:
     Attributes:
         sends: frames for links; the owner takes them.
         mirrors: logs of other nodes that are copied here.
+        groups: our own.
         siblings: those that are linked, by origin. names: of nodes that are known, by origin.
         me: in place of a sibling, for what our own clients read of what is kept here.
         held: by sibling, the logs it has copies of, by origin.
@@ -97,7 +98,7 @@ class SiteCopies:
         self._topics = topics
         self._delivery = delivery
         self._admission = admission
-        self._groups = groups
+        self.groups = groups
         topics.copies, topics.is_alone = copies, False
         self.sends: list[tuple[bytes, Body]] = []
         self.mender = Mender(self, self.sends, topics.copies_of)
@@ -332,7 +333,7 @@ class SiteCopies:
         # Behind all there is: what comes before it need not be there any more when it is sent.
         if frame.lacks and sender.is_live and now_ns >= sender.sum_again_ns:
             sender.sum_again_ns = now_ns + limits.JOURNAL_SUM_NS
-            self._groups.sums = True
+            self.ask_sum(self.origin)
 
     def _reached(self, copies: int) -> tuple[int, int]:
         """The place before which so many nodes, we among them, have synced all."""
@@ -452,9 +453,19 @@ class SiteCopies:
                     mirror.problem = ""  # what waited for room is stored
                 self._tell_synced(mirror, size)
 
+    def ask_sum(self, origin: bytes) -> None:
+        """Somebody who has a log from here lacks part of its journal: only its node has the sum."""
+        mirror = self.mirrors.by_origin.get(origin)
+        if origin == self.origin:
+            self.groups.sums = True
+        elif mirror is not None and mirror.number:
+            mirror.asks_sum = True
+            self._tell_synced(mirror)
+
     def _tell_synced(self, mirror: Mirror, credit: int = 0) -> None:
         m, problem = mirror, mirror.problem[: limits.PEER_NAME_MAX]
-        copied = Copied(m.origin, *m.synced, credit, m.lacks, problem, m.holes)
+        lacks = m.lacks or m.asks_sum
+        copied = Copied(m.origin, *m.synced, credit, lacks, problem, m.holes)
         self.sends.append((mirror.link, copied))
 
     # -- what others read of copies -------------------------------------------------------------

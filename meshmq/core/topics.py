@@ -21,7 +21,7 @@ from meshmq.core.log import (
     TopicEntry,
 )
 from meshmq.errors import TopicNotFound
-from meshmq.names import JOURNAL, is_literal, matches, queue_of
+from meshmq.names import JOURNAL, group_of, is_literal, matches, queue_of
 
 
 @dataclass(slots=True)
@@ -305,3 +305,5 @@ class Topics:
             self.by_stream.pop(topic.entry.stream, None)
             entries.append(topic.entry._replace(deleted=True))
             self.version += 1
+            if group_of(name):
+                self.policies += 1  # the next group of that name may be of other topics

@@ -31,8 +31,8 @@ planted = PLANTED.register  # with the name of a checker that notices it by itse
 
 
 @planted(replication, "is_wished", "mirrored", 0, 1)
-def mirror_what_is_left_out(real: Any, name: str, topics: Any, exclude: Any) -> bool:
-    return bool(real(name, topics, ()))
+def mirror_what_is_left_out(real: Any, name: str, topics: Any, exclude: Any, of: Any) -> bool:
+    return bool(real(name, topics, (), of))
 
 
 @planted(replication, "_has_all", "mirrored", 1, 2)
