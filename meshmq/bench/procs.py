@@ -238,10 +238,12 @@ class Node:
         site: str = "",
         peer: str = "",
         copies: int = 1,
+        config: Path | None = None,
     ) -> None:
         self.data = data or team.path(f"data-{name}")
         more = [*(("--site", site) if site else ()), *(("--peer", peer) if peer else ())]
         more += ["--copies", str(copies)] if copies > 1 else []
+        more += ["--config", str(config)] if config else []
         argv = node_argv(self.data, listen or "tcp://127.0.0.1:0", name, *more)
         self.process = team.server(argv, f"node-{name}")
         self.url = self.nodes_url = ""
