@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -65,8 +66,7 @@ class Network:
         self._processes: list[subprocess.Popen[str]] = []
         try:
             self._add(self._switch)
-            ip("-n", self._switch, "link", "add", "switch", "type", "bridge")
-            ip("-n", self._switch, "link", "set", "switch", "up")
+            self._add_switches()
             self.hosts = [self._plug(number) for number in range(1, count + 1)]
             self.run(self.hosts[0], "-c", "import meshmq.client.mesh, zeroconf.asyncio")
         except BaseException:
@@ -78,13 +78,24 @@ class Network:
         self._made.append(name)
         ip("-n", name, "link", "set", "lo", "up")
 
+    def _add_switches(self) -> None:
+        self._add_bridge("switch")
+
+    def _add_bridge(self, name: str) -> None:
+        ip("-n", self._switch, "link", "add", name, "type", "bridge")
+        ip("-n", self._switch, "link", "set", name, "up")
+
+    def _switch_of(self, number: int) -> str:
+        """The switch that the host of that number is at."""
+        return "switch"
+
     def _plug(self, number: int) -> str:
         name = f"{self._mark}-{number}"
         self._add(name)
         port = f"port{number}"
         ip("-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", port,
            "netns", self._switch)  # fmt: skip
-        ip("-n", self._switch, "link", "set", port, "master", "switch", "up")
+        ip("-n", self._switch, "link", "set", port, "master", self._switch_of(number), "up")
         ip("-n", name, "addr", "add", f"{address(number)}/24", "dev", "eth0")
         ip("-n", name, "link", "set", "eth0", "up")
         return name
@@ -157,6 +168,56 @@ class Network:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class FarNetwork(Network):
+    """The same at two switches, with a line between them that is slow and loses frames
+    (tests/chaos/wire.py).
+
+    Args:
+        near, far: how many hosts are at the first switch, and how many more at the second.
+        delay_s: of the line, one way.
+        loss: of the frames, 0 to 1; ``seed`` says which.
+    """
+
+    def __init__(
+        self, near: int, far: int, delay_s: float = 0.0, loss: float = 0.0, seed: int = 1
+    ) -> None:
+        self._near = near
+        self._wire_options = ("--delay", delay_s, "--loss", loss, "--seed", seed)
+        super().__init__(near + far)
+
+    def _add_switches(self) -> None:
+        self._add_bridge("switch")
+        self._add_bridge("far-switch")
+        self._wire = self.start(
+            self._switch, "-m", "tests.chaos.wire", "tap0", "tap1", *self._wire_options
+        )
+        assert self._wire.stdout is not None
+        assert self._wire.stderr is not None
+        assert self._wire.stdout.readline() == "ready\n", self._wire.stderr.read()
+        for tap, switch in (("tap0", "switch"), ("tap1", "far-switch")):
+            ip("-n", self._switch, "link", "set", tap, "master", switch, "up")
+
+    def _switch_of(self, number: int) -> str:
+        return "switch" if number <= self._near else "far-switch"
+
+    def _tell(self, command: str) -> dict[str, int]:
+        assert self._wire.stdin is not None
+        assert self._wire.stdout is not None
+        self._wire.stdin.write(command + "\n")
+        self._wire.stdin.flush()
+        counts: dict[str, int] = json.loads(self._wire.stdout.readline())
+        return counts
+
+    def cut(self, way: str = "both") -> dict[str, int]:
+        """Let nothing pass, or only one way: ``both``, ``there`` or ``back``; frames carried, lost
+        and cut so far."""
+        return self._tell(f"cut {way}")
+
+    def heal(self) -> dict[str, int]:
+        """Let all pass again; frames carried, lost and cut so far."""
+        return self._tell("heal")
 
 
 def address(number: int) -> str:
