@@ -539,6 +539,8 @@ def _encode_deliver(m: Any, b: frames.Deliver) -> None:
             row.source = x.source
         if x.origin:
             row.origin = x.origin
+        if x.site:
+            row.site = x.site
     codec_moving.encode_published(d, b.batches)
 
 
@@ -551,7 +553,7 @@ def _decode_deliver(r: Any, payload: frames.Payload | None) -> frames.Deliver:
         [
             new(
                 x.topic, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn,
-                x.slot, x.damaged, x.missing, x.source, x.origin,
+                x.slot, x.damaged, x.missing, x.source, x.origin, None, short(x.site),
             )
             for x in rows
         ]

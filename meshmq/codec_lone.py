@@ -55,8 +55,8 @@ _LOW32 = 0xFFFF_FFFF
 _EMPTY = Struct(_FRAME + "Q")
 _PUBLISH = Struct(_FRAME + "QQQQ" + "QQIIIIQ")
 _PUBLISH_SHAPE = (_struct_at(0, 0, 2), list_at(1, STRUCTS, 5), 0, 1 << 2 | _struct_at(0, 4, 1))
-_DELIVER = Struct(_FRAME + "QQQQQQ" + "QIIIIqQQQQQ")
-_DELIVER_SHAPE = (_struct_at(0, 2, 2), list_at(1, STRUCTS, 9), 0, 1 << 2 | _struct_at(0, 6, 3))
+_DELIVER = Struct(_FRAME + "QQQQQQ" + "QIIIIqQQQQQQ")
+_DELIVER_SHAPE = (_struct_at(0, 2, 2), list_at(1, STRUCTS, 10), 0, 1 << 2 | _struct_at(0, 6, 4))
 _CONFIRM = Struct(_FRAME + "QQQ" + "QIBBxxQqQQQQQ")
 _CONFIRM_SHAPE = (_struct_at(0, 0, 1), list_at(0, STRUCTS, 9), 1 << 2 | _struct_at(0, 5, 4))
 _CREDIT = Struct(_FRAME + "Q" + "QQQ")
@@ -147,30 +147,35 @@ def _write_deliver(e: Envelope, body: Deliver) -> list[bytes] | None:
         return None
     (
         topic, base, count, length, checksum, time_ns, lsn, slot, damaged, missing, source, origin,
-        published,
+        published, site,
     ) = body.batches[0]  # fmt: skip
     if published is not None:
         return None
     words, size, raw = _text(topic)
     struct, *lists = _DELIVER_SHAPE
-    source_pointer = origin_pointer = 0
+    source_pointer = origin_pointer = site_pointer = 0
     if source:
         if len(source) != 16:
             return None
-        source_pointer = list_at(words + 1, BYTES, 16)
+        source_pointer = list_at(words + 2, BYTES, 16)
         raw += source
         words += 2
     if origin:
         if len(origin) != 16:
             return None
-        origin_pointer = list_at(words, BYTES, 16)
+        origin_pointer = list_at(words + 1, BYTES, 16)
         raw += origin
         words += 2
+    if site:
+        more, site_size, site_raw = _text(site)
+        site_pointer = list_at(words, BYTES, site_size)
+        raw += site_raw
+        words += more
     header = _DELIVER.pack(
         (_DELIVER_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 12, struct,
         body.subscription, body.missed, *lists,
         base, count, length, checksum, slot, time_ns, lsn, damaged | missing << 1,
-        list_at(2, BYTES, size), source_pointer, origin_pointer,
+        list_at(3, BYTES, size), source_pointer, origin_pointer, site_pointer,
     )  # fmt: skip
     return [header + raw, bytes(body.payload)]
 
@@ -310,31 +315,38 @@ def _read_deliver(header: bytes, payload: Payload | None) -> Body | None:
     (
         _, _, _, _, _, _, struct, subscription, missed, rows, published, row,
         base, count, length, checksum, slot, time_ns, lsn, flags, pointer, source_pointer,
-        origin_pointer,
+        origin_pointer, site_pointer,
     ) = _DELIVER.unpack_from(header)  # fmt: skip
     if (struct, rows, published, row) != _DELIVER_SHAPE or flags > 3 or subscription > _LOW32:
         return None
-    found = _name(header, _DELIVER.size, pointer, 2)
+    found = _name(header, _DELIVER.size, pointer, 3)
     if found is None or length != len(payload):
         return None
     words, source, origin = found[1], b"", b""
     end = _DELIVER.size + 8 * words
     if source_pointer:
-        if source_pointer != list_at(words + 1, BYTES, 16):
+        if source_pointer != list_at(words + 2, BYTES, 16):
             return None
         source = header[end : end + 16]
         words += 2
         end += 16
     if origin_pointer:
-        if origin_pointer != list_at(words, BYTES, 16):
+        if origin_pointer != list_at(words + 1, BYTES, 16):
             return None
         origin = header[end : end + 16]
+        words += 2
         end += 16
-    if len(header) != end:
+    site = ("", 0)
+    if site_pointer:
+        named = _name(header, end, site_pointer, words)
+        if named is None:
+            return None
+        site = named
+    if len(header) != end + 8 * site[1]:
         return None
     batch = DeliverBatch(
         found[0], base, count, length, checksum, time_ns, lsn, slot, bool(flags & 1), flags > 1,
-        source, origin,
+        source, origin, None, site[0],
     )  # fmt: skip
     return Deliver(subscription, (batch,), missed, payload)
 

@@ -271,7 +271,8 @@ class DeliverBatch(NamedTuple):
     sent by this route has been told.
 
     ``origin``: of a durable one whose log it is in; empty: that of the node that delivers it.
-    ``published``: of a durable one whose subscription asks for it.
+    ``published``: of a durable one whose subscription asks for it. ``site``: of a transient one the
+    other site that it comes from; empty: our own.
     """
 
     topic: str
@@ -287,6 +288,7 @@ class DeliverBatch(NamedTuple):
     source: bytes = b""
     origin: bytes = b""
     published: Published | None = None
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 
 from meshmq import limits
 from meshmq.errors import InvalidArgument, InvalidName
@@ -118,6 +119,24 @@ def overlap(one: str, other: str) -> bool:
         if a != b and "*" not in (a, b):
             return False
     return one.count(".") == other.count(".")
+
+
+def meet(one: str, other: str) -> str:
+    """The pattern of the topics that both patterns cover; empty: there are none."""
+    a, b = one.split("."), other.split(".")
+    found: list[str] = []
+    if one.startswith("$") != other.startswith("$"):
+        return ""
+    for i, (x, y) in enumerate(zip_longest(a, b, fillvalue="")):
+        if ">" in (x, y):
+            found += b[i:] if x == ">" else a[i:]
+            break
+        if "*" not in (x, y) and x != y:
+            return ""
+        found.append(y if x == "*" else x)
+    is_whole = all(found) and len(found) >= max(len(a), len(b))
+    name = ".".join(found)
+    return name if is_whole and len(name.encode()) <= limits.TOPIC_BYTES_MAX else ""
 
 
 def site_of(name: str) -> str:

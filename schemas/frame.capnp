@@ -239,6 +239,7 @@ struct DeliverBatch {
   source     @10 :Data;     # by a node: the run of a program that `baseOffset` is a number of, or
                             # empty. Without records: all that it had sent by this route is told
   origin     @11 :Data;     # durable, of another node's log: its origin; empty: of the node's own
+  site       @12 :Text;     # transient, from another site: which one; empty: of the node's own
 }
 
 struct Command {
@@ -490,7 +491,8 @@ struct KnownPeer {
   addresses @3 :List(Text);
 }
 
-struct SiteInterests {      # what transient topics a node's clients want
+struct SiteInterests {      # what transient topics a node's clients want; to a node of another site:
+                            # those of all our site's nodes, as far as the link brings them
   whole  @0 :Bool;          # these are all there are; else what has changed
   add    @1 :List(Text);    # patterns
   remove @2 :List(Text);

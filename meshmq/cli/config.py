@@ -37,7 +37,7 @@ _SETTINGS: dict[str, tuple[type, Any]] = {
 }
 _KNOWN = (*_SETTINGS, "link")
 _OF_SITE = ("name",)
-_OF_LINK = {"to": str, "endpoints": list, "topics": list, "exclude": list}
+_OF_LINK = {"to": str, "endpoints": list, "topics": list, "exclude": list, "live": list}
 _NEEDED_OF_LINK = ("to", "endpoints", "topics")
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 _OR_TABLE = " (or a table, [site], with its 'name')"
@@ -294,7 +294,7 @@ class _Reading:
         self, index: int, table: dict[str, Any], merged: Mapping[str, Any], known: dict[str, int]
     ) -> LinkWish:
         """The link of a table; of no meaning if that has faults."""
-        good: dict[str, Any] = {"to": "", "endpoints": [], "topics": [], "exclude": []}
+        good: dict[str, Any] = {key: kind() for key, kind in _OF_LINK.items()}
         for key, value in table.items():
             if key not in _OF_LINK:
                 self._fault(_unknown(key, tuple(_OF_LINK), "[[link]]"), "link", index, key)
@@ -316,8 +316,8 @@ class _Reading:
         for key in _NEEDED_OF_LINK:
             if key not in table:
                 self._fault(f"'{key}' of [[link]] is missing", "link", index)
-        endpoints, topics, exclude = (tuple(good[k]) for k in ("endpoints", "topics", "exclude"))
-        return LinkWish(good["to"], endpoints, topics, exclude)
+        lists = [tuple(good[k]) for k, kind in _OF_LINK.items() if kind is list]
+        return LinkWish(good["to"], *lists)
 
 
 def _unknown(key: str, known: tuple[str, ...], table: str = "") -> str:

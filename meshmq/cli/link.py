@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Links with other sites: what a node pulls from there, and how that goes.",
     no_args_is_help=False,
 )
+_IF_ANY = ("refused", "live")
 HEADS = ("to", "state", "nodes", "topics", "exclude", "logs", "received", "behind")
 
 
@@ -66,7 +67,9 @@ def show(
 
     Of each log: from which node it comes, records received since this node's
     start, its position (a commit of that log), how many records it is behind
-    and for how long, and what is in the way.
+    and for how long, and what is in the way. If transient topics come live:
+    how many records of them this node has received from there, and how many
+    were dropped on their way.
     """
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = connection.admin.status()
@@ -133,5 +136,9 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
         "to": row["to"], "state": row["state"], "endpoints": row["endpoints"],
         "refused": refused, "linked nodes": row["nodes"], "topics": row["topics"],
         "exclude": row["exclude"], "mirrored logs": logs,
+        "live": row.get("live", []), "received live": row.get("live_received"),
+        "lost live": row.get("live_lost"),
     }  # fmt: skip
-    return {name: value for name, value in page.items() if value or name != "refused"}
+    if not page["live"]:
+        del page["received live"], page["lost live"]
+    return {name: value for name, value in page.items() if value or name not in _IF_ANY}

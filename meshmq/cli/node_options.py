@@ -95,8 +95,9 @@ Config = Annotated[
         help="TOML file with any of: name, mesh, listen, data, insecure, mdns, listen_nodes, "
         "peers, copies, site (or a table, \\[site], with its name). Options go first. Tables "
         "\\[\\[link]] say what is pulled from other sites: to (that site's name), endpoints (where "
-        "its nodes listen for nodes), topics (patterns of what is pulled) and exclude (of these, "
-        "what is not). SIGHUP reads the file again: links are changed at once, the rest with a "
+        "its nodes listen for nodes), topics (patterns of what is pulled), exclude (of these, "
+        "what is not) and live (patterns of transient topics that come as they are published). "
+        "SIGHUP reads the file again: links are changed at once, the rest with a "
         "restart.",
     ),
 ]

@@ -112,9 +112,10 @@ class Message(tuple[Any, ...]):
     @property
     def site(self) -> str | None:
         """The site whose log it is in, which may be another than that of the node that we are at;
-        empty: of a node without a site. None for a transient topic."""
+        empty: of a node without a site. Of a transient topic: the other site that it was published
+        at; None: at ours."""
         a = self[4].arrival
-        return a.site if a.lsn else None
+        return a.site if a.lsn else a.site or None
 
     def __repr__(self) -> str:
         value = self.value if len(self.value) <= 40 else self.value[:37] + b"..."

@@ -57,6 +57,10 @@ class _Queued(NamedTuple):
     size: int
 
 
+_Lost = tuple[bytes, str, str]
+"""Of which records some were dropped: the source, the topic, the other site that they come from."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Subscription(Reader):
     """One subscription of one client.
@@ -66,13 +70,14 @@ class Subscription(Reader):
         only: which topics: ALL, TRANSIENT_ONLY or DURABLE_ONLY.
         queue: transient batches that wait for credit.
         dropped: transient records without a source that were dropped and are not yet told.
-        gaps: by source and topic the newest numbers that were dropped and are not yet told: the
-            first, and the one behind the last. old_gaps: what was dropped of them before.
+        gaps: by source, topic and site the newest numbers that were dropped and are not yet told:
+            the first, and the one behind the last. old_gaps: what was dropped of them before.
         is_held: nothing may go yet.
         meeting: by what its program meets a publisher, see core/introductions.py.
         of_node: another node of the site has it, for its clients: all that was dropped is told
             by topic.
         dedup: it asks who published what the log has.
+        own_site: it is to have nothing of other sites.
     """
 
     link: bytes
@@ -84,11 +89,12 @@ class Subscription(Reader):
     dropped: int = 0
     dropped_total: int = 0
     delivered: int = 0
-    gaps: dict[tuple[bytes, str], tuple[int, int]] = field(default_factory=dict)
+    gaps: dict[_Lost, tuple[int, int]] = field(default_factory=dict)
     old_gaps: list[DeliverBatch] = field(default_factory=list)
     is_held: bool = False
     of_node: bool = False
     dedup: bool = False
+    own_site: bool = False
     meeting: tuple[bytes, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +104,10 @@ class Subscription(Reader):
     def wants_transient(self) -> bool:
         """Whether it is a client's that wants transient topics."""
         return not self.of_node and self.only != DURABLE_ONLY
+
+
+Takers = tuple[Subscription, ...]
+"""Who is to have a transient batch."""
 
 
 class Delivery(Feed):
@@ -177,6 +187,7 @@ class Delivery(Feed):
             of_node=of_node,
             only=frame.only,
             dedup=frame.dedup,
+            own_site=frame.own_site,
         )
         refusal = self._place(sub, frame, origin)
         if refusal is not None:
@@ -297,15 +308,19 @@ class Delivery(Feed):
     # -- what comes in ----------------------------------------------------------------------
 
     def subscribed_to(self, topic: Topic) -> list[Subscription]:
-        """Which clients want a transient topic."""
+        """Which clients want a transient topic of our own site."""
         return [r for r in self.wanting(topic) if isinstance(r, Subscription) and r.wants_transient]
+
+    def _takers(self, topic: Topic, site: str) -> list[Subscription]:
+        """Which want it of a site; empty: of our own."""
+        return [s for s in self.subscribed_to(topic) if not (site and s.own_site)]
 
     def on_transient(
         self, topic: Topic, row: DeliverBatch, payload: bytes, without: Direct = NOBODY
     ) -> list[Subscription]:
         """Queue a transient batch for whoever wants it, but for those that are to be ``without``;
         ``flush`` those it returns."""
-        subs = self.subscribed_to(topic)
+        subs = self._takers(topic, row.site)
         if without:
             subs = [s for s in subs if not has_directly(without, s.instance, s.number)]
         self.queue(subs, row, payload)
@@ -319,9 +334,9 @@ class Delivery(Feed):
             sub.queue_bytes += row.length
             self.queued_bytes += row.length
 
-    def lose(self, topic: Topic, count: int) -> None:
+    def lose(self, topic: Topic, count: int, site: str = "") -> None:
         """Records without a source were dropped on their way here: all who want them are told."""
-        for sub in self.subscribed_to(topic):
+        for sub in self._takers(topic, site):
             sub.dropped += count
             if not (sub.queue or sub.is_held):
                 self._deliver(sub, [])  # nothing may follow that would tell it
@@ -474,7 +489,7 @@ class Delivery(Feed):
         if not row.missing:
             sub.dropped_total += row.count
             self.dropped += row.count
-        key, base = (row.source, row.topic), row.base_offset
+        key, base = (row.source, row.topic, row.site), row.base_offset
         if not row.source and not sub.of_node:
             sub.dropped += row.count
             return
@@ -545,7 +560,9 @@ def _own_place(frame: Subscribe) -> Place:
     return Place(frame.origin, frame.lsn, frame.slot)
 
 
-def _gap(key: tuple[bytes, str], first: int, end: int) -> DeliverBatch:
+def _gap(key: _Lost, first: int, end: int) -> DeliverBatch:
     """Records of a source that were dropped, from ``first`` to before ``end``."""
-    source, topic = key
-    return DeliverBatch(topic, first, end - first, 0, 0, 0, 0, 0, missing=True, source=source)
+    source, topic, site = key
+    return DeliverBatch(
+        topic, first, end - first, 0, 0, 0, 0, 0, missing=True, source=source, site=site
+    )

@@ -519,7 +519,9 @@ class Inlets:
         self, reader: Reader, feed: Feed, row: DeliverBatch, data: Payload, skip: int, by_node: bool
     ) -> None:
         reader.held.append((None if by_node else feed, row.length, row.count))
-        arrival = Arrival(row.topic, 0, row.count, skip, data, row.checksum, 0, b"", 0, 0)
+        arrival = Arrival(
+            row.topic, 0, row.count, skip, data, row.checksum, 0, b"", 0, 0, site=row.site
+        )
         self.arrived.setdefault(reader.number, []).append(arrival)
 
     def arrive(self, number: int, arrival: Arrival, size: int) -> None:

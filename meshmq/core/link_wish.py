@@ -13,9 +13,11 @@ class LinkWish(NamedTuple):
         endpoints: 1 to 16 addresses, ``tcp://host:port``, where nodes of that site may be dialled.
         topics: patterns of the topics that are pulled, 64 at most; empty: nothing is.
         exclude: patterns of the topics among those that are not, 64 at most.
+        live: patterns of transient topics that come as they are published, 64 at most.
     """
 
     to: str
     endpoints: tuple[str, ...]
     topics: tuple[str, ...]
     exclude: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()

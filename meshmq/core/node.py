@@ -16,7 +16,7 @@ from meshmq import limits
 from meshmq.core import commands, drain, node_status, routes
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
-from meshmq.core.delivery import Delivery, Subscription
+from meshmq.core.delivery import Delivery, Subscription, Takers
 from meshmq.core.doorway import judge_client
 from meshmq.core.effects import Append, CloseLink, NodeEffect, PlanRetention, Send
 from meshmq.core.events import (
@@ -405,20 +405,22 @@ class Node:
     def _on_site_body(self, site: Site, peer: Peer, body: Body, now_ns: int) -> bool:
         if peer.sibling is None:
             return site.on_program(peer, body, now_ns)
-        if isinstance(body, Deliver) and body.subscription == 0 and not peer.sibling.site:
-            for row, data in site.reach.take(peer.link, body):
-                self._pass_on_from(row, data)
+        if isinstance(body, Deliver) and body.subscription == 0:
+            for row, data, abroad in site.take(peer.sibling, body):
+                self._pass_on_from(row, data, abroad)
             return True
         return site.on_body(peer, body, now_ns)
 
-    def _pass_on_from(self, row: DeliverBatch, data: bytes) -> None:
-        """A transient batch that a client of another node has published goes to our clients."""
+    def _pass_on_from(self, row: DeliverBatch, data: bytes, abroad: Takers) -> None:
+        """What a client of another node has published goes to our clients, and to ``abroad``."""
         topic = self.topics.by_name.get(row.topic)
         if topic is None:
             transient = RuleEntry(row.topic, False, 0, 0)
             topic = self.topics.create(row.topic, self._entries, transient, told=False)
+        self.delivery.queue(abroad, row, data)
+        self._dirty |= {id(sub): sub for sub in abroad}
         if row.missing and not row.source:
-            self.delivery.lose(topic, row.count)
+            self.delivery.lose(topic, row.count, row.site)
             return
         for sub in self.delivery.on_transient(topic, row, data):
             self._dirty[id(sub)] = sub
@@ -476,11 +478,9 @@ class Node:
         subs = self.delivery.on_transient(topic, row, data, without)
         for sub in subs:
             self._dirty[id(sub)] = sub
-        abroad = () if self.site is None else self.site.reach.wanting(batch.topic)
-        if abroad:
-            self.delivery.queue(abroad, row, data)
-            for sub in abroad:
-                self._dirty[id(sub)] = sub
+        abroad = () if self.site is None else self.site.wanting(batch.topic)
+        self.delivery.queue(abroad, row, data)
+        self._dirty |= {id(sub): sub for sub in abroad}
         if batch.numbered and subs:
             unmet = self.introductions.unmet(peer.link, subs)
             if unmet and self._is_for_few(topic):

@@ -17,18 +17,20 @@ Rules:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.delivery import Delivery
+from meshmq.core.delivery import Delivery, Takers
 from meshmq.core.discovery import PEERS, Discovery, Sighted, SightLost
 from meshmq.core.effects import OpenLink
+from meshmq.core.far_side import FarSide
 from meshmq.core.gossip import Gossip
 from meshmq.core.groups import Groups
 from meshmq.core.latency import Latencies
+from meshmq.core.link_live import LinkLive
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.links import Link
 from meshmq.core.registrar import Registrar
@@ -49,13 +51,14 @@ from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
 from meshmq.core.topics import Topic, Topics
 from meshmq.core.transients import Transients
-from meshmq.errors import BadFrame, InvalidName
+from meshmq.errors import BadFrame
 from meshmq.frames import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     Body,
     Command,
     Deliver,
+    DeliverBatch,
     DirectoryFrame,
     Envelope,
     Hello,
@@ -145,6 +148,8 @@ class Site:
         self.siblings: dict[bytes, Sibling] = {}
         self.far: dict[bytes, Sibling] = {}
         self.replication = Replication(me.site, who.name, copies, topics, delivery)
+        self.live = LinkLive(delivery, self.reach)
+        self._far_side = FarSide(self.replication, self.live, transients)
         self.version = 0
         self.me = me
         self._sessions = sessions
@@ -165,7 +170,7 @@ class Site:
 
     def set_links(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
         """Pull this from other sites, from now on."""
-        self.replication.set_wishes(wishes)
+        self._far_side.set_wishes(wishes)
         wished = {address: wish.to for wish in wishes for address in wish.endpoints}
         for address, to in self.links.sites.items():
             if wished.get(address) != to:  # what was said there was said of that
@@ -369,7 +374,7 @@ class Site:
         sibling.link, sibling.since_ns = peer.link, now_ns
         self.version += 1
         if sibling.site:
-            self.replication.join(sibling, now_ns)
+            self._far_side.join(sibling, now_ns)
             return
         self.replication.join_sibling(sibling)
         self.reach.join(sibling)
@@ -413,7 +418,7 @@ class Site:
             return
         self.version += 1
         if sibling.site:
-            self.replication.leave(sibling)
+            self._far_side.leave(sibling)
             sibling.link = b""
             return
         self.replication.leave_sibling(sibling)
@@ -451,12 +456,12 @@ class Site:
         """What came over a data link, if it is ours; the rest is as from a client."""
         sibling = peer.sibling
         assert sibling is not None
-        if sibling.site and not isinstance(body, Welcome):
-            self.replication.on_body(sibling, body, now_ns)
+        if isinstance(body, Welcome):
+            self.on_welcome(peer, body, now_ns)
             return True
+        if sibling.site:
+            return self._far_side.on_body(sibling, body, now_ns)
         match body:
-            case Welcome():
-                self.on_welcome(peer, body, now_ns)
             case LogOffers():
                 self.replication.on_sibling(sibling, body)
             case SiteInterests():
@@ -475,15 +480,26 @@ class Site:
                 return self.groups.on_sibling(peer, body, now_ns)
         return True
 
+    def take(self, sibling: Sibling, body: Deliver) -> Iterator[tuple[DeliverBatch, bytes, Takers]]:
+        """Batches of transient topics that another node brings, each with the nodes that are to
+        have it from us: siblings, of what comes from another site. Raises BadFrame."""
+        if sibling.site:
+            for row, data in self.live.take(sibling.link, body):
+                yield row, data, self.reach.wanting(row.topic)
+        else:
+            for row, data in self.reach.take(sibling.link, body):
+                yield row, data, ()
+
+    def wanting(self, topic: str) -> Takers:
+        """Other nodes that are to have a transient topic of our clients."""
+        return self.reach.wanting(topic) + self.live.wanting(topic)
+
     def _on_interests(self, peer: Peer, body: SiteInterests, now_ns: int) -> None:
         if body.noted:
             self._transients.note(peer.link, body.noted - 1)
         if not (body.whole or body.add or body.remove):
             return
-        try:
-            new = self.reach.on_interests(peer.link, body)
-        except InvalidName as error:
-            raise BadFrame(str(error)) from None
+        new = self.reach.on_interests(peer.link, body)
         # A subscriber there waits for that.
         if not self._transients.want_all(peer.link, peer.session.received, new, now_ns):
             peer.session.acknowledge(now_ns)  # an older node counts on that alone
@@ -590,6 +606,8 @@ class Site:
 
     def _send_of_reach(self, now_ns: int) -> None:
         self.reach.tell()
+        for link, body in self.live.take_sends():
+            self._sessions.send(link, body, now_ns)
         sends, self.reach.sends = self.reach.sends, []
         for link, body in sends:
             self._sessions.send(link, body, now_ns)
@@ -634,7 +652,7 @@ class Site:
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(self.links.hello.name),
-            "links": self.replication.describe(now_ns, self.links.refusals),
+            "links": self._far_side.describe(now_ns, self.links.refusals),
         }
 
     def _shown(self, sibling: Sibling, now_ns: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Transient topics between the nodes of a site: each record once to every node that wants it.
 
+With other sites see core/link_live.py, which is the same with a narrower door.
+
 Data: how many of our clients' subscriptions have each pattern, and which patterns cover the others
 (those are what siblings are told); for each sibling what it has told us, and the subscription of it
 that ``Delivery`` queues for.
@@ -18,12 +20,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 from meshmq import limits
 from meshmq.core.delivery import Delivery, Subscription
 from meshmq.core.sibling import Sibling
 from meshmq.core.wants import Patterns
-from meshmq.errors import BadFrame
+from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames import Body, Credit, Deliver, DeliverBatch, SiteInterests
 from meshmq.names import check_pattern
 
@@ -45,6 +48,7 @@ class Reach:
     Attributes:
         sends: frames for data links; the owner takes them.
         lost: records that were dropped on their way here, as siblings have told.
+        news: patterns that somebody at the site more wants (1), or less (-1); the owner takes them.
     """
 
     def __init__(self, delivery: Delivery) -> None:
@@ -55,19 +59,30 @@ class Reach:
         self._owed: dict[bytes, tuple[int, int]] = {}  # credit to give back: bytes, records
         self.sends: list[tuple[bytes, Body]] = []
         self.lost = 0
+        self.news: list[tuple[str, int]] = []
 
     def join(self, sibling: Sibling) -> None:
         """Its data link is open."""
+        self._open(sibling)
+        self._say(sibling.link, True, tuple(self.wants.told), ())
+
+    def _open(self, sibling: Sibling) -> None:
         self._theirs[sibling.link] = _Theirs(self._delivery.open_node(sibling.link, sibling.origin))
         self._matching.clear()
         self._owed[sibling.link] = (0, 0)
-        self._say(sibling.link, True, tuple(self.wants.told), ())
 
     def leave(self, sibling: Sibling) -> None:
         """It is over; the owner has dropped what was subscribed over it."""
-        if self._theirs.pop(sibling.link, None) is not None:
+        theirs = self._theirs.pop(sibling.link, None)
+        if theirs is not None:
             self._matching.clear()
             del self._owed[sibling.link]
+            self.news += [(pattern, -1) for pattern in theirs.patterns]
+
+    def patterns(self) -> Iterable[str]:
+        """What the nodes of the site want, as far as ``news`` has told it."""
+        own = (set(self.wants.told) - set(self.wants.added)) | set(self.wants.removed)
+        return chain(own, *[theirs.patterns for theirs in self._theirs.values()])
 
     def _say(self, link: bytes, whole: bool, add: tuple[str, ...], remove: tuple[str, ...]) -> None:
         most = limits.SITE_PATTERNS_PER_FRAME
@@ -87,6 +102,7 @@ class Reach:
             return False
         added, wants.added = tuple(wants.added), {}
         removed, wants.removed = tuple(wants.removed), {}
+        self.news += [*[(pattern, 1) for pattern in added], *[(pattern, -1) for pattern in removed]]
         for link in self._theirs:
             self._say(link, False, added, removed)
         return True
@@ -96,19 +112,26 @@ class Reach:
     def on_interests(self, link: bytes, frame: SiteInterests) -> tuple[str, ...]:
         """A sibling says what it wants; patterns of it that are new. Raises BadFrame."""
         theirs = self._theirs[link]
-        for pattern in frame.add:
-            check_pattern(pattern)
+        try:
+            for pattern in frame.add:
+                check_pattern(pattern)
+        except InvalidName as error:
+            raise BadFrame(str(error)) from None
         patterns = theirs.patterns
         if frame.whole:
             patterns = theirs.arriving = theirs.arriving or Patterns()
+        new = tuple([p for p in dict.fromkeys(frame.add) if p not in theirs.patterns])
+        if not frame.whole:
+            gone = [p for p in dict.fromkeys(frame.remove) if p in patterns and p not in frame.add]
+            self.news += [*[(pattern, 1) for pattern in new], *[(pattern, -1) for pattern in gone]]
         for pattern in frame.remove:
             patterns.discard(pattern)
-        new = tuple([p for p in frame.add if p not in theirs.patterns])
         for pattern in frame.add:
             patterns.add(pattern)
         if len(patterns) > limits.SITE_PATTERNS_MAX:
             raise BadFrame(f"more than {limits.SITE_PATTERNS_MAX} patterns of one node")
         if frame.whole and not frame.more:
+            self.news += [*[(p, 1) for p in patterns], *[(p, -1) for p in theirs.patterns]]
             theirs.patterns, theirs.arriving = patterns, None
         self._matching.clear()
         return new

@@ -294,6 +294,8 @@ class Subscriber:
                 copied = self._dedup.take(b.topic, origin, b.published, b.count)
                 self.copies += max(0, copied - skip)
                 skip = max(skip, copied)
+        else:
+            site = b.site
         if b.damaged:
             self.missed += b.count - skip
             self.damaged += b.count - skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
 
 from meshmq.names import is_literal, matches
 
@@ -21,6 +23,9 @@ class Patterns:
 
     def __contains__(self, pattern: str) -> bool:
         return pattern in self._literal or pattern in self._wild
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self._literal, self._wild)
 
     def add(self, pattern: str) -> None:
         if is_literal(pattern):

@@ -273,6 +273,7 @@ FRAMES = {
         ("publish_routed", 42, Publish((_rows[0]._replace(numbered=True, routed=True),), _one)),
         ("deliver_source", 42, Deliver(1, (_from_run,), 0, _one)),
         ("deliver_origin", 42, Deliver(1, (_deliveries[0]._replace(origin=ORIGIN),), 0, _one)),
+        ("deliver_site", 42, Deliver(0, (_from_run._replace(site="eu"),), 0, _one)),
         ("deliver_marker", 42, Deliver(1, (DeliverBatch("", *[0] * 7, source=ORIGIN),), 0, b"")),
         ("confirm_unwanted", 42, Confirm((_done._replace(unwanted=True),))),
         ("routes", 42, Routes((Route(ORIGIN), Route(b"r" * 16, (1, 7))), (Route(b"s" * 16),))),

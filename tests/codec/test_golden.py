@@ -47,7 +47,8 @@ def test_a_frame_is_read_as_it_was_meant(name):
 
 @pytest.mark.parametrize("path", sorted(EARLIER.iterdir()), ids=lambda path: path.stem)
 def test_a_frame_of_an_earlier_version_is_read_as_it_was_meant(path):
-    """As nodes sent it that knew of no links between sites: fewer fields, the same words."""
+    """As nodes sent it that knew of no links between sites, or of nothing live over these: fewer
+    fields, the same words."""
     header, *payload = parts(path.stem)
     assert path.read_bytes() != header
     assert codec.decode([path.read_bytes(), *payload]) == FRAMES[path.stem]

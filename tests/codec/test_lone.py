@@ -59,6 +59,7 @@ def delivers(draw):
         draw(topics), draw(u64), draw(u32), len(payload), draw(u32), draw(i64), draw(u64),
         draw(u32), draw(st.booleans()), draw(st.booleans()),
         *[draw(st.just(b"") | st.binary(min_size=16, max_size=16)) for _ in range(2)],
+        None, draw(st.just("") | topics),
     )  # fmt: skip
     return Deliver(draw(u32), (row,), draw(u64), payload)
 

@@ -20,6 +20,7 @@ from meshmq.names import (
     is_literal,
     is_position,
     matches,
+    meet,
 )
 
 ORIGIN = "0123456789abcdef" * 2
@@ -378,3 +379,17 @@ def test_positions_of_one_log_are_in_its_order(one, other):
 def test_what_is_no_position_is_refused_and_told_where_to_take_one(text):
     with pytest.raises(InvalidArgument, match=r"msg\.position"):
         Position.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (">", "a.b", "a.b"), ("a.>", "a", ""), ("a.>", "*.b.>", "a.b.>"), ("a.>", "*.*", "a.*"),
+        ("prices.>", "*.x", "prices.x"), ("$a.>", ">", ""), ("a.b", "a.b", "a.b"),
+        ("a", "a.b", ""), ("*", "a", "a"), ("*.>", "a", ""), ("*.>", "a.b", "a.b"),
+        ("a.*", "a", ""), ("*.b", "a.*", "a.b"), ("a.>", "b.>", ""), ("a.*", "a.>", "a.*"),
+        ("*." + "y" * 200, "x" * 200 + ".*", ""),
+    ],
+)  # fmt: skip
+def test_two_patterns_meet_in_one_or_none(one, other, both):
+    assert meet(one, other) == meet(other, one) == both

@@ -1,0 +1,58 @@
+"""What a node has to do with nodes of other sites, put together: copies of logs
+(core/replication.py) and what is passed on as it is published (core/link_live.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from meshmq.core.link_live import LinkLive
+from meshmq.core.link_wish import LinkWish
+from meshmq.core.replication import Replication
+from meshmq.core.sibling import Sibling
+from meshmq.core.transients import Transients
+from meshmq.frames import Body, Credit, SiteInterests
+
+
+class FarSide:
+    """See the module's header.
+
+    Args:
+        transients: what our own publishers know of who wants what.
+    """
+
+    def __init__(self, replication: Replication, live: LinkLive, transients: Transients) -> None:
+        self._replication = replication
+        self._live = live
+        self._transients = transients
+
+    def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
+        """What is to come of other sites from now on."""
+        self._replication.set_wishes(wishes)
+        self._live.set_wishes(wishes)
+
+    def join(self, far: Sibling, now_ns: int) -> None:
+        """The data link with a node of another site is open."""
+        self._replication.join(far, now_ns)
+        self._live.join(far)
+
+    def leave(self, far: Sibling) -> None:
+        """It is over."""
+        self._replication.leave(far)
+        self._live.leave(far)
+
+    def on_body(self, far: Sibling, body: Body, now_ns: int) -> bool:
+        """What came over it, if it is for us; the rest is as from a client. Raises BadFrame."""
+        match body:
+            case SiteInterests():
+                for pattern in self._live.on_interests(far.link, body):
+                    self._transients.want(pattern)  # no subscriber there waits for that
+            case Credit(0):
+                return False
+            case _:
+                self._replication.on_body(far, body, now_ns)
+        return True
+
+    def describe(self, now_ns: int, refused: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Links as ``status`` shows them; ``refused``: by address, why there is no link."""
+        return [self._live.shown(row) for row in self._replication.describe(now_ns, refused)]
