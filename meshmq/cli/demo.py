@@ -45,6 +45,12 @@ def demo(
         int,
         typer.Option(min=1, max=5, help="With more than one: a site, of which one node is killed."),
     ] = 1,
+    sites: Annotated[
+        int,
+        typer.Option(
+            min=1, max=5, help="With more than one: they mirror each other over a line that is cut."
+        ),
+    ] = 1,
 ) -> None:
     """Show it all in a few seconds: no node, then one; it is killed; a replay, a job that fails.
 
@@ -52,6 +58,13 @@ def demo(
     free port of this machine, with its log in a temporary folder that is removed at the end. Exit
     code 1 if anything is lost or doubled.
     """
+    if nodes > 1 and sites > 1:
+        raise CommandError("give --nodes or --sites: the demo's sites have a node each")
+    if sites > 1:
+        from meshmq.cli.demo_links import show_sites
+
+        show_sites(sites)
+        return
     if nodes > 1:
         from meshmq.cli.demo_site import show_site
 
@@ -69,11 +82,17 @@ class DemoNode:
     """A node in a process of its own, which can be killed and started again where it was."""
 
     def __init__(
-        self, data: Path, name: str = "demo", site: str = "", peers: tuple[str, ...] = ()
+        self,
+        data: Path,
+        name: str = "demo",
+        site: str = "",
+        peers: tuple[str, ...] = (),
+        config: Path | None = None,
     ) -> None:
         self._data, self._name = data, name
         self.url, self.nodes_url = [f"tcp://127.0.0.1:{free_port()}" for _ in range(2)]
         more = ["--site", site, "--listen-nodes", self.nodes_url] if site else []
+        more += ["--config", str(config)] if config else []
         self._more = [*more, *(word for peer in peers for word in ("--peer", peer))]
         self._process: subprocess.Popen[str] | None = None
 

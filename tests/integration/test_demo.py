@@ -14,9 +14,9 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
-def start(folder):
+def start(folder, *options):
     return subprocess.Popen(
-        [sys.executable, "-m", "meshmq", "demo"],
+        [sys.executable, "-m", "meshmq", "demo", *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "TMPDIR": str(folder)},
     )  # fmt: skip
@@ -55,3 +55,27 @@ def test_an_interrupted_demo_leaves_no_node_and_no_folder(tmp_path):
     )  # fmt: skip
     assert gone.returncode == 1
     assert "no node answers" in gone.stderr
+
+
+def test_the_demo_of_sites_shows_a_cut_a_lag_a_heal_and_equality(tmp_path):
+    demo = start(tmp_path, "--sites", "2")
+    out, said = demo.communicate(timeout=50)
+    assert (demo.returncode, said) == (0, "")
+    story = ["2 sites", "publishes real flights", "is CUT", "is HEALED", "read at each site"]
+    assert sorted(story, key=out.index) == story
+    lags = [int(lag.replace(",", "")) for lag in re.findall(r"behind are  eu ([\d,]+),", out)]
+    assert lags[0] == lags[-1] == 0
+    assert 0 < lags[1] < lags[2] < lags[3]
+    assert len(set(re.findall(r"sha256 (\w+)", out))) == 1
+    table = dict(re.findall(r"^   ([a-z ]+?) {2,}([\d,]+|yes)$", out, re.MULTILINE))
+    assert table["lost"] == table["duplicated"] == table["offsets that differ"] == "0"
+    assert table["published"] == table["confirmed"]
+    assert table["sites are equal"] == "yes"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_has_nodes_or_sites(tmp_path):
+    demo = start(tmp_path, "--sites", "2", "--nodes", "2")
+    _, said = demo.communicate(timeout=20)
+    assert demo.returncode == 1
+    assert "give --nodes or --sites" in said

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +16,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+NEED_NONE = ("chat.py", "three_sites_ring.py")  # and use none that is there
 
 
 def run(name, url, *arguments):
@@ -107,8 +111,64 @@ def test_scatter_gather_also_the_second_time(node):
 
 
 @pytest.mark.slow
+def test_three_sites_ring_needs_no_node():
+    *orders, same, without, back = lines("three_sites_ring.py", "")
+    assert orders == [
+        f"{site} #{i}: {site} {i + 1}" for site in ("asia", "eu", "us") for i in (0, 1)
+    ]
+    assert same == "the same at all three: yes"
+    assert without == "without eu, asia has of us: us 3"
+    assert back == "eu is back, and has: 7"
+
+
+def test_two_sites_as_their_page_says(tmp_path):
+    """Its settings and its commands, on other ports."""
+    folder, ports = EXAMPLES / "two_sites", {}
+    for port in re.findall(
+        r"127\.0\.0\.1:(\d+)", (folder / "eu.toml").read_text() + "127.0.0.1:5767"
+    ):
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            ports[port] = str(unused.getsockname()[1])
+
+    def moved(text):
+        return re.sub(r"(127\.0\.0\.1:)(\d+)", lambda found: found[1] + ports[found[2]], text)
+
+    for name in ("eu.toml", "us.toml"):
+        (tmp_path / name).write_text(moved((folder / name).read_text()))
+    page = moved((folder / "README.md").read_text()).replace("examples/two_sites/", "")
+    first, second = [
+        [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+        for block in re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)
+    ]
+    command = [sys.executable, "-m", "meshmq"]
+    nodes = [
+        subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+        for words in first
+    ]
+    try:
+        for node in nodes:
+            assert " ready at " in node.stdout.readline()
+        done = [
+            subprocess.run([*command, *words], capture_output=True, text=True, timeout=30)
+            for words in second
+        ]
+    finally:
+        for node in nodes:
+            node.terminate()
+            node.communicate(timeout=20)
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * len(second)
+    *_, at_eu, at_us, links = done
+    for one in (at_eu, at_us):
+        found = [json.loads(line) for line in one.stdout.splitlines()]
+        assert sorted((m["site"], m["offset"]) for m in found) == [("eu", 0), ("us", 0)]
+    assert "linked" in links.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "path", sorted({*EXAMPLES.glob("*.py")} - {EXAMPLES / "chat.py"}), ids=lambda p: p.name
+    "path",
+    sorted({*EXAMPLES.glob("*.py")} - {EXAMPLES / name for name in NEED_NONE}),
+    ids=lambda p: p.name,
 )
 def test_without_a_node_it_says_what_to_do(path, tmp_path):
     done = run(path.name, "ipc://" + str(tmp_path / "nobody"))
