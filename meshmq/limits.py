@@ -268,8 +268,15 @@ COPIES_MAX = 5  # nodes that have a stream
 LINK_ENDPOINTS_MAX = 16  # addresses of another site: more than it has gateways
 COPY_CREDIT_BYTES = 4 * MIB  # of one log on their way to a copy: a full disk commit is half of it
 LINK_PATTERNS_MAX = 64  # of topics that one link brings, and as many that it leaves out
-LINK_CREDIT_BYTES = 24 * MIB  # of all logs on their way over one link: 120 MB/s at 200 ms; a
-LINK_LOG_CREDIT_BYTES = 256 * KIB  # session ends at SESSION_UNACKED_BYTES_MAX; of each, at least
+LINK_CREDIT_BYTES = 40 * MIB  # of all logs on their way over one link: 200 MB/s at 200 ms; a
+LINK_FIRST_BYTES = 128 * KIB  # session ends at SESSION_UNACKED_BYTES_MAX; before a line is measured
+LINK_LEAST_BYTES = 16 * KIB  # the smallest window of a line
+LINK_SLACK_NS = 250 * MS  # on its way beyond what the distance asks for: who overtakes waits so
+LINK_NEW_NS = 600 * MS  # ... and on a new link so much more, until that brings no more
+LINK_PROBE_NS_MAX = 2 * SECOND  # the smallest round trip is looked for so long at most
+LINK_RATE_NS = 500 * MS  # a line's rate is the greatest of twice that, at least ten round trips
+LINK_ROUND_TRIP_NS = 10 * SECOND  # so old, a line's smallest round trip is measured anew
+LINK_ROW_BYTES = 96  # of a batch in a frame, beside its bytes
 LINK_PATH_MAX = 32  # sites by which a log comes, one behind the other
 LINK_STALE_NS = 2 * SECOND  # another site is turned to when one had no more of a log for so long
 COPIES_TOLD_NS = 500 * MS  # how far copies go is told to the other nodes at most so often
@@ -354,6 +361,6 @@ assert DIRECT_BATCH_BYTES + LARGE_VALUE_BYTES + 64 * KIB < BATCH_BYTES_MAX
 assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX
 assert max(REQUESTS_UNACKED_BYTES, REPLIES_UNACKED_BYTES) < SESSION_UNACKED_BYTES_MAX // 2
-assert LINK_CREDIT_BYTES + MIRRORS_MAX * LINK_LOG_CREDIT_BYTES < SESSION_UNACKED_BYTES_MAX
+assert LINK_CREDIT_BYTES + 16 * BATCH_BYTES_MAX < SESSION_UNACKED_BYTES_MAX
 assert SERVICES_UNACKED_FRAMES < SESSION_UNACKED_FRAMES_MAX // 2
 assert REPLY_BACKLOG_BYTES_MAX < REPLY_BACKLOGS_BYTES_MAX

@@ -90,7 +90,10 @@ class Sender(Reader):
         payload = b"".join([b.payload for b in batches])
         self.credit_bytes -= len(payload)
         self.sent = (batches[-1].lsn, batches[-1].slot + 1)
-        frame = Fetched(self.number, tuple(topics.values()), tuple(rows), *self.sent, payload)
+        self.put(Fetched(self.number, tuple(topics.values()), tuple(rows), *self.sent, payload))
+
+    def put(self, frame: Fetched) -> None:
+        """Batches leave."""
         self.sends.append((self.link, frame))
 
     def tell_changes(self) -> None:

@@ -24,14 +24,14 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from meshmq import limits
-from meshmq.core.copy_sender import Sender, facts_of
 from meshmq.core.delivery import Delivery
+from meshmq.core.far_sender import FarSender
 from meshmq.core.feed import UNBOUNDED, Feed
+from meshmq.core.link_flow import LinkFlow
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import LinkedEntry
 from meshmq.core.mirrors import Mirror
@@ -80,41 +80,22 @@ class Source(NamedTuple):
         return self.kind, row.lsn, row.slot, -len(row.path), self.far.origin
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class FarSender(Sender):
-    """A log on its way to another site.
-
-    Attributes:
-        window_bytes: so much of it may be on its way.
-        ends_told: what was said of how far its streams go.
-    """
-
-    window_bytes: int
-    ends_told: dict[int, int] = field(default_factory=dict)
-
-    def tell_changes(self) -> None:
-        Sender.tell_changes(self)
-        changed = []
-        for number, topic in self.by_stream.items():
-            end = topic.synced_offset
-            if end > self.ends_told.get(number, 0) and self.takes(topic.entry.name):
-                self.ends_told[number] = end
-                self.told[number] = facts = facts_of(topic)
-                changed.append(facts._replace(end=end))
-        self.tell(changed)
-
-
 class Replication:
     """See the module's header. Frames gather in ``sends``.
 
     Args:
         site, name: our own.
         topics, delivery: of our own log.
+        now: what time it is.
     """
 
     def __init__(
-        self, site: str, name: str, copies: SiteCopies, topics: Topics, delivery: Delivery
-    ) -> None:
+        self, site: str, name: str, copies: SiteCopies, topics: Topics, delivery: Delivery,
+        now: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._now = now
+        self._flows: dict[bytes, LinkFlow] = {}  # by link: what may be on its way there
+        self._round_trips: dict[bytes, int] = {}  # by far node: of the last pulse
         self._site = site
         self._name = name
         self._copies = copies
@@ -142,6 +123,7 @@ class Replication:
     def join(self, far: Sibling, now_ns: int) -> None:
         """The data link with a node of another site is open."""
         self._far[far.origin] = far
+        self._flows[far.link] = LinkFlow(self._now, self._round_trips.get(far.origin, 0))
         self.sends.append((far.link, _for(far, self._all_offers())))
 
     def leave(self, far: Sibling) -> None:
@@ -151,6 +133,7 @@ class Replication:
         self._offers.pop(far.origin, None)
         for key in [key for key in self._senders if key[0] == far.link]:
             self._end(key)
+        self._flows.pop(far.link, None)
         self._copies.drop_link(far.link)
         self._due_ns = 0
 
@@ -227,6 +210,7 @@ class Replication:
         key = (far.link, frame.origin)
         self._end(key)
         if frame.level == NO_LEVEL:
+            self._feed(far.link)
             return
         copies, place = self._copies, (max(1, frame.lsn), frame.slot)
         feed: Feed
@@ -249,19 +233,17 @@ class Replication:
                 return
             feed, by_stream = mirror.feed, mirror.topics.by_stream
             journal, pattern_of = mirror.topics.by_name.get(JOURNAL), patterns_in(mirror)
-        used = sum([s.window_bytes for (link, _), (s, _) in self._senders.items()
-                    if link == far.link])  # fmt: skip
-        least = limits.LINK_LOG_CREDIT_BYTES
-        window = min(frame.credit, max(least, limits.LINK_CREDIT_BYTES - used))
+        flow = self._flows[far.link]
         sender = FarSender(
-            ">", window, UNBOUNDED, *place, link=far.link, number=frame.number,
-            level=frame.level, copied=place, sent=place, by_stream=by_stream,
+            ">", min(frame.credit, limits.LINK_CREDIT_BYTES), UNBOUNDED, *place, link=far.link,
+            number=frame.number, level=frame.level, copied=place, sent=place, by_stream=by_stream,
             takes=lambda name: is_wished(name, frame.topics, frame.exclude, pattern_of),
-            sends=self.sends, window_bytes=window,
+            sends=self.sends, flow=flow,
         )  # fmt: skip
         if journal is not None and sender.takes(JOURNAL):
             sender.introduce(journal)
         self._senders[key] = sender, feed
+        flow.join(sender.flight)
         feed.add_reader(sender)
         feed.feed(sender)
 
@@ -269,17 +251,25 @@ class Replication:
         found = self._senders.get((far.link, frame.origin))
         if found is None:
             return
-        sender, feed = found
-        sender.copied = (frame.lsn, frame.slot)
-        sender.grant(frame.credit)
-        feed.feed(sender)
+        sender, _ = found
+        sender.stored((frame.lsn, frame.slot), frame.credit)
+        self._feed(far.link)
         if frame.lacks and sender.is_live and now_ns >= sender.sum_again_ns:
             sender.sum_again_ns = now_ns + limits.JOURNAL_SUM_NS
             self._copies.ask_sum(frame.origin)
 
+    def _feed(self, link: bytes) -> None:
+        """What the line has room for now, of the logs that wait for that, each in its turn."""
+        flow = self._flows[link]
+        waiting = {id(s.flight): (s, f) for (to, _), (s, f) in self._senders.items() if to == link}
+        for flight in flow.in_turn():
+            sender, feed = waiting[id(flight)]
+            feed.feed(sender)
+
     def _end(self, key: tuple[bytes, bytes]) -> None:
         found = self._senders.pop(key, None)
         if found is not None:
+            found[0].flow.leave(found[0].flight)
             found[1].remove_reader(found[0])
 
     # -- what we pull ---------------------------------------------------------------------------
@@ -388,8 +378,7 @@ class Replication:
         if not mirror.number and copies.ahead(row.origin, (mirror.synced, True)):
             return  # a sibling has more of it
         mirror.name = row.name
-        least = limits.LINK_LOG_CREDIT_BYTES
-        mirror.credit = max(least, limits.LINK_CREDIT_BYTES // len(self._offers[far.origin]))
+        mirror.credit = limits.LINK_CREDIT_BYTES  # who sends bounds all logs of a link together
         self._moved[row.origin] = mirror.place, now_ns
         copies.fetch(mirror, far)
 
@@ -401,6 +390,12 @@ class Replication:
         self._moved[mirror.origin] = mirror.place, since_ns
         is_stale = now_ns - since_ns >= limits.LINK_STALE_NS
         return other.kind > now.kind and (other.is_owner or is_stale)
+
+    def on_round_trip(self, far: Sibling, ns: int) -> None:
+        """A pulse came back from a node of another site."""
+        self._round_trips[far.origin] = ns
+        if far.link in self._flows:
+            self._flows[far.link].on_round_trip(ns)
 
     # -- time, and what is shown ----------------------------------------------------------------
 
@@ -431,6 +426,10 @@ class Replication:
 
     def take_sends(self) -> list[tuple[bytes, Body]]:
         """Frames for links, since the last time."""
+        for link, flow in self._flows.items():
+            if flow.is_freed:
+                flow.is_freed = False
+                self._feed(link)
         sends, self.sends[:] = list(self.sends), []
         return sends
 

@@ -147,7 +147,9 @@ class Site:
         self.signposts = Signposts(here, sessions)
         self.siblings: dict[bytes, Sibling] = {}
         self.far: dict[bytes, Sibling] = {}
-        self.replication = Replication(me.site, who.name, copies, topics, delivery)
+        self.replication = Replication(
+            me.site, who.name, copies, topics, delivery, lambda: self._shared.now_ns
+        )
         self.live = LinkLive(delivery, self.reach)
         self._far_side = FarSide(self.replication, self.live, transients)
         self.version = 0
@@ -225,6 +227,7 @@ class Site:
                 elif stamp <= now_ns:
                     self.links.prove(link, stamp)
                     self._latencies[sibling.origin].add(now_ns - stamp, now_ns)
+                    self.replication.on_round_trip(sibling, now_ns - stamp)
                 if sibling.dials and not sibling.link and sibling.origin not in self._dials:
                     self._dials[sibling.origin] = (now_ns, limits.DATA_DIAL_NS)
                     self._dial(now_ns)
