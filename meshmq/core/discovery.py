@@ -410,7 +410,7 @@ class Discovery:
             self._forget(next(iter(self._fresh or self._former)), now_ns)
 
     def _forget(self, instance: bytes, now_ns: int) -> None:
-        peer = self._peers.pop(instance)
+        peer = self._peers[instance]
         self._fresh.pop(instance, None)
         self._former.pop(instance, None)
         for (source, teller), addresses in peer.sights.items():
@@ -418,6 +418,7 @@ class Discovery:
             self._forget_told(teller, instance)
             for text in addresses:
                 self._unclaim(text, (instance, source, teller), now_ns)
+        del self._peers[instance]  # last: of one address it may have several claims
 
     # -- addresses -------------------------------------------------------------------------------
 

@@ -547,6 +547,21 @@ def test_a_flood_pushes_out_nobody_who_is_linked_and_grows_nothing():
         assert len(lane.queue) <= 2 * len(discovery._addresses) + 64
 
 
+def test_who_was_here_shortly_is_pushed_out_by_those_who_come_later():
+    """Of the one address of each the network has told, and he himself."""
+    world = World()
+    for n in range(2 * limits.FOUND_PEERS_MAX):
+        address = at(1000 + n)
+        world.see(many(n), address)
+        world.tell(LinkUp(facts(many(n), address)))
+        world.tell(LinkDown(many(n), "", "the peer said goodbye"))
+        for gone in list(world.dialling):
+            world.tell(DialFailed(gone, "refused"))
+        world.now += MS
+    assert world.counters["pushed-out"] == limits.FOUND_PEERS_MAX
+    assert len(world.discovery.rows()) == limits.FOUND_PEERS_MAX
+
+
 def test_a_flood_of_one_address_is_dialled_as_one_and_costs_no_more():
     """All are said to be where nobody answers; who is there is met all the same."""
     world = World()
