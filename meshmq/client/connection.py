@@ -410,7 +410,7 @@ class Connection(Channel):
         if self._more or self._closing or self._posted or self.client.has_work:
             self._due_ns = 0
             return 0
-        due = self.client.next_deadline_ns()
+        due = self._next_deadline_ns()
         self._due_ns = clock.now_ns() + limits.SECOND if due is None else due
         reopen = self._reopen_at
         if reopen is not None:
@@ -419,9 +419,15 @@ class Connection(Channel):
             return 1000
         return max(0, min(1000, (due - clock.now_ns()) // 1_000_000 + 1))
 
+    def _next_deadline_ns(self) -> int | None:
+        """When the machine wants a turn by itself. Not while another thread's turn changes what is
+        looked through for it, links that come and go say."""
+        with self._io:
+            return self.client.next_deadline_ns()
+
     def _follow_up(self) -> None:
         """After a turn of a thread that does not drive: what remains to be done, others do."""
-        due = self.client.next_deadline_ns()
+        due = self._next_deadline_ns()
         if self._more or due is None or due < self._planned_ns:
             self.wake()
 

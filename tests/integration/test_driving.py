@@ -15,6 +15,7 @@ import pytest
 
 import meshmq
 from meshmq.client.connection import _Waiter
+from meshmq.core.hybrid import HybridClient
 
 THREADS = 6
 ROUNDS = 60
@@ -36,6 +37,32 @@ def test_threads_that_publish_wait_and_read_at_once_get_what_is_theirs(node):
 
         with ThreadPoolExecutor(THREADS) as pool:
             assert sorted(pool.map(work, range(THREADS))) == list(range(THREADS))
+
+
+def test_no_thread_asks_the_machine_for_its_time_while_another_has_its_turn(node, monkeypatch):
+    """Links come and go in turns: who looks through them meanwhile ends with an error, and with it
+    an instance of a service, without a fault of anybody's."""
+    asked, real = [], HybridClient.next_deadline_ns
+    with (
+        meshmq.connect(node.url) as program,
+        meshmq.connect(node.url) as asking,
+        ThreadPoolExecutor(THREADS) as pool,
+    ):
+        locks = {c.client: c._io for c in (program._connection, asking._connection)}
+
+        def next_deadline_ns(client):
+            if client in locks:
+                asked.append(locks[client].locked())
+            return real(client)
+
+        monkeypatch.setattr(HybridClient, "next_deadline_ns", next_deadline_ns)
+        instance = program.serve("s", lambda request: request.value, concurrency=2)
+        for route in ("node", "auto"):
+            got = [pool.submit(asking.request, "s", b"x", route=route) for _ in range(ROUNDS)]
+            assert {waiting.result(20).value for waiting in got} == {b"x"}
+        assert instance.error is None
+    assert asked
+    assert all(asked)
 
 
 def test_a_thread_that_only_publishes_needs_nobody_to_wait(node):
