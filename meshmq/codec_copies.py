@@ -42,7 +42,8 @@ def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
     f = r.fetch
     return frames_copies.Fetch(
         f.number, _id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
-        _id(f.topicId, "a topic's id", True), f.offset, _patterns(f.topics), _patterns(f.exclude),
+        _id(f.topicId, "a topic's id", True), f.offset, link_patterns(f.topics),
+        link_patterns(f.exclude),
     )  # fmt: skip
 
 
@@ -52,7 +53,8 @@ def _sites(rows: Any) -> tuple[str, ...]:
     return tuple([short(site) for site in rows])
 
 
-def _patterns(rows: Any) -> tuple[str, ...]:
+def link_patterns(rows: Any) -> tuple[str, ...]:
+    """Patterns of what a link between sites brings, at most LINK_PATTERNS_MAX."""
     if len(rows) > limits.LINK_PATTERNS_MAX:
         raise BadFrame(f"{len(rows)} patterns of a link, the limit is {limits.LINK_PATTERNS_MAX}")
     try:
@@ -175,7 +177,7 @@ def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
             [
                 frames_copies.LogOffer(
                     _id(x.origin, "an origin"), short(x.name), short(x.site), x.lsn, x.slot,
-                    _patterns(x.topics), _patterns(x.exclude), _sites(x.path),
+                    link_patterns(x.topics), link_patterns(x.exclude), _sites(x.path),
                 )
                 for x in rows
             ]

@@ -7,6 +7,7 @@ from typing import Any
 
 from meshmq import frames
 from meshmq.codec_checks import bounded, short
+from meshmq.codec_copies import link_patterns
 
 
 def _encode_offers(m: Any, b: frames.Offers) -> None:
@@ -17,6 +18,8 @@ def _encode_offers(m: Any, b: frames.Offers) -> None:
         row.free, row.waiting = x.free, x.waiting
         if x.service:
             row.service = x.service
+    if b.patterns:
+        o.patterns = b.patterns
 
 
 def _decode_offers(r: Any, _: bytes | None) -> frames.Offers:
@@ -26,7 +29,7 @@ def _decode_offers(r: Any, _: bytes | None) -> frames.Offers:
     rows = tuple(
         [new(x.number, short(x.service), x.instances, x.places, x.free, x.waiting) for x in o.rows]
     )
-    return frames.Offers(o.version, o.whole, o.asks, rows)
+    return frames.Offers(o.version, o.whole, o.asks, rows, link_patterns(o.patterns))
 
 
 ENCODERS: dict[type, Callable[..., None]] = {frames.Offers: _encode_offers}

@@ -36,9 +36,11 @@ class Offers:
         version: counts these frames to one sibling, from 1.
         whole: nothing else is served; else what has changed since the one before.
         asks: the receiver is to tell all that it serves.
+        patterns: with that, to a node of another site: of which services it is to tell from now on.
     """
 
     version: int
     whole: bool = False
     asks: bool = False
     rows: tuple[Offer, ...] = ()
+    patterns: tuple[str, ...] = ()

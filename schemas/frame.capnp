@@ -625,6 +625,7 @@ struct Offers {             # what services a node's clients serve, and how busy
   whole   @1 :Bool;         # nothing else is served; else what has changed
   asks    @2 :Bool;         # tell all that you serve
   rows    @3 :List(Offer);
+  patterns @4 :List(Text);  # with asks, to a node of another site: of which services; 64 at most
 }
 
 struct Offer {

@@ -37,7 +37,8 @@ _SETTINGS: dict[str, tuple[type, Any]] = {
 }
 _KNOWN = (*_SETTINGS, "link")
 _OF_SITE = ("name",)
-_OF_LINK = {"to": str, "endpoints": list, "topics": list, "exclude": list, "live": list}
+_OF_LINK = {"to": str, "endpoints": list, "topics": list, "exclude": list, "live": list,
+            "services": list}  # fmt: skip
 _NEEDED_OF_LINK = ("to", "endpoints", "topics")
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 _OR_TABLE = " (or a table, [site], with its 'name')"

@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Links with other sites: what a node pulls from there, and how that goes.",
     no_args_is_help=False,
 )
-_IF_ANY = ("refused", "live")
+_IF_ANY = ("refused", "live", "services")
 HEADS = ("to", "state", "nodes", "topics", "exclude", "logs", "received", "behind")
 
 
@@ -137,7 +137,7 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
         "refused": refused, "linked nodes": row["nodes"], "topics": row["topics"],
         "exclude": row["exclude"], "mirrored logs": logs,
         "live": row.get("live", []), "received live": row.get("live_received"),
-        "lost live": row.get("live_lost"),
+        "lost live": row.get("live_lost"), "services": row.get("services", []),
     }  # fmt: skip
     if not page["live"]:
         del page["received live"], page["lost live"]

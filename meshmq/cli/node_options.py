@@ -96,8 +96,8 @@ Config = Annotated[
         "peers, copies, site (or a table, \\[site], with its name). Options go first. Tables "
         "\\[\\[link]] say what is pulled from other sites: to (that site's name), endpoints (where "
         "its nodes listen for nodes), topics (patterns of what is pulled), exclude (of these, "
-        "what is not) and live (patterns of transient topics that come as they are published). "
-        "SIGHUP reads the file again: links are changed at once, the rest with a "
-        "restart.",
+        "what is not), live (patterns of transient topics that come as they are published) and "
+        "services (patterns of services that requests may ask there). SIGHUP reads the file "
+        "again: links are changed at once, the rest with a restart.",
     ),
 ]

@@ -36,7 +36,8 @@ def services(
     """List services and their instances: how much each has in flight, and how long it takes.
 
     They are those at the node, in a site those at all its nodes, and their
-    figures those of requests that went by nodes, not directly. A node that
+    figures those of requests that went by nodes, not directly. Nodes of other
+    sites that a link lets requests ask are SITE/NODE, with what they told. A node that
     did not answer has a line for what it told before: how many instances,
     and how busy they are.
     In flight are requests at work, of how many there may be at a time.

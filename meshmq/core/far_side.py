@@ -1,5 +1,6 @@
 """What a node has to do with nodes of other sites, put together: copies of logs
-(core/replication.py) and what is passed on as it is published (core/link_live.py)."""
+(core/replication.py), what is passed on as it is published (core/link_live.py) and requests
+(core/site_services.py)."""
 
 from __future__ import annotations
 
@@ -10,36 +11,48 @@ from meshmq.core.link_live import LinkLive
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.replication import Replication
 from meshmq.core.sibling import Sibling
+from meshmq.core.site_services import SiteServices
 from meshmq.core.transients import Transients
-from meshmq.frames import Body, Credit, SiteInterests
+from meshmq.frames import Body, Cancel, Credit, Grant, Reply, Request, SiteInterests
 
 
 class FarSide:
     """See the module's header.
 
     Args:
+        services: what nodes tell each other of theirs.
         transients: what our own publishers know of who wants what.
     """
 
-    def __init__(self, replication: Replication, live: LinkLive, transients: Transients) -> None:
+    def __init__(
+        self,
+        replication: Replication,
+        live: LinkLive,
+        services: SiteServices,
+        transients: Transients,
+    ) -> None:
         self._replication = replication
         self._live = live
+        self._services = services
         self._transients = transients
 
     def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
         """What is to come of other sites from now on."""
         self._replication.set_wishes(wishes)
         self._live.set_wishes(wishes)
+        self._services.set_wishes(wishes)
 
     def join(self, far: Sibling, now_ns: int) -> None:
         """The data link with a node of another site is open."""
         self._replication.join(far, now_ns)
         self._live.join(far)
+        self._services.join(far, now_ns)
 
-    def leave(self, far: Sibling) -> None:
+    def leave(self, far: Sibling, now_ns: int) -> None:
         """It is over."""
         self._replication.leave(far)
         self._live.leave(far)
+        self._services.leave(far, now_ns)
 
     def on_body(self, far: Sibling, body: Body, now_ns: int) -> bool:
         """What came over it, if it is for us; the rest is as from a client. Raises BadFrame."""
@@ -47,7 +60,7 @@ class FarSide:
             case SiteInterests():
                 for pattern in self._live.on_interests(far.link, body):
                     self._transients.want(pattern)  # no subscriber there waits for that
-            case Credit(0):
+            case Credit(0) | Request() | Reply() | Cancel() | Grant():
                 return False
             case _:
                 self._replication.on_body(far, body, now_ns)
@@ -55,4 +68,6 @@ class FarSide:
 
     def describe(self, now_ns: int, refused: Mapping[str, str]) -> list[dict[str, Any]]:
         """Links as ``status`` shows them; ``refused``: by address, why there is no link."""
-        return [self._live.shown(row) for row in self._replication.describe(now_ns, refused)]
+        rows = self._replication.describe(now_ns, refused)
+        return [{**self._live.shown(row), "services": list(self._services.wished(row["to"]))}
+                for row in rows]  # fmt: skip

@@ -35,6 +35,7 @@ class Taker(ABC):
     )  # fmt: skip
 
     is_remote = False
+    is_far = False
 
     def __init__(self, link: bytes, name: str, service: Service) -> None:
         self.link = link
@@ -134,13 +135,14 @@ class Service:
         waiting: requests of programs, for any instance.
         guests: requests of siblings, for any instance that is here.
         early: of kind EACH: they wait until all instances are back that were there before.
-        remotes: siblings that serve it, by link.
+        remotes: other nodes that serve it, by link.
         requests: that were accepted; ``of_nodes`` of them came from siblings.
     """
 
     __slots__ = (
-        "_levels", "_offered", "_only", "_remote_levels", "_taking", "early", "expired", "guests",
-        "instances", "name", "of_nodes", "remotes", "requests", "waiting",
+        "_far_levels", "_far_offered", "_levels", "_offered", "_only", "_remote_levels", "_taking",
+        "early", "expired", "guests", "instances", "name", "of_nodes", "remotes", "requests",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -154,13 +156,20 @@ class Service:
         self.expired = 0
         self._levels: Levels[Taker] = Levels()
         self._remote_levels: Levels[Taker] = Levels()
+        self._far_levels: Levels[Taker] = Levels()
         self._taking = 0
-        self._offered = 0
+        self._offered = 0  # by siblings
+        self._far_offered = 0
         self._only: Instance | None = None  # who takes alone is on no level
 
     @property
     def is_served(self) -> bool:
         """Whether somebody takes requests, now or when it has room."""
+        return self._taking > 0 or self._offered > 0 or self._far_offered > 0
+
+    @property
+    def is_served_near(self) -> bool:
+        """Whether somebody at our own site does."""
         return self._taking > 0 or self._offered > 0
 
     @property
@@ -191,7 +200,9 @@ class Service:
         if instance.draining:
             return
         instance.draining = True
-        if instance.is_remote:
+        if instance.is_far:
+            self._far_offered -= 1
+        elif instance.is_remote:
             self._offered -= 1
         else:
             self._taking -= 1
@@ -200,9 +211,10 @@ class Service:
         self.place(instance)
 
     def offered(self, remote: Remote) -> None:
-        """A sibling serves it from now on, or again."""
+        """Another node serves it from now on, or again."""
         self.remotes[remote.link] = remote
-        self._offered += 1
+        self._offered += not remote.is_far
+        self._far_offered += remote.is_far
         remote.draining = False
 
     def remove(self, taker: Taker) -> None:
@@ -214,7 +226,9 @@ class Service:
 
     def place(self, taker: Taker) -> None:
         """Its load or its room has changed: put it where it belongs."""
-        if taker.is_remote:
+        if taker.is_far:
+            self._far_levels.put(taker, taker.rank)
+        elif taker.is_remote:
             self._remote_levels.put(taker, taker.rank)
         elif taker is not self._only:
             self._levels.put(taker, taker.rank)
@@ -232,15 +246,19 @@ class Service:
         return self._levels.first() if self._levels else None
 
     def choose_remote(self) -> Taker | None:
-        """The sibling with the most room, in turn among those that have about as much. What nobody
-        serves here may wait there, too."""
-        if not self._remote_levels:
+        """The sibling with the most room, in turn among those that have about as much; where none
+        has, a node of another site. What nobody serves here may wait at a sibling, too, and what
+        nobody serves at our site at another one."""
+        near = self._remote_levels.first() if self._remote_levels else None
+        far = self._far_levels.first() if self._far_levels else None
+        has_room = near is not None and near.level < NO_ROOM
+        if far is not None and not has_room and (far.level < NO_ROOM or not self.is_served_near):
+            self._far_levels.turn(far)
+            return far
+        if near is None or not (has_room or not self._taking):
             return None
-        remote = self._remote_levels.first()
-        if remote.level >= NO_ROOM and self._taking:
-            return None
-        self._remote_levels.turn(remote)
-        return remote
+        self._remote_levels.turn(near)
+        return near
 
     def next_here(self) -> Asked:
         """What waits for an instance here and came first; it is taken out."""

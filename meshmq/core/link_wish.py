@@ -14,6 +14,7 @@ class LinkWish(NamedTuple):
         topics: patterns of the topics that are pulled, 64 at most; empty: nothing is.
         exclude: patterns of the topics among those that are not, 64 at most.
         live: patterns of transient topics that come as they are published, 64 at most.
+        services: patterns of the services that requests of ours may ask there, 64 at most.
     """
 
     to: str
@@ -21,3 +22,4 @@ class LinkWish(NamedTuple):
     topics: tuple[str, ...]
     exclude: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()

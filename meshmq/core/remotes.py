@@ -1,4 +1,5 @@
-"""Siblings that serve, as a node sees them: all instances of a service there as one that takes.
+"""Siblings that serve, as a node sees them, and nodes of other sites: all instances of a service
+there as one that takes.
 
 Data: an Outpost for each sibling whose data link is open, a Remote for each service it offers.
 
@@ -27,13 +28,15 @@ class Outpost:
         name: the node's.
         remotes: what it serves, by name of the service.
         count, bytes: requests of ours that it has.
+        is_far: it is of another site.
     """
 
-    __slots__ = ("bytes", "count", "link", "name", "remotes")
+    __slots__ = ("bytes", "count", "is_far", "link", "name", "remotes")
 
-    def __init__(self, link: bytes, name: str) -> None:
+    def __init__(self, link: bytes, name: str, is_far: bool = False) -> None:
         self.link = link
         self.name = name
+        self.is_far = is_far
         self.remotes: dict[str, Remote] = {}
         self.count = 0
         self.bytes = 0
@@ -52,13 +55,14 @@ class Remote(Taker):
         places: what its instances take at a time.
     """
 
-    __slots__ = ("outpost", "places")
+    __slots__ = ("is_far", "outpost", "places")
 
     is_remote = True
 
     def __init__(self, outpost: Outpost, service: Service) -> None:
         super().__init__(outpost.link, outpost.name, service)
         self.outpost = outpost
+        self.is_far = outpost.is_far
         self.places = 0
 
     def follow(self, offer: Offer) -> None:

@@ -24,7 +24,7 @@ class Ledger:
 
     Attributes:
         outgoing: what waits to leave, and links that take none of it.
-        siblings: nodes of the site that are linked, by link.
+        siblings: other nodes that are linked, by link; those of other sites are among them.
         changed, moved: services whose load has changed, and those whose instances have, while
             somebody wants to know; taken by ``site_services``.
     """

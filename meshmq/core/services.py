@@ -18,6 +18,11 @@ In a site (see ``remotes``, ``site_services``):
    whoever has first. EACH goes to all that are here, and once to each sibling, for all of its.
 8. A sibling's request goes to instances here, never further. If none is left, or the one that had
    it is lost, the sibling is told, and decides by rule 4 where it goes.
+
+Between sites (see ``link_services``) a far node is as a sibling, but for the order:
+9. It gets what nobody at our own site has room for, and waits there only for what nobody at our
+   site serves; EACH goes to other sites only then, too. Rule 8 goes for it: no request crosses two
+   links.
 """
 
 from __future__ import annotations
@@ -180,9 +185,10 @@ class Services(Ledger):
 
     # -- siblings -----------------------------------------------------------------------------
 
-    def join(self, link: bytes, name: str) -> None:
-        """A sibling is linked; what it serves comes with ``offer``. It is gone by ``drop_link``."""
-        self.siblings[link] = Outpost(link, name)
+    def join(self, link: bytes, name: str, is_far: bool = False) -> None:
+        """A sibling is linked, or a node of another site; what it serves comes with ``offer``. It
+        is gone by ``drop_link``."""
+        self.siblings[link] = Outpost(link, name, is_far)
         self.outgoing.wide.add(link)
 
     def offer(self, link: bytes, offer: Offer, now_ns: int) -> None:
@@ -295,7 +301,9 @@ class Services(Ledger):
         service = asked.service
         takers: list[Taker] = [i for i in service.instances.values() if not i.draining]
         if not asked.is_guest:
-            takers += [remote for remote in service.remotes.values() if not remote.draining]
+            remotes = [remote for remote in service.remotes.values() if not remote.draining]
+            near = service.is_served_near
+            takers += [remote for remote in remotes if not (near and remote.is_far)]
         error = self._refusal(asked.payer, len(takers) * limits.REQUEST_OVERHEAD_BYTES)
         if error is not None:
             self._finish(asked, error)

@@ -151,7 +151,7 @@ class Site:
             me.site, who.name, copies, topics, delivery, lambda: self._shared.now_ns
         )
         self.live = LinkLive(delivery, self.reach)
-        self._far_side = FarSide(self.replication, self.live, transients)
+        self._far_side = FarSide(self.replication, self.live, self.services, transients)
         self.version = 0
         self.me = me
         self._sessions = sessions
@@ -213,7 +213,7 @@ class Site:
         if got is None:
             return
         sibling = self._by_control.get(got[0].name)
-        if sibling is not None and (not sibling.site or isinstance(got[1], Pulse)):
+        if sibling is not None and (not sibling.site or isinstance(got[1], Pulse | Offers)):
             try:
                 self._on_control(got[0], sibling, got[1], now_ns)
             except BadFrame as error:
@@ -421,7 +421,7 @@ class Site:
             return
         self.version += 1
         if sibling.site:
-            self._far_side.leave(sibling)
+            self._far_side.leave(sibling, now_ns)
             sibling.link = b""
             return
         self.replication.leave_sibling(sibling)

@@ -13,6 +13,8 @@ Rules:
 3. Only what our own clients serve is told, and at most OFFERED_MAX services of it.
 4. What a sibling tells counts as long as its data link is open; it goes to ``services``, which
    sends requests there.
+5. A node of another site is as a sibling, with a narrower door (core/link_services.py): it asks for
+   some services, when its data link opens and when its configuration says others.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from __future__ import annotations
 from typing import Any
 
 from meshmq import limits
+from meshmq.core.link_services import LinkServices
+from meshmq.core.link_wish import LinkWish
 from meshmq.core.services import Services
 from meshmq.core.sibling import Sibling
 from meshmq.frames import Body, Offer, Offers
@@ -33,10 +37,11 @@ class _Heard:
         names: of services, by the sibling's number.
     """
 
-    __slots__ = ("name", "names", "offers", "version")
+    __slots__ = ("name", "names", "offers", "site", "version")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, sibling: Sibling) -> None:
+        self.name = _name_of(sibling)
+        self.site = sibling.site
         self.version = 0
         self.names: dict[int, str] = {}
         self.offers: dict[str, Offer] = {}
@@ -62,6 +67,7 @@ class SiteServices:
         self._gather_ns = 0  # until when it waits to be told that services begin or end
         self._pause_ns = 0  # until when no load is told, for the bytes that were
         self._last_number = 0
+        self._links = LinkServices()
         services.changed = {}
 
     # -- siblings -----------------------------------------------------------------------------
@@ -74,31 +80,53 @@ class SiteServices:
         """Its data link is open."""
         origin = sibling.origin
         self._siblings[origin] = sibling
-        self._heard[origin] = _Heard(sibling.name)
-        self._services.join(sibling.link, sibling.name)
-        self._services.comeback.expect(origin, now_ns)
-        self._tell_all(sibling, asks=True)
+        self._heard[origin] = _Heard(sibling)
+        self._services.join(sibling.link, _name_of(sibling), bool(sibling.site))
+        if not sibling.site:
+            self._services.comeback.expect(origin, now_ns)
+            self._tell_all(sibling, asks=True)
+        elif self._links.wished(sibling.site):
+            self._services.comeback.expect(origin, now_ns)
+            self._ask(sibling)
 
     def leave(self, sibling: Sibling, now_ns: int) -> None:
         """Its data link is gone; ``Services.drop_link`` has seen to its requests."""
         if self._siblings.get(sibling.origin) is sibling:
             del self._siblings[sibling.origin], self._heard[sibling.origin]
             self._versions.pop(sibling.origin, None)
+            self._links.leave(sibling)
             self._services.heard(sibling.origin, now_ns)
+
+    def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
+        """What nodes of other sites are to serve for us from now on."""
+        changed = self._links.set_wishes(wishes)
+        for sibling in self._siblings.values():
+            if sibling.site in changed:
+                self._ask(sibling)
+
+    def wished(self, site: str) -> tuple[str, ...]:
+        """Patterns of what another site is to serve for us."""
+        return self._links.wished(site)
+
+    def _ask(self, sibling: Sibling) -> None:
+        """It is to tell all that it serves for us; what it tells before that counts no more."""
+        self._heard[sibling.origin].version = 0
+        patterns = self._links.wished(sibling.site)
+        self._send(sibling, Offers(self._next_version(sibling), asks=True, patterns=patterns))
 
     # -- what it tells ------------------------------------------------------------------------
 
     def on_offers(self, sibling: Sibling, frame: Offers, now_ns: int) -> None:
         """A sibling tells; by its control link, so perhaps before its data link is open."""
         if frame.asks:
+            self._links.asks(sibling, frame.patterns)
             self._tell_all(sibling)
         heard = self._heard.get(sibling.origin)
         if heard is None:
             return  # we ask when we join
         if not frame.whole and frame.version != heard.version + 1:
             if heard.version:
-                heard.version = 0
-                self._send(sibling, Offers(self._next_version(sibling), asks=True))
+                self._ask(sibling)
             return
         gone: dict[str, Offer] = {}
         if frame.whole:
@@ -106,6 +134,8 @@ class SiteServices:
         heard.version = frame.version
         for row in frame.rows:
             name = row.service or heard.names.get(row.number, "")
+            if not self._links.may_serve(sibling, name):
+                continue
             if name and (name in heard.offers or len(heard.offers) < limits.OFFERED_MAX):
                 gone.pop(name, None)
                 self._hear(sibling, heard, row._replace(service=name), now_ns)
@@ -173,7 +203,7 @@ class SiteServices:
 
     def _tell_some(self, names: list[str], now_ns: int) -> None:
         """Tell all siblings of these services."""
-        rows = []
+        rows: list[tuple[str, Offer]] = []
         for name in names:
             offer, told = self._offer_of(name), self._told.get(name)
             if told is None and len(self._told) >= limits.OFFERED_MAX:
@@ -190,19 +220,19 @@ class SiteServices:
                 del self._told[name]
                 self._services.moved.update(self._untold)
                 self._untold = {}
-            rows.append(offer if told is None else offer._replace(service=""))
+            rows.append((name, offer if told is None else offer._replace(service="")))
         if not rows:
             return
         for origin in self._versions:
             sibling = self._siblings.get(origin)
             if sibling is not None:
-                self._send_rows(sibling, rows)
+                self._send_rows(sibling, self._links.known_to(sibling, rows))
         size = len(rows) * len(self._versions) * limits.OFFER_BYTES
         pause_ns = size * limits.SECOND // limits.OFFERS_BYTES_PER_SECOND
         self._pause_ns = max(self._pause_ns, now_ns) + pause_ns
 
     def _tell_all(self, sibling: Sibling, asks: bool = False) -> None:
-        rows = list(self._told.values())
+        rows = self._links.known_to(sibling, self._told.items())
         first = Offers(
             self._next_version(sibling), True, asks, tuple(rows[: limits.FRAME_BATCHES_MAX])
         )
@@ -236,13 +266,19 @@ class SiteServices:
                         "service": name, "requests": 0, "waiting": 0, "expired": 0,
                         "instances": [], "nodes": [],
                     }  # fmt: skip
-                shown[name]["nodes"].append(_row(heard.name, offer))
+                row = _row(heard.name, offer)
+                shown[name]["nodes"].append({**row, "site": heard.site} if heard.site else row)
         return [shown[name] for name in sorted(shown)]
 
     def held_bytes(self) -> int:
         """About how much memory what siblings serve takes."""
         count = sum(len(heard.offers) for heard in self._heard.values())
         return count * limits.OFFERED_MEMORY_BYTES
+
+
+def _name_of(sibling: Sibling) -> str:
+    """A node's, with its site if that is another one."""
+    return f"{sibling.site}/{sibling.name}" if sibling.site else sibling.name
 
 
 def _row(node: str, offer: Offer) -> dict[str, Any]:

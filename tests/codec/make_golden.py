@@ -410,6 +410,7 @@ FRAMES = {
                 7, True, True, (Offer(1, "pricing.quote", 2, 16, 3, 0), Offer(2, "", 0, 0, 0, 9))
             ),
         ),
+        ("offers_asks", 42, Offers(8, asks=True, patterns=("quote.>", "größe.*"))),
         ("directory", 42, DirectoryFrame(3, directory_rows.pack(_said))),
         ("drained", 42, Drained((KnownPeer(ORIGIN, True, "größe", ("tcp://10.0.0.2:7001",)),))),
         (

@@ -1,8 +1,10 @@
-"""Three sites of real nodes: what is live over a link between them."""
+"""Three sites of real nodes: what is live over a link between them, and requests."""
 
 from __future__ import annotations
 
+import re
 import signal
+import threading
 import time
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import meshmq
 from tests.integration.linked import until
 from tests.integration.sites import SiteProcess
+from tests.integration.test_cli_site import run
 
 
 def write(node, *links):
@@ -24,7 +27,8 @@ def write(node, *links):
 
 @pytest.fixture
 def three(tmp_path):
-    """eu of two nodes, us and ap of one: us has eu's prices live, ap has us's."""
+    """eu of two nodes, us and ap of one: us has eu's prices live and may ask it for
+    quotes, ap has and may those of us."""
     nodes = {}
     for name in ("eu-1", "eu-2", "us-1", "ap-1"):
         site = name[:2]
@@ -34,7 +38,7 @@ def three(tmp_path):
         more = ("--site", site, "--config", str(config))
         nodes[name] = SiteProcess(tmp_path / name, name, peers, *more)
         nodes[name].config = config
-    live = 'live = ["prices.>"]'
+    live = 'live = ["prices.>"]\nservices = ["quote.>"]'
     write(nodes["us-1"], ("eu", [nodes["eu-1"], nodes["eu-2"]], live))
     write(nodes["ap-1"], ("us", [nodes["us-1"]], live))
     yield nodes
@@ -86,3 +90,48 @@ def test_live_topics_cross_one_link_with_the_name_of_their_site(three):
         until(lambda: at_us.publish("prices.a", b"8").wait(10) and beyond.fetch(1, timeout=0.2), 20)
         assert {m.site for m in beyond.fetch(100, timeout=0.5)} <= {"us"}
     assert links(us)["eu"]["live_received"] >= 501
+
+
+def test_requests_cross_one_link_when_nobody_here_serves_and_the_loss_of_a_node_is_told(three):
+    eu, us, ap = (three[name] for name in ("eu-1", "us-1", "ap-1"))
+    until(lambda: links(us)["eu"]["nodes"] == ["eu-1", "eu-2"], 20)
+    until(lambda: links(ap)["us"]["state"] == "linked", 20)
+    with (
+        meshmq.connect(eu.url, route="node") as server,
+        meshmq.connect(us.url, route="node") as at_us,
+        meshmq.connect(ap.url, route="node") as at_ap,
+    ):
+        begun, go = threading.Event(), threading.Event()
+
+        def quote(request):
+            if request.value == b"stay":
+                begun.set()
+                go.wait(30)
+            return b"eu " + request.value
+
+        server.serve("quote.eur", quote, concurrency=2)
+        until(lambda: shown(us, "quote.eur") == [("eu/eu-1", "eu")], 20)
+        assert at_us.request("quote.eur", b"1", timeout=20).value == b"eu 1"
+        with pytest.raises(meshmq.NoResponders):  # us serves nothing itself
+            at_ap.request("quote.eur", b"2", timeout=20)
+        listed = run(us, "services")[0]
+        assert re.search(r"^  1 instance +eu/eu-1 +serving +0/2", listed, re.MULTILINE), listed
+        page = run(us, "link", "show", "eu")[0]
+        assert re.search(r"^services: +quote.>$", page, re.MULTILINE), page
+        here = at_us.serve("quote.eur", lambda request: b"us")
+        assert at_us.request("quote.eur", b"3", timeout=20).value == b"us"
+        here.stop()
+        waiting = at_us.request_nowait("quote.eur", b"stay", timeout=60)
+        assert begun.wait(20)
+        eu.kill()
+        with pytest.raises(meshmq.InstanceLost, match="eu/eu-1"):
+            waiting.result(20)
+        go.set()
+        eu.start()
+
+
+def shown(node, service):
+    """Nodes that serve it, as a node lists them, each with its site."""
+    with meshmq.connect(node.url, route="node") as mesh:
+        rows = mesh.admin.services.list(service)
+    return [(n["node"], n.get("site")) for row in rows for n in row["nodes"]]

@@ -133,6 +133,7 @@ def test_what_is_wrong_with_an_option_is_said_without_a_line(write, options, sen
 
 # -- faults ----------------------------------------------------------------------------------------
 
+UNKNOWN = "unknown key 'priority' in [[link]] (known: to,endpoints,topics,exclude,live,services)"
 A_TOKEN = (
     "'topics': pattern 'a.>.b': token '>' is not valid ('*' stands for one whole token, '>' only "
     "at the end)"
@@ -207,7 +208,7 @@ def test_faults_of_the_site(faults, text, told):
           (5, "unknown key 'endpoint' in [[link]], did you mean 'endpoints'?")]),
         ({"topics = []": "topics = []\nsite = 1\npriority = []"},
          [(7, "unknown key 'site' in [[link]]: it goes to the top, before any [table]"),
-          (8, "unknown key 'priority' in [[link]] (known: to,endpoints,topics,exclude,live)")]),
+          (8, UNKNOWN)]),
         ({'["tcp://127.0.0.1:1"]': "'tcp://127.0.0.1:1'"},
          [(5, "'endpoints' must be a list of strings")]),
         ({'["tcp://127.0.0.1:1"]': "[]"}, [(5, "'endpoints' are 1 to 16 addresses, not 0")]),
@@ -218,6 +219,8 @@ def test_faults_of_the_site(faults, text, told):
           (7, "'exclude' are 64 patterns at most, not 66")]),
         ({"topics = []": f"topics = []\nlive = {['a'] * 65}"},
          [(7, "'live' are 64 patterns at most, not 65")]),
+        ({"topics = []": "topics = []\nservices = ['$a']\nlive = []"},
+         [(7, "'services': pattern '$a': names that begin with '$' are the mesh's own")]),
         ({"topics = []": "topics = []\nlive = 'a'"}, [(7, "'live' must be a list of strings")]),
         ({"topics = []": "topics = []\nlive = ['$a', 'a.>.b']"},
          [(7, "'live': pattern '$a': names that begin with '$' are the mesh's own"),
@@ -343,10 +346,14 @@ def test_the_files_of_the_page_and_of_the_example_are_read_as_they_are_told(writ
     assert (found["site"], found["copies"]) == ("eu", 2)
     assert (us.to, us.topics, us.exclude) == ("us", ("orders.>", "audit.>"), ("orders.tmp.>",))
     assert (us.live, asia.live) == (("prices.>",), ())
+    assert (us.services, asia.services) == (("quote.>",), ())
     assert (asia.to, asia.topics) == ("asia", ())
     keys = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()
                                               if row.startswith("|"))))  # fmt: skip
-    assert {*found, "to", "endpoints", "topics", "exclude", "live"} - {"links", "site"} <= keys
+    assert {*found, "to", "endpoints", "topics", "exclude", "live", "services"} - {
+        "links",
+        "site",
+    } <= keys
 
     text = (ROOT / "examples" / "site" / "meshmq.toml").read_text()
     assert "links" not in read_config(write(text))
