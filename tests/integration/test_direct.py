@@ -355,9 +355,8 @@ def test_a_stopped_program_is_missed_exactly(programs, start):
     os.kill(process.pid, signal.SIGSTOP)
     try:
         receipt = mesh.publish("x", b"2")
-        begin = time.monotonic()
         receipt.wait(5)
-        assert time.monotonic() - begin < 2
+        assert mesh.peers(), "the receipt waits for no link to be lost"
         until(lambda: not mesh.peers())
     finally:
         os.kill(process.pid, signal.SIGCONT)
