@@ -415,6 +415,7 @@ def _encode_publish(m: Any, b: frames.Publish) -> None:
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
             row.job, row.numbered, row.routed, _, row.replicated, row.ofRun,
+            row.mirrors,
         ) = batch  # fmt: skip
     codec_moving.encode_moved(p, b.batches)
 
@@ -427,7 +428,7 @@ def _decode_publish(r: Any, payload: bytes | None) -> frames.Publish:
         [
             new(
                 x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job,
-                x.numbered, x.routed, b"", x.replicated, x.ofRun,
+                x.numbered, x.routed, b"", x.replicated, x.ofRun, x.mirrors,
             )
             for x in rows
         ]
@@ -447,7 +448,9 @@ def _encode_confirm(m: Any, b: frames.Confirm) -> None:
     for row, c in zip(rows, b.confirmations, strict=True):
         row.topic, row.first, row.count = c.topic, c.first, c.count
         if c.code:
-            row.code, row.message = c.code, c.message
+            row.code = c.code
+        if c.message:
+            row.message = c.message
         row.baseOffset, row.appendTime, row.topicId = c.base_offset, c.append_time_ns, c.topic_id
         row.durability, row.last = c.durability, c.last
         row.duplicate, row.hasOffset, row.unwanted = c.duplicate, c.has_offset, c.unwanted

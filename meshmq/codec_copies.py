@@ -36,6 +36,8 @@ def _encode_fetch(m: Any, b: frames_copies.Fetch) -> None:
         f.topics = b.topics
     if b.exclude:
         f.exclude = b.exclude
+    if b.whole:
+        f.whole = True
 
 
 def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
@@ -44,6 +46,7 @@ def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
         f.number, _id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
         _id(f.topicId, "a topic's id", True), f.offset, link_patterns(f.topics),
         link_patterns(f.exclude),
+        f.whole,
     )  # fmt: skip
 
 
@@ -67,7 +70,9 @@ def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     f = m.init("fetched")
     f.number, f.lsn, f.slot = b.number, b.lsn, b.slot
     if b.code:
-        f.code, f.message = b.code, b.message
+        f.code = b.code
+    if b.message:
+        f.message = b.message
     for row, t in zip(f.init("topics", len(b.topics)), b.topics, strict=True):
         row.stream, row.topicId, row.name, row.firstOffset, row.deleted, row.end = t
     for row, x in zip(f.init("batches", len(b.batches)), b.batches, strict=True):
@@ -185,6 +190,32 @@ def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
     )  # fmt: skip
 
 
+def _encode_mirrored(m: Any, b: frames_copies.Mirrored) -> None:
+    told = m.init("mirrored")
+    told.origin = b.origin
+    for row, x in zip(told.init("rows", len(b.rows)), b.rows, strict=True):
+        row.site, topics, exclude, row.sinceLsn, row.sinceSlot, row.lsn, row.slot = x
+        row.topics, row.exclude = topics, exclude
+
+
+def _decode_mirrored(r: Any, _: bytes | None) -> frames_copies.Mirrored:
+    rows = r.mirrored.rows
+    if len(rows) > limits.MIRRORED_ROWS_MAX:
+        raise BadFrame(f"{len(rows)} sites in a frame, the limit is {limits.MIRRORED_ROWS_MAX}")
+    return frames_copies.Mirrored(
+        _id(r.mirrored.origin, "an origin"),
+        tuple(
+            [
+                frames_copies.MirroredRow(
+                    short(x.site), link_patterns(x.topics), link_patterns(x.exclude), x.sinceLsn,
+                    x.sinceSlot, x.lsn, x.slot,
+                )
+                for x in rows
+            ]
+        ),
+    )  # fmt: skip
+
+
 ENCODERS: dict[type, Callable[..., None]] = {
     frames_copies.AskCopy: _encode_ask,
     frames_copies.Fetch: _encode_fetch,
@@ -192,6 +223,7 @@ ENCODERS: dict[type, Callable[..., None]] = {
     frames_copies.Copied: _encode_copied,
     frames_copies.Copies: _encode_copies,
     frames_copies.LogOffers: _encode_log_offers,
+    frames_copies.Mirrored: _encode_mirrored,
 }
 
 DECODERS: dict[str, Callable[..., Any]] = {
@@ -201,6 +233,7 @@ DECODERS: dict[str, Callable[..., Any]] = {
     "copied": _decode_copied,
     "copies": _decode_copies,
     "logOffers": _decode_log_offers,
+    "mirrored": _decode_mirrored,
 }
 
 WITH_PAYLOAD = frozenset({_decode_fetched})

@@ -223,6 +223,7 @@ def _encode_transact(m: Any, b: frames.Transact) -> None:
         (
             row.topic, row.first, row.after, row.count, row.length, row.checksum, row.resent,
             row.job, row.numbered, row.routed, _, row.replicated, row.ofRun,
+            row.mirrors,
         ) = batch  # fmt: skip
 
 
@@ -235,7 +236,7 @@ def _decode_transact(r: Any, payload: bytes | None) -> frames.Transact:
         [
             frames.PublishBatch(
                 x.topic, x.first, x.after, x.count, x.length, x.checksum, x.resent, x.job,
-                x.numbered, x.routed, b"", x.replicated, x.ofRun,
+                x.numbered, x.routed, b"", x.replicated, x.ofRun, x.mirrors,
             )
             for x in rows
         ]

@@ -129,12 +129,13 @@ def _write_publish(e: Envelope, body: Publish) -> list[bytes] | None:
         return None
     (
         topic, first, after, count, length, checksum, resent, job, numbered, routed, moved,
-        replicated, of_run,
+        replicated, of_run, mirrors,
     ) = body.batches[0]  # fmt: skip
     if moved:
         return None
     words, size, raw = _text(topic)
     flags = resent | job << 1 | numbered << 2 | routed << 3 | replicated << 4 | of_run << 5
+    flags |= mirrors << 8
     header = _PUBLISH.pack(
         (_PUBLISH_WORDS + words) << 32, _ROOT, e.session, e.sequence, e.ack, 6, *_PUBLISH_SHAPE,
         first, after, count, length, checksum, flags, list_at(0, BYTES, size),
@@ -295,7 +296,7 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
         _, _, _, _, _, _, struct, rows, moved, row,
         first, after, count, length, checksum, flags, pointer,
     ) = _PUBLISH.unpack_from(header)  # fmt: skip
-    if (struct, rows, moved, row) != _PUBLISH_SHAPE or flags > 63:
+    if (struct, rows, moved, row) != _PUBLISH_SHAPE or flags & ~0xFF3F:
         return None
     found = _name(header, _PUBLISH.size, pointer, 0)
     if found is None or len(header) != _PUBLISH.size + 8 * found[1]:
@@ -304,7 +305,7 @@ def _read_publish(header: bytes, payload: bytes | None) -> Body | None:
         return None
     batch = PublishBatch(
         found[0], first, after, count, length, checksum, bool(flags & 1), bool(flags & 2),
-        bool(flags & 4), bool(flags & 8), b"", bool(flags & 16), flags > 31,
+        bool(flags & 4), bool(flags & 8), b"", bool(flags & 16), bool(flags & 32), flags >> 8,
     )  # fmt: skip
     return Publish((batch,), payload)
 

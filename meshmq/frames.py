@@ -42,7 +42,7 @@ DIRECT_READS_MINOR = 7  # from which on nodes know of clients that read at sever
 
 START_NEW, START_EARLIEST, START_TIME, START_OFFSET, START_POSITION = range(5)
 SENT, SYNCED, REPLICATED = 0, 1, 2
-DURABILITY_NAMES = ("sent", "synced", "replicated")
+DURABILITY_NAMES = ("sent", "synced", "replicated")  # and mirrored:n; see durability.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +142,9 @@ class PublishBatch(NamedTuple):
     """One batch of one topic; ``length`` bytes of the frame's payload are its encoding.
 
     ``numbered``: of a transient topic, ``first`` counts without gaps what this run of the program
-    sends of it by all routes. ``routed``: those whom Routes names have it directly. ``moved``: if
-    it was sent to another node first, ``Moved.pack`` of that; else empty. ``replicated``: it is to
-    be confirmed once more when its copies are synced. ``of_run``: of a producer with a name; its
-    numbers are this run's (names.run_of), those of other runs have nothing to do with them.
+    sends of it by all routes. ``routed``: those whom Routes names have it directly. ``moved``: to
+    which node it was sent first (``Moved.pack``), or empty. ``replicated``: confirm it again when
+    its copies are synced; ``mirrors``: when so many sites have. ``of_run``: as names.run_of has it.
     """
 
     topic: str
@@ -161,6 +160,7 @@ class PublishBatch(NamedTuple):
     moved: bytes = b""
     replicated: bool = False
     of_run: bool = False
+    mirrors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Confirmation(NamedTuple):
     """Answer to one batch: ``code`` empty means done, else it is an error's code. ``unwanted``: at
     the node nobody wants the topic, until a Wanted. ``route`` does not travel: ``"node"``, and for
     what a program hands over itself ``"direct"``, ``"both"``, or empty where nobody wanted it.
-    ``more``: a second one follows, when its copies are synced."""
+    ``more``: a second one follows, when its copies are synced, or so many sites have it."""
 
     topic: str
     first: int

@@ -22,7 +22,7 @@ class Fetch:
     """Send the log of ``origin`` from a place on, ``credit`` bytes at a time; a greater
     ``number`` ends those before. With a ``topic_id``: only the batch of that stream that holds
     ``offset``. Between sites: only ``topics`` that match one of these patterns and none of
-    ``exclude``."""
+    ``exclude``. ``whole``: all of these that lies before that place is there already."""
 
     number: int
     origin: bytes
@@ -34,6 +34,7 @@ class Fetch:
     offset: int = 0
     topics: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    whole: bool = False
 
 
 class CopiedTopic(NamedTuple):
@@ -151,4 +152,26 @@ class LogOffers:
     rows: tuple[LogOffer, ...]
 
 
-Body = LogOffers | AskCopy | Fetch | Fetched | Copied | Copies
+class MirroredRow(NamedTuple):
+    """A site has synced a log from (``since_lsn``, ``since_slot``) on up to before (``lsn``,
+    ``slot``): of topics that match one of ``topics`` and none of ``exclude``."""
+
+    site: str
+    topics: tuple[str, ...]
+    exclude: tuple[str, ...]
+    since_lsn: int
+    since_slot: int
+    lsn: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """Which sites have synced the log of ``origin``, as the sender knows it: goes to the node that
+    it has the log from, and so on to the log's own."""
+
+    origin: bytes
+    rows: tuple[MirroredRow, ...]
+
+
+Body = Mirrored | LogOffers | AskCopy | Fetch | Fetched | Copied | Copies

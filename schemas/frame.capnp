@@ -63,6 +63,7 @@ struct Frame {
     copied      @55 :Copied;
     copies      @56 :Copies;
     logOffers   @57 :LogOffers;
+    mirrored    @58 :Mirrored;
   }
 }
 
@@ -135,6 +136,7 @@ struct PublishBatch {
   replicated @10 :Bool;     # confirm it a second time, once its copies are synced
   ofRun    @11 :Bool;       # of a producer with a name: `first` is a number of this run of it, and
                             # no other run's
+  mirrors  @12 :UInt8;      # confirm it a second time, once so many other sites have synced it
 }
 
 struct Confirm {
@@ -150,7 +152,7 @@ struct Confirmation {
   baseOffset @5 :UInt64;
   appendTime @6 :Int64;     # unix time in ns
   topicId    @7 :Data;
-  durability @8 :UInt8;     # 0 sent, 1 synced, 2 replicated
+  durability @8 :UInt8;     # 0 sent, 1 synced, 2 replicated, 2 + n: mirrored at n other sites
   last       @9 :UInt64;    # highest sequence the node has of this producer and topic
   duplicate  @10 :Bool;     # it was there already; hasOffset tells whether its offset is known
   hasOffset  @11 :Bool;
@@ -539,6 +541,7 @@ struct Fetch {              # one log, or what is copied of it, in its order
   offset @7 :UInt64;
   topics @8 :List(Text);    # between sites: patterns of topics, but for those that match
   exclude @9 :List(Text);   # one of these
+  whole  @10 :Bool;         # all of those that there are before this place is there
 }
 
 struct Fetched {
@@ -618,6 +621,21 @@ struct LogOffer {
   topics @5 :List(Text);    # of a mirror: what is mirrored, as in Fetch; of the own log both are
   exclude @6 :List(Text);   # empty
   path   @7 :List(Text);    # of a mirror: sites by which it comes; empty: by none now
+}
+
+struct Mirrored {           # towards the node of a log: which sites have synced it
+  origin @0 :Data;
+  rows   @1 :List(MirroredRow);  # all that the sender knows of
+}
+
+struct MirroredRow {
+  site   @0 :Text;
+  topics @1 :List(Text);    # topics that match one of these
+  exclude @2 :List(Text);   # and none of these,
+  sinceLsn  @3 :UInt64;     # from this place on
+  sinceSlot @4 :UInt32;
+  lsn    @5 :UInt64;        # up to before this one
+  slot   @6 :UInt32;
 }
 
 struct Offers {             # what services a node's clients serve, and how busy they are

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,18 +46,23 @@ InsecureOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 
 
-class Durability(StrEnum):
-    """What to wait for."""
+def _durability(text: str | None) -> str | None:
+    from meshmq.durability import durability_of
 
-    sent = "sent"
-    synced = "synced"
-    replicated = "replicated"
+    try:
+        durability_of("sent" if text is None else text)
+    except InvalidArgument as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
 
 
 DurabilityOption = Annotated[
-    Durability | None,
+    str | None,
     typer.Option(
-        help="Wait until they are in the node's memory, on its disk, or on all copies.",
+        help="Wait until they are in the node's memory (sent), on its disk (synced), on all copies "
+        "(replicated), or on disks of N other sites (mirrored:N).",
+        metavar="sent|synced|replicated|mirrored:N",
+        callback=_durability,
         show_default="as the topic's policy says",
     ),
 ]

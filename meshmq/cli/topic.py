@@ -162,10 +162,13 @@ def show(
         lines = fields(shown | {"kept for": kept_for, "kept bytes": kept_bytes})
         if report.get("streams"):
             rows = [_stream_cells(row) for row in report["streams"]]
-            table = columns(["stream of", "log", "records", "copied to"], rows)
+            table = columns(["stream of", "log", "records", "copied to", "mirrored at"], rows)
             lines += ["streams:", *(f"  {line}" for line in table)]
         say("\n".join(lines))
         _note_older(report)
+        for row in [w for s in report.get("streams", ()) for w in s.get("waiting_for_sites", ())]:
+            why = row["problem"] or "they have not come so far"
+            note(f"{row['batches']} batches wait to be mirrored at {row['sites']} sites: {why}")
         if "note" in report:
             note(report["note"])
 
@@ -201,7 +204,11 @@ def _stream_cells(row: dict[str, Any]) -> list[Any]:
         late = copy["problem"] or ("not begun" if lag is None else f"{lag:,} commits behind")
         copies.append(copy["name"] + ("" if copy["caught_up"] else f" ({late})"))
     what = " (away)" if row["away"] else " (older log)" if row.get("older") else ""
-    return [row["owner"] + what, row["origin"][:8], row["records"], copies or "no node"]
+    sites = [
+        s["site"] + ("" if s["caught_up"] else " (behind)") for s in row.get("mirrored_at", ())
+    ]
+    log = row["origin"][:8]
+    return [row["owner"] + what, log, row["records"], copies or "no node", sites or "no site"]
 
 
 def _note_older(report: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -46,17 +45,14 @@ from meshmq.core.lanes import Batch, Options
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.requester import DIRECTLY
 from meshmq.core.ways import Way
+from meshmq.durability import durability_of
 from meshmq.errors import (
     BufferFull,
     DeadlineExceeded,
     DurabilityTimeout,
-    DurabilityUnavailable,
     InvalidArgument,
 )
-from meshmq.frames import (
-    DURABILITY_NAMES,
-    SENT,
-)
+from meshmq.frames import SENT
 from meshmq.names import Position, check_topic
 
 _LAST_INDEX = limits.BATCH_RECORDS_MAX - 1
@@ -235,8 +231,10 @@ class Mesh(OnlySync, Work, Services, Pushing):
             key: at most 1 KiB; an empty key is no key.
             headers: at most 32, 4 KiB together; str to str.
             timestamp: aware datetime or unix ns; None: the time its batch was begun.
-            durability: what ``wait`` must reach: ``"sent"``, ``"synced"`` or, where the node's site
-                copies the topic, ``"replicated"``; None: as ``connect`` was told, else the topic's.
+            durability: what ``wait`` must reach: ``"sent"``; ``"synced"``; ``"replicated"``, where
+                the node's site copies the topic; ``"mirrored:N"``, N from 1 to 16: so many other
+                sites that are linked have synced it; None: as ``connect`` was told, else the
+                topic's.
             seq: the program's own sequence number, from 1, rising per topic; with
                 ``connect(producer=...)`` it makes publishing again after a restart harmless, at
                 whatever node of a site. Such a topic's records have one all, from the first on.
@@ -505,8 +503,8 @@ class Mesh(OnlySync, Work, Services, Pushing):
         if publisher.waits_for_copies:
             raise BufferFull(
                 f"{publisher.buffered_bytes} bytes are stored and wait for their copies only, the "
-                f"limit is {publisher.buffer_bytes} (connect(max_buffer=...)): too few nodes that "
-                f"copy them have answered so far{publisher.why_copies}"
+                f"limit is {publisher.buffer_bytes} (connect(max_buffer=...)): "
+                f"{publisher.too_few}"
             )
 
     def _buffer_full(self) -> BufferFull:
@@ -604,19 +602,8 @@ class Mesh(OnlySync, Work, Services, Pushing):
         return f"Mesh({self._connection.url!r}, {self.state})"
 
 
-_OTHER_DURABILITIES = re.compile(r"mirrored:[0-9]+")
-
-
 def wanted_of(name: str | None) -> int:
     """What a program that says ``durability`` waits for; None: TOPIC_DEFAULT."""
     if name is None:
         return TOPIC_DEFAULT
-    if name not in DURABILITY_NAMES:
-        if not (isinstance(name, str) and _OTHER_DURABILITIES.fullmatch(name)):
-            known = " or ".join(map(repr, DURABILITY_NAMES))
-            raise InvalidArgument(f"durability is {known}, not {name!r}")
-        raise DurabilityUnavailable(
-            f"durability {name!r} needs more than one site; one gives "
-            f"{' or '.join(map(repr, DURABILITY_NAMES))}"
-        )
-    return DURABILITY_NAMES.index(name)
+    return durability_of(name)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar, overload
 
+from meshmq.core.in_flight import too_few
 from meshmq.core.lanes import DONE, FAILED, WAITING, Batch
+from meshmq.durability import name_of
 from meshmq.errors import DONE as APPLIED
 from meshmq.errors import (
     DeadlineExceeded,
@@ -13,7 +15,7 @@ from meshmq.errors import (
     DurabilityUnavailable,
     JobNotFound,
 )
-from meshmq.frames import DURABILITY_NAMES, REPLICATED, SENT
+from meshmq.frames import REPLICATED, SENT
 from meshmq.names import JobId, Stream, pushed_topic, topic_key
 
 if TYPE_CHECKING:
@@ -46,10 +48,10 @@ class Promise:
     def _in_time(self, timeout: float | None) -> DeadlineExceeded | DurabilityTimeout:
         if self._batch.durability > SENT:
             why = f" ({self._batch.lane.waits})" if self._batch.lane.waits else ""
+            wanted = max(self._batch.wanted, REPLICATED)
             error = DurabilityTimeout(
-                f"stored and {self._reached(self._batch)}, do not resend; not "
-                f"{DURABILITY_NAMES[REPLICATED]} within {timeout} s: too few nodes that "
-                f"copy it have answered so far{why}",
+                f"stored and {self._reached(self._batch)}, do not resend; not {name_of(wanted)} "
+                f"within {timeout} s: {too_few(wanted, 'it')}{why}",
                 self,
             )
             error.told = True
@@ -74,14 +76,14 @@ class Promise:
             why = ": the node confirms that" if batch.durability > SENT else " is transient:"
             error = DurabilityUnavailable(
                 f"topic {batch.lane.topic!r}{why} records are {self._reached(batch)}, "
-                f"never {DURABILITY_NAMES[batch.wanted]}"
+                f"never {name_of(batch.wanted)}"
             )
             error.outcome = APPLIED
             raise error
 
     @staticmethod
     def _reached(batch: Batch) -> str:
-        return DURABILITY_NAMES[batch.durability]
+        return name_of(batch.durability)
 
     @property
     def duplicate(self) -> bool:
@@ -100,9 +102,10 @@ class Promise:
 
     @property
     def durability(self) -> str:
-        """What was reached: ``sent`` (the node has it in memory), ``synced`` (on its disk) or
-        ``replicated`` (on as many as the topic is to have copies)."""
-        return DURABILITY_NAMES[self._settled().durability]
+        """What was reached: ``sent`` (the node has it in memory), ``synced`` (on its disk),
+        ``replicated`` (on as many as the topic is to have copies) or ``mirrored:N`` (on its disk,
+        and on one at each of so many other sites)."""
+        return name_of(self._settled().durability)
 
     @property
     def route(self) -> str:
@@ -150,7 +153,7 @@ class Promise:
         if state == DONE or batch.durability > SENT:
             known = f"{self._stream_of(batch)}, offset={self._offset_in(batch)}, "
             known += f"durability={self._reached(batch)!r}"
-            waits = f"waiting to be {DURABILITY_NAMES[REPLICATED]}"
+            waits = f"waiting to be {name_of(max(batch.wanted, REPLICATED))}"
         ends = {WAITING: f", {waits}", DONE: "", FAILED: f", failed: {batch.error}"}
         return f"{type(self).__name__}({known}{ends[state]})"
 
@@ -170,8 +173,9 @@ class Receipt(Promise):
             timeout: seconds; None waits without end.
 
         Raises:
-            DurabilityTimeout: stored, and not copied in time (``durability="replicated"``): do not
-                resend. It has this receipt, which tells where; ``wait`` may be called again.
+            DurabilityTimeout: stored, and not copied, or mirrored, in time
+                (``durability="replicated"``, ``"mirrored:N"``): do not resend. It has this
+                receipt, which tells where; ``wait`` may be called again.
             DeadlineExceeded: not confirmed in time; it may still be. Keep the receipt.
             MeshError: it was refused or failed; ``outcome`` tells whether it may be stored.
         """

@@ -59,9 +59,8 @@ class CopyProblems:
     def __bool__(self) -> bool:
         return bool(self._words)
 
-    def tell(self, copies: int, rows: Iterable[tuple[bytes, Confirmation]]) -> None:
-        """Tell those who wait for so many copies, each with its link; rule 2."""
-        why = self.of(copies)
+    def tell(self, why: str, rows: Iterable[tuple[bytes, Confirmation]]) -> None:
+        """Tell those who wait why, each with its link; rule 2."""
         last = {(link, c.topic): c for link, c in rows}  # one for each: it is said of the topic
         by_link: dict[bytes, list[Confirmation]] = {}
         for (link, _), c in last.items():

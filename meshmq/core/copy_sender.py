@@ -38,6 +38,7 @@ class Sender(Reader):
         sum_again_ns: when the journal's sum may be sent again.
         has_holes: something was sent, now or before, that is damaged here, and could not be had
             from another copy.
+        damaged_at: where something was sent last that is damaged here.
     """
 
     link: bytes
@@ -52,6 +53,7 @@ class Sender(Reader):
     sent: tuple[int, int] = (1, 0)
     sum_again_ns: int = 0
     has_holes: bool = False
+    damaged_at: tuple[int, int] = (0, 0)
 
     def wants(self, name: str) -> bool:
         return self.takes(name)
@@ -79,6 +81,8 @@ class Sender(Reader):
         rows, topics = [], {}
         self.has_holes = self.has_holes or any(b.damaged for b in batches)
         for b in batches:
+            if b.damaged:
+                self.damaged_at = b.lsn, b.slot
             topic = self.by_stream[b.stream]
             number = topic.entry.source or b.stream
             told = self.told.get(b.stream)

@@ -1,7 +1,7 @@
-"""Who waits for copies of this node's log.
+"""Who waits for this node's log to be elsewhere: on other nodes of the site, or at other sites.
 
-Data: by number of copies, batches that are synced here and whose publishers wait for more, in log
-order. How far copies go is for the owner to say.
+Data: by what they need, batches that are synced here and whose publishers wait for more, in log
+order. How far copies and mirrors go is for the owner to say.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from typing import NamedTuple
 
 from meshmq import limits
 from meshmq.core.copy_problems import CopyProblems
-from meshmq.core.streams import Replica, confirms
+from meshmq.core.streams import Needs, Replica, confirms
 from meshmq.frames import Body, Confirmation
+
+Place = tuple[int, int]
+
+Span = tuple[Place, Place]
+"""Of a log, from a place on up to before another one."""
 
 
 class _Row(NamedTuple):
-    place: tuple[int, int]
+    place: Place
     link: bytes
     confirmation: Confirmation
 
@@ -33,56 +38,127 @@ class CopyWaiting:
     Attributes:
         count: batches that wait.
         synced_only: records whose publishers were not told, since too many waited.
+        sites_with: of a topic, which spans other sites have synced, by site.
+        why_sites: in words, who has what is at a place, and who is to have it still; the owner
+            sets both.
     """
 
     def __init__(
         self,
         problems: CopyProblems,
-        reached: Callable[[int], tuple[int, int]],
+        reached: Callable[[int], Place],
         sends: list[tuple[bytes, Body]],
     ) -> None:
         self._problems = problems
         self._reached = reached
         self._sends = sends
-        self._rows: dict[int, deque[_Row]] = {}
+        self._rows: dict[Needs, deque[_Row]] = {}
+        self._stood: dict[Needs, tuple[Place, int]] = {}  # of sites: what waits first, since when
+        self._words: dict[Needs, str] = {}  # and what was said of that
         self.count = 0
         self.synced_only = 0
+        self.sites_with: Callable[[str], dict[str, list[Span]]] = lambda topic: {}
+        self.why_sites: Callable[[Needs, Place], str] = lambda needs, place: ""
 
     def add(self, replicas: Iterable[Replica]) -> None:
-        """Batches that are synced here; their publishers are told when their copies are too."""
-        new: dict[int, list[tuple[bytes, Confirmation]]] = {}
+        """Batches that are synced here; their publishers are told when they have what they need."""
+        new: dict[Needs, list[_Row]] = {}
         for replica in replicas:
             if self.count >= limits.COPY_WAITING_MAX:
                 self.synced_only += replica.confirmation.count
                 continue
             row = _Row(replica.place, replica.link, replica.confirmation)
-            self._rows.setdefault(replica.copies, deque()).append(row)
+            self._rows.setdefault(replica.needs, deque()).append(row)
             self.count += 1
-            new.setdefault(replica.copies, []).append(row[1:])
-        for copies, rows in new.items() if self._problems else ():
-            self._problems.tell(copies, rows)
+            new.setdefault(replica.needs, []).append(row)
+        for needs, rows in new.items():
+            if needs.sites:
+                self._tell_new(needs, rows)
+            elif self._problems:
+                self._problems.tell(self._problems.of(needs.copies), _links_of(rows))
         self.release()
 
+    def _tell_new(self, needs: Needs, rows: list[_Row]) -> None:
+        """Words are told at once while those before wait for long."""
+        if words := self._words.get(needs):
+            self._problems.tell(words, _links_of(rows))
+
     def release(self) -> None:
-        """Copies have come further: tell those whose batches are behind that."""
+        """Copies or mirrors have come further: tell those whose batches are behind that."""
         done: dict[bytes, list[Confirmation]] = {}
-        for copies, rows in self._rows.items():
-            reached = self._reached(copies)
-            while rows and rows[0].place < reached:
-                row = rows.popleft()
+        for needs, rows in self._rows.items():
+            for row in self._take(needs, rows) if rows else ():
                 self.count -= 1
                 done.setdefault(row.link, []).append(row.confirmation)
         for link, confirmations in done.items():
             self._sends += [(link, frame) for frame in confirms(confirmations)]
+        self._rows = {needs: rows for needs, rows in self._rows.items() if rows}
+
+    def _take(self, needs: Needs, rows: deque[_Row]) -> list[_Row]:
+        found = []
+        if not needs.sites:
+            reached = self._reached(needs.copies)
+            while rows and rows[0].place < reached:
+                found.append(rows.popleft())
+            return found
+        sites = [*self.sites_with(needs.topic).values()]
+        if len(sites) < needs.sites:
+            return found
+        # Sites that have something only from some place on may have what is behind the first one.
+        is_in_order = all(since <= rows[0].place for spans in sites for since, _ in spans)
+        kept: deque[_Row] = deque()
+        while rows:
+            row = rows.popleft()
+            has = sum([any(a <= row.place < b for a, b in spans) for spans in sites])
+            if has >= needs.sites:
+                found.append(row)
+                continue
+            kept.append(row)
+            if is_in_order:
+                break
+        rows.extendleft(reversed(kept))
+        return found
 
     def tell_problems(self) -> None:
         """What is wrong with the copies has changed."""
-        for copies, rows in self._rows.items():
-            self._problems.tell(copies, [(row.link, row.confirmation) for row in rows])
+        for needs, rows in self._rows.items():
+            if not needs.sites:
+                self._problems.tell(self._problems.of(needs.copies), _links_of(rows))
+
+    def tell_sites(self, now_ns: int) -> None:
+        """Time has passed: who has waited for sites for long is told for which."""
+        stood, self._stood = self._stood, {}
+        words, self._words = self._words, {}
+        for needs, rows in self._rows.items():
+            if not needs.sites or not rows:
+                continue
+            place = rows[0].place
+            before, since_ns = stood.get(needs, (place, now_ns))
+            self._stood[needs] = place, since_ns if before == place else now_ns
+            if now_ns - self._stood[needs][1] < limits.COPIES_TOLD_NS:
+                continue
+            self._words[needs] = why = self.why_sites(needs, place)
+            if why != words.get(needs):
+                self._problems.tell(why, _links_of(rows))
 
     def drop_client(self, link: bytes) -> None:
         """Nobody is told over this link any more."""
-        for copies, rows in self._rows.items():
+        for needs, rows in self._rows.items():
             if any(row.link == link for row in rows):
-                self._rows[copies] = deque([row for row in rows if row.link != link])
+                self._rows[needs] = deque([row for row in rows if row.link != link])
         self.count = sum(map(len, self._rows.values()))
+
+    def for_sites(self) -> list[dict[str, object]]:
+        """What waits for other sites, as ``status`` shows it."""
+        return [
+            {
+                "topic": needs.topic, "sites": needs.sites, "batches": len(rows),
+                "problem": self._words.get(needs, ""),
+            }
+            for needs, rows in self._rows.items()
+            if needs.sites and rows
+        ]  # fmt: skip
+
+
+def _links_of(rows: Iterable[_Row]) -> list[tuple[bytes, Confirmation]]:
+    return [(row.link, row.confirmation) for row in rows]

@@ -13,6 +13,7 @@ from typing import Any
 from meshmq import limits
 from meshmq.core.lanes import DEDUP_ID, FAILED, Batch, Lane
 from meshmq.core.ways import Way, goes_by, may_leave
+from meshmq.durability import name_of, sites_of
 from meshmq.errors import (
     NOT_DONE,
     UNKNOWN,
@@ -21,7 +22,7 @@ from meshmq.errors import (
     OwnerAway,
     from_code,
 )
-from meshmq.frames import DURABILITY_NAMES, REPLICATED, SENT, SYNCED, Moved, moved_of
+from meshmq.frames import REPLICATED, SENT, SYNCED, Moved, moved_of
 
 _STORED = "the record is stored and synced by the node it was sent to, do not resend"
 _WITHOUT_COPIES = f"{_STORED}; another one answers now: how many copies it has is unknown"
@@ -70,15 +71,26 @@ class InFlight:
         said = {lane.waits for lane in list(self.lanes.values()) if lane.waits}
         return f" ({'; '.join(sorted(said))})" if said else ""
 
+    @property
+    def too_few(self) -> str:
+        """What is waited for where ``waits_for_copies``, with what the node said of it."""
+        return f"{too_few(self._wanted, 'them')}{self.why_copies}"
+
+    @property
+    def _wanted(self) -> int:
+        """The most that a batch which is not answered waits for."""
+        unsettled = [b.wanted for lane in list(self.lanes.values()) for b in list(lane.unsettled)]
+        return max(unsettled, default=REPLICATED)
+
     def not_copied(self, timeout: float | None) -> DurabilityTimeout:
         """What to say where ``waits_for_copies`` goes on for too long; the program has heard of it
         then."""
         waiting = [b for lane in list(self.lanes.values()) for b in list(lane.unsettled)]
         count = sum(batch.count for batch in waiting)
         error = DurabilityTimeout(
-            f"all is stored and {DURABILITY_NAMES[SYNCED]}, do not resend; {count} "
-            f"record{'' if count == 1 else 's'} not {DURABILITY_NAMES[REPLICATED]} within "
-            f"{timeout} s: too few nodes that copy them have answered so far{self.why_copies}"
+            f"all is stored and {name_of(SYNCED)}, do not resend; {count} "
+            f"record{'' if count == 1 else 's'} not {name_of(max(self._wanted, REPLICATED))} "
+            f"within {timeout} s: {self.too_few}"
         )
         error.told = True
         for batch in waiting:
@@ -257,6 +269,13 @@ class InFlight:
         """Batches settled since the last call, in order."""
         finished, self.finished = self.finished, []
         return finished
+
+
+def too_few(wanted: int, what: str) -> str:
+    """Of records that are stored, and not yet what was wanted."""
+    if sites_of(wanted):
+        return f"too few other sites have synced {what} so far"
+    return f"too few nodes that copy {what} have answered so far"
 
 
 def _in_turn(batches: list[Batch]) -> list[Batch]:

@@ -104,10 +104,11 @@ class Mirror:
 
     def fetch_frame(self) -> Fetch:
         """Asks for what is missing."""
-        topics, exclude = self.linked[2:4] if self.linked is not None else ((), ())
+        linked = self.linked
+        topics, exclude = linked[2:4] if linked is not None else ((), ())
         return Fetch(
             self.number, self.origin, *self.place, self.credit, self.level, topics=topics,
-            exclude=exclude,
+            exclude=exclude, whole=linked is not None and not linked.is_changed,
         )  # fmt: skip
 
     @property

@@ -45,6 +45,7 @@ from meshmq.core.lanes import (
     take_covered,
 )
 from meshmq.core.ways import Way, goes_by
+from meshmq.durability import sites_of
 from meshmq.errors import InvalidArgument, MeshError, from_code
 from meshmq.frames import (
     REPLICATED,
@@ -436,6 +437,7 @@ class Publisher(InFlight):
                     batch.moved,
                     batch.wanted == REPLICATED,
                     lane.of_run,
+                    sites_of(batch.wanted),
                 )
             )  # fmt: skip
         if len(batches) == 1:

@@ -34,9 +34,11 @@ from meshmq.core.feed import UNBOUNDED, Feed
 from meshmq.core.link_flow import LinkFlow
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import LinkedEntry
+from meshmq.core.mirror_progress import MirrorProgress
 from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies, weight
+from meshmq.core.streams import Needs
 from meshmq.core.topics import Topic, Topics
 from meshmq.core.wished import is_wished, patterns_in, patterns_of
 from meshmq.errors import BadFrame
@@ -49,6 +51,7 @@ from meshmq.frames_copies import (
     Fetched,
     LogOffer,
     LogOffers,
+    Mirrored,
 )
 from meshmq.names import JOURNAL, covers
 
@@ -113,6 +116,20 @@ class Replication:
         self._moved: dict[bytes, tuple[tuple[int, int], int]] = {}  # where each log is, since when
         self.sends: list[tuple[bytes, Body]] = []
         copies.links_far = self._links_with
+        self.progress = MirrorProgress(site, self._end_of)
+        copies.waiting.sites_with = lambda topic: self.progress.spans(copies.origin, topic)
+        copies.waiting.why_sites = self._why_sites
+
+    def _end_of(self, origin: bytes) -> tuple[int, int]:
+        """The place behind all that is synced here of a log."""
+        if origin == self._copies.origin:
+            return self._delivery.committed_lsn + 1, 0
+        mirror = self._copies.mirrors.by_origin.get(origin)
+        return (0, 0) if mirror is None else mirror.synced
+
+    def _why_sites(self, needs: Needs, place: tuple[int, int]) -> str:
+        linked = {far.site for far in self._far.values()}
+        return self.progress.why(self._copies.origin, needs, place, linked)
 
     def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
         """What is pulled from other sites from now on."""
@@ -154,6 +171,12 @@ class Replication:
         self._seen[sibling.origin] = {row.origin: row for row in frame.rows}
         self._due_ns = 0
 
+    def on_mirrored(self, node: Sibling, frame: Mirrored) -> None:
+        """Which sites have what of a log that another node has from here, or is ours."""
+        self.progress.hear(node, frame)
+        if frame.origin == self._copies.origin:
+            self._copies.waiting.release()
+
     def on_body(self, far: Sibling, body: Body, now_ns: int) -> None:
         """A node of another site says something. Raises BadFrame for what is not of copies."""
         match body:
@@ -172,6 +195,8 @@ class Replication:
                 self._copies.on_fetched(far, body, now_ns)
             case Copied():
                 self._on_copied(far, body, now_ns)
+            case Mirrored():
+                self.on_mirrored(far, body)
             case _:
                 raise BadFrame(f"a link between sites is not for {type(body).__name__}")
 
@@ -244,6 +269,7 @@ class Replication:
             sender.introduce(journal)
         self._senders[key] = sender, feed
         flow.join(sender.flight)
+        self.progress.begin(far, frame, sender)
         feed.add_reader(sender)
         feed.feed(sender)
 
@@ -254,6 +280,9 @@ class Replication:
         sender, _ = found
         sender.stored((frame.lsn, frame.slot), frame.credit)
         self._feed(far.link)
+        self.progress.note(far, frame.origin, sender.copied)
+        if frame.origin == self._copies.origin:
+            self._copies.waiting.release()
         if frame.lacks and sender.is_live and now_ns >= sender.sum_again_ns:
             sender.sum_again_ns = now_ns + limits.JOURNAL_SUM_NS
             self._copies.ask_sum(frame.origin)
@@ -271,6 +300,7 @@ class Replication:
         if found is not None:
             found[0].flow.leave(found[0].flight)
             found[1].remove_reader(found[0])
+            self.progress.end(found[0])
 
     # -- what we pull ---------------------------------------------------------------------------
 
@@ -410,6 +440,9 @@ class Replication:
                 mirror.caught_ns = now_ns
         for sender, _ in self._senders.values():
             sender.tell_changes()
+        self._tell_mirrored(self._copies.mirrors.of_others)
+        self._copies.waiting.tell_sites(now_ns)
+        self._copies.waiting.release()
         offered = self._all_offers()
         if offered != self._offered:
             self._offered = offered
@@ -419,6 +452,10 @@ class Replication:
         if reach != self._told:
             self._told = reach
             self.sends += [(s.link, LogOffers(reach)) for s in self._siblings.values()]
+
+    def _tell_mirrored(self, mirrors: list[Mirror]) -> None:
+        nodes = (*self._far.values(), *self._siblings.values())
+        self.sends += self.progress.tell(mirrors, nodes)
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
@@ -430,6 +467,8 @@ class Replication:
             if flow.is_freed:
                 flow.is_freed = False
                 self._feed(link)
+        if news := self.progress.take_news():
+            self._tell_mirrored([m for m in self._copies.mirrors.of_others if m.origin in news])
         sends, self.sends[:] = list(self.sends), []
         return sends
 

@@ -76,7 +76,7 @@ from meshmq.frames import (
     Subscribed,
     Welcome,
 )
-from meshmq.frames_copies import LogOffers
+from meshmq.frames_copies import LogOffers, Mirrored
 
 
 class Site:
@@ -467,6 +467,8 @@ class Site:
         match body:
             case LogOffers():
                 self.replication.on_sibling(sibling, body)
+            case Mirrored():
+                self.replication.on_mirrored(sibling, body)
             case SiteInterests():
                 self._on_interests(peer, body, now_ns)
             case Subscribed():

@@ -638,8 +638,21 @@ class SiteCopies:
         streams = kept(self.mirrors.by_origin.values(), self.siblings, name, node)
         if topic is not None:
             rows = self._problems.describe(self._senders, self._delivery.committed_lsn)
-            streams.append(stream(node, self.origin, topic, rows if copies > 1 else ()))
+            own = stream(node, self.origin, topic, rows if copies > 1 else ())
+            streams.append(own | self._at_sites(name))
         return {"copies": copies, "streams": streams}
+
+    def _at_sites(self, name: str) -> dict[str, Any]:
+        """Other sites that mirror a topic of our log, and what waits for them."""
+        end = (self._delivery.committed_lsn + 1, 0)
+        found: dict[str, Any] = {}
+        if sites := self.waiting.sites_with(name):
+            found["mirrored_at"] = [
+                {"site": site, "caught_up": any(until >= end for _, until in spans)}
+                for site, spans in sorted(sites.items())
+            ]
+        waiting = [row for row in self.waiting.for_sites() if row["topic"] == name]
+        return found | ({"waiting_for_sites": waiting} if waiting else {})
 
     def describe(self, name: str) -> dict[str, Any]:
         """As ``status`` of our node, called ``name``, shows it."""
@@ -648,6 +661,7 @@ class SiteCopies:
             "confirm": self._topics.confirmed_max,
             "nodes": self._problems.describe(self._senders, self._delivery.committed_lsn),
             "waiting": self.waiting.count,
+            "waiting_for_sites": self.waiting.for_sites(),
             "synced_only": self.waiting.synced_only,
             "behind": self.own.describe(),
             "forgotten": self.forgetting.describe(),

@@ -31,6 +31,7 @@ from meshmq.core.log import (
     ProducerState,
 )
 from meshmq.core.topics import Topic, Topics
+from meshmq.durability import mirrored
 from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames import REPLICATED, SENT, SYNCED, Confirm, Confirmation, PublishBatch
 from meshmq.names import check_topic, queue_of
@@ -55,21 +56,34 @@ class Accepted(NamedTuple):
     batch: BatchEntry
 
 
+class Needs(NamedTuple):
+    """What a second confirmation waits for: so many nodes of the site that have it, this one among
+    them, or so many other ``sites`` that have it of this topic."""
+
+    copies: int = 0
+    sites: int = 0
+    topic: str = ""
+
+    @property
+    def durability(self) -> int:
+        return mirrored(self.sites) if self.sites else REPLICATED
+
+
 class _Unsynced(NamedTuple):
-    """``repeats``: what is confirmed with it, and the copies that this waits for, 0: for none."""
+    """``repeats``: what is confirmed with it, and what this waits for then."""
 
     link: bytes
     topic: str
     size: int
-    repeats: list[tuple[bytes, Confirmation, int]]
-    copies: int
+    repeats: list[tuple[bytes, Confirmation, Needs | None]]
+    needs: Needs | None
 
 
 class Replica(NamedTuple):
-    """A confirmation for when so many ``copies`` of the batch at ``place`` are synced."""
+    """A confirmation for when the batch at ``place`` has what it needs."""
 
     place: tuple[int, int]
-    copies: int
+    needs: Needs
     link: bytes
     confirmation: Confirmation
 
@@ -103,7 +117,7 @@ class Streams:
         self.repeated = 0
         self.refused: dict[str, int] = {}
         self.replicas: list[Replica] = []
-        self._last_place = (state.next_lsn - 1, 0)
+        self._last_place = (state.next_lsn - 1, limits.FRAME_BATCHES_MAX << 16)  # behind all slots
         self._unsynced: deque[_Unsynced] = deque()
         self._swept_ns = state.append_time_ns
         self._producer_count = sum([len(t.producers) for t in topics.by_stream.values()])
@@ -140,7 +154,9 @@ class Streams:
             code, message = self._judge(batch, last, known is not None)
         if not code:
             code, message = self._inspect(batch, data)
-        if not code and self._waits_for_copies(batch):
+        if not code and batch.mirrors:
+            code, message = self._judge_mirrors(batch.topic)
+        elif not code and self._waits_for_copies(batch):
             code, message = self._judge_copies(batch.topic)
         offset, stream = None, 0
         if not code and self._gate is not None:
@@ -195,9 +211,8 @@ class Streams:
         accepted = Accepted(topic, entry)
         if topic.entry.durable:
             entries.append(entry)
-            waits = self._waits_for_copies(batch)
-            copies = self._topics.copies_of(batch.topic) if waits else 0
-            self._unsynced.append(_Unsynced(link, batch.topic, len(data), [], copies))
+            needs = self._needs_of(batch)
+            self._unsynced.append(_Unsynced(link, batch.topic, len(data), [], needs))
             self._admission.accepted(link, len(data))
             return accepted, None
         self.confirmed += batch.count
@@ -254,9 +269,8 @@ class Streams:
                 topic_id=topic.entry.topic_id, durability=SYNCED if durable else SENT,
                 last=known.last, duplicate=True, has_offset=durable and offset is not None,
             )  # fmt: skip
-        waits = durable and self._waits_for_copies(batch)
-        copies = self._topics.copies_of(batch.topic) if waits else 0
-        if copies > 1 and not answer.code:
+        needs = self._needs_of(batch) if durable else None
+        if needs is not None and not answer.code:
             answer = answer._replace(more=True)
         if (
             durable
@@ -265,24 +279,40 @@ class Streams:
             and (offset is None or offset + batch.count > topic.synced_offset)
         ):
             # Perhaps still on its way to disk: say yes with what is last in the line.
-            self._unsynced[-1].repeats.append((link, answer, copies))
+            self._unsynced[-1].repeats.append((link, answer, needs))
             return None
-        if answer.more:
-            self._await(link, answer, copies, self._last_place)
+        if answer.more and needs is not None:
+            self._await(link, answer, needs, self._last_place)
         return answer
 
     def _await(
-        self, link: bytes, synced: Confirmation, copies: int, place: tuple[int, int]
+        self, link: bytes, synced: Confirmation, needs: Needs, place: tuple[int, int]
     ) -> None:
-        """Confirm it once more when its copies are synced; a repeat when those of all there is
-        are."""
-        last = synced._replace(durability=REPLICATED, more=False)
-        self.replicas.append(Replica(place, copies, link, last))
+        """Confirm it once more when it has what it needs; a repeat when all there is has."""
+        last = synced._replace(durability=needs.durability, more=False)
+        self.replicas.append(Replica(place, needs, link, last))
+
+    def _needs_of(self, batch: PublishBatch) -> Needs | None:
+        """What its second confirmation waits for: what its publisher says goes before what the
+        topic's policy does."""
+        if batch.mirrors:
+            return Needs(sites=batch.mirrors, topic=batch.topic)
+        copies = self._topics.copies_of(batch.topic) if self._waits_for_copies(batch) else 0
+        return Needs(copies) if copies > 1 else None
 
     def _waits_for_copies(self, batch: PublishBatch) -> bool:
         """Whether it is confirmed a second time: its publisher asked for that, or the topic's
         policy does. A publisher that asked for less is content with the first one."""
         return batch.replicated or self._topics.confirms_copies(batch.topic)
+
+    def _judge_mirrors(self, name: str) -> tuple[str, str]:
+        """Whether other sites may have a topic."""
+        why = ""
+        if not self._topics.is_durable(name):
+            why = f"topic {name!r} is transient: no site mirrors it"
+        elif self._topics.is_alone:
+            why = "the node belongs to no site, so nothing is mirrored: start it with --site"
+        return ("durability-unavailable", why) if why else ("", "")
 
     def _judge_copies(self, name: str) -> tuple[str, str]:
         """Whether a topic has copies to wait for."""
@@ -362,15 +392,15 @@ class Streams:
             c = Confirmation(
                 waiting.topic, batch.first, batch.count, "", "", batch.base_offset,
                 commit.append_time_ns, topic.entry.topic_id if topic else b"", SYNCED,
-                batch.first + batch.count - 1, False, True, more=waiting.copies > 1,
+                batch.first + batch.count - 1, False, True, more=waiting.needs is not None,
             )  # fmt: skip
             answers.append((waiting.link, c))
-            if c.more:
-                self._await(waiting.link, c, waiting.copies, self._last_place)
-            for link, answer, copies in waiting.repeats:
+            if waiting.needs is not None:
+                self._await(waiting.link, c, waiting.needs, self._last_place)
+            for link, answer, needs in waiting.repeats:
                 answers.append((link, answer))
-                if answer.more:
-                    self._await(link, answer, copies, self._last_place)
+                if answer.more and needs is not None:
+                    self._await(link, answer, needs, self._last_place)
         if commit.append_time_ns - self._swept_ns > limits.PRODUCER_SWEEP_NS:
             self._forget_producers(commit.append_time_ns)
         for trim in commit.trims:

@@ -52,6 +52,12 @@ def shared(world: LinksWorld) -> Iterator[str]:
     yield from world.linking.kept
 
 
+def waited(world: LinksWorld) -> Iterator[str]:
+    """Who waits for other sites is told when so many have a record, not before, and not never."""
+    yield from world.linking.early[:5]
+    yield from world.linking.late
+
+
 LINKS_CHECKERS: tuple[Callable[[LinksWorld], Iterator[str]], ...] = (
-    views, belonging, alarms, rest, mirrored, stable, single, read, shared,
+    views, belonging, alarms, rest, mirrored, stable, single, read, shared, waited,
 )  # fmt: skip

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from meshmq import codec
 from meshmq.core.effects import Arrived, ClientEffect
+from meshmq.core.lanes import DONE, Batch
 from meshmq.core.log import Commit
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.subscriber import Start
-from meshmq.frames import START_EARLIEST
+from meshmq.durability import mirrored, sites_of
+from meshmq.frames import SENT, START_EARLIEST
 from meshmq.limits import MS, SECOND
 from meshmq.names import matches
 from meshmq.testing.disk import Disk
@@ -60,6 +62,8 @@ class Linking(Part):
         kept: at rest, mirrors that are kept or pulled where they need not be.
         changed: offsets that named two batches.
         misplaced: logs of a node's own site that it mirrors, and batches that it has twice.
+        early: records that were confirmed as mirrored, and were at too few sites.
+        late: at rest, records that are at enough sites, and are not confirmed.
     """
 
     world: LinksWorld
@@ -72,6 +76,8 @@ class Linking(Part):
         self.kept: list[str] = []
         self.changed: list[str] = []
         self.misplaced: list[str] = []
+        self.early: list[str] = []
+        self.late: list[str] = []
         self.values: dict[Row, bytes] = {}  # of each record, where it is
         self._batches: dict[Row, tuple[object, ...]] = {}  # by each of its offsets
         self._streams: dict[tuple[Disk, Row], int] = {}  # in which each is on a disk
@@ -101,14 +107,54 @@ class Linking(Part):
 
     def _publish_some(self, program: SiteProgram, topic: str) -> None:
         rng = self.world.rng
+        wanted = self._some_durability(program, topic)
         for _ in range(rng.choice([1, 1, 2, 5])):
             self.written += 1
             value = f"{program!r}|{topic}|{self.written}|".encode()
             program.client.publisher.add(
                 topic, value.ljust(rng.choice([20, 20, 120]), b"."), None, None, None,
-                lambda: WALL_NS + self.world.now_ns, TOPIC_DEFAULT, None, None,
+                lambda: WALL_NS + self.world.now_ns, wanted, None, None,
             )  # fmt: skip
         program.settle()
+
+    def _some_durability(self, program: SiteProgram, topic: str) -> int:
+        """What a program waits for: at most as many sites as are to have a topic at rest."""
+        claims, site = self.world.claims(), program.host.site
+        sites = [
+            one for one, other in claims if other == site and _is_of(topic, claims[one, other])
+        ]
+        most = len(sites) if self.world.rng.random() < 0.5 else 0
+        return mirrored(self.world.rng.randint(1, most)) if most else TOPIC_DEFAULT
+
+    def on_finished(self, program: SiteProgram, batch: Batch) -> None:
+        sites = sites_of(batch.durability)
+        if batch.state != DONE or not sites or batch.base_offset is None or batch.skipped:
+            return
+        for i in range(batch.count):
+            row = Row(batch.origin, batch.lane.topic, batch.base_offset + i)
+            have = self._sites_with(row)
+            if len(have) < sites and not self.was_trimmed(row):
+                self.early.append(
+                    f"{program!r} was told that {row.topic} {row.offset} is at {sites} other "
+                    f"sites, and it is at {sorted(have)} (at {self.world.now_ns / SECOND:.4f} s)"
+                )
+
+    def _sites_with(self, row: Row) -> set[str]:
+        """Other sites that have a record on a disk."""
+        home = next((h.site for h in self.world.members if h.origin == row.origin), "")
+        have = {h.site for h in self.world.members if (h.disk, row) in self._streams}
+        return have - {home}
+
+    def find_late(self) -> Iterator[str]:
+        """Records that are at as many sites as was asked for, and whose programs wait for that."""
+        for program in self.world.programs.values():
+            for batch in program.client.publisher.unsettled() if program.is_alive else ():
+                sites = sites_of(batch.wanted)
+                if batch.durability <= SENT or not sites or batch.base_offset is None:
+                    continue
+                row = Row(batch.origin, batch.lane.topic, batch.base_offset)
+                if len(self._sites_with(row)) >= sites:
+                    yield f"{program!r} waits for {row.topic} {row.offset} to be at {sites} sites"
 
     def calm(self) -> None:
         """New readers at every node, and a few more records."""
@@ -287,9 +333,15 @@ class Linking(Part):
         yield from self.find_kept()
         yield from self.find_unlike()
         yield from self.find_unread()
+        yield from self.find_late()
 
     def compare(self) -> None:
         """All is at rest."""
         before = f"round {self.world.round}: "
         self.unlike += [before + text for text in self.find_unlike()]
         self.kept += [before + text for text in self.find_kept()]
+        self.late += [before + text for text in self.find_late()]
+
+
+def _is_of(topic: str, claim: Claim) -> bool:
+    return any(matches(p, topic) for p in claim[0]) and not any(matches(p, topic) for p in claim[1])

@@ -42,7 +42,7 @@ def full(kind, only_copies):
     mesh._block, mesh._timeout = True, 0.0
     mesh._publisher = SimpleNamespace(
         added_bytes=1000, ceiling_bytes=1000, buffered_bytes=1000, buffer_bytes=1000,
-        waits_for_copies=False, why_copies=" (node 'b': its disk is full)",
+        waits_for_copies=False, too_few="too few nodes (node 'b': its disk is full)",
     )  # fmt: skip
     mesh._connection = Connection(mesh)
     mesh._connection.only_copies = only_copies

@@ -120,6 +120,8 @@ from meshmq.frames_copies import (
     Fetched,
     LogOffer,
     LogOffers,
+    Mirrored,
+    MirroredRow,
 )
 
 DIRECTORY = Path(__file__).with_name("golden")
@@ -275,6 +277,8 @@ FRAMES = {
         ("deliver_origin", 42, Deliver(1, (_deliveries[0]._replace(origin=ORIGIN),), 0, _one)),
         ("deliver_site", 42, Deliver(0, (_from_run._replace(site="eu"),), 0, _one)),
         ("deliver_marker", 42, Deliver(1, (DeliverBatch("", *[0] * 7, source=ORIGIN),), 0, b"")),
+        ("confirm_waits", 42, Confirm((_done._replace(message="why", more=True),))),
+        ("publish_mirrored", 42, Publish((_rows[0]._replace(mirrors=16),), _one)),
         ("confirm_unwanted", 42, Confirm((_done._replace(unwanted=True),))),
         ("routes", 42, Routes((Route(ORIGIN), Route(b"r" * 16, (1, 7))), (Route(b"s" * 16),))),
         ("wanted", 42, Wanted(("orders.eu", "größe"))),
@@ -392,6 +396,18 @@ FRAMES = {
             "fetch_topics",
             42,
             Fetch(3, ORIGIN, 2**40, 7, 64 << 20, topics=("orders.>", "größe"), exclude=("*.tmp",)),
+        ),
+        ("fetch_whole", 42, Fetch(3, ORIGIN, 2**40, 7, 64 << 20, topics=("orders.>",), whole=True)),
+        (
+            "mirrored",
+            42,
+            Mirrored(
+                ORIGIN,
+                (
+                    MirroredRow("us", ("orders.>",), (), 1, 0, 2**40, 3),
+                    MirroredRow("größe", ("audit.*",), ("a.tmp",), 7, 1, 9, 0),
+                ),
+            ),
         ),
         (
             "log_offers",

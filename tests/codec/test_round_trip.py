@@ -190,7 +190,7 @@ def _confirmation(topic, first, count, told, *rest):
     return frames.Confirmation(topic, first, count, *told, *rest)
 
 
-told = st.just(("", "")) | st.tuples(texts.filter(bool), texts)
+told = st.just(("", "")) | st.tuples(texts, texts)
 confirmations = st.builds(
     _confirmation, texts, u64, u32, told, u64, i64, blobs, u8, u64, flags, flags, flags
 )
@@ -299,7 +299,7 @@ BODIES = {
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
     frames_copies.Fetch: st.builds(
         frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64, patterns,
-        patterns,
+        patterns, flags,
     ),
     frames_copies.Fetched: fetched(),
     frames_copies.Copied: st.builds(
@@ -321,6 +321,15 @@ BODIES = {
             st.builds(
                 frames_copies.LogOffer, ids, texts, texts, u64, u32, patterns, patterns,
                 st.lists(texts, max_size=3).map(tuple),
+            ),
+            max_size=4,
+        ).map(tuple),
+    ),
+    frames_copies.Mirrored: st.builds(
+        frames_copies.Mirrored, ids,
+        st.lists(
+            st.builds(
+                frames_copies.MirroredRow, texts, patterns, patterns, u64, u32, u64, u32,
             ),
             max_size=4,
         ).map(tuple),

@@ -183,11 +183,11 @@ class Program:
     def subscribe(self, pattern, number=1, start=START_NEW, size=4 * MIB, records=100_000):
         self.send(Subscribe(number, pattern, start, 0, b"", 0, 0, size, records))
 
-    def publish(self, topic, *values, replicated=False, first=None):
+    def publish(self, topic, *values, replicated=False, first=None, mirrors=0):
         first = first or self.first.get(topic, 1)
         self.first[topic] = first + len(values)
         row, data = batch_of(topic, first, *values)
-        self.send(Publish((row._replace(replicated=replicated),), data))
+        self.send(Publish((row._replace(replicated=replicated, mirrors=mirrors),), data))
 
     def values(self, number=1):
         """Records that came for a subscription, as (topic, value)."""

@@ -133,8 +133,10 @@ def test_durability_that_one_node_does_not_have(node):
     with meshmq.connect(node.url) as mesh:
         with pytest.raises(meshmq.DurabilityUnavailable, match="belongs to no site"):
             mesh.publish("a", b"v", durability="replicated").wait(10)
-        with pytest.raises(meshmq.DurabilityUnavailable, match="more than one site"):
-            mesh.publish("a", b"v", durability="mirrored:1")
+        with pytest.raises(meshmq.DurabilityUnavailable, match="belongs to no site"):
+            mesh.publish("a", b"v", durability="mirrored:1").wait(10)
+        with pytest.raises(meshmq.InvalidArgument, match="1 to 16"):
+            mesh.publish("a", b"v", durability="mirrored:0")
         mesh.admin.topics.create("t", durability="transient")
         assert mesh.publish("t", b"v").wait(10).durability == "sent"
         with pytest.raises(meshmq.DurabilityUnavailable, match="is transient"):

@@ -139,3 +139,33 @@ def test_the_topics_that_are_wished_come_and_no_others(pair):
         (row,) = mesh.admin.status()["site"]["links"]
     assert (row["to"], row["nodes"]) == ("eu", ["eu-1"])
     assert [(log["name"], log["received"]) for log in row["logs"]] == [("eu/eu-1", 1)]
+
+
+def test_a_receipt_waits_for_the_other_site_and_says_what_it_waits_for(pair):
+    eu, us = pair
+    with meshmq.connect(eu.url, route="node") as mesh:
+        receipt = mesh.publish("flights.a", b"x", durability="mirrored:1").wait(30)
+        assert (receipt.durability, receipt.offset) == ("mirrored:1", 0)
+        many = mesh.publish_many("flights.a", [b"%d" % i for i in range(500)],
+                                 durability="mirrored:1").wait(30)  # fmt: skip
+        assert {r.durability for r in many} == {"mirrored:1"}
+        assert len(everything(us, 501)) == 501
+        lone = mesh.publish("other", b"x", durability="mirrored:1")
+        with pytest.raises(meshmq.DurabilityTimeout, match="does not mirror topic 'other'") as e:
+            lone.wait(5)
+        assert e.value.receipt.offset == 0
+        assert "not mirrored:1 within 5 s: too few other sites have synced it" in str(e.value)
+        two = mesh.publish("flights.a", b"y", durability="mirrored:2")
+        with pytest.raises(meshmq.DurabilityTimeout, match="1 of 2 sites has it: us"):
+            two.wait(5)
+        assert repr(two).endswith("durability='synced', waiting to be mirrored:2)")
+        shown = meshmq_command("topic", "show", "other", "--url", eu.url)
+        assert "1 batches wait to be mirrored at 1 sites: 0 of 1 sites have it" in shown.stderr
+    words = ("--url", eu.url, "--durability")
+    done = meshmq_command("pub", "flights.a", "z", *words, "mirrored:1")
+    assert (done.returncode, "mirrored:1" in done.stdout) == (0, True), done.stderr
+    bad = meshmq_command("pub", "flights.a", "z", *words, "mirrored:0")
+    assert bad.returncode == 2
+    assert "1 to 16" in " ".join(bad.stderr.split())
+    put = meshmq_command("queue", "put", "flights.jobs", "z", *words, "mirrored:1")
+    assert (put.returncode, "mirrored:1" in put.stdout) == (0, True), put.stderr

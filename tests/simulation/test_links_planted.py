@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from meshmq.core import replication
+from meshmq.core import mirror_progress, replication
 from meshmq.core.delivery import Delivery
 from meshmq.core.mirror_feed import MirrorFeed
+from meshmq.core.mirror_progress import MirrorProgress
 from meshmq.core.mirrors import Mirrors
 from meshmq.core.replication import Replication
 from meshmq.core.site_reads import SiteReads
@@ -96,10 +97,32 @@ def keep_what_another_node_has(real: Any, self: Any, puller: bytes, mirror: Any)
 # -- who reads it ----------------------------------------------------------------------------------
 
 
-@planted(SiteReads, "on_subscribed", "read", 0, 8)
+@planted(SiteReads, "on_subscribed", "read", 3, 10)
 def read_on_where_nothing_is_kept(real: Any, self: Any, link: bytes, frame: Any) -> None:
     if frame.code != "not-found":
         real(self, link, frame)
+
+
+# -- who waits for it ------------------------------------------------------------------------------
+
+
+@planted(MirrorProgress, "note", "waited", 0, 1)
+def take_what_was_sent_for_synced(
+    real: Any, self: Any, far: Any, origin: bytes, place: Any
+) -> None:
+    fetching = self._fetching.get((far.origin, origin))
+    sender = fetching.sender if fetching is not None else None
+    real(self, far, origin, max(place, sender.sent) if sender is not None else place)
+
+
+@planted(mirror_progress, "is_wished", "waited", 0, 2)
+def count_sites_that_do_not_wish_it(real: Any, name: str, topics: Any, exclude: Any) -> bool:
+    return True
+
+
+@planted(MirrorProgress, "tell", "waited", 0, 1)
+def tell_nobody_of_sites_behind(real: Any, self: Any, mirrors: Any, nodes: Any) -> list[Any]:
+    return []
 
 
 def faults_of(seed: int, only: str = "") -> list[str]:

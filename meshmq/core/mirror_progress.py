@@ -1,0 +1,205 @@
+"""Which other sites have synced what of the logs of this node, and of those that it mirrors.
+
+Data: of each log that a far node fetches from here a Fetching, which its Copied frames move on;
+what others have told of sites that have a log from elsewhere (Mirrored frames), by who told it.
+
+Rules:
+1. A site has what lies before the place that its node has synced, of the topics that it wishes. Of
+   a mirror whose wish was another one before only from where it is when it fetches; where something
+   came damaged, only what is behind that.
+2. When all was sent that is wished, and is synced there, a site has the log up to its end: what
+   lies there is none of its topics.
+3. What is known of who has a log is told to the node that this one has it from, and so comes to
+   the log's own: in a chain, a star or a ring it knows of each site that has it, whoever that has
+   it from. Of sites behind one that has all it is to have those that have as much have it up to the
+   end too.
+4. What was so once is true still when a link is cut: the site counts until its node says
+   otherwise. It is forgotten with this process; the far nodes tell it again when they fetch.
+5. Two nodes of one site count as one; our own site does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from meshmq import limits
+from meshmq.core.copy_sender import Sender
+from meshmq.core.copy_waiting import Place, Span
+from meshmq.core.mirrors import Mirror
+from meshmq.core.sibling import Sibling
+from meshmq.core.streams import Needs
+from meshmq.core.wished import is_wished
+from meshmq.frames import Body
+from meshmq.frames_copies import Fetch, Mirrored, MirroredRow
+
+START: Place = (1, 0)
+
+
+@dataclass(slots=True, eq=False)
+class Fetching:
+    """What a far node fetches of a log, or has fetched.
+
+    Attributes:
+        site: of that node.
+        since, until: it has synced all that is wished from there on up to before here.
+        sender: sends it; None: that is over.
+    """
+
+    site: str
+    topics: tuple[str, ...]
+    exclude: tuple[str, ...]
+    since: Place
+    until: Place
+    sender: Sender | None
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Rule 2."""
+        return self.sender is not None and self.sender.is_live and self.until >= self.sender.sent
+
+
+class MirrorProgress:
+    """See the module's header.
+
+    Args:
+        site: our own.
+        end_of: of a log, the place behind all that is synced here.
+    """
+
+    def __init__(self, site: str, end_of: Callable[[bytes], Place]) -> None:
+        self._site = site
+        self._end_of = end_of
+        self._fetching: dict[tuple[bytes, bytes], Fetching] = {}  # by far node, and origin of a log
+        self._heard: dict[bytes, dict[bytes, tuple[MirroredRow, ...]]] = {}  # by log, and node
+        self._told: dict[bytes, tuple[bytes, int, tuple[MirroredRow, ...]]] = {}  # by log
+        self._news: set[bytes] = set()  # logs of which there may be something to tell
+
+    # -- what is known ------------------------------------------------------------------------
+
+    def begin(self, far: Sibling, frame: Fetch, sender: Sender) -> None:
+        """A far node fetches a log, from ``sender``'s place on."""
+        since = START if frame.whole else (max(1, frame.lsn), frame.slot)
+        key = (far.origin, frame.origin)
+        self._fetching.pop(key, None)
+        for old in [k for k, f in self._fetching.items() if f.sender is None]:
+            if len(self._fetching) >= limits.MIRRORS_MAX:
+                del self._fetching[old]
+        self._fetching[key] = Fetching(
+            far.site, frame.topics, frame.exclude, since, (0, 0), sender
+        )  # fmt: skip
+
+    def note(self, far: Sibling, origin: bytes, place: Place) -> None:
+        """A far node has synced what it fetches up to before a place."""
+        fetching = self._fetching.get((far.origin, origin))
+        if fetching is None or fetching.sender is None:
+            return
+        fetching.until = place
+        lsn, slot = fetching.sender.damaged_at
+        fetching.since = max(fetching.since, (lsn, slot + 1 if lsn else 0))
+        self._news.add(origin)
+
+    def end(self, sender: Sender) -> None:
+        """It sends no more."""
+        for fetching in self._fetching.values():
+            if fetching.sender is sender:
+                fetching.sender = None
+
+    def hear(self, node: Sibling, frame: Mirrored) -> None:
+        """Another node tells of sites that have a log."""
+        heard = self._heard.setdefault(frame.origin, {})
+        heard.pop(node.origin, None)
+        heard[node.origin] = frame.rows
+        while len(heard) > limits.MIRRORED_ROWS_MAX:
+            del heard[next(iter(heard))]
+        while len(self._heard) > limits.MIRRORS_MAX:
+            del self._heard[next(iter(self._heard))]
+        self._news.add(frame.origin)
+
+    def _rows(self, origin: bytes, besides: bytes = b"") -> list[MirroredRow]:
+        """All that is known of who has a log, but for what one node has told; rules 2 and 3."""
+        end = self._end_of(origin)
+        rows: list[MirroredRow] = []
+        reached: dict[bytes, Place] = {}  # by far node that has all it is to have: up to here
+        for (far, log), f in self._fetching.items():
+            if log != origin:
+                continue
+            until = max(end, f.until) if f.is_caught_up else f.until
+            if f.is_caught_up:
+                reached[far] = f.until
+            if far != besides:
+                rows.append(MirroredRow(f.site, f.topics, f.exclude, *f.since, *until))
+        for node, told in self._heard.get(origin, {}).items():
+            for row in told if node != besides else ():
+                if node in reached and (row.lsn, row.slot) >= reached[node]:
+                    lsn, slot = max(end, reached[node])
+                    row = row._replace(lsn=lsn, slot=slot)
+                rows.append(row)
+        return rows
+
+    def spans(self, origin: bytes, topic: str) -> dict[str, list[Span]]:
+        """By other site, what it has synced of a topic's records in a log."""
+        found: dict[str, list[Span]] = {}
+        for row in self._rows(origin):
+            if row.site != self._site and is_wished(topic, row.topics, row.exclude):
+                span = (row.since_lsn, row.since_slot), (row.lsn, row.slot)
+                found.setdefault(row.site, []).append(span)
+        return found
+
+    # -- what is told -------------------------------------------------------------------------
+
+    def tell(self, mirrors: Iterable[Mirror], nodes: Iterable[Sibling]) -> list[tuple[bytes, Body]]:
+        """Frames for the nodes that this one has logs from, where there is news; rule 3."""
+        sends: list[tuple[bytes, Body]] = []
+        origins = {node.link: node.origin for node in nodes}
+        for mirror in mirrors:
+            origin, link = mirror.origin, mirror.link
+            if not mirror.number or link not in origins:
+                continue
+            rows = _merged(self._rows(origin, origins[link]), self._site)
+            told = (link, mirror.number, rows)
+            before = self._told.get(origin)
+            if told == before or not (rows or (before and before[2])):
+                continue
+            self._told[origin] = told
+            sends.append((link, Mirrored(origin, rows)))
+        return sends
+
+    def take_news(self) -> set[bytes]:
+        """Logs of which something has come since the last time."""
+        news, self._news = self._news, set()
+        return news
+
+    def why(self, origin: bytes, needs: Needs, place: Place, linked: Iterable[str]) -> str:
+        """Who has a record at a place of a log, and why others have it not. ``linked``: sites that
+        are."""
+        spans = self.spans(origin, needs.topic)
+        have = sorted(s for s, rows in spans.items() if any(a <= place < b for a, b in rows))
+        linked = set(linked) - {self._site}
+        names = f": {', '.join(have)}" if have else ""
+        words = [f"{len(have)} of {needs.sites} sites {_has(len(have))} it{names}"]
+        heard = {row.site for rows in self._heard.get(origin, {}).values() for row in rows}
+        for site in sorted({*linked, *spans} - {*have}):
+            if site not in spans:
+                words.append(f"site {site!r} does not mirror topic {needs.topic!r} from here")
+            elif site in linked or site in heard:
+                words.append(f"site {site!r} has not come so far")
+            else:
+                words.append(f"site {site!r} is not linked")
+        if not (linked or spans):
+            words.append("no other site is linked")
+        return "; ".join(words)
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def _merged(rows: Iterable[MirroredRow], site: str) -> tuple[MirroredRow, ...]:
+    """Each once, as far as any says; not those of our own ``site``, whose node says it itself."""
+    found: dict[tuple[object, ...], MirroredRow] = {}
+    for row in rows:
+        key = row[:5]
+        if row.site != site and (key not in found or row > found[key]):
+            found[key] = row
+    return tuple(sorted(found.values()))[: limits.MIRRORED_ROWS_MAX]
