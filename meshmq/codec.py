@@ -27,6 +27,7 @@ from meshmq import (
     codec_services,
     codec_site,
     codec_site_groups,
+    codec_site_words,
     codec_values,
     frames,
     limits,
@@ -633,6 +634,7 @@ _ENCODERS: dict[type, Callable[..., None]] = {
     **codec_direct.ENCODERS,
     **codec_site.ENCODERS,
     **codec_copies.ENCODERS,
+    **codec_site_words.ENCODERS,
     **codec_site_groups.ENCODERS,
     **codec_moving.ENCODERS,
 }
@@ -658,6 +660,7 @@ _DECODERS: dict[str, Callable[..., Any]] = {
     **codec_direct.DECODERS,
     **codec_site.DECODERS,
     **codec_copies.DECODERS,
+    **codec_site_words.DECODERS,
     **codec_site_groups.DECODERS,
     **codec_moving.DECODERS,
 }

@@ -12,7 +12,8 @@ from meshmq.frames_moving import MOVED_BYTES
 from meshmq.names import check_pattern
 
 
-def _id(data: bytes, what: str, or_none: bool = False) -> bytes:
+def an_id(data: bytes, what: str, or_none: bool = False) -> bytes:
+    """16 bytes, or nothing where that may be; else BadFrame."""
     if len(data) != 16 and not (or_none and not data):
         raise BadFrame(f"{what} of {len(data)} bytes, it must be 16")
     return data
@@ -43,8 +44,8 @@ def _encode_fetch(m: Any, b: frames_copies.Fetch) -> None:
 def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
     f = r.fetch
     return frames_copies.Fetch(
-        f.number, _id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
-        _id(f.topicId, "a topic's id", True), f.offset, link_patterns(f.topics),
+        f.number, an_id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
+        an_id(f.topicId, "a topic's id", True), f.offset, link_patterns(f.topics),
         link_patterns(f.exclude),
         f.whole,
     )  # fmt: skip
@@ -92,7 +93,7 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
         [
             frames_copies.CopiedTopic(
                 t.stream,
-                _id(t.topicId, "a topic's id"),
+                an_id(t.topicId, "a topic's id"),
                 short(t.name),
                 t.firstOffset,
                 t.deleted,
@@ -117,7 +118,7 @@ def _read_batch(x: Any) -> frames_copies.CopiedBatch:
         raise BadFrame("a copied batch was moved from a node of 16 bytes, and a sequence")
     return frames_copies.CopiedBatch(
         x.stream, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn, x.slot,
-        x.damaged, _id(x.producer, "a producer"), x.first, bytes(x.moved),
+        x.damaged, an_id(x.producer, "a producer"), x.first, bytes(x.moved),
     )  # fmt: skip
 
 
@@ -132,12 +133,17 @@ def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
 def _decode_copied(r: Any, _: bytes | None) -> frames_copies.Copied:
     c = r.copied
     return frames_copies.Copied(
-        _id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks, short(c.problem), c.holes
+        an_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks, short(c.problem), c.holes
     )
 
 
 def _encode_copies(m: Any, b: frames_copies.Copies) -> None:
-    for row, x in zip(m.init("copies").init("rows", len(b.rows)), b.rows, strict=True):
+    build_copies(m.init("copies").init("rows", len(b.rows)), b.rows)
+
+
+def build_copies(built: Any, rows: tuple[frames_copies.CopiesRow, ...]) -> None:
+    """Rows of copies, in whatever frame."""
+    for row, x in zip(built, rows, strict=True):
         (
             row.origin, row.name, row.lsn, row.slot, row.epoch, row.taker, row.taken, row.takenSlot,
             row.whole, row.forgotten, row.furthest, row.furthestSlot, row.lifted,
@@ -145,20 +151,22 @@ def _encode_copies(m: Any, b: frames_copies.Copies) -> None:
 
 
 def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
-    rows = r.copies.rows
+    return frames_copies.Copies(read_copies(r.copies.rows))
+
+
+def read_copies(rows: Any) -> tuple[frames_copies.CopiesRow, ...]:
+    """Read back ``build_copies``; BadFrame if it is malformed."""
     if len(rows) > limits.MIRRORS_MAX:
         raise BadFrame(f"copies of {len(rows)} logs in a frame, the limit is {limits.MIRRORS_MAX}")
-    return frames_copies.Copies(
-        tuple(
-            [
-                frames_copies.CopiesRow(
-                    _id(x.origin, "an origin"), short(x.name), x.lsn, x.slot, x.epoch,
-                    _id(x.taker, "an origin", True), x.taken, x.takenSlot, x.whole, x.forgotten,
-                    x.furthest, x.furthestSlot, x.lifted,
-                )
-                for x in rows
-            ]
-        )
+    return tuple(
+        [
+            frames_copies.CopiesRow(
+                an_id(x.origin, "an origin"), short(x.name), x.lsn, x.slot, x.epoch,
+                an_id(x.taker, "an origin", True), x.taken, x.takenSlot, x.whole, x.forgotten,
+                x.furthest, x.furthestSlot, x.lifted,
+            )
+            for x in rows
+        ]
     )  # fmt: skip
 
 
@@ -181,7 +189,7 @@ def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
         tuple(
             [
                 frames_copies.LogOffer(
-                    _id(x.origin, "an origin"), short(x.name), short(x.site), x.lsn, x.slot,
+                    an_id(x.origin, "an origin"), short(x.name), short(x.site), x.lsn, x.slot,
                     link_patterns(x.topics), link_patterns(x.exclude), _sites(x.path),
                 )
                 for x in rows
@@ -203,7 +211,7 @@ def _decode_mirrored(r: Any, _: bytes | None) -> frames_copies.Mirrored:
     if len(rows) > limits.MIRRORED_ROWS_MAX:
         raise BadFrame(f"{len(rows)} sites in a frame, the limit is {limits.MIRRORED_ROWS_MAX}")
     return frames_copies.Mirrored(
-        _id(r.mirrored.origin, "an origin"),
+        an_id(r.mirrored.origin, "an origin"),
         tuple(
             [
                 frames_copies.MirroredRow(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meshmq import frames_copies
+from meshmq import frames_copies, frames_site_words
 from meshmq.frames_direct import Introduce as Introduce
 from meshmq.frames_direct import Known as Known
 from meshmq.frames_direct import KnownPeer as KnownPeer
@@ -674,10 +674,10 @@ class Noted:
 Body = (
     Hello | Welcome | Refuse | Nothing | Gap | Ping | Bye | Publish | Confirm | Subscribe
     | Subscribed | Unsubscribe | Credit | Deliver | Command | Result | Window | Consume | Consumed
-    | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted
-    | Serve | Served | Unserve | Request | Reply | Cancel | Grant | Interests | Noted
-    | Routes | Wanted | Introduce | Known | SiteInterests | Pulse | Streams | Offers
-    | WorkReady | Lend | Lent | Owner | DirectoryFrame | Drained | frames_copies.Body
+    | HandOut | Settle | Settled | Revoke | Leave | Transact | Transacted | Serve | Served
+    | Unserve | Request | Reply | Cancel | Grant | Interests | Noted | Routes | Wanted | Introduce
+    | Known | SiteInterests | Pulse | Streams | Offers | WorkReady | Lend | Lent | Owner
+    | DirectoryFrame | Drained | frames_copies.Body | frames_site_words.Body
 )  # fmt: skip
 
 WITH_PAYLOAD = (Publish, Deliver, HandOut, Transact, Request, Reply, frames_copies.Fetched)

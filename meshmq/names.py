@@ -199,6 +199,20 @@ def lane_of(queue: str, priority: int = 0, delayed: bool = False) -> str:
     return f"$priority.{priority}.{queue}" if priority else queue
 
 
+def priority_of(topic: str) -> int:
+    """Of jobs in this lane, where that says it; else 0."""
+    found = _LANE.fullmatch(topic)
+    return int(found[1] or 0) if found else 0
+
+
+def lanes_of(queue: str) -> list[str]:
+    """Topics of a queue's jobs."""
+    return [
+        *(lane_of(queue, p) for p in range(limits.PRIORITY_MAX + 1)),
+        lane_of(queue, delayed=True),
+    ]
+
+
 def queue_of(topic: str) -> str:
     """The queue that a lane with a ``$`` belongs to; empty for any other topic."""
     found = _LANE.fullmatch(topic)

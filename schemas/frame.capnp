@@ -64,6 +64,9 @@ struct Frame {
     copies      @56 :Copies;
     logOffers   @57 :LogOffers;
     mirrored    @58 :Mirrored;
+    siteWords   @59 :SiteWords;
+    handBack    @60 :HandBack;
+    handedBack  @61 :HandedBack;
   }
 }
 
@@ -636,6 +639,60 @@ struct MirroredRow {
   sinceSlot @4 :UInt32;
   lsn    @5 :UInt64;        # up to before this one
   slot   @6 :UInt32;
+}
+
+struct SiteWords {          # of sites, between nodes of one and of two
+  fence  @0 :UInt64;        # ms without any link after which its site hands out nothing; 0: never
+  seen   @1 :List(SeenRow);
+  taken  @2 :List(SiteTaken);
+  inside @3 :List(CopiesRow);  # takeovers inside the sender's site
+}
+
+struct SeenRow {
+  site   @0 :Text;
+  linked @1 :Bool;
+  ms     @2 :UInt64;        # else: so long ago
+}
+
+struct SiteTaken {          # a log whose groups another site finishes
+  origin @0 :Data;
+  name   @1 :Text;          # of its node
+  site   @2 :Text;          # and the site of that
+  epoch  @3 :UInt64;        # with `by` and `taker`: the greatest counts
+  by     @4 :Text;          # the site that finishes it
+  taker  @5 :Data;          # its node
+  groups @6 :List(UInt32);  # as numbered in that log
+  ranges @7 :List(TakenRange);
+  over   @8 :Bool;          # nothing of it is left at the taker
+  back   @9 :Bool;          # its own site has asked for what was left
+}
+
+struct TakenRange {
+  stream @0 :UInt32;        # as numbered in that log
+  first  @1 :UInt64;
+  end    @2 :UInt64;
+}
+
+struct HandBack {           # by a taker to the node whose log it is: these records are its own again
+  epoch @0 :UInt64;
+  part  @1 :UInt64;
+  runs  @2 :List(HandedRun);
+}
+
+struct HandedBack {         # that is stored
+  epoch @0 :UInt64;
+  part  @1 :UInt64;
+  gone  @2 :List(HandedRun);  # of these: what is there no more
+}
+
+struct HandedRun {
+  group  @0 :Text;
+  stream @1 :UInt32;
+  first  @2 :UInt64;
+  count  @3 :UInt32;
+  due    @4 :UInt64;        # unix ms; 0: at once
+  attempts @5 :UInt32;      # that failed
+  priority @6 :UInt8;       # of jobs
 }
 
 struct Offers {             # what services a node's clients serve, and how busy they are

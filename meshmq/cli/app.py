@@ -11,7 +11,7 @@ from meshmq.cli.output import emit, say
 
 COMMANDS = (
     "node", "pub", "sub", "consume", "request", "serve", "services", "queue", "group", "dlq",
-    "topic", "log", "peers", "sites", "link", "status", "doctor", "demo", "bench",
+    "topic", "log", "peers", "sites", "site", "link", "status", "doctor", "demo", "bench",
 )  # fmt: skip
 """Each is in the module of that name: one command of that name, or more below it (``app``)."""
 

@@ -15,6 +15,7 @@ _TRIED = {
     "too-few-nodes": "there are as many nodes as are to have what is published",
     "copy": "all copies are caught up",
     "link-down": "each link with another site has a node of it",
+    "fenced": "the site is not fenced",
     "mirror": "all mirrors of other sites' logs go on",
     "unreadable": "all records of a node that was taken over can be read",
     "not-mended": "damaged batches are had again from another node",

@@ -20,7 +20,15 @@ from meshmq.cli.node_options import DEFAULT_URL
 from meshmq.cli.toml_lines import TomlLines
 from meshmq.core.link_wish import LinkWish
 from meshmq.errors import ConfigError, InvalidName
-from meshmq.limits import COPIES_MAX, LINK_ENDPOINTS_MAX, LINK_PATTERNS_MAX
+from meshmq.limits import (
+    COPIES_MAX,
+    FENCE_NS_MAX,
+    FENCE_NS_MIN,
+    LINK_ENDPOINTS_MAX,
+    LINK_PATTERNS_MAX,
+    MS,
+    SECOND,
+)
 from meshmq.names import check_mesh, check_pattern
 
 _SETTINGS: dict[str, tuple[type, Any]] = {
@@ -36,7 +44,7 @@ _SETTINGS: dict[str, tuple[type, Any]] = {
     "copies": (int, 1),
 }
 _KNOWN = (*_SETTINGS, "link")
-_OF_SITE = ("name",)
+_OF_SITE = ("name", "fence_after")
 _OF_LINK = {"to": str, "endpoints": list, "topics": list, "exclude": list, "live": list,
             "services": list}  # fmt: skip
 _NEEDED_OF_LINK = ("to", "endpoints", "topics")
@@ -47,12 +55,14 @@ _IF_FAULTY = MappingProxyType({"site": "a-site", "mesh": "a-mesh", "insecure": T
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _ENDPOINT = re.compile(r"tcp://[^\s\0/?#@]+:[0-9]{1,5}\Z")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NEITHER: dict[str, Any] = {"links": (), "fence_after": 0}
 
 
 def settings_of(path: Path | None, options: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
     """All settings of a node: what ``options`` say, else the file, else the defaults.
 
-    ``data`` is a Path, ``links`` a tuple of LinkWish; the others are as in the file, or None.
+    ``data`` is a Path, ``links`` a tuple of LinkWish, ``fence_after`` ns (0: none); the others are
+    as in the file, or None.
 
     Raises:
         ConfigFaults: the file has faults.
@@ -118,7 +128,20 @@ def default_data_directory(name: str) -> Path:
 
 
 def _defaults() -> dict[str, Any]:
-    return {key: default for key, (_, default) in _SETTINGS.items()} | {"links": ()}
+    return {key: default for key, (_, default) in _SETTINGS.items()} | _NEITHER
+
+
+def _span(value: object) -> tuple[int, str]:
+    """ns of a fence, or what is wrong with it."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", value) if isinstance(value, str) else None
+    if found is None:
+        return 0, f"fence_after is a text like '60s' or '5m', not {value!r}"
+    ns = int(
+        float(found[1]) * {"ms": MS, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND}[found[2]]
+    )
+    if not FENCE_NS_MIN <= ns <= FENCE_NS_MAX:
+        return 0, f"fence_after is from 5s to 24h, not {value!r}"
+    return ns, ""
 
 
 def _line_in(error: BaseException, data: bytes) -> int:
@@ -260,6 +283,9 @@ class _Reading:
             self._take("site", table["name"], reason, "site", "name")
         else:
             self._fault("'name' of [site] is missing", "site")
+        if "fence_after" in table:
+            fence_ns, reason = _span(table["fence_after"])
+            self._take("fence_after", fence_ns, reason, "site", "fence_after")
 
     def _check(self, merged: Mapping[str, Any], ours: Collection[str]) -> None:
         """Check the values of ``ours``, which the file gives and no option."""

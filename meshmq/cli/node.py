@@ -98,12 +98,13 @@ def run_node(settings: dict[str, Any], source: Source | None = None) -> None:
     from meshmq.shell.site import SiteConfig, listen_beside
 
     given = dict(settings)
-    name, listen, peers, copies, links = (
-        given.pop(key) for key in ("site", "listen_nodes", "peers", "copies", "links")
+    name, listen, peers, copies, links, fence_ns = (
+        given.pop(key)
+        for key in ("site", "listen_nodes", "peers", "copies", "links", "fence_after")
     )
     if name is not None:
         beside = listen or listen_beside(settings["listen"])
-        given["site"] = SiteConfig(name, beside, tuple(peers), copies, links)
+        given["site"] = SiteConfig(name, beside, tuple(peers), copies, links, fence_ns)
     runner = NodeRunner(NodeConfig(**given, on_note=note))
     where = "" if runner.site_url is None else f", for nodes of site {name} at {runner.site_url}"
     say(f"node {settings['name']} ready at {runner.url}{where}, log in {settings['data']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from meshmq.cli.link import links_of, troubles, without_links
@@ -30,7 +31,8 @@ def sites(
     Pulled says whether this node's configuration pulls from there; where it
     does not, that site may pull from us, or its logs come by a third one. Logs
     are those that this node mirrors, other nodes of its site may have the
-    rest; by says from which nodes they come now.
+    rest; by says from which nodes they come now. Below is whose groups were
+    taken over by whom, and what is left of that.
     """
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = connection.admin.status()
@@ -38,9 +40,10 @@ def sites(
     if json:
         for row in rows:
             emit({**row, "node": node})
-    elif len(rows) > 1:
+    elif len(rows) > 1 or (rows and _taken(report["site"])):
         table = columns(HEADS, [_cells(row) for row in rows])
-        say("\n".join([*table, *[line for row in links_of(report) for line in troubles(row)]]))
+        trouble = [line for row in links_of(report) for line in troubles(row)]
+        say("\n".join([*table, *trouble, *_taken(report["site"])]))
     else:
         say(without_links(report))
 
@@ -55,14 +58,32 @@ def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     kept = [row for row in site["copies"]["kept"] if row.get("site")]
     by = {log["origin"]: _source(row, log) for row in links.values() for log in row["logs"]}
     ours = sorted([report["node"]["name"], *[row["name"] for row in site["nodes"]]])
-    rows = [_row(site["name"], "ours", ours, False, [], {})]
+    taken = site.get("taken", ())
+    rows = [_row(site["name"], "ours", ours, False, [], {}, taken)]
     for name in sorted({*links, *[row["site"] for row in far], *[row["site"] for row in kept]}):
         nodes = [row["name"] for row in far if row["site"] == name and row["state"] == "linked"]
         state = links[name]["state"] if name in links else "linked" if nodes else "not linked"
         logs = [row for row in kept if row["site"] == name]
         is_pulled = name in links and bool(links[name]["topics"])
-        rows.append(_row(name, state, nodes, is_pulled, logs, by))
+        rows.append(_row(name, state, nodes, is_pulled, logs, by, taken))
     return rows
+
+
+def _taken(site: dict[str, Any]) -> list[str]:
+    """Whose groups were taken over by whom, a line each, and whether our own site is fenced."""
+    lines = [site["held_by"]] if site.get("held_by") else []
+    for row in site.get("taken", ()):
+        text = f"{row['log']}: groups taken over by site {row['by']} at node {row['node']}"
+        if row["moving"]:
+            more = "being moved"
+        elif row["back"]:
+            more = "handed back" if row["over"] else "being handed back"
+        elif row["left"] is not None:
+            more = f"{row['left']} left to do"
+        else:
+            more = "nothing left to do" if row["over"] else ""
+        lines.append(f"{text} (epoch {row['epoch']})" + (f", {more}" if more else ""))
+    return lines
 
 
 def _source(link: dict[str, Any], log: dict[str, Any]) -> str | None:
@@ -78,6 +99,7 @@ def _row(
     is_pulled: bool,
     logs: list[dict[str, Any]],
     by: dict[str, str | None],
+    taken: Iterable[dict[str, Any]],
 ) -> dict[str, Any]:
     return {
         "site": name, "state": state, "nodes": nodes, "pulled": is_pulled,
@@ -86,6 +108,7 @@ def _row(
              "from": by.get(log["origin"]), "problem": log["problem"]}
             for log in logs
         ],
+        "taken": [one for one in taken if one["of"] == name],
     }  # fmt: skip
 
 

@@ -345,6 +345,51 @@ class Admin:
         )
         return done
 
+    def site_takeover(
+        self, name: str, *, assume_dead: bool = False, may_repeat: bool = False, check: bool = False
+    ) -> dict[str, Any]:
+        """Let our site finish what groups and queues of site ``name`` had not done, as far as that
+        has arrived here.
+
+        Args:
+            name: of the other site, which is lost.
+            assume_dead: do it though the site may be alive, and go on handing out the same.
+            may_repeat: do it though a mirror lacks part of what groups had done.
+            check: only say what it would do.
+
+        Returns:
+            ``doubt``: why it may be alive, or empty; with that nothing is done without
+            ``assume_dead``. ``nodes``: for each node of our site ``refused``, a reason or empty,
+            ``done`` and ``logs`` that it has: ``name``, ``epoch``, ``groups``, ``records``.
+            ``away``: nodes of our site that cannot be asked.
+
+        Raises:
+            CommandFailed: it is our own site, or the node belongs to none.
+        """
+        done: dict[str, Any] = self.topics._run(
+            ask_of_node(
+                "site.takeover", name, assume_dead=assume_dead, may_repeat=may_repeat, check=check
+            )
+        )
+        return done
+
+    def site_handback(self, name: str, *, check: bool = False) -> dict[str, Any]:
+        """Return to site ``name``, which is back, what is left of its groups' work here.
+
+        Args:
+            name: of the other site, which ours has taken over.
+            check: only say how much that is.
+
+        Returns:
+            ``nodes``, as of ``site_takeover``: ``records`` of a log are those that are left. They
+            go back in the background: ``status`` tells when all have (``over``).
+
+        Raises:
+            CommandFailed: what was taken over is still being moved.
+        """
+        done: dict[str, Any] = self.topics._run(ask_of_node("site.handback", name, check=check))
+        return done
+
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""
         status: dict[str, Any] = self.topics._run(ask("status"))

@@ -375,20 +375,14 @@ def _route_list(
     return {"routes": routes, "complete": True}
 
 
-def _take_over(
-    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
-) -> dict[str, Any]:
-    return desk.of_copies("node.takeover", arguments)
+def _of_site(verb: str) -> Verb:
+    return lambda desk, hello, arguments, entries: desk.of_copies(verb, arguments)
 
 
-def _forget(
-    desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
-) -> dict[str, Any]:
-    return desk.of_copies("node.forget", arguments)
-
+OF_COPIES = ("node.takeover", "node.forget", "site.takeover", "site.handback")
 
 AFTER_SYNC = (
-    frozenset({"producer.last", "topic.create", "topic.delete", "node.takeover", "node.forget"})
+    frozenset({"producer.last", "topic.create", "topic.delete", *OF_COPIES})
     | group_commands.CHANGING
 )
 """Verbs whose answer tells what is stored: it waits for what is on its way to disk."""
@@ -403,6 +397,5 @@ VERBS: dict[str, Verb] = {
     "service.list": _service_list,
     "route.list": _route_list,
     "status": _status,
-    "node.takeover": _take_over,
-    "node.forget": _forget,
+    **{verb: _of_site(verb) for verb in OF_COPIES},
 }

@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections import deque
 
 from meshmq.core.group_hands import Hands
-from meshmq.core.journal import MOVED, REJECTED, Mark
+from meshmq.core.journal import MOVED, REJECTED, SUSPECT, Mark
+from meshmq.frames_site_words import HandedRun
 
 
 class Group(Hands):
@@ -242,6 +243,54 @@ class Group(Hands):
             if h.keys is not None:
                 self._keys_taken(h, bits)
         self.wake()
+
+    def left_of(self, stream: int, first: int, count: int) -> list[tuple[int, int, Mark | None]]:
+        """Runs (first, count) of these records that are not done, each with its mark; what is
+        to become a dead letter is done."""
+        settled = self.state.streams.get(stream)
+        runs = [(first, count)] if settled is None else settled.missing(first, count)
+        found: list[tuple[int, int, Mark | None]] = [(at, n, None) for at, n in runs]
+        marks = self.state.marks
+        for offset in range(first, first + count) if marks else ():
+            mark = marks.get((stream, offset))
+            if mark is not None and not self.undertaker.has(stream, offset):
+                found.append((offset, 1, mark))
+        return sorted(found, key=lambda row: row[:2])
+
+    def due_of(self, stream: int) -> dict[int, tuple[int, int]]:
+        """When jobs of a lane are due that wait for their time, by offset: unix ms, priority."""
+        if not self._is_delayed_lane(stream):
+            return {}
+        return {
+            offset: (due, priority) for due, s, offset, priority in self.schedule if s == stream
+        }
+
+    def make_ready(self, run: HandedRun) -> int:
+        """Records that were given away are handed out again, as ones that somebody may have worked
+        on; of how many that can be."""
+        stream = run.stream
+        topic = self.topics.by_stream.get(stream)
+        if topic is None:
+            return 0
+        now_ms = self.shared.wall_now_ms
+        done = 0
+        for offset in range(run.first, run.first + run.count):
+            if not topic.first_offset <= offset < topic.synced_offset:
+                continue
+            done += 1
+            key = (stream, offset)
+            if key in self.state.marks or offset not in self.state.settled(stream):
+                continue  # it was not given away
+            flags = MOVED | SUSPECT
+            mark = Mark(run.attempts, run.due_ms or now_ms, flags, priority=run.priority)
+            self.set_mark(stream, offset, mark)
+            self.waits.add(key)
+            self._suspects.add(key)
+            self.schedule.add(mark.due_ms, stream, offset, mark.priority)
+        self._version += 1
+        self.recount()
+        self.wake()
+        return done
 
     def purge(self) -> int:
         """Settle everything that is not in a member's hands; return how many records."""

@@ -38,12 +38,13 @@ from meshmq.core.journal import (
     pack_deltas,
 )
 from meshmq.core.journal_sum import sum_of
+from meshmq.core.lane_trims import trims_of
 from meshmq.core.log import BatchEntry, Commit, Entry, JournalEntry, LogState, RuleEntry, TrimEntry
 from meshmq.core.members import Members
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import GroupNotFound, LimitReached, OffsetOutOfRange
 from meshmq.frames import Body, HandOut, Result, Revoke
-from meshmq.names import JOURNAL, dead_letters_of, lane_of, retries_of
+from meshmq.names import JOURNAL, dead_letters_of, lanes_of, retries_of
 
 NUMBERS_A_LIFE = 1 << 44
 JOURNAL_BYTES = 64 * limits.MIB  # a copy that is further behind begins with a snapshot
@@ -77,6 +78,8 @@ class Groups:
         lanes: the queue that a topic belongs to.
         intake: whether queues take jobs.
         is_fenced: nothing is handed out: others may (core/takeover.py).
+        held_by: why nothing is handed out, as another site may (core/site_fence.py); or empty.
+        kept: from which offset on a stream is not trimmed, though it is done.
         is_surveying: the log is asked what that is.
         sums: a copy needs all that the journal says, with this turn (core/mirrors.py).
         defined: is told of each group that is made (with its start), changed or deleted.
@@ -124,6 +127,8 @@ class Groups:
         self._seeking: dict[Group, tuple[int, str]] = {}  # by the survey that it waits for
         self._is_started = False
         self.is_fenced = False
+        self.held_by = ""
+        self.kept: Callable[[int], int | None] = lambda stream: None
         self.is_surveying = False
         self.sums = False
         self._given: tuple[int, list[Group], Callable[[], None]] = (0, [], _nothing)
@@ -377,7 +382,7 @@ class Groups:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` is due; 0: ``pump`` has more to do."""
-        if self.shared.woken and not self.is_fenced:
+        if self.shared.woken and not (self.is_fenced or self.held_by):
             return 0
         due = self._due[0][0] if self._due else None
         until = self.members.next_deadline_ns()
@@ -513,31 +518,10 @@ class Groups:
             group.recount()
 
     def trims(self) -> list[TrimEntry]:
-        """What of queues' lanes, dead letters and retries is done, in large steps while the disk
-        has room."""
-        found = []
+        """What of queues' lanes, dead letters and retries is done."""
         admission = self.shared.admission
-        step = 1 if admission.is_low or admission.is_full else limits.TRIM_RECORDS_MIN
-        for group in self.by_name.values():
-            name = group.settings.name
-            own = [dead_letters_of(name), retries_of(name)]
-            if group.settings.kind == QUEUE:
-                own += lanes_of(name)
-            for topic_name in own:
-                topic = self._topics.by_name.get(topic_name)
-                if topic is None:
-                    continue
-                stream = topic.entry.stream
-                settled = group.state.streams.get(stream)
-                if settled is None or settled.floor <= topic.first_offset:
-                    continue
-                low = settled.floor
-                if low - topic.first_offset < step and low < topic.next_offset:
-                    continue
-                low = min([low, *(o for s, o in group.state.marks if s == stream)])
-                if low > topic.first_offset:
-                    found.append(TrimEntry(stream, low))
-        return found
+        is_tight = admission.is_low or admission.is_full
+        return trims_of(self.by_name.values(), self._topics, is_tight, self.kept)
 
     def answer_when_placed(self, link: bytes, body: Body) -> bool:
         """Keep the answer to a command that waits for the log; False if it does not."""
@@ -558,7 +542,7 @@ class Groups:
                 part = rows[i : i + limits.FRAME_BATCHES_MAX]
                 self.sends.append((member.link, Revoke(member.consumer, part)))
         shared.revoked.clear()
-        if self.is_fenced:
+        if self.is_fenced or self.held_by:
             return
         for _ in range(3):  # reads from memory may bring more at once
             if not shared.woken:
@@ -635,11 +619,12 @@ class Groups:
                 part, size = [], 0
         self._note(part)
 
-    def append_own(self, topic_name: str, payload: bytes, count: int) -> int:
-        """Append records of the node's own making; return their base offset."""
+    def append_own(self, topic_name: str, payload: bytes, count: int, moved: bytes = b"") -> int:
+        """Append records of the node's own making, ``moved`` as of a PublishBatch; return their
+        base offset."""
         topic = self._topic(topic_name)
         batch = self._own_batch(topic, payload, count)
-        self._own.append(batch)
+        self._own.append(batch._replace(moved=moved))
         return batch.base_offset
 
     def note_transaction(self, instance: bytes, number: int, offsets: tuple[int, ...]) -> None:
@@ -672,14 +657,6 @@ class Groups:
             if group.by_key is not None:
                 total += group.by_key.known * limits.MARK_MEMORY_BYTES + group.by_key.held * 8
         return total
-
-
-def lanes_of(queue: str) -> list[str]:
-    """Topics of a queue's jobs."""
-    return [
-        *(lane_of(queue, p) for p in range(limits.PRIORITY_MAX + 1)),
-        lane_of(queue, delayed=True),
-    ]
 
 
 def _frame(member: Member, rows: list[tuple[Any, bytes]]) -> HandOut:

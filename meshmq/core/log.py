@@ -31,6 +31,8 @@ from meshmq.core.mirror_log import (
     TakenEntry,
     TakeoverEntry,
 )
+from meshmq.core.site_taken import MovedEntry, MovedRun, note_moved
+from meshmq.frames_site_words import SiteTaken
 from meshmq.names import JOURNAL, is_named
 
 
@@ -125,14 +127,19 @@ class CopiedEntry(NamedTuple):
     records: tuple[JournalRecord, ...] = ()
 
 
-MirrorWord = MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | LinkedEntry
+MirrorWord = (
+    MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | LinkedEntry
+    | SiteTaken | MovedEntry
+)  # fmt: skip
 _MIRROR_WORDS = (
-    MirrorEntry, TakeoverEntry, TakenEntry, BehindEntry, ForgottenEntry, LinkedEntry,
+    MirrorEntry, TakeoverEntry, TakenEntry, BehindEntry, ForgottenEntry, LinkedEntry, SiteTaken,
+    MovedEntry,
 )  # fmt: skip
 
 Entry = (
     BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | CopiedEntry | MirrorEntry
-    | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | LinkedEntry | Said
+    | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | LinkedEntry | SiteTaken
+    | MovedEntry | Said
 )  # fmt: skip
 
 _OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
@@ -296,6 +303,8 @@ class LogState:
         mirrors: logs of other nodes of which there are copies here, by origin; their streams are in
             ``streams`` too.
         takeovers: of whose groups others hand out what is left, by origin.
+        site_taken: logs that another site was given, by origin.
+        moved: where this node put records of such logs, by (origin, group).
         forgotten: which logs no node goes on with, by origin.
         behind: a copy of this log goes further: it is an older state of its disk.
         directory: what the node's site agrees on, by the rows' keys.
@@ -312,6 +321,8 @@ class LogState:
     journal: JournalState = field(default_factory=JournalState)
     mirrors: dict[bytes, MirrorState] = field(default_factory=dict)
     takeovers: dict[bytes, TakeoverEntry] = field(default_factory=dict)
+    site_taken: dict[bytes, SiteTaken] = field(default_factory=dict)
+    moved: dict[tuple[bytes, str], list[MovedRun]] = field(default_factory=dict)
     forgotten: dict[bytes, ForgottenEntry] = field(default_factory=dict)
     behind: BehindEntry | None = None
     directory: dict[bytes, Row] = field(default_factory=dict)
@@ -369,6 +380,12 @@ class LogState:
             if known is None or known.rank <= said.rank:
                 self.takeovers[said.origin] = said
             return
+        if isinstance(said, SiteTaken):
+            self.site_taken[said.origin] = said
+            return
+        if isinstance(said, MovedEntry):
+            note_moved(self.moved, said)
+            return
         if isinstance(said, BehindEntry):
             self.behind = said
             return
@@ -423,7 +440,9 @@ class LogState:
     def words(self) -> tuple[MirrorWord, ...]:
         """All that ``add_word`` is to be told of for a snapshot."""
         behind = () if self.behind is None else (self.behind,)
-        return (*self.takeovers.values(), *self.forgotten.values(), *behind)
+        moved = [MovedEntry(*key, tuple(runs)) for key, runs in self.moved.items()]
+        taken = (*self.takeovers.values(), *self.site_taken.values(), *moved)
+        return (*taken, *self.forgotten.values(), *behind)
 
     def all_streams(self) -> list[StreamState]:
         """All that ``add_stream`` is to be told of for a snapshot."""

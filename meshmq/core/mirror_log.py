@@ -30,9 +30,18 @@ from meshmq.core.journal import (
     unpack_deltas,
     unpack_state,
 )
+from meshmq.core.site_taken import (
+    MovedEntry,
+    pack_moved,
+    pack_taken,
+    unpack_moved,
+    unpack_taken,
+)
 from meshmq.errors import BadFrame
+from meshmq.frames_site_words import SiteTaken
 
 _COPIED, _MIRROR, _TAKEOVER, _TAKEN, _BEHIND, _FORGOTTEN, _LINKED = range(7)
+_SITE_TAKEN, _MOVED = 16, 17
 _DROPPED, _LACKS, _HOLES = 1, 2, 4
 _HEAD = struct.Struct("<BI")
 _PLACE = struct.Struct("<IQIq")
@@ -134,7 +143,8 @@ class LinkedEntry(NamedTuple):
 
 Said = (
     LinkedEntry | Copied | MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry
-)
+    | SiteTaken | MovedEntry
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -192,6 +202,12 @@ def pack(rows: Sequence[Said]) -> bytes:
         elif isinstance(row, LinkedEntry):
             body = row.origin + _pack_linked(row)
             parts += [_HEAD.pack(_LINKED, len(body)), body]
+        elif isinstance(row, SiteTaken):
+            body = row.origin + pack_taken(row)
+            parts += [_HEAD.pack(_SITE_TAKEN, len(body)), body]
+        elif isinstance(row, MovedEntry):
+            body = pack_moved(row)
+            parts += [_HEAD.pack(_MOVED, len(body)), body]
     return b"".join(parts)
 
 
@@ -254,6 +270,10 @@ def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
         yield ForgottenEntry(origin, epoch, row[_FORGOTTEN_ROW.size :].decode(), lifted)
     elif kind == _LINKED:
         yield _unpack_linked(row[:16], row[16:])
+    elif kind == _SITE_TAKEN:
+        yield unpack_taken(row[:16], row[16:])
+    elif kind == _MOVED:
+        yield unpack_moved(row)
 
 
 def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:

@@ -351,7 +351,7 @@ class Replication:
         return max([self._copies.origin, *others], key=lambda node: weight(origin, node))
 
     def _choose(self, now_ns: int) -> None:
-        sources = self._sources()
+        sources, taken = self._sources(), self._copies.far
         over = [far.link for far in self._far.values()]
         for mirror in self._copies.mirrors.of_others:
             if mirror.link in over and mirror.origin not in sources:  # nobody wishes it any more
@@ -361,7 +361,9 @@ class Replication:
             had = self._copies.mirrors.by_origin.get(origin)
             if had is not None and had.linked is None:
                 continue  # it was of our site
-            puller = self._puller(origin)
+            if taken.is_moving(origin):
+                continue  # until all is moved nothing comes
+            puller = taken.puller(origin, self._siblings) or self._puller(origin)
             if puller == self._copies.origin:
                 self._pull(had, source, now_ns)
             elif had is not None:

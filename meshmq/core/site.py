@@ -49,6 +49,7 @@ from meshmq.core.site_listings import HERE, SiteListings
 from meshmq.core.site_producers import SiteProducers
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.site_services import SiteServices
+from meshmq.core.site_words import SiteWordsPart
 from meshmq.core.topics import Topic, Topics
 from meshmq.core.transients import Transients
 from meshmq.errors import BadFrame
@@ -151,6 +152,7 @@ class Site:
             me.site, who.name, copies, topics, delivery, lambda: self._shared.now_ns
         )
         self.live = LinkLive(delivery, self.reach)
+        self.words = SiteWordsPart(me, who.name, copies)
         self._far_side = FarSide(self.replication, self.live, self.services, transients)
         self.version = 0
         self.me = me
@@ -173,14 +175,8 @@ class Site:
     def set_links(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
         """Pull this from other sites, from now on."""
         self._far_side.set_wishes(wishes)
-        wished = {address: wish.to for wish in wishes for address in wish.endpoints}
-        for address, to in self.links.sites.items():
-            if wished.get(address) != to:  # what was said there was said of that
-                self.links.refusals.pop(address, None)
-        for wish in wishes:
-            for address in wish.endpoints:
-                self.links.sites[address] = wish.to
-                self.links.tell(Sighted(PEERS, PeerFacts(addresses=(address,))), now_ns)
+        self.words.set_links(wishes, now_ns)
+        self.links.look_for_sites(wishes, now_ns)
 
     def on_sight(self, sight: Sighted | SightLost, now_ns: int) -> None:
         """mDNS says something."""
@@ -376,6 +372,7 @@ class Site:
         self._leave(sibling, now_ns)
         sibling.link, sibling.since_ns = peer.link, now_ns
         self.version += 1
+        self.words.join(sibling, now_ns)
         if sibling.site:
             self._far_side.join(sibling, now_ns)
             return
@@ -420,6 +417,7 @@ class Site:
         if not sibling.link:
             return
         self.version += 1
+        self.words.leave(sibling, now_ns)
         if sibling.site:
             self._far_side.leave(sibling, now_ns)
             sibling.link = b""
@@ -461,6 +459,8 @@ class Site:
         assert sibling is not None
         if isinstance(body, Welcome):
             self.on_welcome(peer, body, now_ns)
+            return True
+        if self.words.on_body(sibling, body, now_ns):
             return True
         if sibling.site:
             return self._far_side.on_body(sibling, body, now_ns)
@@ -528,6 +528,7 @@ class Site:
                 self.links.send(link, Pulse(now_ns), now_ns)
         self._dial(now_ns)
         self.copies.tick(now_ns)
+        self.words.tick(now_ns)
         self.replication.tick(now_ns)
 
     def _pulse_interval_ns(self) -> int:
@@ -540,7 +541,7 @@ class Site:
         due = [due_ns for due_ns, sibling in dialled if sibling and not sibling.attempt]
         parts = (
             self.links, self.gossip, self.services, self.groups, self.listings, self._registrar,
-            self.signposts, self.copies, self.producers, self.replication,
+            self.signposts, self.copies, self.producers, self.replication, self.words,
         )  # fmt: skip
         due += [at for at in [part.next_deadline_ns() for part in parts] if at is not None]
         if self.siblings or self.far:
@@ -586,6 +587,7 @@ class Site:
     def _exchange(self, now_ns: int) -> None:
         """What is to leave of copies, and what our clients read of those that are kept here."""
         reads, copies = self.reads, self.copies
+        self.links.news += self.words.take_news()
         for part in (copies.own, copies.forgetting):
             self.links.news += part.news
             part.news = []
@@ -597,7 +599,8 @@ class Site:
             asked, reads.local = reads.local, []
             for body in asked:
                 copies.on_body(copies.me, body, now_ns)
-            sends = [*copies.take_sends(), *self.replication.take_sends(), *reads.take_sends()]
+            parts = (copies, self.words, self.replication, reads)
+            sends = [send for part in parts for send in part.take_sends()]
             for link, body in sends:
                 if link != LOCAL:
                     self._sessions.send(link, body, now_ns)
@@ -654,6 +657,7 @@ class Site:
             "away": self._away(now_ns),
             "refused": dict(self.links.refusals),
             "groups": self.groups.describe(),
+            **self.words.describe(),
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(self.links.hello.name),

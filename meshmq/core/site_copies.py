@@ -46,6 +46,7 @@ from meshmq.core.mending import Mender
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
+from meshmq.core.site_takeover import SiteTakeovers
 from meshmq.core.streams import Streams
 from meshmq.core.takeover import Takeovers
 from meshmq.core.topics import Topic, Topics
@@ -76,6 +77,7 @@ class SiteCopies:
     Attributes:
         sends: frames for links; the owner takes them.
         mirrors: logs of other nodes that are copied here.
+        far: takeovers between sites.
         groups: our own.
         siblings: those that are linked, by origin. names: of nodes that are known, by origin.
         me: in place of a sibling, for what our own clients read of what is kept here.
@@ -108,6 +110,7 @@ class SiteCopies:
         topics.copied = self.mirrors.producer_last
         has_copies = topics.copies_max > 1
         self.takeovers = Takeovers(state, groups, self.mirrors, has_copies)
+        self.far = SiteTakeovers(state, groups, self.takeovers, self.mirrors, topics)
         self.own = OwnLog(state, admission, groups, has_copies, renew)
         self.forgetting = Forgetting(state)
         self._furthest: dict[bytes, tuple[int, int]] = {}  # of copies that were told of, by origin
@@ -437,7 +440,7 @@ class SiteCopies:
         if streams.replicas:
             replicas, streams.replicas = streams.replicas, []
             self.waiting.add(replicas)
-        for part in (self.takeovers, self.own, self.forgetting):
+        for part in (self.takeovers, self.far, self.own, self.forgetting):
             entries += part.entries
             part.entries = []
         return self.mirrors.take_entries(entries)
@@ -447,6 +450,7 @@ class SiteCopies:
         if not (commit.copied or commit.mirrors):
             return
         self.takeovers.on_commit(commit)
+        self.far.on_commit(commit)
         for mirror, size in self.mirrors.on_commit(commit):
             if mirror.link:
                 if mirror.number and mirror.problem == FULL:

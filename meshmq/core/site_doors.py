@@ -44,11 +44,16 @@ def of_copies(
     if site is None:
         raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
     name = arguments.get("name")
+    kind = verb.partition(".")[0]
     if not isinstance(name, str) or not 0 < len(name) <= limits.PEER_NAME_MAX:
-        raise CommandFailed(f"a node is named by a text of 1 to {limits.PEER_NAME_MAX} characters")
-    for flag in ("assume_dead", "may_repeat"):
+        raise CommandFailed(
+            f"a {kind} is named by a text of 1 to {limits.PEER_NAME_MAX} characters"
+        )
+    for flag in ("assume_dead", "may_repeat", "check"):
         if not isinstance(arguments.get(flag, False), bool):
             raise CommandFailed(f"{flag} is true or false")
+    if kind == "site":
+        return site.words.command(verb, arguments, now_ns)
     if verb == "node.forget":
         return forget(site.copies, arguments, wall_ms, now_ns, site.links.hello.name)
     return take_over(site.copies, arguments, now_ns)

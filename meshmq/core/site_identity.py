@@ -18,6 +18,8 @@ class SiteIdentity(NamedTuple):
         insecure: dial beyond this host, if the mesh is not ``local``.
         copies: nodes that are to have a stream whose policy does not say.
         renew: what to say to renew its log (core/own_log.py).
+        fence_ns: so long without any link to another site its site hands out what its groups have;
+            0: for ever.
     """
 
     site: str
@@ -27,6 +29,7 @@ class SiteIdentity(NamedTuple):
     insecure: bool = False
     copies: int = 1
     renew: str = "meshmq log renew"
+    fence_ns: int = 0
 
 
 class NodeIdentity(NamedTuple):

@@ -18,7 +18,8 @@ import random
 from dataclasses import replace
 
 from meshmq import limits
-from meshmq.core.discovery import Discovery
+from meshmq.core.discovery import PEERS, Discovery, Sighted
+from meshmq.core.link_wish import LinkWish
 from meshmq.core.links import REDUNDANT, Link, Links
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -27,6 +28,7 @@ from meshmq.frames import (
     Envelope,
     Hello,
     NodeFacts,
+    PeerFacts,
     Pulse,
     Refuse,
     Welcome,
@@ -88,6 +90,16 @@ class SiteLinks(Links):
         """What a program is told that has dialled the listener for nodes."""
         at = " or ".join(self.me.clients) or "another address"
         return f"{self.hello.name!r} listens here for nodes only; programs reach it at {at}"
+
+    def look_for_sites(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
+        """Dial nodes of these other sites, for as long as the node lives."""
+        wished = {address: wish.to for wish in wishes for address in wish.endpoints}
+        for address, to in self.sites.items():
+            if wished.get(address) != to:  # what was said there was said of that
+                self.refusals.pop(address, None)
+        for address, to in wished.items():
+            self.sites[address] = to
+            self.tell(Sighted(PEERS, PeerFacts(addresses=(address,))), now_ns)
 
     def _hello_to(self, address: str) -> Hello:
         site = self.sites.get(address, "")

@@ -237,6 +237,14 @@ def status(parts: Sequence[Part]) -> dict[str, Any]:
     return {**parts[0].body, "nodes": rows}
 
 
+def of_sites(parts: Sequence[Part]) -> dict[str, Any]:
+    """What each node has done of a takeover of another site, or of what is handed back."""
+    first = parts[0].body
+    doubts = [part.body["doubt"] for part in parts if part.body["doubt"]]
+    nodes = [row for part in parts for row in part.body["nodes"]]
+    return {**first, "doubt": doubts[0] if doubts else "", "nodes": nodes}
+
+
 def sums(*names: str) -> Merge:
     """Of what a command did at each node."""
 
@@ -263,6 +271,8 @@ MERGES: dict[str, Merge] = {
     "group.seek": seek,
     "dlq.replay": sums("replaying"),
     "dlq.purge": sums("purged"),
+    "site.takeover": of_sites,
+    "site.handback": of_sites,
 }
 """What is asked of, or done at, all nodes."""
 

@@ -42,10 +42,20 @@ def problems(name: str, site: dict[str, Any], directory: dict[str, Any]) -> list
         found = [_behind(name, copies["behind"])]
     else:
         found = list(_of_copies(name, site, copies))
+    if site["held_by"] and site["fence_seconds"]:
+        found.append(_fenced(name, site["held_by"]))
     found += [*_of_nodes(name, site), *_of_links(name, site["links"])]
     found += _of_takeovers(name, site, copies)
     found += [*_of_disk(name, copies), *_of_clocks(directory)]
     return [problem._asdict() for problem in found[: limits.PROBLEMS_MAX]]
+
+
+def _fenced(name: str, why: str) -> Problem:
+    return Problem(
+        "fenced", name, FAILURE, f"node {name}: {why}",
+        "mend the network, or start a node of another site; if there is none any more take "
+        "'fence_after' out of [site] and start the node again",
+    )  # fmt: skip
 
 
 def _behind(name: str, behind: dict[str, Any]) -> Problem:

@@ -28,7 +28,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,15 +36,17 @@ from meshmq import limits
 from meshmq.core.batches import Records
 from meshmq.core.dead_letters import death_of, lineage_of, remade
 from meshmq.core.feed import UNBOUNDED, Reader
-from meshmq.core.groups import Groups, lanes_of
+from meshmq.core.groups import Groups
 from meshmq.core.journal import QUEUE, REJECTED, Delta, GroupState, Mark, Settings
 from meshmq.core.log import Commit, Entry, LogState, StoredBatch, TopicEntry
 from meshmq.core.mirror_log import TakenEntry, TakeoverEntry
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.runs import runs_of
+from meshmq.core.site_taken import MovedEntry, MovedRun, runs_to
 from meshmq.errors import BadFrame, CommandFailed, GroupMismatch, MeshError
 from meshmq.frames_copies import CopiesRow
-from meshmq.names import dead_letters_of, matches, retries_of
+from meshmq.frames_moving import Moved
+from meshmq.names import dead_letters_of, lanes_of, matches, retries_of
 
 TAKEN_FROM = "$taken-from"
 """Header of a record that was taken over: the name of the node whose it was."""
@@ -95,6 +97,9 @@ class Takeovers:
     """See the module's header. What is to be stored gathers in ``entries``.
 
     Attributes:
+        others_hold: of records of a log, by its stream, those that no other site was given.
+        on_moved: is told where records of a group of another site's log were put.
+        is_moving_far: whether records of a log of another site are on their way into ours.
         known: by origin.
         version: changes with that.
         moved, buried, skipped: by origin, of the newest takeover in this life of the node: records
@@ -113,7 +118,10 @@ class Takeovers:
         self.buried: dict[bytes, int] = {}
         self.skipped: dict[bytes, dict[Skipped, None]] = {}
         self._movers: dict[bytes, Mover] = {}
+        self.on_moved: Callable[[bytes, str, list[MovedRun]], None] = lambda *what: None
         self._fence_until_ns = 0
+        self.others_hold: Callable[[bytes, int, list[int]], list[int]] = lambda o, s, found: found
+        self.is_moving_far: Callable[[bytes], bool] = lambda origin: False
         groups.is_fenced = has_copies and bool(state.journal.groups)
 
     # -- taking over ----------------------------------------------------------------------------
@@ -203,7 +211,7 @@ class Takeovers:
             elif known.taker in linked:
                 since = known.lsn, known.slot  # what is before is that one's
         entry = TakeoverEntry(mirror.origin, epoch, self._origin, *mirror.synced, *since)
-        skipped = self._make_groups(mirror)
+        skipped = self.make_groups(mirror)
         if not self.is_moving(mirror.origin):  # else the one that is under way goes on
             self.moved.pop(mirror.origin, None)
             self.buried.pop(mirror.origin, None)
@@ -220,7 +228,7 @@ class Takeovers:
             ), "skipped": skipped, "lacks_groups": mirror.lacks,
         }  # fmt: skip
 
-    def _make_groups(self, mirror: Mirror) -> list[str]:
+    def make_groups(self, mirror: Mirror) -> list[str]:
         """The node's groups are here too; names of those that are something else here."""
         skipped = []
         for state in mirror.journal.groups.values():
@@ -258,6 +266,8 @@ class Takeovers:
 
     def is_moving(self, origin: bytes) -> bool:
         """Whether records of a log are on their way into our groups."""
+        if self.is_moving_far(origin):
+            return True
         if self._fence_until_ns:
             return origin in self._movers
         known = self.known.get(origin)
@@ -283,9 +293,10 @@ class Takeovers:
 
     # -- moving ---------------------------------------------------------------------------------
 
-    def move(self, mirror: Mirror, b: StoredBatch) -> bool:
+    def move(self, mirror: Mirror, b: StoredBatch, is_far: bool = False) -> bool:
         """Put what groups had not done of a batch into our own, and their dead letters; whether
-        there was anything."""
+        there was anything. ``is_far``: of another site, of which nobody knows what it handed out
+        since."""
         topic = mirror.topics.by_stream[b.stream].entry
         moved = dead = 0
         for state in mirror.journal.groups.values():
@@ -295,12 +306,14 @@ class Takeovers:
             if group.settings.kind != state.settings.kind:
                 continue
             offsets = mirror.journal.undone(state, topic.source, b.base_offset, b.count)
+            if offsets and not is_far:
+                offsets = self.others_hold(mirror.origin, topic.source, offsets)
             if not offsets:
                 continue
             dies = partial(_dies, state, topic.source)
             gone = set(offsets if group.buries_in(topic.name) else filter(dies, offsets))
             try:
-                self._move(state, topic, mirror, b, offsets, gone)
+                self._move(state, topic, mirror, b, offsets, gone, is_far)
             except BadFrame:
                 self._skip(mirror.origin, topic.name, offsets)
                 continue
@@ -322,7 +335,7 @@ class Takeovers:
 
     def _move(
         self, state: GroupState, topic: TopicEntry, mirror: Mirror, b: StoredBatch,
-        offsets: list[int], gone: set[int],
+        offsets: list[int], gone: set[int], is_far: bool,
     ) -> None:  # fmt: skip
         """Raises BadFrame, before anything has changed, where the batch cannot be read. ``gone``:
         of these records, those that are dead letters from then on."""
@@ -335,27 +348,42 @@ class Takeovers:
                 o: state.marks[topic.source, o] for o in gone if (topic.source, o) in state.marks
             }
             to = dead_letters_of(name)
-            self._move_records(to, name, topic.name, mirror, b, records, sorted(gone), marks)
+            self._move_records(to, name, topic.name, mirror, b, records, sorted(gone), marks, b"")
         left = [offset for offset in offsets if offset not in gone]
+        moved = Moved(mirror.origin, b.base_offset + 1).pack() if is_far else b""
+        runs: list[MovedRun] = []
         if left and state.settings.kind == QUEUE and topic.name in lanes_of(name):
-            self._move_jobs(name, topic.name, b, left)
+            to, base = topic.name, self._move_jobs(name, topic.name, b, left, moved)
+            for first, count in runs_of(left):
+                at = base + first - b.base_offset
+                runs.append(MovedRun(topic.source, first, count, self._groups.stream_of(to), at))
         elif left:
-            self._move_records(retries_of(name), name, topic.name, mirror, b, records, left, {})
+            to = retries_of(name)
+            at = self._move_records(to, name, topic.name, mirror, b, records, left, {}, moved)
+            runs += runs_to(topic.source, left, self._groups.stream_of(to), at)
+        if runs and is_far:
+            self.entries.append(MovedEntry(mirror.origin, name, tuple(runs)))
+            self.on_moved(mirror.origin, name, runs)
 
-    def _move_jobs(self, queue: str, lane: str, b: StoredBatch, offsets: list[int]) -> None:
-        """The batch as it is, without what was done: a job's options are its batch's."""
+    def _move_jobs(
+        self, queue: str, lane: str, b: StoredBatch, offsets: list[int], moved: bytes
+    ) -> int:
+        """The batch as it is, without what was done: a job's options are its batch's. Its offset
+        here."""
         group = self._groups.by_name[queue]
-        base = self._groups.append_own(lane, b.payload, b.count)
+        base = self._groups.append_own(lane, b.payload, b.count, moved)
         stream = self._groups.stream_of(lane)
         left = set(offsets)
         for i in range(b.count):
             if b.base_offset + i not in left:
                 group.settle_own(stream, base + i, 1)
+        return base
 
     def _move_records(
         self, to: str, name: str, topic: str, mirror: Mirror, b: StoredBatch, records: Records,
-        offsets: list[int], marks: Mapping[int, Mark],
-    ) -> None:  # fmt: skip
+        offsets: list[int], marks: Mapping[int, Mark], moved: bytes,
+    ) -> int:  # fmt: skip
+        """The offset of the first one here; the others lie behind it."""
         tools = self._groups.tools
         indices = [offset - b.base_offset for offset in offsets]
         headers = []
@@ -369,13 +397,23 @@ class Takeovers:
             came = lineage_of(had, topic, mirror.origin, offset, name)
             died = death_of(marks[offset], had) if offset in marks else {}
             headers.append(tools.encode_headers({**had, **came, **died, TAKEN_FROM: mirror.name}))
-        for payload, count in remade(tools, records, indices, headers):
-            self._groups.append_own(to, payload, count)
+        made = remade(tools, records, indices, headers)
+        return min([self._groups.append_own(to, data, count, moved) for data, count in made])
 
     # -- what others say ------------------------------------------------------------------------
 
+    def on_far_rows(self, rows: tuple[CopiesRow, ...]) -> None:
+        """Another site tells of takeovers inside it: what was taken there is not to be taken here
+        as well."""
+        self._note_rows([row for row in rows if row.origin != self._origin])
+
     def on_rows(self, rows: tuple[CopiesRow, ...]) -> None:
         """A sibling tells what it knows of takeovers, of ours among them."""
+        self._note_rows(rows)
+        if not self._groups.is_surveying:
+            self._unfence()
+
+    def _note_rows(self, rows: Sequence[CopiesRow]) -> None:
         for row in rows:
             if not row.epoch:
                 continue
@@ -391,8 +429,6 @@ class Takeovers:
                 self._end(row.origin)  # somebody else goes on
             elif self._is_to_go_on(entry):  # it was told before it was synced here
                 self._begin(self._mirrors.by_origin[row.origin], entry)
-        if not self._groups.is_surveying:
-            self._unfence()
 
     def _give_away(self, entry: TakeoverEntry) -> None:
         """Our groups were taken over: what they had not done before that place is the taker's.

@@ -29,6 +29,7 @@ class SiteConfig(NamedTuple):
         peers: addresses of other nodes, as they listen for nodes.
         copies: nodes that are to have a stream whose policy does not say.
         links: what it pulls from other sites.
+        fence_ns: so long without any link its site hands out what groups have; 0: for ever.
     """
 
     name: str
@@ -36,6 +37,7 @@ class SiteConfig(NamedTuple):
     peers: tuple[str, ...] = ()
     copies: int = 1
     links: tuple[LinkWish, ...] = ()
+    fence_ns: int = 0
 
 
 def listen_beside(url: str) -> str:
@@ -77,6 +79,7 @@ class SiteShell:
         return SiteIdentity(
             self._config.name, clock.wall_ns(), tuple(reachable_at(self.url)),
             tuple(reachable_at(client_url)), self._insecure, self._config.copies, renew,
+            self._config.fence_ns,
         )  # fmt: skip
 
     def look_around(self, origin: bytes, name: str, wake: Callable[[], None]) -> None:

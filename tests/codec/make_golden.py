@@ -123,11 +123,22 @@ from meshmq.frames_copies import (
     Mirrored,
     MirroredRow,
 )
+from meshmq.frames_site_words import (
+    HandBack,
+    HandedBack,
+    HandedRun,
+    SeenRow,
+    SiteTaken,
+    SiteWords,
+    TakenRange,
+)
 
 DIRECTORY = Path(__file__).with_name("golden")
 SESSION = 0x0123_4567_89AB_CDEF
 TIME_NS = 1_700_000_000_123_456_789
 ORIGIN, PRODUCER, INSTANCE, TOPIC_ID = (bytes(range(i, i + 16)) for i in (16, 32, 48, 64))
+
+HANDED = (HandedRun("billing", 7, 2**40, 3, 1_700_000_000_123, 2, 5), HandedRun("größe", 8, 0, 1))
 
 # name -> values, keys, headers, times, time_ns
 BATCHES = {
@@ -419,6 +430,31 @@ FRAMES = {
                 )
             ),
         ),
+        (
+            "site_words",
+            42,
+            SiteWords(
+                60_000,
+                (SeenRow("us", True), SeenRow("größe", False, 2**40)),
+                (
+                    SiteTaken(
+                        ORIGIN,
+                        "node-1",
+                        "us",
+                        2**40,
+                        "eu",
+                        INSTANCE,
+                        (1, 2**32 - 1),
+                        (TakenRange(7, 0, 2**40),),
+                        True,
+                        True,
+                    ),
+                ),
+                (CopiesRow(ORIGIN, "", 0, 0, 3, INSTANCE, 2**40, 7),),
+            ),
+        ),
+        ("hand_back", 42, HandBack(2**40, 7, HANDED)),
+        ("handed_back", 42, HandedBack(2**40, 7, HANDED)),
         (
             "offers",
             42,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from meshmq import codec, codec_log, frames, frames_copies, limits
+from meshmq import codec, codec_log, frames, frames_copies, frames_site_words, limits
 from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.directory_rows import (
     NEVER,
@@ -191,6 +191,11 @@ def _confirmation(topic, first, count, told, *rest):
 
 
 told = st.just(("", "")) | st.tuples(texts, texts)
+handed_runs = st.lists(
+    st.builds(frames_site_words.HandedRun, texts, u32, u64, u32, u64, u32, u8), max_size=3
+).map(tuple)
+
+
 confirmations = st.builds(
     _confirmation, texts, u64, u32, told, u64, i64, blobs, u8, u64, flags, flags, flags
 )
@@ -334,6 +339,29 @@ BODIES = {
             max_size=4,
         ).map(tuple),
     ),
+    frames_site_words.SiteWords: st.builds(
+        frames_site_words.SiteWords, u64,
+        st.lists(
+            st.builds(frames_site_words.SeenRow, texts, flags, u64), max_size=3
+        ).map(tuple),
+        st.lists(
+            st.builds(
+                frames_site_words.SiteTaken, ids, texts, texts, u64, texts, ids,
+                st.lists(u32, max_size=3).map(tuple),
+                st.lists(
+                    st.builds(frames_site_words.TakenRange, u32, u64, u64), max_size=3
+                ).map(tuple),
+                flags, flags,
+            ),
+            max_size=3,
+        ).map(tuple),
+        st.lists(
+            st.builds(frames_copies.CopiesRow, ids, texts, u64, u32, u64, ids, u64, u32),
+            max_size=3,
+        ).map(tuple),
+    ),
+    frames_site_words.HandBack: st.builds(frames_site_words.HandBack, u64, u64, handed_runs),
+    frames_site_words.HandedBack: st.builds(frames_site_words.HandedBack, u64, u64, handed_runs),
     frames.Offers: st.builds(
         frames.Offers, u64, flags, flags,
         st.lists(st.builds(frames.Offer, u32, texts, u32, u32, u32, u32), max_size=4).map(tuple),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from meshmq.core.commands import VERBS
+from meshmq.core.commands import OF_COPIES, VERBS
 from meshmq.frames import Command, Result
 from tests.core.helpers import LINK, ORIGIN, OTHER_LINK, B
 from tests.core.nodes import NodeBench, hello
@@ -338,7 +338,7 @@ def test_every_verb_may_be_repeated(bench):
             assert first.items() <= bench.done(verb, **arguments).items()
     bench.done("topic.delete", topic="b")
     assert bench.command("topic.delete", topic="b")[0] == "topic-not-found"  # and it is gone
-    others = {"topic.delete", "node.takeover", "node.forget"}  # see test_takeover.py, ...
+    others = {"topic.delete", *OF_COPIES}  # see test_takeover.py, test_site_takeover.py
     assert calls.keys() | others == VERBS.keys()
     assert bench.closed == []
     assert list(bench.node.peers) == [LINK]

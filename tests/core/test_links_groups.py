@@ -12,8 +12,12 @@ from meshmq.limits import MS, SECOND
 from meshmq.names import overlap
 from tests.core.site_workers import WorkNet
 
+FENCE_NS = 20 * SECOND
 
-def far_sites(*sites, topics=("orders.>", "thumbs"), exclude=(), shape=None, nodes=1):
+
+def far_sites(
+    *sites, topics=("orders.>", "thumbs"), exclude=(), shape=None, nodes=1, fences=()
+):  # fmt: skip
     """Sites whose nodes hand out records of groups, and pull ``topics`` from each other, or from
     whom ``shape`` says: (network, nodes by site)."""
     net = WorkNet(0)
@@ -29,6 +33,7 @@ def far_sites(*sites, topics=("orders.>", "thumbs"), exclude=(), shape=None, nod
             net.links_of[node] = wishes
     for members in found.values():
         for node in members:
+            node.fence_ns = FENCE_NS if node.site in fences else 0
             begin(node, [o.address for o in members if o is not node])
     net.run(2 * SECOND)
     return net, found

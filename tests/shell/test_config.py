@@ -100,6 +100,12 @@ def test_all_forms_of_the_site_and_of_a_link_are_taken(write, form):
         assert read_config(write(f"{form}link = []\n"))["links"] == ()
 
 
+def test_a_site_may_have_a_fence(write):
+    for text, seconds in (("60s", 60), ("1.5m", 90), ("5000ms", 5), ("24h", 86400)):
+        found = read_config(write(f'[site]\nname = "eu"\nfence_after = "{text}"\n'))
+        assert found == {"site": "eu", "fence_after": seconds * 1_000_000_000}
+
+
 def test_options_go_first_then_the_file_then_defaults(write, tmp_path):
     path = write(f'name = "one"\nlisten = "tcp://127.0.0.1:1"\ncopies = 0\nsite = "eu"\n{LINK}')
     options = {"name": "two", "copies": 3, "data": str(tmp_path)}
@@ -107,7 +113,7 @@ def test_options_go_first_then_the_file_then_defaults(write, tmp_path):
     assert settings == {
         "name": "two", "mesh": "local", "listen": "tcp://127.0.0.1:1", "data": tmp_path,
         "insecure": False, "mdns": True, "site": "eu", "listen_nodes": None, "peers": [],
-        "copies": 3, "links": (LinkWish("us", ("tcp://127.0.0.1:1",), ()),),
+        "copies": 3, "links": (LinkWish("us", ("tcp://127.0.0.1:1",), ()),), "fence_after": 0,
     }  # fmt: skip
     assert settings_of(None, {"data": str(tmp_path)})["links"] == ()
 
@@ -184,10 +190,14 @@ def test_a_fault_at_the_top_has_the_line_of_its_key(faults, text, told):
         ("[site]\nname = 'eu'\nnam = 1\nmesh = 'shop'\ncolour = 1",
          [(3, "unknown key 'nam' in [site], did you mean 'name'?"),
           (4, "unknown key 'mesh' in [site]: it goes to the top, before any [table]"),
-          (5, "unknown key 'colour' in [site] (known: name)")]),
+          (5, "unknown key 'colour' in [site] (known: name,fence_after)")]),
+        ("[site]\nname = 'eu'\nfence_after = 60",
+         [(3, "fence_after is a text like '60s' or '5m', not 60")]),
+        ("[site]\nname = 'eu'\nfence_after = '1s'",
+         [(3, "fence_after is from 5s to 24h, not '1s'")]),
         ("# x\nsite = 'eu'\n[site]\nname = 'us'\ncolour = 1",
          [(3, "'site' is a key (line 2) and a table as well: keep one of them"),
-          (5, "unknown key 'colour' in [site] (known: name)")]),
+          (5, "unknown key 'colour' in [site] (known: name,fence_after)")]),
     ],
 )  # fmt: skip
 def test_faults_of_the_site(faults, text, told):

@@ -1,0 +1,244 @@
+"""Groups of a site that is lost are finished at another one; what is left goes back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from meshmq import limits
+from meshmq.frames import NACK, REJECT
+from meshmq.limits import SECOND
+from tests.core.test_links_groups import begin, far_sites, filled
+
+
+def command(net, at, verb="site.takeover", name="us", **arguments):
+    """(code, message, answer) of a command."""
+    return net.worker(at).command(verb, name=name, **arguments)
+
+
+def take_over(net, at, **arguments):
+    code, message, answer = command(net, at, assume_dead=True, **arguments)
+    assert (code, message) == ("", "")
+    assert [row["refused"] for row in answer["nodes"]] == [""] * len(answer["nodes"])
+    return answer
+
+
+def hand_back(net, at):
+    code, message, answer = command(net, at, "site.handback")
+    assert (code, message) == ("", "")
+    return answer
+
+
+def member(net, at, kind="group", group="billing", topic="orders.us"):
+    pattern = topic if kind == "group" else ""
+    return net.worker(at).consume(group, pattern, prefetch=100, kind=kind)
+
+
+def status(net, node):
+    return node.node.site.describe(net.now_ns)
+
+
+def lost(kind="group", topic="orders.us", group="billing", **more):
+    """Site us is gone, with records that were not done: (net, eu, us, values)."""
+    net, sites = far_sites("eu", "us", **more)
+    (eu,), (us,) = sites["eu"], sites["us"]
+    left = filled(net, us, kind=kind, topic=topic, group=group)
+    net.kill(us)
+    net.run(2 * SECOND)
+    return net, eu, us, left
+
+
+def worked(net, *workers):
+    """Values that they get, and ack."""
+    net.run(2 * SECOND)
+    found = [value for worker in workers for value in worker.got]
+    for worker in workers:
+        worker.ack_all()
+    net.run(SECOND)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic", "group"), [("group", "orders.us", "billing"), ("queue", "thumbs", "thumbs")]
+)
+def test_what_had_arrived_and_was_not_done_is_worked_on_at_the_other_site(kind, topic, group):
+    net, eu, us, left = lost(kind, topic, group)
+    answer = take_over(net, eu)
+    (log,) = answer["nodes"][0]["logs"]
+    assert (log["name"], log["epoch"], log["groups"]) == (f"us/{us.name}", 1, [group])
+    worker = member(net, eu, kind, group, topic)
+    assert worked(net, worker) == left
+    assert all(held.row.maybe_duplicate for held, *_ in worker.hands)
+    net.run(5 * SECOND)
+    (row,) = status(net, eu)["taken"]
+    assert (row["log"], row["by"], row["left"], row["over"]) == (f"us/{us.name}", "eu", 0, True)
+
+
+def test_a_site_that_is_back_hands_out_only_what_had_not_arrived():
+    net, eu, us, left = lost()
+    begin(us)
+    net.run(6 * SECOND)
+    net.cut(us, eu)
+    maker = net.worker(us)
+    for i in range(5):
+        maker.put("orders.us", b"tail %d" % i)
+    net.run(5 * SECOND)
+    maker.die()
+    net.kill(us)
+    net.heal()
+    take_over(net, eu)
+    worker = member(net, eu)
+    net.run(3 * SECOND)
+    assert worker.got == left
+    begin(us)
+    back = member(net, us)
+    net.run(10 * SECOND)
+    assert back.got == [b"tail %d" % i for i in range(5)]
+    assert worker.got == left
+    (row,) = status(net, us)["taken"]
+    assert (row["by"], row["epoch"], row["here"]) == ("eu", 1, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic", "group"), [("group", "orders.us", "billing"), ("queue", "thumbs", "thumbs")]
+)
+def test_what_is_left_goes_back_once(kind, topic, group):
+    net, eu, us, left = lost(kind, topic, group)
+    take_over(net, eu)
+    net.run(3 * SECOND)
+    worker = net.worker(eu).consume(group, topic if kind == "group" else "", prefetch=5, kind=kind)
+    net.run(2 * SECOND)
+    done = worker.got[:3]
+    for one in worker.hands[:3]:
+        worker.settle(one)
+    net.run(SECOND)
+    done = worker.got[:3]
+    begin(us)
+    back = member(net, us, kind, group, topic)
+    net.run(8 * SECOND)
+    assert back.got == []
+    answer = hand_back(net, eu)
+    assert answer["nodes"][0]["logs"][0]["records"] == len(left) - 3
+    net.run(5 * SECOND)
+    assert sorted(back.got) == sorted(set(left) - set(done))
+    assert all(held.row.maybe_duplicate for held, *_ in back.hands)
+    (row,) = status(net, eu)["taken"]
+    assert (row["left"], row["back"], row["over"]) == (0, True, True)
+    again = member(net, eu, kind, group, topic)
+    net.run(2 * SECOND)
+    assert again.got == []
+    back.ack_all()
+    net.run(SECOND)
+    net.kill(us)
+    begin(us)
+    last = member(net, us, kind, group, topic)
+    net.run(8 * SECOND)
+    assert last.got == []
+
+
+@pytest.mark.parametrize("victim", ["eu", "us"])
+@pytest.mark.parametrize("wait_ms", [0, 1, 2, 3, 4, 6, 8, 12, 600, 603])
+def test_a_handback_is_done_once_whoever_is_killed(victim, wait_ms, monkeypatch):
+    monkeypatch.setattr(limits, "HANDED_BACK_MAX", 1)
+    net, eu, us, left = lost()
+    take_over(net, eu)
+    net.run(3 * SECOND)
+    begin(us)
+    net.run(8 * SECOND)
+    hand_back(net, eu)
+    net.run(wait_ms * 1_000_000)
+    killed = eu if victim == "eu" else us
+    net.kill(killed)
+    begin(killed)
+    net.run(30 * SECOND)
+    workers = [member(net, node) for node in (eu, us)]
+    assert sorted(worked(net, *workers)) == sorted(left)
+
+
+@pytest.mark.parametrize("wait_ms", [0, 1, 3, 5, 2000, 5010, 5020])
+def test_a_taker_that_is_killed_moves_each_record_once(wait_ms):
+    net, eu, us, left = lost()
+    take_over(net, eu)
+    net.run(wait_ms * 1_000_000)
+    net.kill(eu)
+    begin(eu)
+    net.run(10 * SECOND)
+    assert sorted(worked(net, member(net, eu))) == sorted(left)
+    begin(us)
+    net.run(10 * SECOND)
+    assert worked(net, member(net, us)) == []
+
+
+def test_of_two_sites_that_take_over_at_once_one_does():
+    net, sites = far_sites("asia", "eu", "us")
+    (asia,), (eu,), (us,) = sites["asia"], sites["eu"], sites["us"]
+    left = filled(net, us)
+    net.kill(us)
+    net.run(2 * SECOND)
+    one, other = net.worker(eu), net.worker(asia)
+    for worker in (one, other):
+        arguments = json.dumps({"name": "us", "assume_dead": True}).encode()
+        worker.client.command("site.takeover", arguments, net.now_ns)
+        worker.flush()
+    net.run(8 * SECOND)
+    workers = [member(net, node) for node in (eu, asia)]
+    assert sorted(worked(net, *workers)) == sorted(left)
+    (loser,) = [node for node in (eu, asia) if not status(net, node)["taken"][0]["here"]]
+    _, _, answer = command(net, loser, assume_dead=True)
+    (row,) = answer["nodes"]
+    assert "groups of us were taken over by site eu" in row["refused"]
+    begin(us)
+    net.run(10 * SECOND)
+    assert worked(net, member(net, us)) == []
+
+
+def test_dead_letters_are_the_takers_once():
+    net, sites = far_sites("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    worker = member(net, us)
+    maker = net.worker(us)
+    maker.put("orders.us", b"bad", b"good")
+    net.run(SECOND)
+    bad, good = worker.hands
+    worker.settle(bad, REJECT)
+    worker.settle(good, NACK)
+    net.run(3 * SECOND)
+    worker.die()
+    net.kill(us)
+    net.run(2 * SECOND)
+    take_over(net, eu)
+    net.run(3 * SECOND)
+    assert worked(net, member(net, eu)) == [b"good"]
+    begin(us)
+    net.run(10 * SECOND)
+    dead = [node.node.groups.by_name["billing"] for node in (eu, us)]
+    topics = [node.node.topics.by_name["$dlq.billing"] for node in (eu, us)]
+    counts = [
+        topic.synced_offset
+        - group.state.settled(topic.entry.stream).floor
+        - group.state.settled(topic.entry.stream).above
+        for group, topic in zip(dead, topics, strict=True)
+    ]
+    assert counts == [1, 0]
+
+
+def test_a_site_that_is_linked_is_not_taken_over():
+    net, sites = far_sites("eu", "us")
+    (eu,) = sites["eu"]
+    filled(net, sites["us"][0])
+    _, _, answer = command(net, eu, assume_dead=True)
+    (row,) = answer["nodes"]
+    assert row["refused"].startswith("site us is linked")
+    assert not row["done"]
+    assert status(net, eu)["taken"] == []
+
+
+def test_without_a_fence_it_says_what_may_repeat_and_does_nothing():
+    net, eu, _, left = lost()
+    code, _, answer = command(net, eu)
+    assert code == ""
+    assert "has told no fence_after" in answer["doubt"]
+    assert not answer["nodes"][0]["done"]
+    assert answer["nodes"][0]["logs"][0]["records"] == len(left)
+    assert command(net, eu, name="nowhere")[2]["nodes"][0]["logs"] == []
