@@ -35,6 +35,7 @@ from meshmq import (
 )
 from meshmq.codec_checks import addresses, adds_up, bounded, short
 from meshmq.codec_direct import decode_peers, encode_peers
+from meshmq.codec_packing import pack, unpack
 from meshmq.core.batches import BatchTools
 from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 
@@ -295,7 +296,7 @@ def decode_headers(data: bytes) -> dict[str, str]:
 
 TOOLS = BatchTools(
     check_batch, decode_batch, decode_keys, pick_records, encode_batch, job_options,
-    encode_lineage, decode_headers,
+    encode_lineage, decode_headers, pack, unpack,
 )  # fmt: skip
 """What a node's machines use of this module."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from meshmq import frames_copies, limits
@@ -39,6 +39,7 @@ def _encode_fetch(m: Any, b: frames_copies.Fetch) -> None:
         f.exclude = b.exclude
     if b.whole:
         f.whole = True
+    f.packs = b.packs
 
 
 def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
@@ -48,6 +49,7 @@ def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
         an_id(f.topicId, "a topic's id", True), f.offset, link_patterns(f.topics),
         link_patterns(f.exclude),
         f.whole,
+        f.packs,
     )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def link_patterns(rows: Any) -> tuple[str, ...]:
 
 def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     f = m.init("fetched")
-    f.number, f.lsn, f.slot = b.number, b.lsn, b.slot
+    f.number, f.lsn, f.slot, f.size = b.number, b.lsn, b.slot, b.size
     if b.code:
         f.code = b.code
     if b.message:
@@ -104,8 +106,23 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
     )
     batches = tuple([_read_batch(x) for x in f.batches])
     body = bytes(payload or b"")
-    adds_up(batches, body)
-    return frames_copies.Fetched(f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message)
+    if f.size:
+        _is_packed(batches, body, f.size)
+    else:
+        adds_up(batches, body)
+    return frames_copies.Fetched(
+        f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message, f.size
+    )
+
+
+def _is_packed(batches: Sequence[frames_copies.CopiedBatch], block: bytes, size: int) -> None:
+    if size > limits.FRAME_PAYLOAD_BYTES_MAX:
+        raise BadFrame(f"a block of {size} bytes exceeds {limits.FRAME_PAYLOAD_BYTES_MAX}")
+    if not block:
+        raise BadFrame("a frame of one block has no bytes")
+    total = sum([batch.length for batch in batches])
+    if total != size:
+        raise BadFrame(f"batches of {total} bytes in a block of {size}")
 
 
 def _read_batch(x: Any) -> frames_copies.CopiedBatch:

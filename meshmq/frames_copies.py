@@ -22,7 +22,8 @@ class Fetch:
     """Send the log of ``origin`` from a place on, ``credit`` bytes at a time; a greater
     ``number`` ends those before. With a ``topic_id``: only the batch of that stream that holds
     ``offset``. Between sites: only ``topics`` that match one of these patterns and none of
-    ``exclude``. ``whole``: all of these that lies before that place is there already."""
+    ``exclude``. ``whole``: all of these that lies before that place is there already. ``packs``:
+    batches may come compressed."""
 
     number: int
     origin: bytes
@@ -35,6 +36,7 @@ class Fetch:
     topics: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     whole: bool = False
+    packs: bool = False
 
 
 class CopiedTopic(NamedTuple):
@@ -69,7 +71,7 @@ class CopiedBatch(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """Part of a log, up to before (``lsn``, ``slot``); ``topics`` those that are new to the asking
-    node, or have changed."""
+    node, or have changed. ``size``: ``payload`` is one block, compressed, of so many bytes."""
 
     number: int
     topics: tuple[CopiedTopic, ...] = ()
@@ -79,6 +81,7 @@ class Fetched:
     payload: bytes = b""
     code: str = ""
     message: str = ""
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -545,6 +545,7 @@ struct Fetch {              # one log, or what is copied of it, in its order
   topics @8 :List(Text);    # between sites: patterns of topics, but for those that match
   exclude @9 :List(Text);   # one of these
   whole  @10 :Bool;         # all of those that there are before this place is there
+  packs  @11 :Bool;         # batches may come as a block
 }
 
 struct Fetched {
@@ -555,6 +556,7 @@ struct Fetched {
   batches @4 :List(CopiedBatch);
   lsn     @5 :UInt64;       # the place behind them
   slot    @6 :UInt32;
+  size    @7 :UInt32;       # not 0: the payload is a zstd block of the batches, so many bytes
 }
 
 struct CopiedTopic {

@@ -36,6 +36,7 @@ ONLY_IN = {
     "pickle": set(),
     "zeroconf": {"meshmq/shell/discovery.py"},
     "ifaddr": {"meshmq/shell/interfaces.py"},
+    "zstandard": {"meshmq/codec_packing.py"},
 }  # fmt: skip
 FOR_PROGRAMS = {"local", "simulated", "plugin"}  # of meshmq.testing: they bring the client along
 IMPURE = {"time", "threading", "logging", "asyncio", "socket", "os", "subprocess", "queue", "io"}

@@ -18,12 +18,13 @@ from typing import Any
 from meshmq.cli.boundary import ConfigFaults
 from meshmq.cli.node_options import DEFAULT_URL
 from meshmq.cli.toml_lines import TomlLines
-from meshmq.core.link_wish import LinkWish
-from meshmq.errors import ConfigError, InvalidName
+from meshmq.core.link_wish import COMPRESSIONS, LinkWish
+from meshmq.errors import ConfigError, InvalidArgument, InvalidName
 from meshmq.limits import (
     COPIES_MAX,
     FENCE_NS_MAX,
     FENCE_NS_MIN,
+    LINK_BUDGET_BYTES_MIN,
     LINK_ENDPOINTS_MAX,
     LINK_PATTERNS_MAX,
     MS,
@@ -45,8 +46,10 @@ _SETTINGS: dict[str, tuple[type, Any]] = {
 }
 _KNOWN = (*_SETTINGS, "link")
 _OF_SITE = ("name", "fence_after")
-_OF_LINK = {"to": str, "endpoints": list, "topics": list, "exclude": list, "live": list,
-            "services": list}  # fmt: skip
+_OF_LINK = {
+    "to": str, "endpoints": list, "topics": list, "exclude": list, "live": list,
+    "services": list, "bytes_per_second": str, "compression": str,
+}  # fmt: skip
 _NEEDED_OF_LINK = ("to", "endpoints", "topics")
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 _OR_TABLE = " (or a table, [site], with its 'name')"
@@ -336,6 +339,11 @@ class _Reading:
                         known.setdefault(value, line)
                     case "endpoints":
                         reasons = list(_endpoint_faults(value, merged))
+                    case "bytes_per_second":
+                        good[key], reason = _budget(value)
+                        reasons = [reason]
+                    case "compression":
+                        reasons = [_compression_fault(value)]
                     case _:
                         reasons = list(_pattern_faults(key, value))
             for reason in filter(None, reasons):
@@ -343,8 +351,12 @@ class _Reading:
         for key in _NEEDED_OF_LINK:
             if key not in table:
                 self._fault(f"'{key}' of [[link]] is missing", "link", index)
-        lists = [tuple(good[k]) for k, kind in _OF_LINK.items() if kind is list]
-        return LinkWish(good["to"], *lists)
+        taken: dict[str, Any] = {
+            key: tuple(good[key]) if kind is list else good[key] for key, kind in _OF_LINK.items()
+        }
+        taken["bytes_per_second"] = taken["bytes_per_second"] or 0
+        taken["compression"] = taken["compression"] or "none"
+        return LinkWish(**taken)
 
 
 def _unknown(key: str, known: tuple[str, ...], table: str = "") -> str:
@@ -375,6 +387,24 @@ def _endpoint_faults(endpoints: list[str], merged: Mapping[str, Any]) -> Iterato
             yield f"{endpoint!r} is not an address: write it like tcp://us-gw-1:5758"
         else:
             yield _address_fault(endpoint, merged, bind=False)
+
+
+def _budget(text: str) -> tuple[int, str]:
+    """Bytes per second of ``text``, and what is wrong with it; empty: nothing."""
+    from meshmq.client.admin import parse_size  # most commands need no client
+
+    try:
+        size = parse_size(text)
+    except InvalidArgument as error:
+        return 0, f"'bytes_per_second': {error}"
+    if size < LINK_BUDGET_BYTES_MIN:
+        why = "leave it out for as much as there is" if not size else "a link would stand still"
+        return 0, f"'bytes_per_second' is 1kB at least, not {text!r}: {why}"
+    return size, ""
+
+
+def _compression_fault(value: str) -> str:
+    return "" if value in COMPRESSIONS else f"'compression' is 'none' or 'zstd', not {value!r}"
 
 
 def _pattern_faults(key: str, patterns: list[str]) -> Iterator[str]:

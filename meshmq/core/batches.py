@@ -45,6 +45,8 @@ class BatchTools(NamedTuple):
         encode: values, keys, headers, times, time in ns to bytes.
         options: of a batch of jobs, else None.
         encode_headers, decode_headers: of one record.
+        pack: bytes as one block, compressed.
+        unpack: a block of so many bytes; raises BadFrame.
     """
 
     check: Callable[[bytes, int], None]
@@ -64,3 +66,5 @@ class BatchTools(NamedTuple):
     options: Callable[[bytes], Options | None]
     encode_headers: Callable[[Mapping[str, str]], bytes]
     decode_headers: Callable[[bytes], dict[str, str]]
+    pack: Callable[[bytes], bytes]
+    unpack: Callable[[bytes, int], bytes]

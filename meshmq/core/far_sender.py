@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from meshmq import limits
 from meshmq.core.copy_sender import Sender, facts_of
 from meshmq.core.link_flow import Flight, LinkFlow
+from meshmq.core.packing import Packer
 from meshmq.frames_copies import Fetched
 
 
@@ -16,12 +17,14 @@ class FarSender(Sender):
 
     Attributes:
         flow: of the link.
+        packer: makes blocks of what leaves; None: the other end wants none.
         granted: bytes, as they are stored, that the other end has room for. ``credit_bytes`` is
             the smaller of that and what the link has room for, as of the last look.
         ends_told: what was said of how far its streams go.
     """
 
     flow: LinkFlow
+    packer: Packer | None = None
     flight: Flight = field(init=False)
     granted: int = field(init=False)
     ends_told: dict[int, int] = field(default_factory=dict)
@@ -51,7 +54,9 @@ class FarSender(Sender):
     def put(self, frame: Fetched) -> None:
         raw = len(frame.payload)
         self.granted -= raw
-        size = raw + len(frame.batches) * limits.LINK_ROW_BYTES
+        if self.packer is not None:
+            frame = self.packer.packed(frame)
+        size = len(frame.payload) + len(frame.batches) * limits.LINK_ROW_BYTES
         self.flow.on_sent(self.flight, (frame.lsn, frame.slot), size, raw)
         Sender.put(self, frame)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+COMPRESSIONS = ("none", "zstd")
+
 
 class LinkWish(NamedTuple):
     """What a node pulls from another site. Who makes one checks it (cli/config.py does).
@@ -13,6 +15,8 @@ class LinkWish(NamedTuple):
         endpoints: 1 to 16 addresses, ``tcp://host:port``, where nodes of that site may be dialled.
         topics: patterns of the topics that are pulled, 64 at most; empty: nothing is.
         exclude: patterns of the topics among those that are not, 64 at most.
+        bytes_per_second: all nodes of our site together pull no more; 0: as much as there is.
+        compression: ``none`` or ``zstd``: batches cross the link so.
         live: patterns of transient topics that come as they are published, 64 at most.
         services: patterns of the services that requests of ours may ask there, 64 at most.
     """
@@ -23,3 +27,5 @@ class LinkWish(NamedTuple):
     exclude: tuple[str, ...] = ()
     live: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    bytes_per_second: int = 0
+    compression: str = "none"

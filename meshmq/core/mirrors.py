@@ -65,6 +65,7 @@ class Mirror:
         passed_bytes: that came and need not be stored; their credit is given back with the rest.
         linked: of a log of another site: which site, and what of it is mirrored.
         credit: bytes that may be on their way here.
+        terms: of the link that it is pulled over: whether batches come compressed, and its budget.
         ends: of a log of another site: by stream there, up to where there are records.
         caught_ns: when all of them were here last.
         asks_sum: who mirrors it from here lacks part of the journal.
@@ -88,6 +89,7 @@ class Mirror:
         self.passed_bytes = 0
         self.linked: LinkedEntry | None = None
         self.credit = limits.COPY_CREDIT_BYTES
+        self.terms: tuple[bool, int] = (False, 0)
         self.ends: dict[int, int] = {}
         self.caught_ns = 0
         self.asks_sum = False
@@ -109,6 +111,7 @@ class Mirror:
         return Fetch(
             self.number, self.origin, *self.place, self.credit, self.level, topics=topics,
             exclude=exclude, whole=linked is not None and not linked.is_changed,
+            packs=self.terms[0],
         )  # fmt: skip
 
     @property

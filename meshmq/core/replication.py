@@ -31,11 +31,13 @@ from meshmq import limits
 from meshmq.core.delivery import Delivery
 from meshmq.core.far_sender import FarSender
 from meshmq.core.feed import UNBOUNDED, Feed
+from meshmq.core.link_budget import LinkBudget
 from meshmq.core.link_flow import LinkFlow
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import LinkedEntry
 from meshmq.core.mirror_progress import MirrorProgress
 from meshmq.core.mirrors import Mirror
+from meshmq.core.packing import Packer, opened
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies, weight
 from meshmq.core.streams import Needs
@@ -96,8 +98,11 @@ class Replication:
         self, site: str, name: str, copies: SiteCopies, topics: Topics, delivery: Delivery,
         now: Callable[[], int],
     ) -> None:  # fmt: skip
+        self._tools = copies.tools
         self._now = now
         self._flows: dict[bytes, LinkFlow] = {}  # by link: what may be on its way there
+        self._budgets: dict[str, LinkBudget] = {}  # by site that is pulled from
+        self._shares: dict[str, tuple[int, int]] = {}  # by site: logs that we pull of all of them
         self._round_trips: dict[bytes, int] = {}  # by far node: of the last pulse
         self._site = site
         self._name = name
@@ -116,6 +121,7 @@ class Replication:
         self._moved: dict[bytes, tuple[tuple[int, int], int]] = {}  # where each log is, since when
         self.sends: list[tuple[bytes, Body]] = []
         copies.links_far = self._links_with
+        copies.paced = self._paced
         self.progress = MirrorProgress(site, self._end_of)
         copies.waiting.sites_with = lambda topic: self.progress.spans(copies.origin, topic)
         copies.waiting.why_sites = self._why_sites
@@ -134,6 +140,8 @@ class Replication:
     def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
         """What is pulled from other sites from now on."""
         self._wishes = {wish.to: wish for wish in wishes}
+        self._set_budgets()
+        self._due_ns = 0
 
     # -- who is there ---------------------------------------------------------------------------
 
@@ -192,7 +200,7 @@ class Replication:
             case Fetch():
                 self._on_fetch(far, body)
             case Fetched():
-                self._copies.on_fetched(far, body, now_ns)
+                self._on_fetched(far, body, now_ns)
             case Copied():
                 self._on_copied(far, body, now_ns)
             case Mirrored():
@@ -263,7 +271,7 @@ class Replication:
             ">", min(frame.credit, limits.LINK_CREDIT_BYTES), UNBOUNDED, *place, link=far.link,
             number=frame.number, level=frame.level, copied=place, sent=place, by_stream=by_stream,
             takes=lambda name: is_wished(name, frame.topics, frame.exclude, pattern_of),
-            sends=self.sends, flow=flow,
+            sends=self.sends, flow=flow, packer=Packer(self._tools) if frame.packs else None,
         )  # fmt: skip
         if journal is not None and sender.takes(JOURNAL):
             sender.introduce(journal)
@@ -272,6 +280,21 @@ class Replication:
         self.progress.begin(far, frame, sender)
         feed.add_reader(sender)
         feed.feed(sender)
+
+    def _on_fetched(self, far: Sibling, frame: Fetched, now_ns: int) -> None:
+        size = len(frame.payload) + len(frame.batches) * limits.LINK_ROW_BYTES
+        if far.site in self._budgets:
+            self._budgets[far.site].on_came(size, frame.size or len(frame.payload))
+        try:
+            frame = opened(frame, self._tools)
+        except BadFrame as error:
+            mirror = self._copies.fetching(far.link, frame.number)
+            if mirror is not None:
+                mirror.refused += 1
+                mirror.problem = str(error)
+                self._copies.stop(mirror, now_ns)
+            return
+        self._copies.on_fetched(far, frame, now_ns)
 
     def _on_copied(self, far: Sibling, frame: Copied, now_ns: int) -> None:
         found = self._senders.get((far.link, frame.origin))
@@ -357,6 +380,12 @@ class Replication:
             if mirror.link in over and mirror.origin not in sources:  # nobody wishes it any more
                 self._copies.end_fetch(mirror)
                 mirror.link = b""
+        self._shares = {}
+        for origin, source in sources.items():
+            ours, count = self._shares.get(source.far.site, (0, 0))
+            is_ours = self._puller(origin) == self._copies.origin
+            self._shares[source.far.site] = ours + is_ours, count + 1
+        self._set_budgets()
         for origin, source in sources.items():
             had = self._copies.mirrors.by_origin.get(origin)
             if had is not None and had.linked is None:
@@ -405,12 +434,20 @@ class Replication:
             copies.end_fetch(mirror)
             mirror.linked = linked._replace(is_changed=True)
             copies.mirrors.entries.append(mirror.linked)
+        by = self._wishes[far.site]
+        terms = by.compression != "none", by.bytes_per_second
+        if mirror.number and mirror.link == far.link and mirror.terms != terms:
+            copies.end_fetch(mirror)  # the link is another one now
         if (mirror.number and mirror.link == far.link) or mirror.again_ns > now_ns:
             return
         if not mirror.number and copies.ahead(row.origin, (mirror.synced, True)):
             return  # a sibling has more of it
         mirror.name = row.name
         mirror.credit = limits.LINK_CREDIT_BYTES  # who sends bounds all logs of a link together
+        if far.site in self._budgets:
+            way_ns = self._round_trips.get(far.origin, 0)
+            mirror.credit = self._budgets[far.site].first(row.origin, way_ns)
+        mirror.terms = terms
         self._moved[row.origin] = mirror.place, now_ns
         copies.fetch(mirror, far)
 
@@ -423,6 +460,37 @@ class Replication:
         is_stale = now_ns - since_ns >= limits.LINK_STALE_NS
         return other.kind > now.kind and (other.is_owner or is_stale)
 
+    # -- how fast -------------------------------------------------------------------------------
+
+    def _set_budgets(self) -> None:
+        """Rule 4 of core/link_budget.py."""
+        for wish in self._wishes.values():
+            ours, all_logs = self._shares.get(wish.to, (1, 1))
+            rate = wish.bytes_per_second * max(1, ours) // max(1, all_logs)
+            if not wish.bytes_per_second:
+                self._budgets.pop(wish.to, None)
+            elif wish.to in self._budgets:
+                self._budgets[wish.to].rate = max(1, rate)
+            else:
+                self._budgets[wish.to] = LinkBudget(max(1, rate), self._now())
+        for to in self._budgets.keys() - self._wishes.keys():
+            del self._budgets[to]
+
+    def _paced(self, mirror: Mirror, credit: int) -> int:
+        """What its sender gets now of the room for so much; the rest is for later."""
+        for far in self._far.values():
+            if far.link == mirror.link and far.site in self._budgets:
+                self._budgets[far.site].hold(mirror.origin, credit)
+                return 0
+        return credit
+
+    def _grant(self, now_ns: int) -> None:
+        for budget in self._budgets.values():
+            for origin, credit in budget.grant(now_ns):
+                mirror = self._copies.mirrors.by_origin.get(origin)
+                if mirror is not None and mirror.link:
+                    self._copies.tell(mirror, credit)
+
     def on_round_trip(self, far: Sibling, ns: int) -> None:
         """A pulse came back from a node of another site."""
         self._round_trips[far.origin] = ns
@@ -433,6 +501,7 @@ class Replication:
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
+        self._grant(now_ns)
         if now_ns < self._due_ns:
             return
         self._due_ns = now_ns + limits.COPIES_TOLD_NS
@@ -461,7 +530,10 @@ class Replication:
 
     def next_deadline_ns(self) -> int | None:
         """When ``tick`` has something to do."""
-        return self._due_ns if self._far else None
+        if not self._far:
+            return None
+        granted = [budget.next_deadline_ns() for budget in self._budgets.values()]
+        return min([self._due_ns, *[due for due in granted if due is not None]])
 
     def take_sends(self) -> list[tuple[bytes, Body]]:
         """Frames for links, since the last time."""

@@ -83,6 +83,8 @@ class SiteCopies:
         me: in place of a sibling, for what our own clients read of what is kept here.
         held: by sibling, the logs it has copies of, by origin.
         version: changes with that.
+        tools: the codec's functions.
+        paced: what of the room for a log its sender gets back now.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class SiteCopies:
         renew: str = "meshmq log renew",
     ) -> None:
         self.origin = state.origin
+        self.tools = tools
         self._topics = topics
         self._delivery = delivery
         self._admission = admission
@@ -118,6 +121,7 @@ class SiteCopies:
         self.held: dict[bytes, dict[bytes, CopiesRow]] = {}
         self.version = 0
         self.links_far: Callable[[bytes], list[bytes]] = lambda origin: []  # at other sites
+        self.paced: Callable[[Mirror, int], int] = lambda mirror, credit: credit
         self._were_gone: dict[bytes, str] = {}
         self.names: dict[bytes, str] = {m.origin: m.name for m in self.mirrors.of_site}
         self._away: dict[bytes, int] = {}  # since when, of those that were chosen
@@ -404,23 +408,28 @@ class SiteCopies:
         self.sends.append((sibling.link, mirror.fetch_frame()))
         self._tell_synced(mirror)  # which may be less
 
+    def fetching(self, link: bytes, number: int) -> Mirror | None:
+        """Of which log a Fetched is."""
+        for mirror in self.mirrors.by_origin.values():
+            if mirror.number == number and mirror.link == link:
+                return mirror
+        return None
+
     def on_fetched(self, sibling: Sibling, frame: Fetched, now_ns: int) -> None:
         if self.mender.on_fetched(sibling.link, frame):
             return
-        for mirror in self.mirrors.by_origin.values():
-            if mirror.number == frame.number and mirror.link == sibling.link:
-                break
-        else:
+        mirror = self.fetching(sibling.link, frame.number)
+        if mirror is None:
             return
         if frame.code or not self._admission.takes(len(frame.payload)):
             mirror.problem = frame.message if frame.code else FULL
-            self._stop(mirror, now_ns)
+            self.stop(mirror, now_ns)
         elif not self.mirrors.on_fetched(mirror, frame):
-            self._stop(mirror, now_ns)
+            self.stop(mirror, now_ns)
         elif frame.lsn:
             mirror.problem = ""
 
-    def _stop(self, mirror: Mirror, now_ns: int) -> None:
+    def stop(self, mirror: Mirror, now_ns: int) -> None:
         """Take no more of it for a moment."""
         self._tell_synced(mirror)
         self.end_fetch(mirror)
@@ -467,6 +476,10 @@ class SiteCopies:
             self._tell_synced(mirror)
 
     def _tell_synced(self, mirror: Mirror, credit: int = 0) -> None:
+        self.tell(mirror, self.paced(mirror, credit) if credit else 0)
+
+    def tell(self, mirror: Mirror, credit: int) -> None:
+        """Tell who sends it how far it is, and that so much more may come."""
         m, problem = mirror, mirror.problem[: limits.PEER_NAME_MAX]
         lacks = m.lacks or m.asks_sum
         copied = Copied(m.origin, *m.synced, credit, lacks, problem, m.holes)

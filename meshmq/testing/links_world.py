@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from meshmq import codec
 from meshmq.core.link_wish import LinkWish
@@ -31,6 +32,10 @@ NAMES = ("eu", "us", "asia", "sa", "af", "oz")
 LATENCIES_NS = (0, 0, 5 * MS, 50 * MS, 200 * MS, 800 * MS)  # one way
 TOPICS = (("o.>",), ("o.>",), (">",), ("o.a", "o.tmp.>"), ("o.*",))
 EXCLUDES: tuple[tuple[str, ...], ...] = ((), (), ("o.tmp.>",), ("o.b", "x.>"))
+TERMS: tuple[dict[str, Any], ...] = (
+    {}, {"compression": "zstd"}, {"bytes_per_second": 20_000},
+    {"compression": "zstd", "bytes_per_second": 200_000},
+)  # fmt: skip
 LINKS_REST_NS = 90 * SECOND
 Claim = tuple[tuple[str, ...], tuple[str, ...]]
 """Topics and what is left out of them."""
@@ -117,6 +122,7 @@ class LinksWorld(SiteWorld):
             **rng.choice([{}, {"LINK_CREDIT_BYTES": 600}]),
             **rng.choice([{}, {"COPY_CREDIT_BYTES": 600}]),
         }
+        self.terms = random.Random(f"{seed} terms").choice(TERMS)
         self.shape = rng.choice(SHAPES)
         count = 2 if self.shape == "pair" else rng.choice([3, 3, 4, 4, 5, 6])
         self.sites = NAMES[:count]
@@ -181,7 +187,7 @@ class LinksWorld(SiteWorld):
     def links_of(self, site: str) -> tuple[LinkWish, ...]:
         """What its nodes pull."""
         return tuple([
-            LinkWish(to, tuple([h.address for h in self.site_of[to]]), *claim)
+            LinkWish(to, tuple([h.address for h in self.site_of[to]]), *claim, **self.terms)
             for (one, to), claim in self.wishes.items() if one == site
         ])  # fmt: skip
 

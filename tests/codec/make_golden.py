@@ -156,6 +156,7 @@ BATCHES = {
 HEADERS = {"headers": {"trace": "ü", "raw": b"\xff".decode("utf-8", "surrogateescape")}}
 
 _one = codec.encode_batch(*BATCHES["batch_lone"])
+_packed = bytes.fromhex("28b52ffd6084020d00000161010083c27201")  # 900 times an "a"
 _three = codec.encode_batch(*BATCHES["batch_values"])
 _rows = (
     PublishBatch("orders.eu", 7, 6, 1, len(_one), codec.checksum(_one), True),
@@ -378,6 +379,20 @@ FRAMES = {
             ),
         ),
         ("fetched_end", 42, Fetched(3, (CopiedTopic(5, TOPIC_ID, "orders.eu", 12, end=2**40),))),
+        ("fetch_packs", 42, Fetch(5, ORIGIN, 9, 1, 1 << 20, packs=True)),
+        (
+            "fetched_packed",
+            42,
+            Fetched(
+                3,
+                (),
+                (CopiedBatch(5, 12, 1, 900, 77, TIME_NS, 9, 0, False, PRODUCER, 4),),
+                9,
+                1,
+                _packed,
+                size=900,
+            ),
+        ),
         ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),
         ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),
         ("copied_lacks", 42, Copied(ORIGIN, 9, 3, 0, True)),

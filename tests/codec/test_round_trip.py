@@ -173,9 +173,12 @@ def fetched(draw):
     streams = st.builds(frames_copies.CopiedTopic, u32, ids, texts, u64, flags, u64)
     topics = st.lists(streams, max_size=3)
     code, message = draw(st.just(("", "")) | st.tuples(texts.filter(bool), texts))
+    size = len(payload)
+    block, size = (b"block", size) if size and draw(flags) else (payload, 0)
     return frames_copies.Fetched(
-        draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), payload, code, message
-    )
+        draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), block, code, message,
+        size,
+    )  # fmt: skip
 
 
 settle_rows = st.builds(
@@ -304,7 +307,7 @@ BODIES = {
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
     frames_copies.Fetch: st.builds(
         frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64, patterns,
-        patterns, flags,
+        patterns, flags, flags,
     ),
     frames_copies.Fetched: fetched(),
     frames_copies.Copied: st.builds(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshmq.cli.boundary import ConfigFaults
-from meshmq.cli.config import read_config, settings_of
+from meshmq.cli.config import _OF_LINK, read_config, settings_of
 from meshmq.core.link_wish import LinkWish
 from meshmq.errors import ConfigError
 
@@ -216,9 +216,19 @@ def test_faults_of_the_site(faults, text, told):
         ({"topics = []\n": "", "endpoints": "endpoint"},
          [(3, "'endpoints' of [[link]] is missing"), (3, "'topics' of [[link]] is missing"),
           (5, "unknown key 'endpoint' in [[link]], did you mean 'endpoints'?")]),
-        ({"topics = []": "topics = []\nsite = 1\npriority = []"},
+        ({"topics = []": "topics = []\nsite = 1\ncolour = []"},
          [(7, "unknown key 'site' in [[link]]: it goes to the top, before any [table]"),
-          (8, UNKNOWN)]),
+          (8, f"unknown key 'colour' in [[link]] (known: {','.join(_OF_LINK)})")]),
+        ({"topics = []": "topics = []\nbytes_per_second = '20'\ncompression = 'gzip'"},
+         [(7, "'bytes_per_second': '20' is not a size: write it like 10GB or 64MiB"),
+          (8, "'compression' is 'none' or 'zstd', not 'gzip'")]),
+        ({"topics = []": "topics = []\nbytes_per_second = '0B'\ncompression = 1"},
+         [(7, "'bytes_per_second' is 1kB at least, not '0B': leave it out for as much as there is"),
+          (8, "'compression' must be a string")]),
+        ({"topics = []": "topics = []\nbytes_per_second = '999B'"},
+         [(7, "'bytes_per_second' is 1kB at least, not '999B': a link would stand still")]),
+        ({"topics = []": "topics = []\nbytes_per_second = 20"},
+         [(7, "'bytes_per_second' must be a string")]),
         ({'["tcp://127.0.0.1:1"]': "'tcp://127.0.0.1:1'"},
          [(5, "'endpoints' must be a list of strings")]),
         ({'["tcp://127.0.0.1:1"]': "[]"}, [(5, "'endpoints' are 1 to 16 addresses, not 0")]),
@@ -360,10 +370,8 @@ def test_the_files_of_the_page_and_of_the_example_are_read_as_they_are_told(writ
     assert (asia.to, asia.topics) == ("asia", ())
     keys = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()
                                               if row.startswith("|"))))  # fmt: skip
-    assert {*found, "to", "endpoints", "topics", "exclude", "live", "services"} - {
-        "links",
-        "site",
-    } <= keys
+    assert (us.bytes_per_second, us.compression) == (20_000_000, "zstd")
+    assert {*found, *_OF_LINK} - {"links", "site"} <= keys
 
     text = (ROOT / "examples" / "site" / "meshmq.toml").read_text()
     assert "links" not in read_config(write(text))
