@@ -10,6 +10,7 @@ from typing import Any
 from meshmq.core.link_live import LinkLive
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.replication import Replication
+from meshmq.core.sessions import Peer
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_services import SiteServices
 from meshmq.core.transients import Transients
@@ -42,8 +43,10 @@ class FarSide:
         self._live.set_wishes(wishes)
         self._services.set_wishes(wishes)
 
-    def join(self, far: Sibling, now_ns: int) -> None:
-        """The data link with a node of another site is open."""
+    def join(self, peer: Peer, far: Sibling, now_ns: int) -> None:
+        """The data link with a node of another site is open. It may be full for a while; whether
+        the node is there the control link says, with which this one ends."""
+        peer.session.be_patient()
         self._replication.join(far, now_ns)
         self._live.join(far)
         self._services.join(far, now_ns)

@@ -5,8 +5,9 @@ States: GREETING (the initiator said hello and waits), OPEN, CLOSED. An acceptor
 Rules:
 1. The transport may lose, repeat and reorder anything. Frames with a sequence are delivered once
    and in order within a session: numbered, acknowledged, sent again from the first missing one.
-2. Either end may go: a link silent for LINK_SILENT_NS is dead. What is unacknowledged then is the
-   business of the machines above, which resume by their own numbers in the next session.
+2. Either end may go: a link silent for LINK_SILENT_NS is dead; where another link says whether the
+   end is there (``be_patient``), for LINK_FULL_SILENT_NS: it may be full. What is unacknowledged
+   then is the business of the machines above, which resume by their own numbers in the next one.
 3. Credit is granted above (subscriptions, producers), so what waits for an ack is bounded; a peer
    that takes frames and never acknowledges is closed at SESSION_UNACKED_*.
 
@@ -66,9 +67,11 @@ class Session:
         "_heard_at",
         "_hello_at",
         "_resend_at",
+        "_resend_ns",
         "_resent_to",
         "_seen",
         "_sent_at",
+        "_silent_ns",
         "_unacked",
         "_waits_at",
         "closed_code",
@@ -96,6 +99,8 @@ class Session:
         self._forgotten_at = 0
         self._ack_at = 0
         self._resend_at = 0
+        self._resend_ns = limits.RESEND_NS
+        self._silent_ns = limits.LINK_SILENT_NS
         self._resent_to = 0
         self._waits_at = 0
         self._gap_at = 0
@@ -144,7 +149,7 @@ class Session:
         elif isinstance(body, Result):
             size = len(body.body)
         if not self._unacked:
-            self._resend_at = now_ns + limits.RESEND_NS
+            self._resend_at = now_ns + self._resend_ns
             self._waits_at = now_ns
         self._unacked.append((self.sent, body, size))
         self.unacked_bytes += size
@@ -249,7 +254,7 @@ class Session:
         while unacked and unacked[0][0] <= ack:
             self.unacked_bytes -= unacked.popleft()[2]
         self._waits_at = now_ns
-        self._resend_at = now_ns + limits.RESEND_NS
+        self._resend_at = now_ns + self._resend_ns
         if 0 < self._resent_to <= ack:
             # What was sent again has come: what is behind that may be lost as well.
             self._resent_to = 0
@@ -261,6 +266,12 @@ class Session:
         if self.state is SessionState.OPEN:
             self._send_unnumbered(Ping(), now_ns)
 
+    def be_patient(self) -> None:
+        """Another link says whether the end is there: this one may be so thin that one frame takes
+        longer than pings are late, and what is sent again would only be in its way."""
+        self._resend_ns = limits.LINK_FULL_RESEND_NS
+        self._silent_ns = limits.LINK_FULL_SILENT_NS
+
     def acknowledge(self, now_ns: int) -> None:
         """Acknowledge what came, now: somebody counts on it to send more."""
         if self._ack_owed and self.state is SessionState.OPEN:
@@ -270,8 +281,9 @@ class Session:
         """Do what is due: hello again, ack, send again, ping, give up."""
         if self.state is SessionState.CLOSED:
             return
-        if now_ns - self._heard_at >= limits.LINK_SILENT_NS:
-            self._close("link-lost", "nothing was heard for 3 s")
+        if now_ns - self._heard_at >= self._silent_ns:
+            seconds = self._silent_ns // limits.SECOND
+            self._close("link-lost", f"nothing was heard for {seconds} s")
             return
         if self.state is SessionState.GREETING:
             if now_ns >= self._hello_at:
@@ -289,7 +301,7 @@ class Session:
 
     def next_deadline_ns(self) -> int:
         """When ``tick`` has something to do next, if nothing else happens."""
-        due = self._heard_at + limits.LINK_SILENT_NS
+        due = self._heard_at + self._silent_ns
         if self.state is SessionState.GREETING:
             return min(due, self._hello_at)
         due = min(due, self._sent_at + limits.PING_INTERVAL_NS)
@@ -317,7 +329,7 @@ class Session:
         self.unacked_bytes = 0
 
     def _resend(self, now_ns: int) -> None:
-        self._resend_at = now_ns + limits.RESEND_NS
+        self._resend_at = now_ns + self._resend_ns
         self._resent_to = 0
         for i, (sequence, body, _) in enumerate(self._unacked):
             if i >= limits.RESEND_FRAMES_MAX:

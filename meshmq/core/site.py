@@ -374,7 +374,7 @@ class Site:
         self.version += 1
         self.words.join(sibling, now_ns)
         if sibling.site:
-            self._far_side.join(sibling, now_ns)
+            self._far_side.join(peer, sibling, now_ns)
             return
         self.replication.join_sibling(sibling)
         self.reach.join(sibling)

@@ -551,3 +551,20 @@ def test_a_late_ack_is_no_sign_of_forgetting():
         one.receive(Envelope(7, 0, 1, Nothing()), START + at * MS)
         one.receive(Envelope(7, 0, 2, Nothing()), START + (at + 50) * MS)
     assert one.state is OPEN
+
+
+def test_one_that_is_patient_waits_for_a_thin_line_and_sends_nothing_twice_meanwhile():
+    a, _ = pair()
+    sent(a)
+    a.be_patient()
+    a.send(body(1), START)
+    sent(a)
+    for second in range(1, 10):
+        a.tick(START + second * SECOND)
+        assert not [e for e in sent(a) if e.sequence]
+    a.tick(START + limits.LINK_FULL_RESEND_NS)
+    assert [e.sequence for e in sent(a) if e.sequence] == [1]
+    a.tick(START + limits.LINK_FULL_SILENT_NS - MS)
+    assert a.state is OPEN
+    a.tick(START + limits.LINK_FULL_SILENT_NS)
+    assert (a.state, a.closed_code) == (CLOSED, "link-lost")
