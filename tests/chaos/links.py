@@ -78,16 +78,21 @@ class Chaos:
         assert line == "ready\n", (role, line, process.communicate()[1][-2000:])
         return process
 
-    def cut_seconds(self) -> float:
-        """Short ones are as many as long ones."""
-        low, high = self.options.cut_seconds
-        return math.exp(self.random.uniform(math.log(low), math.log(high)))
+    def plan(self) -> list[tuple[str, float, float]]:
+        """How each cut is, seconds before it, and its seconds: short ones as many as long ones."""
+        low, high = map(math.log, self.options.cut_seconds)
+        return [
+            (
+                self.random.choice(["both", "both", "there", "back"]),
+                round(self.random.uniform(*self.options.up_seconds), 2),
+                round(math.exp(self.random.uniform(low, high)), 2),
+            )
+            for _ in range(self.options.cuts)
+        ]
 
-    def round(self) -> None:
+    def round(self, way: str, up: float, seconds: float) -> None:
         """A cut, and a heal."""
-        way = self.random.choice(["both", "both", "there", "back"])
-        seconds = round(self.cut_seconds(), 2)
-        time.sleep(self.random.uniform(*self.options.up_seconds))
+        time.sleep(up)
         self.network.cut(way)
         time.sleep(seconds)
         self.network.heal()
@@ -96,10 +101,10 @@ class Chaos:
 
     def run(self) -> dict[str, Any]:
         """All of it; what each program saw."""
-        options = self.options
-        mean = sum(self.cut_seconds() for _ in range(1000)) / 1000 + sum(options.up_seconds) / 2
-        rate = self.each / (mean * options.cuts * 0.9)  # most cuts are while it is published
-        bound = mean * options.cuts * 3 + BOUND_S
+        plan = self.plan()
+        length = sum(up + seconds for _, up, seconds in plan)
+        rate = self.each / length  # so it is published until the last heal
+        bound = length * 2 + BOUND_S
         readers = [self.start("read", i, total=self.total, bound=bound) for i in (0, 3)]
         publishers = [
             self.start("publish", i, count=self.each, rate=rate, flights=str(FLIGHTS))
@@ -109,8 +114,8 @@ class Chaos:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        for _ in range(options.cuts):
-            self.round()
+        for cut in plan:
+            self.round(*cut)
         healed = time.monotonic()
         published = [_result(process, bound) for process in publishers]
         ended = time.monotonic()
