@@ -417,6 +417,9 @@ class Delivery(Feed):
 
     def feed_denied(self) -> None:
         """Acknowledgements came: try again for those that rule 4 held back."""
+        for feed in self.foreign.values():
+            if isinstance(feed, Delivery):
+                feed.feed_denied()
         if not self._denied:
             return
         denied, self._denied = self._denied, {}

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 
 from meshmq.core.delivery import Delivery, Subscription
 from meshmq.core.effects import ReadLog
-from meshmq.core.feed import FOREIGN_BITS, Feed, Reader
+from meshmq.core.feed import FOREIGN_BITS, Reader
 from meshmq.core.log import Commit, LogState, ProducerState, StoredBatch
+from meshmq.core.sibling import LOCAL
 from meshmq.core.topics import Topic
 from meshmq.frames import Subscribe, Subscribed
 from meshmq.names import group_of
@@ -66,12 +67,13 @@ class MirrorFeed(Delivery):
 
     Args:
         origin: whose log it is.
-        main: the node's own feed, which reads for this one.
+        main: the node's own feed, which reads for this one, and knows what is on its way over each
+            link.
         number: of this feed among those of other logs.
     """
 
     def __init__(
-        self, topics: CopiedTopics, origin: bytes, main: Feed, number: int, end: tuple[int, int]
+        self, topics: CopiedTopics, origin: bytes, main: Delivery, number: int, end: tuple[int, int]
     ) -> None:
         super().__init__(topics, 1, 0, 0)  # type: ignore[arg-type]  # looks no further than that
         self.origin = origin
@@ -81,6 +83,7 @@ class MirrorFeed(Delivery):
         self._number = number
         self._last_read = number << FOREIGN_BITS
         self._ends: dict[int, tuple[int, int]] = {}  # by read: how far it went when that was asked
+        self.unacked, self.burdened = main.unacked, main.burdened
         main.foreign[number] = self
 
     def close(self) -> None:
@@ -88,6 +91,9 @@ class MirrorFeed(Delivery):
         self._main.foreign.pop(self._number, None)
         self._reads.clear()
         self._ends.clear()
+
+    def may_send_to(self, link: bytes) -> bool:
+        return link == LOCAL or self._main.may_send_to(link)
 
     def on_commit(self, commit: Commit) -> None:
         raise AssertionError("a mirror's feed is told how far it goes")

@@ -26,7 +26,7 @@ from typing import Any
 from meshmq import limits
 from meshmq.core.batches import BatchTools
 from meshmq.core.copied_journal import CopiedJournal
-from meshmq.core.feed import Feed
+from meshmq.core.delivery import Delivery
 from meshmq.core.journal import JournalRecord, Summed, unpack_deltas
 from meshmq.core.log import (
     BatchEntry,
@@ -71,7 +71,9 @@ class Mirror:
         asks_sum: who mirrors it from here lacks part of the journal.
     """
 
-    def __init__(self, origin: bytes, name: str, place: tuple[int, int], main: Feed, number: int):
+    def __init__(
+        self, origin: bytes, name: str, place: tuple[int, int], main: Delivery, number: int
+    ):
         self.origin = origin
         self.name = name
         self.place = self.synced = place
@@ -129,7 +131,7 @@ class Mirrors:
     """
 
     def __init__(
-        self, state: LogState, topics: Topics, feed: Feed, tools: BatchTools, mender: Mender
+        self, state: LogState, topics: Topics, feed: Delivery, tools: BatchTools, mender: Mender
     ) -> None:
         self._mender = mender
         self._topics = topics

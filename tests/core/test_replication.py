@@ -300,6 +300,26 @@ def test_a_position_goes_on_at_the_other_site():
         assert found == of(eu, 20)[at.base_offset :]
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_what_is_read_of_a_mirror_does_not_end_where_a_link_has_all_that_may_be_on_its_way(at):
+    """It is acknowledged meanwhile; at the node that has the mirror, and at its sibling."""
+    net, sites = linked("eu", "us", nodes=2)
+    eu, program = sites["eu"][0], Program(net, sites["eu"][0])
+    count = limits.LINK_UNACKED_BYTES_MAX // MIB + 8
+    for i in range(count):
+        program.publish("orders.eu", i.to_bytes(4, "big") + bytes(MIB - 4096))
+        net.run(20 * MS)
+    net.run(5 * SECOND)
+    reader = Program(net, sites["us"][at])
+    reader.send(Subscribe(
+        1, "orders.>", START_EARLIEST, 0, bytes(16), 0, 0, limits.CREDIT_BYTES_MAX, 10_000,
+    ))  # fmt: skip
+    net.run(10 * SECOND)
+    assert [row[:3] for row in records_of(reader)] == [
+        (eu.origin, "orders.eu", i) for i in range(count)
+    ]
+
+
 def test_who_wants_the_own_site_alone_gets_nothing_of_others():
     net, sites = linked("eu", "us")
     (eu,), (us,) = sites["eu"], sites["us"]
