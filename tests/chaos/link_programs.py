@@ -3,6 +3,9 @@
 ``publish`` sends real flights at a rate, each with its program and number before the flight.
 ``read`` reads all of them from the start until as many as are to come have come, and some seconds
 more. Each prints what it saw as one line of JSON.
+
+``feed`` and ``work`` are those of ``tests.chaos.ring``: they may be killed, so what they did is in
+a file, a line each: a confirmed record, or one that a member of a group has begun.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import itertools
 import json
 import sys
+import threading
 import time
 from collections import Counter, deque
 from typing import Any
@@ -21,6 +25,7 @@ import meshmq
 TAIL, CARRIER = 3, 1
 QUIET_S = 3.0
 FAULTS_TOLD = 10
+GROUP = "billing"
 
 
 def publish(mesh: meshmq.Mesh, options: dict[str, Any]) -> dict[str, Any]:
@@ -107,13 +112,65 @@ def read(mesh: meshmq.Mesh, options: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def feed(mesh: meshmq.Mesh, options: dict[str, Any]) -> dict[str, Any]:
+    """Orders at a rate, each with its program and number; those that are confirmed."""
+    me, rate, stop = options["name"], options["rate"], _stopping()
+    confirmed = 0
+    with open(options["file"], "a", buffering=1, encoding="utf-8") as file:
+        print("ready", flush=True)
+        due = time.monotonic()
+        while not stop.is_set():
+            receipts = [
+                mesh.publish(f"orders.{options['site']}", f"{me} {confirmed + i}".encode())
+                for i in range(10)
+            ]
+            for receipt in receipts:
+                receipt.wait(30)
+                file.write(f"{me} {confirmed}\n")
+                confirmed += 1
+            due += 10 / rate
+            time.sleep(max(0.0, due - time.monotonic()))
+    return {"confirmed": confirmed}
+
+
+def work(mesh: meshmq.Mesh, options: dict[str, Any]) -> dict[str, Any]:
+    """A member of the group: what it begins goes to the file before it is acked."""
+    stop, worked, stale = _stopping(), 0, 0
+    with (
+        open(options["file"], "a", buffering=1, encoding="utf-8") as file,
+        mesh.consume("orders.>", group=GROUP, ack_timeout=10, prefetch=16) as consumer,
+    ):
+        print("ready", flush=True)
+        while not stop.is_set():
+            for message in consumer.fetch(16, timeout=0.2):
+                again = message.maybe_duplicate or message.attempt > 1
+                file.write(f"{message.value.decode()} {int(again)} {options['name']}\n")
+                worked += 1
+                time.sleep(options["seconds"])
+                try:
+                    message.ack()
+                except meshmq.MeshError:
+                    stale += 1
+    return {"worked": worked, "stale": stale}
+
+
+def _stopping() -> threading.Event:
+    """Set when stdin ends."""
+    stop = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    return stop
+
+
+ROLES = {"publish": publish, "read": read, "feed": feed, "work": work}
+
+
 def main() -> None:
     role, options = sys.argv[1], json.loads(sys.argv[2])
     with meshmq.connect(
         options["url"], name=options["name"], mesh=options["mesh"], insecure=True, route="node",
         timeout=30,
     ) as mesh:  # fmt: skip
-        result = {"publish": publish, "read": read}[role](mesh, options)
+        result = ROLES[role](mesh, options)
     print(json.dumps({"role": role, "name": options["name"], **result}), flush=True)
 
 

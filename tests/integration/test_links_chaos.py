@@ -6,6 +6,7 @@ import copy
 
 import pytest
 
+from tests.chaos import ring
 from tests.chaos.links import judge
 
 
@@ -42,3 +43,35 @@ def test_what_is_wrong_is_said(part, change, said):
     found = seen()
     found[part][-1].update(change)
     assert any(said in fault for fault in judge(found, 4)[1])
+
+
+# -- a ring, of which one is lost ------------------------------------------------------------------
+
+
+def ring_seen():
+    return {
+        "confirmed": ["eu-feed-1 0", "eu-feed-1 1", "us-feed-2 0"], "mirrored": {"eu-feed-1 0"},
+        "before": {"eu-feed-1 0"}, "said": "",
+        "begun": [
+            ("eu-feed-1 0", False, "us-work-0"), ("us-feed-2 0", False, "us-work-1"),
+            ("eu-feed-1 1", False, "eu-work-0"),
+        ],
+    }  # fmt: skip
+
+
+def test_a_ring_that_is_well_is_found_so():
+    counts, faults = ring.judge(ring_seen())
+    assert faults == []
+    assert (counts["mirrored"], counts["tail"], counts["tail_worked_after_return"]) == (1, 1, 1)
+
+
+def test_what_is_lost_and_what_is_worked_again_without_a_word_is_said():
+    found = ring_seen()
+    found["begun"].pop()
+    assert "never worked, {'mirrored': 0, 'tail': 1}" in ring.judge(found)[1][0]
+    for is_said in (True, False):
+        found = ring_seen()
+        found["begun"].append(("eu-feed-1 0", is_said, "asia-work-0"))
+        faults = ring.judge(found)[1]
+        assert bool(faults) != is_said
+        assert is_said or "worked again, unsaid, {'mirrored': 1" in faults[0]
