@@ -33,23 +33,60 @@ def _encode_fetch(m: Any, b: frames_copies.Fetch) -> None:
     f.bytes, f.level, f.offset = b.credit, b.level, b.offset
     if b.topic_id:
         f.topicId = b.topic_id
-    if b.topics:
-        f.topics = b.topics
-    if b.exclude:
-        f.exclude = b.exclude
-    if b.whole:
-        f.whole = True
-    f.packs = b.packs
+    f.since, f.packs = b.since, b.packs
+    _put_strands(f, b.strands)
+    if b.had:
+        for row, (stream, offset) in zip(f.init("had", len(b.had)), b.had, strict=True):
+            row.stream, row.offset = stream, offset
+
+
+def _put_strands(m: Any, strands: tuple[frames_copies.Strand, ...]) -> None:
+    if not strands:
+        return
+    for row, strand in zip(m.init("strands", len(strands)), strands, strict=True):
+        row.number, row.rank, row.lsn, row.slot, claims = strand
+        _put_claims(row, claims)
+
+
+def _put_claims(m: Any, claims: tuple[frames_copies.Claim, ...]) -> None:
+    for row, claim in zip(m.init("claims", len(claims)), claims, strict=True):
+        row.topics, row.exclude = claim
+
+
+def _strands(rows: Any) -> tuple[frames_copies.Strand, ...]:
+    if len(rows) > limits.STRANDS_MAX:
+        raise BadFrame(f"{len(rows)} strands of a log, the limit is {limits.STRANDS_MAX}")
+    return tuple(
+        [frames_copies.Strand(x.number, x.rank, x.lsn, x.slot, _claims(x.claims)) for x in rows]
+    )
+
+
+def _claims(rows: Any) -> tuple[frames_copies.Claim, ...]:
+    if not 1 <= len(rows) <= limits.STRAND_CLAIMS_MAX:
+        raise BadFrame(f"a strand of {len(rows)} claims, the limit is {limits.STRAND_CLAIMS_MAX}")
+    return tuple([(link_patterns(x.topics), link_patterns(x.exclude)) for x in rows])
+
+
+def _put_places(m: Any, places: tuple[frames_copies.StrandPlace, ...]) -> None:
+    if places:
+        for row, place in zip(m.init("places", len(places)), places, strict=True):
+            row.number, row.lsn, row.slot = place
+
+
+def _places(rows: Any) -> tuple[frames_copies.StrandPlace, ...]:
+    if len(rows) > limits.STRANDS_MAX:
+        raise BadFrame(f"places of {len(rows)} strands, the limit is {limits.STRANDS_MAX}")
+    return tuple([frames_copies.StrandPlace(x.number, x.lsn, x.slot) for x in rows])
 
 
 def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
     f = r.fetch
+    if len(f.had) > limits.STRAND_HAD_MAX:
+        raise BadFrame(f"{len(f.had)} streams in part, the limit is {limits.STRAND_HAD_MAX}")
     return frames_copies.Fetch(
         f.number, an_id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
-        an_id(f.topicId, "a topic's id", True), f.offset, link_patterns(f.topics),
-        link_patterns(f.exclude),
-        f.whole,
-        f.packs,
+        an_id(f.topicId, "a topic's id", True), f.offset, _strands(f.strands), f.since,
+        tuple([(x.stream, x.offset) for x in f.had]), f.packs,
     )  # fmt: skip
 
 
@@ -71,7 +108,8 @@ def link_patterns(rows: Any) -> tuple[str, ...]:
 
 def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     f = m.init("fetched")
-    f.number, f.lsn, f.slot, f.size = b.number, b.lsn, b.slot, b.size
+    f.number, f.lsn, f.slot, f.size, f.strand = b.number, b.lsn, b.slot, b.size, b.strand
+    _put_places(f, b.places)
     if b.code:
         f.code = b.code
     if b.message:
@@ -111,8 +149,9 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
     else:
         adds_up(batches, body)
     return frames_copies.Fetched(
-        f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message, f.size
-    )
+        f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message, f.size, f.strand,
+        _places(f.places),
+    )  # fmt: skip
 
 
 def _is_packed(batches: Sequence[frames_copies.CopiedBatch], block: bytes, size: int) -> None:
@@ -143,6 +182,7 @@ def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
     c = m.init("copied")
     c.origin, c.lsn, c.slot, c.bytes, c.lacks = b.origin, b.lsn, b.slot, b.credit, b.lacks
     c.holes = b.holes
+    _put_places(c, b.places)
     if b.problem:
         c.problem = b.problem
 
@@ -150,8 +190,9 @@ def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
 def _decode_copied(r: Any, _: bytes | None) -> frames_copies.Copied:
     c = r.copied
     return frames_copies.Copied(
-        an_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks, short(c.problem), c.holes
-    )
+        an_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks, short(c.problem), c.holes,
+        _places(c.places),
+    )  # fmt: skip
 
 
 def _encode_copies(m: Any, b: frames_copies.Copies) -> None:
@@ -163,8 +204,23 @@ def build_copies(built: Any, rows: tuple[frames_copies.CopiesRow, ...]) -> None:
     for row, x in zip(built, rows, strict=True):
         (
             row.origin, row.name, row.lsn, row.slot, row.epoch, row.taker, row.taken, row.takenSlot,
-            row.whole, row.forgotten, row.furthest, row.furthestSlot, row.lifted,
+            row.whole, row.forgotten, row.furthest, row.furthestSlot, row.lifted, strands, topics,
+            exclude, row.since,
         ) = x  # fmt: skip
+        _put_wish(row, strands, topics, exclude)
+
+
+def _put_wish(
+    m: Any,
+    strands: tuple[frames_copies.Strand, ...],
+    topics: tuple[str, ...],
+    exclude: tuple[str, ...],
+) -> None:
+    _put_strands(m, strands)
+    if topics:
+        m.topics = topics
+    if exclude:
+        m.exclude = exclude
 
 
 def _decode_copies(r: Any, _: bytes | None) -> frames_copies.Copies:
@@ -180,7 +236,8 @@ def read_copies(rows: Any) -> tuple[frames_copies.CopiesRow, ...]:
             frames_copies.CopiesRow(
                 an_id(x.origin, "an origin"), short(x.name), x.lsn, x.slot, x.epoch,
                 an_id(x.taker, "an origin", True), x.taken, x.takenSlot, x.whole, x.forgotten,
-                x.furthest, x.furthestSlot, x.lifted,
+                x.furthest, x.furthestSlot, x.lifted, _strands(x.strands),
+                link_patterns(x.topics), link_patterns(x.exclude), x.since,
             )
             for x in rows
         ]
@@ -189,11 +246,11 @@ def read_copies(rows: Any) -> tuple[frames_copies.CopiesRow, ...]:
 
 def _encode_log_offers(m: Any, b: frames_copies.LogOffers) -> None:
     for row, x in zip(m.init("logOffers").init("rows", len(b.rows)), b.rows, strict=True):
-        row.origin, row.name, row.site, row.lsn, row.slot, topics, exclude, path = x
-        if topics:
-            row.topics = topics
-        if exclude:
-            row.exclude = exclude
+        (
+            row.origin, row.name, row.site, row.lsn, row.slot, topics, exclude, path, strands,
+            row.since,
+        ) = x  # fmt: skip
+        _put_wish(row, strands, topics, exclude)
         if path:
             row.path = path
 
@@ -208,6 +265,7 @@ def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
                 frames_copies.LogOffer(
                     an_id(x.origin, "an origin"), short(x.name), short(x.site), x.lsn, x.slot,
                     link_patterns(x.topics), link_patterns(x.exclude), _sites(x.path),
+                    _strands(x.strands), x.since,
                 )
                 for x in rows
             ]
@@ -219,8 +277,8 @@ def _encode_mirrored(m: Any, b: frames_copies.Mirrored) -> None:
     told = m.init("mirrored")
     told.origin = b.origin
     for row, x in zip(told.init("rows", len(b.rows)), b.rows, strict=True):
-        row.site, topics, exclude, row.sinceLsn, row.sinceSlot, row.lsn, row.slot = x
-        row.topics, row.exclude = topics, exclude
+        row.site, claims, row.sinceLsn, row.sinceSlot, row.lsn, row.slot = x
+        _put_claims(row, claims)
 
 
 def _decode_mirrored(r: Any, _: bytes | None) -> frames_copies.Mirrored:
@@ -232,13 +290,12 @@ def _decode_mirrored(r: Any, _: bytes | None) -> frames_copies.Mirrored:
         tuple(
             [
                 frames_copies.MirroredRow(
-                    short(x.site), link_patterns(x.topics), link_patterns(x.exclude), x.sinceLsn,
-                    x.sinceSlot, x.lsn, x.slot,
+                    short(x.site), _claims(x.claims), x.sinceLsn, x.sinceSlot, x.lsn, x.slot
                 )
                 for x in rows
             ]
         ),
-    )  # fmt: skip
+    )
 
 
 ENCODERS: dict[type, Callable[..., None]] = {

@@ -274,7 +274,7 @@ def _build_topic(item: Any, topic: TopicEntry) -> None:
     item.retentionBytes = topic.retention_bytes
     item.deleted = topic.deleted
     item.copies, item.source, item.replicated = topic.copies, topic.source, topic.replicated
-    item.copiedFrom = topic.copied_from
+    item.copiedFrom, item.strand = topic.copied_from, topic.strand
     if topic.origin:
         item.origin = topic.origin
 
@@ -293,6 +293,7 @@ def _read_topic(item: Any) -> TopicEntry:
         item.source,
         item.replicated,
         item.copiedFrom,
+        item.strand,
     )
 
 

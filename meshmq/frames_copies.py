@@ -8,6 +8,33 @@ from typing import NamedTuple
 NO_LEVEL = 255
 """Of a Fetch: it ends."""
 
+Claim = tuple[tuple[str, ...], tuple[str, ...]]
+"""Patterns of topics, and of those among them that are left out."""
+
+
+class Strand(NamedTuple):
+    """Part of a log that is pulled by itself, up to before (``lsn``, ``slot``): of its topics those
+    that match each one of ``claims``, and are of none of the strands before it. The lower its
+    ``rank`` the sooner it goes over a thin link."""
+
+    number: int
+    rank: int
+    lsn: int
+    slot: int
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.lsn, self.slot
+
+
+class StrandPlace(NamedTuple):
+    """How far a strand goes: up to before (``lsn``, ``slot``)."""
+
+    number: int
+    lsn: int
+    slot: int
+
 
 @dataclass(frozen=True, slots=True)
 class AskCopy:
@@ -21,9 +48,12 @@ class AskCopy:
 class Fetch:
     """Send the log of ``origin`` from a place on, ``credit`` bytes at a time; a greater
     ``number`` ends those before. With a ``topic_id``: only the batch of that stream that holds
-    ``offset``. Between sites: only ``topics`` that match one of these patterns and none of
-    ``exclude``. ``whole``: all of these that lies before that place is there already. ``packs``:
-    batches may come compressed."""
+    ``offset``.
+
+    Of a log of another site: by ``strands``, each from its place on, at least one; nothing that
+    was stored before ``since`` (unix ns, 0: all); of streams in ``had`` only what lies at this
+    offset or behind it, and that also if it is older. ``packs``: batches
+    may come compressed."""
 
     number: int
     origin: bytes
@@ -33,9 +63,9 @@ class Fetch:
     level: int = 0
     topic_id: bytes = b""
     offset: int = 0
-    topics: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    whole: bool = False
+    strands: tuple[Strand, ...] = ()
+    since: int = 0
+    had: tuple[tuple[int, int], ...] = ()
     packs: bool = False
 
 
@@ -70,8 +100,10 @@ class CopiedBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Part of a log, up to before (``lsn``, ``slot``); ``topics`` those that are new to the asking
-    node, or have changed. ``size``: ``payload`` is one block, compressed, of so many bytes."""
+    """Part of a log, or of one of its strands, up to before (``lsn``, ``slot``); ``topics`` those
+    that are new to the asking node, or have changed. ``places``: up to where there is nothing more
+    of strands, behind what was sent of them. ``size``: ``payload`` is one block, compressed, of so
+    many bytes."""
 
     number: int
     topics: tuple[CopiedTopic, ...] = ()
@@ -82,6 +114,8 @@ class Fetched:
     code: str = ""
     message: str = ""
     size: int = 0
+    strand: int = 0
+    places: tuple[StrandPlace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +123,8 @@ class Copied:
     """The copy of a log is synced up to before a place; ``credit`` more bytes may be on their
     way. ``lacks``: it needs the sum of the journal, of which a part could not be copied.
     ``problem``: why it stands still, in words for people. ``holes``: part of it came damaged, and
-    has no bytes there."""
+    has no bytes there. ``places``: of a log of another site, how far each strand is synced; the
+    place before is the least of them."""
 
     origin: bytes
     lsn: int
@@ -98,6 +133,7 @@ class Copied:
     lacks: bool = False
     problem: str = ""
     holes: bool = False
+    places: tuple[StrandPlace, ...] = ()
 
 
 class CopiesRow(NamedTuple):
@@ -108,7 +144,8 @@ class CopiesRow(NamedTuple):
     ``whole``: of all topics, whatever copies they were to have. ``forgotten``: the epoch at which
     it was given up, 0: it was not; ``lifted``: it came back since. ``furthest``,
     ``furthest_slot``: of the log of who is told, how far any copy goes that the sender has heard
-    of."""
+    of. ``strands``, ``topics``, ``exclude``, ``since``: of a log of another site, as in
+    LogOffer."""
 
     origin: bytes
     name: str
@@ -123,6 +160,10 @@ class CopiesRow(NamedTuple):
     furthest: int = 0
     furthest_slot: int = 0
     lifted: bool = False
+    strands: tuple[Strand, ...] = ()
+    topics: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +175,10 @@ class LogOffer(NamedTuple):
     """A log that another site can have from the sender: its own, or one that it mirrors, up to
     before (``lsn``, ``slot``).
 
-    ``name`` and ``site`` are its node's. ``topics``, ``exclude``: of a mirror, what is mirrored, as
-    in Fetch; of the own log both are empty. ``path``: of a mirror, the sites by which it comes,
-    from its own one to the one before the sender's; empty: it is pulled from nowhere now."""
+    ``name`` and ``site`` are its node's. ``topics``, ``exclude``: of a mirror, what is mirrored; of
+    the own log both are empty. ``path``: of a mirror, the sites by which it comes, from its own one
+    to the one before the sender's; empty: it is pulled from nowhere now. ``strands``: of a mirror,
+    how far each goes; ``since``: nothing is there that was stored before (unix ns, 0: all is)."""
 
     origin: bytes
     name: str
@@ -146,6 +188,8 @@ class LogOffer(NamedTuple):
     topics: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
+    strands: tuple[Strand, ...] = ()
+    since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +201,10 @@ class LogOffers:
 
 class MirroredRow(NamedTuple):
     """A site has synced a log from (``since_lsn``, ``since_slot``) on up to before (``lsn``,
-    ``slot``): of topics that match one of ``topics`` and none of ``exclude``."""
+    ``slot``): of topics that match each of ``claims``."""
 
     site: str
-    topics: tuple[str, ...]
-    exclude: tuple[str, ...]
+    claims: tuple[Claim, ...]
     since_lsn: int
     since_slot: int
     lsn: int

@@ -113,6 +113,8 @@ def covers(wide: str, narrow: str) -> bool:
 
 def overlap(one: str, other: str) -> bool:
     """Whether there may be a topic that both patterns cover."""
+    if one.startswith("$") != other.startswith("$"):
+        return False
     for a, b in zip(one.split("."), other.split("."), strict=False):
         if ">" in (a, b):
             return True
@@ -183,6 +185,12 @@ def dead_letters_of(group: str) -> str:
 def retries_of(group: str) -> str:
     """Topic of dead letters put back into a group or queue."""
     return f"$retry.{group}"
+
+
+def is_of_groups(topic: str) -> bool:
+    """Whether a topic tells what groups do, beside what is published: their journal, dead letters,
+    what was put back."""
+    return topic == JOURNAL or bool(group_of(topic))
 
 
 def group_of(topic: str) -> str:

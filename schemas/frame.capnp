@@ -542,10 +542,34 @@ struct Fetch {              # one log, or what is copied of it, in its order
   level  @5 :UInt8;         # as in AskCopy; 255: none, it ends
   topicId @6 :Data;         # only the batch of this stream that holds `offset`
   offset @7 :UInt64;
-  topics @8 :List(Text);    # between sites: patterns of topics, but for those that match
-  exclude @9 :List(Text);   # one of these
-  whole  @10 :Bool;         # all of those that there are before this place is there
+  strands @8 :List(Strand); # of a log of another site: these, each from its place on
+  since  @9 :Int64;         # nothing that was stored before, unix ns; 0: all
+  had    @10 :List(Had);    # but of these streams what lies at an offset or behind it, and only that
   packs  @11 :Bool;         # batches may come as a block
+}
+
+struct Had {
+  stream @0 :UInt32;
+  offset @1 :UInt64;
+}
+
+struct Strand {             # part of a log of another site that is pulled by itself
+  number @0 :UInt16;
+  rank   @1 :UInt8;         # the lower the sooner it goes over a thin link
+  lsn    @2 :UInt64;        # it goes up to before this place
+  slot   @3 :UInt32;
+  claims @4 :List(Claim);   # topics that match each of them and are of no strand before it
+}
+
+struct StrandPlace {
+  number @0 :UInt16;
+  lsn    @1 :UInt64;
+  slot   @2 :UInt32;
+}
+
+struct Claim {              # topics that match one pattern
+  topics  @0 :List(Text);   # of these
+  exclude @1 :List(Text);   # and none of these
 }
 
 struct Fetched {
@@ -557,6 +581,8 @@ struct Fetched {
   lsn     @5 :UInt64;       # the place behind them
   slot    @6 :UInt32;
   size    @7 :UInt32;       # not 0: the payload is a zstd block of the batches, so many bytes
+  strand  @8 :UInt16;       # of a log of another site
+  places  @9 :List(StrandPlace);  # up to where all was sent of strands
 }
 
 struct CopiedTopic {
@@ -591,6 +617,7 @@ struct Copied {             # the copy is synced up to before this place
   lacks  @4 :Bool;          # part of the journal was gone before it could be copied: send its sum
   problem @5 :Text;         # why the copy stands still
   holes  @6 :Bool;          # part of it came damaged: it is no reason to drop another copy
+  places @7 :List(StrandPlace);  # of a log of another site: of each strand
 }
 
 struct Copies {             # all that the sender has copies of
@@ -611,6 +638,10 @@ struct CopiesRow {
   furthest  @10 :UInt64;    # of the log of who is told: how far any copy goes, as the sender heard
   furthestSlot @11 :UInt32;
   lifted    @12 :Bool;      # it was given up, and came back
+  strands   @13 :List(Strand);  # these of a log of another site, as in LogOffer
+  topics    @14 :List(Text);
+  exclude   @15 :List(Text);
+  since     @16 :Int64;
 }
 
 struct LogOffers {          # between sites: logs that the sender has, or mirrors
@@ -623,9 +654,11 @@ struct LogOffer {
   site   @2 :Text;          # and the site of that
   lsn    @3 :UInt64;        # there is something before this place
   slot   @4 :UInt32;
-  topics @5 :List(Text);    # of a mirror: what is mirrored, as in Fetch; of the own log both are
-  exclude @6 :List(Text);   # empty
+  topics @5 :List(Text);    # of a mirror: patterns of what is mirrored, but for those that match
+  exclude @6 :List(Text);   # one of these; of the own log both are empty
   path   @7 :List(Text);    # of a mirror: sites by which it comes; empty: by none now
+  strands @8 :List(Strand); # of a mirror: how far each goes
+  since  @9 :Int64;         # nothing is there that was stored before, unix ns; 0: all is
 }
 
 struct Mirrored {           # towards the node of a log: which sites have synced it
@@ -635,12 +668,11 @@ struct Mirrored {           # towards the node of a log: which sites have synced
 
 struct MirroredRow {
   site   @0 :Text;
-  topics @1 :List(Text);    # topics that match one of these
-  exclude @2 :List(Text);   # and none of these,
-  sinceLsn  @3 :UInt64;     # from this place on
-  sinceSlot @4 :UInt32;
-  lsn    @5 :UInt64;        # up to before this one
-  slot   @6 :UInt32;
+  claims @1 :List(Claim);   # topics that match each of these,
+  sinceLsn  @2 :UInt64;     # from this place on
+  sinceSlot @3 :UInt32;
+  lsn    @4 :UInt64;        # up to before this one
+  slot   @5 :UInt32;
 }
 
 struct SiteWords {          # of sites, between nodes of one and of two

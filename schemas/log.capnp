@@ -50,6 +50,7 @@ struct Topic {
   source         @9 :UInt32;         # its stream there
   replicated     @10 :Bool;          # receipts wait for the copies, where a publisher does not say
   copiedFrom     @11 :UInt64;        # copied from the offset before this one on; 0: nobody noted it
+  strand         @12 :UInt16;        # of a log of another site: the strand that it came by
 }
 
 struct Rule {

@@ -11,6 +11,7 @@ import re
 import socket
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from meshmq.cli.boundary import ConfigFaults
 from meshmq.cli.node_options import DEFAULT_URL
 from meshmq.cli.toml_lines import TomlLines
+from meshmq.core.claims import disjoint
 from meshmq.core.link_wish import COMPRESSIONS, LinkWish
 from meshmq.errors import ConfigError, InvalidArgument, InvalidName
 from meshmq.limits import (
@@ -27,6 +29,7 @@ from meshmq.limits import (
     LINK_BUDGET_BYTES_MIN,
     LINK_ENDPOINTS_MAX,
     LINK_PATTERNS_MAX,
+    LINK_PRIORITIES_MAX,
     MS,
     SECOND,
 )
@@ -49,6 +52,7 @@ _OF_SITE = ("name", "fence_after")
 _OF_LINK = {
     "to": str, "endpoints": list, "topics": list, "exclude": list, "live": list,
     "services": list, "bytes_per_second": str, "compression": str,
+    "priority": list, "since": str,
 }  # fmt: skip
 _NEEDED_OF_LINK = ("to", "endpoints", "topics")
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
@@ -344,10 +348,15 @@ class _Reading:
                         reasons = [reason]
                     case "compression":
                         reasons = [_compression_fault(value)]
+                    case "since":
+                        reasons = [_since_fault(value)]
                     case _:
                         reasons = list(_pattern_faults(key, value))
             for reason in filter(None, reasons):
                 self._fault(reason, "link", index, key)
+        if "priority" in table and "topics" in table:
+            for reason in _priority_faults(good):
+                self._fault(reason, "link", index, "priority")
         for key in _NEEDED_OF_LINK:
             if key not in table:
                 self._fault(f"'{key}' of [[link]] is missing", "link", index)
@@ -356,16 +365,18 @@ class _Reading:
         }
         taken["bytes_per_second"] = taken["bytes_per_second"] or 0
         taken["compression"] = taken["compression"] or "none"
-        return LinkWish(**taken)
+        since = taken.pop("since")
+        since_ns, age_ns = (0, 0) if _since_fault(since) else _since(since)
+        return LinkWish(**taken, since_ns=since_ns, since_age_ns=age_ns)
 
 
 def _unknown(key: str, known: tuple[str, ...], table: str = "") -> str:
     """What to say of a key that there is not, at the top or in ``table``."""
     close = difflib.get_close_matches(key, known, n=1)
-    if close:
-        hint = f", did you mean '{close[0]}'?"
-    elif table and key in _KNOWN:
+    if table and key in _KNOWN:
         hint = ": it goes to the top, before any [table]"
+    elif close:
+        hint = f", did you mean '{close[0]}'?"
     else:
         hint = f" (known: {','.join(known)})"
     return f"unknown key '{key}'{f' in {table}' if table else ''}{hint}"
@@ -408,10 +419,47 @@ def _compression_fault(value: str) -> str:
 
 
 def _pattern_faults(key: str, patterns: list[str]) -> Iterator[str]:
-    if len(patterns) > LINK_PATTERNS_MAX:
-        yield f"'{key}' are {LINK_PATTERNS_MAX} patterns at most, not {len(patterns)}"
+    most = LINK_PRIORITIES_MAX if key == "priority" else LINK_PATTERNS_MAX
+    if len(patterns) > most:
+        yield f"'{key}' are {most} patterns at most, not {len(patterns)}"
     for pattern in patterns:
         yield _pattern_fault(key, pattern)
+
+
+def _priority_faults(good: Mapping[str, Any]) -> Iterator[str]:
+    wish = tuple(good["topics"]), tuple(good["exclude"])
+    for pattern in good["priority"]:
+        if disjoint(wish, ((pattern,), ())):
+            yield (
+                f"'priority': {pattern!r} covers no topic that the link pulls: 'topics' and "
+                f"'exclude' say which those are"
+            )
+
+
+def _since(text: str) -> tuple[int, int]:
+    """From which time on, unix ns, or how long before a mirror begins; ValueError for neither."""
+    from meshmq.client.admin import parse_duration  # most files have none
+
+    if not text:
+        return 0, 0
+    try:
+        return 0, parse_duration(text)
+    except InvalidArgument:
+        # A time without a zone is this machine's, as a user would read it off the wall.
+        time = datetime.fromisoformat(text).astimezone()
+    return max(1, int(time.timestamp()) * 10**9 + time.microsecond * 1000), 0
+
+
+def _since_fault(text: str) -> str:
+    try:
+        if _since(text) == (0, 0) and text:
+            return f"'since' {text!r} is no time at all: leave it out to mirror all there is"
+    except (ValueError, OverflowError):
+        return (
+            f"'since' {text!r} is neither a time nor an age: write it like 2026-11-01T00:00:00Z, "
+            f"or like 7d, 12h or 30m"
+        )
+    return ""
 
 
 def _pattern_fault(key: str, pattern: str) -> str:

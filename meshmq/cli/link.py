@@ -135,7 +135,7 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
     page = {
         "to": row["to"], "state": row["state"], "endpoints": row["endpoints"],
         "refused": refused, "linked nodes": row["nodes"], "topics": row["topics"],
-        "exclude": row["exclude"], "mirrored logs": logs,
+        "exclude": row["exclude"], "priority": row.get("priority", []), "mirrored logs": logs,
         "live": row.get("live", []), "received live": row.get("live_received"),
         "lost live": row.get("live_lost"), "services": row.get("services", []),
     }  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from meshmq.core.copy_waiting import CopyWaiting
 from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
-from meshmq.core.topics import Topic
 
 OLDER = "older"
 """What ``site.of_copies`` is asked for ``older``."""
@@ -16,7 +16,7 @@ _SHOWN = ("name", "caught_up", "lag_commits", "lsn", "problem")
 
 
 def stream(
-    owner: str, origin: bytes, topic: Topic, rows: Iterable[Mapping[str, Any]],
+    owner: str, origin: bytes, records: int, rows: Iterable[Mapping[str, Any]],
     away: bool = False, older: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """One stream; ``rows`` say who copies it, ``away``: its owner is not there, ``older``: that
@@ -26,7 +26,7 @@ def stream(
         "origin": origin.hex(),
         "away": away,
         "older": older,
-        "records": topic.synced_offset - topic.first_offset,
+        "records": records,
         "copied_to": [{key: row[key] for key in _SHOWN} for row in rows],
     }
 
@@ -38,12 +38,25 @@ def kept(
     their owner may be there, with another log."""
     streams = []
     for mirror, away in _not_there(mirrors, there):
-        topic = mirror.topics.by_name.get(name)
-        if topic is not None:
+        records = mirror.topics.records(name)
+        if records is not None:
             row = dict(zip(_SHOWN, (node, True, 0, mirror.synced[0], ""), strict=True))
             is_older = not (away or mirror.linked)
-            streams.append(stream(mirror.shown, mirror.origin, topic, [row], away, is_older))
+            streams.append(stream(mirror.shown, mirror.origin, records, [row], away, is_older))
     return streams
+
+
+def at_sites(waiting: CopyWaiting, committed_lsn: int, name: str) -> dict[str, Any]:
+    """Other sites that mirror a topic of our log, and what waits for them."""
+    end = (committed_lsn + 1, 0)
+    found: dict[str, Any] = {}
+    if sites := waiting.sites_with(name):
+        found["mirrored_at"] = [
+            {"site": site, "caught_up": any(until >= end for _, until in spans)}
+            for site, spans in sorted(sites.items())
+        ]
+    rows = [row for row in waiting.for_sites() if row["topic"] == name]
+    return found | ({"waiting_for_sites": rows} if rows else {})
 
 
 def older(
@@ -53,8 +66,8 @@ def older(
     origin."""
     found: dict[str, dict[str, int]] = {}
     for mirror, away in _not_there(mirrors, there):
-        for name, topic in mirror.topics.by_name.items() if not away else ():
-            records = topic.synced_offset - topic.first_offset
+        for name in mirror.topics.by_name if not away else ():
+            records = mirror.topics.records(name) or 0
             found.setdefault(name, {})[mirror.origin.hex()] = records
     return found
 

@@ -1,7 +1,8 @@
 """One log on its way to a node that copies it: whole, in its own order, within credit.
 
 Data: a Sender is a reader of the log like any subscription, over all streams that are to be copied
-there. ``told`` is what the other end has been told of streams, ``ends`` up to where each was sent.
+there. ``told`` is what the other end has been told of streams, ``ends`` up to where each was sent;
+both by their numbers in the log that is copied.
 
 Rules:
 1. A stream is told of before its first batch, and again when its first offset rises or it is gone:
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from meshmq import limits
 from meshmq.core.feed import Reader
@@ -25,6 +27,18 @@ from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
 NO_PRODUCER = bytes(16)
 
 
+class LogTopics(Protocol):
+    """Topics of a log, the node's own or one that is copied here."""
+
+    by_stream: dict[int, Topic]
+
+    def of_source(self, source: int) -> Topic | None:
+        """A stream by its number in that log."""
+
+    def kept_from(self, topic: Topic) -> int:
+        """From where on the offsets of a stream are here."""
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sender(Reader):
     """See the module's header.
@@ -32,7 +46,7 @@ class Sender(Reader):
     Attributes:
         number, level: as in the Fetch that asked for it.
         copied: the other end's copy is synced up to before this place.
-        by_stream: topics of the log.
+        topics: of the log.
         takes: whether a topic is to be copied there.
         sends: where frames go.
         sum_again_ns: when the journal's sum may be sent again.
@@ -45,7 +59,7 @@ class Sender(Reader):
     number: int
     level: int
     copied: tuple[int, int]
-    by_stream: dict[int, Topic]
+    topics: LogTopics
     takes: Callable[[str], bool]
     sends: list[tuple[bytes, Body]]
     told: dict[int, CopiedTopic] = field(default_factory=dict)
@@ -69,8 +83,14 @@ class Sender(Reader):
 
     def introduce(self, topic: Topic) -> None:
         """Tell of a stream before its first batch: perhaps nothing of it is left to be sent."""
-        self.told[topic.entry.stream] = facts = facts_of(topic)
+        facts = self.facts_of(topic)
+        self.told[facts.stream] = facts
         self.sends.append((self.link, Fetched(self.number, (facts,))))
+
+    def facts_of(self, topic: Topic) -> CopiedTopic:
+        """What the other end is told of a stream."""
+        entry, first = topic.entry, self.topics.kept_from(topic)
+        return CopiedTopic(entry.source or entry.stream, entry.topic_id, entry.name, first)
 
     def take(self, batches: list[StoredBatch]) -> None:
         most = limits.FRAME_BATCHES_MAX // 2  # each may bring a topic with it
@@ -83,17 +103,17 @@ class Sender(Reader):
         for b in batches:
             if b.damaged:
                 self.damaged_at = b.lsn, b.slot
-            topic = self.by_stream[b.stream]
+            topic = self.topics.by_stream[b.stream]
             number = topic.entry.source or b.stream
-            told = self.told.get(b.stream)
-            is_behind_gap = self.ends.get(b.stream) != b.base_offset
-            if told is None or (is_behind_gap and topic.first_offset > told.first_offset):
-                topics[b.stream] = self.told[b.stream] = facts_of(topic)
-            self.ends[b.stream] = b.base_offset + b.count
+            told = self.told.get(number)
+            is_behind_gap = self.ends.get(number) != b.base_offset
+            if told is None or (is_behind_gap and self.topics.kept_from(topic) > told.first_offset):
+                topics[number] = self.told[number] = self.facts_of(topic)
+            self.ends[number] = b.base_offset + b.count
             rows.append(copied(number, b))
         payload = b"".join([b.payload for b in batches])
-        self.credit_bytes -= len(payload)
         self.sent = (batches[-1].lsn, batches[-1].slot + 1)
+        self.credit_bytes -= len(payload)
         self.put(Fetched(self.number, tuple(topics.values()), tuple(rows), *self.sent, payload))
 
     def put(self, frame: Fetched) -> None:
@@ -103,15 +123,15 @@ class Sender(Reader):
     def tell_changes(self) -> None:
         """Streams that were trimmed or deleted since they were told of."""
         changed = []
-        for alias, told in list(self.told.items()):
-            topic = self.by_stream.get(alias)
+        for number, told in list(self.told.items()):
+            topic = self.topics.of_source(number)
             if topic is None:
                 changed.append(told._replace(deleted=True))
-                del self.told[alias]
-                self.ends.pop(alias, None)
-            elif topic.first_offset > told.first_offset:
-                changed.append(facts_of(topic))
-                self.told[alias] = changed[-1]
+                del self.told[number]
+                self.ends.pop(number, None)
+            elif self.topics.kept_from(topic) > told.first_offset:
+                self.told[number] = facts = self.facts_of(topic)
+                changed.append(facts)
         self.tell(changed)
 
     def tell(self, changed: list[CopiedTopic]) -> None:
@@ -127,8 +147,3 @@ def copied(stream: int, b: StoredBatch) -> CopiedBatch:
         stream, b.base_offset, b.count, len(b.payload), b.checksum, b.append_time_ns, b.lsn, b.slot,
         b.damaged, b.producer or NO_PRODUCER, b.first, b.moved,
     )  # fmt: skip
-
-
-def facts_of(topic: Topic) -> CopiedTopic:
-    entry = topic.entry
-    return CopiedTopic(entry.source or entry.stream, entry.topic_id, entry.name, topic.first_offset)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.claims import claims_of
 from meshmq.core.feed import Feed, Reader
 from meshmq.core.log import StoredBatch
 from meshmq.core.topics import Topic, Topics
@@ -46,6 +47,7 @@ from meshmq.frames import (
     Subscribe,
     Subscribed,
 )
+from meshmq.frames_copies import Claim
 from meshmq.names import check_pattern, is_literal, matches
 
 
@@ -99,6 +101,9 @@ class Subscription(Reader):
 
     def __post_init__(self) -> None:
         self.meeting = (self.link, self.pattern)
+
+    def claims(self) -> tuple[Claim, ...]:
+        return claims_of(self.pattern)
 
     @property
     def wants_transient(self) -> bool:

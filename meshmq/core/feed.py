@@ -22,6 +22,7 @@ from meshmq import limits
 from meshmq.core.effects import ReadLog
 from meshmq.core.log import Commit, StoredBatch
 from meshmq.core.topics import Topic, Topics
+from meshmq.frames_copies import Claim
 from meshmq.names import is_literal, matches
 
 UNBOUNDED = 1 << 60
@@ -78,6 +79,10 @@ class Reader:
     def wants(self, name: str) -> bool:
         """Whether it wants a topic, where its pattern is not that topic's name."""
         return matches(self.pattern, name)
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Topics that match each of these are all that it may want; none: it may want any."""
+        return ()
 
     def read_done(self) -> None:
         """All that one read of the log brought was taken; it may have been nothing."""
@@ -223,6 +228,10 @@ class Feed:
             self._give(reader, found)
         reader.read_done()
         self.feed(reader)
+
+    def end_of(self, reader: Reader) -> tuple[int, int]:
+        """Before which place a reader has all that it wants, when it is live."""
+        return self.committed_lsn + 1, 0
 
     def topic_of(self, stream: int) -> Topic | None:
         """The topic of a stream."""

@@ -14,7 +14,8 @@ Rules:
 3. The smallest round trip is forgotten after LINK_ROUND_TRIP_NS; then half of what it says is in
    flight for a moment, so that what waits in a queue on the way is not taken for distance.
 4. A log of a higher rank (0 is the highest) is not held up by those below it: only what is in
-   flight of its own rank and above counts against it. All together is at most LINK_CREDIT_BYTES.
+   flight of its own rank and above counts against it. A small part of the window is open to those
+   below always: none stands still for the others. All together is at most LINK_CREDIT_BYTES.
 5. When nothing is in flight, one batch may go, however large it is.
 """
 
@@ -184,7 +185,10 @@ class LinkFlow:
         above = flight.bytes + sum(
             [f.bytes + f.reserved for f in others if f.rank <= flight.rank]
         )  # fmt: skip
-        room = min(self.window - above, limits.LINK_CREDIT_BYTES - total)
+        room = self.window - above
+        if any(f.rank < flight.rank for f in others):
+            room = max(room, self.window // limits.LINK_SHARE_PART - flight.bytes)
+        room = min(room, limits.LINK_CREDIT_BYTES - total)
         if above == 0:
             room = max(1, room)
         if room <= 0:

@@ -19,6 +19,9 @@ class LinkWish(NamedTuple):
         compression: ``none`` or ``zstd``: batches cross the link so.
         live: patterns of transient topics that come as they are published, 64 at most.
         services: patterns of the services that requests of ours may ask there, 64 at most.
+        priority: patterns of topics that go first, those before the others, 8 at most.
+        since_ns: a new mirror begins with what was stored at this time, unix ns; 0: with all.
+        since_age_ns: instead of that, how long before it begins; 0: nobody says.
     """
 
     to: str
@@ -29,3 +32,6 @@ class LinkWish(NamedTuple):
     services: tuple[str, ...] = ()
     bytes_per_second: int = 0
     compression: str = "none"
+    priority: tuple[str, ...] = ()
+    since_ns: int = 0
+    since_age_ns: int = 0

@@ -28,8 +28,11 @@ from meshmq.core.mirror_log import (
     LinkedEntry,
     MirrorEntry,
     MirrorState,
+    StrandEntry,
+    StrandsEntry,
     TakenEntry,
     TakeoverEntry,
+    least,
 )
 from meshmq.core.site_taken import MovedEntry, MovedRun, note_moved
 from meshmq.frames_site_words import SiteTaken
@@ -69,6 +72,7 @@ class TopicEntry(NamedTuple):
         origin: whose log it is copied from, where it is ``source``; empty: it is the node's own.
         copied_from: one more than the offset from which on other nodes may have it; 0: nobody noted
             that; COPIED_NO_MORE: it was copied, and is not any more.
+        strand: of a log of another site, by which it came.
     """
 
     stream: int
@@ -83,6 +87,7 @@ class TopicEntry(NamedTuple):
     source: int = 0
     replicated: bool = False
     copied_from: int = 0
+    strand: int = 0
 
 
 COPIED_NO_MORE = (1 << 64) - 1
@@ -129,17 +134,17 @@ class CopiedEntry(NamedTuple):
 
 MirrorWord = (
     MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | LinkedEntry
-    | SiteTaken | MovedEntry
+    | SiteTaken | MovedEntry | StrandsEntry | StrandEntry
 )  # fmt: skip
 _MIRROR_WORDS = (
     MirrorEntry, TakeoverEntry, TakenEntry, BehindEntry, ForgottenEntry, LinkedEntry, SiteTaken,
-    MovedEntry,
+    MovedEntry, StrandsEntry, StrandEntry,
 )  # fmt: skip
 
 Entry = (
     BatchEntry | TopicEntry | RuleEntry | TrimEntry | JournalEntry | CopiedEntry | MirrorEntry
     | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry | LinkedEntry | SiteTaken
-    | MovedEntry | Said
+    | MovedEntry | StrandsEntry | StrandEntry | Said
 )  # fmt: skip
 
 _OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
@@ -389,8 +394,15 @@ class LogState:
         if isinstance(said, BehindEntry):
             self.behind = said
             return
-        if isinstance(said, LinkedEntry):
-            self.mirrors.setdefault(said.origin, MirrorState()).linked = said
+        if isinstance(said, LinkedEntry | StrandsEntry | StrandEntry):
+            mirror = self.mirrors.setdefault(said.origin, MirrorState())
+            if isinstance(said, LinkedEntry):
+                mirror.linked = said
+            elif isinstance(said, StrandEntry):
+                mirror.go_on(*said[1:])
+            else:
+                mirror.strands = {strand.number: strand for strand in said.strands}
+                mirror.lsn, mirror.slot = least(said.strands)
             return
         if isinstance(said, ForgottenEntry):
             self.forgotten[said.origin] = said
@@ -398,8 +410,8 @@ class LogState:
                 del self.forgotten[min(self.forgotten.values(), key=lambda e: e.epoch).origin]
             return
         if said.dropped:
-            mirror = self.mirrors.pop(said.origin, None)
-            gone = set(mirror.streams.values()) if mirror is not None else set()
+            over = self.mirrors.pop(said.origin, None)
+            gone = set(over.streams) if over is not None else set()
             for alias in gone:
                 self.streams.pop(alias, None)
             self._forget_producers(gone)
@@ -413,20 +425,20 @@ class LogState:
         if topic.deleted:
             self.streams.pop(topic.stream, None)
             self._forget_producers({topic.stream})
-            mirror.streams.pop(topic.source, None)
-            mirror.journal.forget_streams({topic.source})
+            mirror.streams.pop(topic.stream, None)
+            if topic.source not in mirror.streams.values():
+                mirror.journal.forget_streams({topic.source})
             return
         held = self.streams.setdefault(topic.stream, StreamState(topic))
         held.topic = topic
-        mirror.streams[topic.source] = topic.stream
+        mirror.streams[topic.stream] = topic.source
 
     def add_stream(self, held: StreamState) -> None:
         """One that a snapshot tells of."""
         topic = held.topic
         if topic.origin:
-            self.mirrors.setdefault(topic.origin, MirrorState()).streams[topic.source] = (
-                topic.stream
-            )
+            mirror = self.mirrors.setdefault(topic.origin, MirrorState())
+            mirror.streams[topic.stream] = topic.source
         else:
             self.topics[topic.name] = held
         if topic.stream:

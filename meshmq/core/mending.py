@@ -292,7 +292,10 @@ class Mender:
         self, link: bytes, frame: Fetch, feed: Feed | None, by_stream: Mapping[int, Topic]
     ) -> None:
         """A batch is damaged at another node: of the log that ``feed`` reads, if one is here."""
-        found = [a for a, t in by_stream.items() if t.entry.topic_id == frame.topic_id]
+        same = [(a, t) for a, t in by_stream.items() if t.entry.topic_id == frame.topic_id]
+        # Of another site's log the one that came by the strand that had it then.
+        same.sort(key=lambda row: row[1].first_offset <= frame.offset < row[1].next_offset)
+        found = [a for a, _ in reversed(same)]
         if feed is None or not found:
             refusal = Fetched(frame.number, code="not-found", message="that stream is not here")
             self._sends.append((link, refusal))

@@ -1,7 +1,14 @@
 """Readers of a log that is copied here: as of the node's own, by the places that log has.
 
-Data: ``end`` is the place up to which it is copied; a reader there is live. What is read comes from
-this node's log, wherever it lies there; the effects say whose places are meant.
+Data: ``end`` is the place up to which it is copied; of a log of another site each strand has one
+(core/strands.py), and a reader's end is the least of those that may have what it wants. A reader
+there is live. What is read comes from this node's log, wherever it lies there; the effects say
+whose places are meant.
+
+Rules:
+1. A reader that begins at a time waits until something is here that was stored then or later: what
+   comes may be older.
+2. One that begins with what is new begins behind all strands, and so gets no past.
 """
 
 from __future__ import annotations
@@ -13,22 +20,25 @@ from meshmq.core.effects import ReadLog
 from meshmq.core.feed import FOREIGN_BITS, Reader
 from meshmq.core.log import Commit, LogState, ProducerState, StoredBatch
 from meshmq.core.sibling import LOCAL
+from meshmq.core.strands import Strands, covering
 from meshmq.core.topics import Topic
 from meshmq.frames import Subscribe, Subscribed
-from meshmq.names import group_of
+from meshmq.names import group_of, is_literal
 
 
 class CopiedTopics:
-    """Topics of another log, in place of the node's own.
+    """Topics of another log, in place of the node's own. One that came by several strands has a
+    stream here for each.
 
     Attributes:
         by_stream: by number in this node's log.
-        by_source: by number in their own.
+        by_source: by number in their own, the oldest first.
+        by_name: one of them.
     """
 
     def __init__(self) -> None:
         self.by_stream: dict[int, Topic] = {}
-        self.by_source: dict[int, Topic] = {}
+        self.by_source: dict[int, list[Topic]] = {}
         self.by_name: dict[str, Topic] = {}
         self.version = self.policies = 0
 
@@ -48,18 +58,40 @@ class CopiedTopics:
                 self.by_stream[alias].producers[producer] = ProducerState(known.last)
 
     def add(self, topic: Topic) -> None:
-        self.by_stream[topic.entry.stream] = self.by_source[topic.entry.source] = topic
-        self.by_name[topic.entry.name] = topic
+        self.by_stream[topic.entry.stream] = self.by_name[topic.entry.name] = topic
+        same = self.by_source.setdefault(topic.entry.source, [])
+        same.append(topic)
+        same.sort(key=lambda t: (t.first_offset, t.next_offset))
         self.version += 1
 
     def remove(self, topic: Topic) -> None:
         self.by_stream.pop(topic.entry.stream, None)
-        self.by_source.pop(topic.entry.source, None)
+        same = self.by_source.pop(topic.entry.source, [])
+        same = [other for other in same if other is not topic]
+        if same:
+            self.by_source[topic.entry.source] = same
         if self.by_name.get(topic.entry.name) is topic:
             del self.by_name[topic.entry.name]
+            if same:
+                self.by_name[topic.entry.name] = same[-1]
         self.version += 1
         if group_of(topic.entry.name):
             self.policies += 1  # as in Topics
+
+    def of_source(self, source: int) -> Topic | None:
+        """The newest stream of one there."""
+        return self.by_source[source][-1] if source in self.by_source else None
+
+    def kept_from(self, topic: Topic) -> int:
+        """From where on."""
+        same = self.by_source.get(topic.entry.source, [topic])
+        kept = [t.first_offset for t in same if t.next_offset > t.first_offset]
+        return min(kept, default=same[-1].first_offset)
+
+    def records(self, name: str) -> int | None:
+        """How many of a topic are synced here; None: there is no such topic."""
+        same = [t for t in self.by_stream.values() if t.entry.name == name]
+        return sum([max(0, t.synced_offset - t.first_offset) for t in same]) if same else None
 
 
 class MirrorFeed(Delivery):
@@ -82,15 +114,17 @@ class MirrorFeed(Delivery):
         self._main = main
         self._number = number
         self._last_read = number << FOREIGN_BITS
-        self._ends: dict[int, tuple[int, int]] = {}  # by read: how far it went when that was asked
         self.unacked, self.burdened = main.unacked, main.burdened
+        self.strands: Strands = ()
+        # By read: how far it went when that was asked, and where it began, if that was a time.
+        self._asked: dict[int, tuple[tuple[int, int], tuple[str, int, int] | None]] = {}
         main.foreign[number] = self
 
     def close(self) -> None:
         """Nothing of it is kept any more."""
         self._main.foreign.pop(self._number, None)
         self._reads.clear()
-        self._ends.clear()
+        self._asked.clear()
 
     def may_send_to(self, link: bytes) -> bool:
         return link == LOCAL or self._main.may_send_to(link)
@@ -98,48 +132,74 @@ class MirrorFeed(Delivery):
     def on_commit(self, commit: Commit) -> None:
         raise AssertionError("a mirror's feed is told how far it goes")
 
-    def advance(self, end: tuple[int, int]) -> None:
-        """More is copied and synced."""
-        if end == self.end:
+    def advance(self, end: tuple[int, int], strands: Strands = ()) -> None:
+        """More is copied and synced; ``end`` is the place that the furthest strand has."""
+        if end == self.end and strands == self.strands:
             return
-        self.end, self.committed_lsn = end, end[0]
+        self.end, self.committed_lsn, self.strands = end, end[0], strands
         for reader in self.readers():
             if reader.is_live:
                 reader.is_live = False
                 self.feed(reader)
 
+    def end_of(self, reader: Reader) -> tuple[int, int]:
+        """Before which place a reader has all that it wants."""
+        if len(self.strands) < 2:
+            return self.strands[0].place if self.strands else self.end
+        held = covering(self.strands, reader.claims())
+        return min([strand.place for strand in held], default=self.end)
+
     def on_foreign_read(
         self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int
     ) -> None:
         # Behind that may be what has been stored since, of streams that were not asked for.
-        end = self._ends.pop(number, (lsn, slot))
-        if (lsn, slot) > end:
+        end, start = self._asked.pop(number, ((lsn, slot), None))
+        if (lsn, slot) >= end:
             batches = [b for b in batches if (b.lsn, b.slot) < end]
             lsn, slot = end
+            reader = self._reads.get(number)
+            if start is not None and not batches and reader is not None:
+                del self._reads[number]
+                reader.reading, reader.start, reader.is_live = 0, start, True  # rule 1
+                return
         super().on_foreign_read(number, batches, lsn, slot)
         self._hand_over()
 
     def _read(self, reader: Reader) -> bool:
+        start = reader.start if reader.start is not None and reader.start[0] == "time" else None
         is_asked = super()._read(reader)
         if is_asked:
-            self._ends[reader.reading] = self.end
+            self._asked[reader.reading] = self.end_of(reader), start
         return is_asked
 
     def _place(self, sub: Subscription, frame: Subscribe, origin: bytes) -> Subscribed | None:
         refusal = super()._place(sub, frame, origin)
         if sub.is_live:
-            sub.lsn, sub.slot = self.end
+            sub.lsn, sub.slot = self.end  # rule 2
         return refusal
 
     def feed(self, reader: Reader) -> None:
         while not (reader.is_live or reader.reading or reader.is_mending) and self._may_feed(
             reader
         ):
-            if reader.start is None and (reader.lsn, reader.slot) >= self.end:
+            if reader.start is None and (reader.lsn, reader.slot) >= self.end_of(reader):
                 reader.is_live = True
             elif not self._read(reader):
-                (reader.lsn, reader.slot), reader.start = self.end, None
+                if reader.start is not None and reader.start[0] == "time":
+                    reader.is_live = True  # rule 1
+                    continue
+                (reader.lsn, reader.slot), reader.start = self.end_of(reader), None
         self._hand_over()
+
+    def streams_of(self, reader: Reader) -> frozenset[int]:
+        if is_literal(reader.pattern) and reader.streams_version != self._topics.version:
+            reader.streams_version = self._topics.version
+            reader.streams = frozenset(
+                alias
+                for alias, topic in self._topics.by_stream.items()
+                if topic.entry.name == reader.pattern
+            )
+        return super().streams_of(reader)
 
     def fetch(self, reader: Reader, stream: int, offset: int, bytes_max: int) -> None:
         super().fetch(reader, stream, offset, bytes_max)

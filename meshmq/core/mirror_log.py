@@ -6,7 +6,9 @@ whose topic names the origin. Beside it the commit says which place it has in it
 and the position are there together, or not at all. A MirrorState is the sum for one origin.
 
 Rules:
-1. Batches of one origin lie here in the order they have there.
+1. Batches of one origin lie here in the order they have there; of a log of another site those of
+   each strand do. A topic that comes by another strand than before has another stream here from
+   then on, which begins where the one before ends.
 2. Deltas of an origin's groups name streams by its own numbers (``streams`` maps them).
 
 Numbers are packed little-endian; ``pack`` and ``unpack`` are each other's inverse.
@@ -38,9 +40,10 @@ from meshmq.core.site_taken import (
     unpack_taken,
 )
 from meshmq.errors import BadFrame
+from meshmq.frames_copies import Claim, Strand
 from meshmq.frames_site_words import SiteTaken
 
-_COPIED, _MIRROR, _TAKEOVER, _TAKEN, _BEHIND, _FORGOTTEN, _LINKED = range(7)
+_COPIED, _MIRROR, _TAKEOVER, _TAKEN, _BEHIND, _FORGOTTEN, _LINKED, _STRANDS, _GONE_ON = range(9)
 _SITE_TAKEN, _MOVED = 16, 17
 _DROPPED, _LACKS, _HOLES = 1, 2, 4
 _HEAD = struct.Struct("<BI")
@@ -49,10 +52,12 @@ _MIRROR_ROW = struct.Struct("<16sQIBH")
 _TAKEOVER_ROW = struct.Struct("<16sQ16sQIQI?")
 _BEHIND_ROW = struct.Struct("<16sQIQ")
 _FORGOTTEN_ROW = struct.Struct("<16sQ?")
+_GONE_ON_ROW = struct.Struct("<16sHQI")
 _STATE_HEAD = struct.Struct("<16sQIHII")
 _STATE_OWN = struct.Struct("<Q")
 _STATE_PART = struct.Struct("<I")  # bytes of what follows
 _STATE_LACKS, _STATE_HAS_OWN, _STATE_HOLES, _STATE_HAS_TAKEN, _STATE_LINKED = 1, 2, 4, 8, 16
+_STATE_STRANDS = 32
 
 
 class Copied(NamedTuple):
@@ -131,19 +136,42 @@ class ForgottenEntry(NamedTuple):
 
 class LinkedEntry(NamedTuple):
     """The log of ``origin`` is that of a node of another ``site``; of its topics those are mirrored
-    that match one of ``topics`` and none of ``exclude``. ``is_changed``: it was other
-    ones before, so it may lack what is behind what it has."""
+    that match one of ``topics`` and none of ``exclude``, those that match ``priority`` first.
+    ``since``: nothing that was stored before, unix ns; 0: all."""
 
     origin: bytes
     site: str
     topics: tuple[str, ...]
     exclude: tuple[str, ...] = ()
-    is_changed: bool = False
+    priority: tuple[str, ...] = ()
+    since: int = 0
+
+    @property
+    def claim(self) -> Claim:
+        """What is mirrored."""
+        return self.topics, self.exclude
+
+
+class StrandsEntry(NamedTuple):
+    """The strands by which the log of ``origin`` is pulled from now on, in place of those before:
+    streams of these stay as they are."""
+
+    origin: bytes
+    strands: tuple[Strand, ...]
+
+
+class StrandEntry(NamedTuple):
+    """A strand of the log of ``origin`` has come up to before (``lsn``, ``slot``)."""
+
+    origin: bytes
+    number: int
+    lsn: int
+    slot: int
 
 
 Said = (
     LinkedEntry | Copied | MirrorEntry | TakeoverEntry | TakenEntry | BehindEntry | ForgottenEntry
-    | SiteTaken | MovedEntry
+    | SiteTaken | MovedEntry | StrandsEntry | StrandEntry
 )  # fmt: skip
 
 
@@ -154,13 +182,14 @@ class MirrorState:
     Attributes:
         name: of its node.
         lsn, slot: the next place.
-        streams: number of a stream there to its number here.
+        streams: number of a stream here to its number there; several can be of one there.
         journal: what its groups have done, as far as that is copied, and what was taken over.
         lacks: it was trimmed or damaged before it could be copied, and its sum has not come yet.
         own_until: batches of its streams in commits before this one are at the places where they
             lie: this log was its own then (shell/store_renew.py).
         holes: part of it came damaged, and has no bytes here.
-        linked: of a log of another site, which, and what of it.
+        linked: of a log of another site, which, and what of it. strands: those it is pulled by, in
+            their order; ``lsn``, ``slot`` are the least of their places.
     """
 
     name: str = ""
@@ -172,6 +201,23 @@ class MirrorState:
     own_until: int = 0
     holes: bool = False
     linked: LinkedEntry | None = None
+    strands: dict[int, Strand] = field(default_factory=dict)
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """Before which place all lies that is here."""
+        return max([s.place for s in self.strands.values()], default=(self.lsn, self.slot))
+
+    def go_on(self, number: int, lsn: int, slot: int) -> None:
+        """A strand has come further."""
+        if number in self.strands:
+            self.strands[number] = self.strands[number]._replace(lsn=lsn, slot=slot)
+            self.lsn, self.slot = least(self.strands.values())
+
+
+def least(strands: Iterable[Strand]) -> tuple[int, int]:
+    """The place before which all of them have come; of none: the beginning."""
+    return min([strand.place for strand in strands], default=(1, 0))
 
 
 def pack(rows: Sequence[Said]) -> bytes:
@@ -208,6 +254,11 @@ def pack(rows: Sequence[Said]) -> bytes:
         elif isinstance(row, MovedEntry):
             body = pack_moved(row)
             parts += [_HEAD.pack(_MOVED, len(body)), body]
+        elif isinstance(row, StrandsEntry):
+            body = row.origin + _pack_strands(row.strands)
+            parts += [_HEAD.pack(_STRANDS, len(body)), body]
+        elif isinstance(row, StrandEntry):
+            parts.append(_HEAD.pack(_GONE_ON, _GONE_ON_ROW.size) + _GONE_ON_ROW.pack(*row))
     return b"".join(parts)
 
 
@@ -234,15 +285,53 @@ def _pack_linked(row: LinkedEntry) -> bytes:
 
 
 def _unpack_linked(origin: bytes, data: bytes) -> LinkedEntry:
+    match _loaded(data):
+        case [str(site), [*topics], [*exclude], [*priority], int(since)]:
+            if since >= 0:
+                wish = _texts(topics), _texts(exclude), _texts(priority)
+                return LinkedEntry(origin, site, *wish, since)
+    raise ValueError("what is said of a link is no site and patterns")
+
+
+def _pack_strands(strands: Iterable[Strand]) -> bytes:
+    return json.dumps(list(strands)).encode()
+
+
+def _unpack_strands(data: bytes) -> tuple[Strand, ...]:
+    said = _loaded(data)
+    if not isinstance(said, list):
+        raise ValueError("strands of a log are a list")
+    return tuple([_unpack_strand(row) for row in said])
+
+
+def _unpack_strand(said: object) -> Strand:
+    match said:
+        case [int(number), int(rank), int(lsn), int(slot), [*rows]]:
+            if min(number, rank, lsn, slot) >= 0:
+                return Strand(number, rank, lsn, slot, tuple([_unpack_claim(row) for row in rows]))
+    raise ValueError("what is said of a strand is no place and claims")
+
+
+def _unpack_claim(said: object) -> Claim:
+    match said:
+        case [[*topics], [*exclude]]:
+            return _texts(topics), _texts(exclude)
+    raise ValueError("a claim of a strand is no patterns")
+
+
+def _texts(rows: list[object]) -> tuple[str, ...]:
+    texts = tuple([row for row in rows if isinstance(row, str)])
+    if len(texts) != len(rows):
+        raise ValueError("a pattern of a link is no text")
+    return texts
+
+
+def _loaded(data: bytes) -> object:
     try:
-        said = json.loads(data)
+        found: object = json.loads(data)
     except RecursionError:
         raise ValueError("what is said of a link is nested too deep") from None
-    match said:
-        case [str(site), [*topics], [*exclude], bool(is_changed)]:
-            if all(isinstance(pattern, str) for pattern in topics + exclude):
-                return LinkedEntry(origin, site, tuple(topics), tuple(exclude), is_changed)
-    raise ValueError("what is said of a link is no site and patterns")
+    return found
 
 
 def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
@@ -274,6 +363,10 @@ def _unpack_row(kind: int, row: bytes) -> Iterable[Said]:
         yield unpack_taken(row[:16], row[16:])
     elif kind == _MOVED:
         yield unpack_moved(row)
+    elif kind == _STRANDS:
+        yield StrandsEntry(row[:16], _unpack_strands(row[16:]))
+    elif kind == _GONE_ON:
+        yield StrandEntry(*_GONE_ON_ROW.unpack(row))
 
 
 def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
@@ -285,6 +378,7 @@ def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
         flags |= _STATE_HAS_OWN * bool(mirror.own_until)
         flags |= _STATE_HAS_TAKEN * bool(mirror.journal.taken.groups)
         flags |= _STATE_LINKED * (mirror.linked is not None)
+        flags |= _STATE_STRANDS * bool(mirror.strands)
         head = (origin, mirror.lsn, mirror.slot, len(name), len(journal), flags)
         own = _STATE_OWN.pack(mirror.own_until) if mirror.own_until else b""
         parts += [_STATE_HEAD.pack(*head), own, name, journal]
@@ -294,6 +388,9 @@ def pack_mirrors(mirrors: Mapping[bytes, MirrorState]) -> bytes:
         if mirror.linked is not None:
             linked = _pack_linked(mirror.linked)
             parts += [_STATE_PART.pack(len(linked)), linked]
+        if mirror.strands:
+            strands = _pack_strands(mirror.strands.values())
+            parts += [_STATE_PART.pack(len(strands)), strands]
     return b"".join(parts)
 
 
@@ -321,10 +418,15 @@ def unpack_mirrors(data: bytes) -> dict[bytes, MirrorState]:
         if flags & _STATE_LINKED:
             said, at = _part(data, at)
             linked = _unpack_linked(origin, said)
+        strands: tuple[Strand, ...] = ()
+        if flags & _STATE_STRANDS:
+            said, at = _part(data, at)
+            strands = _unpack_strands(said)
         lacks, holes = bool(flags & _STATE_LACKS), bool(flags & _STATE_HOLES)
         mirrors[origin] = MirrorState(
-            name, lsn, slot, journal=state, lacks=lacks, own_until=own, holes=holes, linked=linked
-        )
+            name, lsn, slot, journal=state, lacks=lacks, own_until=own, holes=holes, linked=linked,
+            strands={strand.number: strand for strand in strands},
+        )  # fmt: skip
     return mirrors
 
 

@@ -4,9 +4,9 @@ Data: of each log that a far node fetches from here a Fetching, which its Copied
 what others have told of sites that have a log from elsewhere (Mirrored frames), by who told it.
 
 Rules:
-1. A site has what lies before the place that its node has synced, of the topics that it wishes. Of
-   a mirror whose wish was another one before only from where it is when it fetches; where something
-   came damaged, only what is behind that.
+1. A site has what lies before the place that its node has synced, of the topics of each strand. Of
+   a mirror that began at a time only from where it is when it fetches, or from the first batch that
+   it is sent; where something came damaged, only what is behind that.
 2. When all was sent that is wished, and is synced there, a site has the log up to its end: what
    lies there is none of its topics.
 3. What is known of who has a log is told to the node that this one has it from, and so comes to
@@ -24,39 +24,64 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshmq import limits
-from meshmq.core.copy_sender import Sender
+from meshmq.core.claims import OF_GROUPS, are_disjoint, takes
 from meshmq.core.copy_waiting import Place, Span
+from meshmq.core.far_log import FarLog
 from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
 from meshmq.core.streams import Needs
-from meshmq.core.wished import is_wished
 from meshmq.frames import Body
-from meshmq.frames_copies import Fetch, Mirrored, MirroredRow
+from meshmq.frames_copies import Mirrored, MirroredRow, Strand
 
 START: Place = (1, 0)
 
 
 @dataclass(slots=True, eq=False)
 class Fetching:
-    """What a far node fetches of a log, or has fetched.
+    """A log that a far node fetches, or has fetched.
 
     Attributes:
         site: of that node.
-        since, until: it has synced all that is wished from there on up to before here.
-        sender: sends it; None: that is over.
+        log: sends it; None: that is over.
+        rows: by strand: it has synced all that is wished of that.
     """
 
     site: str
-    topics: tuple[str, ...]
-    exclude: tuple[str, ...]
-    since: Place
-    until: Place
-    sender: Sender | None
+    log: FarLog | None
+    rows: tuple[MirroredRow, ...] = ()
 
     @property
     def is_caught_up(self) -> bool:
         """Rule 2."""
-        return self.sender is not None and self.sender.is_live and self.until >= self.sender.sent
+        return self.log is not None and all(
+            sender.is_live and sender.copied >= sender.sent for sender in self.log.senders
+        )
+
+    @property
+    def until(self) -> Place:
+        """Up to where it has all."""
+        return min([(row.lsn, row.slot) for row in self.rows], default=(0, 0))
+
+    def look(self) -> None:
+        """How far it has come."""
+        assert self.log is not None
+        rows: list[MirroredRow] = []
+        for i, sender in enumerate(self.log.senders):
+            strand, until, since = sender.strand, sender.copied, START
+            # A topic of both is in the first one.
+            before = self.log.senders[:i]
+            until = min([until, *[s.copied for s in before if _share(s.strand, strand)]])
+            if self.log.frame.since:
+                since = strand.place if strand.place > START else sender.began
+            lsn, slot = sender.damaged_at
+            since = max(since, (lsn, slot + 1 if lsn else 0))
+            if OF_GROUPS not in strand.claims:
+                rows.append(MirroredRow(self.site, strand.claims, *since, *until))
+        self.rows = tuple(rows)
+
+
+def _share(one: Strand, other: Strand) -> bool:
+    return not are_disjoint(one.claims, other.claims)
 
 
 class MirrorProgress:
@@ -77,33 +102,27 @@ class MirrorProgress:
 
     # -- what is known ------------------------------------------------------------------------
 
-    def begin(self, far: Sibling, frame: Fetch, sender: Sender) -> None:
-        """A far node fetches a log, from ``sender``'s place on."""
-        since = START if frame.whole else (max(1, frame.lsn), frame.slot)
-        key = (far.origin, frame.origin)
+    def begin(self, far: Sibling, log: FarLog) -> None:
+        """A far node fetches a log."""
+        key = (far.origin, log.frame.origin)
         self._fetching.pop(key, None)
-        for old in [k for k, f in self._fetching.items() if f.sender is None]:
+        for old in [k for k, f in self._fetching.items() if f.log is None]:
             if len(self._fetching) >= limits.MIRRORS_MAX:
                 del self._fetching[old]
-        self._fetching[key] = Fetching(
-            far.site, frame.topics, frame.exclude, since, (0, 0), sender
-        )  # fmt: skip
+        self._fetching[key] = Fetching(far.site, log)
 
-    def note(self, far: Sibling, origin: bytes, place: Place) -> None:
-        """A far node has synced what it fetches up to before a place."""
-        fetching = self._fetching.get((far.origin, origin))
-        if fetching is None or fetching.sender is None:
-            return
-        fetching.until = place
-        lsn, slot = fetching.sender.damaged_at
-        fetching.since = max(fetching.since, (lsn, slot + 1 if lsn else 0))
-        self._news.add(origin)
+    def note(self, far: Sibling, log: FarLog) -> None:
+        """A far node has synced more of what it fetches."""
+        fetching = self._fetching.get((far.origin, log.frame.origin))
+        if fetching is not None and fetching.log is log:
+            fetching.look()
+            self._news.add(log.frame.origin)
 
-    def end(self, sender: Sender) -> None:
-        """It sends no more."""
+    def end(self, log: FarLog) -> None:
+        """It is sent no more."""
         for fetching in self._fetching.values():
-            if fetching.sender is sender:
-                fetching.sender = None
+            if fetching.log is log:
+                fetching.log = None
 
     def hear(self, node: Sibling, frame: Mirrored) -> None:
         """Another node tells of sites that have a log."""
@@ -124,11 +143,12 @@ class MirrorProgress:
         for (far, log), f in self._fetching.items():
             if log != origin:
                 continue
-            until = max(end, f.until) if f.is_caught_up else f.until
-            if f.is_caught_up:
+            is_caught_up = f.is_caught_up
+            if is_caught_up:
                 reached[far] = f.until
-            if far != besides:
-                rows.append(MirroredRow(f.site, f.topics, f.exclude, *f.since, *until))
+            for row in f.rows if far != besides else ():
+                until = max(end, (row.lsn, row.slot)) if is_caught_up else (row.lsn, row.slot)
+                rows.append(row._replace(lsn=until[0], slot=until[1]))
         for node, told in self._heard.get(origin, {}).items():
             for row in told if node != besides else ():
                 if node in reached and (row.lsn, row.slot) >= reached[node]:
@@ -141,7 +161,7 @@ class MirrorProgress:
         """By other site, what it has synced of a topic's records in a log."""
         found: dict[str, list[Span]] = {}
         for row in self._rows(origin):
-            if row.site != self._site and is_wished(topic, row.topics, row.exclude):
+            if row.site != self._site and takes(row.claims, topic):
                 span = (row.since_lsn, row.since_slot), (row.lsn, row.slot)
                 found.setdefault(row.site, []).append(span)
         return found
@@ -199,7 +219,7 @@ def _merged(rows: Iterable[MirroredRow], site: str) -> tuple[MirroredRow, ...]:
     """Each once, as far as any says; not those of our own ``site``, whose node says it itself."""
     found: dict[tuple[object, ...], MirroredRow] = {}
     for row in rows:
-        key = row[:5]
+        key = row[:4]
         if row.site != site and (key not in found or row > found[key]):
             found[key] = row
     return tuple(sorted(found.values()))[: limits.MIRRORED_ROWS_MAX]

@@ -15,6 +15,8 @@ Rules:
    whose a stream is.
 5. What the owner has trimmed or deleted goes here too. A hole in the offsets that a trim has made
    is one here; any other is kept as damaged.
+6. A log of another site comes by strands (core/strands.py), each with a place of its own. What of a
+   topic is here already is passed over by its offset, whatever strand brings it again.
 """
 
 from __future__ import annotations
@@ -40,11 +42,22 @@ from meshmq.core.log import (
 )
 from meshmq.core.mending import NO_BYTES_CHECKSUM, Mender
 from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
-from meshmq.core.mirror_log import LinkedEntry, MirrorEntry
+from meshmq.core.mirror_log import LinkedEntry, MirrorEntry, StrandEntry, StrandsEntry, least
 from meshmq.core.producers import producer_last
+from meshmq.core.strands import (
+    BEGIN,
+    Strands,
+    begin,
+    furthest,
+    rewish,
+    split,
+    strand_of,
+    together,
+)
 from meshmq.core.topics import Topic, Topics
+from meshmq.core.wished import patterns_in
 from meshmq.errors import BadFrame
-from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetch, Fetched
+from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetch, Fetched, Strand, StrandPlace
 from meshmq.names import JOURNAL, is_named
 
 
@@ -54,7 +67,7 @@ class Mirror:
     Attributes:
         name: of its node.
         journal: what its groups have done, as far as that is stored here.
-        place: received up to before there. synced: and stored.
+        place: received up to before there. synced: and stored. With strands the least of theirs.
         link, number: of the fetch under way; number 0: there is none.
         level: as in AskCopy; 0: nobody asked in this life of the link.
         again_ns: when to try again what failed.
@@ -64,6 +77,8 @@ class Mirror:
         holes: part of it came damaged, and has no bytes here.
         passed_bytes: that came and need not be stored; their credit is given back with the rest.
         linked: of a log of another site: which site, and what of it is mirrored.
+        strands: by which such a log comes, by number, with how far each was received.
+        stored: the same as far as it is synced.
         credit: bytes that may be on their way here.
         terms: of the link that it is pulled over: whether batches come compressed, and its budget.
         ends: of a log of another site: by stream there, up to where there are records.
@@ -90,6 +105,8 @@ class Mirror:
         self.lacks = self.is_summing = self.is_own = self.holes = False
         self.passed_bytes = 0
         self.linked: LinkedEntry | None = None
+        self.strands: dict[int, Strand] = {}
+        self.stored: Strands = ()
         self.credit = limits.COPY_CREDIT_BYTES
         self.terms: tuple[bool, int] = (False, 0)
         self.ends: dict[int, int] = {}
@@ -100,7 +117,7 @@ class Mirror:
         """By topic, records that are at the other site and not here, where there are some."""
         found: dict[str, int] = {}
         for number, end in self.ends.items():
-            topic = self.topics.by_source.get(number)
+            topic = self.topics.of_source(number)
             is_counted = topic is not None and topic.entry.name != JOURNAL
             if topic is not None and is_counted and end > topic.synced_offset:
                 found[topic.entry.name] = end - max(topic.synced_offset, topic.first_offset)
@@ -108,13 +125,60 @@ class Mirror:
 
     def fetch_frame(self) -> Fetch:
         """Asks for what is missing."""
-        linked = self.linked
-        topics, exclude = linked[2:4] if linked is not None else ((), ())
+        since = self.linked.since if self.linked is not None else 0
         return Fetch(
-            self.number, self.origin, *self.place, self.credit, self.level, topics=topics,
-            exclude=exclude, whole=linked is not None and not linked.is_changed,
+            self.number, self.origin, *self.place, self.credit, self.level,
+            strands=tuple(self.strands.values()), since=since, had=self._had(),
             packs=self.terms[0],
         )  # fmt: skip
+
+    def _had(self) -> tuple[tuple[int, int], ...]:
+        """Streams that are here in part and may come again from the beginning, and how far."""
+        begun = [strand for strand in self.strands.values() if strand.place == BEGIN]
+        if not begun:
+            return ()
+        numbers = {strand.number for strand in begun}
+        strands, pattern_of = self.strands.values(), patterns_in(self)
+        had = [
+            (source, same[-1].next_offset)
+            for source, same in self.topics.by_source.items()
+            if strand_of(strands, same[-1].entry.name, pattern_of) in numbers
+        ]
+        had.sort(key=lambda row: -row[1])
+        return tuple([row for row in had if row[1]][: limits.STRAND_HAD_MAX])
+
+    @property
+    def used(self) -> set[int]:
+        """Numbers of strands of which something is here."""
+        return {topic.entry.strand for topic in self.topics.by_stream.values()}
+
+    def place_of(self, strand: int) -> tuple[int, int]:
+        """Received up to before there, of a strand, or of all where there are none."""
+        return self.strands[strand].place if strand in self.strands else self.place
+
+    def go_on(self, strand: int, place: tuple[int, int]) -> Entry | None:
+        """More was received; what is to be stored beside the place of all."""
+        if strand not in self.strands:
+            self.place = place
+            return None
+        self.strands[strand] = self.strands[strand]._replace(lsn=place[0], slot=place[1])
+        self.place = least(self.strands.values())
+        return StrandEntry(self.origin, strand, *place)
+
+    def store_strands(self, strands: Strands) -> None:
+        """So far it is synced."""
+        self.stored = strands
+        self.synced = least(strands)
+
+    def stored_places(self) -> tuple[StrandPlace, ...]:
+        """How far each is synced of the strands that are pulled now."""
+        return tuple(
+            [
+                StrandPlace(s.number, s.lsn, s.slot)
+                for s in self.stored
+                if s.number in self.strands and self.strands[s.number].claims == s.claims
+            ]
+        )
 
     @property
     def shown(self) -> str:
@@ -145,12 +209,17 @@ class Mirrors:
         self.bytes = 0  # of batches in ``entries``
         for origin, held in state.mirrors.items():
             mirror = self.open(origin, held.name, (held.lsn, held.slot))
-            mirror.topics.load(state, held.streams.values())
+            mirror.topics.load(state, held.streams)
             self._producers += sum([len(t.producers) for t in mirror.topics.by_stream.values()])
             mirror.journal = held.journal.copy()
             mirror.lacks, mirror.holes = held.lacks, held.holes
             mirror.is_own = held.own_until > 0
             mirror.linked = held.linked
+            if mirror.linked is not None:
+                mirror.strands = dict(held.strands)
+                mirror.store_strands(tuple(held.strands.values()))
+                mirror.feed.strands = mirror.stored
+                mirror.feed.end = furthest(mirror.stored)
 
     def describe(self) -> list[dict[str, Any]]:
         """As ``status`` shows them."""
@@ -182,8 +251,40 @@ class Mirrors:
         """Begin a mirror of a log of another site."""
         mirror = self.open(linked.origin, name)
         mirror.linked = linked
-        self.entries += [linked, MirrorEntry(linked.origin, name, *mirror.place)]
+        self.entries.append(linked)
+        self.set_strands(mirror, begin(linked.claim, linked.priority))
+        mirror.store_strands(tuple(mirror.strands.values()))
+        mirror.feed.strands = mirror.stored
         return mirror
+
+    def set_strands(self, mirror: Mirror, strands: Strands) -> None:
+        """A log of another site comes by these from now on."""
+        mirror.strands = {strand.number: strand for strand in strands}
+        mirror.place = least(strands)
+        self.entries.append(StrandsEntry(mirror.origin, strands))
+        self.entries.append(MirrorEntry(
+            mirror.origin, mirror.name, *mirror.place, lacks=mirror.lacks, holes=mirror.holes
+        ))  # fmt: skip
+
+    def rewish(self, mirror: Mirror, linked: LinkedEntry) -> bool:
+        """Something else is wished of it; False: that has to wait."""
+        assert mirror.linked is not None
+        had, strands = mirror.linked, tuple(mirror.strands.values())
+        if linked[1:5] != had[1:5]:
+            found = rewish(strands, had.claim, linked.claim, linked.priority, mirror.used)
+            if found is None:
+                return False
+            mirror.linked = linked._replace(since=had.since)
+            self.entries.append(mirror.linked)
+            self.set_strands(mirror, found)
+        return True
+
+    def split(self, mirror: Mirror, theirs: Strands) -> None:
+        """It is to come from where it has these strands."""
+        had = tuple(mirror.strands.values())
+        found = split(had, theirs, mirror.used)
+        if found != had:
+            self.set_strands(mirror, found)
 
     @property
     def of_site(self) -> list[Mirror]:
@@ -214,69 +315,119 @@ class Mirrors:
 
     def on_fetched(self, mirror: Mirror, frame: Fetched) -> bool:
         """Take a part of a log; False: it is to be fetched again from ``mirror.place``."""
-        lacked = mirror.lacks
+        if mirror.linked is not None and frame.strand not in mirror.strands:
+            mirror.problem = f"a part came of strand {frame.strand}, which was not asked for"
+            return False
+        lacked, before = mirror.lacks, mirror.place_of(frame.strand)
         for facts in frame.topics:
-            if not self._on_topic(mirror, facts):
+            if not self._on_topic(mirror, facts, frame.strand):
                 return False
-        at = 0
+        at, place, is_whole = 0, before, True
         for row in frame.batches:
             data = frame.payload[at : at + row.length]
             at += row.length
             if not row.damaged and zlib.crc32(data) != row.checksum:
                 mirror.refused += 1
                 mirror.problem = f"a batch at {row.lsn}, {row.slot} came damaged"
-                return False
-            if (row.lsn, row.slot) < mirror.place:
+                is_whole = False
+            elif (row.lsn, row.slot) < place:
                 mirror.passed_bytes += len(data)
-            elif not self._store(mirror, row, data):
-                return False
-            mirror.place = max(mirror.place, (row.lsn, row.slot + 1))
-        if frame.batches or (frame.lsn, frame.slot) > mirror.place or mirror.lacks != lacked:
-            mirror.place = max(mirror.place, (frame.lsn, frame.slot))
+            else:
+                is_whole = self._store(mirror, row, data, frame.strand)
+            if not is_whole:
+                break
+            place = max(place, (row.lsn, row.slot + 1))
+        if is_whole:
+            place = max(place, (frame.lsn, frame.slot))
+        self._go_on(mirror, [(frame.strand, place)] if place > before else [])
+        if is_whole:
+            self._go_on(mirror, [(n, (lsn, slot)) for n, lsn, slot in frame.places])
+        if frame.batches or frame.places or place > before or mirror.lacks != lacked:
             flags = {"lacks": mirror.lacks, "holes": mirror.holes}
             self.entries.append(MirrorEntry(mirror.origin, mirror.name, *mirror.place, **flags))
+        return is_whole
+
+    def _go_on(self, mirror: Mirror, places: list[tuple[int, tuple[int, int]]]) -> None:
+        for strand, place in places:
+            if place > mirror.place_of(strand):
+                entry = mirror.go_on(strand, place)
+                if entry is not None:
+                    self.entries.append(entry)
+
+    def come_together(self, mirror: Mirror, frame: Fetched) -> bool:
+        """Whether strands have come together that were beside each other."""
+        if mirror.linked is None:
+            return False
+        told = [place.number for place in frame.places]
+        had = tuple(mirror.strands.values())
+        found = together(had, told, mirror.linked.claim, mirror.linked.priority)
+        if found == had:
+            return False
+        self.set_strands(mirror, found)
         return True
 
-    def _on_topic(self, mirror: Mirror, facts: CopiedTopic) -> bool:
-        topic = mirror.topics.by_source.get(facts.stream)
+    def _on_topic(self, mirror: Mirror, facts: CopiedTopic, strand: int) -> bool:
+        same = list(mirror.topics.by_source.get(facts.stream, ()))
         if facts.deleted:
             mirror.ends.pop(facts.stream, None)
-            if topic is not None:
-                mirror.topics.remove(topic)
-                self.entries.append(topic.entry._replace(deleted=True))
+            for topic in same:
+                self._remove(mirror, topic)
             return True
         if facts.end:
             mirror.ends[facts.stream] = facts.end
-        if topic is not None and topic.entry.topic_id != facts.topic_id:
+        if any(topic.entry.topic_id != facts.topic_id for topic in same):
             mirror.problem = f"stream {facts.stream} is another topic there than here"
             return False
-        if topic is None:
-            entry = TopicEntry(
-                self._topics.new_stream(), facts.topic_id, facts.name, True, 0, 0,
-                origin=mirror.origin, source=facts.stream,
-            )  # fmt: skip
-            topic = Topic(entry)
-            mirror.topics.add(topic)
-            self.entries.append(entry)
-        if facts.first_offset > topic.next_offset:
-            self._lose(mirror, topic)
-        if facts.first_offset > topic.first_offset:
-            self._trim(topic, facts.first_offset)
+        if not same:
+            same = [self._add(mirror, facts.stream, facts.topic_id, facts.name, strand)]
+        if facts.first_offset > same[-1].next_offset:
+            self._lose(mirror, same[-1])
+        for topic in same:
+            if facts.first_offset >= topic.next_offset and topic is not same[-1]:
+                self._remove(mirror, topic)  # nothing of it is kept
+            elif facts.first_offset > topic.first_offset:
+                self._trim(topic, facts.first_offset)
         return True
+
+    def _add(
+        self, mirror: Mirror, source: int, topic_id: bytes, name: str, strand: int, end: int = 0
+    ) -> Topic:
+        """A stream for what comes of one there from offset ``end`` on."""
+        entry = TopicEntry(
+            self._topics.new_stream(), topic_id, name, True, 0, 0, origin=mirror.origin,
+            source=source, strand=strand,
+        )  # fmt: skip
+        topic = Topic(entry, end, end, end)
+        mirror.topics.add(topic)
+        self.entries.append(entry)
+        if end:
+            self.entries.append(TrimEntry(entry.stream, end))
+        return topic
+
+    def _remove(self, mirror: Mirror, topic: Topic) -> None:
+        mirror.topics.remove(topic)
+        self.entries.append(topic.entry._replace(deleted=True))
 
     def _trim(self, topic: Topic, offset: int) -> None:
         topic.first_offset = offset
         topic.next_offset = max(topic.next_offset, offset)
         self.entries.append(TrimEntry(topic.entry.stream, offset))
 
-    def _store(self, mirror: Mirror, row: CopiedBatch, data: bytes) -> bool:
-        topic = mirror.topics.by_source.get(row.stream)
-        if topic is None:
+    def _store(self, mirror: Mirror, row: CopiedBatch, data: bytes, strand: int) -> bool:
+        newest = mirror.topics.of_source(row.stream)
+        if newest is None:
             mirror.problem = f"a batch came of stream {row.stream}, of which nothing was told"
             return False
-        if row.base_offset + row.count <= topic.next_offset:
+        if row.base_offset + row.count <= newest.next_offset:
             mirror.passed_bytes += len(data)
             return True  # it is there, or was trimmed
+        topic = newest
+        if newest.entry.strand != strand:  # it came by another one before
+            _, topic_id, name, *_ = newest.entry
+            end = newest.next_offset
+            topic = self._add(mirror, row.stream, topic_id, name, strand, end)
+            if newest.first_offset == end:
+                self._remove(mirror, newest)  # it is empty
         if row.base_offset > topic.next_offset:
             self._lose(mirror, topic)
             self._skip(mirror, topic, row)
@@ -298,7 +449,7 @@ class Mirrors:
     def _skip(self, mirror: Mirror, topic: Topic, row: CopiedBatch) -> None:
         """Nothing comes of the offsets before a batch."""
         begin = max(topic.next_offset, topic.first_offset)
-        if begin == topic.first_offset:  # nothing of it is kept here
+        if mirror.topics.kept_from(topic) >= begin:  # nothing of it is kept here
             self._trim(topic, row.base_offset)
         elif row.base_offset > begin:
             mirror.holes = True
@@ -387,13 +538,25 @@ class Mirrors:
             if isinstance(said, MirrorEntry) and said.dropped:
                 self.dropping.discard(said.origin)
             elif isinstance(said, MirrorEntry) and said.origin in self.by_origin:
-                self.by_origin[said.origin].synced = (said.lsn, said.slot)
+                if self.by_origin[said.origin].linked is None:
+                    self.by_origin[said.origin].synced = (said.lsn, said.slot)
                 sizes.setdefault(said.origin, 0)
+            elif isinstance(said, StrandsEntry | StrandEntry) and said.origin in self.by_origin:
+                self._on_strands(self.by_origin[said.origin], said)
         found = []
         for origin, size in sizes.items():
             mirror = self.by_origin.get(origin)
             if mirror is not None:
-                mirror.feed.advance(mirror.synced)
+                end = furthest(mirror.stored) if mirror.linked is not None else mirror.synced
+                mirror.feed.advance(end, mirror.stored)
                 found.append((mirror, size + mirror.passed_bytes))
                 mirror.passed_bytes = 0
         return found
+
+    @staticmethod
+    def _on_strands(mirror: Mirror, said: StrandsEntry | StrandEntry) -> None:
+        strands = said.strands if isinstance(said, StrandsEntry) else tuple([
+            s._replace(lsn=said.lsn, slot=said.slot) if s.number == said.number else s
+            for s in mirror.stored
+        ])  # fmt: skip
+        mirror.store_strands(strands)

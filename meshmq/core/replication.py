@@ -1,12 +1,12 @@
 """Logs of other sites, mirrored here, and ours on their way there.
 
 Data: what the configuration wishes of each site; of each far node, one of another site with an open
-data link, the logs that it offers; of each log on its way to one, a Sender.
+data link, the logs that it offers; logs on their way to one are
+the business of core/far_log.py.
 
 Rules:
 1. A node offers its own log and its mirrors. Not the copies it keeps of its siblings' logs: they
-   lack topics that have none. Nor mirrors of which other topics were wished once: they have not all
-   of those that are now.
+   lack topics that have none.
 2. A log of another site is pulled from its own node, where that is linked, else from a mirror that
    has all that is wished: what a narrower one passes over would be missing for good. Of those one
    that has more than we have goes first, then one that is pulled itself. One that comes by our own
@@ -17,8 +17,11 @@ Rules:
    it. Another one that has a mirror keeps it until that one has as much; what that one lacks comes
    from there (core/site_copies.py), and not over the link.
 4. What is wished of a log is what the link to its own site says, if there is one, else the link
-   it comes by. When that changes, it goes on with what is wished now from where it is.
-5. Groups' journals are mirrored with what is wished (core/wished.py). Of a journal that was trimmed
+   it comes by. It is pulled by strands (core/strands.py): who goes first over a thin link, and what
+   was wished later, with its past.
+5. A mirror that begins at a time has nothing that was stored before; it is no source for who wants
+   that.
+6. Groups' journals are mirrored with what is wished (core/wished.py). Of a journal that was trimmed
    before it came the sum is asked for: by the log's own site, of who mirrors a mirror in its name.
 """
 
@@ -28,21 +31,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.claims import has_all
+from meshmq.core.copy_rows import weight
+from meshmq.core.copy_sender import LogTopics
 from meshmq.core.delivery import Delivery
-from meshmq.core.far_sender import FarSender
-from meshmq.core.feed import UNBOUNDED, Feed
+from meshmq.core.feed import Feed
 from meshmq.core.link_budget import LinkBudget
-from meshmq.core.link_flow import LinkFlow
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import LinkedEntry
 from meshmq.core.mirror_progress import MirrorProgress
 from meshmq.core.mirrors import Mirror
-from meshmq.core.packing import Packer, opened
+from meshmq.core.packing import opened
 from meshmq.core.sibling import Sibling
-from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies, weight
+from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies
+from meshmq.core.strands import BEGIN, furthest, have_more
 from meshmq.core.streams import Needs
-from meshmq.core.topics import Topic, Topics
-from meshmq.core.wished import is_wished, patterns_in, patterns_of
+from meshmq.core.topics import Topics
+from meshmq.core.wished import patterns_in, patterns_of
 from meshmq.errors import BadFrame
 from meshmq.frames import Body
 from meshmq.frames_copies import (
@@ -54,11 +59,13 @@ from meshmq.frames_copies import (
     LogOffer,
     LogOffers,
     Mirrored,
+    Strand,
 )
-from meshmq.names import JOURNAL, covers
 
-NOTHING = ("$",)
-"""Of a mirror, in place of what it has: it is no source of its log."""
+TOO_MANY = (
+    "what is wished has changed too often: it goes on with what was wished before until that has "
+    "caught up, or less of its topics is kept"
+)
 
 
 class Source(NamedTuple):
@@ -100,7 +107,7 @@ class Replication:
     ) -> None:  # fmt: skip
         self._tools = copies.tools
         self._now = now
-        self._flows: dict[bytes, LinkFlow] = {}  # by link: what may be on its way there
+        copies.logs.now, copies.logs.tools = now, copies.tools
         self._budgets: dict[str, LinkBudget] = {}  # by site that is pulled from
         self._shares: dict[str, tuple[int, int]] = {}  # by site: logs that we pull of all of them
         self._round_trips: dict[bytes, int] = {}  # by far node: of the last pulse
@@ -114,15 +121,16 @@ class Replication:
         self._siblings: dict[bytes, Sibling] = {}
         self._offers: dict[bytes, dict[bytes, LogOffer]] = {}  # by far node, and origin
         self._seen: dict[bytes, dict[bytes, LogOffer]] = {}  # by sibling: logs that it can pull
-        self._senders: dict[tuple[bytes, bytes], tuple[FarSender, Feed]] = {}  # by link and origin
+        self._wall_ns = 0
         self._offered: tuple[LogOffer, ...] = ()  # as far nodes were told last
         self._told: tuple[LogOffer, ...] = ()
         self._due_ns = 0
-        self._moved: dict[bytes, tuple[tuple[int, int], int]] = {}  # where each log is, since when
+        self._moved: dict[bytes, tuple[list[Strand], int]] = {}  # where each log is, since when
         self.sends: list[tuple[bytes, Body]] = []
         copies.links_far = self._links_with
         copies.paced = self._paced
         self.progress = MirrorProgress(site, self._end_of)
+        copies.logs.on_end = self.progress.end
         copies.waiting.sites_with = lambda topic: self.progress.spans(copies.origin, topic)
         copies.waiting.why_sites = self._why_sites
 
@@ -148,7 +156,7 @@ class Replication:
     def join(self, far: Sibling, now_ns: int) -> None:
         """The data link with a node of another site is open."""
         self._far[far.origin] = far
-        self._flows[far.link] = LinkFlow(self._now, self._round_trips.get(far.origin, 0))
+        self._copies.logs.flow(far.link, self._round_trips.get(far.origin, 0))
         self.sends.append((far.link, _for(far, self._all_offers())))
 
     def leave(self, far: Sibling) -> None:
@@ -156,9 +164,7 @@ class Replication:
         if self._far.pop(far.origin, None) is None:
             return
         self._offers.pop(far.origin, None)
-        for key in [key for key in self._senders if key[0] == far.link]:
-            self._end(key)
-        self._flows.pop(far.link, None)
+        self._copies.logs.drop_link(far.link)
         self._copies.drop_link(far.link)
         self._due_ns = 0
 
@@ -202,7 +208,11 @@ class Replication:
             case Fetched():
                 self._on_fetched(far, body, now_ns)
             case Copied():
-                self._on_copied(far, body, now_ns)
+                log = self._copies.on_copied(far, body, now_ns)
+                if log is not None:
+                    self.progress.note(far, log)
+                if body.origin == self._copies.origin:
+                    self._copies.waiting.release()
             case Mirrored():
                 self.on_mirrored(far, body)
             case _:
@@ -215,11 +225,11 @@ class Replication:
         rows = [LogOffer(self._copies.origin, self._name, self._site, end, 0)]
         for mirror in self._copies.mirrors.of_others:
             assert mirror.linked is not None
-            _, site, topics, exclude, is_changed = mirror.linked
-            path, place = self._path(mirror), mirror.synced
-            if is_changed:
-                topics = NOTHING
-            rows.append(LogOffer(mirror.origin, mirror.name, site, *place, topics, exclude, path))
+            linked, place = mirror.linked, mirror.synced
+            row = LogOffer(mirror.origin, mirror.name, linked.site, *place, *linked.claim)
+            rows.append(
+                row._replace(path=self._path(mirror), strands=mirror.stored, since=linked.since)
+            )
         return tuple(rows[: limits.MIRRORS_MAX])
 
     def _links_with(self, origin: bytes) -> list[bytes]:
@@ -240,14 +250,13 @@ class Replication:
         if frame.topic_id:
             self._copies.fetch_one(far.link, frame)
             return
-        key = (far.link, frame.origin)
-        self._end(key)
-        if frame.level == NO_LEVEL:
-            self._feed(far.link)
+        copies = self._copies
+        copies.logs.end((far.link, frame.origin))
+        if frame.level == NO_LEVEL or not frame.strands:
             return
-        copies, place = self._copies, (max(1, frame.lsn), frame.slot)
+        place = max(BEGIN, furthest(frame.strands))
         feed: Feed
-        by_stream: dict[int, Topic]
+        topics: LogTopics
         if frame.origin == copies.origin:
             if copies.own.is_short_of(place, self._delivery.committed_lsn):
                 self.sends.append(
@@ -255,8 +264,8 @@ class Replication:
                 )
                 return
             copies.own.served()
-            feed, by_stream = self._delivery, self._topics.by_stream
-            journal, pattern_of = self._topics.by_name.get(JOURNAL), patterns_of(copies.groups)
+            feed, topics = self._delivery, self._topics
+            pattern_of = patterns_of(copies.groups)
         else:
             mirror = copies.mirrors.by_origin.get(frame.origin)
             if mirror is None or mirror.linked is None:
@@ -264,22 +273,9 @@ class Replication:
                     (far.link, Fetched(frame.number, code="not-found", message=NO_COPY))
                 )
                 return
-            feed, by_stream = mirror.feed, mirror.topics.by_stream
-            journal, pattern_of = mirror.topics.by_name.get(JOURNAL), patterns_in(mirror)
-        flow = self._flows[far.link]
-        sender = FarSender(
-            ">", min(frame.credit, limits.LINK_CREDIT_BYTES), UNBOUNDED, *place, link=far.link,
-            number=frame.number, level=frame.level, copied=place, sent=place, by_stream=by_stream,
-            takes=lambda name: is_wished(name, frame.topics, frame.exclude, pattern_of),
-            sends=self.sends, flow=flow, packer=Packer(self._tools) if frame.packs else None,
-        )  # fmt: skip
-        if journal is not None and sender.takes(JOURNAL):
-            sender.introduce(journal)
-        self._senders[key] = sender, feed
-        flow.join(sender.flight)
-        self.progress.begin(far, frame, sender)
-        feed.add_reader(sender)
-        feed.feed(sender)
+            feed, topics, pattern_of = mirror.feed, mirror.topics, patterns_in(mirror)
+        log = copies.logs.begin(far.link, frame, feed, topics, pattern_of)
+        self.progress.begin(far, log)
 
     def _on_fetched(self, far: Sibling, frame: Fetched, now_ns: int) -> None:
         size = len(frame.payload) + len(frame.batches) * limits.LINK_ROW_BYTES
@@ -296,35 +292,6 @@ class Replication:
             return
         self._copies.on_fetched(far, frame, now_ns)
 
-    def _on_copied(self, far: Sibling, frame: Copied, now_ns: int) -> None:
-        found = self._senders.get((far.link, frame.origin))
-        if found is None:
-            return
-        sender, _ = found
-        sender.stored((frame.lsn, frame.slot), frame.credit)
-        self._feed(far.link)
-        self.progress.note(far, frame.origin, sender.copied)
-        if frame.origin == self._copies.origin:
-            self._copies.waiting.release()
-        if frame.lacks and sender.is_live and now_ns >= sender.sum_again_ns:
-            sender.sum_again_ns = now_ns + limits.JOURNAL_SUM_NS
-            self._copies.ask_sum(frame.origin)
-
-    def _feed(self, link: bytes) -> None:
-        """What the line has room for now, of the logs that wait for that, each in its turn."""
-        flow = self._flows[link]
-        waiting = {id(s.flight): (s, f) for (to, _), (s, f) in self._senders.items() if to == link}
-        for flight in flow.in_turn():
-            sender, feed = waiting[id(flight)]
-            feed.feed(sender)
-
-    def _end(self, key: tuple[bytes, bytes]) -> None:
-        found = self._senders.pop(key, None)
-        if found is not None:
-            found[0].flow.leave(found[0].flight)
-            found[1].remove_reader(found[0])
-            self.progress.end(found[0])
-
     # -- what we pull ---------------------------------------------------------------------------
 
     def _wish_for(self, far: Sibling, row: LogOffer) -> LinkWish | None:
@@ -337,10 +304,23 @@ class Replication:
     def _source(self, far: Sibling, row: LogOffer) -> Source | None:
         """A log at a far node, if it may be pulled there; rule 2."""
         wish = self._wish_for(far, row)
-        if wish is None or not wish.topics or not _has_all(row, wish) or self._site in row.path:
+        if wish is None or not wish.topics or self._site in row.path:
             return None
         had = self._copies.mirrors.by_origin.get(row.origin)
-        return Source(far, row, (row.lsn, row.slot) > (had.place if had else (1, 0)))
+        since = self._since(wish) if had is None or had.linked is None else had.linked.since
+        if row.topics and not (
+            has_all((row.topics, row.exclude), (wish.topics, wish.exclude)) and row.since <= since
+        ):
+            return None
+        if row.topics and had is not None:
+            return Source(far, row, have_more(row.strands, tuple(had.strands.values())))
+        return Source(far, row, (row.lsn, row.slot) > (had.place if had else BEGIN))
+
+    def _since(self, wish: LinkWish) -> int:
+        """From which time on a new mirror begins, unix ns."""
+        if wish.since_age_ns:
+            return max(0, self._wall_ns - wish.since_age_ns)
+        return wish.since_ns
 
     def _source_by(self, origin: bytes, link: bytes) -> Source | None:
         """The same by the far node's link."""
@@ -404,13 +384,14 @@ class Replication:
             self._copies.end_fetch(mirror)
             mirror.link = b""
         row = self._copies.held.get(puller, {}).get(mirror.origin)
-        if row is not None and (row.lsn, row.slot) >= mirror.synced:
+        assert mirror.linked is not None
+        if (
+            row is not None
+            and has_all((row.topics, row.exclude), mirror.linked.claim)
+            and not have_more(mirror.stored, row.strands)
+        ):
             self._copies.drop(mirror.origin)
             self._moved.pop(mirror.origin, None)
-            for key in [key for key in self._senders if key[1] == mirror.origin]:
-                number = self._senders[key][0].number
-                self.sends.append((key[0], Fetched(number, code="not-found", message=NO_COPY)))
-                self._end(key)
 
     def _pull(self, mirror: Mirror | None, source: Source, now_ns: int) -> None:
         copies = self._copies
@@ -423,24 +404,27 @@ class Replication:
         far, row, _ = source
         wish = self._wish_for(far, row)
         assert wish is not None
-        linked = LinkedEntry(row.origin, row.site, wish.topics, wish.exclude)
+        linked = LinkedEntry(
+            row.origin, row.site, wish.topics, wish.exclude, wish.priority, self._since(wish)
+        )
         if mirror is None:
             is_full = len(copies.mirrors.by_origin) >= limits.MIRRORS_MAX
             if is_full or row.origin in copies.mirrors.dropping:
                 return
             mirror = copies.mirrors.open_linked(row.name, linked)
             copies.version += 1
-        elif mirror.linked is not None and mirror.linked[:4] != linked[:4]:
-            copies.end_fetch(mirror)
-            mirror.linked = linked._replace(is_changed=True)
-            copies.mirrors.entries.append(mirror.linked)
+        elif mirror.linked is not None and mirror.linked[1:5] != linked[1:5]:
+            if copies.mirrors.rewish(mirror, linked):
+                copies.end_fetch(mirror)
+            else:
+                mirror.problem = TOO_MANY
         by = self._wishes[far.site]
         terms = by.compression != "none", by.bytes_per_second
         if mirror.number and mirror.link == far.link and mirror.terms != terms:
             copies.end_fetch(mirror)  # the link is another one now
         if (mirror.number and mirror.link == far.link) or mirror.again_ns > now_ns:
             return
-        if not mirror.number and copies.ahead(row.origin, (mirror.synced, True)):
+        if not mirror.number and copies.ahead_of(mirror) is not None:
             return  # a sibling has more of it
         mirror.name = row.name
         mirror.credit = limits.LINK_CREDIT_BYTES  # who sends bounds all logs of a link together
@@ -448,15 +432,17 @@ class Replication:
             way_ns = self._round_trips.get(far.origin, 0)
             mirror.credit = self._budgets[far.site].first(row.origin, way_ns)
         mirror.terms = terms
-        self._moved[row.origin] = mirror.place, now_ns
+        copies.mirrors.split(mirror, row.strands)
+        self._moved[row.origin] = list(mirror.strands.values()), now_ns
         copies.fetch(mirror, far)
 
     def _turns(self, mirror: Mirror, now: Source, other: Source, now_ns: int) -> bool:
         """Whether what comes from one is to come from another one; rule 2."""
-        place, since_ns = self._moved.get(mirror.origin, (mirror.place, now_ns))
-        if place != mirror.place:
+        places = list(mirror.strands.values())
+        before, since_ns = self._moved.get(mirror.origin, (places, now_ns))
+        if before != places:
             since_ns = now_ns
-        self._moved[mirror.origin] = mirror.place, since_ns
+        self._moved[mirror.origin] = places, since_ns
         is_stale = now_ns - since_ns >= limits.LINK_STALE_NS
         return other.kind > now.kind and (other.is_owner or is_stale)
 
@@ -494,23 +480,22 @@ class Replication:
     def on_round_trip(self, far: Sibling, ns: int) -> None:
         """A pulse came back from a node of another site."""
         self._round_trips[far.origin] = ns
-        if far.link in self._flows:
-            self._flows[far.link].on_round_trip(ns)
+        if far.link:
+            self._copies.logs.flow(far.link).on_round_trip(ns)
 
     # -- time, and what is shown ----------------------------------------------------------------
 
-    def tick(self, now_ns: int) -> None:
-        """Time has passed."""
+    def tick(self, now_ns: int, wall_ns: int) -> None:
+        """Time has passed; ``wall_ns`` is unix time."""
         self._grant(now_ns)
         if now_ns < self._due_ns:
             return
+        self._wall_ns = wall_ns
         self._due_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
         for mirror in self._copies.mirrors.of_others:
             if not mirror.caught_ns or not mirror.lag():
                 mirror.caught_ns = now_ns
-        for sender, _ in self._senders.values():
-            sender.tell_changes()
         self._tell_mirrored(self._copies.mirrors.of_others)
         self._copies.waiting.tell_sites(now_ns)
         self._copies.waiting.release()
@@ -537,10 +522,6 @@ class Replication:
 
     def take_sends(self) -> list[tuple[bytes, Body]]:
         """Frames for links, since the last time."""
-        for link, flow in self._flows.items():
-            if flow.is_freed:
-                flow.is_freed = False
-                self._feed(link)
         if news := self.progress.take_news():
             self._tell_mirrored([m for m in self._copies.mirrors.of_others if m.origin in news])
         sends, self.sends[:] = list(self.sends), []
@@ -565,6 +546,7 @@ class Replication:
                         "name": mirror.shown, "origin": mirror.origin.hex(),
                         "from": None if node is None else node.name, "lsn": mirror.synced[0],
                         "received": mirror.received, "lag": lag,
+                        "strands": len(mirror.strands), "since": mirror.linked.since,
                         "lag_seconds": _seconds(now_ns - mirror.caught_ns) if lag else 0.0,
                         "problem": mirror.problem,
                     }
@@ -578,6 +560,7 @@ class Replication:
                     "to": wish.to, "state": "linked" if nodes else "refused" if why else "down",
                     "endpoints": list(wish.endpoints), "refused": why,
                     "topics": list(wish.topics), "exclude": list(wish.exclude),
+                    "priority": list(wish.priority),
                     "nodes": nodes, "logs": sorted(logs[wish.to], key=lambda row: str(row["name"])),
                 }
             )  # fmt: skip
@@ -590,14 +573,5 @@ def _seconds(ns: int) -> float:
 
 def _for(far: Sibling, rows: tuple[LogOffer, ...]) -> LogOffers:
     """What a far node may have of them, and how far the mirror of its own log goes."""
-    may_have = [r for r in rows if r.site != far.site and r.topics != NOTHING]
+    may_have = [r for r in rows if r.site != far.site]
     return LogOffers((*may_have, *[r for r in rows if r.origin == far.origin]))
-
-
-def _has_all(row: LogOffer, wish: LinkWish) -> bool:
-    """Whether all that is wished is in what is offered."""
-    if not row.topics:
-        return True
-    return all(any(covers(wide, p) for wide in row.topics) for p in wish.topics) and all(
-        any(covers(wide, p) for wide in wish.exclude) for p in row.exclude
-    )

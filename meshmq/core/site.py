@@ -529,7 +529,7 @@ class Site:
         self._dial(now_ns)
         self.copies.tick(now_ns)
         self.words.tick(now_ns)
-        self.replication.tick(now_ns)
+        self.replication.tick(now_ns, now_ns + self._shared.wall_offset_ns)
 
     def _pulse_interval_ns(self) -> int:
         spread = len(self.siblings) * limits.SECOND // limits.PULSES_PER_SECOND_MAX

@@ -25,19 +25,20 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 from meshmq import limits
 from meshmq.core.admission import Admission
 from meshmq.core.batches import BatchTools
-from meshmq.core.copied_streams import kept, stream
+from meshmq.core.copied_streams import at_sites, kept, stream
 from meshmq.core.copy_problems import CopyProblems
-from meshmq.core.copy_sender import Sender
+from meshmq.core.copy_rows import is_ahead, reach, told_rows, weight
+from meshmq.core.copy_sender import LogTopics, Sender
 from meshmq.core.copy_waiting import CopyWaiting
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import MendLog, ReadLog
+from meshmq.core.far_log import FarLog, FarLogs
 from meshmq.core.feed import UNBOUNDED
 from meshmq.core.forgetting import Forgetting
 from meshmq.core.groups import Groups
@@ -50,6 +51,7 @@ from meshmq.core.site_takeover import SiteTakeovers
 from meshmq.core.streams import Streams
 from meshmq.core.takeover import Takeovers
 from meshmq.core.topics import Topic, Topics
+from meshmq.core.wished import patterns_in
 from meshmq.frames import Body, Credit, Subscribe, Subscribed, Unsubscribe
 from meshmq.frames_copies import NO_LEVEL, AskCopy, Copied, Copies, CopiesRow, Fetch, Fetched
 from meshmq.names import JOURNAL
@@ -79,6 +81,7 @@ class SiteCopies:
         mirrors: logs of other nodes that are copied here.
         far: takeovers between sites.
         groups: our own.
+        logs: that are sent by strands.
         siblings: those that are linked, by origin. names: of nodes that are known, by origin.
         me: in place of a sibling, for what our own clients read of what is kept here.
         held: by sibling, the logs it has copies of, by origin.
@@ -131,6 +134,7 @@ class SiteCopies:
         self._problems = CopyProblems(lambda o: self._asked.get(o, 0), self.names, self.sends)
         self._senders: dict[bytes, Sender] = {}  # of our log, by sibling
         self._others: dict[tuple[bytes, bytes], Sender] = {}  # of copies, by link and origin
+        self.logs = FarLogs(self.sends)
         self.waiting = CopyWaiting(self._problems, self._reached, self.sends)
         self._numbers = 0
         self._told: tuple[CopiesRow, ...] = ()
@@ -155,6 +159,7 @@ class SiteCopies:
         origin, link = sibling.origin, sibling.link
         if self.siblings.pop(origin, None) is None:
             return
+        self.logs.drop_link(link)
         self._away[origin] = self._left[origin] = now_ns
         self.held.pop(origin, None)
         self._asks.pop(origin, None)
@@ -263,7 +268,7 @@ class SiteCopies:
             self.sends.append((sibling.link, refusal))
             return
         self.own.served()
-        sender = self._sender(sibling, frame, self._topics.by_stream)
+        sender = self._sender(sibling, frame, self._topics)
         self._senders[sibling.origin] = sender
         journal = self._topics.by_name.get(JOURNAL)
         if journal is not None:
@@ -304,13 +309,13 @@ class SiteCopies:
         self._numbers += 1
         return self._numbers
 
-    def _sender(self, sibling: Sibling, frame: Fetch, by_stream: Any) -> Sender:
+    def _sender(self, sibling: Sibling, frame: Fetch, topics: LogTopics) -> Sender:
         place = (max(1, frame.lsn), frame.slot)
-        is_own = by_stream is self._topics.by_stream
+        is_own = topics is self._topics
         return Sender(
             ">", min(frame.credit, limits.CREDIT_BYTES_MAX), UNBOUNDED, *place,
             link=sibling.link, number=frame.number, level=frame.level, copied=(0, 0), sent=place,
-            by_stream=by_stream, takes=self._takes if is_own else lambda _: True, sends=self.sends,
+            topics=topics, takes=self._takes if is_own else lambda _: True, sends=self.sends,
         )  # fmt: skip
 
     def _takes(self, name: str) -> bool:
@@ -319,6 +324,8 @@ class SiteCopies:
         return self._topics.copies_of(name) > 1
 
     def _on_copied(self, sibling: Sibling, frame: Copied, now_ns: int) -> None:
+        if self.on_copied(sibling, frame, now_ns) is not None:
+            return
         if frame.origin != self.origin:
             sender = self._others.get((sibling.link, frame.origin))
             mirror = self.mirrors.by_origin.get(frame.origin)
@@ -381,6 +388,7 @@ class SiteCopies:
                 number = self._others[key].number  # who fetches it may turn to another one
                 self.sends.append((key[0], Fetched(number, code="not-found", message=NO_COPY)))
                 self._end_other(key)
+            self.logs.refuse(origin, "not-found", NO_COPY)
             mirror = self.mirrors.by_origin[origin]
             self.end_fetch(mirror)
             self.mirrors.drop(origin)
@@ -426,6 +434,8 @@ class SiteCopies:
             self.stop(mirror, now_ns)
         elif not self.mirrors.on_fetched(mirror, frame):
             self.stop(mirror, now_ns)
+        elif self.mirrors.come_together(mirror, frame):
+            self.fetch(mirror, sibling)
         elif frame.lsn:
             mirror.problem = ""
 
@@ -466,6 +476,13 @@ class SiteCopies:
                     mirror.problem = ""  # what waited for room is stored
                 self._tell_synced(mirror, size)
 
+    def on_copied(self, node: Sibling, frame: Copied, now_ns: int) -> FarLog | None:
+        """How far a log is synced elsewhere; None: it is not sent there by strands."""
+        log = self.logs.on_copied(node.link, frame)
+        if log is not None and frame.lacks and log.may_ask_sum(now_ns):
+            self.ask_sum(frame.origin)
+        return log
+
     def ask_sum(self, origin: bytes) -> None:
         """Somebody who has a log from here lacks part of its journal: only its node has the sum."""
         mirror = self.mirrors.by_origin.get(origin)
@@ -481,8 +498,8 @@ class SiteCopies:
     def tell(self, mirror: Mirror, credit: int) -> None:
         """Tell who sends it how far it is, and that so much more may come."""
         m, problem = mirror, mirror.problem[: limits.PEER_NAME_MAX]
-        lacks = m.lacks or m.asks_sum
-        copied = Copied(m.origin, *m.synced, credit, lacks, problem, m.holes)
+        lacks, places = m.lacks or m.asks_sum, m.stored_places()
+        copied = Copied(m.origin, *m.synced, credit, lacks, problem, m.holes, places)
         self.sends.append((mirror.link, copied))
 
     # -- what others read of copies -------------------------------------------------------------
@@ -537,6 +554,7 @@ class SiteCopies:
     def _on_fetch_of_copy(self, sibling: Sibling, frame: Fetch) -> None:
         key = (sibling.link, frame.origin)
         self._end_other(key)
+        self.logs.end(key)
         mirror = self.mirrors.by_origin.get(frame.origin)
         if frame.level == NO_LEVEL:
             return
@@ -544,7 +562,13 @@ class SiteCopies:
             refusal = Fetched(frame.number, code="not-found", message=NO_COPY)
             self.sends.append((sibling.link, refusal))
             return
-        sender = self._others[key] = self._sender(sibling, frame, mirror.topics.by_stream)
+        if mirror.linked is not None:
+            if frame.strands:
+                self.logs.begin(
+                    sibling.link, frame, mirror.feed, mirror.topics, patterns_in(mirror)
+                )
+            return
+        sender = self._others[key] = self._sender(sibling, frame, mirror.topics)
         mirror.feed.add_reader(sender)
         mirror.feed.feed(sender)
 
@@ -561,12 +585,19 @@ class SiteCopies:
             for other, rows in self.held.items()
             if origin in rows and other in self.siblings
         ]
-        return sorted(found, key=lambda f: _reach(f[1]), reverse=True)
+        return sorted(found, key=lambda f: reach(f[1]), reverse=True)
 
-    def ahead(self, origin: bytes, reach: _Reach) -> Sibling | None:
+    def ahead(self, origin: bytes, ours: _Reach) -> Sibling | None:
         """Whose copy of a log goes furthest, if it goes further than that."""
         holders = self.holders(origin)
-        return holders[0][0] if holders and reach < _reach(holders[0][1]) else None
+        return holders[0][0] if holders and ours < reach(holders[0][1]) else None
+
+    def ahead_of(self, mirror: Mirror) -> Sibling | None:
+        """Who has more of a log than was received here, and all that is wished of it."""
+        if mirror.linked is None:
+            return self.ahead(mirror.origin, (mirror.place, True))
+        found = [s for s, row in self.holders(mirror.origin) if is_ahead(row, mirror)]
+        return found[0] if found else None
 
     # -- time, and what is shown ----------------------------------------------------------------
 
@@ -584,6 +615,7 @@ class SiteCopies:
         self.mender.tick(now_ns)
         for sender in (*self._senders.values(), *self._others.values()):
             sender.tell_changes()
+        self.logs.tick()
         for origin in [o for o in self._asks if not self.takeovers.is_moving(o)]:
             self._on_ask(self.siblings[origin], self._asks.pop(origin))
         all_mirrors = self.mirrors.by_origin.values()
@@ -596,9 +628,11 @@ class SiteCopies:
                 mirror.problem = FULL
                 self._tell_synced(mirror)
             is_idle = not mirror.number and mirror.again_ns <= now_ns
-            reach = (mirror.place, True)
-            ahead = self.ahead(mirror.origin, reach) if is_idle and not sibling else None
+            ahead = self.ahead_of(mirror) if is_idle and not sibling else None
             if ahead is not None:
+                mirror.terms = (False, 0)
+                if mirror.linked is not None:
+                    self.mirrors.split(mirror, self.held[ahead.origin][mirror.origin].strands)
                 self.fetch(mirror, ahead)
         self._tell_rows()
 
@@ -614,6 +648,7 @@ class SiteCopies:
 
     def take_sends(self) -> list[tuple[bytes, Body]]:
         """Frames for links."""
+        self.logs.flush()
         sends: list[tuple[bytes, Body]] = list(self.sends)
         self.sends.clear()
         for mirror in self.mirrors.by_origin.values():
@@ -624,24 +659,10 @@ class SiteCopies:
 
     def _rows(self, told: bytes = b"") -> tuple[CopiesRow, ...]:
         """What ``told`` is to know, or all the others."""
-        rows = {
-            m.origin: CopiesRow(m.origin, m.shown, *m.synced, whole=m.is_own)
-            for m in self.mirrors.by_origin.values()
-        }
-        for origin, taken in self.takeovers.known.items():
-            row = rows.get(origin) or CopiesRow(origin, self.names.get(origin, ""), 0, 0)
-            rows[origin] = row._replace(
-                epoch=taken.epoch, taker=taken.taker, taken=taken.lsn, taken_slot=taken.slot
-            )
-        for origin, gone in self.forgetting.known.items():
-            row = rows.get(origin) or CopiesRow(origin, gone.name, 0, 0)
-            rows[origin] = row._replace(forgotten=gone.epoch, lifted=gone.lifted)
-        if told in self._furthest:
-            lsn, slot = self._furthest[told]
-            row = rows.get(told) or CopiesRow(told, "", 0, 0)
-            row = row._replace(furthest=lsn, furthest_slot=slot)
-            rows = {told: row, **{o: r for o, r in rows.items() if o != told}}
-        return tuple(rows.values())[: limits.MIRRORS_MAX]
+        furthest = {told: self._furthest[told]} if told in self._furthest else {}
+        return told_rows(
+            self.mirrors, self.takeovers.known, self.forgetting.known, self.names, furthest
+        )
 
     def seen_ns(self, origin: bytes, now_ns: int) -> int | None:
         """How long ago a node was lost; None: it was not linked in this life of ours."""
@@ -655,21 +676,10 @@ class SiteCopies:
         streams = kept(self.mirrors.by_origin.values(), self.siblings, name, node)
         if topic is not None:
             rows = self._problems.describe(self._senders, self._delivery.committed_lsn)
-            own = stream(node, self.origin, topic, rows if copies > 1 else ())
-            streams.append(own | self._at_sites(name))
+            records = topic.synced_offset - topic.first_offset
+            own = stream(node, self.origin, records, rows if copies > 1 else ())
+            streams.append(own | at_sites(self.waiting, self._delivery.committed_lsn, name))
         return {"copies": copies, "streams": streams}
-
-    def _at_sites(self, name: str) -> dict[str, Any]:
-        """Other sites that mirror a topic of our log, and what waits for them."""
-        end = (self._delivery.committed_lsn + 1, 0)
-        found: dict[str, Any] = {}
-        if sites := self.waiting.sites_with(name):
-            found["mirrored_at"] = [
-                {"site": site, "caught_up": any(until >= end for _, until in spans)}
-                for site, spans in sorted(sites.items())
-            ]
-        waiting = [row for row in self.waiting.for_sites() if row["topic"] == name]
-        return found | ({"waiting_for_sites": waiting} if waiting else {})
 
     def describe(self, name: str) -> dict[str, Any]:
         """As ``status`` of our node, called ``name``, shows it."""
@@ -686,14 +696,3 @@ class SiteCopies:
             **self.mender.describe(),
             "kept": self.mirrors.describe(),
         }
-
-
-def _reach(row: CopiesRow) -> _Reach:
-    """How far a copy goes, and whether it has all topics."""
-    return (row.lsn, row.slot), row.whole
-
-
-def weight(log: bytes, node: bytes) -> bytes:
-    """Of the nodes that may have a log those are to that have the greatest; both by their origins:
-    one that comes or goes changes the choice only where it is among the first."""
-    return hashlib.blake2b(log + node, digest_size=8).digest()

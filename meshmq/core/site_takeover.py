@@ -27,6 +27,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from meshmq import limits
+from meshmq.core.claims import claims_of
 from meshmq.core.feed import UNBOUNDED, Reader
 from meshmq.core.groups import Groups
 from meshmq.core.journal import Delta
@@ -38,6 +39,7 @@ from meshmq.core.takeover import Takeovers, topics_of
 from meshmq.core.topics import Topics
 from meshmq.errors import CommandFailed
 from meshmq.frames import Body
+from meshmq.frames_copies import Claim
 from meshmq.frames_site_words import HandBack, HandedBack, HandedRun, SiteTaken, TakenRange
 from meshmq.names import priority_of
 
@@ -52,6 +54,9 @@ class FarMover(Reader):
         self._owner = owner
         self.mirror = mirror
         self.entry = entry
+
+    def claims(self) -> tuple[Claim, ...]:
+        return claims_of(self.pattern)
 
     def take(self, batches: list[StoredBatch]) -> None:
         for b in batches:

@@ -148,6 +148,15 @@ class Topics:
             self.book.made(entry)
         return topic
 
+    def of_source(self, source: int) -> Topic | None:
+        """A stream by its number."""
+        return self.by_stream.get(source)
+
+    @staticmethod
+    def kept_from(topic: Topic) -> int:
+        """From where on its offsets are here."""
+        return topic.first_offset
+
     def new_stream(self) -> int:
         """The number of one more stream in this log."""
         self._next_stream += 1

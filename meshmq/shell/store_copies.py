@@ -1,9 +1,10 @@
 """Reads what is copied of another node's log, by the places that log has; writes what was damaged
 here and had again from there.
 
-Batches of one origin lie here in its own order, so a place is found by halving: first the segment,
-then the commit. What comes back has the places and times of the origin's log. What was this log's
-own before it was renewed (store_renew) lies at its places.
+Batches of one origin lie here in its own order, or those of each strand do, so a place is found by
+halving: first the segment, then the commit. Strands are put together by their places. What comes
+back has the places and times of the origin's log. What was this log's own before it was renewed
+(store_renew) lies at its places.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from meshmq.core.mirror_log import Copied
 from meshmq.shell.segment import decode_row
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_segments import SegmentSet
-
-_READS_MAX = 64  # a read that finds nothing goes on so often; each looks at up to 2,000 commits
 
 IsBefore = Callable[[Copied], bool]
 
@@ -44,27 +43,50 @@ def read_copies(
     mirror = state.mirrors.get(origin)
     if mirror is None:
         return ReadResult((), 1, 0)
-    end = ReadResult((), mirror.lsn, mirror.slot)
-    wanted = streams & frozenset(mirror.streams.values())
-    whose = _Whose(origin, wanted, mirror.own_until)
+    by_strand: dict[int, set[int]] = {}
+    for alias in streams & mirror.streams.keys():
+        by_strand.setdefault(state.streams[alias].topic.strand, set()).add(alias)
+    each_bytes = max(1, bytes_max // max(1, len(by_strand)))
+    batches: list[StoredBatch] = []
+    ends = []
+    for some in by_strand.values():
+        whose = _Whose(origin, frozenset(some), mirror.own_until)
+        result = _read_strand(reader, segments, state.next_lsn - 1, whose, start, each_bytes)
+        batches += result.batches
+        if result.next_lsn:
+            ends.append((result.next_lsn, result.next_slot))
+    end = min(ends, default=mirror.end)
+    if len(by_strand) > 1:
+        batches = [b for b in batches if not ends or (b.lsn, b.slot) < end]
+        batches.sort(key=lambda b: (b.lsn, b.slot))
+    return ReadResult(tuple(batches), *end)
+
+
+def _read_strand(
+    reader: LogReader,
+    segments: SegmentSet,
+    last: int,
+    whose: _Whose,
+    start: tuple[str, int, int],
+    bytes_max: int,
+) -> ReadResult:
+    """Streams whose batches lie here in their log's order; where to go on is 0, 0 at the end."""
     kind, value, slot = start
     local = ("offset", value, 0)
     if kind != "offset":
         found = _locate(segments, whose, _is_before(kind, value, slot))
         if found is None:
-            return end
+            return ReadResult((), 0, 0)
         local = ("position", *found)
-    last = state.next_lsn - 1
-    for _ in range(_READS_MAX):
-        result = reader.read(wanted, local, last, bytes_max)
+    while True:
+        result = reader.read(whose.streams, local, last, bytes_max)
         before = (value, slot) if kind == "position" else (1, 0)
-        batches = _translated(result.batches, before, mirror.own_until)
+        batches = _translated(result.batches, before, whose.own_until)
         if result.next_lsn > last:
-            return end._replace(batches=batches)
+            return ReadResult(batches, 0, 0)
         if batches:
             return ReadResult(batches, batches[-1].lsn, batches[-1].slot + 1)
         local = ("position", result.next_lsn, result.next_slot)
-    return end
 
 
 def _is_before(kind: str, value: int, slot: int) -> IsBefore:

@@ -126,32 +126,38 @@ class Disk:
         kind, value, slot = order.start
         found: list[StoredBatch] = []
         size = 0
-        for commit in self.commits:
-            for c in self._of(order.origin, commit):
-                batch = commit.batches[c.index]
-                if c.origin != order.origin or not self._is_wanted(batch, order):
-                    continue
-                if (
-                    (kind == "position" and (c.lsn, c.slot) < (value, slot))
-                    or (kind == "time" and c.append_time_ns < value)
-                    or (kind == "offset" and batch.base_offset + batch.count <= value)
-                ):
-                    continue
-                if found and (
-                    size + len(batch.payload) > order.bytes_max or len(found) == SCAN_COMMITS_MAX
-                ):
-                    return ReadDone(order.reader, tuple(found), found[-1].lsn, found[-1].slot + 1)
-                size += len(batch.payload)
-                bad = (commit.lsn, c.index) in self.flipped or not batch.payload
-                found.append(
-                    StoredBatch(
-                        batch.stream, batch.base_offset, batch.count,
-                        b"" if bad else batch.payload, batch.checksum,
-                        c.append_time_ns, c.lsn, c.slot, bad, batch.producer, batch.first,
-                        batch.moved, c[2:],
-                    )
-                )  # fmt: skip
-        return ReadDone(order.reader, tuple(found), mirror.lsn, mirror.slot)
+        for c, commit in self._in_its_order(order.origin):
+            batch = commit.batches[c.index]
+            if c.origin != order.origin or not self._is_wanted(batch, order):
+                continue
+            if (
+                (kind == "position" and (c.lsn, c.slot) < (value, slot))
+                or (kind == "time" and c.append_time_ns < value)
+                or (kind == "offset" and batch.base_offset + batch.count <= value)
+            ):
+                continue
+            if found and (
+                size + len(batch.payload) > order.bytes_max or len(found) == SCAN_COMMITS_MAX
+            ):
+                return ReadDone(order.reader, tuple(found), found[-1].lsn, found[-1].slot + 1)
+            size += len(batch.payload)
+            bad = (commit.lsn, c.index) in self.flipped or not batch.payload
+            found.append(
+                StoredBatch(
+                    batch.stream, batch.base_offset, batch.count,
+                    b"" if bad else batch.payload, batch.checksum,
+                    c.append_time_ns, c.lsn, c.slot, bad, batch.producer, batch.first,
+                    batch.moved, c[2:],
+                )
+            )  # fmt: skip
+        return ReadDone(order.reader, tuple(found), *mirror.end)
+
+    def _in_its_order(self, origin: bytes) -> list[tuple[Copied, Commit]]:
+        """What there is of a log, in the order it has there."""
+        rows = [(c, commit) for commit in self.commits for c in self._of(origin, commit)]
+        if len({held.topic.strand for held in self.state.streams.values()}) > 1:
+            rows.sort(key=lambda row: (row[0].lsn, row[0].slot))
+        return rows
 
     def _of(self, origin: bytes, commit: Commit) -> Sequence[Copied]:
         """What of a log a commit has; before it was renewed this one was it."""
@@ -161,7 +167,7 @@ class Disk:
         return [
             Copied(slot, origin, commit.lsn, slot, commit.append_time_ns)
             for slot, batch in enumerate(commit.batches)
-            if batch.stream in mirror.streams.values()
+            if batch.stream in mirror.streams
         ]
 
     def survey(self, order: SurveyLog) -> Surveyed:

@@ -23,7 +23,7 @@ from meshmq.core.log import (
     TopicEntry,
     TrimEntry,
 )
-from meshmq.core.mirror_log import LinkedEntry, MirrorEntry, MirrorState
+from meshmq.core.mirror_log import LinkedEntry, MirrorEntry, MirrorState, StrandEntry, StrandsEntry
 from meshmq.core.retention import Portion, SegmentInfo
 from meshmq.frames import (
     ACK,
@@ -122,6 +122,8 @@ from meshmq.frames_copies import (
     LogOffers,
     Mirrored,
     MirroredRow,
+    Strand,
+    StrandPlace,
 )
 from meshmq.frames_site_words import (
     HandBack,
@@ -136,6 +138,10 @@ from meshmq.frames_site_words import (
 DIRECTORY = Path(__file__).with_name("golden")
 SESSION = 0x0123_4567_89AB_CDEF
 TIME_NS = 1_700_000_000_123_456_789
+_strands = (
+    Strand(2, 0, 2**40, 7, ((("größe",), ("a.tmp",)), (("orders.>",), ()))),
+    Strand(0, 1, 1, 0, (((">",), ("orders.>", "größe")),)),
+)
 ORIGIN, PRODUCER, INSTANCE, TOPIC_ID = (bytes(range(i, i + 16)) for i in (16, 32, 48, 64))
 
 HANDED = (HandedRun("billing", 7, 2**40, 3, 1_700_000_000_123, 2, 5), HandedRun("größe", 8, 0, 1))
@@ -394,6 +400,8 @@ FRAMES = {
             ),
         ),
         ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),
+        ("fetched_places", 42, Fetched(3, strand=2, places=(StrandPlace(2, 2**40, 7),))),
+        ("copied_places", 42, Copied(ORIGIN, 9, 3, 1 << 20, places=(StrandPlace(2, 2**40, 7),))),
         ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),
         ("copied_lacks", 42, Copied(ORIGIN, 9, 3, 0, True)),
         ("copied_problem", 42, Copied(ORIGIN, 9, 3, 0, problem="größe")),
@@ -403,6 +411,24 @@ FRAMES = {
             "copies_more",
             42,
             Copies((CopiesRow(ORIGIN, "node-2", 9, 3, 0, b"", 0, 0, True, 2**41, 2**40, 7),)),
+        ),
+        (
+            "copies_strands",
+            42,
+            Copies(
+                (
+                    CopiesRow(
+                        ORIGIN,
+                        "eu/node-2",
+                        9,
+                        3,
+                        strands=_strands,
+                        topics=("orders.>",),
+                        exclude=("größe",),
+                        since=TIME_NS,
+                    ),
+                )
+            ),
         ),
         (
             "hello_far_node",
@@ -421,17 +447,18 @@ FRAMES = {
         (
             "fetch_topics",
             42,
-            Fetch(3, ORIGIN, 2**40, 7, 64 << 20, topics=("orders.>", "größe"), exclude=("*.tmp",)),
+            Fetch(
+                3, ORIGIN, 2**40, 7, 64 << 20, strands=_strands, since=TIME_NS, had=((5, 2**33),)
+            ),
         ),
-        ("fetch_whole", 42, Fetch(3, ORIGIN, 2**40, 7, 64 << 20, topics=("orders.>",), whole=True)),
         (
             "mirrored",
             42,
             Mirrored(
                 ORIGIN,
                 (
-                    MirroredRow("us", ("orders.>",), (), 1, 0, 2**40, 3),
-                    MirroredRow("größe", ("audit.*",), ("a.tmp",), 7, 1, 9, 0),
+                    MirroredRow("us", ((("orders.>",), ()),), 1, 0, 2**40, 3),
+                    MirroredRow("größe", ((("audit.*",), ("a.tmp",)),), 7, 1, 9, 0),
                 ),
             ),
         ),
@@ -441,7 +468,17 @@ FRAMES = {
             LogOffers(
                 (
                     LogOffer(ORIGIN, "node-1", "eu", 2**40, 0),
-                    LogOffer(INSTANCE, "größe", "us", 9, 3, ("orders.>", "audit.*"), ("a.tmp",)),
+                    LogOffer(
+                        INSTANCE,
+                        "größe",
+                        "us",
+                        9,
+                        3,
+                        ("orders.>", "audit.*"),
+                        ("a.tmp",),
+                        strands=_strands,
+                        since=TIME_NS,
+                    ),
                 )
             ),
         ),
@@ -608,7 +645,8 @@ _stored = (
 _topic = TopicEntry(1, TOPIC_ID, "orders.eu", True, 7 * 86_400 * 10**9, 10 << 30)
 _rule = RuleEntry("orders.>", True, 7 * 86_400 * 10**9, 0)
 
-_linked = LinkedEntry(INSTANCE, "us", ("orders.>", "größe"), ("orders.tmp.*",))
+_linked = LinkedEntry(INSTANCE, "us", ("orders.>", "größe"), ("orders.tmp.*",), ("größe",), TIME_NS)
+_by_strands = StrandsEntry(INSTANCE, _strands)
 _mirror = MirrorEntry(INSTANCE, "node-2", 2**40, 3)
 
 # name -> commit, start, inline
@@ -625,6 +663,14 @@ COMMITS = {
     ),
     "commit_directory": (Commit(11, TIME_NS, _stored, directory=_said), 0, False),
     "commit_linked": (Commit(12, TIME_NS, (), mirrors=(_linked, _mirror)), 0, False),
+    "commit_strands": (
+        Commit(
+            13, TIME_NS, (), (_topic._replace(origin=INSTANCE, source=7, strand=2),),
+            mirrors=(_by_strands, StrandEntry(INSTANCE, 2, 2**40, 3)),
+        ),
+        0,
+        False,
+    ),
 }  # fmt: skip
 
 
@@ -647,7 +693,9 @@ SNAPSHOTS = {
     "snapshot_linked": (
         _state(
             {
-                INSTANCE: MirrorState("node-2", 2**40, 3, linked=_linked),
+                INSTANCE: MirrorState(
+                    "node-2", 2**40, 3, linked=_linked, strands={s.number: s for s in _strands}
+                ),
                 PRODUCER: MirrorState("node-3", 9, 0, lacks=True),
             }
         ),

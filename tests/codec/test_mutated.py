@@ -10,6 +10,7 @@ import random
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from meshmq import codec, codec_log, codec_lone, limits, schema
 from meshmq.core import mirror_log
 from meshmq.core.log import Commit, LogState
-from meshmq.core.mirror_log import LinkedEntry, MirrorState
+from meshmq.core.mirror_log import LinkedEntry, MirrorState, StrandsEntry
 from meshmq.errors import BadFrame
 from meshmq.frames import (
     Command,
@@ -37,7 +38,15 @@ from meshmq.frames import (
     Subscribe,
     Welcome,
 )
-from meshmq.frames_copies import Fetch, LogOffer, LogOffers
+from meshmq.frames_copies import (
+    Copied,
+    Fetch,
+    Fetched,
+    LogOffer,
+    LogOffers,
+    Strand,
+    StrandPlace,
+)
 from tests.codec import mutate
 
 COUNT = 30_000
@@ -206,7 +215,8 @@ def test_a_subscription_has_a_bounded_number_of_places():
 def of_link(patterns, exclude=()):
     """Frames that name patterns of a link."""
     offer = LogOffer(bytes(16), "n", "eu", 1, 0, patterns, exclude)
-    return Fetch(1, bytes(16), topics=patterns, exclude=exclude), LogOffers((offer,))
+    strand = Strand(0, 0, 1, 0, ((patterns, exclude),))
+    return Fetch(1, bytes(16), strands=(strand,)), LogOffers((offer,))
 
 
 def test_a_link_has_a_bounded_number_of_patterns():
@@ -222,6 +232,29 @@ def test_a_link_has_a_bounded_number_of_patterns():
 def test_a_link_has_no_patterns_that_are_none(bad):
     for body in (*of_link(("a", bad)), *of_link(("a",), (bad, "b"))):
         refusal(codec.decode, frame(body))
+
+
+def test_a_log_comes_by_a_bounded_number_of_strands():
+    strand = Strand(0, 0, 1, 0, ((("a",), ()),) * limits.STRAND_CLAIMS_MAX)
+    place, had = StrandPlace(1, 2, 3), (1, 2)
+    most = limits.STRANDS_MAX
+    for body, more, said in (
+        (Fetch(1, bytes(16), strands=(strand,) * most), {"strands": (strand,) * (most + 1)},
+         f"{most + 1} strands"),
+        (Fetch(1, bytes(16), strands=(strand,)),
+         {"strands": (strand._replace(claims=strand.claims + strand.claims[:1]),)},
+         f"{limits.STRAND_CLAIMS_MAX + 1} claims"),
+        (Fetch(1, bytes(16), strands=(strand,)), {"strands": (strand._replace(claims=()),)},
+         "0 claims"),
+        (Fetch(1, bytes(16), had=(had,) * limits.STRAND_HAD_MAX),
+         {"had": (had,) * (limits.STRAND_HAD_MAX + 1)}, f"{limits.STRAND_HAD_MAX + 1} streams"),
+        (Fetched(1, places=(place,) * most), {"places": (place,) * (most + 1)},
+         f"{most + 1} strands"),
+        (Copied(bytes(16), 1, 0, 0, places=(place,) * most), {"places": (place,) * (most + 1)},
+         f"{most + 1} strands"),
+    ):  # fmt: skip
+        assert codec.decode(frame(body)).body == body
+        assert said in refusal(codec.decode, frame(replace(body, **more)))
 
 
 def test_a_node_offers_a_bounded_number_of_logs_and_sites_have_short_names():
@@ -266,7 +299,8 @@ def test_a_snapshot_with_torn_producers_is_refused(torn, monkeypatch):
     "said",
     [
         b"", b"[", b"{}", b"5", b"[1]", b'["us", ["a"]]', b'["us", 5, []]', b'["us", ["a"], [], 1]',
-        b'["us", [5], []]', b'[7, ["a"], []]', b'["us", "a", []]', b"\xff", b"[" * 100_000,
+        b'["us", [5], [], [], 0]', b'[7, ["a"], [], [], 0]', b'["us", "a", [], [], 0]',
+        b'["us", ["a"], [], [1], 0]', b'["us", ["a"], [], [], -1]', b"\xff", b"[" * 100_000,
     ],
     ids=lambda said: repr(said[:20]),
 )  # fmt: skip
@@ -276,6 +310,26 @@ def test_what_a_log_says_of_a_link_is_read_or_refused(said, monkeypatch):
     commit = codec_log.encode_commit(Commit(1, 1, (), mirrors=(linked,)), 0, False)
     refusal(codec_log.decode_commit, commit)
     state = LogState(b"o" * 16, mirrors={b"o" * 16: MirrorState("n", linked=linked)})
+    refusal(codec_log.decode_snapshot, codec_log.encode_snapshot(state, []))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[", b"{}", b"5", b"[1]", b"[[1, 2, 3, 4]]", b'[[0, 0, 1, 0, [[["a"]]]]]',
+        b'[[0, 0, 1, 0, [[["a"], [5]]]]]', b"[[0, 0, -1, 0, []]]", b'[["0", 0, 1, 0, []]]',
+        b"[" * 100_000,
+    ],
+    ids=lambda said: repr(said[:20]),
+)  # fmt: skip
+def test_what_a_log_says_of_strands_is_read_or_refused(said, monkeypatch):
+    strands = (Strand(0, 0, 1, 0, ((("a",), ()),)),)
+    monkeypatch.setattr(mirror_log, "_pack_strands", lambda row: said)
+    words = (StrandsEntry(b"o" * 16, strands),)
+    refusal(
+        codec_log.decode_commit, codec_log.encode_commit(Commit(1, 1, (), mirrors=words), 0, False)
+    )
+    state = LogState(b"o" * 16, mirrors={b"o" * 16: MirrorState("n", strands={0: strands[0]})})
     refusal(codec_log.decode_snapshot, codec_log.encode_snapshot(state, []))
 
 

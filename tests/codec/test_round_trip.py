@@ -41,6 +41,8 @@ from meshmq.core.mirror_log import (
     LinkedEntry,
     MirrorEntry,
     MirrorState,
+    StrandEntry,
+    StrandsEntry,
     TakenEntry,
     TakeoverEntry,
 )
@@ -55,9 +57,22 @@ ids = st.binary(min_size=16, max_size=16)
 origins = st.just(b"") | ids
 blobs = st.binary(max_size=60)
 flags = st.booleans()
+u63 = st.integers(0, 2**63 - 1)
 
 
 # -- frames ----------------------------------------------------------------------------------------
+
+patterns = st.lists(
+    st.sampled_from(["a", "orders.>", "*.eu", ">", "größe.*", "$x.a"]),
+    max_size=limits.LINK_PATTERNS_MAX,
+).map(tuple)
+claims = st.lists(st.tuples(patterns, patterns), min_size=1, max_size=limits.STRAND_CLAIMS_MAX).map(
+    tuple
+)
+strands = st.lists(st.builds(frames_copies.Strand, u16, u8, u64, u32, claims), max_size=3).map(
+    tuple
+)
+places = st.lists(st.builds(frames_copies.StrandPlace, u16, u64, u32), max_size=3).map(tuple)
 
 
 moves = st.just(b"") | st.builds(
@@ -177,7 +192,7 @@ def fetched(draw):
     block, size = (b"block", size) if size and draw(flags) else (payload, 0)
     return frames_copies.Fetched(
         draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), block, code, message,
-        size,
+        size, draw(u16), draw(places),
     )  # fmt: skip
 
 
@@ -209,10 +224,6 @@ nodes = st.none() | st.builds(
 runs = st.lists(st.builds(frames.Route, ids, st.lists(u32, max_size=4).map(tuple)), max_size=4).map(
     tuple
 )
-patterns = st.lists(
-    st.sampled_from(["a", "orders.>", "*.eu", ">", "größe.*", "$x.a"]),
-    max_size=limits.LINK_PATTERNS_MAX,
-).map(tuple)
 known = st.lists(st.builds(frames.KnownPeer, ids, flags, texts, addresses), max_size=4).map(tuple)
 BODIES = {
     frames.Hello: st.builds(
@@ -306,19 +317,19 @@ BODIES = {
     ),
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
     frames_copies.Fetch: st.builds(
-        frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64, patterns,
-        patterns, flags, flags,
+        frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64, strands, i64,
+        st.lists(st.tuples(u32, u64), max_size=3).map(tuple), flags,
     ),
     frames_copies.Fetched: fetched(),
     frames_copies.Copied: st.builds(
-        frames_copies.Copied, ids, u64, u32, u64, flags, texts, flags
+        frames_copies.Copied, ids, u64, u32, u64, flags, texts, flags, places
     ),
     frames_copies.Copies: st.builds(
         frames_copies.Copies,
         st.lists(
             st.builds(
                 frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32,
-                flags, u64, u64, u32, flags,
+                flags, u64, u64, u32, flags, strands, patterns, patterns, i64,
             ),
             max_size=4,
         ).map(tuple),
@@ -328,7 +339,7 @@ BODIES = {
         st.lists(
             st.builds(
                 frames_copies.LogOffer, ids, texts, texts, u64, u32, patterns, patterns,
-                st.lists(texts, max_size=3).map(tuple),
+                st.lists(texts, max_size=3).map(tuple), strands, i64,
             ),
             max_size=4,
         ).map(tuple),
@@ -337,7 +348,7 @@ BODIES = {
         frames_copies.Mirrored, ids,
         st.lists(
             st.builds(
-                frames_copies.MirroredRow, texts, patterns, patterns, u64, u32, u64, u32,
+                frames_copies.MirroredRow, texts, claims, u64, u32, u64, u32,
             ),
             max_size=4,
         ).map(tuple),
@@ -616,6 +627,7 @@ topic_entries = st.builds(
     u32,
     flags,
     u64,
+    u16,
 )
 own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
 rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8, flags)
@@ -627,7 +639,9 @@ mirror_entries = (
     | st.builds(lambda *row: TakenEntry(row[0], Delta(row[1], settled=row[2])), ids, u32, takings)
     | st.builds(BehindEntry, ids, u64, u32, u64, texts)
     | st.builds(ForgottenEntry, ids, u64, texts, flags)
-    | st.builds(LinkedEntry, ids, texts, patterns, patterns, flags)
+    | st.builds(LinkedEntry, ids, texts, patterns, patterns, patterns, u63)
+    | st.builds(StrandsEntry, ids, strands)
+    | st.builds(StrandEntry, ids, u16, u64, u32)
 )
 trim_entries = st.builds(TrimEntry, u32, u64)
 
@@ -739,8 +753,9 @@ def mirrors(draw):
     )  # fmt: skip
     found = draw(st.dictionaries(ids, made, max_size=2))
     for origin, mirror in found.items():
-        linked = st.builds(LinkedEntry, st.just(origin), texts, patterns, patterns, flags)
+        linked = st.builds(LinkedEntry, st.just(origin), texts, patterns, patterns, patterns, u63)
         mirror.linked = draw(st.none() | linked)
+        mirror.strands = {strand.number: strand for strand in draw(strands)}
     return found
 
 

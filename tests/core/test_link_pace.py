@@ -195,6 +195,6 @@ def test_a_line_that_is_filled_by_one_log_is_shared_with_another():
     fill(net, eu, 5)
     net.run(2 * SECOND)
     assert read(net, us) == of(eu, 5)
-    flow = eu.node.site.replication._flows[next(iter(eu.node.site.replication._flows))]
+    (flow,) = eu.node.site.copies.logs._flows.values()
     assert flow.in_flight == 0
     assert flow.round_trip_ns > 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from meshmq import limits
 from meshmq.cli.boundary import ConfigFaults
 from meshmq.cli.config import _OF_LINK, read_config, settings_of
 from meshmq.core.link_wish import LinkWish
@@ -26,6 +27,8 @@ to = "us"
 endpoints = ["tcp://us-gw-1:5758", "tcp://[fd00::1]:5758"]
 topics = ["orders.>", "audit.>"]  # what is pulled
 exclude = ["orders.tmp.>"]
+priority = ["audit.>", "orders.eu"]
+since = "2026-11-01T00:00:00.25Z"
 
 [[link]]
 to = "ap"
@@ -38,12 +41,16 @@ LINKS = (
         ("tcp://us-gw-1:5758", "tcp://[fd00::1]:5758"),
         ("orders.>", "audit.>"),
         ("orders.tmp.>",),
+        priority=("audit.>", "orders.eu"),
+        since_ns=1793491200_250000000,
     ),
     LinkWish("ap", ("tcp://ap-gw:5758",), (), ()),
 )
 LINK = '[[link]]\nto = "us"\nendpoints = ["tcp://127.0.0.1:1"]\ntopics = []\n'
 """A link in lines 3 to 6 of a file with a site; see ``faults``."""
 
+COVERS_NOTHING = "covers no topic that the link pulls: 'topics' and 'exclude' say which those are"
+NO_TIME = "is neither a time nor an age: write it like 2026-11-01T00:00:00Z, or like 7d, 12h or 30m"
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,7 +146,7 @@ def test_what_is_wrong_with_an_option_is_said_without_a_line(write, options, sen
 
 # -- faults ----------------------------------------------------------------------------------------
 
-UNKNOWN = "unknown key 'priority' in [[link]] (known: to,endpoints,topics,exclude,live,services)"
+UNKNOWN = f"unknown key 'colour' in [[link]] (known: {','.join(_OF_LINK)})"
 A_TOKEN = (
     "'topics': pattern 'a.>.b': token '>' is not valid ('*' stands for one whole token, '>' only "
     "at the end)"
@@ -237,6 +244,15 @@ def test_faults_of_the_site(faults, text, told):
         ({"topics = []": f"topics = {['a.>'] * 65}\nexclude = {['a'] * 66}"},
          [(6, "'topics' are 64 patterns at most, not 65"),
           (7, "'exclude' are 64 patterns at most, not 66")]),
+        ({"topics = []": f"topics = ['a.>']\npriority = {['a.x'] * 9}"},
+         [(7, "'priority' are 8 patterns at most, not 9")]),
+        ({"topics = []": "topics = ['a.>']\nexclude = ['a.x']\npriority = ['a.*', 'b', 'a.x']"},
+         [(8, f"'priority': 'b' {COVERS_NOTHING}"), (8, f"'priority': 'a.x' {COVERS_NOTHING}")]),
+        ({"topics = []": "topics = []\nsince = 7"}, [(7, "'since' must be a string")]),
+        ({"topics = []": "topics = []\nsince = '0s'"},
+         [(7, "'since' '0s' is no time at all: leave it out to mirror all there is")]),
+        ({"topics = []": "topics = []\nsince = 'May'"},
+         [(7, f"'since' 'May' {NO_TIME}")]),
         ({"topics = []": f"topics = []\nlive = {['a'] * 65}"},
          [(7, "'live' are 64 patterns at most, not 65")]),
         ({"topics = []": "topics = []\nservices = ['$a']\nlive = []"},
@@ -322,7 +338,7 @@ def test_links_in_one_line_have_lines_too(faults):
 def test_every_fault_is_told_at_once_in_the_order_of_the_file(faults):
     text = ALL.replace('to = "ap"', 'to = "us"').replace("mesh =", "mess =").replace("= 2", "= 9")
     told = faults(text.replace("topics = []", "topics = [1]"))
-    assert [line for line, _ in told] == [1, 3, 4, 11, 11, 16, 17, 18]
+    assert [line for line, _ in told] == [1, 3, 4, 11, 11, 18, 19, 20]
     assert told[0][1] == "unknown key 'mess', did you mean 'mesh'?"
     assert told[-1][1] == "'topics' must be a list of strings"
 
@@ -367,6 +383,7 @@ def test_the_files_of_the_page_and_of_the_example_are_read_as_they_are_told(writ
     assert (us.to, us.topics, us.exclude) == ("us", ("orders.>", "audit.>"), ("orders.tmp.>",))
     assert (us.live, asia.live) == (("prices.>",), ())
     assert (us.services, asia.services) == (("quote.>",), ())
+    assert (us.priority, us.since_age_ns) == (("audit.>",), 7 * limits.DAY)
     assert (asia.to, asia.topics) == ("asia", ())
     keys = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()
                                               if row.startswith("|"))))  # fmt: skip

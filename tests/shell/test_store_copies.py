@@ -8,7 +8,8 @@ import zlib
 import pytest
 
 from meshmq.core.log import BatchEntry, CopiedEntry, TopicEntry, TrimEntry
-from meshmq.core.mirror_log import MirrorEntry, TakeoverEntry
+from meshmq.core.mirror_log import MirrorEntry, StrandEntry, StrandsEntry, TakeoverEntry
+from meshmq.frames_copies import Strand
 
 THEIRS, OTHERS = b"b" * 16, b"c" * 16
 HOUR = 3600 * 10**9
@@ -51,7 +52,7 @@ def read_all(store, streams, start, origin=THEIRS, bytes_max=500):
     while True:
         r = store.read(frozenset(streams), start, 1 << 60, bytes_max, origin)
         found += r.batches
-        if (r.next_lsn, r.next_slot) >= (end.lsn, end.slot):
+        if (r.next_lsn, r.next_slot) >= end.end:
             return found
         assert ("position", r.next_lsn, r.next_slot) != start
         start = ("position", r.next_lsn, r.next_slot)
@@ -210,3 +211,55 @@ def test_a_damaged_batch_is_written_in_its_place(opened):
     assert read(store) == [(data, False), (other, False)]
     assert store.stats()["batches_mended"] == 1
     assert opened().check() == []
+
+
+# -- strands of a log of another site --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_strands_are_put_together_in_the_order_of_their_log(opened, seed):
+    """Two strands, of which one comes with the past later, and a topic that changes strands."""
+    rng = random.Random(seed)
+    store = opened()
+    aliases = {(0, 1): 5, (1, 2): 6, (1, 1): 7}  # by strand and source
+    store.append([
+        copied_topic(alias, source, name=f"t{source}")._replace(strand=strand)
+        for (strand, source), alias in aliases.items()
+    ])  # fmt: skip
+    ends, log = {1: 0, 2: 0}, []
+    for lsn in range(1, 80):
+        for slot in range(rng.randrange(1, 4)):
+            source, count = rng.choice([1, 2]), rng.randrange(1, 3)
+            data = rng.randbytes(60)
+            batch = (ends[source], count, data, zlib.crc32(data), b"p" * 16, 1)
+            log.append((source, lsn, slot, batch))
+            ends[source] += count
+
+    def entries(strand, rows, end):
+        said = [
+            CopiedEntry(BatchEntry(aliases[strand, s], *b), THEIRS, lsn, slot, HOUR + lsn)
+            for s, lsn, slot, b in rows
+        ]  # fmt: skip
+        return [*said, StrandEntry(THEIRS, strand, end, 0)]
+
+    claims = (((">",), ()),)
+    store.append(
+        [StrandsEntry(THEIRS, (Strand(0, 0, 1, 0, claims), Strand(1, 0, 1, 0, claims)))]
+    )  # fmt: skip
+    first = [row for row in log if row[0] == 1 and row[1] < 50]
+    for i in range(0, len(first), 7):
+        store.append(entries(0, first[i : i + 7], 50))
+    past = [row for row in log if row[0] == 2 or row[1] >= 50]
+    for i in range(0, len(past), 5):
+        store.append(entries(1, past[i : i + 5], 80))
+    store = opened()
+    want = [(lsn, slot, b[0]) for s, lsn, slot, b in log]
+    for size in (1, 200, 1 << 20):
+        found = read_all(store, aliases.values(), ("position", 1, 0), bytes_max=size)
+        assert [(b.lsn, b.slot, b.base_offset) for b in found] == want
+    found = read_all(store, aliases.values(), ("time", HOUR + 40, 0))
+    assert [(b.lsn, b.slot, b.base_offset) for b in found] == [row for row in want if row[0] >= 40]
+    found = read_all(store, (5, 7), ("position", 45, 0))
+    assert [b.base_offset for b in found] == [
+        b[0] for s, lsn, _, b in log if s == 1 and lsn >= 45
+    ]  # fmt: skip

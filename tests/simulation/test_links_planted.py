@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meshmq.core import mirror_progress, replication
+from meshmq.core import claims, mirror_progress, replication
 from meshmq.core.delivery import Delivery
 from meshmq.core.mirror_feed import MirrorFeed
 from meshmq.core.mirror_progress import MirrorProgress
@@ -31,13 +31,13 @@ planted = PLANTED.register  # with the name of a checker that notices it by itse
 # -- what is mirrored ------------------------------------------------------------------------------
 
 
-@planted(replication, "is_wished", "mirrored", 0, 1)
-def mirror_what_is_left_out(real: Any, name: str, topics: Any, exclude: Any, of: Any) -> bool:
-    return bool(real(name, topics, (), of))
+@planted(claims, "is_wished", "mirrored", 0, 1)
+def mirror_what_is_left_out(real: Any, name: str, topics: Any, exclude: Any, *more: Any) -> bool:
+    return bool(real(name, topics, (), *more))
 
 
-@planted(replication, "_has_all", "mirrored", 1, 2)
-def pull_from_who_has_less(real: Any, row: Any, wish: Any) -> bool:
+@planted(replication, "has_all", "mirrored", 1, 2)
+def pull_from_who_has_less(real: Any, wide: Any, narrow: Any) -> bool:
     return True
 
 
@@ -57,14 +57,14 @@ def stay_where_nothing_comes(real: Any, self: Any, *args: Any) -> bool:
     return False
 
 
-@planted(Replication, "_path", "shared", 1)
+@planted(Replication, "_path", "shared", 1, 3)
 def say_nothing_of_where_it_comes_by(real: Any, self: Any, mirror: Any) -> Any:
     return ()
 
 
 @planted(Mirrors, "_store", "stable", 0, 1)
-def forget_whose_a_batch_was(real: Any, self: Any, mirror: Any, row: Any, data: bytes) -> bool:
-    return bool(real(self, mirror, row._replace(producer=bytes(16)), data))
+def forget_whose_a_batch_was(real: Any, self: Any, mirror: Any, row: Any, *rest: Any) -> bool:
+    return bool(real(self, mirror, row._replace(producer=bytes(16)), *rest))
 
 
 # -- who has it ------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ def take_what_was_sent_for_synced(
     real(self, far, origin, max(place, sender.sent) if sender is not None else place)
 
 
-@planted(mirror_progress, "is_wished", "waited", 0, 2)
-def count_sites_that_do_not_wish_it(real: Any, name: str, topics: Any, exclude: Any) -> bool:
+@planted(mirror_progress, "takes", "waited", 0, 2)
+def count_sites_that_do_not_wish_it(real: Any, *args: Any) -> bool:
     return True
 
 

@@ -1,0 +1,282 @@
+"""Strands of a log of another site: who goes first, what is wished later, what is too old."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from meshmq import limits
+from meshmq.core.claims import are_disjoint, classes, has_all, is_empty, joined, takes
+from meshmq.core.link_wish import LinkWish
+from meshmq.core.strands import begin as begun
+from meshmq.core.strands import rewish, split, strand_of, together
+from meshmq.frames import START_EARLIEST, START_NEW
+from meshmq.limits import MS, SECOND
+from tests.core.sites import WALL, Net, Program
+from tests.core.test_copies import records_of
+from tests.core.test_replication import begin, fill, of, read
+
+EVERY = (">",), ()
+
+
+def pair(*sites, **wish):
+    """Sites in a row, each of which pulls from the one before: (network, nodes)."""
+    net = Net(0)
+    nodes = [net.add(site=site) for site in sites]
+    net.links_of = {nodes[0]: ()}
+    for one, other in pairwise(nodes):
+        net.links_of[other] = (LinkWish(one.site, (one.address,), **{"topics": (">",), **wish}),)
+    for node in nodes:
+        begin(node)
+    return net, nodes
+
+
+def change(net, node, **wish):
+    net.links_of[node] = tuple([w._replace(**wish) for w in net.links_of[node]])
+    node.node.site.set_links(net.links_of[node], net.now_ns)
+
+
+def mirror_of(node, at):
+    return at.node.site.copies.mirrors.by_origin[node.origin]
+
+
+# -- which strands there are -----------------------------------------------------------------------
+
+
+def test_a_topic_is_in_the_strand_of_the_first_pattern_that_it_matches():
+    strands = begun((("orders.>", "audit.>", "x"), ("orders.tmp.>",)), ("audit.>", "*.eu"))
+    names = ("audit.eu", "orders.eu", "orders.us", "x", "orders.tmp.a", "y")
+    assert [strand_of(strands, name) for name in names] == [1, 2, 3, 3, None, None]
+    of_groups = ("$journal", "$priority.1.audit.a", "$delayed.orders.us", "$dlq.g", "$unknown")
+    assert [strand_of(strands, name, lambda group: "x") for name in of_groups] == [0, 1, 3, 0, None]
+
+
+def test_priorities_that_match_nothing_that_is_wished_make_no_strands():
+    assert [s.rank for s in begun((("orders.>",), ()), ("audit.>", "orders.>"))] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are"),
+    [
+        ((("a.>",), ()), (("b.>",), ()), True),
+        ((("a.>",), ()), (("*.b",), ()), False),
+        ((("a.>",), ("a.b",)), (("a.b",), ()), True),
+        ((("a.*",), ()), (("a.b.c",), ()), True),
+        (((">",), ("a.>",)), (("a.>",), ()), True),
+        (((">",), ()), (("$x",), ()), True),
+    ],
+)
+def test_claims_that_have_no_topic_in_common_are_told_by_their_patterns(one, other, are):
+    assert are_disjoint((one,), (other,)) == are_disjoint((other,), (one,)) == are
+    assert is_empty((one, other)) == are
+
+
+def test_a_claim_that_says_nothing_beside_the_others_is_left_out():
+    assert joined(EVERY, (("a.>",), ())) == joined((("a.>",), ()), EVERY) == ((("a.>",), ()),)
+    assert has_all((("a.>",), ("b.>",)), (("a.>",), ()))  # what is excluded was not in it
+
+
+def test_a_new_wish_keeps_each_topic_at_the_place_that_it_has():
+    old, new = (("a.>", "b.>"), ()), (("b.>", "c.>"), ())
+    groups, strand = begun(old, ())
+    strands = rewish((groups, strand._replace(lsn=9)), old, new, ("c.>",), ())
+    at = {name: strand_of(strands, name) for name in ("a.x", "b.x", "c.x")}
+    places = {strand.number: strand.lsn for strand in strands}
+    assert at["a.x"] is None
+    assert (places[at["b.x"]], places[at["c.x"]]) == (9, 1)
+
+
+def test_strands_come_together_once_the_source_has_said_that_they_are_at_its_end():
+    old, new = (("a.>",), ()), (("a.>", "b.>"), ())
+    strands = rewish(begun(old, ()), old, new, (), ())
+    assert [s.rank for s in strands] == [0, 1, 0, 1]
+    at_end = tuple([s._replace(lsn=7) for s in strands])
+    assert together(at_end, (), new, ()) == at_end
+    groups, *rest = together(at_end, (0, 2), new, ())
+    assert (groups.number, len(rest)) == (0, 2)
+    one = together(at_end, (0, 1, 2, 3), new, ())[1]
+    assert one.place == (7, 0)
+    assert all(takes(one.claims, name) for name in ("a.x", "b.x"))
+
+
+def test_what_has_unequal_strands_splits_those_of_who_pulls_from_it():
+    old, new = (("a.>",), ()), (("a.>", "b.>"), ())
+    at = tuple([s._replace(lsn=100) for s in begun(old, ())])
+    theirs = rewish(at, old, new, (), ())
+    ours = split(begun(new, ()), theirs, ())
+    assert len(ours) == 4
+    assert strand_of(ours, "a.x") != strand_of(ours, "b.x")
+    assert split(ours, theirs, ()) == ours
+
+
+def test_there_are_so_many_strands_at_most(monkeypatch):
+    monkeypatch.setattr(limits, "STRANDS_MAX", 4)
+    old, new = (("a.>",), ()), (("a.>", "b.>"), ())
+    assert rewish(begun(old, ()), old, new, ("a.b", "a.c"), ()) is None
+    assert rewish(begun(old, ()), old, new, (), {2}) is None  # of one something is here still
+    assert len(rewish(begun(old, ()), old, new, (), ())) == len(classes(("a", "b"))) == 4
+
+
+# -- what comes ------------------------------------------------------------------------------------
+
+
+def test_what_goes_first_overtakes_what_was_published_before_it(monkeypatch):
+    monkeypatch.setattr(limits, "LINK_CREDIT_BYTES", 600)
+    net, (eu, us) = pair("eu", "us", priority=("audit.>",))
+    net.cut(eu, us)
+    fill(net, eu, 400, "orders.a")
+    fill(net, eu, 5, "audit.a")
+    net.heal()
+    reader = Program(net, us)
+    reader.subscribe("audit.>", start=START_EARLIEST)
+    net.run(3 * SECOND)
+    assert records_of(reader) == of(eu, 5, "audit.a")
+    lag = mirror_of(eu, us).lag()
+    assert lag.get("orders.a", 400) > 100
+    assert "audit.a" not in lag
+    net.run(20 * SECOND)
+    assert read(net, us, ">") == [*of(eu, 400, "orders.a"), *of(eu, 5, "audit.a")]
+
+
+def test_a_reader_of_all_has_the_log_in_its_order_while_it_comes_in_another_one(monkeypatch):
+    monkeypatch.setattr(limits, "LINK_CREDIT_BYTES", 600)
+    net, (eu, us, asia) = pair("eu", "us", "asia", priority=("audit.>",))
+    readers = [Program(net, node) for node in (us, asia)]
+    for reader in readers:
+        reader.subscribe(">", start=START_EARLIEST)
+    want = []
+    for i in range(30):
+        fill(net, eu, 4, "orders.a", first=4 * i)
+        fill(net, eu, 1, "audit.a", first=i)
+        want += of(eu, 4 * i + 4, "orders.a")[4 * i :] + of(eu, i + 1, "audit.a")[i:]
+    net.run(30 * SECOND)
+    assert [records_of(reader) for reader in readers] == [want, want]
+
+
+def test_what_is_new_of_what_goes_first_comes_to_a_reader_of_all_at_once():
+    net, (eu, us) = pair("eu", "us", priority=("audit.>",))
+    fill(net, eu, 3, "orders.a")
+    net.run(3 * SECOND)
+    reader = Program(net, us)
+    reader.subscribe(">", start=START_NEW)
+    net.run(SECOND)
+    for i in range(5):
+        fill(net, eu, 1, ("audit.a", "orders.b")[i % 2], first=i // 2)
+        net.run(100 * MS)  # less than until the next tick
+        assert len(records_of(reader)) == 1
+
+
+def test_a_new_reader_of_all_gets_nothing_of_the_past_that_comes_for_a_new_wish(monkeypatch):
+    monkeypatch.setattr(limits, "LINK_CREDIT_BYTES", 300)
+    net, (eu, us) = pair("eu", "us", topics=("orders.>",))
+    fill(net, eu, 200, "audit.a")
+    fill(net, eu, 5, "orders.a")
+    net.run(3 * SECOND)
+    change(net, us, topics=(">",))
+    net.run(600 * MS)
+    assert len(mirror_of(eu, us).strands) == 4
+    reader = Program(net, us)
+    reader.subscribe(">", start=START_NEW)
+    net.run(10 * MS)
+    fill(net, eu, 3, "orders.a", first=5)
+    net.run(20 * SECOND)
+    assert records_of(reader) == of(eu, 8, "orders.a")[5:]
+    assert len(mirror_of(eu, us).strands) == 2
+    assert read(net, us, ">") == [*of(eu, 200, "audit.a"), *of(eu, 8, "orders.a")]
+
+
+def test_what_was_wished_before_goes_on_while_the_past_of_what_is_new_comes(monkeypatch):
+    monkeypatch.setattr(limits, "LINK_CREDIT_BYTES", 30)
+    net, (eu, us) = pair("eu", "us", topics=("orders.>",))
+    fill(net, eu, 300, "audit.a")
+    net.run(2 * SECOND)
+    change(net, us, topics=(">",))
+    reader = Program(net, us)
+    reader.subscribe("orders.>", start=START_EARLIEST)
+    fill(net, eu, 5, "orders.a")
+    net.run(200 * MS)
+    assert records_of(reader) == of(eu, 5, "orders.a")
+    assert mirror_of(eu, us).topics.of_source(1).next_offset < 300
+
+
+def test_topics_that_are_wished_again_come_from_where_they_were_left():
+    net, (eu, us) = pair("eu", "us")
+    fill(net, eu, 20, "audit.a")
+    fill(net, eu, 20, "orders.a")
+    net.run(2 * SECOND)
+    change(net, us, exclude=("audit.>",))
+    net.run(SECOND)
+    fill(net, eu, 10, "orders.a", first=20)
+    fill(net, eu, 10, "audit.a", first=20)
+    net.run(2 * SECOND)
+    assert mirror_of(eu, us).received == 50
+    net.kill(us)
+    begin(us)
+    net.run(2 * SECOND)
+    change(net, us, exclude=())
+    net.run(3 * SECOND)
+    assert mirror_of(eu, us).received == 10  # since its start: nothing came twice
+    want = [*of(eu, 20, "audit.a"), *of(eu, 30, "orders.a"), *of(eu, 30, "audit.a")[20:]]
+    assert read(net, us, ">") == want
+
+
+def test_priorities_that_come_and_go_change_nothing_of_what_is_read():
+    net, (eu, us, asia) = pair("eu", "us", "asia")
+    want = []
+    for i, priority in enumerate([(), ("audit.>",), ("orders.>",), (), ("audit.>", "*.a")]):
+        change(net, us, priority=priority)
+        net.run(200 * MS)
+        for topic in ("audit.a", "orders.a", "audit.a"):
+            first = len([row for row in want if row[1] == topic])
+            fill(net, eu, 3, topic, first=first)
+            want += of(eu, first + 3, topic)[first:]
+        net.kill((eu, us)[i % 2])
+        net.run(50 * MS)
+        begin((eu, us)[i % 2])
+        net.run(4 * SECOND)
+    assert read(net, us, ">") == read(net, asia, ">") == want
+    assert [s.place for s in mirror_of(eu, us).strands.values()] != []
+    streams = us.node.site.copies.of_topic(None, "audit.a", "us")["streams"]
+    assert [row["records"] for row in streams] == [30]
+
+
+def test_a_mirror_begins_at_the_time_that_its_link_says():
+    net, (eu, us, asia) = pair("eu", "us", "asia")
+    for node in (us, asia):
+        net.kill(node)
+    fill(net, eu, 10)
+    net.run(10 * SECOND)
+    since = WALL + net.now_ns
+    fill(net, eu, 10, first=10)
+    wish = net.links_of[us][0]._replace(since_ns=since)
+    net.links_of[us] = (wish,)
+    begin(us)
+    begin(asia)
+    net.run(3 * SECOND)
+    assert read(net, us) == of(eu, 20)[10:]
+    assert not mirror_of(eu, us).holes
+    assert mirror_of(eu, us).topics.by_source[1][0].first_offset == 10
+    # Who wants all of it does not take it from there.
+    assert eu.origin not in asia.node.site.copies.mirrors.by_origin
+    change(net, asia, since_ns=since)
+    net.run(3 * SECOND)
+    assert read(net, asia) == of(eu, 20)[10:]
+
+
+def test_an_age_counts_back_from_when_a_mirror_begins():
+    net, (eu, us) = pair("eu", "us", since_age_ns=5 * SECOND)
+    net.kill(us)
+    fill(net, eu, 10)
+    net.run(20 * SECOND)
+    fill(net, eu, 10, first=10)
+    fill(net, eu, 3, "audit.a")
+    begin(us)
+    net.run(2 * SECOND)
+    assert read(net, us, ">") == [*of(eu, 20)[10:], *of(eu, 3, "audit.a")]
+    net.kill(us)
+    net.run(20 * SECOND)
+    fill(net, eu, 10, first=20)
+    begin(us)
+    net.run(2 * SECOND)
+    assert read(net, us, "orders.>") == of(eu, 30)[10:]
