@@ -92,7 +92,8 @@ class Ring:
         self.programs[LOST] = []
 
     def takeover(self) -> str:
-        """What the command says."""
+        """What the command says, once the taker has noticed that nobody is there."""
+        _wait(lambda: _linked(self.nodes[TAKER].url) < len(SITES) - 1, "the loss is not noticed")
         argv = [sys.executable, "-m", "meshmq", "site", "takeover", LOST, "--assume-dead", "--url",
                 self.nodes[TAKER].url]  # fmt: skip
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
