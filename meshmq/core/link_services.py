@@ -38,6 +38,10 @@ class LinkServices:
         """A far node asks for these services, and for no others any more."""
         self._asked[far.origin] = patterns
 
+    def has_asked(self, far: Sibling) -> bool:
+        """Whether it has, since its data link was gone last."""
+        return far.origin in self._asked
+
     def leave(self, far: Sibling) -> None:
         """Its data link is gone."""
         self._asked.pop(far.origin, None)

@@ -85,7 +85,10 @@ class SiteServices:
         if not sibling.site:
             self._services.comeback.expect(origin, now_ns)
             self._tell_all(sibling, asks=True)
-        elif self._links.wished(sibling.site):
+            return
+        if self._links.has_asked(sibling):  # before we joined: what began since was not told
+            self._tell_all(sibling)
+        if self._links.wished(sibling.site):
             self._services.comeback.expect(origin, now_ns)
             self._ask(sibling)
 

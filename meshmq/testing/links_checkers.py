@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from meshmq.testing import crossing_checkers
 from meshmq.testing.links_world import LinksWorld
 from meshmq.testing.site_checkers import alarms, belonging, rest, views
 
@@ -60,4 +61,5 @@ def waited(world: LinksWorld) -> Iterator[str]:
 
 LINKS_CHECKERS: tuple[Callable[[LinksWorld], Iterator[str]], ...] = (
     views, belonging, alarms, rest, mirrored, stable, single, read, shared, waited,
+    *crossing_checkers.CHECKERS,
 )  # fmt: skip

@@ -21,6 +21,7 @@ from meshmq.names import covers, overlap
 from meshmq.testing.copies_host import CopiesHost
 from meshmq.testing.disk import Disk
 from meshmq.testing.links_faults import LinksFaults
+from meshmq.testing.site_crossing import SHARE, Crossing
 from meshmq.testing.site_host import Host, Way
 from meshmq.testing.site_linking import Linking
 from meshmq.testing.site_part import Part
@@ -99,10 +100,14 @@ class LinksWorld(SiteWorld):
         latency_ns: between two sites now; ``usual_ns``: where nothing is wrong.
         site_of: nodes of each site.
         has_trims: nodes do not keep all of their own logs.
+        crossing: of some: what programs do that is live over links. all_read: what readers of logs
+            read; then nothing that is live.
         parted: two sites that hear nothing of each other, after heals either.
     """
 
     host_kind = LinksHost
+    crossing: Crossing | None = None
+    all_read = ">"
 
     def __init__(self, seed: int, _: int | None = None) -> None:
         super().__init__(seed, None, COMMON)
@@ -140,6 +145,9 @@ class LinksWorld(SiteWorld):
         self.site_of: dict[str, list[LinksHost]] = {site: [] for site in self.sites}
         self.linking = Linking(self)
         self.parts: tuple[Part, ...] = (self.linking,)
+        if random.Random(f"{seed} live").random() < SHARE:
+            self.crossing, self.all_read = Crossing(self), "o.>"
+            self.parts = (self.linking, self.crossing)
         self.faults: LinksFaults = LinksFaults(self)
 
     # -- shape ----------------------------------------------------------------------------------
@@ -187,7 +195,9 @@ class LinksWorld(SiteWorld):
     def links_of(self, site: str) -> tuple[LinkWish, ...]:
         """What its nodes pull."""
         return tuple([
-            LinkWish(to, tuple([h.address for h in self.site_of[to]]), *claim, **self.terms)
+            LinkWish(
+                to, tuple([h.address for h in self.site_of[to]]), *claim, **self.terms
+            )._replace(**(self.crossing.lets_in(one, to) if self.crossing is not None else {}))
             for (one, to), claim in self.wishes.items() if one == site
         ])  # fmt: skip
 

@@ -93,7 +93,7 @@ class Linking(Part):
 
     def _read(self, program: SiteProgram) -> None:
         if program.is_alive and not self.world.is_calm:
-            self.subscribe(program, self.world.rng.choice([">", "o.>", "o.*"]))
+            self.subscribe(program, self.world.rng.choice([self.world.all_read, "o.>", "o.*"]))
 
     def _publish_later(self, program: SiteProgram) -> None:
         self.later(400 * MS, 5 * SECOND, partial(self._publish, program))
@@ -160,7 +160,7 @@ class Linking(Part):
         """New readers at every node, and a few more records."""
         for host in self.world.members:
             program = self.world.begin_reader(f"r{self.world.round}{host.site}{host.name}", host)
-            self.subscribe(program, ">")
+            self.subscribe(program, self.world.all_read)
         for name, program in list(self.world.programs.items()):
             if name.startswith("p"):
                 self._publish_some(program, "o.a")
@@ -190,7 +190,7 @@ class Linking(Part):
                 break
         else:
             return
-        for a in effect.arrivals:
+        for a in [a for a in effect.arrivals if a.lsn]:  # the rest is transient
             values = codec.decode_batch(a.payload, a.count).values
             for i in range(a.skip, a.count):
                 row = Row(a.origin, a.topic, a.base_offset + i)

@@ -7,7 +7,7 @@ import pytest
 from meshmq import limits
 from meshmq.core.events import LinkClosed
 from meshmq.core.link_wish import LinkWish
-from meshmq.frames import EACH, STREAM
+from meshmq.frames import EACH, STREAM, Offers
 from tests.core.site_requests import MS, SECOND, TOLD_NS, Asker, Server, is_idle
 from tests.core.sites import Net
 
@@ -316,3 +316,18 @@ def test_a_frame_that_is_missing_is_asked_for_with_what_is_wished():
     assert {s: [n["instances"] for n in nodes] for s, nodes in listed(us, net).items()} == {
         "s": [2]
     }
+
+
+def test_what_begins_between_the_question_and_the_open_link_is_told():
+    net, (eu,), (us,) = pair()
+    far = eu.node.site.far[us.origin]
+    services = eu.node.site.services
+    services.leave(far, net.now_ns)  # as it is when the other end has joined first
+    services.on_offers(far, Offers(9, asks=True, patterns=("s",)), net.now_ns)
+    Server(net, eu, "eu-server")
+    net.run(TOLD_NS)
+    assert not listed(us, net)
+    services.join(far, net.now_ns)
+    eu.end_turn()
+    net.run(TOLD_NS)
+    assert [n["instances"] for n in listed(us, net)["s"]] == [1]

@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
-from meshmq.core import claims, mirror_progress, replication
+from meshmq.core import claims, link_live, mirror_progress, replication
 from meshmq.core.delivery import Delivery
+from meshmq.core.instances import NO_ROOM, Service
+from meshmq.core.link_live import LinkLive
 from meshmq.core.mirror_feed import MirrorFeed
 from meshmq.core.mirror_progress import MirrorProgress
 from meshmq.core.mirrors import Mirrors
 from meshmq.core.replication import Replication
+from meshmq.core.services import Services
+from meshmq.core.site import Site
 from meshmq.core.site_reads import SiteReads
 from meshmq.frames_copies import LogOffers
 from meshmq.testing import LinksWorld
@@ -123,6 +127,54 @@ def count_sites_that_do_not_wish_it(real: Any, *args: Any) -> bool:
 @planted(MirrorProgress, "tell", "waited", 0, 1)
 def tell_nobody_of_sites_behind(real: Any, self: Any, mirrors: Any, nodes: Any) -> list[Any]:
     return []
+
+
+# -- what is live over links, and requests ---------------------------------------------------------
+
+
+@planted(LinkLive, "_choose", "crossed", 2, 4)
+def send_it_to_all_nodes_of_a_site(real: Any, self: Any, topic: str) -> Any:
+    return tuple([t.subscription for t in self._theirs.values() if t.patterns.match(topic)])
+
+
+@planted(Site, "take", "crossed", 2, 4)
+def send_on_what_a_sibling_brought(real: Any, self: Any, sibling: Any, body: Any) -> Any:
+    for row, data, abroad in real(self, sibling, body):
+        more = () if sibling.site else self.live.wanting(row.topic)
+        yield row, data, abroad + more
+
+
+@planted(LinkLive, "take", "heard", 2, 7)
+def say_nothing_of_whose_it_is(real: Any, self: Any, link: bytes, frame: Any) -> Any:
+    for row, data in real(self, link, frame):
+        yield row._replace(site=""), data
+
+
+@planted(Delivery, "_takers", "heard", 2, 7)
+def give_it_to_who_wants_the_own_site(real: Any, self: Any, topic: Any, site: str) -> Any:
+    return real(self, topic, "")
+
+
+@planted(link_live, "meet", "live", 2, 8)
+def tell_of_all_that_a_link_lets_in(real: Any, pattern: str, live: str) -> str:
+    return live
+
+
+@planted(Services, "_lose_one", "asked", 11)
+def ask_again_what_may_have_been_done(real: Any, self: Any, asked: Any, *args: Any) -> None:
+    asked.idempotent = True
+    real(self, asked, *args)
+
+
+@planted(Service, "choose_remote", "answered", 0, 2)
+def ask_no_other_site(real: Any, self: Any) -> Any:
+    taker = real(self)
+    return None if taker is not None and taker.is_far else taker
+
+
+@planted(Service, "choose", "answered", 2, 15)
+def ask_the_other_site_first(real: Any, self: Any) -> Any:
+    return None if self._far_levels and self._far_levels.first().level < NO_ROOM else real(self)
 
 
 def faults_of(seed: int, only: str = "") -> list[str]:
