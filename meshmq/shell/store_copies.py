@@ -74,7 +74,13 @@ def _read_strand(
     kind, value, slot = start
     local = ("offset", value, 0)
     if kind != "offset":
-        found = _locate(segments, whose, _is_before(kind, value, slot))
+        known, here = (0, 0), (0, 0)
+        if kind == "position":
+            known, here = reader.stops.last(whose.origin, whose.streams, (value, slot))
+        if known == (value, slot):
+            found: tuple[int, int] | None = here
+        else:
+            found = _locate(segments, whose, _is_before(kind, value, slot), here[0])
         if found is None:
             return ReadResult((), 0, 0)
         local = ("position", *found)
@@ -82,6 +88,9 @@ def _read_strand(
         result = reader.read(whose.streams, local, last, bytes_max)
         before = (value, slot) if kind == "position" else (1, 0)
         batches = _translated(result.batches, before, whose.own_until)
+        if batches and not whose.own_until and result.batches[-1].place is not None:
+            b, there = result.batches[-1], (batches[-1].lsn, batches[-1].slot + 1)
+            reader.stops.add(whose.origin, whose.streams, there, (b.lsn, b.slot + 1))
         if result.next_lsn > last:
             return ReadResult(batches, 0, 0)
         if batches:
@@ -113,26 +122,29 @@ def _translated(
     return tuple(found)
 
 
-def _locate(segments: SegmentSet, whose: _Whose, is_before: IsBefore) -> tuple[int, int] | None:
-    """Where here the first batch is that is not before some place there; None: behind all."""
-    numbers = [n for n in segments.from_lsn(0) if segments.holds_any(n, whose.streams)]
+def _locate(
+    segments: SegmentSet, whose: _Whose, is_before: IsBefore, from_lsn: int
+) -> tuple[int, int] | None:
+    """Where here the first batch is that is not before some place there; None: behind all. What is
+    before ``from_lsn`` here is known to be before it."""
+    numbers = [n for n in segments.from_lsn(from_lsn) if segments.holds_any(n, whose.streams)]
     low, high = 0, len(numbers)
     while low < high:  # the first segment whose last batch is not before it
         middle = (low + high) // 2
-        last = _last_of(segments, numbers[middle], whose)
+        last = _last_of(segments, numbers[middle], whose, from_lsn)
         if last is not None and is_before(last):
             low = middle + 1
         else:
             high = middle
     for number in numbers[low:]:
-        found = _locate_in(segments, number, whose, is_before)
+        found = _locate_in(segments, number, whose, is_before, from_lsn)
         if found is not None:
             return found
     return None
 
 
-def _last_of(segments: SegmentSet, number: int, whose: _Whose) -> Copied | None:
-    places = _places(segments, number, whose.streams)
+def _last_of(segments: SegmentSet, number: int, whose: _Whose, from_lsn: int) -> Copied | None:
+    places = _places(segments, number, whose.streams, from_lsn)
     for lsn in reversed(places):
         rows = _copied(segments, number, lsn, whose)
         if rows:
@@ -141,9 +153,9 @@ def _last_of(segments: SegmentSet, number: int, whose: _Whose) -> Copied | None:
 
 
 def _locate_in(
-    segments: SegmentSet, number: int, whose: _Whose, is_before: IsBefore
+    segments: SegmentSet, number: int, whose: _Whose, is_before: IsBefore, from_lsn: int
 ) -> tuple[int, int] | None:
-    places = _places(segments, number, whose.streams)
+    places = _places(segments, number, whose.streams, from_lsn)
     low, high = 0, len(places)
     while low < high:
         middle = (low + high) // 2
@@ -160,11 +172,12 @@ def _locate_in(
     return places[low], 0
 
 
-def _places(segments: SegmentSet, number: int, wanted: frozenset[int]) -> list[int]:
+def _places(segments: SegmentSet, number: int, wanted: frozenset[int], from_lsn: int) -> list[int]:
     segment = segments.get(number)
     if segment is None:
         return []
-    return segment.index.places(wanted, *segments.range_of(number))
+    first, last = segments.range_of(number)
+    return segment.index.places(wanted, max(first, from_lsn), last)
 
 
 def _copied(segments: SegmentSet, number: int, lsn: int, whose: _Whose) -> list[Copied]:

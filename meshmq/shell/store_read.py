@@ -27,6 +27,7 @@ _RUN_BYTES_MAX = 256 * 1024  # neighbouring small batches are fetched together u
 _RUN_BATCH_BYTES_MAX = 16 * 1024  # ... larger ones alone, which saves a copy
 _ROWS_KEPT = 4
 _ROWS_KEPT_BATCHES_MIN = 16
+_STOPS, _STOPS_OF_STREAMS = 64, 8
 
 
 class ReadResult(NamedTuple):
@@ -44,17 +45,50 @@ class _Commit(NamedTuple):
     row: bytes
 
 
+Place = tuple[int, int]
+"""lsn and slot."""
+
+
+class Stops:
+    """Where reads of streams of another log ended: in that log, and here. Who reads on begins
+    there, and need not be searched for."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[bytes, frozenset[int]], list[tuple[Place, Place]]] = {}
+
+    def clear(self) -> None:
+        """What lies where is another now."""
+        self._found.clear()
+
+    def add(self, origin: bytes, streams: frozenset[int], there: Place, here: Place) -> None:
+        """All of these streams that is before ``there`` lies before ``here``."""
+        stops = self._found.pop((origin, streams), [])
+        self._found[origin, streams] = stops  # the newest
+        stops.append((there, here))
+        if len(stops) > _STOPS_OF_STREAMS:
+            del stops[0]
+        if len(self._found) > _STOPS:
+            del self._found[next(iter(self._found))]
+
+    def last(self, origin: bytes, streams: frozenset[int], there: Place) -> tuple[Place, Place]:
+        """The last that is not behind a place there; ((0, 0), (0, 0)): nothing is known."""
+        stops = self._found.get((origin, streams), ())
+        return max([s for s in stops if s[0] <= there], default=((0, 0), (0, 0)))
+
+
 class LogReader:
     """Reads one log.
 
     Attributes:
         damaged_batches, damaged_commits: found by reads so far.
+        stops: where reads of other logs ended (store_copies).
     """
 
     def __init__(self, segments: SegmentSet, state: LogState) -> None:
         self._segments = segments
         self._state = state
         self._kept: dict[int, _Commit] = {}
+        self.stops = Stops()
         self.damaged_batches = 0
         self.damaged_commits = 0
 
@@ -126,6 +160,7 @@ class LogReader:
     def forget(self) -> None:
         """A segment was rewritten: what is kept of its commits is no longer true."""
         self._kept.clear()
+        self.stops.clear()
 
     # --- one stream ------------------------------------------------------------------------
 

@@ -104,6 +104,27 @@ def test_copies_are_read_by_the_places_of_their_own_log(filled):
     assert behind == ((), copier.lsn, copier.slot)
 
 
+def test_readers_that_go_on_where_a_read_ended_have_all_while_more_comes(filled):
+    store, copier, _ = filled
+    chance = random.Random(3)
+    readers = [[("position", 1, 0), frozenset(streams), []] for streams in ({2, 3}, {2, 3}, {3})]
+    for i in range(400):
+        if i % 4 == 0 and i < 200:
+            store.append(copier.entries(2))
+        reader = chance.choice(readers)
+        start, streams, found = reader
+        r = store.read(streams, start, 1 << 60, chance.randrange(1, 400), THEIRS)
+        found += r.batches
+        reader[0] = ("position", r.next_lsn, r.next_slot)
+    for start, streams, found in readers:
+        found += read_all(store, streams, start)
+        assert places(found) == wanted(copier, streams)
+    assert store._reader.stops.last(THEIRS, frozenset({2, 3}), (copier.lsn, copier.slot))[0] > (
+        1,
+        0,
+    )
+
+
 def test_an_offset_of_a_copied_stream_is_found(filled):
     store, copier, _ = filled
     e = [e for e in copier.written if e.batch.stream == 3][3]
