@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from meshmq import frames_copies, limits
+from meshmq import codec_verify, frames_copies, limits
 from meshmq.codec_checks import adds_up, bounded, short
 from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames_moving import MOVED_BYTES
@@ -306,6 +306,7 @@ ENCODERS: dict[type, Callable[..., None]] = {
     frames_copies.Copies: _encode_copies,
     frames_copies.LogOffers: _encode_log_offers,
     frames_copies.Mirrored: _encode_mirrored,
+    **codec_verify.ENCODERS,
 }
 
 DECODERS: dict[str, Callable[..., Any]] = {
@@ -316,6 +317,7 @@ DECODERS: dict[str, Callable[..., Any]] = {
     "copies": _decode_copies,
     "logOffers": _decode_log_offers,
     "mirrored": _decode_mirrored,
+    **codec_verify.DECODERS,
 }
 
 WITH_PAYLOAD = frozenset({_decode_fetched})

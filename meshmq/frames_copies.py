@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from meshmq import frames_verify
+
 NO_LEVEL = 255
 """Of a Fetch: it ends."""
 
@@ -220,4 +222,4 @@ class Mirrored:
     rows: tuple[MirroredRow, ...]
 
 
-Body = Mirrored | LogOffers | AskCopy | Fetch | Fetched | Copied | Copies
+Body = frames_verify.Body | Mirrored | LogOffers | AskCopy | Fetch | Fetched | Copied | Copies

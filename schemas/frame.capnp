@@ -67,6 +67,8 @@ struct Frame {
     siteWords   @59 :SiteWords;
     handBack    @60 :HandBack;
     handedBack  @61 :HandedBack;
+    checkRange  @62 :CheckRange;
+    rangeChecked @63 :RangeChecked;
   }
 }
 
@@ -727,6 +729,32 @@ struct HandedRun {
   due    @4 :UInt64;        # unix ms; 0: at once
   attempts @5 :UInt32;      # that failed
   priority @6 :UInt8;       # of jobs
+}
+
+struct CheckRange {         # between sites: read part of a stream from the disk, and say what is there
+  number  @0 :UInt32;
+  origin  @1 :Data;         # of the log
+  topicId @2 :Data;
+  first   @3 :UInt64;       # from this offset on,
+  ends    @4 :List(UInt64); # a sum up to before each of these; none: only where there are records
+  batches @5 :Bool;         # each batch instead
+}
+
+struct RangeChecked {
+  number  @0 :UInt32;
+  code    @1 :Text;         # empty: here it is
+  message @2 :Text;
+  first   @3 :UInt64;       # records are kept from here on
+  end     @4 :UInt64;       # up to before here
+  sums    @5 :List(Data);
+  batches @6 :List(CheckedBatch);
+}
+
+struct CheckedBatch {
+  first   @0 :UInt64;
+  count   @1 :UInt32;
+  damaged @2 :Bool;         # its bytes do not match its own checksum
+  sum     @3 :Data;         # of its bytes
 }
 
 struct Offers {             # what services a node's clients serve, and how busy they are

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from meshmq.cli.group_options import span
+from meshmq.cli.link_verify import verify
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -84,6 +85,9 @@ def show(
         emit({**links[name], "node": report["node"]["name"]})
     else:
         say("\n".join(fields(_page(links[name]))))
+
+
+app.command("verify")(verify)
 
 
 def links_of(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -390,6 +390,36 @@ class Admin:
         done: dict[str, Any] = self.topics._run(ask_of_node("site.handback", name, check=check))
         return done
 
+    def verify_link(
+        self, site: str, topic: str | None = None, place: list[Any] | None = None,
+        *, one: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Compare one range of what the node that we are at and another site have of one log, from
+        their disks; at most about 16 MiB.
+
+        Args:
+            site: the other one; the node must be linked with it.
+            topic: a pattern; None: all that they have in common.
+            place: as the step before has answered; None: from the beginning.
+            one: go no further than the stream of ``place``.
+
+        Returns:
+            ``differences``: of each batch that is not the same ``topic``, ``offset``, ``count``,
+            ``log``, and whether it is ``"whole"``, ``"damaged"`` or ``"missing"`` ``here`` and
+            ``there``. ``done``: there is nothing more; else ``place``, for the next step, and what
+            was compared: ``topic``, ``log``, ``records``, ``bytes``. What is damaged on one side is
+            then mended from the other one, by itself.
+
+        Raises:
+            CommandFailed: there is no link, or it broke.
+        """
+        wanted = ask("link.verify", site=site, topic=topic, place=place, one=one)
+        seconds = limits.VERIFY_NS / limits.SECOND + self._timeout
+        step: dict[str, Any] = wanted.read(
+            self._connection.command(wanted.verb, wanted.arguments, seconds)
+        )
+        return step
+
     def status(self) -> dict[str, Any]:
         """Every counter of the node."""
         status: dict[str, Any] = self.topics._run(ask("status"))

@@ -68,7 +68,8 @@ class ReadLog:
         reader: number to answer with.
         streams: aliases wanted. Of one the index is used, of several the log in arrival order.
         start: a place: ``("position", lsn, slot)``, ``("time", unix_ns, 0)``: the first commit not
-            older, or ``("offset", offset, 0)``: the batch that holds it (exactly one stream).
+            older, or ``("offset", offset, 0)``: the batch that holds it (exactly one stream);
+            ``"fresh"``: the same, with nothing that is in memory from reads before.
         end_lsn: last commit to read.
         bytes_max: stop after about so many payload bytes, at least one batch.
         origin: read what is copied of this node's log: all places are there, ``end_lsn`` is the end

@@ -37,6 +37,7 @@ from meshmq.core.copy_sender import LogTopics
 from meshmq.core.delivery import Delivery
 from meshmq.core.feed import Feed
 from meshmq.core.link_budget import LinkBudget
+from meshmq.core.link_verify import LinkVerify, Log
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import LinkedEntry
 from meshmq.core.mirror_progress import MirrorProgress
@@ -48,7 +49,7 @@ from meshmq.core.strands import BEGIN, furthest, have_more
 from meshmq.core.streams import Needs
 from meshmq.core.topics import Topics
 from meshmq.core.wished import patterns_in, patterns_of
-from meshmq.errors import BadFrame
+from meshmq.errors import BadFrame, CommandFailed
 from meshmq.frames import Body
 from meshmq.frames_copies import (
     NO_LEVEL,
@@ -61,6 +62,7 @@ from meshmq.frames_copies import (
     Mirrored,
     Strand,
 )
+from meshmq.frames_verify import CheckRange, RangeChecked
 
 TOO_MANY = (
     "what is wished has changed too often: it goes on with what was wished before until that has "
@@ -131,6 +133,7 @@ class Replication:
         copies.paced = self._paced
         self.progress = MirrorProgress(site, self._end_of)
         copies.logs.on_end = self.progress.end
+        self.verify = LinkVerify(self, copies, topics, delivery, self.sends, now)
         copies.waiting.sites_with = lambda topic: self.progress.spans(copies.origin, topic)
         copies.waiting.why_sites = self._why_sites
 
@@ -166,6 +169,7 @@ class Replication:
         self._offers.pop(far.origin, None)
         self._copies.logs.drop_link(far.link)
         self._copies.drop_link(far.link)
+        self.verify.leave(far)
         self._due_ns = 0
 
     def join_sibling(self, sibling: Sibling) -> None:
@@ -215,6 +219,10 @@ class Replication:
                     self._copies.waiting.release()
             case Mirrored():
                 self.on_mirrored(far, body)
+            case CheckRange():
+                self.verify.on_check(far, body)
+            case RangeChecked():
+                self.verify.on_checked(far, body)
             case _:
                 raise BadFrame(f"a link between sites is not for {type(body).__name__}")
 
@@ -231,6 +239,25 @@ class Replication:
                 row._replace(path=self._path(mirror), strands=mirror.stored, since=linked.since)
             )
         return tuple(rows[: limits.MIRRORS_MAX])
+
+    def shared_with(self, site: str) -> list[Log]:
+        """Logs that are here and at a node of another site. Raises CommandFailed."""
+        there = [far for far in self._far.values() if far.site == site]
+        if not there:
+            known = sorted({far.site for far in self._far.values()})
+            linked = f"it is with {', '.join(known)}" if known else "it is with none"
+            raise CommandFailed(f"this node is not linked with site {site!r} now; {linked}")
+        found: dict[bytes, Log] = {}
+        for far in there:
+            for origin, row in self._offers.get(far.origin, {}).items():
+                mirror = self._copies.mirrors.by_origin.get(origin)
+                if origin == self._copies.origin:
+                    found.setdefault(origin, Log(origin, self._name, far))
+                elif mirror is None or mirror.linked is None:
+                    continue
+                elif origin not in found or row.origin == far.origin:  # best its own node
+                    found[origin] = Log(origin, mirror.shown, far)
+        return list(found.values())
 
     def _links_with(self, origin: bytes) -> list[bytes]:
         """Far nodes that have a log, or what is mirrored of it, ours among these."""
@@ -498,6 +525,7 @@ class Replication:
                 mirror.caught_ns = now_ns
         self._tell_mirrored(self._copies.mirrors.of_others)
         self._copies.waiting.tell_sites(now_ns)
+        self.verify.tick()
         self._copies.waiting.release()
         offered = self._all_offers()
         if offered != self._offered:

@@ -441,8 +441,8 @@ class Site:
             self.reads.on_streams(peer.link, body)
             return True
         if isinstance(body, Command):
-            what = (peer.link, peer.hello, body, now_ns)
-            return self.producers.on_program(*what) or self.listings.on_program(*what)
+            parts = (self.replication.verify, self.producers, self.listings)
+            return any(p.on_program(peer.link, peer.hello, body, now_ns) for p in parts)
         return self.groups.on_program(peer, body, now_ns)
 
     def _on_own(self, link: bytes, body: Body) -> None:

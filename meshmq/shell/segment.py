@@ -333,6 +333,10 @@ class Segment:
             return None
         return found
 
+    def forget_pages(self) -> None:
+        """What is read next comes from the file, not from what was read of it before."""
+        self._cache._sql("PRAGMA shrink_memory")
+
     def rows(self, first_lsn: int, last_lsn: int) -> Generator[tuple[int, bytes], None, None]:
         """Rows of commits in order; use it up or close it before anything is written."""
         cursor = self._cache._con.cursor()

@@ -105,6 +105,9 @@ class LogReader:
         page = _Page(end_lsn, max(bytes_max, 1))
         if not wanted:
             return page.end()
+        if kind == "fresh":
+            self.forget()
+            kind, page.is_fresh = "offset", True
         if kind == "offset":
             if len(wanted) != 1:
                 raise ValueError("a read from an offset is of exactly one stream")
@@ -179,6 +182,8 @@ class LogReader:
             if held is None:  # the index was built by a scan, and every row of the stream is lost
                 continue
             i = max(held.at_offset(offset), held.at_place(lsn, slot))
+            if page.is_fresh:
+                segment.forget_pages()
             rows = _Rows(segment)
             try:
                 while i < len(held):
@@ -395,6 +400,7 @@ class _Page:
     def __init__(self, end_lsn: int, bytes_max: int) -> None:
         self.end_lsn = end_lsn
         self.batches: list[StoredBatch] = []
+        self.is_fresh = False
         self._bytes_left = bytes_max
         self._bytes_max = bytes_max
         self._commits_left = COMMITS_PER_READ_MAX

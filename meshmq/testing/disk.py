@@ -204,7 +204,7 @@ class Disk:
         for commit in self.commits:
             if kind == "time" and commit.append_time_ns >= value:
                 return commit.lsn, 0
-            if kind == "offset":
+            if kind in ("offset", "fresh"):
                 for at, batch in enumerate(commit.batches):
                     if batch.stream in order.streams and batch.base_offset + batch.count > value:
                         return commit.lsn, at

@@ -134,6 +134,7 @@ from meshmq.frames_site_words import (
     SiteWords,
     TakenRange,
 )
+from meshmq.frames_verify import CheckedBatch, CheckRange, RangeChecked
 
 DIRECTORY = Path(__file__).with_name("golden")
 SESSION = 0x0123_4567_89AB_CDEF
@@ -451,6 +452,19 @@ FRAMES = {
                 3, ORIGIN, 2**40, 7, 64 << 20, strands=_strands, since=TIME_NS, had=((5, 2**33),)
             ),
         ),
+        ("check_range", 42, CheckRange(3, ORIGIN, TOPIC_ID, 7, (9, 2**40), True)),
+        (
+            "range_checked",
+            42,
+            RangeChecked(
+                3,
+                7,
+                2**40,
+                (ORIGIN, INSTANCE),
+                (CheckedBatch(7, 2, True, b""), CheckedBatch(9, 1, False, ORIGIN)),
+            ),
+        ),
+        ("range_not_checked", 42, RangeChecked(3, code="not-found", message="not there")),
         (
             "mirrored",
             42,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from meshmq import codec, codec_log, frames, frames_copies, frames_site_words, limits
+from meshmq import codec, codec_log, frames, frames_copies, frames_site_words, frames_verify, limits
 from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.directory_rows import (
     NEVER,
@@ -343,6 +343,16 @@ BODIES = {
             ),
             max_size=4,
         ).map(tuple),
+    ),
+    frames_verify.CheckRange: st.builds(
+        frames_verify.CheckRange, u32, ids, ids, u64, st.lists(u64, max_size=4).map(tuple), flags
+    ),
+    frames_verify.RangeChecked: st.builds(
+        frames_verify.RangeChecked, u32, u64, u64, st.lists(ids, max_size=4).map(tuple),
+        st.lists(
+            st.builds(frames_verify.CheckedBatch, u64, u32, flags, st.just(b"") | ids), max_size=4
+        ).map(tuple),
+        texts, texts,
     ),
     frames_copies.Mirrored: st.builds(
         frames_copies.Mirrored, ids,
