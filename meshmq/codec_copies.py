@@ -109,6 +109,7 @@ def link_patterns(rows: Any) -> tuple[str, ...]:
 def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     f = m.init("fetched")
     f.number, f.lsn, f.slot, f.size, f.strand = b.number, b.lsn, b.slot, b.size, b.strand
+    f.flight = b.flight
     _put_places(f, b.places)
     if b.code:
         f.code = b.code
@@ -150,7 +151,7 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
         adds_up(batches, body)
     return frames_copies.Fetched(
         f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message, f.size, f.strand,
-        _places(f.places),
+        _places(f.places), f.flight,
     )  # fmt: skip
 
 

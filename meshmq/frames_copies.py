@@ -105,7 +105,7 @@ class Fetched:
     """Part of a log, or of one of its strands, up to before (``lsn``, ``slot``); ``topics`` those
     that are new to the asking node, or have changed. ``places``: up to where there is nothing more
     of strands, behind what was sent of them. ``size``: ``payload`` is one block, compressed, of so
-    many bytes."""
+    many bytes. ``flight``: between sites, what is on its way over the link, with this."""
 
     number: int
     topics: tuple[CopiedTopic, ...] = ()
@@ -118,6 +118,7 @@ class Fetched:
     size: int = 0
     strand: int = 0
     places: tuple[StrandPlace, ...] = ()
+    flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -585,6 +585,7 @@ struct Fetched {
   size    @7 :UInt32;       # not 0: the payload is a zstd block of the batches, so many bytes
   strand  @8 :UInt16;       # of a log of another site
   places  @9 :List(StrandPlace);  # up to where all was sent of strands
+  flight  @10 :UInt32;       # between sites: bytes on their way over the link, for people
 }
 
 struct CopiedTopic {

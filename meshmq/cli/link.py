@@ -24,7 +24,10 @@ app = typer.Typer(
     no_args_is_help=False,
 )
 _IF_ANY = ("refused", "live", "services")
-HEADS = ("to", "state", "nodes", "topics", "exclude", "logs", "received", "behind")
+HEADS = (
+    "to", "state", "nodes", "topics", "exclude", "logs", "received", "behind", "for", "records/s",
+    "ratio", "in flight", "caught up in",
+)  # fmt: skip
 
 
 @app.command("list")
@@ -41,7 +44,9 @@ def list_links(
     Logs are those of single nodes that this one mirrors; other nodes of its
     site may have the rest. Received are records since this node's start, and
     behind are those that the other site has and this node not, as it was told
-    last.
+    last; for says how old the oldest of that word is. Records/s are those of
+    the last seconds, ratio is how many bytes are stored for each that crossed,
+    in flight what was on its way with the last frame, as the other node said.
     """
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = connection.admin.status()
@@ -67,8 +72,10 @@ def show(
     """Show one link: its endpoints, what is pulled, and each log that is mirrored.
 
     Of each log: from which node it comes, records received since this node's
-    start, its position (a commit of that log), how many records it is behind
-    and for how long, and what is in the way. If transient topics come live:
+    start, its position (a commit of that log), how many records and bytes it is
+    behind, for how long, when it will have caught up, and what is in the way;
+    and the same of each of its topics that is behind or has records coming.
+    Bytes behind are reckoned by those that came. If transient topics come live:
     how many records of them this node has received from there, and how many
     were dropped on their way.
     """
@@ -120,7 +127,26 @@ def troubles(row: dict[str, Any]) -> list[str]:
 def _cells(row: dict[str, Any]) -> list[Any]:
     received = sum(log["received"] for log in row["logs"])
     return [row["to"], row["state"], row["nodes"], row["topics"], row["exclude"],
-            len(row["logs"]), received, sum(behind(log) for log in row["logs"])]  # fmt: skip
+            len(row["logs"]), received, sum(behind(log) for log in row["logs"]),
+            *_pace(row.get("flow", {}))]  # fmt: skip
+
+
+def _pace(flow: dict[str, Any]) -> list[Any]:
+    """How a link goes; a node of an earlier version does not say."""
+    left = flow.get("catch_up_seconds")
+    return [span(flow["lag_seconds"]) if flow.get("lag") else None, flow.get("records_per_second"),
+            flow.get("ratio"), _bytes(flow.get("in_flight")),
+            span(left) if left else None]  # fmt: skip
+
+
+def _bytes(count: int | None) -> str | None:
+    """About so many, in a unit that people read."""
+    if count is None:
+        return None
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
 
 
 def behind(log: dict[str, Any]) -> int:
@@ -132,14 +158,37 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
     logs = [
         {"log": log["name"], "from": log["from"], "received": log["received"],
          "position": log["lsn"], "behind": behind(log),
-         "for": span(log["lag_seconds"]) if log["lag"] else None, "problem": log["problem"]}
+         "bytes behind": _bytes(log.get("lag_bytes")),
+         "for": span(log["lag_seconds"]) if log["lag"] else None,
+         "records/s": log.get("records_per_second"),
+         "caught up in": span(log["catch_up_seconds"]) if log.get("catch_up_seconds") else None,
+         "problem": log["problem"]}
         for log in row["logs"]
     ]  # fmt: skip
+    topics = [
+        {"topic": topic["name"], "log": log["name"], "behind": topic["lag"],
+         "bytes behind": _bytes(topic["lag_bytes"]),
+         "for": span(topic["lag_seconds"]) if topic["lag"] else None,
+         "records/s": topic["records_per_second"], "bytes/s": topic["bytes_per_second"]}
+        for log in row["logs"] for topic in log.get("topics", ())
+    ]  # fmt: skip
+    flow = row.get("flow", {})
+    error = flow.get("last_error")
+    error = f"{error} ({span(flow['last_error_seconds'])} ago)" if error else None
     refused = [{"endpoint": at, "why": why} for at, why in row["refused"].items()]
     page = {
         "to": row["to"], "state": row["state"], "endpoints": row["endpoints"],
         "refused": refused, "linked nodes": row["nodes"], "topics": row["topics"],
         "exclude": row["exclude"], "priority": row.get("priority", []), "mirrored logs": logs,
+        "topics that move": topics, "records behind": flow.get("lag"),
+        "bytes behind": _bytes(flow.get("lag_bytes")),
+        "records/s": flow.get("records_per_second"),
+        "on the line": f"{_bytes(flow['bytes_per_second'])}/s" if flow else None,
+        "budget": f"{_bytes(row['bytes_per_second'])}/s" if row.get("bytes_per_second") else None,
+        "compression": row.get("compression"), "ratio": flow.get("ratio"),
+        "in flight": _bytes(flow.get("in_flight")),
+        "caught up in": span(flow["catch_up_seconds"]) if flow.get("catch_up_seconds") else None,
+        "last error": error,
         "live": row.get("live", []), "received live": row.get("live_received"),
         "lost live": row.get("live_lost"), "services": row.get("services", []),
     }  # fmt: skip

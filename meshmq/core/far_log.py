@@ -103,7 +103,8 @@ class FarSender(Sender):
         self.flow.on_sent(self.flight, place, size, raw)
         self.told_place = max(self.told_place, place)
         self.log.has_sent = True
-        Sender.put(self, replace(frame, strand=self.strand.number))
+        frame = replace(frame, strand=self.strand.number, flight=self.flow.in_flight)
+        Sender.put(self, frame)
 
     def on_stored(self, place: tuple[int, int]) -> None:
         """It is synced there up to before a place."""

@@ -82,7 +82,6 @@ class Mirror:
         credit: bytes that may be on their way here.
         terms: of the link that it is pulled over: whether batches come compressed, and its budget.
         ends: of a log of another site: by stream there, up to where there are records.
-        caught_ns: when all of them were here last.
         asks_sum: who mirrors it from here lacks part of the journal.
     """
 
@@ -110,7 +109,6 @@ class Mirror:
         self.credit = limits.COPY_CREDIT_BYTES
         self.terms: tuple[bool, int] = (False, 0)
         self.ends: dict[int, int] = {}
-        self.caught_ns = 0
         self.asks_sum = False
 
     def lag(self) -> dict[str, int]:

@@ -37,6 +37,7 @@ from meshmq.core.copy_sender import LogTopics
 from meshmq.core.delivery import Delivery
 from meshmq.core.feed import Feed
 from meshmq.core.link_budget import LinkBudget
+from meshmq.core.link_rates import LinkRates
 from meshmq.core.link_verify import LinkVerify, Log
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import LinkedEntry
@@ -110,6 +111,7 @@ class Replication:
         self._tools = copies.tools
         self._now = now
         copies.logs.now, copies.logs.tools = now, copies.tools
+        self._rates = LinkRates()
         self._budgets: dict[str, LinkBudget] = {}  # by site that is pulled from
         self._shares: dict[str, tuple[int, int]] = {}  # by site: logs that we pull of all of them
         self._round_trips: dict[bytes, int] = {}  # by far node: of the last pulse
@@ -168,6 +170,7 @@ class Replication:
             return
         self._offers.pop(far.origin, None)
         self._copies.logs.drop_link(far.link)
+        self._rates.on_left(far.site, far.name, far.link, self._now())
         self._copies.drop_link(far.link)
         self.verify.leave(far)
         self._due_ns = 0
@@ -308,16 +311,19 @@ class Replication:
         size = len(frame.payload) + len(frame.batches) * limits.LINK_ROW_BYTES
         if far.site in self._budgets:
             self._budgets[far.site].on_came(size, frame.size or len(frame.payload))
+        self._rates.on_crossed(far.site, far.link, frame, now_ns)
+        mirror = self._copies.fetching(far.link, frame.number)
         try:
             frame = opened(frame, self._tools)
         except BadFrame as error:
-            mirror = self._copies.fetching(far.link, frame.number)
             if mirror is not None:
                 mirror.refused += 1
                 mirror.problem = str(error)
                 self._copies.stop(mirror, now_ns)
             return
         self._copies.on_fetched(far, frame, now_ns)
+        if mirror is not None and frame.batches and mirror.number == frame.number:
+            self._rates.on_taken(mirror, frame, now_ns)
 
     # -- what we pull ---------------------------------------------------------------------------
 
@@ -520,9 +526,7 @@ class Replication:
         self._wall_ns = wall_ns
         self._due_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
-        for mirror in self._copies.mirrors.of_others:
-            if not mirror.caught_ns or not mirror.lag():
-                mirror.caught_ns = now_ns
+        self._rates.tick(self._copies.mirrors.of_others, now_ns)
         self._tell_mirrored(self._copies.mirrors.of_others)
         self._copies.waiting.tell_sites(now_ns)
         self.verify.tick()
@@ -567,21 +571,20 @@ class Replication:
             assert mirror.linked is not None
             node = at.get(mirror.link)
             to = node.site if node is not None and node.site else mirror.linked.site
-            lag = mirror.lag()
             if to in logs:
                 logs[to].append(
                     {
                         "name": mirror.shown, "origin": mirror.origin.hex(),
                         "from": None if node is None else node.name, "lsn": mirror.synced[0],
-                        "received": mirror.received, "lag": lag,
+                        "received": mirror.received, "lag": mirror.lag(),
                         "strands": len(mirror.strands), "since": mirror.linked.since,
-                        "lag_seconds": _seconds(now_ns - mirror.caught_ns) if lag else 0.0,
-                        "problem": mirror.problem,
+                        "problem": mirror.problem, **self._rates.log(mirror, now_ns),
                     }
                 )  # fmt: skip
         rows = []
         for wish in self._wishes.values():
             nodes = sorted([far.name for far in self._far.values() if far.site == wish.to])
+            by = [far.link for far in self._far.values() if far.site == wish.to]
             why = {address: refused[address] for address in wish.endpoints if address in refused}
             rows.append(
                 {
@@ -589,14 +592,13 @@ class Replication:
                     "endpoints": list(wish.endpoints), "refused": why,
                     "topics": list(wish.topics), "exclude": list(wish.exclude),
                     "priority": list(wish.priority),
+                    "bytes_per_second": wish.bytes_per_second or None,
+                    "compression": wish.compression,
+                    "flow": self._rates.link(wish.to, by, logs[wish.to], now_ns),
                     "nodes": nodes, "logs": sorted(logs[wish.to], key=lambda row: str(row["name"])),
                 }
             )  # fmt: skip
         return rows
-
-
-def _seconds(ns: int) -> float:
-    return round(ns / limits.SECOND, 3)
 
 
 def _for(far: Sibling, rows: tuple[LogOffer, ...]) -> LogOffers:

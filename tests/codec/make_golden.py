@@ -398,6 +398,7 @@ FRAMES = {
                 1,
                 _packed,
                 size=900,
+                flight=70_000,
             ),
         ),
         ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),

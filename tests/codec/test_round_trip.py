@@ -192,7 +192,7 @@ def fetched(draw):
     block, size = (b"block", size) if size and draw(flags) else (payload, 0)
     return frames_copies.Fetched(
         draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), block, code, message,
-        size, draw(u16), draw(places),
+        size, draw(u16), draw(places), draw(u32),
     )  # fmt: skip
 
 

@@ -39,12 +39,19 @@ def test_links_that_are_well_are_told_with_what_comes_by_them():
     assert told(eu) == told(us) == []
     (row,) = links_of(eu)
     (log,) = row.pop("logs")
+    flow = row.pop("flow")
+    assert (flow["lag"], flow["lag_seconds"], flow["last_error"]) == (0, 0, None)
+    assert (row.pop("bytes_per_second"), row.pop("compression")) == (None, "none")
     assert row == {
         "to": "us", "state": "linked", "endpoints": [us.address], "refused": {},
         "topics": ["orders.>"], "exclude": ["orders.tmp"], "nodes": [us.name],
         "priority": [], "live": [], "live_lost": 0, "live_received": 0, "services": [],
     }  # fmt: skip
     assert log.pop("lsn") > 1
+    assert [topic["name"] for topic in log.pop("topics")] == ["orders.eu"]
+    assert log.pop("records_per_second") > 0
+    assert (log.pop("bytes_per_second"), log.pop("published_per_second")) != (0, 0)
+    assert (log.pop("lag_bytes"), log.pop("catch_up_seconds")) == (0, 0)
     assert log == {
         "name": f"us/{us.name}", "origin": us.origin.hex(), "from": us.name, "received": 5,
         "lag": {}, "lag_seconds": 0.0, "problem": "",
