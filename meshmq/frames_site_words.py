@@ -42,7 +42,8 @@ class SiteTaken(NamedTuple):
         is_back: its site asked for what was left, and has or gets it.
         is_moved: all is in the taker's own log; only the taker knows.
         part: so many parts of it were handed back; at the log's own node: were taken in.
-        pending: the part that is on its way back; only at the taker.
+        pending: at the taker the part that is on its way back; at the log's own node what it gave
+            away: what it had done by then does not come back.
     """
 
     origin: bytes

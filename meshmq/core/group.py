@@ -19,6 +19,7 @@ from collections import deque
 
 from meshmq.core.group_hands import Hands
 from meshmq.core.journal import MOVED, REJECTED, SUSPECT, Mark
+from meshmq.core.runs import runs_of
 from meshmq.frames_site_words import HandedRun
 
 
@@ -256,6 +257,14 @@ class Group(Hands):
             if mark is not None and not self.undertaker.has(stream, offset):
                 found.append((offset, 1, mark))
         return sorted(found, key=lambda row: row[:2])
+
+    def undone_of(self, stream: int, first: int, count: int) -> list[tuple[int, int]]:
+        """Runs (first, count) of these records that are not done, in hands or on their way to the
+        dead letters as well."""
+        settled = self.state.streams.get(stream)
+        runs = [(first, count)] if settled is None else settled.missing(first, count)
+        marked = [o for s, o in self.state.marks if s == stream and first <= o < first + count]
+        return [*runs, *runs_of(sorted(marked))]
 
     def due_of(self, stream: int) -> dict[int, tuple[int, int]]:
         """When jobs of a lane are due that wait for their time, by offset: unix ms, priority."""

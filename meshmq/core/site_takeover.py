@@ -13,7 +13,8 @@ Rules:
    taker, and what groups had that the taker did not know.
 3. While a log is being moved nothing of it is pulled. It is pulled by the taker, as long as that is
    there: only its copy of the journal knows what was moved.
-4. What is handed back leaves the taker and is noted as on its way in one commit, one part after the
+4. What its node had done by the time that it gave the rest away does not come back. What is handed
+   back leaves the taker and is noted as on its way in one commit, one part after the
    other; the next one goes when the log's node has stored that it has this one, which it does with
    each once. So each record is at one of the two or on its way, whoever is killed when.
 5. A node whose log was taken over keeps jobs and what was put back as long as the taker has some of
@@ -285,16 +286,22 @@ class SiteTakeovers:
             if row.taker == self._origin:
                 continue  # of an earlier life of ours, which lost what it had noted
             self._end(row.origin)
-            self._note(row.told())
             if row.origin == self._origin:
-                self._give_away(row)
+                self._give_away(row, known)
+            else:
+                self._note(row.told())
 
-    def _give_away(self, row: SiteTaken) -> None:
+    def _give_away(self, row: SiteTaken, known: SiteTaken | None) -> None:
         """Rule 2; in the commit that notes it."""
         given = [g for g in self._groups.by_name.values() if g.settings.id in row.groups]
+        runs: list[HandedRun] = [] if known is None or known.is_over else list(known.pending)
         for group in given:
             for stream, first, end in row.ranges:
+                if group.reads(stream):
+                    left = group.undone_of(stream, first, end - first)
+                    runs += [HandedRun(group.settings.name, stream, *run) for run in left]
                 group.give_away(stream, first, end)
+        self._note(row.told()._replace(pending=tuple(runs)))
         names = ", ".join(sorted(g.settings.name for g in given)) or "none"
         self.news.append(
             f"site {row.by} has taken over what groups here had not done (epoch {row.epoch}): "
@@ -398,9 +405,10 @@ class SiteTakeovers:
         if frame.part == known.part + 1:
             for run in frame.runs:
                 group = self._groups.by_name.get(run.group)
-                here = group.make_ready(run) if group is not None else 0
-                if here < run.count:
-                    gone.append(run._replace(count=run.count - here))
+                for part in _common(run, known.pending):
+                    lost = part.count - (group.make_ready(part) if group is not None else 0)
+                    if lost:
+                        gone.append(part._replace(count=lost))
             self._note(known._replace(part=frame.part))
         return HandedBack(frame.epoch, frame.part, tuple(gone))
 
@@ -474,10 +482,22 @@ class SiteTakeovers:
                 "moved": self._takeovers.moved.get(origin, 0),
                 "dead_letters": self._takeovers.buried.get(origin, 0),
                 "left": self.left(origin) if is_here else None,
-                "handing_back": sum([run.count for run in entry.pending]),
+                "handing_back": sum([run.count for run in entry.pending]) if is_here else 0,
                 "back": entry.is_back, "over": entry.is_over,
             })  # fmt: skip
         return rows
+
+
+def _common(run: HandedRun, given: Iterable[HandedRun]) -> list[HandedRun]:
+    """Records of a run that are among those that were given away."""
+    found = []
+    for other in given:
+        if other[:2] == run[:2]:
+            first = max(run.first, other.first)
+            count = min(run.first + run.count, other.first + other.count) - first
+            if count > 0:
+                found.append(run._replace(first=first, count=count))
+    return found
 
 
 def _without(

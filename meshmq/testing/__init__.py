@@ -27,6 +27,8 @@ from meshmq.testing.hybrid_checkers import check_hybrid
 from meshmq.testing.hybrid_world import HybridWorld
 from meshmq.testing.links import LinkWorld, check_link
 from meshmq.testing.links_checkers import check_links
+from meshmq.testing.links_lost import LostSitesWorld
+from meshmq.testing.links_lost_checkers import check_lost
 from meshmq.testing.links_world import LinksWorld
 from meshmq.testing.request_checkers import check_requests
 from meshmq.testing.request_world import RequestWorld
@@ -39,11 +41,12 @@ if TYPE_CHECKING:
     from meshmq.testing.simulated import Simulation
 
 __all__ = [
-    "CopiesWorld", "DirectWorld", "GroupWorld", "History", "HybridWorld", "LinkWorld", "LinksWorld",
-    "LocalNode", "RequestWorld", "Simulation", "SiteWorld", "World", "check", "check_copies",
-    "check_direct", "check_groups", "check_hybrid", "check_link", "check_links", "check_requests",
-    "check_site", "play", "play_copies", "play_direct", "play_groups", "play_hybrid", "play_links",
-    "play_requests", "play_site",
+    "CopiesWorld", "DirectWorld", "GroupWorld", "History", "HybridWorld", "LinkWorld",
+    "LinksWorld", "LocalNode", "LostSitesWorld", "RequestWorld", "Simulation", "SiteWorld",
+    "World", "check", "check_copies", "check_direct", "check_groups", "check_hybrid", "check_link",
+    "check_links", "check_lost", "check_requests", "check_site", "play", "play_copies",
+    "play_direct", "play_groups", "play_hybrid", "play_links", "play_lost", "play_requests",
+    "play_site",
 ]  # fmt: skip
 
 
@@ -120,5 +123,14 @@ def play_links(seed: int) -> list[str]:
     logs."""
     try:
         return check_links(LinksWorld(seed).run())
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def play_lost(seed: int) -> list[str]:
+    """Everything that is wrong with the history of one seed of sites that are lost, and taken
+    over."""
+    try:
+        return check_lost(LostSitesWorld(seed).run())
     except Exception as error:
         return [f"{type(error).__name__}: {error}"]

@@ -15,6 +15,7 @@ from meshmq.testing import (
     GroupWorld,
     HybridWorld,
     LinksWorld,
+    LostSitesWorld,
     RequestWorld,
     SiteWorld,
     World,
@@ -24,6 +25,7 @@ from meshmq.testing import (
     play_groups,
     play_hybrid,
     play_links,
+    play_lost,
     play_requests,
     play_site,
 )
@@ -31,6 +33,7 @@ from meshmq.testing import (
 PLAYS = {
     "streams": play, "groups": play_groups, "requests": play_requests, "direct": play_direct,
     "hybrid": play_hybrid, "site": play_site, "copies": play_copies, "links": play_links,
+    "lost": play_lost,
 }  # fmt: skip
 SITES = {"site": play_site, "copies": play_copies}
 
@@ -49,9 +52,10 @@ def show(world: str, seed: int, nodes: int | None) -> str:
         direct = (DirectWorld if world == "direct" else HybridWorld)(seed).run()
         what, count = "published", sum(direct.published.values())
         kills, events, digest = direct.kill_count, direct.events, direct.digest
-    elif world in ("site", "copies", "links"):
+    elif world in ("site", "copies", "links", "lost"):
         kinds: dict[str, type[SiteWorld]] = {
             "site": SiteWorld, "copies": CopiesWorld, "links": LinksWorld,
+            "lost": LostSitesWorld,
         }  # fmt: skip
         site = kinds[world](seed, nodes).run()
         took = ", ".join([f"{took_ns / SECOND:.2f}" for took_ns in site.heals])

@@ -292,7 +292,8 @@ class Linking(Part):
         return any(topic is not None and row.offset < topic.first_offset for topic in topics)
 
     def _differences(self, host: Host, want: Log, holder: Host) -> Iterator[str]:
-        has = log_of(holder.disk, host.origin)
+        log = log_of(holder.disk, host.origin)
+        has = {row: facts for row, facts in log.items() if row.topic[0] != "$"}
         for row in sorted(want.keys() - has.keys())[:3]:
             yield f"{holder} lacks {host}'s {row.topic} {row.offset}"
         more = [row for row in has.keys() - want.keys() if not self.was_trimmed(row)]

@@ -242,3 +242,41 @@ def test_without_a_fence_it_says_what_may_repeat_and_does_nothing():
     assert not answer["nodes"][0]["done"]
     assert answer["nodes"][0]["logs"][0]["records"] == len(left)
     assert command(net, eu, name="nowhere")[2]["nodes"][0]["logs"] == []
+
+
+def test_what_is_handed_back_may_be_taken_over_again():
+    net, eu, us, left = lost()
+    take_over(net, eu)
+    net.run(3 * SECOND)
+    begin(us)
+    net.run(8 * SECOND)
+    hand_back(net, eu)
+    net.run(8 * SECOND)
+    net.kill(us)
+    net.run(2 * SECOND)
+    assert take_over(net, eu)["nodes"][0]["logs"][0]["epoch"] == 2
+    assert sorted(worked(net, member(net, eu))) == sorted(left)
+
+
+def test_what_its_node_had_done_does_not_come_back():
+    net, sites = far_sites("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    left = filled(net, us)
+    net.cut(eu, us)
+    net.run(5 * SECOND)
+    late = member(net, us)
+    net.run(SECOND)
+    for one in late.hands[:4]:
+        late.settle(one)
+    net.run(SECOND)
+    done = late.got[:4]
+    late.die()
+    net.kill(us)
+    net.heal()
+    take_over(net, eu)
+    net.run(8 * SECOND)
+    begin(us)
+    net.run(8 * SECOND)
+    hand_back(net, eu)
+    net.run(8 * SECOND)
+    assert sorted(worked(net, member(net, us))) == sorted(set(left) - set(done))

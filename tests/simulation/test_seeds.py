@@ -19,6 +19,7 @@ from meshmq.testing import (
     play_groups,
     play_hybrid,
     play_links,
+    play_lost,
     play_requests,
     play_site,
 )
@@ -37,9 +38,16 @@ COPIES_CHUNK = 5
 COPIES_COUNT = COUNT * 15 // 100
 LINKS_CHUNK = 5
 LINKS_COUNT = COUNT * 15 // 100
+LOST_COUNT, LOST_CHUNK = 6, 3
 
 
-PLAYS = {"groups": play_groups, "site": play_site, "copies": play_copies, "links": play_links}
+PLAYS = {
+    "groups": play_groups,
+    "site": play_site,
+    "copies": play_copies,
+    "links": play_links,
+    "lost": play_lost,
+}
 
 
 def _open() -> list[tuple[str, int]]:
@@ -127,10 +135,17 @@ def test_seeds_of_links_keep_every_promise(first: int) -> None:
     assert not faults, f"replay with: python -m meshmq.testing --world links --seed {min(faults)}"
 
 
+@pytest.mark.parametrize("first", range(0, LOST_COUNT, LOST_CHUNK))
+def test_seeds_of_lost_sites_keep_every_promise(first: int) -> None:
+    seeds = range(first, min(first + LOST_CHUNK, LOST_COUNT))
+    faults = {seed: found for seed in seeds if (found := play_lost(seed))}
+    assert not faults, f"replay with: python -m meshmq.testing --world lost --seed {min(faults)}"
+
+
 REPLAYED = {
     "World": range(12), "GroupWorld": range(4), "RequestWorld": range(4), "DirectWorld": range(4),
     "HybridWorld": (0, 1, 2, 3, 23), "SiteWorld": (1, 3, 7), "CopiesWorld": (7, 12),
-    "LinksWorld": (5, 10),
+    "LinksWorld": (5, 10), "LostSitesWorld": (2, 10),
 }  # fmt: skip
 
 
