@@ -108,7 +108,7 @@ class FarSender(Sender):
 
     def on_stored(self, place: tuple[int, int]) -> None:
         """It is synced there up to before a place."""
-        self.copied = max(self.copied, place)
+        self.copied = place  # which may be less than what it has asked from on
         self.flow.on_stored(self.flight, place)
 
     def tell(self, changed: list[CopiedTopic]) -> None:
@@ -188,7 +188,7 @@ class FarLog:
         strands, number = self.frame.strands, strand.number
         return FarSender(
             ">", self.granted, UNBOUNDED, *place, start=start, link=self.link,
-            number=self.frame.number, level=self.frame.level, copied=place, sent=place,
+            number=self.frame.number, level=self.frame.level, copied=BEGIN, sent=place,
             topics=self._topics, sends=self._sends, log=self, strand=strand, flow=self._flow,
             takes=lambda name: strand_of(strands, name, self._pattern_of) == number,
             told_place=place,

@@ -170,13 +170,10 @@ class Mirror:
 
     def stored_places(self) -> tuple[StrandPlace, ...]:
         """How far each is synced of the strands that are pulled now."""
-        return tuple(
-            [
-                StrandPlace(s.number, s.lsn, s.slot)
-                for s in self.stored
-                if s.number in self.strands and self.strands[s.number].claims == s.claims
-            ]
-        )
+        now = self.strands
+        same = [s for s in self.stored if s.number in now and now[s.number].claims == s.claims]
+        # One that has begun anew under the number of another one is not stored yet.
+        return tuple([StrandPlace(s.number, *min(s.place, now[s.number].place)) for s in same])
 
     @property
     def shown(self) -> str:

@@ -187,7 +187,11 @@ def _copied(segments: SegmentSet, number: int, lsn: int, whose: _Whose) -> list[
     if meta is None:
         return []
     if lsn >= whose.own_until:
-        return [c for c in meta.copied if c.origin == whose.origin]
+        # Of another strand that came with the same commit the order says nothing.
+        return [
+            c for c in meta.copied
+            if c.origin == whose.origin and meta.batches[c.index].stream in whose.streams
+        ]  # fmt: skip
     return [
         Copied(slot, whose.origin, lsn, slot, meta.append_time_ns)
         for slot, batch in enumerate(meta.batches)

@@ -38,7 +38,9 @@ def read(world: LinksWorld) -> Iterator[str]:
         for row in reading.rows:
             stream = row[:2]
             end = ends.get(stream, 0)
-            if row.offset < end or (row.offset > end and not world.has_trims):
+            # A topic that is wished again comes with what lies behind such a reader.
+            may_lack = world.has_trims or world.ever
+            if row.offset < end or (row.offset > end and not may_lack):
                 yield f"{reading!r} got {row.topic} {row.offset} for {ends.get(stream, 0)}"
             ends[stream] = row.offset + 1
             if reading.values[row] != world.linking.values.get(row):
@@ -46,6 +48,17 @@ def read(world: LinksWorld) -> Iterator[str]:
                 yield f"{reading!r} got {reading.values[row]!r} for {value!r}"
     if world.is_calm:
         yield from world.linking.find_unread()
+
+
+def ordered(world: LinksWorld) -> Iterator[str]:
+    """Who reads several topics has each log in its order."""
+    for reading in world.linking.readings:
+        places: dict[bytes, tuple[int, int]] = {}
+        for row in reading.rows:
+            place = world.linking.place_of(row)
+            if place < places.get(row.origin, (1, 0)):
+                yield f"{reading!r} got {row.topic} {row.offset} at {place} behind {places}"
+            places[row.origin] = place
 
 
 def shared(world: LinksWorld) -> Iterator[str]:
@@ -60,6 +73,6 @@ def waited(world: LinksWorld) -> Iterator[str]:
 
 
 LINKS_CHECKERS: tuple[Callable[[LinksWorld], Iterator[str]], ...] = (
-    views, belonging, alarms, rest, mirrored, stable, single, read, shared, waited,
+    views, belonging, alarms, rest, mirrored, stable, single, read, ordered, shared, waited,
     *crossing_checkers.CHECKERS,
 )  # fmt: skip

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from meshmq.testing.links_world import LinksHost, LinksWorld
     from meshmq.testing.site_host import Host
 
+PRIORITIES = (("o.a",), ("o.b", "o.a"), ("o.tmp.>",), ("x.>", "o.>"))
+CHANGED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    ((">",), ()), (("o.a",), ()), (("o.>",), ("o.a",)), (("x.>", "o.b"), ()),
+)  # fmt: skip
+"""Topics that a site wishes for a while, and what is left out of them."""
+
 SPIKES_NS = (300 * MS, 1 * SECOND, 2 * SECOND, 4 * SECOND)
 
 
@@ -41,6 +47,9 @@ class LinksFaults(SiteFaults):
         for work, choices in counts:
             for _ in range(rng.choice(choices)):
                 self._some_time(work)
+        if world.has_changes:
+            for _ in range(world.changes.choice([1, 2, 4])):
+                world.after(int(world.changes.random() * self.span_ns), self._wish_otherwise)
         if is_long:
             world.after(SECOND, partial(self._lose_site, LONG_NS))
 
@@ -141,6 +150,32 @@ class LinksFaults(SiteFaults):
         for host in world.site_of[site]:
             world.after(int(rng.random() * 500 * MS), partial(self._set, host, to, False))
             world.after(end + int(rng.random() * SECOND), partial(self._set, host, to, True))
+
+    def _wish_otherwise(self) -> None:
+        """Somebody has a site pull other topics, or others first, and after a while the same as
+        before; its nodes learn that one after the other."""
+        world, rng = self.world, self.world.changes
+        if not self._is_on:
+            return
+        site, _ = rng.choice(sorted(world.wishes))
+        claim, priority = rng.choice(CHANGED), rng.choice([(), *PRIORITIES])
+        world.note("wish", site, claim, priority)
+        for one, to in world.wishes:
+            if one == site:
+                world.ever.setdefault((one, to), set()).add(claim)
+        end = int(rng.random() * 6 * SECOND)
+        for host in world.site_of[site]:
+            links = tuple([
+                wish._replace(topics=claim[0], exclude=claim[1], priority=priority)
+                for wish in world.links_of(site)
+            ])  # fmt: skip
+            world.after(int(rng.random() * 300 * MS), partial(self._set_links, host, links))
+            after = end + int(rng.random() * SECOND)
+            world.after(after, partial(self._set_links, host, world.links_of(site)))
+
+    def _set_links(self, host: LinksHost, links: tuple[LinkWish, ...]) -> None:
+        if self._is_on:
+            host.set_links(links)
 
     def _set(self, host: LinksHost, to: str, is_there: bool) -> None:
         if not self._is_on:

@@ -2,8 +2,9 @@
 
 Two to six sites of one or two nodes each, as a pair, star, ring, chain or mesh. A node pulls from
 all nodes of the sites beside its own. What it wishes never changes but for links that are taken
-away and come back: so at rest it is known what each site must have of each log. In some histories
-the path between two sites stays cut for good, where logs can come another way.
+away and come back, and, in some histories, for a while: so at rest it is known what each site must
+have of each log. In some the path between two sites stays cut for good, where logs can come
+another way; in some there are topics that go before others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from meshmq.limits import MS, SECOND
 from meshmq.names import covers, overlap
 from meshmq.testing.copies_host import CopiesHost
 from meshmq.testing.disk import Disk
-from meshmq.testing.links_faults import LinksFaults
+from meshmq.testing.links_faults import PRIORITIES, LinksFaults
 from meshmq.testing.site_crossing import SHARE, Crossing
 from meshmq.testing.site_host import Host, Way
 from meshmq.testing.site_linking import Linking
@@ -103,6 +104,9 @@ class LinksWorld(SiteWorld):
         crossing: of some: what programs do that is live over links. all_read: what readers of logs
             read; then nothing that is live.
         parted: two sites that hear nothing of each other, after heals either.
+        has_changes: what is wished is something else for a while.
+        priorities: of each site, what goes first.
+        ever: what each site wished for a while, and so may have at rest.
     """
 
     host_kind = LinksHost
@@ -138,6 +142,13 @@ class LinksWorld(SiteWorld):
         self.copies = rng.choice([1, 1, 2])
         self.wishes: dict[tuple[str, str], Claim] = {}
         self._make_wishes(rng)
+        self.changes = random.Random(f"{seed} changes")
+        self.has_changes = self.changes.random() < 0.4
+        self.priorities = {
+            site: self.changes.choice(PRIORITIES) if self.changes.random() < 0.4 else ()
+            for site in self.sites
+        }
+        self.ever: dict[tuple[str, str], set[Claim]] = {}
         self.usual_ns = {pair: rng.choice(LATENCIES_NS) for pair in self._pairs()}
         self.latency_ns = dict(self.usual_ns)
         self.parted: frozenset[str] = frozenset()
@@ -196,7 +207,8 @@ class LinksWorld(SiteWorld):
         """What its nodes pull."""
         return tuple([
             LinkWish(
-                to, tuple([h.address for h in self.site_of[to]]), *claim, **self.terms
+                to, tuple([h.address for h in self.site_of[to]]), *claim, **self.terms,
+                priority=self.priorities[site],
             )._replace(**(self.crossing.lets_in(one, to) if self.crossing is not None else {}))
             for (one, to), claim in self.wishes.items() if one == site
         ])  # fmt: skip

@@ -268,11 +268,11 @@ def test_strands_are_put_together_in_the_order_of_their_log(opened, seed):
         [StrandsEntry(THEIRS, (Strand(0, 0, 1, 0, claims), Strand(1, 0, 1, 0, claims)))]
     )  # fmt: skip
     first = [row for row in log if row[0] == 1 and row[1] < 50]
-    for i in range(0, len(first), 7):
-        store.append(entries(0, first[i : i + 7], 50))
     past = [row for row in log if row[0] == 2 or row[1] >= 50]
-    for i in range(0, len(past), 5):
-        store.append(entries(1, past[i : i + 5], 80))
+    while first or past:  # some of both in one commit, in whatever order
+        ours, later = rng.randrange(8), rng.randrange(6)
+        store.append([*entries(0, first[:ours], 50), *entries(1, past[:later], 80)])
+        first, past = first[ours:], past[later:]
     store = opened()
     want = [(lsn, slot, b[0]) for s, lsn, slot, b in log]
     for size in (1, 200, 1 << 20):

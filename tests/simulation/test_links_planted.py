@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from meshmq.core import claims, link_live, mirror_progress, replication
+from meshmq.core import claims, link_live, mirror_progress, mirrors, replication
 from meshmq.core.delivery import Delivery
 from meshmq.core.instances import NO_ROOM, Service
 from meshmq.core.link_live import LinkLive
 from meshmq.core.mirror_feed import MirrorFeed
 from meshmq.core.mirror_progress import MirrorProgress
-from meshmq.core.mirrors import Mirrors
+from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.replication import Replication
 from meshmq.core.services import Services
 from meshmq.core.site import Site
@@ -25,6 +25,7 @@ from meshmq.frames_copies import LogOffers
 from meshmq.testing import LinksWorld
 from meshmq.testing.links_checkers import LINKS_CHECKERS
 from tests.core import test_replication as scenes
+from tests.core import test_strands as strand_scenes
 from tests.planting import Planted, play_test
 
 PLANTED = Planted()
@@ -96,6 +97,38 @@ def pull_what_another_node_pulls(real: Any, self: Any, origin: bytes) -> bytes:
 @planted(Replication, "_leave_to", "shared", 0, 1)
 def keep_what_another_node_has(real: Any, self: Any, puller: bytes, mirror: Any) -> None:
     self._copies.end_fetch(mirror)
+
+
+# -- by strands ---------------------------------------------------------------------------------
+
+
+@planted(MirrorFeed, "end_of", "ordered", *range(30))
+def read_on_where_a_strand_has_not_come(real: Any, self: Any, reader: Any) -> Any:
+    return self.end
+
+
+@planted(
+    Mirror, "_had", "",
+    strand_scenes.test_topics_that_are_wished_again_come_from_where_they_were_left,
+)  # fmt: skip
+def say_nothing_of_what_is_here(real: Any, self: Any) -> Any:
+    return ()
+
+
+@planted(
+    mirrors, "rewish", "",
+    strand_scenes.test_topics_that_are_wished_again_come_from_where_they_were_left,
+)  # fmt: skip
+def begin_nothing_anew(real: Any, had: Any, old: Any, new: Any, *rest: Any) -> Any:
+    return real(had, new, new, *rest)
+
+
+@planted(
+    Mirror, "go_on", "",
+    strand_scenes.test_priorities_that_come_and_go_change_nothing_of_what_is_read,
+)  # fmt: skip
+def store_no_place_of_a_strand(real: Any, self: Any, *args: Any) -> Any:
+    real(self, *args)
 
 
 # -- who reads it ----------------------------------------------------------------------------------
