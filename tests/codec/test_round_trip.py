@@ -73,6 +73,10 @@ strands = st.lists(st.builds(frames_copies.Strand, u16, u8, u64, u32, claims), m
     tuple
 )
 places = st.lists(st.builds(frames_copies.StrandPlace, u16, u64, u32), max_size=3).map(tuple)
+copies_row = st.builds(
+    frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32, flags, u64,
+    u64, u32, flags, strands, patterns, patterns, i64,
+)  # fmt: skip
 
 
 moves = st.just(b"") | st.builds(
@@ -326,13 +330,7 @@ BODIES = {
     ),
     frames_copies.Copies: st.builds(
         frames_copies.Copies,
-        st.lists(
-            st.builds(
-                frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32,
-                flags, u64, u64, u32, flags, strands, patterns, patterns, i64,
-            ),
-            max_size=4,
-        ).map(tuple),
+        st.lists(copies_row, max_size=4).map(tuple),
     ),
     frames_copies.LogOffers: st.builds(
         frames_copies.LogOffers,
@@ -375,14 +373,11 @@ BODIES = {
                 st.lists(
                     st.builds(frames_site_words.TakenRange, u32, u64, u64), max_size=3
                 ).map(tuple),
-                flags, flags,
+                flags, flags, st.just(False), st.just(0), st.just(()),  # these stay at their node
             ),
             max_size=3,
         ).map(tuple),
-        st.lists(
-            st.builds(frames_copies.CopiesRow, ids, texts, u64, u32, u64, ids, u64, u32),
-            max_size=3,
-        ).map(tuple),
+        st.lists(copies_row, max_size=3).map(tuple),
     ),
     frames_site_words.HandBack: st.builds(frames_site_words.HandBack, u64, u64, handed_runs),
     frames_site_words.HandedBack: st.builds(frames_site_words.HandedBack, u64, u64, handed_runs),

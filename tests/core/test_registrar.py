@@ -281,7 +281,7 @@ def rows_of(node, kind=TopicRow):
 def test_records_that_come_before_word_of_their_topic_make_none_of_their_own():
     net, (node,) = site_of(1)
     row = DeliverBatch("ticks.eu", 0, 1, 1, 0, 0, 0, 0, False, False, b"")
-    node.node._pass_on_from(row, b"1")
+    node.node._pass_on_from(row, b"1", ())
     assert rows_of(node) == []
     hear(node, TopicRow(b"t" * 16, "ticks.eu", False, stamp(0)))
     assert node.node.topics.by_name["ticks.eu"].entry.topic_id == b"t" * 16
