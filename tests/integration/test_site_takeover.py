@@ -19,6 +19,15 @@ def status(node):
         return mesh.admin.status()["site"]
 
 
+def wished(node):
+    """What it pulls by its link; nothing, while its settings are read."""
+    return [topic for link in status(node)["links"] for topic in link["topics"]]
+
+
+def linked(node):
+    return [name for link in status(node)["links"] for name in link["nodes"]]
+
+
 def until(what, timeout_s=30.0):
     deadline = time.monotonic() + timeout_s
     while not (found := what()):
@@ -87,12 +96,12 @@ def test_groups_and_a_queue_of_a_killed_site_are_finished_and_handed_back(pair):
     eu, us = pair
     link(eu, "us", [us], TOPICS)
     link(us, "eu", [eu], TOPICS)
-    until(lambda: status(eu)["links"][0]["topics"] == ["flights.>", "thumbs"])
-    until(lambda: status(eu)["links"][0]["nodes"])
+    until(lambda: wished(eu) == wished(us) == ["flights.>", "thumbs"])
+    until(lambda: linked(eu))
     fill(us)
     until(lambda: undone(eu) == 120)
     us.kill()
-    until(lambda: not status(eu)["links"][0]["nodes"])
+    until(lambda: not linked(eu))
 
     where = ("--url", eu.url)
     doubted = meshmq_command("site", "takeover", "us", *where)
@@ -117,7 +126,7 @@ def test_groups_and_a_queue_of_a_killed_site_are_finished_and_handed_back(pair):
     us.start()
     link(eu, "us", [us], TOPICS)  # it listens elsewhere, perhaps
     until(lambda: status(us)["taken"])
-    until(lambda: status(eu)["links"][0]["nodes"])
+    until(lambda: linked(eu))
     with meshmq.connect(us.url, route="node") as mesh:
         mesh.publish("flights.us", b"tail").wait(10)
         with members(mesh, "group") as some:
