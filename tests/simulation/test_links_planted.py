@@ -23,6 +23,7 @@ from meshmq.core.site import Site
 from meshmq.core.site_reads import SiteReads
 from meshmq.frames_copies import LogOffers
 from meshmq.testing import LinksWorld
+from meshmq.testing.disk import Disk
 from meshmq.testing.links_checkers import LINKS_CHECKERS
 from tests.core import test_replication as scenes
 from tests.core import test_strands as strand_scenes
@@ -75,7 +76,7 @@ def forget_whose_a_batch_was(real: Any, self: Any, mirror: Any, row: Any, *rest:
 # -- who has it ------------------------------------------------------------------------------------
 
 
-@planted(Mirrors, "open", "single", 0, 1, 3)
+@planted(Mirrors, "open", "single", 6)
 def begin_a_mirror_anew_at_each_start(
     real: Any, self: Any, origin: bytes, name: str, place: Any = (1, 0)
 ) -> Any:
@@ -102,9 +103,17 @@ def keep_what_another_node_has(real: Any, self: Any, puller: bytes, mirror: Any)
 # -- by strands ---------------------------------------------------------------------------------
 
 
-@planted(MirrorFeed, "end_of", "ordered", *range(30))
+@planted(
+    MirrorFeed, "end_of", "",
+    strand_scenes.test_a_reader_of_all_has_the_log_in_its_order_while_it_comes_in_another_one,
+)  # fmt: skip
 def read_on_where_a_strand_has_not_come(real: Any, self: Any, reader: Any) -> Any:
     return self.end
+
+
+@planted(Disk, "_in_its_order", "ordered", 14)
+def read_strands_as_they_came(real: Any, self: Any, origin: bytes) -> Any:
+    return [(c, commit) for commit in self.commits for c in self._of(origin, commit)]
 
 
 @planted(
@@ -144,15 +153,13 @@ def read_on_where_nothing_is_kept(real: Any, self: Any, link: bytes, frame: Any)
 
 
 @planted(MirrorProgress, "note", "waited", 0, 1)
-def take_what_was_sent_for_synced(
-    real: Any, self: Any, far: Any, origin: bytes, place: Any
-) -> None:
-    fetching = self._fetching.get((far.origin, origin))
-    sender = fetching.sender if fetching is not None else None
-    real(self, far, origin, max(place, sender.sent) if sender is not None else place)
+def take_what_was_sent_for_synced(real: Any, self: Any, far: Any, log: Any) -> None:
+    for sender in log.senders:
+        sender.copied = max(sender.copied, sender.sent)
+    real(self, far, log)
 
 
-@planted(mirror_progress, "takes", "waited", 0, 2)
+@planted(mirror_progress, "takes", "waited", 6)
 def count_sites_that_do_not_wish_it(real: Any, *args: Any) -> bool:
     return True
 
