@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from meshmq.bench.procs import ended_by_signals
 from tests.bench import about
 from tests.bench.flights import FLIGHTS
 from tests.chaos.hosts import FarNetwork, address, why_not
@@ -190,6 +191,7 @@ def main() -> None:
         sys.exit(f"links: {why_not()}")
     begin = time.monotonic()
     with (
+        ended_by_signals(),  # so that no host is left behind
         FarNetwork(2, 2, options.round_trip / 2000, options.loss, options.seed) as network,
         tempfile.TemporaryDirectory() as folder,
     ):

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import meshmq
+from meshmq.bench.procs import ended_by_signals
 from meshmq.testing.relay import Relay
 from tests.bench import about
 from tests.integration.sites import SiteProcess
@@ -229,7 +230,9 @@ def main() -> None:
     options = parser.parse_args()
     rows, wrong = [], []
     for seed in range(options.seed, options.seed + options.rounds):
-        counts, faults = judge(play(seed, options.rate, options.seconds))
+        with ended_by_signals():
+            seen = play(seed, options.rate, options.seconds)
+        counts, faults = judge(seen)
         rows.append({"seed": seed, **counts, "faults": faults})
         wrong += faults
         print(json.dumps(rows[-1]), flush=True)
