@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from meshmq import limits
-from meshmq.core.claims import OF_GROUPS, are_disjoint, takes
+from meshmq.core.claims import OF_GROUPS, are_disjoint, have_all, takes
 from meshmq.core.copy_waiting import Place, Span
 from meshmq.core.far_log import FarLog
 from meshmq.core.mirrors import Mirror
@@ -57,10 +57,17 @@ class Fetching:
             sender.is_live and sender.copied >= sender.sent for sender in self.log.senders
         )
 
-    @property
-    def until(self) -> Place:
-        """Up to where it has all."""
-        return min([(row.lsn, row.slot) for row in self.rows], default=(0, 0))
+    def is_all(self, row: MirroredRow) -> bool:
+        """Whether a site behind it, which has what a row says, has all that there is of that, if
+        this one has: each strand goes as far as its own topics do."""
+        strands = [(s.strand.claims, s.copied) for s in self.log.senders] if self.log else []
+        # Those of what groups do have all that is wished (core/strands.py).
+        wished = [[c for c in claims if c != OF_GROUPS] for claims, _ in strands
+                  if OF_GROUPS in claims]  # fmt: skip
+        return any(have_all(claims, row.claims) for claims in wished) and all(
+            (row.lsn, row.slot) >= copied or are_disjoint(claims, row.claims)
+            for claims, copied in strands
+        )
 
     def look(self) -> None:
         """How far it has come."""
@@ -139,20 +146,20 @@ class MirrorProgress:
         """All that is known of who has a log, but for what one node has told; rules 2 and 3."""
         end = self._end_of(origin)
         rows: list[MirroredRow] = []
-        reached: dict[bytes, Place] = {}  # by far node that has all it is to have: up to here
+        full: dict[bytes, Fetching] = {}  # by far node that has all it is to have
         for (far, log), f in self._fetching.items():
             if log != origin:
                 continue
             is_caught_up = f.is_caught_up
             if is_caught_up:
-                reached[far] = f.until
+                full[far] = f
             for row in f.rows if far != besides else ():
                 until = max(end, (row.lsn, row.slot)) if is_caught_up else (row.lsn, row.slot)
                 rows.append(row._replace(lsn=until[0], slot=until[1]))
         for node, told in self._heard.get(origin, {}).items():
             for row in told if node != besides else ():
-                if node in reached and (row.lsn, row.slot) >= reached[node]:
-                    lsn, slot = max(end, reached[node])
+                if node in full and full[node].is_all(row):
+                    lsn, slot = max(end, (row.lsn, row.slot))
                     row = row._replace(lsn=lsn, slot=slot)
                 rows.append(row)
         return rows

@@ -136,7 +136,12 @@ def furthest(strands: Iterable[Strand]) -> tuple[int, int]:
 def have_more(theirs: Strands, ours: Strands) -> bool:
     """Whether something may be there that is not here."""
     return any(
-        t.place > o.place and not are_disjoint(t.claims, o.claims) for t in theirs for o in ours
+        t.place > o.place
+        and not are_disjoint(t.claims, o.claims)
+        # A topic of both is in the first one that it matches, there and here.
+        and not _is_had((*theirs[:i], *ours[:j]), joined(*t.claims, *o.claims))
+        for i, t in enumerate(theirs)
+        for j, o in enumerate(ours)
     )
 
 

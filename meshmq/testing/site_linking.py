@@ -250,13 +250,15 @@ class Linking(Part):
         }  # fmt: skip
 
     def may_have(self, site: str, row: Row) -> bool:
-        """Whether a site wished a record's topic for a while, of whatever site it is."""
+        """Whether a site wished a record's topic for a while, of whatever site it is; or wishes it
+        still, and had it from another one that did for a while."""
+        if not self.world.ever:
+            return False
         some = [c for (one, _), claims in self.world.ever.items() if one == site for c in claims]
-        return any(
-            any(matches(p, row.topic) for p in topics)
-            and not any(matches(p, row.topic) for p in exclude)
-            for topics, exclude in some
-        )
+        home = next((h.site for h in self.world.members if h.origin == row.origin), "")
+        still = {to: claim for (one, to), claim in self.world.wishes.items() if one == site}
+        some += [still[home]] if home in still else still.values()
+        return any(_is_of(row.topic, claim) for claim in some)
 
     def place_of(self, row: Row) -> tuple[int, int]:
         """Where a record lies in its log."""

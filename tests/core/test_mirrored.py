@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from meshmq.core.claims import OF_GROUPS
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.log import RuleEntry
+from meshmq.core.mirror_progress import MirrorProgress
 from meshmq.durability import durability_of, mirrored, name_of, sites_of
 from meshmq.errors import InvalidArgument
 from meshmq.frames import Confirm, Publish
+from meshmq.frames_copies import Mirrored, MirroredRow, Strand
 from meshmq.limits import MS, SECOND
 from tests.core.helpers import batch_of
 from tests.core.sites import Net, Program
@@ -117,6 +122,35 @@ def test_a_longer_chain_tells_of_all_behind():
     publish(program, b"x", sites=3)
     assert net.run(8 * SECOND, lambda: "mirrored:3" in levels(program))
     assert all(b"x" in values_at(sites[site][0]) for site in "bcd")
+
+
+def test_a_site_behind_one_that_has_all_has_all_where_it_is_as_far_with_the_same_topics():
+    a, b, groups = (("o.a",), ()), (("o.b",), ()), (("o.a", "o.b"), ())
+
+    def sender(number, claims, lsn):
+        strand = Strand(number, number, 1, 0, claims)
+        place = (lsn, 0)
+        return SimpleNamespace(
+            strand=strand, copied=place, sent=place, is_live=True, damaged_at=(0, 0)
+        )
+
+    senders = [
+        sender(0, (groups, OF_GROUPS), 9), sender(1, (a,), 53), sender(2, (b,), 52),
+    ]  # fmt: skip
+    frame = SimpleNamespace(origin=b"log", since=0)
+    log = SimpleNamespace(frame=frame, senders=senders)
+    progress = MirrorProgress("eu", lambda origin: (60, 0))
+    us = SimpleNamespace(origin=b"us", site="us")
+    progress.begin(us, log)
+    progress.note(us, log)
+    for claim, lsn, has in [
+        (a, 52, False), (a, 53, True), (b, 51, False), (b, 52, True), (groups, 52, False),
+        (groups, 53, True), ((("o.>",), ()), 53, False),  # more than us wishes
+    ]:  # fmt: skip
+        progress.hear(us, Mirrored(b"log", (MirroredRow("asia", (claim,), 1, 0, lsn, 0),)))
+        topic = "o.b" if claim is b else "o.a"
+        spans = progress.spans(b"log", topic)
+        assert spans == {"us": [((1, 0), (60, 0))], "asia": [((1, 0), (60 if has else lsn, 0))]}
 
 
 def test_a_site_whose_link_leaves_the_topic_out_does_not_count_and_that_is_said():

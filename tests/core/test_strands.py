@@ -10,7 +10,7 @@ from meshmq import limits
 from meshmq.core.claims import are_disjoint, classes, has_all, is_empty, joined, takes
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.strands import begin as begun
-from meshmq.core.strands import rewish, split, strand_of, together
+from meshmq.core.strands import have_more, rewish, split, strand_of, together
 from meshmq.frames import START_EARLIEST, START_NEW
 from meshmq.limits import MS, SECOND
 from tests.core.sites import WALL, Net, Program
@@ -114,6 +114,20 @@ def test_what_has_unequal_strands_splits_those_of_who_pulls_from_it():
     assert len(ours) == 4
     assert strand_of(ours, "a.x") != strand_of(ours, "b.x")
     assert split(ours, theirs, ()) == ours
+
+
+def test_none_has_more_than_another_one_that_is_as_far_with_each_topic():
+    old, new = (("o.*",), ("o.b",)), (("x.>", "o.b"), ())
+    ranks = ("o.tmp.>",)
+    strands = rewish(rewish(begun(old, ranks), old, new, ranks, ()), new, old, ranks, ())
+    # Several may have one topic, at whatever places: it is in the first one.
+    at = tuple([s._replace(lsn=10 + i) for i, s in enumerate(reversed(strands))])
+    assert any(not are_disjoint(a.claims, b.claims) for a, b in pairwise(at))
+    for these in (strands, at, tuple(reversed(at))):
+        assert not have_more(these, these)
+        more = (these[0]._replace(lsn=50), *these[1:])
+        assert have_more(more, these)
+        assert not have_more(these, more)
 
 
 def test_there_are_so_many_strands_at_most(monkeypatch):

@@ -14,8 +14,9 @@ from meshmq.core import claims, link_live, mirror_progress, mirrors, replication
 from meshmq.core.delivery import Delivery
 from meshmq.core.instances import NO_ROOM, Service
 from meshmq.core.link_live import LinkLive
+from meshmq.core.link_services import LinkServices
 from meshmq.core.mirror_feed import MirrorFeed
-from meshmq.core.mirror_progress import MirrorProgress
+from meshmq.core.mirror_progress import Fetching, MirrorProgress
 from meshmq.core.mirrors import Mirror, Mirrors
 from meshmq.core.replication import Replication
 from meshmq.core.services import Services
@@ -25,6 +26,7 @@ from meshmq.frames_copies import LogOffers
 from meshmq.testing import LinksWorld
 from meshmq.testing.disk import Disk
 from meshmq.testing.links_checkers import LINKS_CHECKERS
+from tests.core import test_link_services as service_scenes
 from tests.core import test_replication as scenes
 from tests.core import test_strands as strand_scenes
 from tests.planting import Planted, play_test
@@ -169,6 +171,12 @@ def tell_nobody_of_sites_behind(real: Any, self: Any, mirrors: Any, nodes: Any) 
     return []
 
 
+@planted(Fetching, "is_all", "waited", 24, 31)
+def take_the_least_of_the_strands_for_all(real: Any, self: Any, row: Any) -> bool:
+    least = min([sender.copied for sender in self.log.senders])
+    return bool((row.lsn, row.slot) >= least)
+
+
 # -- what is live over links, and requests ---------------------------------------------------------
 
 
@@ -200,7 +208,15 @@ def tell_of_all_that_a_link_lets_in(real: Any, pattern: str, live: str) -> str:
     return live
 
 
-@planted(Services, "_lose_one", "asked", 11)
+@planted(LinkServices, "wished", "asked", 2, 4)
+def ask_for_what_no_link_lets_in(real: Any, self: Any, site: str) -> Any:
+    return (">",)
+
+
+@planted(
+    Services, "_lose_one", "",
+    service_scenes.test_what_was_there_when_the_link_ends_is_told_at_once_and_not_done_again,
+)  # fmt: skip
 def ask_again_what_may_have_been_done(real: Any, self: Any, asked: Any, *args: Any) -> None:
     asked.idempotent = True
     real(self, asked, *args)
