@@ -14,6 +14,7 @@ _TRIED = {
     "refused": "no node is refused",
     "too-few-nodes": "there are as many nodes as are to have what is published",
     "copy": "all copies are caught up",
+    "link-paused": "no link with another site is paused",
     "link-down": "each link with another site has a node of it",
     "fenced": "the site is not fenced",
     "mirror": "all mirrors of other sites' logs go on",

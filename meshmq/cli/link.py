@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from meshmq.cli.group_options import span
+from meshmq.cli.link_pause import pause, resume
 from meshmq.cli.link_verify import verify
 from meshmq.cli.options import (
     InsecureOption,
@@ -16,14 +17,14 @@ from meshmq.cli.options import (
     UrlOption,
     connected,
 )
-from meshmq.cli.output import columns, emit, fields, say
+from meshmq.cli.output import columns, emit, fields, said, say
 from meshmq.errors import CommandFailed
 
 app = typer.Typer(
     help="Links with other sites: what a node pulls from there, and how that goes.",
     no_args_is_help=False,
 )
-_IF_ANY = ("refused", "live", "services")
+_IF_ANY = ("paused", "refused", "live", "services")
 HEADS = (
     "to", "state", "nodes", "topics", "exclude", "logs", "received", "behind", "for", "records/s",
     "ratio", "in flight", "caught up in",
@@ -39,8 +40,9 @@ def list_links(
 ) -> None:
     """List the node's links: with whom, what is pulled, and what has come.
 
-    A link is linked if there is a node of the other site behind one of its
-    endpoints; refused if who is there is of another site or mesh; else down.
+    A link is paused if somebody has said so, who is below; linked if there is
+    a node of the other site behind one of its endpoints; refused if who is
+    there is of another site or mesh; else down.
     Logs are those of single nodes that this one mirrors; other nodes of its
     site may have the rest. Received are records since this node's start, and
     behind are those that the other site has and this node not, as it was told
@@ -94,6 +96,8 @@ def show(
         say("\n".join(fields(_page(links[name]))))
 
 
+app.command("pause")(pause)
+app.command("resume")(resume)
 app.command("verify")(verify)
 
 
@@ -118,6 +122,8 @@ def troubles(row: dict[str, Any]) -> list[str]:
     """What is in the way of a link, a line each; nothing if all goes on."""
     to = row["to"]
     lines = [f"{to}: refused at {at}: {why}" for at, why in row["refused"].items()]
+    if row.get("paused"):  # a node of an earlier version knows of none
+        lines.append(f"{to}: paused by {said(row['paused'])}: `meshmq link resume {to}` goes on")
     if row["state"] == "down":
         lines.append(f"{to}: nobody answers at {' or '.join(row['endpoints'])}")
     return lines + [f"{to}: {log['name']}: {log['problem']}" for log in row["logs"]
@@ -177,7 +183,8 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
     error = f"{error} ({span(flow['last_error_seconds'])} ago)" if error else None
     refused = [{"endpoint": at, "why": why} for at, why in row["refused"].items()]
     page = {
-        "to": row["to"], "state": row["state"], "endpoints": row["endpoints"],
+        "to": row["to"], "state": row["state"], "paused": said(row.get("paused") or {}),
+        "endpoints": row["endpoints"],
         "refused": refused, "linked nodes": row["nodes"], "topics": row["topics"],
         "exclude": row["exclude"], "priority": row.get("priority", []), "mirrored logs": logs,
         "topics that move": topics, "records behind": flow.get("lag"),

@@ -31,8 +31,8 @@ def sites(
     Pulled says whether this node's configuration pulls from there; where it
     does not, that site may pull from us, or its logs come by a third one. Logs
     are those that this node mirrors, other nodes of its site may have the
-    rest; by says from which nodes they come now. Below is whose groups were
-    taken over by whom, and what is left of that.
+    rest; by says from which nodes they come now. Below is who has paused a
+    link, whose groups were taken over by whom, and what is left of that.
     """
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = connection.admin.status()
@@ -59,13 +59,14 @@ def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     by = {log["origin"]: _source(row, log) for row in links.values() for log in row["logs"]}
     ours = sorted([report["node"]["name"], *[row["name"] for row in site["nodes"]]])
     taken = site.get("taken", ())
-    rows = [_row(site["name"], "ours", ours, False, [], {}, taken)]
+    rows = [_row(site["name"], "ours", ours, False, [], {}, taken, None)]
     for name in sorted({*links, *[row["site"] for row in far], *[row["site"] for row in kept]}):
         nodes = [row["name"] for row in far if row["site"] == name and row["state"] == "linked"]
         state = links[name]["state"] if name in links else "linked" if nodes else "not linked"
         logs = [row for row in kept if row["site"] == name]
         is_pulled = name in links and bool(links[name]["topics"])
-        rows.append(_row(name, state, nodes, is_pulled, logs, by, taken))
+        paused = links[name].get("paused") if name in links else None
+        rows.append(_row(name, state, nodes, is_pulled, logs, by, taken, paused))
     return rows
 
 
@@ -100,9 +101,10 @@ def _row(
     logs: list[dict[str, Any]],
     by: dict[str, str | None],
     taken: Iterable[dict[str, Any]],
+    paused: dict[str, Any] | None,
 ) -> dict[str, Any]:
     return {
-        "site": name, "state": state, "nodes": nodes, "pulled": is_pulled,
+        "site": name, "state": state, "nodes": nodes, "pulled": is_pulled, "paused": paused,
         "logs": [
             {"name": log["name"], "origin": log["origin"], "received": log["received"],
              "from": by.get(log["origin"]), "problem": log["problem"]}

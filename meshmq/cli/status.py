@@ -17,7 +17,7 @@ from meshmq.cli.options import (
     UrlOption,
     connected,
 )
-from meshmq.cli.output import columns, emit, fields, plural, say
+from meshmq.cli.output import columns, emit, fields, plural, said, say
 
 
 def status(
@@ -127,7 +127,10 @@ def _takeover(row: dict[str, Any]) -> dict[str, Any]:
 def _link(row: dict[str, Any]) -> dict[str, Any]:
     logs = row["logs"]
     received = sum(log["received"] for log in logs)
-    return {"to": row["to"], "state": row["state"], "nodes": row["nodes"], "logs": len(logs),
+    state = row["state"]
+    if row.get("paused"):
+        state = f"paused by {said(row['paused'])}"
+    return {"to": row["to"], "state": state, "nodes": row["nodes"], "logs": len(logs),
             "received": received, "behind": sum(behind(log) for log in logs)}  # fmt: skip
 
 

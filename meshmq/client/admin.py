@@ -11,7 +11,7 @@ from meshmq import limits
 from meshmq.client.channel import Channel
 from meshmq.client.values import is_text
 from meshmq.errors import InvalidArgument
-from meshmq.names import check_pattern
+from meshmq.names import check_mesh, check_pattern
 
 _UNITS_NS = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 _UNITS_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -97,6 +97,13 @@ def ask_of_node(verb: str, name: object, **flags: Any) -> Ask:
         if not isinstance(flag, bool):
             raise InvalidArgument(f"{what} is True or False, not {cut(flag)}")
     return ask(verb, name=name, **flags)
+
+
+def ask_of_link(verb: str, site: object) -> Ask:
+    """``link.pause`` and ``link.resume``, checked."""
+    if not isinstance(site, str):
+        raise InvalidArgument(f"a site is named by a text, not {cut(site)}")
+    return ask(verb, name=check_mesh(site))
 
 
 def cut(value: object) -> str:
@@ -388,6 +395,28 @@ class Admin:
             CommandFailed: what was taken over is still being moved.
         """
         done: dict[str, Any] = self.topics._run(ask_of_node("site.handback", name, check=check))
+        return done
+
+    def pause_link(self, site: str) -> dict[str, Any]:
+        """Pull nothing from ``site``, at all nodes of our own one, until it is resumed.
+
+        Holds over restarts, and at nodes that are away when they come back. Mirrors keep what they
+        have. Says the same again if it is paused already.
+
+        Returns:
+            ``to``, ``paused``, whether that is new (``changed``), and who has said so and when:
+            ``set_by`` (a node's name), ``set_origin``, ``set_at_ms`` (unix).
+
+        Raises:
+            CommandFailed: the node has no link to that site, or belongs to none itself.
+        """
+        done: dict[str, Any] = self.topics._run(ask_of_link("link.pause", site))
+        return done
+
+    def resume_link(self, site: str) -> dict[str, Any]:
+        """Pull from ``site`` again, from where it was; as ``pause_link``, also of a link that the
+        node has no more, if it is paused."""
+        done: dict[str, Any] = self.topics._run(ask_of_link("link.resume", site))
         return done
 
     def verify_link(

@@ -16,6 +16,7 @@ from meshmq.core.copied_streams import OLDER
 from meshmq.core.delivery import Delivery
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
+from meshmq.core.link_pauses import PAUSE, RESUME
 from meshmq.core.log import Entry, RuleEntry, TopicEntry
 from meshmq.core.producers import producer_last
 from meshmq.core.registrar import Registrar
@@ -379,7 +380,9 @@ def _of_site(verb: str) -> Verb:
     return lambda desk, hello, arguments, entries: desk.of_copies(verb, arguments)
 
 
-OF_COPIES = ("node.takeover", "node.forget", "site.takeover", "site.handback")
+OF_COPIES = (
+    "node.takeover", "node.forget", "site.takeover", "site.handback", PAUSE, RESUME,
+)  # fmt: skip
 
 AFTER_SYNC = (
     frozenset({"producer.last", "topic.create", "topic.delete", *OF_COPIES})

@@ -32,6 +32,7 @@ from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
     GroupRow,
+    LinkRow,
     NodeRow,
     Row,
     RuleRow,
@@ -238,6 +239,12 @@ class Directory:
         if known is not None and known.is_alive:
             gone = self.stamp(now_ns, known.born, known.gone, known.sought)
             self._say(known._replace(gone=gone), now_ns)
+
+    def set_link(self, to: str, paused: bool, now_ns: int) -> None:
+        """What is pulled from a site is paused, or resumed."""
+        known = self.table.link(to)
+        stamp = self.stamp(now_ns, NEVER if known is None else known.set)
+        self._say(LinkRow(to, stamp, paused), now_ns)
 
     def be_there(self, now_ns: int) -> None:
         """Say once in a while that this node is one of the site, so that it is known when away."""

@@ -1,5 +1,5 @@
-"""What the nodes of a site agree on, as rows: rules, topics by their ids, groups and queues, and
-which nodes there are, or were.
+"""What the nodes of a site agree on, as rows: rules, topics by their ids, groups and queues, which
+nodes there are, or were, and which links with other sites are paused.
 
 Data: a row is the newest word on one thing. Its Stamps say when something was set, and by which
 node. Rows with one key are merged; the log keeps them, and siblings tell each other of them, in
@@ -23,16 +23,17 @@ from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.errors import BadFrame, InvalidName
-from meshmq.names import check_group, check_pattern, check_topic
+from meshmq.names import check_group, check_mesh, check_pattern, check_topic
 
 COUNTER_BITS = 16
 """Of a stamp's time: above them are unix ms, below what tells words of one ms apart."""
 
-_FORGOTTEN, _RULE, _TOPIC, _GROUP, _NODE = range(5)
+_FORGOTTEN, _RULE, _TOPIC, _GROUP, _NODE, _LINK = range(6)
 _HEAD = struct.Struct("<BH")
 _TIME = struct.Struct("<Q")
 _WHO = struct.Struct("<16sH")
 _SIZE = struct.Struct("<H")
+_PAUSED = struct.Struct("<B")
 _POLICY = struct.Struct("<BQQ")
 _DURABLE, _REMOVED, _REPLICATED = 1, 2, 32
 _COPIES_SHIFT, _COPIES_MASK = 2, 7  # of a rule
@@ -151,13 +152,30 @@ class NodeRow(NamedTuple):
         return self.set
 
 
+class LinkRow(NamedTuple):
+    """Whether what is pulled from site ``to`` is paused; without such a row it is not."""
+
+    to: str
+    set: Stamp
+    paused: bool
+
+    @property
+    def key(self) -> bytes:
+        return b"l" + self.to.encode()
+
+    @property
+    def died(self) -> Stamp:
+        """When it was resumed; NEVER: it is paused."""
+        return NEVER if self.paused else self.set
+
+
 class Forgotten(NamedTuple):
     """In the log: the row with this key is no longer kept."""
 
     key: bytes
 
 
-Row = RuleRow | TopicRow | GroupRow | NodeRow
+Row = RuleRow | TopicRow | GroupRow | NodeRow | LinkRow
 Said = Row | Forgotten
 
 
@@ -168,6 +186,8 @@ def merge(a: Row, b: Row) -> Row:
     if isinstance(a, GroupRow) and isinstance(b, GroupRow):
         return _merge_groups(a, b)
     if isinstance(a, NodeRow) and isinstance(b, NodeRow):
+        return max(a, b)
+    if isinstance(a, LinkRow) and isinstance(b, LinkRow):
         return max(a, b)
     assert isinstance(a, RuleRow)
     assert isinstance(b, RuleRow)
@@ -192,7 +212,7 @@ def _merge_groups(a: GroupRow, b: GroupRow) -> GroupRow:
 
 def stamps_of(row: Row) -> tuple[Stamp, ...]:
     """All that a row has."""
-    if isinstance(row, RuleRow | NodeRow):
+    if isinstance(row, RuleRow | NodeRow | LinkRow):
         return (row.set,)
     if isinstance(row, TopicRow):
         return row.made, row.deleted, row.kept
@@ -220,6 +240,9 @@ def pack_row(row: Said) -> bytes:
             parts += [_pack_stamp(row.sought), _pack_text(row.to)]
     elif isinstance(row, NodeRow):
         kind, parts = _NODE, [_pack_stamp(row.set)]
+    elif isinstance(row, LinkRow):
+        flags = _PAUSED.pack(row.paused)
+        kind, parts = _LINK, [_pack_text(row.to), _pack_stamp(row.set), flags]
     else:
         kind, parts = _FORGOTTEN, [row.key]
     body = b"".join(parts)
@@ -352,13 +375,21 @@ def _read_node(r: _Reader) -> NodeRow:
     return NodeRow(stamp)
 
 
+def _read_link(r: _Reader) -> LinkRow:
+    to, stamp = check_mesh(r.text(limits.MESH_BYTES_MAX)), r.stamp()
+    (flags,) = r.values(_PAUSED)
+    if not stamp.time:
+        raise BadFrame("a link in the directory was never paused or resumed")
+    return LinkRow(to, stamp, bool(flags & 1))
+
+
 def _read_forgotten(r: _Reader) -> Forgotten:
     return Forgotten(r.data)
 
 
 _READERS: dict[int, Any] = {
     _FORGOTTEN: _read_forgotten, _RULE: _read_rule, _TOPIC: _read_topic, _GROUP: _read_group,
-    _NODE: _read_node,
+    _NODE: _read_node, _LINK: _read_link,
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
     GroupRow,
+    LinkRow,
     NodeRow,
     Row,
     RuleRow,
@@ -42,6 +43,7 @@ BUCKETS = 256
 
 _MOST: dict[type, int] = {
     RuleRow: limits.TOPICS_MAX, TopicRow: limits.TOPICS_MAX, GroupRow: limits.GROUPS_MAX,
+    LinkRow: limits.LINKS_PAUSED_MAX,
 }  # fmt: skip
 
 
@@ -215,6 +217,11 @@ class Table:
     def group(self, name: str) -> GroupRow | None:
         found = self.rows.get(b"g" + name.encode())
         return found if isinstance(found, GroupRow) else None
+
+    def link(self, to: str) -> LinkRow | None:
+        """The last word on the link with a site."""
+        found = self.rows.get(b"l" + to.encode())
+        return found if isinstance(found, LinkRow) else None
 
     def topics(self, name: str) -> list[TopicRow]:
         """Those of one name that live, the oldest first."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from meshmq.core.link_live import LinkLive
 from meshmq.core.link_wish import LinkWish
+from meshmq.core.registrar import Registrar
 from meshmq.core.replication import Replication
 from meshmq.core.sessions import Peer
 from meshmq.core.sibling import Sibling
@@ -23,6 +24,7 @@ class FarSide:
     Args:
         services: what nodes tell each other of theirs.
         transients: what our own publishers know of who wants what.
+        registrar: knows the links by which nothing is to come for now.
     """
 
     def __init__(
@@ -31,14 +33,23 @@ class FarSide:
         live: LinkLive,
         services: SiteServices,
         transients: Transients,
+        registrar: Registrar,
     ) -> None:
         self._replication = replication
         self._live = live
         self._services = services
         self._transients = transients
+        self._pauses = registrar.pauses
+        self._wishes: dict[str, LinkWish] = {}
+        self._pauses.changed = self._follow
 
     def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
-        """What is to come of other sites from now on."""
+        """What is to come of other sites from now on, but for what is paused."""
+        self._wishes = {wish.to: wish for wish in wishes}
+        self._follow()
+
+    def _follow(self) -> None:
+        wishes = self._pauses.left_of(tuple(self._wishes.values()))
         self._replication.set_wishes(wishes)
         self._live.set_wishes(wishes)
         self._services.set_wishes(wishes)
@@ -72,5 +83,15 @@ class FarSide:
     def describe(self, now_ns: int, refused: Mapping[str, str]) -> list[dict[str, Any]]:
         """Links as ``status`` shows them; ``refused``: by address, why there is no link."""
         rows = self._replication.describe(now_ns, refused)
-        return [{**self._live.shown(row), "services": list(self._services.wished(row["to"]))}
-                for row in rows]  # fmt: skip
+        return [self._shown(self._live.shown(row)) for row in rows]
+
+    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
+        wish, paused = self._wishes[row["to"]], self._pauses.shown(row["to"])
+        wished = {"topics": list(wish.topics), "live": list(wish.live),
+                  "services": list(wish.services)}  # fmt: skip
+        state = row["state"] if paused is None else "paused"
+        return {**row, **wished, "state": state, "paused": paused}
+
+    def command(self, verb: str, to: str, now_ns: int, *, node: str) -> dict[str, Any]:
+        """``link pause`` or ``resume``; ``node``: our name. Raises CommandFailed."""
+        return self._pauses.command(verb, to, tuple(self._wishes), now_ns, node=node)

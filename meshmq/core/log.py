@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from meshmq import limits
 from meshmq.core import directory_rows
-from meshmq.core.directory_rows import Forgotten, GroupRow, NodeRow, Row, RuleRow, Said, TopicRow
+from meshmq.core.directory_rows import Row, Said
 from meshmq.core.journal import JournalRecord, JournalState
 from meshmq.core.mirror_log import (
     BehindEntry,
@@ -148,7 +148,7 @@ Entry = (
 )  # fmt: skip
 
 _OFTEN = frozenset({BatchEntry, TopicEntry, RuleEntry, TrimEntry})
-_SAID = (RuleRow, TopicRow, GroupRow, NodeRow, Forgotten)
+_SAID = get_args(Said)
 
 
 class StoredBatch(NamedTuple):

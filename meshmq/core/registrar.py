@@ -28,11 +28,12 @@ from typing import Any
 from meshmq import limits
 from meshmq.core import group_settings
 from meshmq.core.directory import Directory
-from meshmq.core.directory_rows import NEVER, GroupRow, Row, RuleRow, Stamp, TopicRow
+from meshmq.core.directory_rows import NEVER, GroupRow, LinkRow, Row, RuleRow, Stamp, TopicRow
 from meshmq.core.directory_table import Policy
 from meshmq.core.group_settings import Start
 from meshmq.core.groups import Groups
 from meshmq.core.journal import QUEUE, Settings
+from meshmq.core.link_pauses import LinkPauses
 from meshmq.core.log import Entry, LogState, RuleEntry, TopicEntry
 from meshmq.core.topics import Topic, Topics
 from meshmq.errors import MeshError
@@ -52,6 +53,7 @@ class Registrar:
 
     Attributes:
         conflicts: by name of a group, why it is not here as the site has it.
+        pauses: links with other sites that are paused.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Registrar:
     ) -> None:  # fmt: skip
         self.directory = Directory(state.origin, name, state.directory)
         self.conflicts: dict[str, str] = {}
+        self.pauses = LinkPauses(self.directory)
         self._table = self.directory.table
         self._topics = topics
         self._groups = groups
@@ -273,6 +276,8 @@ class Registrar:
                 self._follow_rule(after, names)
             elif isinstance(after, TopicRow):
                 names[after.name] = None
+        if any(isinstance(after, LinkRow) for _, after in changes):
+            self.pauses.changed()
         deleted = [name for name in names if self._follow_topic(name)]
         if deleted:
             self._forget(deleted)

@@ -99,7 +99,7 @@ class Site:
     Attributes:
         signposts: tells clients of the other nodes.
         siblings: nodes with a control link, by origin.
-        far: the same of nodes of other sites.
+        far: the same of nodes of other sites; ``far_side``: what we have to do with them.
         version: changes when a node comes, goes, or its data link does.
     """
 
@@ -153,7 +153,7 @@ class Site:
         )
         self.live = LinkLive(delivery, self.reach)
         self.words = SiteWordsPart(me, who.name, copies)
-        self._far_side = FarSide(self.replication, self.live, self.services, transients)
+        self.far_side = FarSide(self.replication, self.live, self.services, transients, registrar)
         self.version = 0
         self.me = me
         self._sessions = sessions
@@ -174,7 +174,7 @@ class Site:
 
     def set_links(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
         """Pull this from other sites, from now on."""
-        self._far_side.set_wishes(wishes)
+        self.far_side.set_wishes(wishes)
         self.words.set_links(wishes, now_ns)
         self.links.look_for_sites(wishes, now_ns)
 
@@ -374,7 +374,7 @@ class Site:
         self.version += 1
         self.words.join(sibling, now_ns)
         if sibling.site:
-            self._far_side.join(peer, sibling, now_ns)
+            self.far_side.join(peer, sibling, now_ns)
             return
         self.replication.join_sibling(sibling)
         self.reach.join(sibling)
@@ -419,7 +419,7 @@ class Site:
         self.version += 1
         self.words.leave(sibling, now_ns)
         if sibling.site:
-            self._far_side.leave(sibling, now_ns)
+            self.far_side.leave(sibling, now_ns)
             sibling.link = b""
             return
         self.replication.leave_sibling(sibling)
@@ -463,7 +463,7 @@ class Site:
         if self.words.on_body(sibling, body, now_ns):
             return True
         if sibling.site:
-            return self._far_side.on_body(sibling, body, now_ns)
+            return self.far_side.on_body(sibling, body, now_ns)
         match body:
             case LogOffers():
                 self.replication.on_sibling(sibling, body)
@@ -661,7 +661,7 @@ class Site:
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(self.links.hello.name),
-            "links": self._far_side.describe(now_ns, self.links.refusals),
+            "links": self.far_side.describe(now_ns, self.links.refusals),
         }
 
     def _shown(self, sibling: Sibling, now_ns: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.copied_streams import OLDER, older
+from meshmq.core.link_pauses import PAUSE, RESUME
 from meshmq.core.sibling import Sibling
 from meshmq.core.site import Site
 from meshmq.core.site_copies import TOPIC
@@ -35,14 +36,16 @@ def judge_node(
 def of_copies(
     site: Site | None, what: tuple[str, dict[str, Any]], wall_ms: int, now_ns: int
 ) -> dict[str, Any]:
-    """``node takeover``, ``forget``, what is of a topic or in older logs. Raises CommandFailed."""
+    """``node takeover``, ``forget``, of other sites and links with them; what is of a topic or in
+    older logs. Raises CommandFailed."""
     verb, arguments = what
     if verb == TOPIC:
         return {} if site is None else site.of_topic(arguments["topic"], arguments["name"])
     if verb == OLDER:
         return {} if site is None else older(site.copies.mirrors.of_site, site.siblings)
     if site is None:
-        raise CommandFailed("the node belongs to no site, so it has no copies of other nodes")
+        has = "links with other sites" if verb in (PAUSE, RESUME) else "copies of other nodes"
+        raise CommandFailed(f"the node belongs to no site, so it has no {has}")
     name = arguments.get("name")
     kind = verb.partition(".")[0]
     if not isinstance(name, str) or not 0 < len(name) <= limits.PEER_NAME_MAX:
@@ -52,6 +55,8 @@ def of_copies(
     for flag in ("assume_dead", "may_repeat", "check"):
         if not isinstance(arguments.get(flag, False), bool):
             raise CommandFailed(f"{flag} is true or false")
+    if kind == "link":
+        return site.far_side.command(verb, name, now_ns, node=site.links.hello.name)
     if kind == "site":
         return site.words.command(verb, arguments, now_ns)
     if verb == "node.forget":

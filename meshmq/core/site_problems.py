@@ -10,6 +10,7 @@ Data: none. Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -94,6 +95,9 @@ def _of_links(name: str, links: list[dict[str, Any]]) -> Iterator[Problem]:
     """With other sites."""
     for row in links:
         to = row["to"]
+        if row["paused"] is not None:
+            yield _paused(to, row["paused"])
+            continue  # whatever else is the matter, nothing is to come
         if not row["nodes"]:
             mend = f"mend 'endpoints' of its [[link]] to {to}, then send the node SIGHUP"
             if row["refused"]:
@@ -111,6 +115,16 @@ def _of_links(name: str, links: list[dict[str, Any]]) -> Iterator[Problem]:
                     f"the mirror of {log['name']} at node {name} stands still: {log['problem']}",
                     f"see to node {at}; it goes on by itself",
                 )  # fmt: skip
+
+
+def _paused(to: str, by: dict[str, Any]) -> Problem:
+    at = datetime.fromtimestamp(by["set_at_ms"] / 1000, UTC)
+    return Problem(
+        "link-paused", to, WARNING,
+        f"the link with site {to} is paused since {at:%Y-%m-%dT%H:%MZ}, said at node "
+        f"{by['set_by']}: nothing is pulled from there",
+        f"'meshmq link resume {to}' when it is to go on",
+    )  # fmt: skip
 
 
 def _of_copies(name: str, site: dict[str, Any], copies: dict[str, Any]) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meshmq import codec, codec_log
 from meshmq.core import directory_rows
-from meshmq.core.directory_rows import Forgotten, GroupRow, RuleRow, Stamp, TopicRow
+from meshmq.core.directory_rows import Forgotten, GroupRow, LinkRow, RuleRow, Stamp, TopicRow
 from meshmq.core.log import (
     BatchEntry,
     Commit,
@@ -204,6 +204,7 @@ _said = (
     GroupRow("billing", _set, _set, '{"kind":"group","pattern":"orders.>"}'),
     Forgotten(b"rorders.old"),
 )
+_paused = (LinkRow("eu", _set, True), LinkRow("us", _set, False))
 
 FRAMES = {
     name: Envelope(SESSION, sequence, 41, body)
@@ -531,6 +532,7 @@ FRAMES = {
         ),
         ("offers_asks", 42, Offers(8, asks=True, patterns=("quote.>", "größe.*"))),
         ("directory", 42, DirectoryFrame(3, directory_rows.pack(_said))),
+        ("directory_links", 43, DirectoryFrame(3, directory_rows.pack(_paused))),
         ("drained", 42, Drained((KnownPeer(ORIGIN, True, "größe", ("tcp://10.0.0.2:7001",)),))),
         (
             "refuse_drains",
@@ -677,6 +679,7 @@ COMMITS = {
         True,
     ),
     "commit_directory": (Commit(11, TIME_NS, _stored, directory=_said), 0, False),
+    "commit_links": (Commit(11, TIME_NS, _stored, directory=_paused), 0, False),
     "commit_linked": (Commit(12, TIME_NS, (), mirrors=(_linked, _mirror)), 0, False),
     "commit_strands": (
         Commit(

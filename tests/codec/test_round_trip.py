@@ -18,6 +18,7 @@ from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
     GroupRow,
+    LinkRow,
     NodeRow,
     RuleRow,
     Stamp,
@@ -679,6 +680,7 @@ rows = (
     | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps, st.just(NEVER), st.just(""))
     | st.builds(GroupRow, st.just("g"), stamps, stamps, texts, stamps, set_stamps, texts)
     | st.builds(NodeRow, set_stamps)
+    | st.builds(LinkRow, st.just("eu"), set_stamps, flags)
 )
 commits = plain_commits | st.builds(
     Commit, u64, i64, some(batch_entries(moves)), some(topic_entries), some(rule_entries),

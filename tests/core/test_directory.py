@@ -12,6 +12,7 @@ from meshmq.core.directory_rows import (
     NEVER,
     Forgotten,
     GroupRow,
+    LinkRow,
     RuleRow,
     Stamp,
     TopicRow,
@@ -53,12 +54,14 @@ groups = st.builds(
     stamps, stamps, st.sampled_from(["{}", '{"rate":1}']), stamps, stamps,
     st.sampled_from(['"new"', '"earliest"']),
 )  # fmt: skip
-rows = rules | topics | groups
+links = st.builds(LinkRow, st.sampled_from(["eu", "us"]), set_stamps, st.booleans())
+rows = rules | topics | groups | links
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(rules.map(lambda r: r._replace(pattern="a")), min_size=3, max_size=3)
        | st.lists(topics.map(lambda t: t._replace(topic_id=b"t" * 16)), min_size=3, max_size=3)
+       | st.lists(links.map(lambda r: r._replace(to="eu")), min_size=3, max_size=3)
        | st.lists(groups, min_size=3, max_size=3))  # fmt: skip
 def test_words_on_one_thing_come_to_the_same_in_any_order_and_any_number(three):
     a, b, c = three
@@ -92,6 +95,8 @@ def test_a_row_of_a_later_version_is_passed_over():
         TopicRow(b"t" * 16, "a.>", True, NEVER),
         TopicRow(b"t" * 16, "a" * 256, True, NEVER),
         TopicRow(b"t" * 9, "abc", True, NEVER),
+        LinkRow("a b", Stamp(1, b"o" * 16, ""), True),
+        LinkRow("eu", NEVER, True),
         GroupRow("a b", NEVER, NEVER, ""),
         GroupRow("a", NEVER, NEVER, "x" * 5000),
         GroupRow("a", NEVER, NEVER, "", NEVER, Stamp(1, b"o" * 16, ""), "x" * 5000),

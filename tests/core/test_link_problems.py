@@ -46,6 +46,7 @@ def test_links_that_are_well_are_told_with_what_comes_by_them():
         "to": "us", "state": "linked", "endpoints": [us.address], "refused": {},
         "topics": ["orders.>"], "exclude": ["orders.tmp"], "nodes": [us.name],
         "priority": [], "live": [], "live_lost": 0, "live_received": 0, "services": [],
+        "paused": None,
     }  # fmt: skip
     assert log.pop("lsn") > 1
     assert [topic["name"] for topic in log.pop("topics")] == ["orders.eu"]
