@@ -19,7 +19,9 @@ from meshmq import codec, limits
 from meshmq.core.consumer import Member
 from meshmq.core.effects import ClientEffect, CommandAnswered, HandedOut
 from meshmq.core.held import Held
+from meshmq.core.log import Commit
 from meshmq.frames import ACK, REJECT, Consume, Envelope, HandOut
+from meshmq.frames_site_words import SiteTaken
 from meshmq.limits import MS, SECOND
 from meshmq.names import dead_letters_of
 from meshmq.testing.links_faults import LinksFaults
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 GROUP, PATTERN = "g", "o.>"
 DEAD = dead_letters_of(GROUP)
-LOST_NS = 24 * SECOND
+LOST_NS = 30 * SECOND
+NEAR_NS = 5 * MS
 REJECTED_OF = 9  # one of so many records nobody can work on
 
 
@@ -54,6 +57,8 @@ class LostSites(Part):
         begun: by value.
         handed: what nodes handed out of their own logs that another site had, as they knew.
         answered: how many takeovers and handbacks nodes have carried out.
+        busy_ns: by site until when all that its members begin takes long.
+        takers: of logs, sites that ever took them over: two that cannot hear of each other both do.
     """
 
     world: LostSitesWorld
@@ -63,6 +68,8 @@ class LostSites(Part):
         self.begun: dict[bytes, list[Begun]] = {}
         self.handed: list[str] = []
         self.answered: Counter[str] = Counter()
+        self.busy_ns: dict[str, int] = {}
+        self.takers: dict[bytes, set[str]] = {}
         self._handed: set[int] = set()
         self._asked = 0
         self._admins: dict[SiteProgram, tuple[str, str, int]] = {}
@@ -107,7 +114,10 @@ class LostSites(Part):
                     self.world.now_ns,
                 )  # fmt: skip
                 self.begun.setdefault(value, []).append(one)
-                is_late = not self.world.healed and rng.random() < self.world.late_share
+                site = program.host.site
+                is_busy = self.world.now_ns < self.busy_ns.get(site, 0)
+                is_late = is_busy or rng.random() < self.world.late_share
+                is_late = is_late and not self.world.healed
                 slow = 20 * SECOND if is_late else 30 * MS
                 kind = REJECT if is_bad(value) else ACK
                 settle = partial(self._settle, program, member, held, index, kind)
@@ -121,6 +131,11 @@ class LostSites(Part):
         if program.is_alive and not held.is_settled(index):
             member.settle(held, index, kind)
             program.settle()
+
+    def on_synced(self, host: Host, commit: Commit) -> None:
+        for said in commit.mirrors:
+            if isinstance(said, SiteTaken) and said.taker == host.origin:
+                self.takers.setdefault(said.origin, set()).add(said.by)
 
     # -- what nodes hand out --------------------------------------------------------------------
 
@@ -151,6 +166,15 @@ class LostSites(Part):
 
     # -- sites are lost, and taken over ---------------------------------------------------------
 
+    def plan(self, at_ns: int, back_ns: int) -> None:
+        """A site of those that publish is lost then, for that long; mostly much is left there."""
+        rng = self.world.rng
+        hosts = [p.host for name, p in self.world.programs.items() if name[0] == "p"]
+        site = rng.choice([host.site for host in hosts] or list(self.world.sites))
+        if rng.random() < 0.8:
+            self.busy_ns[site] = self.world.now_ns + at_ns + back_ns
+        self.world.after(at_ns, partial(self.lose, site, back_ns))
+
     def lose(self, site: str, back_ns: int) -> None:
         """All nodes of a site are dead until then; others take it over."""
         world, rng = self.world, self.world.rng
@@ -158,14 +182,17 @@ class LostSites(Part):
             if host.node is not None:
                 world.faults.fell(host, is_silent=rng.random() < 0.3)
             world.after(back_ns + int(rng.random() * SECOND), partial(self._back, host))
-        others = [s for s in world.sites if s != site]
-        for taker in rng.sample(others, rng.choice([1, 1, min(2, len(others))])):
+        claims = world.claims()
+        others = [s for s in world.sites if (s, site) in claims]  # they have something of it
+        for taker in rng.sample(others, min(len(others), rng.choice([1, 1, 2]))):
             at = int(rng.random() * back_ns / 2)
             world.after(at, partial(self._say, "site.takeover", taker, site, 12))
             if rng.random() < 0.5:
                 world.after(at + int(rng.random() * 6 * SECOND), partial(self._kill, taker))
-            if rng.random() < 0.6:
-                late = back_ns + int(rng.random() * 10 * SECOND)
+            if rng.random() < 0.7:
+                late = back_ns + int(rng.random() * 6 * SECOND)
+                if rng.random() < 0.8:
+                    self.busy_ns[taker] = world.now_ns + late + 4 * SECOND
                 world.after(late, partial(self._say, "site.handback", taker, site, 12))
                 for victim in (taker, site):
                     if rng.random() < 0.4:
@@ -184,7 +211,7 @@ class LostSites(Part):
     def _say(self, verb: str, at: str, site: str, more: int) -> None:
         """Somebody says it at a node there, again until it is done."""
         running = [h for h in self.world.site_of[at] if h.node is not None]
-        if not more:
+        if not more or (self.world.healed and verb == "site.takeover"):
             return
         if not running:
             self.world.after(SECOND, partial(self._say, verb, at, site, more - 1))
@@ -252,6 +279,7 @@ class LostSites(Part):
 
     def find_unrest(self) -> list[str]:
         found = [f"{value!r} waits" for value in self.expected() if value not in self.begun]
+        found += self._unheard()
         dead = self.dead()
         found += [f"{v!r} is no dead letter yet" for v in self.begun if is_bad(v) and not dead[v]]
         for host in self.world.members:
@@ -262,6 +290,16 @@ class LostSites(Part):
                 if entry.pending and entry.taker == host.origin:
                     found.append(f"{host} waits for what it has handed back")
         return found[:5]
+
+    def _unheard(self) -> Iterator[str]:
+        """Nodes that do not know of a takeover yet that others know of."""
+        known = [h.node.site.copies.far.stored if h.node is not None and h.node.site is not None
+                 else {} for h in self.world.members]  # fmt: skip
+        for origin in sorted({origin for some in known for origin in some}):
+            ranks = [some[origin].rank if origin in some else (0,) for some in known]
+            for host, rank in zip(self.world.members, ranks, strict=True):
+                if rank < max(ranks):
+                    yield f"{host} has not heard of the newest takeover of {origin.hex()[:8]}"
 
     def ownership(self) -> Iterator[str]:
         """At rest all who know of a takeover of a log know the same one."""
@@ -297,6 +335,8 @@ class LostSitesWorld(LinksWorld):
         self.parted = frozenset()  # what is handed back goes to its node itself
         self.late_share = self.rng.choice([0.1, 0.6, 1.0])
         self.bounds |= {"HANDED_BACK_MAX": self.rng.choice([1, 3, limits.HANDED_BACK_MAX])}
+        if max(self.usual_ns.values()) > NEAR_NS:  # journals batch by batch would take minutes
+            self.bounds.pop("LINK_CREDIT_BYTES", None)
         self.lost = LostSites(self)
         self.parts = (self.linking, self.lost)
         self.faults = LostFaults(self)
@@ -309,10 +349,11 @@ class LostSitesWorld(LinksWorld):
                 self.start_program, f"w{site}", 0, at))  # fmt: skip
 
     def _break(self) -> None:
-        site = self.rng.choice(self.sites)
-        at = 2 * SECOND + int(self.rng.random() * 3 * SECOND)
-        back_ns = 3 * SECOND + int(self.rng.random() * 9 * SECOND)
-        self.after(at, partial(self.lost.lose, site, back_ns))
+        rng = self.rng
+        early = SECOND if self.round else 3 * SECOND
+        self.after(early, partial(
+            self.lost.plan, 2 * SECOND + int(rng.random() * 4 * SECOND),
+            6 * SECOND + int(rng.random() * 8 * SECOND)))  # fmt: skip
         super()._break()
 
 

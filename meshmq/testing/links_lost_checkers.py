@@ -16,8 +16,8 @@ def check_lost(world: LostSitesWorld) -> list[str]:
 
 
 def finished(world: LostSitesWorld) -> Iterator[str]:
-    """At rest all that was published is worked on, wherever."""
-    if world.is_calm and not world.unrest:
+    """In the end all that was published is worked on, wherever."""
+    if _is_over(world):
         yield from [f"{v!r} waits" for v in world.lost.expected() if v not in world.lost.begun][:5]
 
 
@@ -35,21 +35,27 @@ def given(world: LostSitesWorld) -> Iterator[str]:
 
 
 def owned(world: LostSitesWorld) -> Iterator[str]:
-    """At rest all know the same takeover of a log, the greatest."""
-    if world.is_calm and not world.unrest:
+    """In the end all know the same takeover of a log, the greatest."""
+    if _is_over(world):
         yield from world.lost.ownership()
 
 
 def buried(world: LostSitesWorld) -> Iterator[str]:
-    """What nobody can work on is a dead letter: once, or once more for each other site that was
-    told that it may be a repeat."""
-    if not world.is_calm or world.unrest:
+    """In the end what nobody can work on is a dead letter: once, or once more for each other site
+    that was told that it may be a repeat, or took it over with its log as well."""
+    if not _is_over(world):
         return
     dead = world.lost.dead()
     for value, some in world.lost.begun.items():
         sites = len({one.site for one in some})
-        if is_bad(value) and not 1 <= dead[value] <= sites:
+        takers = max([len(world.lost.takers.get(one.origin, ())) for one in some])
+        if is_bad(value) and not 1 <= dead[value] <= max(sites, takers):
             yield f"{value!r} is {dead[value]} dead letters"
+
+
+def _is_over(world: LostSitesWorld) -> bool:
+    """Whether it was played to its end: at rest, or as far as it came to rest in time."""
+    return min(world.heals) >= 0
 
 
 LOST_CHECKERS: tuple[Callable[[LostSitesWorld], Iterator[str]], ...] = (
