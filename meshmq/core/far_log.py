@@ -291,9 +291,13 @@ class FarLogs:
             self._end(key)
         self._flows.pop(link, None)
 
-    def refuse(self, origin: bytes, code: str, message: str) -> None:
-        """A log is here no more: who is sent it may turn to another one."""
-        for key in [key for key in self.by_key if key[1] == origin]:
+    def refuse(
+        self, origin: bytes, code: str, message: str,
+        is_due: Callable[[FarLog], bool] = lambda log: True,
+    ) -> None:  # fmt: skip
+        """A log is here no more, or not all that some want: who is sent it may turn to another
+        one."""
+        for key in [key for key, log in self.by_key.items() if key[1] == origin and is_due(log)]:
             number = self.by_key[key].frame.number
             self._sends.append((key[0], Fetched(number, code=code, message=message)))
             self.end(key)

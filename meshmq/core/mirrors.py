@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 from meshmq import limits
 from meshmq.core.batches import BatchTools
+from meshmq.core.claims import OF_GROUPS, has_all
 from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.delivery import Delivery
 from meshmq.core.journal import JournalRecord, Summed, unpack_deltas
@@ -78,7 +80,7 @@ class Mirror:
         passed_bytes: that came and need not be stored; their credit is given back with the rest.
         linked: of a log of another site: which site, and what of it is mirrored.
         strands: by which such a log comes, by number, with how far each was received.
-        stored: the same as far as it is synced.
+        stored: the same as far as it is synced. unstored: how often they were set since.
         credit: bytes that may be on their way here.
         terms: of the link that it is pulled over: whether batches come compressed, and its budget.
         ends: of a log of another site: by stream there, up to where there are records.
@@ -106,6 +108,7 @@ class Mirror:
         self.linked: LinkedEntry | None = None
         self.strands: dict[int, Strand] = {}
         self.stored: Strands = ()
+        self.unstored = 0
         self.credit = limits.COPY_CREDIT_BYTES
         self.terms: tuple[bool, int] = (False, 0)
         self.ends: dict[int, int] = {}
@@ -162,6 +165,34 @@ class Mirror:
         self.strands[strand] = self.strands[strand]._replace(lsn=place[0], slot=place[1])
         self.place = least(self.strands.values())
         return StrandEntry(self.origin, strand, *place)
+
+    def has_all_of(self, strands: Iterable[Strand]) -> bool:
+        """Whether all that these may have is wished here of a log of another site."""
+        return self.linked is None or all(
+            any(has_all(self.linked.claim, claim) for claim in strand.claims if claim != OF_GROUPS)
+            for strand in strands
+        )
+
+    def begin_strands(self, strands: Strands) -> None:
+        """It comes by these from now on; until that is stored each of them counts as far as all
+        before did: nobody is to be told that what is wished anew is here."""
+        self.unstored += 1
+        self.store_strands(tuple([
+            s._replace(lsn=lsn, slot=slot)
+            for s in strands for lsn, slot in [min(s.place, self.synced)]
+        ]))  # fmt: skip
+        self.feed.strands = self.stored
+
+    def on_strands(self, said: StrandsEntry | StrandEntry) -> None:
+        """It is stored."""
+        if isinstance(said, StrandsEntry):
+            self.unstored = max(0, self.unstored - 1)
+        if self.unstored:
+            return  # the number of a strand may be that of another one by now
+        self.store_strands(said.strands if isinstance(said, StrandsEntry) else tuple([
+            s._replace(lsn=said.lsn, slot=said.slot) if s.number == said.number else s
+            for s in self.stored
+        ]))  # fmt: skip
 
     def store_strands(self, strands: Strands) -> None:
         """So far it is synced."""
@@ -248,14 +279,13 @@ class Mirrors:
         mirror.linked = linked
         self.entries.append(linked)
         self.set_strands(mirror, begin(linked.claim, linked.priority))
-        mirror.store_strands(tuple(mirror.strands.values()))
-        mirror.feed.strands = mirror.stored
         return mirror
 
     def set_strands(self, mirror: Mirror, strands: Strands) -> None:
         """A log of another site comes by these from now on."""
         mirror.strands = {strand.number: strand for strand in strands}
         mirror.place = least(strands)
+        mirror.begin_strands(strands)
         self.entries.append(StrandsEntry(mirror.origin, strands))
         self.entries.append(MirrorEntry(
             mirror.origin, mirror.name, *mirror.place, lacks=mirror.lacks, holes=mirror.holes
@@ -537,7 +567,7 @@ class Mirrors:
                     self.by_origin[said.origin].synced = (said.lsn, said.slot)
                 sizes.setdefault(said.origin, 0)
             elif isinstance(said, StrandsEntry | StrandEntry) and said.origin in self.by_origin:
-                self._on_strands(self.by_origin[said.origin], said)
+                self.by_origin[said.origin].on_strands(said)
         found = []
         for origin, size in sizes.items():
             mirror = self.by_origin.get(origin)
@@ -547,11 +577,3 @@ class Mirrors:
                 found.append((mirror, size + mirror.passed_bytes))
                 mirror.passed_bytes = 0
         return found
-
-    @staticmethod
-    def _on_strands(mirror: Mirror, said: StrandsEntry | StrandEntry) -> None:
-        strands = said.strands if isinstance(said, StrandsEntry) else tuple([
-            s._replace(lsn=said.lsn, slot=said.slot) if s.number == said.number else s
-            for s in mirror.stored
-        ])  # fmt: skip
-        mirror.store_strands(strands)

@@ -298,7 +298,7 @@ class Replication:
             pattern_of = patterns_of(copies.groups)
         else:
             mirror = copies.mirrors.by_origin.get(frame.origin)
-            if mirror is None or mirror.linked is None:
+            if mirror is None or mirror.linked is None or not mirror.has_all_of(frame.strands):
                 self.sends.append(
                     (far.link, Fetched(frame.number, code="not-found", message=NO_COPY))
                 )
@@ -449,6 +449,10 @@ class Replication:
         elif mirror.linked is not None and mirror.linked[1:5] != linked[1:5]:
             if copies.mirrors.rewish(mirror, linked):
                 copies.end_fetch(mirror)
+                has = mirror.has_all_of  # else who wants more would be told that it has all
+                copies.logs.refuse(
+                    row.origin, "not-found", NO_COPY, lambda log: not has(log.frame.strands)
+                )
             else:
                 mirror.problem = TOO_MANY
         by = self._wishes[far.site]

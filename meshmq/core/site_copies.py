@@ -64,7 +64,7 @@ TOPIC = "topic"
 
 FULL = "its disk is full, it copies on when there is room"
 MOVES = "its groups were taken over there, it copies on when all is moved"
-NO_COPY = "no copy is kept there"
+NO_COPY = "no copy of all that is kept there"
 PUT_BACK = "a copy has more than the log: an older state of its disk was put back"
 
 
@@ -558,7 +558,7 @@ class SiteCopies:
         mirror = self.mirrors.by_origin.get(frame.origin)
         if frame.level == NO_LEVEL:
             return
-        if mirror is None:
+        if mirror is None or not mirror.has_all_of(frame.strands):
             refusal = Fetched(frame.number, code="not-found", message=NO_COPY)
             self.sends.append((sibling.link, refusal))
             return
