@@ -247,7 +247,7 @@ def test_wrong_arguments_are_told_before_anything_is_sent(node):
             (lambda: mesh.subscribe("a..b"), "not valid"),
             (lambda: mesh.subscribe("a", start="sometime"), "start is .new., .earliest."),
             (lambda: mesh.subscribe("a", start="p1-x"), "not a position"),
-            (lambda: mesh.publish("a", b"v", durability="sync"), "durability is .sent. or"),
+            (lambda: mesh.publish("a", b"v", durability="sync"), "durability is 'sent', 'synced'"),
             (lambda: mesh.subscribe("a", start=7), "the next is 0"),
             (lambda: mesh.subscribe("a", prefetch_records=0), "prefetch_records is 1"),
         ]:  # fmt: skip
