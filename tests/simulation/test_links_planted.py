@@ -44,11 +44,6 @@ def mirror_what_is_left_out(real: Any, name: str, topics: Any, exclude: Any, *mo
     return bool(real(name, topics, (), *more))
 
 
-@planted(replication, "has_all", "mirrored", 1, 2)
-def pull_from_who_has_less(real: Any, wide: Any, narrow: Any) -> bool:
-    return True
-
-
 @planted(
     MirrorFeed, "_read", "",
     scenes.test_who_reads_a_mirror_has_the_first_batch_of_a_topic_that_is_stored_meanwhile,
@@ -255,3 +250,12 @@ def test_each_checker_has_a_bug_that_it_notices() -> None:
     elsewhere = {"views", "belonging", "alarms", "rest"}  # test_site_planted.py
     noticed = {about[0] for about in PLANTED.about.values()}
     assert noticed - {""} == {c.__name__ for c in LINKS_CHECKERS} - elsewhere
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_site_that_pulls_from_who_has_less_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who pulls and who is asked each see to it, so both are to be wrong."""
+    monkeypatch.setattr(replication, "has_all", lambda wide, narrow: True)
+    monkeypatch.setattr(Mirror, "has_all_of", lambda self, strands: True)
+    assert any(faults_of(seed, "mirrored") for seed in (2, 20))
