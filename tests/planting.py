@@ -112,6 +112,18 @@ class Planted(dict[str, Callable[[], AbstractContextManager[Any]]]):
             for fault in checker(world)
         ]
 
+    def check(self, name: str, faults_of: Callable[[int, str], list[str]]) -> None:
+        """That a bug is noticed: by the checker it was registered with, in one of the seeds behind
+        that; without a checker: by the scene there, which fails with it."""
+        checker, *hows = self.about[name]
+        with self[name]():
+            if not checker:
+                with pytest.raises(AssertionError):
+                    play_test(hows[0])
+                return
+            found = any(faults_of(seed, checker) for seed in hows)
+        assert found, f"{checker} does not notice {name}"
+
 
 def play_test(test: Any) -> None:
     """Run a test as pytest would, with each of its arguments."""

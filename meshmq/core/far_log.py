@@ -86,7 +86,7 @@ class FarSender(Sender):
         Sender.take(self, batches)
 
     def _is_to_go(self, b: StoredBatch) -> bool:
-        """Rule 4."""
+        """Rule 3."""
         entry = self.topics.by_stream[b.stream].entry
         had = self.log.had.get(entry.source or b.stream)
         if had is not None:

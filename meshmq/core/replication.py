@@ -587,8 +587,8 @@ class Replication:
                 )  # fmt: skip
         rows = []
         for wish in self._wishes.values():
-            nodes = sorted([far.name for far in self._far.values() if far.site == wish.to])
-            by = [far.link for far in self._far.values() if far.site == wish.to]
+            there = [far for far in self._far.values() if far.site == wish.to]
+            nodes = sorted([far.name for far in there])
             why = {address: refused[address] for address in wish.endpoints if address in refused}
             rows.append(
                 {
@@ -598,7 +598,9 @@ class Replication:
                     "priority": list(wish.priority),
                     "bytes_per_second": wish.bytes_per_second or None,
                     "compression": wish.compression,
-                    "flow": self._rates.link(wish.to, by, logs[wish.to], now_ns),
+                    "flow": self._rates.link(
+                        wish.to, [far.link for far in there], logs[wish.to], now_ns
+                    ),
                     "nodes": nodes, "logs": sorted(logs[wish.to], key=lambda row: str(row["name"])),
                 }
             )  # fmt: skip

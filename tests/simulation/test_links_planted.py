@@ -29,7 +29,7 @@ from meshmq.testing.links_checkers import LINKS_CHECKERS
 from tests.core import test_link_services as service_scenes
 from tests.core import test_replication as scenes
 from tests.core import test_strands as strand_scenes
-from tests.planting import Planted, play_test
+from tests.planting import Planted
 
 PLANTED = Planted()
 planted = PLANTED.register  # with the name of a checker that notices it by itself, and seeds; or
@@ -236,14 +236,7 @@ def faults_of(seed: int, only: str = "") -> list[str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_bug_is_noticed_by_its_checker(name: str) -> None:
-    checker, *hows = PLANTED.about[name]
-    with PLANTED[name]():
-        if not checker:
-            with pytest.raises(AssertionError):
-                play_test(hows[0])
-            return
-        found = any(faults_of(seed, checker) for seed in hows)
-    assert found, f"{checker} does not notice {name}"
+    PLANTED.check(name, faults_of)
 
 
 def test_each_checker_has_a_bug_that_it_notices() -> None:
