@@ -132,15 +132,17 @@ def hand_on_twice(real: Any, self: Any, link: bytes, frame: Any) -> Iterator[Any
 
 
 @planted(Node, "_pass_on_from", "copies")
-def pass_on_what_another_node_brought(real: Any, self: Any, row: Any, data: bytes) -> None:
-    real(self, row, data)
+def pass_on_what_another_node_brought(
+    real: Any, self: Any, row: Any, data: bytes, abroad: Any
+) -> None:
+    real(self, row, data, abroad)
     passed = self.__dict__.setdefault("passed", set())
     if data in passed:
         return  # once: it goes round and round
     passed.add(data)
-    abroad = self.site.reach.wanting(row.topic)
-    self.delivery.queue(abroad, row, data)
-    for sub in abroad:
+    siblings = self.site.reach.wanting(row.topic)
+    self.delivery.queue(siblings, row, data)
+    for sub in siblings:
         self._dirty[id(sub)] = sub
 
 
@@ -151,7 +153,7 @@ def send_to_all(real: Any, self: Any, topic: str) -> Any:
 
 @planted(Delivery, "lose", "calm")
 def do_not_count_what_was_dropped_on_the_way(
-    real: Any, self: Any, topic: Any, count: int
+    real: Any, self: Any, topic: Any, count: int, site: str
 ) -> None: ...
 
 
