@@ -14,8 +14,8 @@ Rules:
    own node is there, or nothing has come for LINK_STALE_NS while another one has more. A log of our
    own site never comes back; but one batch does that is damaged here (core/mending.py).
 3. Of the nodes of our site that see a log the one with the greatest hash of (origin, node) pulls
-   it. Another one that has a mirror keeps it until that one has as much; what that one lacks comes
-   from there (core/site_copies.py), and not over the link.
+   it. Another one that has a mirror keeps it until that one has as much of what is wished; what
+   that one lacks comes from there (core/site_copies.py), and not over the link.
 4. What is wished of a log is what the link to its own site says, if there is one, else the link
    it comes by. It is pulled by strands (core/strands.py): who goes first over a thin link, and what
    was wished later, with its past.
@@ -409,18 +409,20 @@ class Replication:
             if puller == self._copies.origin:
                 self._pull(had, source, now_ns)
             elif had is not None:
-                self._leave_to(puller, had)
+                self._leave_to(puller, had, source)
 
-    def _leave_to(self, puller: bytes, mirror: Mirror) -> None:
-        """Another node of ours pulls a log from now on."""
+    def _leave_to(self, puller: bytes, mirror: Mirror, source: Source) -> None:
+        """Another node of ours pulls a log from now on; what is here goes by what is wished now,
+        which may be less than when it was pulled here."""
         if mirror.link in [far.link for far in self._far.values()]:
             self._copies.end_fetch(mirror)
             mirror.link = b""
         row = self._copies.held.get(puller, {}).get(mirror.origin)
-        assert mirror.linked is not None
+        wish = self._wish_for(source.far, source.row)
+        assert wish is not None
         if (
             row is not None
-            and has_all((row.topics, row.exclude), mirror.linked.claim)
+            and has_all((row.topics, row.exclude), (wish.topics, wish.exclude))
             and not have_more(mirror.stored, row.strands)
         ):
             self._copies.drop(mirror.origin)

@@ -482,3 +482,23 @@ def test_a_mirror_that_is_dropped_begins_again_once_that_is_stored():
     fill(net, eu, 5, first=10)
     net.run(2 * SECOND)
     assert read(net, us) == of(eu, 15)
+
+
+def test_a_node_drops_what_another_one_pulls_now_also_where_less_is_wished_than_when_it_did():
+    net, eu, first, second, _ = one_behind_the_other()
+    fill(net, eu, 5, "orders.tmp")
+    net.run(SECOND)
+    (wish,) = net.links_of[first]
+    fewer = (wish._replace(exclude=("orders.tmp",)),)
+    net.links_of[second] = fewer  # the first one has not been told yet
+    begin(second, [first.address])
+    net.run(5 * SECOND)
+    assert eu.origin in first.node.site.copies.mirrors.by_origin
+    assert read(net, second, "orders.eu") == of(eu, 10)
+    first.node.site.set_links(fewer, net.now_ns)
+    net.run(3 * SECOND)
+    assert eu.origin not in first.node.site.copies.mirrors.by_origin
+    fill(net, eu, 5, first=10)
+    net.run(2 * SECOND)
+    for node in (first, second):
+        assert read(net, node) == of(eu, 15)

@@ -93,7 +93,7 @@ def pull_what_another_node_pulls(real: Any, self: Any, origin: bytes) -> bytes:
 
 
 @planted(Replication, "_leave_to", "shared", 0, 1)
-def keep_what_another_node_has(real: Any, self: Any, puller: bytes, mirror: Any) -> None:
+def keep_what_another_node_has(real: Any, self: Any, puller: bytes, mirror: Any, *_: Any) -> None:
     self._copies.end_fetch(mirror)
 
 
