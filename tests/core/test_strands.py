@@ -8,9 +8,12 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.claims import are_disjoint, classes, has_all, is_empty, joined, takes
+from meshmq.core.events import TimerFired
 from meshmq.core.link_wish import LinkWish
+from meshmq.core.mirror_log import StrandEntry, StrandsEntry
+from meshmq.core.site_copies import NO_COPY
+from meshmq.core.strands import BEGIN, have_more, rewish, split, strand_of, together
 from meshmq.core.strands import begin as begun
-from meshmq.core.strands import have_more, rewish, split, strand_of, together
 from meshmq.frames import START_EARLIEST, START_NEW
 from meshmq.limits import MS, SECOND
 from tests.core.sites import WALL, Net, Program
@@ -306,3 +309,80 @@ def test_an_age_counts_back_from_when_a_mirror_begins():
     begin(us)
     net.run(2 * SECOND)
     assert read(net, us, "orders.>") == of(eu, 30)[10:]
+
+
+# -- who has it from a mirror that comes to have less ----------------------------------------------
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_who_pulls_more_than_a_mirror_is_to_have_by_now_is_refused_and_loses_nothing(
+    monkeypatch, asks
+):
+    """That one has not come to look at the offers before what is sent of less comes, whether it is
+    sent the log by then, or asks for it at that very moment."""
+    monkeypatch.setattr(limits, "LINK_CREDIT_BYTES", 30)
+    net, (eu, us, asia) = pair("eu", "us", "asia", topics=("orders.>",))
+    change(net, us, topics=("orders.a",))
+    fill(net, eu, 300, "orders.b")
+    fill(net, eu, 5, "orders.a")
+    net.run(3 * SECOND)
+    change(net, us, topics=("orders.>",))
+
+    def is_midway():
+        mirror = asia.node.site.copies.mirrors.by_origin.get(eu.origin)
+        return mirror is not None and mirror.received > 100
+
+    assert net.run(5 * SECOND, is_midway)
+    if asks:
+        change(net, asia, compression="zstd")
+        asia.handle(TimerFired())
+    fire = net._fire
+    net._fire = lambda node, *rest: net.at(
+        SECOND if node is asia else 0, lambda: fire(node, *rest)
+    )  # fmt: skip
+    change(net, us, topics=("orders.a",))
+    us.handle(TimerFired())
+    net.run(500 * MS)
+    assert (mirror_of(eu, asia).number, mirror_of(eu, asia).problem) == (0, NO_COPY)
+    net._fire = fire
+    change(net, us, topics=("orders.>",))
+    net.run(5 * SECOND)
+    assert read(net, asia) == [*of(eu, 300, "orders.b"), *of(eu, 5, "orders.a")]
+
+
+def test_what_is_wished_anew_counts_as_lacking_until_that_is_stored():
+    net, (eu, us, asia) = pair("eu", "us", "asia", topics=("orders.>",))
+    change(net, us, topics=("orders.a",))
+    fill(net, eu, 20, "orders.b")
+    fill(net, eu, 5, "orders.a")
+    net.run(3 * SECOND)
+    assert eu.origin not in asia.node.site.copies.mirrors.by_origin
+    us.sync = lambda life, append: None  # its disk hangs
+    change(net, us, topics=("orders.>",))
+    net.run(2 * SECOND)
+    stored, place = mirror_of(eu, us).stored, mirror_of(eu, us).synced
+    places = {strand.number: strand.place for strand in stored}
+    assert places[strand_of(stored, "orders.a")] > places[strand_of(stored, "orders.b")] == BEGIN
+    assert place == BEGIN
+    del us.sync
+    net.kill(us)
+    begin(us)
+    net.run(3 * SECOND)
+    assert read(net, asia) == [*of(eu, 20, "orders.b"), *of(eu, 5, "orders.a")]
+
+
+def test_the_number_of_a_strand_that_is_given_anew_takes_no_place_of_the_one_before():
+    net, (eu, us) = pair("eu", "us")
+    fill(net, eu, 5)
+    net.run(2 * SECOND)
+    mirror = mirror_of(eu, us)
+    groups, had = mirror.stored
+    anew = groups, had._replace(lsn=1, slot=0, claims=((("audit.>",), ()),))
+    came = StrandEntry(eu.origin, had.number, had.lsn + 5, 0)
+    mirror.begin_strands(anew)
+    mirror.on_strands(came)  # of the one before, stored only now
+    assert mirror.synced == BEGIN
+    mirror.on_strands(StrandsEntry(eu.origin, anew))
+    assert mirror.stored == anew
+    mirror.on_strands(came)
+    assert mirror.stored[1].place == (had.lsn + 5, 0)

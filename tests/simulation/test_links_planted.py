@@ -130,6 +130,34 @@ def begin_nothing_anew(real: Any, had: Any, old: Any, new: Any, *rest: Any) -> A
 
 
 @planted(
+    Mirror, "has_all_of", "",
+    strand_scenes.test_who_pulls_more_than_a_mirror_is_to_have_by_now_is_refused_and_loses_nothing,
+)  # fmt: skip
+def send_on_what_has_come_to_be_less(real: Any, self: Any, strands: Any) -> bool:
+    return True
+
+
+@planted(
+    Mirror, "begin_strands", "",
+    strand_scenes.test_what_is_wished_anew_counts_as_lacking_until_that_is_stored,
+)  # fmt: skip
+def tell_of_the_strands_before_until_those_that_are_new_are_stored(
+    real: Any, self: Any, strands: Any
+) -> None:
+    if not self.stored:
+        real(self, strands)
+
+
+@planted(
+    Mirror, "on_strands", "",
+    strand_scenes.test_the_number_of_a_strand_that_is_given_anew_takes_no_place_of_the_one_before,
+)  # fmt: skip
+def take_a_number_for_the_strand_that_had_it(real: Any, self: Any, said: Any) -> None:
+    self.unstored = 0
+    real(self, said)
+
+
+@planted(
     Mirror, "go_on", "",
     strand_scenes.test_priorities_that_come_and_go_change_nothing_of_what_is_read,
 )  # fmt: skip
