@@ -360,10 +360,11 @@ def test_what_is_wished_anew_counts_as_lacking_until_that_is_stored():
     us.sync = lambda life, append: None  # its disk hangs
     change(net, us, topics=("orders.>",))
     net.run(2 * SECOND)
-    stored, place = mirror_of(eu, us).stored, mirror_of(eu, us).synced
+    stored = mirror_of(eu, us).stored
+    of_a, of_b = [strand_of(stored, name) for name in ("orders.a", "orders.b")]
+    assert of_b is not None
     places = {strand.number: strand.place for strand in stored}
-    assert places[strand_of(stored, "orders.a")] > places[strand_of(stored, "orders.b")] == BEGIN
-    assert place == BEGIN
+    assert places[of_a] > places[of_b] == mirror_of(eu, us).synced == BEGIN
     del us.sync
     net.kill(us)
     begin(us)
