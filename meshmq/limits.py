@@ -268,8 +268,8 @@ COPIES_MAX = 5  # nodes that have a stream
 LINK_ENDPOINTS_MAX = 16  # addresses of another site: more than it has gateways
 COPY_CREDIT_BYTES = 4 * MIB  # of one log on their way to a copy: a full disk commit is half of it
 LINK_PATTERNS_MAX = 64  # of topics that one link brings, and as many that it leaves out
-LINK_CREDIT_BYTES = 40 * MIB  # of all logs on their way over one link: 200 MB/s at 200 ms; a
-LINK_FIRST_BYTES = 128 * KIB  # session ends at SESSION_UNACKED_BYTES_MAX; before a line is measured
+LINK_CREDIT_BYTES = 96 * MIB  # of all logs on their way over one link: 340 MB/s at 200 ms and 80
+LINK_FIRST_BYTES = 128 * KIB  # until it is synced there; before a line is measured
 LINK_LEAST_BYTES = 16 * KIB  # the smallest window of a line
 LINK_SLACK_NS = 250 * MS  # on its way beyond what the distance asks for: who overtakes waits so
 LINK_NEW_NS = 600 * MS  # ... and on a new link so much more, until that brings no more
@@ -290,6 +290,7 @@ PACK_BYTES_MIN = 128  # of batches in one frame: fewer are not compressed
 PACK_SKIPPED_MAX = 64  # frames that are not tried where none of them shrinks
 LINK_FULL_SILENT_NS = 60 * SECOND  # a data link between sites may be full: dead after this, ...
 LINK_FULL_RESEND_NS = 10 * SECOND  # ... and nothing is sent again before: 1 MiB at 1 Mbit/s
+LINK_FULL_UNACKED_BYTES_MAX = 160 * MIB  # then its session ends: far above what may be on its way
 LINK_PATH_MAX = 32  # sites by which a log comes, one behind the other
 LINK_PRIORITIES_MAX = 8  # patterns of topics that go first over a link: each is a strand of its own
 LINK_SHARE_PART = 16  # of what may be on its way of a log, so much is for those who do not go first
@@ -389,6 +390,6 @@ assert DIRECT_BATCH_BYTES + LARGE_VALUE_BYTES + 64 * KIB < BATCH_BYTES_MAX
 assert DIRECT_QUEUE_BYTES_MAX > DIRECT_IN_FLIGHT_BYTES + BATCH_BYTES_MAX
 assert CREDIT_BYTES_DEFAULT > 2 * BATCH_BYTES_MAX
 assert max(REQUESTS_UNACKED_BYTES, REPLIES_UNACKED_BYTES) < SESSION_UNACKED_BYTES_MAX // 2
-assert LINK_CREDIT_BYTES + 16 * BATCH_BYTES_MAX < SESSION_UNACKED_BYTES_MAX
+assert LINK_CREDIT_BYTES + 16 * BATCH_BYTES_MAX < LINK_FULL_UNACKED_BYTES_MAX
 assert SERVICES_UNACKED_FRAMES < SESSION_UNACKED_FRAMES_MAX // 2
 assert REPLY_BACKLOG_BYTES_MAX < REPLY_BACKLOGS_BYTES_MAX

@@ -9,7 +9,8 @@ Rules:
    end is there (``be_patient``), for LINK_FULL_SILENT_NS: it may be full. What is unacknowledged
    then is the business of the machines above, which resume by their own numbers in the next one.
 3. Credit is granted above (subscriptions, producers), so what waits for an ack is bounded; a peer
-   that takes frames and never acknowledges is closed at SESSION_UNACKED_*.
+   that takes frames and never acknowledges is closed at SESSION_UNACKED_*, a patient one at
+   LINK_FULL_UNACKED_BYTES_MAX.
 
 It does not know what bodies mean. Outgoing envelopes gather in ``outbox``; the owner takes them.
 """
@@ -73,6 +74,7 @@ class Session:
         "_sent_at",
         "_silent_ns",
         "_unacked",
+        "_unacked_bytes_max",
         "_waits_at",
         "closed_code",
         "closed_reason",
@@ -94,6 +96,7 @@ class Session:
         self._greeting = greeting
         self._unacked: deque[tuple[int, Body, int]] = deque()
         self.unacked_bytes = 0
+        self._unacked_bytes_max = limits.SESSION_UNACKED_BYTES_MAX
         self._ack_owed = 0
         self._acked_at_last = 0
         self._forgotten_at = 0
@@ -155,7 +158,7 @@ class Session:
         self.unacked_bytes += size
         if (
             len(self._unacked) > limits.SESSION_UNACKED_FRAMES_MAX
-            or self.unacked_bytes > limits.SESSION_UNACKED_BYTES_MAX
+            or self.unacked_bytes > self._unacked_bytes_max
         ):
             self._close("busy", "the peer takes frames and does not acknowledge them")
             return
@@ -268,9 +271,11 @@ class Session:
 
     def be_patient(self) -> None:
         """Another link says whether the end is there: this one may be so thin that one frame takes
-        longer than pings are late, and what is sent again would only be in its way."""
+        longer than pings are late, and what is sent again would only be in its way; or so long
+        that much is on it."""
         self._resend_ns = limits.LINK_FULL_RESEND_NS
         self._silent_ns = limits.LINK_FULL_SILENT_NS
+        self._unacked_bytes_max = limits.LINK_FULL_UNACKED_BYTES_MAX
 
     def acknowledge(self, now_ns: int) -> None:
         """Acknowledge what came, now: somebody counts on it to send more."""

@@ -386,6 +386,18 @@ def test_a_peer_that_never_acknowledges_is_closed_by_bytes(monkeypatch, kind):
     assert (one.state, one.closed_code) == (CLOSED, "busy")
 
 
+def test_one_that_is_patient_has_more_on_its_way(monkeypatch):
+    monkeypatch.setattr("meshmq.limits.SESSION_UNACKED_BYTES_MAX", 250)
+    monkeypatch.setattr("meshmq.limits.LINK_FULL_UNACKED_BYTES_MAX", 450)
+    one, _ = pair()
+    one.be_patient()
+    for _ in range(4):
+        one.send(Publish((), b"x" * 100), START)
+    assert one.state is OPEN
+    one.send(Publish((), b"x" * 100), START)
+    assert (one.state, one.closed_code) == (CLOSED, "busy")
+
+
 def test_goodbye_closes_both_ends_without_a_code():
     one, other = pair()
     one.say_goodbye(START)
