@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from meshmq import limits
 from meshmq.core.effects import ReadLog
@@ -47,7 +48,10 @@ class Reader:
         order: what was fetched last out of turn.
         reading: number of the read under way, 0 if none.
         reads_log: it wants what is stored; without that it is live for ever, and gets nothing.
+        in_order: it waits for what is still to come of a mirrored log before what is there.
     """
+
+    in_order: ClassVar[bool] = True
 
     pattern: str
     credit_bytes: int

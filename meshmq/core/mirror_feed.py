@@ -9,6 +9,8 @@ Rules:
 1. A reader that begins at a time waits until something is here that was stored then or later: what
    comes may be older.
 2. One that begins with what is new begins behind all strands, and so gets no past.
+3. One that does not mind the order has all that is here, whatever strand brought it, also one that
+   is closed; it is live once a read brings nothing more.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from meshmq.core.strands import Strands, covering
 from meshmq.core.topics import Topic
 from meshmq.frames import Subscribe, Subscribed
 from meshmq.names import group_of, is_literal
+
+ALL = (1 << 62, 0)
+"""Behind all places of a log."""
 
 
 class CopiedTopics:
@@ -144,6 +149,8 @@ class MirrorFeed(Delivery):
 
     def end_of(self, reader: Reader) -> tuple[int, int]:
         """Before which place a reader has all that it wants."""
+        if not reader.in_order:
+            return ALL
         if len(self.strands) < 2:
             return self.strands[0].place if self.strands else self.end
         held = covering(self.strands, reader.claims())
@@ -154,6 +161,9 @@ class MirrorFeed(Delivery):
     ) -> None:
         # Behind that may be what has been stored since, of streams that were not asked for.
         end, start = self._asked.pop(number, ((lsn, slot), None))
+        if end == ALL:  # rule 3
+            batches = list(batches)
+            lsn, slot = (batches[-1].lsn, batches[-1].slot + 1) if batches else ALL
         if (lsn, slot) >= end:
             batches = [b for b in batches if (b.lsn, b.slot) < end]
             lsn, slot = end

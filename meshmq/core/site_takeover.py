@@ -46,9 +46,10 @@ from meshmq.names import priority_of
 
 
 class FarMover(Reader):
-    """Goes through one topic of a mirror."""
+    """Goes through all that has come of one topic of a mirror."""
 
     __slots__ = ("_owner", "entry", "mirror")
+    in_order = False  # nothing that is wished anew comes any more from a site that is lost
 
     def __init__(self, owner: SiteTakeovers, mirror: Mirror, entry: SiteTaken, topic: str) -> None:
         super().__init__(topic, 0, UNBOUNDED)

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from meshmq import limits
+from meshmq.core.claims import takes
 from meshmq.frames import NACK, REJECT
-from meshmq.limits import SECOND
-from tests.core.test_links_groups import begin, far_sites, filled
+from meshmq.limits import MS, SECOND
+from tests.core.test_links_groups import begin, far_sites, filled, mirror_at
 
 
 def command(net, at, verb="site.takeover", name="us", **arguments):
@@ -191,6 +192,25 @@ def test_of_two_sites_that_take_over_at_once_one_does():
     begin(us)
     net.run(10 * SECOND)
     assert worked(net, member(net, us)) == []
+
+
+def test_what_had_arrived_is_worked_on_though_its_past_is_awaited_by_a_later_wish():
+    """Its topic was taken out of the wish and put back: what that brings lies before it."""
+    net, sites = far_sites("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    left = filled(net, us)
+    (wish,) = net.links_of[eu]
+    for topics in (("thumbs",), wish.topics):
+        eu.node.site.set_links((wish._replace(topics=topics),), net.now_ns)
+        eu.end_turn()
+        net.run(5 * SECOND if topics != wish.topics else MS)
+    net.kill(us)
+    net.run(2 * SECOND)
+    mirror = mirror_at(eu, us.origin)
+    held = [s for s in mirror.stored if s.place == (1, 0) and takes(s.claims, "orders.us")]
+    assert held, "nothing is awaited"
+    assert take_over(net, eu)["nodes"][0]["logs"][0]["records"] == len(left)
+    assert sorted(worked(net, member(net, eu))) == sorted(left)
 
 
 def test_dead_letters_are_the_takers_once():
