@@ -20,7 +20,8 @@ Rules:
    it comes by. It is pulled by strands (core/strands.py): who goes first over a thin link, and what
    was wished later, with its past.
 5. A mirror that begins at a time has nothing that was stored before; it is no source for who wants
-   that.
+   that. Who takes over from another node of ours begins where that one did; of two that have begun
+   at different times, as each was without the other, that one pulls that has begun earlier.
 6. Groups' journals are mirrored with what is wished (core/wished.py). Of a journal that was trimmed
    before it came the sum is asked for: by the log's own site, of who mirrors a mirror in its name.
 """
@@ -340,7 +341,9 @@ class Replication:
         if wish is None or not wish.topics or self._site in row.path:
             return None
         had = self._copies.mirrors.by_origin.get(row.origin)
-        since = self._since(wish) if had is None or had.linked is None else had.linked.since
+        since = self._since(row.origin, wish)
+        if had is not None and had.linked is not None:
+            since = had.linked.since
         if row.topics and not (
             has_all((row.topics, row.exclude), (wish.topics, wish.exclude)) and row.since <= since
         ):
@@ -349,8 +352,20 @@ class Replication:
             return Source(far, row, have_more(row.strands, tuple(had.strands.values())))
         return Source(far, row, (row.lsn, row.slot) > (had.place if had else BEGIN))
 
-    def _since(self, wish: LinkWish) -> int:
-        """From which time on a new mirror begins, unix ns."""
+    def _begun(self, origin: bytes) -> dict[bytes, int]:
+        """By node of ours that mirrors a log: from which time on, unix ns."""
+        held = self._copies.held.items()
+        rows = {node: rows[origin] for node, rows in held if origin in rows}
+        begun = {node: row.since for node, row in rows.items() if row.topics}
+        mirror = self._copies.mirrors.by_origin.get(origin)
+        if mirror is not None and mirror.linked is not None:
+            begun[self._copies.origin] = mirror.linked.since
+        return begun
+
+    def _since(self, origin: bytes, wish: LinkWish) -> int:
+        """From which time on a new mirror begins, unix ns; rule 5."""
+        if begun := self._begun(origin):
+            return min(begun.values())
         if wish.since_age_ns:
             return max(0, self._wall_ns - wish.since_age_ns)
         return wish.since_ns
@@ -382,9 +397,12 @@ class Replication:
         return tuple(sorted(rows)[: limits.MIRRORS_MAX])
 
     def _puller(self, origin: bytes) -> bytes:
-        """Which node of ours pulls a log that this one sees; rule 3."""
-        others = [node for node, rows in self._seen.items() if origin in rows]
-        return max([self._copies.origin, *others], key=lambda node: weight(origin, node))
+        """Which node of ours pulls a log that this one sees; rules 3 and 5."""
+        nodes = [self._copies.origin, *[n for n, rows in self._seen.items() if origin in rows]]
+        begun = self._begun(origin)
+        since = min(begun.values(), default=0)
+        first = [node for node in nodes if begun.get(node, since) == since]
+        return max(first or nodes, key=lambda node: weight(origin, node))
 
     def _choose(self, now_ns: int) -> None:
         sources, taken = self._sources(), self._copies.far
@@ -420,8 +438,10 @@ class Replication:
         row = self._copies.held.get(puller, {}).get(mirror.origin)
         wish = self._wish_for(source.far, source.row)
         assert wish is not None
+        assert mirror.linked is not None
         if (
             row is not None
+            and row.since <= mirror.linked.since
             and has_all((row.topics, row.exclude), (wish.topics, wish.exclude))
             and not have_more(mirror.stored, row.strands)
         ):
@@ -440,8 +460,9 @@ class Replication:
         wish = self._wish_for(far, row)
         assert wish is not None
         linked = LinkedEntry(
-            row.origin, row.site, wish.topics, wish.exclude, wish.priority, self._since(wish)
-        )
+            row.origin, row.site, wish.topics, wish.exclude, wish.priority,
+            self._since(row.origin, wish),
+        )  # fmt: skip
         if mirror is None:
             is_full = len(copies.mirrors.by_origin) >= limits.MIRRORS_MAX
             if is_full or row.origin in copies.mirrors.dropping:

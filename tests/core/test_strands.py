@@ -8,6 +8,7 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.claims import are_disjoint, classes, has_all, is_empty, joined, takes
+from meshmq.core.copy_rows import weight
 from meshmq.core.events import TimerFired
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import StrandEntry, StrandsEntry
@@ -309,6 +310,49 @@ def test_an_age_counts_back_from_when_a_mirror_begins():
     begin(us)
     net.run(2 * SECOND)
     assert read(net, us, "orders.>") == of(eu, 30)[10:]
+
+
+def two_of_a_site_that_begin_at_an_age():
+    """Of two nodes of us the one that pulls eu's log when the other one is not there, and that is
+    not yet: (network, eu, that one, the other)."""
+    net = Net(0)
+    eu, one, other = [net.add(site=site) for site in ("eu", "us", "us")]
+    first, second = sorted((one, other), key=lambda node: weight(eu.origin, node.origin))
+    wish = LinkWish("eu", (eu.address,), ("orders.>",), since_age_ns=5 * SECOND)
+    net.links_of = {eu: (), first: (wish,), second: (wish,)}
+    begin(eu)
+    fill(net, eu, 10)
+    net.run(20 * SECOND)
+    begin(first, [second.address])
+    fill(net, eu, 10, first=10)
+    net.run(20 * SECOND)
+    fill(net, eu, 10, first=20)
+    return net, eu, first, second
+
+
+def test_a_node_that_takes_a_log_over_begins_where_the_one_before_did():
+    net, eu, first, second = two_of_a_site_that_begin_at_an_age()
+    begin(second, [first.address])
+    net.run(5 * SECOND)
+    assert eu.origin not in first.node.site.copies.mirrors.by_origin
+    for node in (first, second):
+        assert read(net, node) == of(eu, 30)[10:]
+
+
+def test_of_two_that_begin_without_each_other_that_one_counts_that_has_begun_earlier():
+    net, eu, first, second = two_of_a_site_that_begin_at_an_age()
+    net.kill(first)
+    begin(second)
+    net.run(5 * SECOND)
+    assert read(net, second) == of(eu, 30)[20:]
+    begin(first, [second.address])
+    net.run(5 * SECOND)
+    fill(net, eu, 5, first=30)
+    net.run(SECOND)
+    at = [n for n in (first, second) if eu.origin in n.node.site.copies.mirrors.by_origin]
+    assert at == [second]  # as of any log, once that has nothing of its own any more
+    for node in (first, second):
+        assert read(net, node) == of(eu, 35)[10:]
 
 
 # -- who has it from a mirror that comes to have less ----------------------------------------------
