@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, get_args
 
@@ -200,6 +201,17 @@ class Commit(NamedTuple):
             if batches[slot].stream == stream:
                 return self.lsn, slot
         return self.lsn, 0
+
+
+def payload_bytes(entries: Iterable[Entry]) -> int:
+    """Of all batches among them, also of the journal and of other nodes' logs."""
+    size = 0
+    for e in entries:
+        if type(e) is BatchEntry:
+            size += len(e.payload)
+        elif isinstance(e, JournalEntry | CopiedEntry):
+            size += len(e.batch.payload)
+    return size
 
 
 def split_entries(

@@ -23,7 +23,7 @@ from meshmq.core.events import (
     StorageMeasured,
     Surveyed,
 )
-from meshmq.core.log import BatchEntry, Entry, LogState
+from meshmq.core.log import Entry, LogState, payload_bytes
 from meshmq.errors import MeshError, StoreFailed
 from meshmq.shell.store import LogStore, NoRoom
 
@@ -160,7 +160,7 @@ class DiskThread:
         size = begin = 0
         for i, append in enumerate(appends):
             entries += append.entries
-            size += sum([len(e.payload) for e in append.entries if type(e) is BatchEntry])
+            size += payload_bytes(append.entries)
             if size >= most or i + 1 == len(appends):
                 try:
                     commit = store.append(entries)
