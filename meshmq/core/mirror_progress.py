@@ -5,8 +5,9 @@ what others have told of sites that have a log from elsewhere (Mirrored frames),
 
 Rules:
 1. A site has what lies before the place that its node has synced, of the topics of each strand. Of
-   a mirror that began at a time only from where it is when it fetches, or from the first batch that
-   it is sent; where something came damaged, only what is behind that.
+   a mirror that began at a time only from the first batch on that its node is sent, by this fetch
+   or the one before that it goes on with: what was passed over is older. Where something came
+   damaged, only what is behind that.
 2. When all was sent that is wished, and is synced there, a site has the log up to its end: what
    lies there is none of its topics.
 3. What is known of who has a log is told to the node that this one has it from, and so comes to
@@ -21,17 +22,17 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshmq import limits
 from meshmq.core.claims import OF_GROUPS, are_disjoint, have_all, takes
 from meshmq.core.copy_waiting import Place, Span
-from meshmq.core.far_log import FarLog
+from meshmq.core.far_log import NOT_YET, FarLog
 from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
 from meshmq.core.streams import Needs
 from meshmq.frames import Body
-from meshmq.frames_copies import Mirrored, MirroredRow, Strand
+from meshmq.frames_copies import Claim, Mirrored, MirroredRow, Strand
 
 START: Place = (1, 0)
 
@@ -44,11 +45,15 @@ class Fetching:
         site: of that node.
         log: sends it; None: that is over.
         rows: by strand: it has synced all that is wished of that.
+        since: from which time on it has the log, unix ns; 0: all.
+        begun: by claims of strands, where that began with the fetch before.
     """
 
     site: str
     log: FarLog | None
     rows: tuple[MirroredRow, ...] = ()
+    since: int = 0
+    begun: dict[tuple[Claim, ...], Place] = field(default_factory=dict)
 
     @property
     def is_caught_up(self) -> bool:
@@ -76,10 +81,12 @@ class Fetching:
         for i, sender in enumerate(self.log.senders):
             strand, until, since = sender.strand, sender.copied, START
             # A topic of both is in the first one.
-            before = self.log.senders[:i]
-            until = min([until, *[s.copied for s in before if _share(s.strand, strand)]])
-            if self.log.frame.since:
-                since = strand.place if strand.place > START else sender.began
+            first = self.log.senders[:i]
+            until = min([until, *[s.copied for s in first if _share(s.strand, strand)]])
+            if self.since:
+                goes_on = strand.place > START
+                before = self.begun.get(strand.claims, NOT_YET) if goes_on else NOT_YET
+                since = min(before, sender.began)
             lsn, slot = sender.damaged_at
             since = max(since, (lsn, slot + 1 if lsn else 0))
             if OF_GROUPS not in strand.claims:
@@ -112,11 +119,13 @@ class MirrorProgress:
     def begin(self, far: Sibling, log: FarLog) -> None:
         """A far node fetches a log."""
         key = (far.origin, log.frame.origin)
-        self._fetching.pop(key, None)
+        before = self._fetching.pop(key, None)
         for old in [k for k, f in self._fetching.items() if f.log is None]:
             if len(self._fetching) >= limits.MIRRORS_MAX:
                 del self._fetching[old]
-        self._fetching[key] = Fetching(far.site, log)
+        self._fetching[key] = new = Fetching(far.site, log, since=log.frame.since)
+        if before is not None and before.since == new.since:
+            new.begun = {row.claims: (row.since_lsn, row.since_slot) for row in before.rows}
 
     def note(self, far: Sibling, log: FarLog) -> None:
         """A far node has synced more of what it fetches."""

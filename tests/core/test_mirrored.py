@@ -16,9 +16,9 @@ from meshmq.frames import Confirm, Publish
 from meshmq.frames_copies import Mirrored, MirroredRow, Strand
 from meshmq.limits import MS, SECOND
 from tests.core.helpers import batch_of
-from tests.core.sites import Net, Program
+from tests.core.sites import WALL, Net, Program
 from tests.core.test_copies import confirmations, values_at
-from tests.core.test_replication import begin, fill, linked
+from tests.core.test_replication import begin, fill, linked, read
 
 CHAIN = {"eu": ["us"], "us": ["eu"], "asia": ["us"]}
 """us and eu pull from each other, asia from us only: that has eu's log from there."""
@@ -169,6 +169,50 @@ def test_a_site_whose_link_leaves_the_topic_out_does_not_count_and_that_is_said(
     )
     (row,) = eu.node.site.describe(net.now_ns)["copies"]["waiting_for_sites"]
     assert (row["topic"], row["sites"], row["batches"]) == ("orders.tmp.a", 1, 1)
+
+
+def from_a_time(in_ns):
+    """us mirrors what eu stores so long after it has begun, or later: (network, eu, us)."""
+    net, sites = linked("eu", "us", shape={"us": ["eu"]})
+    (eu,), (us,) = sites["eu"], sites["us"]
+    wishes = tuple([w._replace(since_ns=WALL + net.now_ns + in_ns) for w in net.links_of[us]])
+    net.links_of[us] = wishes
+    us.node.site.set_links(wishes, net.now_ns)
+    net.run(SECOND)
+    return net, eu, us
+
+
+def test_a_site_does_not_count_for_what_is_older_than_its_mirror_is_to_be():
+    net, eu, us = from_a_time(10 * SECOND)
+    fill(net, eu, 5)
+    net.run(2 * SECOND)
+    net.kill(us)
+    begin(us)  # it goes on behind what was passed over
+    net.run(2 * SECOND)
+    program = Program(net, eu)
+    publish(program, b"old")
+    net.run(6 * SECOND)
+    publish(program, b"new")
+    net.run(2 * SECOND)
+    assert read(net, us) == [(eu.origin, "orders.eu", 6, b"new")]
+    found = [(c.first, name_of(c.durability)) for c in confirmations(program)]
+    assert (2, "mirrored:1") in found
+    assert (1, "mirrored:1") not in found
+
+
+def test_what_a_site_with_such_a_mirror_has_counts_after_a_cut_too():
+    net, eu, us = from_a_time(0)
+    program = Program(net, eu)
+    publish(program, b"1")
+    net.run(SECOND)
+    net.cut(us, eu, one_way=True)
+    publish(program, b"2")
+    net.run(8 * SECOND)
+    assert {b"1", b"2"} <= set(values_at(us))
+    assert levels(program).count("mirrored:1") == 1
+    net.heal()
+    net.run(8 * SECOND)
+    assert levels(program) == ["mirrored:1"]
 
 
 def test_a_topic_that_was_not_wished_when_it_was_published_is_not_confirmed_when_it_is():
