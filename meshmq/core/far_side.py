@@ -43,16 +43,16 @@ class FarSide:
         self._wishes: dict[str, LinkWish] = {}
         self._pauses.changed = self._follow
 
-    def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
+    def set_wishes(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
         """What is to come of other sites from now on, but for what is paused."""
         self._wishes = {wish.to: wish for wish in wishes}
-        self._follow()
+        self._follow(now_ns)
 
-    def _follow(self) -> None:
+    def _follow(self, now_ns: int) -> None:
         wishes = self._pauses.left_of(tuple(self._wishes.values()))
         self._replication.set_wishes(wishes)
         self._live.set_wishes(wishes)
-        self._services.set_wishes(wishes)
+        self._services.set_wishes(wishes, now_ns)
 
     def join(self, peer: Peer, far: Sibling, now_ns: int) -> None:
         """The data link with a node of another site is open. It may be full for a while; whether

@@ -29,12 +29,13 @@ class LinkPauses:
     """See the module's header.
 
     Attributes:
-        changed: is told when a link is paused or resumed, here or at another node.
+        changed: is told when a link is paused or resumed, here or at another node, and what time it
+            is.
     """
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self.changed: Callable[[], None] = lambda: None
+        self.changed: Callable[[int], None] = lambda now_ns: None
 
     def left_of(self, wishes: Sequence[LinkWish]) -> tuple[LinkWish, ...]:
         """What is to come now of what the configuration wishes."""
@@ -65,7 +66,7 @@ class LinkPauses:
         changes = is_pause != (before is not None)
         if changes:
             self._directory.set_link(to, is_pause, now_ns)
-            self.changed()
+            self.changed(now_ns)
         row = self._directory.table.link(to)
         if is_pause and (row is None or not row.paused):
             raise CommandFailed(

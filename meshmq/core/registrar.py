@@ -277,7 +277,7 @@ class Registrar:
             elif isinstance(after, TopicRow):
                 names[after.name] = None
         if any(isinstance(after, LinkRow) for _, after in changes):
-            self.pauses.changed()
+            self.pauses.changed(self._now_ns)
         deleted = [name for name in names if self._follow_topic(name)]
         if deleted:
             self._forget(deleted)

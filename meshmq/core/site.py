@@ -174,7 +174,7 @@ class Site:
 
     def set_links(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
         """Pull this from other sites, from now on."""
-        self.far_side.set_wishes(wishes)
+        self.far_side.set_wishes(wishes, now_ns)
         self.words.set_links(wishes, now_ns)
         self.links.look_for_sites(wishes, now_ns)
 

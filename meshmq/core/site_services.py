@@ -100,11 +100,16 @@ class SiteServices:
             self._links.leave(sibling)
             self._services.heard(sibling.origin, now_ns)
 
-    def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
-        """What nodes of other sites are to serve for us from now on."""
+    def set_wishes(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
+        """What nodes of other sites are to serve for us from now on; of what is not, nothing new
+        goes there any more, whether they have heard of it or not."""
         changed = self._links.set_wishes(wishes)
         for sibling in self._siblings.values():
             if sibling.site in changed:
+                offers = self._heard[sibling.origin].offers
+                for name in [n for n in offers if not self._links.may_serve(sibling, n)]:
+                    gone = offers.pop(name)._replace(instances=0)
+                    self._services.offer(sibling.link, gone, now_ns)
                 self._ask(sibling)
 
     def wished(self, site: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshmq.core.link_pauses import PAUSE
 from meshmq.core.link_wish import LinkWish
 from meshmq.errors import CommandFailed, InvalidName
 from meshmq.limits import MS, SECOND
@@ -175,6 +176,17 @@ def test_requests_are_asked_there_no_more_and_then_again():
     server.answer(row, b"c")
     net.run(TOLD_NS)
     assert asker.replies() == [(again, b"c", True, "eu-server")]
+
+
+def test_no_request_goes_there_from_the_pause_on_though_the_other_site_has_not_heard_of_it():
+    net, (eu,), (us,) = test_link_services.pair()
+    server, asker = Server(net, eu, "eu-server"), Asker(net, us)
+    net.run(TOLD_NS)
+    net.at(MS, lambda: us.node.site.far_side.command(PAUSE, "eu", net.now_ns, node=us.name))
+    net.at(MS + 1, lambda: asker.ask(b"1", timeout=SECOND))
+    net.run(2 * SECOND)
+    assert server.came() == []
+    assert [row[1] for row in asker.replies()] == ["no-responders"]
 
 
 def test_who_paused_it_and_when_is_told_and_nothing_else_is_the_matter_with_it():
