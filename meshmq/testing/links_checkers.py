@@ -39,7 +39,7 @@ def read(world: LinksWorld) -> Iterator[str]:
             stream = row[:2]
             end = ends.get(stream, 0)
             # A topic that is wished again comes with what lies behind such a reader.
-            may_lack = world.has_trims or world.ever
+            may_lack = world.has_trims or world.ever or world.begins_later(reading.at.site)
             if row.offset < end or (row.offset > end and not may_lack):
                 yield f"{reading!r} got {row.topic} {row.offset} for {ends.get(stream, 0)}"
             ends[stream] = row.offset + 1
@@ -72,7 +72,13 @@ def waited(world: LinksWorld) -> Iterator[str]:
     yield from world.linking.late
 
 
+def paused(world: LinksWorld) -> Iterator[str]:
+    """Nothing is pulled or asked over a link that a node knows to be paused."""
+    if world.pausing is not None:
+        yield from world.pausing.wrong[:5]
+
+
 LINKS_CHECKERS: tuple[Callable[[LinksWorld], Iterator[str]], ...] = (
-    views, belonging, alarms, rest, mirrored, stable, single, read, ordered, shared, waited,
+    views, belonging, alarms, rest, mirrored, stable, single, read, ordered, shared, waited, paused,
     *crossing_checkers.CHECKERS,
 )  # fmt: skip

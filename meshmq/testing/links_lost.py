@@ -333,6 +333,7 @@ class LostSitesWorld(LinksWorld):
         super().__init__(seed, nodes)
         self.has_trims = False
         self.parted = frozenset()  # what is handed back goes to its node itself
+        self.since_ns, self.ages = dict.fromkeys(self.sites, 0), dict.fromkeys(self.sites, 0)
         self.late_share = self.rng.choice([0.1, 0.6, 1.0])
         self.bounds |= {"HANDED_BACK_MAX": self.rng.choice([1, 3, limits.HANDED_BACK_MAX])}
         if max(self.usual_ns.values()) > NEAR_NS:  # journals batch by batch would take minutes

@@ -4,7 +4,8 @@ Two to six sites of one or two nodes each, as a pair, star, ring, chain or mesh.
 all nodes of the sites beside its own. What it wishes never changes but for links that are taken
 away and come back, and, in some histories, for a while: so at rest it is known what each site must
 have of each log. In some the path between two sites stays cut for good, where logs can come
-another way; in some there are topics that go before others.
+another way; in some there are topics that go before others, mirrors that begin at a time, or links
+that people pause.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from meshmq.testing.site_crossing import SHARE, Crossing
 from meshmq.testing.site_host import Host, Way
 from meshmq.testing.site_linking import Linking
 from meshmq.testing.site_part import Part
+from meshmq.testing.site_pausing import SHARE as PAUSED_SHARE
+from meshmq.testing.site_pausing import Pausing
 from meshmq.testing.site_program import SiteProgram
 from meshmq.testing.site_world import COMMON, SiteWorld
+from meshmq.testing.stage import WALL_NS
 
 SHAPES = ("pair", "star", "ring", "chain", "mesh", "circle")
 NAMES = ("eu", "us", "asia", "sa", "af", "oz")
@@ -39,6 +43,8 @@ TERMS: tuple[dict[str, Any], ...] = (
     {"compression": "zstd", "bytes_per_second": 200_000},
 )  # fmt: skip
 LINKS_REST_NS = 90 * SECOND
+LATER_SHARE = 0.25
+"""Of the histories: mirrors begin at a time."""
 Claim = tuple[tuple[str, ...], tuple[str, ...]]
 """Topics and what is left out of them."""
 
@@ -107,10 +113,14 @@ class LinksWorld(SiteWorld):
         has_changes: what is wished is something else for a while.
         priorities: of each site, what goes first.
         ever: what each site wished for a while, and so may have at rest.
+        since_ns: from which time on each site has what it pulls, unix ns; 0: all. ages: of some,
+            instead of that how long before it begins.
+        pausing: of some: links are paused.
     """
 
     host_kind = LinksHost
     crossing: Crossing | None = None
+    pausing: Pausing | None = None
     all_read = ">"
 
     def __init__(self, seed: int, _: int | None = None) -> None:
@@ -151,7 +161,9 @@ class LinksWorld(SiteWorld):
         self.ever: dict[tuple[str, str], set[Claim]] = {}
         self.usual_ns = {pair: rng.choice(LATENCIES_NS) for pair in self._pairs()}
         self.latency_ns = dict(self.usual_ns)
+        self.since_ns, self.ages = dict.fromkeys(self.sites, 0), dict.fromkeys(self.sites, 0)
         self.parted: frozenset[str] = frozenset()
+        self._begin_later(random.Random(f"{seed} since"))
         self._part(rng)
         self.site_of: dict[str, list[LinksHost]] = {site: [] for site in self.sites}
         self.linking = Linking(self)
@@ -159,6 +171,9 @@ class LinksWorld(SiteWorld):
         if random.Random(f"{seed} live").random() < SHARE:
             self.crossing, self.all_read = Crossing(self), "o.>"
             self.parts = (self.linking, self.crossing)
+        if random.Random(f"{seed} paused").random() < PAUSED_SHARE:
+            self.pausing = Pausing(self)
+            self.parts = (*self.parts, self.pausing)
         self.faults: LinksFaults = LinksFaults(self)
 
     # -- shape ----------------------------------------------------------------------------------
@@ -192,6 +207,25 @@ class LinksWorld(SiteWorld):
         for one, other in self._beside():
             self.wishes[one, other] = _some_wish(rng, is_plain) if is_tree else of_site[one]
 
+    def _begin_later(self, rng: random.Random) -> None:
+        """Perhaps some sites are not to have what was stored before a time. With an age that is
+        known only once they begin; so all logs are to come from their own sites then."""
+        if rng.random() >= LATER_SHARE:
+            return
+        is_age = self.shape in ("pair", "mesh") and rng.random() < 0.5
+        for site in self.sites:
+            span_ns = int(rng.random() * 6 * SECOND)
+            if rng.random() < 0.3:
+                continue
+            if is_age:
+                self.ages[site] = span_ns + MS
+            else:
+                self.since_ns[site] = WALL_NS + SECOND + span_ns
+
+    def begins_later(self, site: str) -> bool:
+        """Whether a site does not have all there was."""
+        return bool(self.since_ns[site] or self.ages[site])
+
     def _part(self, rng: random.Random) -> None:
         """Perhaps two sites are to be without each other, if all logs come another way."""
         if rng.random() < 0.5:
@@ -209,6 +243,7 @@ class LinksWorld(SiteWorld):
             LinkWish(
                 to, tuple([h.address for h in self.site_of[to]]), *claim, **self.terms,
                 priority=self.priorities[site],
+                since_ns=self.since_ns[site], since_age_ns=self.ages[site],
             )._replace(**(self.crossing.lets_in(one, to) if self.crossing is not None else {}))
             for (one, to), claim in self.wishes.items() if one == site
         ])  # fmt: skip
@@ -216,6 +251,7 @@ class LinksWorld(SiteWorld):
     def claims(self) -> dict[tuple[str, str], Claim]:
         """What a site has of the logs of another one at rest, by their names."""
         there = {pair: wish for pair, wish in self.wishes.items() if set(pair) != self.parted}
+        since_ns = self.since_ns
         found = {pair: claim for pair, claim in there.items() if claim[0]}
         while True:
             more = {
@@ -224,6 +260,7 @@ class LinksWorld(SiteWorld):
                 for far in self.sites
                 if far != one and (one, far) not in found and (one, far) not in there
                 and (near, far) in found and claim[0] and has_all(found[near, far], claim)
+                and since_ns[near] <= since_ns[one]
             }  # fmt: skip
             if not more:
                 return found

@@ -11,6 +11,7 @@ from meshmq import codec
 from meshmq.core.effects import Arrived, ClientEffect
 from meshmq.core.lanes import DONE, Batch
 from meshmq.core.log import Commit
+from meshmq.core.mirror_log import LinkedEntry
 from meshmq.core.publisher import TOPIC_DEFAULT
 from meshmq.core.subscriber import Start
 from meshmq.durability import mirrored, sites_of
@@ -79,6 +80,7 @@ class Linking(Part):
         self.early: list[str] = []
         self.late: list[str] = []
         self.values: dict[Row, bytes] = {}  # of each record, where it is
+        self.begun: dict[tuple[str, bytes], int] = {}  # by site and log: from which time it has it
         self._batches: dict[Row, tuple[object, ...]] = {}  # by each of its offsets
         self._streams: dict[tuple[Disk, Row], int] = {}  # in which each is on a disk
 
@@ -118,11 +120,13 @@ class Linking(Part):
         program.settle()
 
     def _some_durability(self, program: SiteProgram, topic: str) -> int:
-        """What a program waits for: at most as many sites as are to have a topic at rest."""
+        """What a program waits for: at most as many sites as are to have all of a topic at rest."""
         claims, site = self.world.claims(), program.host.site
         sites = [
-            one for one, other in claims if other == site and _is_of(topic, claims[one, other])
-        ]
+            one for one, other in claims
+            if other == site and _is_of(topic, claims[one, other])
+            and not self.world.begins_later(one)
+        ]  # fmt: skip
         most = len(sites) if self.world.rng.random() < 0.5 else 0
         return mirrored(self.world.rng.randint(1, most)) if most else TOPIC_DEFAULT
 
@@ -226,6 +230,10 @@ class Linking(Part):
                     text = f"{host} has {row.topic} {row.offset} of {self._name(origin)} twice"
                     self.misplaced.append(text)
                 self._streams[host.disk, row] = b.stream
+        for said in commit.mirrors:
+            if isinstance(said, LinkedEntry):
+                key = host.site, said.origin
+                self.begun[key] = min(self.begun.get(key, said.since), said.since)
         for origin, mirror in state.mirrors.items():
             site = next((h.site for h in self.world.members if h.origin == origin), "")
             if (mirror.linked is not None) != (site != host.site) or origin == state.origin:
@@ -242,12 +250,20 @@ class Linking(Part):
         if site == host.site:
             return own
         topics, exclude = claims.get((site, host.site), ((), ()))
+        since = self.since(site, host)
         return {
             row: facts for row, facts in own.items()
             if row.topic[0] != "$"
             and any(matches(p, row.topic) for p in topics)
             and not any(matches(p, row.topic) for p in exclude)
+            and _stored_at(facts) >= since
         }  # fmt: skip
+
+    def since(self, site: str, host: Host) -> int:
+        """From which time on a site is to have what a node of another one has stored."""
+        if self.world.ages[site]:
+            return self.begun.get((site, host.origin), 0)
+        return self.world.since_ns[site]
 
     def may_have(self, site: str, row: Row) -> bool:
         """Whether a site wished a record's topic for a while, of whatever site it is; or wishes it
@@ -320,6 +336,8 @@ class Linking(Part):
             row for row in has.keys() - want.keys()
             if not (self.was_trimmed(row) or self.may_have(holder.site, row))
         ]  # fmt: skip
+        since = self.since(holder.site, host)
+        more += [row for row, facts in has.items() if _stored_at(facts) < since]
         for row in sorted(more)[:3]:
             yield f"{holder} has {host}'s {row.topic} {row.offset}, which it should not"
         for row in sorted(want.keys() & has.keys()):
@@ -345,8 +363,9 @@ class Linking(Part):
         for reading in self.readings:
             if not reading.program.is_alive:
                 continue
-            if self.world.ever and not reading.program.name.startswith("r"):
-                continue  # what was wished again has come behind it
+            is_behind = self.world.ever or self.world.ages[reading.at.site]
+            if is_behind and not reading.program.name.startswith("r"):
+                continue  # what was wished again, or had begun earlier, has come behind it
             want, has = self.expected(reading, claims), set(reading.rows)
             more_rows = [
                 row for row in has - want
@@ -370,6 +389,13 @@ class Linking(Part):
         self.unlike += [before + text for text in self.find_unlike()]
         self.kept += [before + text for text in self.find_kept()]
         self.late += [before + text for text in self.find_late()]
+
+
+def _stored_at(facts: tuple[object, ...]) -> int:
+    """When a batch was stored in its log, unix ns."""
+    place = facts[3]
+    assert isinstance(place, tuple)
+    return int(place[2])
 
 
 def _is_of(topic: str, claim: Claim) -> bool:

@@ -12,8 +12,10 @@ import pytest
 
 from meshmq.core import claims, link_live, mirror_progress, mirrors, replication
 from meshmq.core.delivery import Delivery
+from meshmq.core.far_log import FarSender
 from meshmq.core.instances import NO_ROOM, Service
 from meshmq.core.link_live import LinkLive
+from meshmq.core.link_pauses import LinkPauses
 from meshmq.core.link_services import LinkServices
 from meshmq.core.mirror_feed import MirrorFeed
 from meshmq.core.mirror_progress import Fetching, MirrorProgress
@@ -22,11 +24,13 @@ from meshmq.core.replication import Replication
 from meshmq.core.services import Services
 from meshmq.core.site import Site
 from meshmq.core.site_reads import SiteReads
+from meshmq.core.strands import BEGIN
 from meshmq.frames_copies import LogOffers
 from meshmq.testing import LinksWorld
 from meshmq.testing.disk import Disk
 from meshmq.testing.links_checkers import LINKS_CHECKERS
 from tests.core import test_link_services as service_scenes
+from tests.core import test_mirrored as progress_scenes
 from tests.core import test_replication as scenes
 from tests.core import test_strands as strand_scenes
 from tests.planting import Planted
@@ -163,6 +167,59 @@ def take_a_number_for_the_strand_that_had_it(real: Any, self: Any, said: Any) ->
 )  # fmt: skip
 def store_no_place_of_a_strand(real: Any, self: Any, *args: Any) -> Any:
     real(self, *args)
+
+
+# -- from a time on --------------------------------------------------------------------------------
+
+
+@planted(FarSender, "_is_to_go", "mirrored", 20)
+def send_what_is_too_old(real: Any, self: Any, batch: Any) -> bool:
+    return True
+
+
+@planted(Replication, "_since", "mirrored", 20)
+def begin_with_all_there_is(real: Any, self: Any, *args: Any) -> int:
+    return 0
+
+
+@planted(Replication, "_begun", "mirrored", 29)
+def begin_anew_at_another_node(real: Any, self: Any, origin: bytes) -> Any:
+    return {}
+
+
+@planted(
+    Fetching, "look", "",
+    progress_scenes.test_a_site_does_not_count_for_what_is_older_than_its_mirror_is_to_be,
+)  # fmt: skip
+def count_a_site_from_where_it_fetches(real: Any, self: Any) -> None:
+    for sender in self.log.senders:
+        if sender.strand.place > BEGIN:
+            sender.began = sender.strand.place
+    real(self)
+
+
+# -- pauses ----------------------------------------------------------------------------------------
+
+
+@planted(LinkPauses, "left_of", "paused", 34)
+def pull_on_from_what_is_paused(real: Any, self: Any, wishes: Any) -> Any:
+    return tuple(wishes)
+
+
+@planted(LinkPauses, "left_of", "paused", 35)
+def pause_nothing_but_its_topics(real: Any, self: Any, wishes: Any) -> Any:
+    left = real(self, wishes)
+    return tuple(
+        [w._replace(live=h.live, services=h.services) for w, h in zip(left, wishes, strict=True)]
+    )
+
+
+@planted(LinkPauses, "left_of", "shared", 34)
+def never_go_on(real: Any, self: Any, wishes: Any) -> Any:
+    paused = self.__dict__.setdefault("paused", set())
+    paused.update(wish.to for wish in wishes if self.shown(wish.to) is not None)
+    left = real(self, wishes)
+    return tuple([wish._replace(topics=()) if wish.to in paused else wish for wish in left])
 
 
 # -- who reads it ----------------------------------------------------------------------------------
