@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from meshmq import limits
 from meshmq.core.feed import Reader
@@ -54,6 +54,8 @@ class Sender(Reader):
             from another copy.
         damaged_at: where something was sent last that is damaged here.
     """
+
+    is_bulk: ClassVar[bool] = True
 
     link: bytes
     number: int

@@ -49,9 +49,12 @@ class Reader:
         reading: number of the read under way, 0 if none.
         reads_log: it wants what is stored; without that it is live for ever, and gets nothing.
         in_order: it waits for what is still to come of a mirrored log before what is there.
+        is_bulk: small batches go together to it up to DELIVER_BYTES_MAX, else up to about
+            BATCH_BYTES_TARGET.
     """
 
     in_order: ClassVar[bool] = True
+    is_bulk: ClassVar[bool] = False
 
     pattern: str
     credit_bytes: int
@@ -204,6 +207,7 @@ class Feed:
         size = records = 0
         credit = reader.credit_records
         by_stream = self._topics.by_stream
+        most = limits.DELIVER_BYTES_MAX if reader.is_bulk else limits.BATCH_BYTES_TARGET * 5 // 4
         for b in batches:
             if b.stream not in by_stream:
                 continue
@@ -223,7 +227,7 @@ class Feed:
                 reader.lsn, reader.slot = b.lsn, b.slot  # read again when there is room
                 break
             records += b.count
-            if found and size + len(b.payload) > limits.BATCH_BYTES_TARGET * 5 // 4:
+            if found and size + len(b.payload) > most:
                 self._give(reader, found)
                 found, size = [], 0
             found.append(b)
@@ -314,7 +318,8 @@ class Feed:
         found: list[StoredBatch] = []
         size = records = 0
         index = reader.lsn - self._recent[0].lsn
-        most = min(limits.BATCH_BYTES_TARGET, reader.credit_bytes)
+        target = limits.DELIVER_BYTES_MAX if reader.is_bulk else limits.BATCH_BYTES_TARGET
+        most = min(target, reader.credit_bytes)
         while index < len(self._recent):
             commit = self._recent[index]
             for slot in range(reader.slot, len(commit.batches)):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshmq import limits
+from meshmq.core.feed import Reader
 from meshmq.core.log import StoredBatch
 from meshmq.frames import (
     START_EARLIEST,
@@ -415,6 +416,33 @@ def test_a_read_is_delivered_in_frames_of_bounded_size(monkeypatch):
     frames = bench.frames()
     assert sum(len(f.batches) for f in frames) == 9
     assert max(len(f.payload) for f in frames) <= limits.BATCH_BYTES_TARGET * 5 // 4
+
+
+class Bulk(Reader):
+    """Keeps the sizes of what it is given together."""
+
+    is_bulk = True
+
+    def __init__(self):
+        super().__init__("a", 1 << 30, 1 << 30)
+        self.sizes = []
+
+    def take(self, batches):
+        self.sizes.append(sum(len(b.payload) for b in batches))
+
+
+@pytest.mark.parametrize("recent", [0, 1 << 20])
+def test_to_another_node_small_batches_go_in_larger_frames(recent):
+    bench = Bench(recent=recent)
+    big = b"y" * (limits.BATCH_BYTES_TARGET // 2)
+    bench.store(*[("a", big)] * 16)
+    reader = Bulk()
+    bench.delivery.add_reader(reader)
+    bench.delivery.feed(reader)
+    bench.read()
+    assert len(reader.sizes) < 5
+    assert max(reader.sizes) <= limits.DELIVER_BYTES_MAX
+    assert sum(reader.sizes) >= 16 * len(big)
 
 
 # -- rule 3: transient records ---------------------------------------------------------------------
