@@ -26,6 +26,11 @@ class _Row(NamedTuple):
     link: bytes
     confirmation: Confirmation
 
+    @property
+    def first(self) -> Place:
+        """Where it lies at the earliest: of what was sent again nobody knows where it is."""
+        return (1, 0) if self.confirmation.duplicate else self.place
+
 
 class CopyWaiting:
     """See the module's header.
@@ -39,8 +44,8 @@ class CopyWaiting:
         count: batches that wait.
         synced_only: records whose publishers were not told, since too many waited.
         sites_with: of a topic, which spans other sites have synced, by site.
-        why_sites: in words, who has what is at a place, and who is to have it still; the owner
-            sets both.
+        why_sites: in words, who has what is at a place, and who is to have it still; the place as
+            where it lies at the earliest and at the latest. The owner sets both.
     """
 
     def __init__(
@@ -58,7 +63,7 @@ class CopyWaiting:
         self.count = 0
         self.synced_only = 0
         self.sites_with: Callable[[str], dict[str, list[Span]]] = lambda topic: {}
-        self.why_sites: Callable[[Needs, Place], str] = lambda needs, place: ""
+        self.why_sites: Callable[[Needs, Span], str] = lambda needs, span: ""
 
     def add(self, replicas: Iterable[Replica]) -> None:
         """Batches that are synced here; their publishers are told when they have what they need."""
@@ -105,11 +110,11 @@ class CopyWaiting:
         if len(sites) < needs.sites:
             return found
         # Sites that have something only from some place on may have what is behind the first one.
-        is_in_order = all(since <= rows[0].place for spans in sites for since, _ in spans)
+        is_in_order = all(since <= rows[0].first for spans in sites for since, _ in spans)
         kept: deque[_Row] = deque()
         while rows:
             row = rows.popleft()
-            has = sum([any(a <= row.place < b for a, b in spans) for spans in sites])
+            has = sum([any(a <= row.first and row.place < b for a, b in spans) for spans in sites])
             if has >= needs.sites:
                 found.append(row)
                 continue
@@ -137,7 +142,7 @@ class CopyWaiting:
             self._stood[needs] = place, since_ns if before == place else now_ns
             if now_ns - self._stood[needs][1] < limits.COPIES_TOLD_NS:
                 continue
-            self._words[needs] = why = self.why_sites(needs, place)
+            self._words[needs] = why = self.why_sites(needs, (rows[0].first, place))
             if why != words.get(needs):
                 self._problems.tell(why, _links_of(rows))
 

@@ -206,11 +206,13 @@ class MirrorProgress:
         news, self._news = self._news, set()
         return news
 
-    def why(self, origin: bytes, needs: Needs, place: Place, linked: Iterable[str]) -> str:
-        """Who has a record at a place of a log, and why others have it not. ``linked``: sites that
-        are."""
+    def why(self, origin: bytes, needs: Needs, span: Span, linked: Iterable[str]) -> str:
+        """Who has a record that lies somewhere between two places of a log, and why others have it
+        not. ``linked``: sites that are."""
+        first, last = span
         spans = self.spans(origin, needs.topic)
-        have = sorted(s for s, rows in spans.items() if any(a <= place < b for a, b in rows))
+        far = {site: [a for a, b in rows if last < b] for site, rows in spans.items()}
+        have = sorted(site for site, begun in far.items() if any(a <= first for a in begun))
         linked = set(linked) - {self._site}
         names = f": {', '.join(have)}" if have else ""
         words = [f"{len(have)} of {needs.sites} sites {_has(len(have))} it{names}"]
@@ -218,6 +220,11 @@ class MirrorProgress:
         for site in sorted({*linked, *spans} - {*have}):
             if site not in spans:
                 words.append(f"site {site!r} does not mirror topic {needs.topic!r} from here")
+            elif far[site]:
+                words.append(
+                    f"site {site!r} has part of the log only, and where what was sent again lies "
+                    f"there is not known"
+                )
             elif site in linked or site in heard:
                 words.append(f"site {site!r} has not come so far")
             else:

@@ -35,6 +35,7 @@ from meshmq import limits
 from meshmq.core.claims import has_all
 from meshmq.core.copy_rows import weight
 from meshmq.core.copy_sender import LogTopics
+from meshmq.core.copy_waiting import Span
 from meshmq.core.delivery import Delivery
 from meshmq.core.feed import Feed
 from meshmq.core.link_budget import LinkBudget
@@ -147,9 +148,9 @@ class Replication:
         mirror = self._copies.mirrors.by_origin.get(origin)
         return (0, 0) if mirror is None else mirror.synced
 
-    def _why_sites(self, needs: Needs, place: tuple[int, int]) -> str:
+    def _why_sites(self, needs: Needs, span: Span) -> str:
         linked = {far.site for far in self._far.values()}
-        return self.progress.why(self._copies.origin, needs, place, linked)
+        return self.progress.why(self._copies.origin, needs, span, linked)
 
     def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
         """What is pulled from other sites from now on."""

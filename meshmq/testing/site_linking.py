@@ -150,14 +150,16 @@ class Linking(Part):
         return have - {home}
 
     def find_late(self) -> Iterator[str]:
-        """Records that are at as many sites as was asked for, and whose programs wait for that."""
+        """Records that are at as many sites as was asked for, and whose programs wait for that.
+        Sites whose mirrors begin at a time do not count for what is sent again."""
         for program in self.world.programs.values():
             for batch in program.client.publisher.unsettled() if program.is_alive else ():
                 sites = sites_of(batch.wanted)
                 if batch.durability <= SENT or not sites or batch.base_offset is None:
                     continue
                 row = Row(batch.origin, batch.lane.topic, batch.base_offset)
-                if len(self._sites_with(row)) >= sites:
+                have = [s for s in self._sites_with(row) if not self.world.begins_later(s)]
+                if len(have) >= sites:
                     yield f"{program!r} waits for {row.topic} {row.offset} to be at {sites} sites"
 
     def calm(self) -> None:

@@ -200,6 +200,20 @@ def test_a_site_does_not_count_for_what_is_older_than_its_mirror_is_to_be():
     assert (1, "mirrored:1") not in found
 
 
+def test_such_a_site_does_not_count_for_what_is_sent_again_as_that_may_be_older():
+    net, eu, us = from_a_time(2 * SECOND)
+    program = Program(net, eu)
+    publish(program, b"old")
+    net.run(3 * SECOND)
+    fill(net, eu, 1)
+    net.run(SECOND)
+    program.take(Confirm)
+    publish(program, b"old", first=1)
+    net.run(3 * SECOND)
+    assert set(levels(program)) == {"synced"}
+    assert read(net, us) == [(eu.origin, "orders.eu", 1, b"0")]
+
+
 def test_what_a_site_with_such_a_mirror_has_counts_after_a_cut_too():
     net, eu, us = from_a_time(0)
     program = Program(net, eu)
