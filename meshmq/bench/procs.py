@@ -140,10 +140,24 @@ class Role(Process):
 
 
 class Team:
-    """The processes of one measurement and the folder they use."""
+    """The processes of one measurement and the folder they use.
+
+    Args:
+        directory: where that folder is made, and made itself if it is not there; None: where
+            temporary files are.
+
+    Raises:
+        BenchError: there can be no folder.
+    """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="meshmq-bench-", dir=directory))
+        try:
+            if directory is not None:
+                Path(directory).mkdir(parents=True, exist_ok=True)
+            self.folder = Path(tempfile.mkdtemp(prefix="meshmq-bench-", dir=directory))
+        except OSError as error:
+            where = directory or tempfile.gettempdir()
+            raise BenchError(f"there can be no folder in {where}: {error.strerror}") from None
         self._running: list[Process] = []
         self._made = 0
 

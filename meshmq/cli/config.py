@@ -9,7 +9,9 @@ import difflib
 import os
 import re
 import socket
+import time
 import tomllib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -55,12 +57,15 @@ _OF_LINK = {
     "priority": list, "since": str,
 }  # fmt: skip
 _NEEDED_OF_LINK = ("to", "endpoints", "topics")
+_SHOWN = {"bytes_per_second": '"20MB"', "since": '"7d"'}
+"""Of what many would write as a number."""
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 _OR_TABLE = " (or a table, [site], with its 'name')"
 _IF_FAULTY = MappingProxyType({"site": "a-site", "mesh": "a-mesh", "insecure": True})
 """What is taken for them when they are faulty, so that nothing else is told because of that."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _ENDPOINT = re.compile(r"tcp://[^\s\0/?#@]+:[0-9]{1,5}\Z")
+_ANYWHERE = ("tcp://0.0.0.0:", "tcp://[::]:", "tcp://*:")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _NEITHER: dict[str, Any] = {"links": (), "fence_after": 0}
 
@@ -210,7 +215,7 @@ def _not_a_name(of: str, name: str) -> str:
 def _kind_fault(key: str, value: object, kind: type) -> str:
     """Why ``value`` is not of ``kind``; empty: it is."""
     if type(value) is not kind:
-        return f"'{key}' must be {_KINDS[kind]}"
+        return f"'{key}' must be {_KINDS[kind]}" + (f": {_SHOWN[key]}" if key in _SHOWN else "")
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         return f"'{key}' must be {_KINDS[list]}"
     if isinstance(value, str) and "\0" in value:
@@ -321,7 +326,7 @@ class _Reading:
             self._fault(
                 "[[link]] is for nodes of a site: give its name in [site] as well", "link", 0
             )
-        known: dict[str, int] = {}  # sites, and the line of the link with each
+        known: dict[str, int] = {}  # sites and endpoints, and the line of the link with each
         return tuple([self._link(i, table, merged, known) for i, table in enumerate(tables)])
 
     def _link(
@@ -342,7 +347,9 @@ class _Reading:
                         reasons = [_target_fault(value, merged["site"], known.get(value, 0))]
                         known.setdefault(value, line)
                     case "endpoints":
-                        reasons = list(_endpoint_faults(value, merged))
+                        reasons = list(_endpoint_faults(value, merged, known))
+                        line = self._lines.of("link", index, "endpoints")
+                        known |= dict.fromkeys(value, line)
                     case "bytes_per_second":
                         good[key], reason = _budget(value)
                         reasons = [reason]
@@ -354,7 +361,7 @@ class _Reading:
                         reasons = list(_pattern_faults(key, value))
             for reason in filter(None, reasons):
                 self._fault(reason, "link", index, key)
-        if "priority" in table and "topics" in table:
+        if "priority" in table and good["topics"] == table.get("topics"):
             for reason in _priority_faults(good):
                 self._fault(reason, "link", index, "priority")
         for key in _NEEDED_OF_LINK:
@@ -373,12 +380,14 @@ class _Reading:
 def _unknown(key: str, known: tuple[str, ...], table: str = "") -> str:
     """What to say of a key that there is not, at the top or in ``table``."""
     close = difflib.get_close_matches(key, known, n=1)
-    if table and key in _KNOWN:
+    if key == "fence_after":
+        hint = ": it goes into [site]"
+    elif table and key in _KNOWN:
         hint = ": it goes to the top, before any [table]"
     elif close:
         hint = f", did you mean '{close[0]}'?"
     else:
-        hint = f" (known: {','.join(known)})"
+        hint = f" (known: {', '.join(known)})"
     return f"unknown key '{key}'{f' in {table}' if table else ''}{hint}"
 
 
@@ -390,12 +399,21 @@ def _target_fault(to: str, site: str | None, line: int) -> str:
     return f"there is a link to {to!r} already, in line {line}" if line else ""
 
 
-def _endpoint_faults(endpoints: list[str], merged: Mapping[str, Any]) -> Iterator[str]:
+def _endpoint_faults(
+    endpoints: list[str], merged: Mapping[str, Any], known: Mapping[str, int]
+) -> Iterator[str]:
+    """Of a link; ``known``: the line of each endpoint of those before."""
     if not 1 <= len(endpoints) <= LINK_ENDPOINTS_MAX:
         yield f"'endpoints' are 1 to {LINK_ENDPOINTS_MAX} addresses, not {len(endpoints)}"
-    for endpoint in endpoints:
+    for endpoint, count in Counter(endpoints).items():
         if not _ENDPOINT.match(endpoint):
             yield f"{endpoint!r} is not an address: write it like tcp://us-gw-1:5758"
+        elif endpoint.startswith(_ANYWHERE):
+            yield f"{endpoint!r} is where a node may listen: name the host that is to be dialled"
+        elif endpoint in known:
+            yield f"{endpoint!r} is an endpoint of the link in line {known[endpoint]} already"
+        elif count > 1:
+            yield f"{endpoint!r} is there {count} times"
         else:
             yield _address_fault(endpoint, merged, bind=False)
 
@@ -452,8 +470,14 @@ def _since(text: str) -> tuple[int, int]:
 
 def _since_fault(text: str) -> str:
     try:
-        if _since(text) == (0, 0) and text:
+        since_ns, age_ns = _since(text)
+        if not (since_ns or age_ns) and text:
             return f"'since' {text!r} is no time at all: leave it out to mirror all there is"
+        if since_ns > time.time_ns():
+            return (
+                f"'since' {text!r} has not come yet by this machine's clock: a mirror begins with "
+                f"what was stored then"
+            )
     except (ValueError, OverflowError):
         return (
             f"'since' {text!r} is neither a time nor an age: write it like 2026-11-01T00:00:00Z, "

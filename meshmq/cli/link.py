@@ -17,7 +17,7 @@ from meshmq.cli.options import (
     UrlOption,
     connected,
 )
-from meshmq.cli.output import columns, emit, fields, said, say
+from meshmq.cli.output import columns, emit, fields, rate, said, say, size
 from meshmq.errors import CommandFailed
 
 app = typer.Typer(
@@ -42,7 +42,8 @@ def list_links(
 
     A link is paused if somebody has said so, who is below; linked if there is
     a node of the other site behind one of its endpoints; refused if who is
-    there is of another site or mesh; else down.
+    there is of another site or mesh; connecting while each endpoint is asked
+    for the first time; else down. Endpoints where nobody answers are below.
     Logs are those of single nodes that this one mirrors; other nodes of its
     site may have the rest. Received are records since this node's start, and
     behind are those that the other site has and this node not, as it was told
@@ -73,7 +74,8 @@ def show(
 ) -> None:
     """Show one link: its endpoints, what is pulled, and each log that is mirrored.
 
-    Of each log: from which node it comes, records received since this node's
+    Of each endpoint how it goes there, as for a link in `meshmq link list`, and
+    which node is linked. Of each log: from which node it comes, records received since this node's
     start, its position (a commit of that log), how many records and bytes it is
     behind, for how long, when it will have caught up, and what is in the way;
     and the same of each of its topics that is behind or has records coming.
@@ -124,10 +126,17 @@ def troubles(row: dict[str, Any]) -> list[str]:
     lines = [f"{to}: refused at {at}: {why}" for at, why in row["refused"].items()]
     if row.get("paused"):  # a node of an earlier version knows of none
         lines.append(f"{to}: paused by {said(row['paused'])}: `meshmq link resume {to}` goes on")
-    if row["state"] == "down":
-        lines.append(f"{to}: nobody answers at {' or '.join(row['endpoints'])}")
+    silent = [end["endpoint"] for end in reached(row) if end["state"] == "down"]
+    if silent:
+        lines.append(f"{to}: nobody answers at {' or '.join(silent)}")
     return lines + [f"{to}: {log['name']}: {log['problem']}" for log in row["logs"]
                     if log["problem"]]  # fmt: skip
+
+
+def reached(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Endpoints of a link, and how it goes with each; a node of an earlier version does not say."""
+    known = [{"endpoint": at, "state": row["state"], "node": None} for at in row["endpoints"]]
+    return list(row.get("reached", known))
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:
@@ -140,19 +149,14 @@ def _cells(row: dict[str, Any]) -> list[Any]:
 def _pace(flow: dict[str, Any]) -> list[Any]:
     """How a link goes; a node of an earlier version does not say."""
     left = flow.get("catch_up_seconds")
-    return [span(flow["lag_seconds"]) if flow.get("lag") else None, flow.get("records_per_second"),
-            flow.get("ratio"), _bytes(flow.get("in_flight")),
+    return [span(flow["lag_seconds"]) if flow.get("lag") else None,
+            rate(flow.get("records_per_second")), _ratio(flow), size(flow.get("in_flight")),
             span(left) if left else None]  # fmt: skip
 
 
-def _bytes(count: int | None) -> str | None:
-    """About so many, in a unit that people read."""
-    if count is None:
-        return None
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
+def _ratio(flow: dict[str, Any]) -> str | None:
+    """How much smaller the line saw it; empty: nothing has come."""
+    return f"{flow['ratio']:.2f}" if flow.get("ratio") else None
 
 
 def behind(log: dict[str, Any]) -> int:
@@ -164,18 +168,19 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
     logs = [
         {"log": log["name"], "from": log["from"], "received": log["received"],
          "position": log["lsn"], "behind": behind(log),
-         "bytes behind": _bytes(log.get("lag_bytes")),
+         "bytes behind": size(log.get("lag_bytes")),
          "for": span(log["lag_seconds"]) if log["lag"] else None,
-         "records/s": log.get("records_per_second"),
+         "records/s": rate(log.get("records_per_second")),
          "caught up in": span(log["catch_up_seconds"]) if log.get("catch_up_seconds") else None,
          "problem": log["problem"]}
         for log in row["logs"]
     ]  # fmt: skip
     topics = [
         {"topic": topic["name"], "log": log["name"], "behind": topic["lag"],
-         "bytes behind": _bytes(topic["lag_bytes"]),
+         "bytes behind": size(topic["lag_bytes"]),
          "for": span(topic["lag_seconds"]) if topic["lag"] else None,
-         "records/s": topic["records_per_second"], "bytes/s": topic["bytes_per_second"]}
+         "records/s": rate(topic["records_per_second"]),
+         "bytes/s": size(topic["bytes_per_second"])}
         for log in row["logs"] for topic in log.get("topics", ())
     ]  # fmt: skip
     flow = row.get("flow", {})
@@ -184,16 +189,16 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
     refused = [{"endpoint": at, "why": why} for at, why in row["refused"].items()]
     page = {
         "to": row["to"], "state": row["state"], "paused": said(row.get("paused") or {}),
-        "endpoints": row["endpoints"],
+        "endpoints": reached(row),
         "refused": refused, "linked nodes": row["nodes"], "topics": row["topics"],
         "exclude": row["exclude"], "priority": row.get("priority", []), "mirrored logs": logs,
         "topics that move": topics, "records behind": flow.get("lag"),
-        "bytes behind": _bytes(flow.get("lag_bytes")),
-        "records/s": flow.get("records_per_second"),
-        "on the line": f"{_bytes(flow['bytes_per_second'])}/s" if flow else None,
-        "budget": f"{_bytes(row['bytes_per_second'])}/s" if row.get("bytes_per_second") else None,
-        "compression": row.get("compression"), "ratio": flow.get("ratio"),
-        "in flight": _bytes(flow.get("in_flight")),
+        "bytes behind": size(flow.get("lag_bytes")),
+        "records/s": rate(flow.get("records_per_second")),
+        "on the line": f"{size(flow['bytes_per_second'])}/s" if flow else None,
+        "budget": f"{size(row['bytes_per_second'])}/s" if row.get("bytes_per_second") else None,
+        "compression": row.get("compression"), "ratio": _ratio(flow),
+        "in flight": size(flow.get("in_flight")),
         "caught up in": span(flow["catch_up_seconds"]) if flow.get("catch_up_seconds") else None,
         "last error": error,
         "live": row.get("live", []), "received live": row.get("live_received"),

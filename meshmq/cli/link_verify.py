@@ -17,7 +17,7 @@ from meshmq.cli.options import (
     connected,
     pattern_argument,
 )
-from meshmq.cli.output import emit, note, say
+from meshmq.cli.output import emit, note, say, size
 
 _SHOWN = 100
 _MENDED_S = 3.0
@@ -131,8 +131,8 @@ def sentence(site: str, row: dict[str, Any]) -> str:
 def _sum_of(site: str, logs: list[str], total: dict[str, int]) -> str:
     if not logs:
         return f"this node and site {site} have no log in common that holds records"
-    size = total["bytes"] / limits.MIB
-    same = f"{total['records']:,} records, {size:,.1f} MiB of {', '.join(logs)}"
+    much = f"{total['records']:,} records, {size(total['bytes'])}"
+    same = f"{much} of {', '.join(logs)}"
     if not total["differences"]:
         return f"the same here and at {site}: {same}"
     left = total["not_mended"]

@@ -56,6 +56,23 @@ def plural(count: int, name: str) -> str:
     return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
+def size(count: int | None) -> str | None:
+    """About so many bytes, in a unit that people read."""
+    if count is None:
+        return None
+    for unit, many in (("GB", 10**9), ("MB", 10**6), ("kB", 1000)):
+        if count >= many:
+            return f"{count / many:.1f} {unit}"
+    return f"{count} B"
+
+
+def rate(per_second: float | None) -> str | None:
+    """About so many a second; below ten with a place behind the point."""
+    if per_second is None:
+        return None
+    return f"{per_second:,.0f}" if per_second >= 10 or not per_second else f"{per_second:.1f}"
+
+
 def columns(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a table, left-aligned; numbers right-aligned. Never cut to a terminal's width."""
     table = [[_cell(value) for value in row] for row in rows]

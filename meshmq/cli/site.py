@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -79,20 +80,33 @@ def takeover(
     if json:
         emit({**done, "taken": rows})
         return
-    for node in done["nodes"]:
-        for log in node["logs"]:
-            groups = ", ".join(log["groups"]) or "none"
-            say(
-                f"took over {log['name']} at node {node['node']}, epoch {log['epoch']}: groups and "
-                f"queues {groups}"
-            )
-            if log["skipped"]:
-                others = ", ".join(log["skipped"])
-                say(f"not taken over, since something else has the name here: {others}")
+    for log, node in _taken(done, rows):
+        groups = ", ".join(log["groups"]) or "none"
+        say(
+            f"took over {log['name']} at node {node}, epoch {log['epoch']}: groups and queues "
+            f"{groups}"
+        )
+        if log["skipped"]:
+            others = ", ".join(log["skipped"])
+            say(f"not taken over, since something else has the name here: {others}")
     moved, dead = (sum(row[what] for row in rows) for what in ("moved", "dead_letters"))
     more = ", more are" if any(row["moving"] for row in rows) else ""
     beside = f", and {plural(dead, 'dead letter')}" if dead else ""
     say(f"{plural(moved, 'record')} moved by this node{beside}{more}")
+
+
+def _taken(
+    done: dict[str, Any], rows: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each log that was taken over, once, with the node that has it: of several nodes that had a
+    mirror of it, and so took it over at once, one keeps it."""
+    keeps = {row["origin"]: row["node"] for row in rows}
+    found: dict[str, tuple[dict[str, Any], str]] = {}
+    for node in done["nodes"]:
+        for log in node["logs"]:
+            if log["origin"] not in found or keeps.get(log["origin"]) == node["node"]:
+                found[log["origin"]] = log, node["node"]
+    yield from found.values()
 
 
 @app.command()
@@ -132,7 +146,7 @@ def handback(
 def _check(answer: dict[str, Any], nothing: str) -> int:
     """How many records it is about. Raises CommandFailed where a node refuses, is away, or there is
     nothing."""
-    refused = [row["refused"] for row in answer["nodes"] if row["refused"]]
+    refused = dict.fromkeys([row["refused"] for row in answer["nodes"] if row["refused"]])
     if refused:
         raise CommandFailed("; ".join(refused))
     logs = [log for row in answer["nodes"] for log in row["logs"]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from meshmq.cli.link import links_of, troubles, without_links
+from meshmq.cli.group_options import span
+from meshmq.cli.link import behind, links_of, troubles, without_links
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -14,9 +15,13 @@ from meshmq.cli.options import (
     UrlOption,
     connected,
 )
-from meshmq.cli.output import columns, emit, say
+from meshmq.cli.output import columns, emit, rate, say, size
 
-HEADS = ("site", "state", "nodes", "pulled", "logs from there", "received", "by")
+HEADS = (
+    "site", "state", "nodes", "pulled", "logs", "received", "behind", "bytes behind", "for",
+    "records/s", "bytes/s", "by",
+)  # fmt: skip
+_HOW_IT_COMES = ("lag_bytes", "lag_seconds", "records_per_second", "bytes_per_second")
 
 
 def sites(
@@ -30,9 +35,13 @@ def sites(
     Nodes are those that are linked; of our own site all that are there.
     Pulled says whether this node's configuration pulls from there; where it
     does not, that site may pull from us, or its logs come by a third one. Logs
-    are those that this node mirrors, other nodes of its site may have the
-    rest; by says from which nodes they come now. Below is who has paused a
-    link, whose groups were taken over by whom, and what is left of that.
+    are those of that site that this node mirrors, wherever they come from;
+    other nodes of its site may have the rest. Received are their records since
+    this node's start, behind are those that it has not got, as it was told
+    last, for says how old the oldest of that word is, and bytes are reckoned by
+    those that came; by says from which nodes they come now. Below is who has
+    paused a link, whose groups were taken over by whom, and what is left of
+    that.
     """
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = connection.admin.status()
@@ -56,7 +65,8 @@ def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     links = {row["to"]: row for row in links_of(report)}
     far = site.get("far", ())
     kept = [row for row in site["copies"]["kept"] if row.get("site")]
-    by = {log["origin"]: _source(row, log) for row in links.values() for log in row["logs"]}
+    by = {log["origin"]: {**log, "from": _source(row, log)}
+          for row in links.values() for log in row["logs"]}  # fmt: skip
     ours = sorted([report["node"]["name"], *[row["name"] for row in site["nodes"]]])
     taken = site.get("taken", ())
     rows = [_row(site["name"], "ours", ours, False, [], {}, taken, None)]
@@ -79,10 +89,10 @@ def _taken(site: dict[str, Any]) -> list[str]:
             more = "being moved"
         elif row["back"]:
             more = "handed back" if row["over"] else "being handed back"
-        elif row["left"] is not None:
+        elif row["left"]:
             more = f"{row['left']} left to do"
         else:
-            more = "nothing left to do" if row["over"] else ""
+            more = "nothing left to do" if row["over"] or row["left"] == 0 else ""
         lines.append(f"{text} (epoch {row['epoch']})" + (f", {more}" if more else ""))
     return lines
 
@@ -99,25 +109,40 @@ def _row(
     nodes: list[str],
     is_pulled: bool,
     logs: list[dict[str, Any]],
-    by: dict[str, str | None],
+    by: dict[str, dict[str, Any]],
     taken: Iterable[dict[str, Any]],
     paused: dict[str, Any] | None,
 ) -> dict[str, Any]:
     return {
         "site": name, "state": state, "nodes": nodes, "pulled": is_pulled, "paused": paused,
-        "logs": [
-            {"name": log["name"], "origin": log["origin"], "received": log["received"],
-             "from": by.get(log["origin"]), "problem": log["problem"]}
-            for log in logs
-        ],
+        "logs": [_log(log, by.get(log["origin"], {})) for log in logs],
         "taken": [one for one in taken if one["of"] == name],
+    }  # fmt: skip
+
+
+def _log(log: dict[str, Any], comes: dict[str, Any]) -> dict[str, Any]:
+    """A mirrored log, and how it comes by one of our links, if it does."""
+    return {
+        "name": log["name"], "origin": log["origin"], "received": log["received"],
+        "from": comes.get("from"), "problem": log["problem"],
+        "lag": behind(comes) if comes else None,
+        **{what: comes.get(what) for what in _HOW_IT_COMES},
     }  # fmt: skip
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:
     if row["state"] == "ours":
-        return [row["site"], "ours", row["nodes"], None, None, None, None]
+        return [row["site"], "ours", row["nodes"], *[None] * (len(HEADS) - 3)]
     logs = row["logs"]
     by = sorted({log["from"] for log in logs if log["from"]})
-    received = sum(log["received"] for log in logs)
-    return [row["site"], row["state"], row["nodes"], row["pulled"], len(logs), received, by]
+    sums = {
+        what: sum([log[what] for log in logs if log[what] is not None])
+        for what in ("received", "lag", "lag_bytes", "records_per_second", "bytes_per_second")
+    }
+    # What is missing of a log of which nothing came has no length to be reckoned by.
+    is_known = all(log["lag_bytes"] is not None for log in logs if log["lag"])
+    oldest = max([log["lag_seconds"] or 0 for log in logs if log["lag"]], default=None)
+    return [row["site"], row["state"], row["nodes"], row["pulled"], len(logs), sums["received"],
+            sums["lag"], size(sums["lag_bytes"]) if is_known else None,
+            None if oldest is None else span(oldest), rate(sums["records_per_second"]),
+            size(round(sums["bytes_per_second"])), by]  # fmt: skip

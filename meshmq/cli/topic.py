@@ -21,7 +21,7 @@ from meshmq.cli.options import (
 )
 from meshmq.cli.output import columns, emit, fields, note, note_away, said, say, without_said
 from meshmq.limits import COPIES_MAX
-from meshmq.names import is_literal, matches
+from meshmq.names import is_literal, matches, site_of
 
 app = typer.Typer(help="Create, list, show and delete topics.", no_args_is_help=False)
 
@@ -208,7 +208,9 @@ def _stream_cells(row: dict[str, Any]) -> list[Any]:
         s["site"] + ("" if s["caught_up"] else " (behind)") for s in row.get("mirrored_at", ())
     ]
     log = row["origin"][:8]
-    return [row["owner"] + what, log, row["records"], copies or "no node", sites or "no site"]
+    # Who mirrors a stream its own site knows; that we have it is why it is shown here.
+    at = "this site" if site_of(row["owner"]) else sites or "no site"
+    return [row["owner"] + what, log, row["records"], copies or "no node", at]
 
 
 def _note_older(report: dict[str, Any]) -> None:

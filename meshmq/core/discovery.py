@@ -135,7 +135,7 @@ class Discovery:
         instance: our own, 16 bytes.
         mesh: our own; records of others are counted and ignored.
         entropy: for the spread of back-offs.
-        dials: kinds of peers that are dialled; others are listed only.
+        dials: kinds of peers that are dialled, and told of; others are listed only.
         insecure: dial beyond this host, if the mesh is not ``local``.
         backoff_ns_max: of addresses that are not listed.
 
@@ -220,7 +220,7 @@ class Discovery:
         """
         found: list[PeerFacts] = []
         for instance, peer in reversed(self._peers.items()):
-            if not peer.links:
+            if not peer.links or peer.facts.kind not in self._dials:
                 continue
             own = dict.fromkeys([*peer.answered, *peer.sights.get((GOSSIP, instance), ())])
             told = [a for a in own if not address_fault(a, self._on_host)]
@@ -239,6 +239,11 @@ class Discovery:
         """Whether there is a link to ``instance``."""
         peer = self._peers.get(instance)
         return peer is not None and bool(peer.links)
+
+    def at(self, address: str) -> tuple[bytes, bool]:
+        """Who has answered there (empty: nobody yet), and whether no dial has failed."""
+        known = self._addresses.get(address)
+        return (known.answered, not known.failures) if known is not None else (b"", True)
 
     def rows(self) -> list[dict[str, Any]]:
         """What is known, for people: peers, then listed addresses where nobody answered yet."""

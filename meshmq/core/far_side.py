@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshmq.core.link_live import LinkLive
-from meshmq.core.link_wish import LinkWish
+from meshmq.core.link_wish import Endpoint, LinkWish
 from meshmq.core.registrar import Registrar
 from meshmq.core.replication import Replication
 from meshmq.core.sessions import Peer
@@ -80,9 +80,9 @@ class FarSide:
                 self._replication.on_body(far, body, now_ns)
         return True
 
-    def describe(self, now_ns: int, refused: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Links as ``status`` shows them; ``refused``: by address, why there is no link."""
-        rows = self._replication.describe(now_ns, refused)
+    def describe(self, now_ns: int, endpoints: Mapping[str, Endpoint]) -> list[dict[str, Any]]:
+        """Links as ``status`` shows them; ``endpoints``: by address, how its dial goes."""
+        rows = self._replication.describe(now_ns, endpoints)
         return [self._shown(self._live.shown(row)) for row in rows]
 
     def _shown(self, row: dict[str, Any]) -> dict[str, Any]:

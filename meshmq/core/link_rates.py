@@ -100,7 +100,7 @@ class LinkRates:
         self._crossed: dict[str, tuple[Meter, Meter]] = {}  # by site: on the line, as stored
         self._flights: dict[bytes, tuple[int, int]] = {}  # by link: what the last frame told, when
         self._errors: dict[str, tuple[str, int]] = {}  # by site
-        self._problems: dict[bytes, str] = {}  # by log, as of the last look
+        self._problems: dict[bytes, tuple[str, int]] = {}  # by log, and at how many looks by now
 
     # -- what happens ---------------------------------------------------------------------------
 
@@ -147,11 +147,11 @@ class LinkRates:
                     published.add(max(0, end - come.end), now_ns)
                 come.end = end
                 come.mark(end, topic.synced_offset, now_ns)
-            before, self._problems[mirror.origin] = (
-                self._problems.get(mirror.origin, ""),
-                mirror.problem,
-            )
-            if mirror.problem and mirror.problem != before and mirror.linked is not None:
+            before, looks = self._problems.get(mirror.origin, ("", 0))
+            looks = looks + 1 if mirror.problem == before else 1
+            self._problems[mirror.origin] = mirror.problem, looks
+            # Who turns to another source may be without one for a moment: that is no error.
+            if mirror.problem and looks == 2 and mirror.linked is not None:
                 self.note(mirror.linked.site, f"{mirror.shown}: {mirror.problem}", now_ns)
 
     def _forget(self, kept: set[bytes]) -> None:

@@ -35,3 +35,21 @@ class LinkWish(NamedTuple):
     priority: tuple[str, ...] = ()
     since_ns: int = 0
     since_age_ns: int = 0
+
+
+LINKED, REFUSED, CONNECTING, DOWN = "linked", "refused", "connecting", "down"
+
+
+class Endpoint(NamedTuple):
+    """How the dial to an endpoint of a link goes.
+
+    Attributes:
+        state: ``linked``; ``refused``: who is there is of another site or mesh, or says no;
+            ``connecting``: the first dial is under way; ``down``: nobody answers.
+        node: name of the node that is linked.
+        why: of a refusal, for people.
+    """
+
+    state: str
+    node: str = ""
+    why: str = ""

@@ -28,7 +28,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -41,7 +41,7 @@ from meshmq.core.feed import Feed
 from meshmq.core.link_budget import LinkBudget
 from meshmq.core.link_rates import LinkRates
 from meshmq.core.link_verify import LinkVerify, Log
-from meshmq.core.link_wish import LinkWish
+from meshmq.core.link_wish import CONNECTING, DOWN, LINKED, REFUSED, Endpoint, LinkWish
 from meshmq.core.mirror_log import LinkedEntry
 from meshmq.core.mirror_progress import MirrorProgress
 from meshmq.core.mirrors import Mirror
@@ -587,11 +587,11 @@ class Replication:
         sends, self.sends[:] = list(self.sends), []
         return sends
 
-    def describe(self, now_ns: int, refused: Mapping[str, str]) -> list[dict[str, Any]]:
+    def describe(self, now_ns: int, endpoints: Mapping[str, Endpoint]) -> list[dict[str, Any]]:
         """As ``status`` shows it: each link, and the logs that come by it, or else are of its site.
 
         Args:
-            refused: by address that is dialled, why there is no link with who is there.
+            endpoints: by address that is dialled, how that goes.
         """
         at = {node.link: node for node in (*self._far.values(), *self._siblings.values())}
         logs: dict[str, list[dict[str, Any]]] = {to: [] for to in self._wishes}
@@ -613,11 +613,16 @@ class Replication:
         for wish in self._wishes.values():
             there = [far for far in self._far.values() if far.site == wish.to]
             nodes = sorted([far.name for far in there])
-            why = {address: refused[address] for address in wish.endpoints if address in refused}
+            at_ends = {address: endpoints[address] for address in wish.endpoints}
             rows.append(
                 {
-                    "to": wish.to, "state": "linked" if nodes else "refused" if why else "down",
-                    "endpoints": list(wish.endpoints), "refused": why,
+                    "to": wish.to, "state": LINKED if nodes else _state(at_ends.values()),
+                    "endpoints": list(wish.endpoints),
+                    "refused": {at: end.why for at, end in at_ends.items() if end.why},
+                    "reached": [
+                        {"endpoint": at, "state": end.state, "node": end.node or None}
+                        for at, end in at_ends.items()
+                    ],
                     "topics": list(wish.topics), "exclude": list(wish.exclude),
                     "priority": list(wish.priority),
                     "bytes_per_second": wish.bytes_per_second or None,
@@ -629,6 +634,15 @@ class Replication:
                 }
             )  # fmt: skip
         return rows
+
+
+def _state(ends: Iterable[Endpoint]) -> str:
+    """Of a link with no node of the other site: what is said at one of its endpoints, or known."""
+    states = {end.state for end in ends}
+    if REFUSED in states:
+        return REFUSED
+    # A node that is linked here has no data link yet: that comes within a moment.
+    return CONNECTING if states & {CONNECTING, LINKED} else DOWN
 
 
 def _for(far: Sibling, rows: tuple[LogOffer, ...]) -> LogOffers:

@@ -661,7 +661,7 @@ class Site:
             "dropped_on_the_way": self.reach.lost,
             "reads": self.reads.describe(),
             "copies": self.copies.describe(self.links.hello.name),
-            "links": self.far_side.describe(now_ns, self.links.refusals),
+            "links": self.far_side.describe(now_ns, self.links.endpoints()),
         }
 
     def _shown(self, sibling: Sibling, now_ns: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from meshmq import limits
 from meshmq.core.discovery import PEERS, Discovery, Sighted
-from meshmq.core.link_wish import LinkWish
+from meshmq.core.link_wish import CONNECTING, DOWN, LINKED, REFUSED, Endpoint, LinkWish
 from meshmq.core.links import REDUNDANT, Link, Links
 from meshmq.frames import (
     PROTOCOL_MAJOR,
@@ -41,6 +41,9 @@ SITE_MISMATCH = "site-mismatch"
 NAME_TAKEN = "name-taken"
 COPIED = "origin-copied"
 BAD_NAME = "bad-name"
+
+FAR = "far"
+"""Kind of a node of another site, for discovery: not dialled for its own sake, nor told of."""
 
 TOLD = (
     NOT_A_NODE,
@@ -101,9 +104,30 @@ class SiteLinks(Links):
             self.sites[address] = to
             self.tell(Sighted(PEERS, PeerFacts(addresses=(address,))), now_ns)
 
+    def endpoints(self) -> dict[str, Endpoint]:
+        """How it goes with each address that a link names."""
+        return {address: self._endpoint(address) for address in self.sites}
+
+    def _endpoint(self, address: str) -> Endpoint:
+        if address in self.refusals:
+            return Endpoint(REFUSED, why=self.refusals[address])
+        answered, is_first = self.discovery.at(address)
+        link = self.by_instance.get(answered)
+        if link is not None:
+            return Endpoint(LINKED, link.facts.name)
+        return Endpoint(DOWN if answered or not is_first else CONNECTING)
+
     def _hello_to(self, address: str) -> Hello:
         site = self.sites.get(address, "")
         return replace(self.hello, node=self.me._replace(link_to=site)) if site else self.hello
+
+    def _facts(self, instance: bytes, said: Hello | Welcome) -> PeerFacts:
+        facts = super()._facts(instance, said)
+        if said.node is None or said.node.site == self.me.site:
+            return facts
+        # Only a link's endpoints are dialled for another site: who was dialled by one of its nodes,
+        # and dials that back or tells siblings of it, would be taken for a node of that site.
+        return replace(facts, kind=FAR, addresses=())
 
     def receive(self, name: bytes, envelope: Envelope, now_ns: int) -> tuple[Link, Body] | None:
         self._now_ns = now_ns

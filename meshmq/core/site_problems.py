@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.link_wish import CONNECTING
 from meshmq.core.site_copies import FULL
 
 WARNING, FAILURE = "warning", "failure"
@@ -98,7 +99,7 @@ def _of_links(name: str, links: list[dict[str, Any]]) -> Iterator[Problem]:
         if row["paused"] is not None:
             yield _paused(to, row["paused"])
             continue  # whatever else is the matter, nothing is to come
-        if not row["nodes"]:
+        if not row["nodes"] and row["state"] != CONNECTING:
             mend = f"mend 'endpoints' of its [[link]] to {to}, then send the node SIGHUP"
             if row["refused"]:
                 why = "; ".join([f"at {at}, {said}" for at, said in row["refused"].items()])

@@ -274,6 +274,14 @@ def test_a_process_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_for_data_is_made_if_it_can_be(tmp_path: Path) -> None:
+    with Team(tmp_path / "not" / "there") as team:
+        assert team.folder.parent == tmp_path / "not" / "there"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match=r"there can be no folder in .*file: "):
+        Team(tmp_path / "file")
+
+
 def test_the_help_names_every_work() -> None:
     named = bench._works_help().partition(";")[0].split(", ")
     assert named == list(WORKS)

@@ -46,7 +46,7 @@ def test_links_that_are_well_are_told_with_what_comes_by_them():
         "to": "us", "state": "linked", "endpoints": [us.address], "refused": {},
         "topics": ["orders.>"], "exclude": ["orders.tmp"], "nodes": [us.name],
         "priority": [], "live": [], "live_lost": 0, "live_received": 0, "services": [],
-        "paused": None,
+        "paused": None, "reached": [{"endpoint": us.address, "state": "linked", "node": us.name}],
     }  # fmt: skip
     assert log.pop("lsn") > 1
     assert [topic["name"] for topic in log.pop("topics")] == ["orders.eu"]
@@ -76,6 +76,25 @@ def test_who_is_pulled_from_tells_of_the_other_site_as_well():
     assert told(eu) == told(us) == []
 
 
+def test_only_endpoints_of_a_link_are_dialled_for_a_node_of_another_site():
+    """Who is pulled from knows where the other one listens, by its hello: it neither dials that
+    when the other one is started again, nor has its siblings dial it, as a node of its own site."""
+    net = Net(0)
+    us, more, eu = [net.add(site=site) for site in ("us", "us", "eu")]
+    net.links_of = {eu: (LinkWish("us", (us.address,), (">",)),), us: (), more: ()}
+    for node in (us, more, eu):
+        begin(node, [us.address] if node is more else [])
+    net.run(5 * SECOND)
+    for _ in range(3):
+        net.kill(eu)
+        net.run(5 * SECOND)
+        begin(eu)
+        net.run(5 * SECOND)
+        assert [row["state"] for row in links_of(eu)] == ["linked"]
+        assert told(eu) == told(us) == told(more) == []
+        assert site_of(eu)["refused"] == {}
+
+
 def test_a_link_without_a_node_of_the_other_site_is_told_until_there_is_one():
     net, sites = linked("eu", "us")
     (eu,), (us,) = sites["eu"], sites["us"]
@@ -93,6 +112,32 @@ def test_a_link_without_a_node_of_the_other_site_is_told_until_there_is_one():
     net.run(5 * SECOND)
     assert told(eu) == []
     assert [(row["state"], row["logs"][0]["from"]) for row in links_of(eu)] == [("linked", us.name)]
+
+
+def test_a_link_is_connecting_until_its_endpoints_were_asked_once():
+    net = Net(0)
+    eu, us, more = [net.add(site=site) for site in ("eu", "us", "us")]
+    net.links_of = {eu: (LinkWish("us", (us.address, more.address), (">",)),), us: ()}
+    begin(eu)
+    (row,) = links_of(eu)
+    assert (row["state"], [end["state"] for end in row["reached"]]) == (
+        "connecting", ["connecting"] * 2,
+    )  # fmt: skip
+    assert told(eu) == []  # nobody knows yet
+    net.run(10 * SECOND)
+    (row,) = links_of(eu)
+    assert (row["state"], [end["state"] for end in row["reached"]]) == ("down", ["down"] * 2)
+    assert told(eu) == [("link-down", "us", "warning")]
+    begin(us)
+    net.run(5 * SECOND)
+    (row,) = links_of(eu)
+    assert (row["state"], row["reached"]) == ("linked", [
+        {"endpoint": us.address, "state": "linked", "node": us.name},
+        {"endpoint": more.address, "state": "down", "node": None},
+    ])  # fmt: skip
+    net.kill(us)  # one that was linked is not asked for the first time
+    net.run(5 * SECOND)
+    assert links_of(eu)[0]["state"] == "down"
 
 
 def test_one_node_of_the_other_site_is_enough():

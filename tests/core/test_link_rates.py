@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from meshmq.core.link_rates import MARKS_MAX, RATES_NS, Meter, _Come, catch_up
+from types import SimpleNamespace
+
+from meshmq.core.link_rates import MARKS_MAX, RATES_NS, LinkRates, Meter, _Come, catch_up
 from meshmq.limits import MS, SECOND
 from tests.core.test_link_pace import change, publish, pulling
 
@@ -84,3 +86,20 @@ def test_a_link_says_what_went_wrong_last_also_when_it_is_well_again():
     assert link["flow"]["last_error"] == f"the link with eu/{eu.name} was lost"
     assert link["flow"]["last_error_seconds"] > 5
     assert link["flow"]["ratio"] > 3
+
+
+def test_a_problem_is_the_last_error_once_it_stands():
+    """A mirror that turns to another source has none for a moment."""
+    rates = LinkRates()
+    mirror = SimpleNamespace(
+        origin=b"o", ends={}, problem="no copy", shown="us/us-1", linked=SimpleNamespace(site="us")
+    )
+    told = lambda: rates.link("us", (), [], 0)["last_error"]  # noqa: E731
+    rates.tick([mirror], 0)
+    mirror.problem = ""
+    rates.tick([mirror], 1)
+    mirror.problem = "no copy"
+    rates.tick([mirror], 2)
+    assert told() is None
+    rates.tick([mirror], 3)
+    assert told() == "us/us-1: no copy"

@@ -83,17 +83,21 @@ def test_sites_tells_of_ours_and_the_others(pair):
     assert said == ""
     lines = [re.split(" {2,}", line) for line in shown.splitlines()]
     assert lines == [
-        ["site", "state", "nodes", "pulled", "logs from there", "received", "by"],
-        ["eu", "ours", "eu-1", "-", "-", "-", "-"],
-        ["us", "linked", "us-1", "yes", "1", "3", "us/us-1"],
-    ]
+        ["site", "state", "nodes", "pulled", "logs", "received", "behind", "bytes behind", "for",
+         "records/s", "bytes/s", "by"],
+        ["eu", "ours", "eu-1", *["-"] * 9],
+        ["us", "linked", "us-1", "yes", "1", "3", "0", "0 B", "-", *lines[2][9:11], "us/us-1"],
+    ]  # fmt: skip
+    assert re.fullmatch(r"\d+(\.\d)? \d+ B", " ".join(lines[2][9:11]))
     ours, other = rows(eu, "sites")
     assert (ours["site"], ours["state"], ours["nodes"], ours["node"]) == (
         "eu", "ours", ["eu-1"], "eu-1",
     )  # fmt: skip
     (log,) = other["logs"]
     assert log.pop("origin")
-    assert log == {"name": "us/us-1", "received": 3, "from": "us/us-1", "problem": ""}
+    assert (log.pop("records_per_second"), log.pop("bytes_per_second")) >= (0, 0)
+    assert log == {"name": "us/us-1", "received": 3, "from": "us/us-1", "problem": "",
+                   "lag": 0, "lag_bytes": 0, "lag_seconds": 0.0}  # fmt: skip
     # Who is pulled from knows who does.
     assert [(r["site"], r["state"], r["nodes"], r["pulled"], r["logs"])
             for r in rows(us, "sites")] == [
@@ -123,7 +127,7 @@ def test_link_list_and_show_tell_what_is_pulled_and_has_come(pair):
     assert log["lsn"] > 0
     page = run(eu, "link", "show", "us")[0]
     for line in (
-        rf"endpoints: +{us.nodes_url}", "linked nodes: +us-1", "topics: +flights.>",
+        rf"  {us.nodes_url} +linked +us-1", "linked nodes: +us-1", "topics: +flights.>",
         "exclude: +flights.tmp.>", rf"  us/us-1 +us-1 +3 +{log['lsn']} +0 +0 B +- +[0-9.]+ +- +-",
         "compression: +none",
     ):  # fmt: skip

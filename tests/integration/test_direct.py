@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 
 import pytest
@@ -64,14 +63,15 @@ def test_over_ipc(programs, tmp_path):
     assert len(a.addresses) == 2
 
 
-def test_the_first_record_comes_and_in_time(programs):
+def test_the_first_record_comes_by_the_first_dial(programs):
+    """Nobody has to try again, which would take seconds."""
     a = programs(listen="tcp://127.0.0.1:*")
     sub = a.subscribe("x")
-    begin = time.monotonic()
     b = programs(peers=list(a.addresses))
     b.publish("x", b"1")
     assert take(sub, 1)[0].value == b"1"
-    assert time.monotonic() - begin < 1
+    counters = b._connection.client.direct.links.discovery.counters
+    assert (counters["dials"], counters["failed"]) == (1, 0)
 
 
 def test_a_flood_loses_nothing_and_keeps_its_order(programs):
@@ -161,12 +161,9 @@ def test_requests_and_services(programs):
 
 def test_nobody_serves(programs):
     _, b = pair(programs)
-    with pytest.raises(NoResponders):
-        b.request("nobody", timeout=5)
-    begin = time.monotonic()
-    with pytest.raises(NoResponders):
-        b.request("nobody", timeout=5)
-    assert time.monotonic() - begin < 0.5
+    for _ in range(2):  # at once, as core/test_direct.py has it in virtual time
+        with pytest.raises(NoResponders):
+            b.request("nobody", timeout=5)
 
 
 def test_pushed_records_come_to_one_program_each(programs):

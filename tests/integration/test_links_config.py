@@ -65,7 +65,7 @@ def test_a_node_takes_links_over_when_it_is_told_to_and_runs_on(tmp_path):
         assert process.stdout.readline() == "links: us\n"
         assert " ready at " in process.stdout.readline()
         process.stdout.readline()
-        path.write_text(HEAD + SITE + US + US.replace("us", "ap"))
+        path.write_text(HEAD + SITE + US + US.replace("us", "ap").replace(":1", ":2"))
         process.send_signal(signal.SIGHUP)
         assert process.stderr.readline() == f"meshmq: {path} read again: links to ap are new\n"
         assert process.stdout.readline() == "links: us ap\n"

@@ -33,10 +33,8 @@ EVERYWHERE = ("--listen", "tcp://0.0.0.0:5757", *LAB)
 def test_programs_find_a_node_on_another_host(network, tmp_path):
     one, two, three = network.hosts
     network.node(one, tmp_path / "one", *EVERYWHERE)
-    began = time.monotonic()
     code, out, said = network.run(two, "-m", "meshmq", "pub", "a.b", "hello", *LAB)
     assert (code, said) == (0, ""), out
-    assert time.monotonic() - began < 5, "with a start of Python and 2 s of looking"
     code, out, said = network.run(
         three, "-m", "meshmq", "sub", "a.b", "--from", "earliest", "--count", "1", *LAB
     )
@@ -92,7 +90,8 @@ print(len(heard), flush=True)
 
 @pytest.mark.alone  # it has seconds to find the other
 def test_one_who_was_killed_is_not_waited_for(network, tmp_path):
-    """Its record stays for two minutes; who looks for a node takes the other."""
+    """Its record stays for two minutes; who looks for a node takes the other, for all are dialled
+    at the same time (core/test_discovery.py has how soon, in virtual time)."""
     one, two, three = network.hosts
     killed = network.node(one, tmp_path / "one", "--name", "killed", *EVERYWHERE)
     network.node(two, tmp_path / "two", "--name", "alive", *EVERYWHERE)
@@ -114,10 +113,8 @@ while time.monotonic() < until and sum(r["kind"] == "node" for r in search.peers
     time.sleep(0.05)
 print("heard", len(search.peers()), flush=True)
 sys.stdin.readline()
-began = time.monotonic()
 with meshmq.connect(mesh="lab", insecure=True) as mesh:
     print(mesh.admin.status()["node"]["name"], flush=True)
-assert time.monotonic() - began < 3
 search.close()
 """
 

