@@ -454,23 +454,19 @@ class Replication:
         if mirror is not None and mirror.number and mirror.link != source.far.link:
             now = self._source_by(mirror.origin, mirror.link)
             if mirror.link not in [far.link for far in self._far.values()]:
-                return  # it comes from a sibling, until that is over
-            if now is not None and not self._turns(mirror, now, source, now_ns):
+                if not self._is_rewished(mirror, self._linked(source)):
+                    return  # it comes from a sibling, until that is over
+            elif now is not None and not self._turns(mirror, now, source, now_ns):
                 source = now
         far, row, _ = source
-        wish = self._wish_for(far, row)
-        assert wish is not None
-        linked = LinkedEntry(
-            row.origin, row.site, wish.topics, wish.exclude, wish.priority,
-            self._since(row.origin, wish),
-        )  # fmt: skip
+        linked = self._linked(source)
         if mirror is None:
             is_full = len(copies.mirrors.by_origin) >= limits.MIRRORS_MAX
             if is_full or row.origin in copies.mirrors.dropping:
                 return
             mirror = copies.mirrors.open_linked(row.name, linked)
             copies.version += 1
-        elif mirror.linked is not None and mirror.linked[1:5] != linked[1:5]:
+        elif self._is_rewished(mirror, linked):
             if copies.mirrors.rewish(mirror, linked):
                 copies.end_fetch(mirror)
                 has = mirror.has_all_of  # else who wants more would be told that it has all
@@ -496,6 +492,17 @@ class Replication:
         copies.mirrors.split(mirror, row.strands)
         self._moved[row.origin] = list(mirror.strands.values()), now_ns
         copies.fetch(mirror, far)
+
+    def _linked(self, source: Source) -> LinkedEntry:
+        """What a mirror of what is there is to be."""
+        row, wish = source.row, self._wish_for(source.far, source.row)
+        assert wish is not None
+        since = self._since(row.origin, wish)
+        return LinkedEntry(row.origin, row.site, wish.topics, wish.exclude, wish.priority, since)
+
+    @staticmethod
+    def _is_rewished(mirror: Mirror, linked: LinkedEntry) -> bool:
+        return mirror.linked is not None and mirror.linked[1:5] != linked[1:5]
 
     def _turns(self, mirror: Mirror, now: Source, other: Source, now_ns: int) -> bool:
         """Whether what comes from one is to come from another one; rule 2."""

@@ -228,7 +228,7 @@ class LinksWorld(SiteWorld):
 
     def _part(self, rng: random.Random) -> None:
         """Perhaps two sites are to be without each other, if all logs come another way."""
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 or any(self.ages.values()):
             return
         had = self.claims()
         for pair in rng.sample(self._pairs(), len(self._pairs())):

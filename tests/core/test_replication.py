@@ -502,3 +502,20 @@ def test_a_node_drops_what_another_one_pulls_now_also_where_less_is_wished_than_
     net.run(2 * SECOND)
     for node in (first, second):
         assert read(net, node) == of(eu, 15)
+
+
+def test_a_node_that_takes_a_log_over_from_another_one_is_not_kept_from_a_wider_wish():
+    net, eu, first, second, _ = one_behind_the_other()
+    fill(net, eu, 5, "orders.tmp")
+    net.run(SECOND)
+    (wish,) = net.links_of[first]
+    net.links_of[second] = (wish._replace(exclude=("orders.tmp",)),)  # as it was before
+    begin(second, [first.address])
+    net.run(5 * SECOND)
+    second.node.site.set_links((wish,), net.now_ns)
+    net.run(5 * SECOND)
+    assert eu.origin not in first.node.site.copies.mirrors.by_origin
+    fill(net, eu, 5, first=10)
+    net.run(2 * SECOND)
+    for node in (first, second):
+        assert read(net, node) == [*of(eu, 10), *of(eu, 5, "orders.tmp"), *of(eu, 15)[10:]]
