@@ -59,7 +59,8 @@ def list_links(
             emit({**row, "node": node})
     elif links:
         table = columns(HEADS, [_cells(row) for row in links])
-        say("\n".join([*table, *[line for row in links for line in troubles(row)]]))
+        trouble = [line for row in links for line in troubles(row)]
+        say("\n".join([*table, *trouble, *the_rest(report)]))
     else:
         say(without_links(report))
 
@@ -120,6 +121,18 @@ def without_links(report: dict[str, Any]) -> str:
     )
 
 
+def the_rest(report: dict[str, Any]) -> list[str]:
+    """Who else of our site mirrors logs, which are not in the tables of one node; a line, or
+    none."""
+    nodes = report["site"]["nodes"]
+    others = [f"{node['name']} (--url {at})" for node in nodes for at in node["clients"][:1]]
+    if not others:
+        return []
+    return [
+        f"logs are those of node {report['node']['name']}; others may be at {', '.join(others)}"
+    ]
+
+
 def troubles(row: dict[str, Any]) -> list[str]:
     """What is in the way of a link, a line each; nothing if all goes on."""
     to = row["to"]
@@ -127,7 +140,8 @@ def troubles(row: dict[str, Any]) -> list[str]:
     if row.get("paused"):  # a node of an earlier version knows of none
         lines.append(f"{to}: paused by {said(row['paused'])}: `meshmq link resume {to}` goes on")
     silent = [end["endpoint"] for end in reached(row) if end["state"] == "down"]
-    if silent:
+    # Where as many nodes are linked they have dialled us, and nobody misses an answer.
+    if silent and len(row["nodes"]) < len(row["endpoints"]):
         lines.append(f"{to}: nobody answers at {' or '.join(silent)}")
     return lines + [f"{to}: {log['name']}: {log['problem']}" for log in row["logs"]
                     if log["problem"]]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from meshmq.cli.group_options import span
-from meshmq.cli.link import behind, links_of, troubles, without_links
+from meshmq.cli.link import behind, links_of, the_rest, troubles, without_links
 from meshmq.cli.options import (
     InsecureOption,
     JsonOption,
@@ -52,7 +52,7 @@ def sites(
     elif len(rows) > 1 or (rows and _taken(report["site"])):
         table = columns(HEADS, [_cells(row) for row in rows])
         trouble = [line for row in links_of(report) for line in troubles(row)]
-        say("\n".join([*table, *trouble, *_taken(report["site"])]))
+        say("\n".join([*table, *trouble, *_taken(report["site"]), *the_rest(report)]))
     else:
         say(without_links(report))
 

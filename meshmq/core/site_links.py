@@ -174,7 +174,8 @@ class SiteLinks(Links):
             return Refuse(
                 SITE_MISMATCH,
                 f"node {me.name!r} belongs to site {self.me.site!r}, {hello.name!r} to "
-                f"{node.site!r}: a peers list is for nodes of one site",
+                f"{node.site!r}: only a [[link]] is for two sites; take it out of 'peers', or say "
+                "mdns = false where both sites are in one network",
             )
         return self._impostor(hello.instance, hello.name, node)
 

@@ -66,6 +66,8 @@ def test_a_link_is_paused_at_all_nodes_until_it_is_resumed(sites, tmp_path):
         shown = run(other, *words)[0]
         assert re.search(r"\nus +paused +us-1 ", shown), shown
         assert re.search(rf"\nus: paused by {by}: `meshmq link resume us` goes on\n", shown)
+        rest = f"logs are those of node eu-2; others may be at eu-1 (--url {one.url})"
+        assert shown.splitlines()[-1] == rest
     assert re.search(rf"^paused: +{by}$", run(other, "link", "show", "us")[0], re.MULTILINE)
     assert re.search(rf"\n +us +paused by {by} +us-1 ", run(other, "status")[0])
     for words in (["link", "list"], ["link", "show", "us"], ["sites"]):
