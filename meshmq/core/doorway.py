@@ -17,7 +17,8 @@ def judge_client(hello: Hello, mesh: str, sessions: int) -> Refuse | None:
     if hello.mesh != mesh:
         return Refuse(
             "mesh-mismatch",
-            f"the node belongs to mesh {mesh!r}, the client asks for {hello.mesh!r}",
+            f"the node belongs to mesh {mesh!r}, the client asks for {hello.mesh!r}: "
+            f"mesh={mesh!r} of connect, --mesh of commands",
         )
     if sessions >= limits.SESSIONS_MAX:
         return Refuse("busy", f"the node has {limits.SESSIONS_MAX} sessions, its limit")
