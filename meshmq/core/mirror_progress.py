@@ -64,8 +64,11 @@ class Fetching:
 
     def is_all(self, row: MirroredRow) -> bool:
         """Whether a site behind it, which has what a row says, has all that there is of that, if
-        this one has: each strand goes as far as its own topics do."""
-        strands = [(s.strand.claims, s.copied) for s in self.log.senders] if self.log else []
+        this one has: each strand goes as far as its own topics do. Not so where some was passed
+        over, as it was there already or is too old."""
+        if self.log is None or self.log.had or self.since:
+            return False
+        strands = [(s.strand.claims, s.copied) for s in self.log.senders]
         # Those of what groups do have all that is wished (core/strands.py).
         wished = [[c for c in claims if c != OF_GROUPS] for claims, _ in strands
                   if OF_GROUPS in claims]  # fmt: skip

@@ -138,7 +138,7 @@ def test_a_site_behind_one_that_has_all_has_all_where_it_is_as_far_with_the_same
         sender(0, (groups, OF_GROUPS), 9), sender(1, (a,), 53), sender(2, (b,), 52),
     ]  # fmt: skip
     frame = SimpleNamespace(origin=b"log", since=0)
-    log = SimpleNamespace(frame=frame, senders=senders)
+    log = SimpleNamespace(frame=frame, senders=senders, had={})
     progress = MirrorProgress("eu", lambda origin: (60, 0))
     us = SimpleNamespace(origin=b"us", site="us")
     progress.begin(us, log)
@@ -151,6 +151,9 @@ def test_a_site_behind_one_that_has_all_has_all_where_it_is_as_far_with_the_same
         topic = "o.b" if claim is b else "o.a"
         spans = progress.spans(b"log", topic)
         assert spans == {"us": [((1, 0), (60, 0))], "asia": [((1, 0), (60 if has else lsn, 0))]}
+    log.had = {1: 5}  # of a topic that us had already nothing was sent, however far that goes
+    progress.hear(us, Mirrored(b"log", (MirroredRow("asia", (a,), 1, 0, 53, 0),)))
+    assert progress.spans(b"log", "o.a")["asia"] == [((1, 0), (53, 0))]
 
 
 def test_a_site_whose_link_leaves_the_topic_out_does_not_count_and_that_is_said():
