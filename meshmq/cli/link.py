@@ -143,6 +143,12 @@ def troubles(row: dict[str, Any]) -> list[str]:
     # Where as many nodes are linked they have dialled us, and nobody misses an answer.
     if silent and len(row["nodes"]) < len(row["endpoints"]):
         lines.append(f"{to}: nobody answers at {' or '.join(silent)}")
+    flow = row.get("flow", {})
+    if row["state"] in ("down", "refused") and flow.get("last_error"):
+        ago = span(flow["last_error_seconds"])
+        lines.append(
+            f"{to}: {flow['last_error']}, {ago} ago: what is behind is as it was told then"
+        )
     return lines + [f"{to}: {log['name']}: {log['problem']}" for log in row["logs"]
                     if log["problem"]]  # fmt: skip
 

@@ -121,6 +121,7 @@ def test_groups_and_a_queue_of_a_killed_site_are_finished_and_handed_back(pair):
     assert "120 records moved by this node" in done.stdout
     assert rest(eu, "group", 60) == left(60)
     shown = meshmq_command("sites", *where).stdout
+    assert "us: the link with us/us-1 was lost, " in shown
     assert "us/us-1: groups taken over by site eu at node eu-1 (epoch 1), 60 left to do" in shown
 
     us.start()
