@@ -298,6 +298,7 @@ STRANDS_MAX = 64  # of one log of another site; then a new wish waits until some
 STRAND_CLAIMS_MAX = 8  # that a topic of a strand is to match: wishes of one after the other
 STRAND_HAD_MAX = 1024  # streams that are here in part, told to who sends; of others all comes again
 LINKS_PAUSED_MAX = 1024  # of one site
+PASSED_COMMITS_MAX = 1000  # of another log, without anything for us, until that is stored
 LINK_STALE_NS = 2 * SECOND  # another site is turned to when one had no more of a log for so long
 MIRRORED_SITES_MAX = 16  # so many other sites a receipt may wait for
 MIRRORED_ROWS_MAX = 64  # what is known of who has one log: sites, times what they wished of it

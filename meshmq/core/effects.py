@@ -73,7 +73,8 @@ class ReadLog:
         end_lsn: last commit to read.
         bytes_max: stop after about so many payload bytes, at least one batch.
         origin: read what is copied of this node's log: all places are there, ``end_lsn`` is the end
-            of the copy, and so is where to go on when that was reached. Empty: the node's own.
+            of the copy, and where to go on is BEHIND_ALL when that was reached. Empty: the node's
+            own.
     """
 
     reader: int

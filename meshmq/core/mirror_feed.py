@@ -21,14 +21,12 @@ from meshmq.core.delivery import Delivery, Subscription
 from meshmq.core.effects import ReadLog
 from meshmq.core.feed import FOREIGN_BITS, Reader
 from meshmq.core.log import Commit, LogState, ProducerState, StoredBatch
+from meshmq.core.mirror_log import BEHIND_ALL
 from meshmq.core.sibling import LOCAL
 from meshmq.core.strands import Strands, covering
 from meshmq.core.topics import Topic
 from meshmq.frames import Subscribe, Subscribed
 from meshmq.names import group_of, is_literal
-
-ALL = (1 << 62, 0)
-"""Behind all places of a log."""
 
 
 class CopiedTopics:
@@ -150,7 +148,7 @@ class MirrorFeed(Delivery):
     def end_of(self, reader: Reader) -> tuple[int, int]:
         """Before which place a reader has all that it wants."""
         if not reader.in_order:
-            return ALL
+            return BEHIND_ALL
         if len(self.strands) < 2:
             return self.strands[0].place if self.strands else self.end
         held = covering(self.strands, reader.claims())
@@ -159,15 +157,21 @@ class MirrorFeed(Delivery):
     def on_foreign_read(
         self, number: int, batches: Iterable[StoredBatch], lsn: int, slot: int
     ) -> None:
-        # Behind that may be what has been stored since, of streams that were not asked for.
-        end, start = self._asked.pop(number, ((lsn, slot), None))
-        if end == ALL:  # rule 3
+        reader = self._reads.get(number)
+        asked = self._asked.pop(number, None)
+        if asked is None:  # fetched out of turn: it stays where it is
+            place = (lsn, slot) if reader is None else (reader.lsn, reader.slot)
+            super().on_foreign_read(number, batches, *place)
+            self._hand_over()
+            return
+        # Behind the end may be what has been stored since, of streams that were not asked for.
+        end, start = asked
+        if end == BEHIND_ALL:  # rule 3
             batches = list(batches)
-            lsn, slot = (batches[-1].lsn, batches[-1].slot + 1) if batches else ALL
+            lsn, slot = (batches[-1].lsn, batches[-1].slot + 1) if batches else BEHIND_ALL
         if (lsn, slot) >= end:
             batches = [b for b in batches if (b.lsn, b.slot) < end]
             lsn, slot = end
-            reader = self._reads.get(number)
             if start is not None and not batches and reader is not None:
                 del self._reads[number]
                 reader.reading, reader.start, reader.is_live = 0, start, True  # rule 1

@@ -60,6 +60,10 @@ _STATE_LACKS, _STATE_HAS_OWN, _STATE_HOLES, _STATE_HAS_TAKEN, _STATE_LINKED = 1,
 _STATE_STRANDS = 32
 
 
+BEHIND_ALL = (1 << 62, 0)
+"""Behind all places of a log."""
+
+
 class Copied(NamedTuple):
     """Batch ``index`` of a commit is that of ``origin`` at (``lsn``, ``slot``) of its log."""
 

@@ -17,6 +17,9 @@ Rules:
    is one here; any other is kept as damaged.
 6. A log of another site comes by strands (core/strands.py), each with a place of its own. What of a
    topic is here already is passed over by its offset, whatever strand brings it again.
+7. That nothing more lies before a place is stored with the next batch, or when it is far behind
+   what is stored: where all else is synced it holds at once. Else two sites that mirror each
+   other would write for ever, each what the other one has written.
 """
 
 from __future__ import annotations
@@ -85,6 +88,8 @@ class Mirror:
         terms: of the link that it is pulled over: whether batches come compressed, and its budget.
         ends: of a log of another site: by stream there, up to where there are records.
         asks_sum: who mirrors it from here lacks part of the journal.
+        passed: strands whose places are not stored; rule 7. kept: the furthest place's commit when
+            all were.
     """
 
     def __init__(
@@ -113,6 +118,8 @@ class Mirror:
         self.terms: tuple[bool, int] = (False, 0)
         self.ends: dict[int, int] = {}
         self.asks_sum = False
+        self.passed: set[int] = set()
+        self.kept = 0
 
     def lag(self) -> dict[str, int]:
         """By topic, records that are at the other site and not here, where there are some."""
@@ -157,14 +164,26 @@ class Mirror:
         """Received up to before there, of a strand, or of all where there are none."""
         return self.strands[strand].place if strand in self.strands else self.place
 
-    def go_on(self, strand: int, place: tuple[int, int]) -> Entry | None:
-        """More was received; what is to be stored beside the place of all."""
+    def go_on(self, strand: int, place: tuple[int, int]) -> None:
+        """More was received."""
         if strand not in self.strands:
             self.place = place
-            return None
+            return
         self.strands[strand] = self.strands[strand]._replace(lsn=place[0], slot=place[1])
         self.place = least(self.strands.values())
-        return StrandEntry(self.origin, strand, *place)
+        self.passed.add(strand)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether all is synced that was received of a log of another site."""
+        is_stored = self.stored == tuple(self.strands.values())
+        return self.linked is not None and is_stored and not self.unstored
+
+    def take_passed(self) -> list[Entry]:
+        """Places that are to be stored beside that of all."""
+        passed, self.passed = self.passed, set()
+        self.kept = furthest(self.strands.values())[0]
+        return [StrandEntry(self.origin, n, *self.strands[n].place) for n in sorted(passed)]
 
     def has_all_of(self, strands: Iterable[Strand]) -> bool:
         """Whether all that these may have is wished here of a log of another site."""
@@ -218,6 +237,7 @@ class Mirrors:
     Attributes:
         by_origin: all there are.
         dropping: whose drop is not stored yet; rule 4.
+        has_passed: the mirror that a part came of last goes further, with nothing to be stored.
     """
 
     def __init__(
@@ -231,6 +251,7 @@ class Mirrors:
         self._producers = 0  # that are known by name, with their topics
         self.by_origin: dict[bytes, Mirror] = {}
         self.dropping: set[bytes] = set()
+        self.has_passed = False
         self.entries: list[Entry] = []
         self.bytes = 0  # of batches in ``entries``
         for origin, held in state.mirrors.items():
@@ -246,6 +267,7 @@ class Mirrors:
                 mirror.store_strands(tuple(held.strands.values()))
                 mirror.feed.strands = mirror.stored
                 mirror.feed.end = furthest(mirror.stored)
+                mirror.kept = furthest(mirror.stored)[0]
 
     def describe(self) -> list[dict[str, Any]]:
         """As ``status`` shows them."""
@@ -286,6 +308,7 @@ class Mirrors:
         mirror.strands = {strand.number: strand for strand in strands}
         mirror.place = least(strands)
         mirror.begin_strands(strands)
+        mirror.passed, mirror.kept = set(), furthest(strands)[0]  # with this all is stored
         self.entries.append(StrandsEntry(mirror.origin, strands))
         self.entries.append(MirrorEntry(
             mirror.origin, mirror.name, *mirror.place, lacks=mirror.lacks, holes=mirror.holes
@@ -344,6 +367,7 @@ class Mirrors:
             mirror.problem = f"a part came of strand {frame.strand}, which was not asked for"
             return False
         lacked, before = mirror.lacks, mirror.place_of(frame.strand)
+        was_at_rest, self.has_passed = mirror.is_at_rest, False
         for facts in frame.topics:
             if not self._on_topic(mirror, facts, frame.strand):
                 return False
@@ -364,20 +388,27 @@ class Mirrors:
             place = max(place, (row.lsn, row.slot + 1))
         if is_whole:
             place = max(place, (frame.lsn, frame.slot))
-        self._go_on(mirror, [(frame.strand, place)] if place > before else [])
-        if is_whole:
-            self._go_on(mirror, [(n, (lsn, slot)) for n, lsn, slot in frame.places])
-        if frame.batches or frame.places or place > before or mirror.lacks != lacked:
+        if place > before:
+            mirror.go_on(frame.strand, place)
+        for number, lsn, slot in frame.places if is_whole else ():
+            if (lsn, slot) > mirror.place_of(number):
+                mirror.go_on(number, (lsn, slot))
+        has_come = frame.batches or place > before or mirror.lacks != lacked
+        if has_come or (frame.places and not (was_at_rest and self._pass(mirror))):
             flags = {"lacks": mirror.lacks, "holes": mirror.holes}
+            self.entries += mirror.take_passed()
             self.entries.append(MirrorEntry(mirror.origin, mirror.name, *mirror.place, **flags))
         return is_whole
 
-    def _go_on(self, mirror: Mirror, places: list[tuple[int, tuple[int, int]]]) -> None:
-        for strand, place in places:
-            if place > mirror.place_of(strand):
-                entry = mirror.go_on(strand, place)
-                if entry is not None:
-                    self.entries.append(entry)
+    def _pass(self, mirror: Mirror) -> bool:
+        """Take it as synced that nothing more lies before the places that came; rule 7."""
+        strands = tuple(mirror.strands.values())
+        if furthest(strands)[0] - mirror.kept > limits.PASSED_COMMITS_MAX:
+            return False
+        mirror.store_strands(strands)
+        mirror.feed.advance(furthest(strands), strands)
+        self.has_passed = True
+        return True
 
     def come_together(self, mirror: Mirror, frame: Fetched) -> bool:
         """Whether strands have come together that were beside each other."""

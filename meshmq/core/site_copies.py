@@ -436,6 +436,8 @@ class SiteCopies:
             self.stop(mirror, now_ns)
         elif self.mirrors.come_together(mirror, frame):
             self.fetch(mirror, sibling)
+        elif self.mirrors.has_passed:
+            self._tell_synced(mirror)
         elif frame.lsn:
             mirror.problem = ""
 

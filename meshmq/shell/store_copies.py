@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from meshmq.core.log import LogState, StoredBatch
-from meshmq.core.mirror_log import Copied
+from meshmq.core.mirror_log import BEHIND_ALL, Copied
 from meshmq.shell.segment import decode_row
 from meshmq.shell.store_read import LogReader, ReadResult
 from meshmq.shell.store_segments import SegmentSet
@@ -39,7 +39,8 @@ def read_copies(
     start: tuple[str, int, int],
     bytes_max: int,
 ) -> ReadResult:
-    """As LogReader.read, from a ``start`` in the log of ``origin``; where to go on is there too."""
+    """As LogReader.read, from a ``start`` in the log of ``origin``; where to go on is there too,
+    and BEHIND_ALL once there is no more."""
     mirror = state.mirrors.get(origin)
     if mirror is None:
         return ReadResult((), 1, 0)
@@ -55,7 +56,7 @@ def read_copies(
         batches += result.batches
         if result.next_lsn:
             ends.append((result.next_lsn, result.next_slot))
-    end = min(ends, default=mirror.end)
+    end = min(ends, default=BEHIND_ALL)
     if len(by_strand) > 1:
         batches = [b for b in batches if not ends or (b.lsn, b.slot) < end]
         batches.sort(key=lambda b: (b.lsn, b.slot))

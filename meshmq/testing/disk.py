@@ -19,7 +19,7 @@ from meshmq.core.log import (
     StoredBatch,
     split_entries,
 )
-from meshmq.core.mirror_log import Copied
+from meshmq.core.mirror_log import BEHIND_ALL, Copied
 from meshmq.core.own_log import give_up
 
 SCAN_COMMITS_MAX = 50  # small, so that reads end in the middle of nothing
@@ -150,7 +150,7 @@ class Disk:
                     batch.moved, c[2:],
                 )
             )  # fmt: skip
-        return ReadDone(order.reader, tuple(found), *mirror.end)
+        return ReadDone(order.reader, tuple(found), *BEHIND_ALL)
 
     def _in_its_order(self, origin: bytes) -> list[tuple[Copied, Commit]]:
         """What there is of a log, in the order it has there."""

@@ -88,6 +88,39 @@ def test_what_is_published_while_somebody_reads_comes_as_it_is_stored():
     assert records_of(reader) == of(eu, 31)[1:]
 
 
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_sites_at_rest_write_nothing(nodes):
+    net, sites = linked("eu", "us", "ap", nodes=nodes)
+    members = [node for some in sites.values() for node in some]
+    for node in members:
+        fill(net, node, 3, f"orders.{node.name}")
+    fill(net, members[0], 3, "audit")  # which nobody pulls
+    net.run(10 * SECOND)
+    before = {node: len(node.disk.commits) for node in members}
+    net.run(30 * SECOND)
+    assert {node: len(node.disk.commits) for node in members} == before
+
+
+def test_what_is_passed_over_is_not_looked_through_again_after_a_restart(monkeypatch):
+    monkeypatch.setattr("meshmq.limits.PASSED_COMMITS_MAX", 20)
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    fill(net, eu, 1)
+    for i in range(60):
+        fill(net, eu, 1, "audit", first=i)
+        net.run(300 * MS)
+    at_eu = eu.node.delivery.committed_lsn
+    mirror = us.node.site.copies.mirrors.by_origin[eu.origin]
+    assert mirror.synced[0] > at_eu - 5
+    assert at_eu - 25 <= us.disk.state.mirrors[eu.origin].lsn < mirror.synced[0]
+    net.kill(us)
+    begin(us)
+    net.run(5 * SECOND)
+    fill(net, eu, 1, first=1)
+    net.run(SECOND)
+    assert read(net, us) == of(eu, 2)
+
+
 def test_only_what_is_wished_comes():
     net, sites = linked("eu", "us", exclude=("orders.tmp.>",))
     (eu,), (us,) = sites["eu"], sites["us"]
