@@ -47,7 +47,7 @@ from meshmq.core.peers import (
 )  # fmt: skip
 from meshmq.frames import PeerFacts
 
-MDNS, PEERS, GOSSIP, DEFAULT = "mdns", "peers", "gossip", "default"
+MDNS, PEERS, GOSSIP, DEFAULT, LINKS = "mdns", "peers", "gossip", "default", "links"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Sighted:
     """``source`` says that there is a peer.
 
     Attributes:
-        source: ``mdns``, ``gossip``, or with addresses only: ``peers``, ``default``.
+        source: ``mdns``, ``gossip``, or with addresses only: ``peers``,
+            ``default``, or ``links``, which says all that are listed as such.
         facts: all that it says, in place of what it said before.
         teller: instance of the linked peer that gossips.
     """
@@ -181,7 +182,7 @@ class Discovery:
     def handle(self, event: Event, now_ns: int) -> list[Effect]:
         """Take in what happened; what to do about it."""
         match event:
-            case Sighted(source, facts) if source in (PEERS, DEFAULT):
+            case Sighted(source, facts) if source in (PEERS, DEFAULT, LINKS):
                 self._on_listed(source, facts, now_ns)
             case Sighted(source, facts, teller):
                 self._on_sighted(source, facts, teller, now_ns)
@@ -286,14 +287,19 @@ class Discovery:
 
     def _on_listed(self, source: str, facts: PeerFacts, now_ns: int) -> None:
         key = (b"", source, b"")
+        listed = [text for text, a in self._addresses.items() if key in a.claims]
+        for text in listed if source == LINKS else ():
+            if text not in facts.addresses:
+                self._unclaim(text, key, now_ns)
         for text in facts.addresses:
             address = self._addresses.get(text)
             if address is not None and key in address.claims:
                 continue
-            if self._listed_count >= limits.LISTED_ADDRESSES_MAX:
-                self.counters["listed-full"] += 1
-                continue
-            self._listed_count += 1
+            if source != LINKS:  # the settings bound these
+                if self._listed_count >= limits.LISTED_ADDRESSES_MAX:
+                    self.counters["listed-full"] += 1
+                    continue
+                self._listed_count += 1
             self._claim(text, key, self._listed, now_ns)
 
     def _on_sighted(self, source: str, facts: PeerFacts, teller: bytes, now_ns: int) -> None:

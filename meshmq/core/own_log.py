@@ -4,7 +4,8 @@ Data: from where on this life of the node writes; what copies of its log were sa
 
 Rules:
 1. A node with copies that starts takes no records before a sibling has told how far they go, or
-   OWN_LOG_WAIT_NS are over: publishers wait, as for a slow disk. Nothing is stored meanwhile.
+   OWN_LOG_WAIT_NS are over: publishers wait, as for a slow disk. Nothing is stored meanwhile. A
+   node whose settings name nodes of other sites waits so for all of these: each may have a mirror.
 2. A copy that goes further than the log did at its start, or does now if it was served since, shows
    that the log is an older state of its disk. From then on, over restarts too, it takes no records
    and its groups hand out nothing: offsets would be given a second time, to other records. What it
@@ -27,6 +28,7 @@ from meshmq.core.groups import Groups
 from meshmq.core.journal import JournalState
 from meshmq.core.log import Entry, LogState
 from meshmq.core.mirror_log import BehindEntry, MirrorState
+from meshmq.core.sibling import Sibling
 from meshmq.errors import LogBehind
 from meshmq.frames_copies import CopiesRow
 from meshmq.names import is_named
@@ -54,13 +56,26 @@ class OwnLog:
         self._is_served = False
         self._until_ns = 0
         self.is_asking = False
+        self._has_copies = has_copies
+        self._far_asked = 0  # nodes of other sites that are to tell
+        self._far_heard: set[bytes] = set()
         self.behind = state.behind
         self.entries: list[Entry] = []
         self.news: list[str] = []
         if self.behind is not None:
             self._close(self.behind)
-        elif has_copies and state.next_lsn > 1:
-            admission.refusal = "busy", _WAITS
+        elif has_copies:
+            self._ask()
+
+    def ask_sites(self, nodes: int) -> None:
+        """The node is about to start, and its settings name so many ``nodes`` of other sites."""
+        self._far_asked = nodes
+        if nodes and self.behind is None:
+            self._ask()
+
+    def _ask(self) -> None:
+        if self._began > 1:
+            self._admission.refusal = "busy", _WAITS
             self.is_asking = True
 
     def is_short_of(self, place: tuple[int, int], committed_lsn: int) -> bool:
@@ -71,8 +86,19 @@ class OwnLog:
         """Part of what this life has written may be in copies."""
         self._is_served = True
 
+    def on_far_rows(
+        self, node: Sibling, rows: tuple[CopiesRow, ...], committed_lsn: int
+    ) -> None:  # fmt: skip
+        """A node of another site tells of its mirror, if it has one."""
+        self._far_heard.add(node.origin)
+        self._look(f"{node.site}/{node.name}", rows, committed_lsn)
+
     def on_rows(self, name: str, rows: tuple[CopiesRow, ...], committed_lsn: int) -> None:
         """A sibling tells of copies."""
+        self._has_copies = False
+        self._look(name, rows, committed_lsn)
+
+    def _look(self, name: str, rows: tuple[CopiesRow, ...], committed_lsn: int) -> None:
         end = (committed_lsn + 1 if self._is_served else self._began, 0)
         for row in rows:
             place = max((row.lsn, row.slot), (row.furthest, row.furthest_slot))
@@ -80,7 +106,8 @@ class OwnLog:
                 self.behind = BehindEntry(self._origin, *place, self._began, name)
                 self.entries.append(self.behind)
                 self._close(self.behind)
-        self._open()
+        if not self._has_copies and len(self._far_heard) >= self._far_asked:
+            self._open()
 
     def _close(self, behind: BehindEntry) -> None:
         self.is_asking = False

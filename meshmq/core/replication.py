@@ -207,11 +207,11 @@ class Replication:
                 self._offers[far.origin] = {row.origin: row for row in rows}
                 self._due_ns = 0
                 mine = tuple(
-                    [CopiesRow(r.origin, r.name, r.lsn, r.slot) for r in rows
-                     if r.origin == self._copies.origin]
+                    [CopiesRow(r.origin, r.name, *max((r.lsn, r.slot), furthest(r.strands)))
+                     for r in rows if r.origin == self._copies.origin]
                 )  # fmt: skip
-                if mine:  # whether a backup was put back
-                    self._copies.own.on_rows(far.name, mine, self._delivery.committed_lsn)
+                # Whether a backup was put back: any strand may be what shows it.
+                self._copies.own.on_far_rows(far, mine, self._delivery.committed_lsn)
             case Fetch():
                 self._on_fetch(far, body)
             case Fetched():

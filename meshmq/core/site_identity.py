@@ -20,6 +20,7 @@ class SiteIdentity(NamedTuple):
         renew: what to say to renew its log (core/own_log.py).
         fence_ns: so long without any link to another site its site hands out what its groups have;
             0: for ever.
+        far_nodes: addresses of nodes of other sites that its settings name.
     """
 
     site: str
@@ -30,6 +31,7 @@ class SiteIdentity(NamedTuple):
     copies: int = 1
     renew: str = "meshmq log renew"
     fence_ns: int = 0
+    far_nodes: int = 0
 
 
 class NodeIdentity(NamedTuple):

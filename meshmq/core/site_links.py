@@ -18,7 +18,7 @@ import random
 from dataclasses import replace
 
 from meshmq import limits
-from meshmq.core.discovery import PEERS, Discovery, Sighted
+from meshmq.core.discovery import LINKS, Discovery, Sighted
 from meshmq.core.link_wish import CONNECTING, DOWN, LINKED, REFUSED, Endpoint, LinkWish
 from meshmq.core.links import REDUNDANT, Link, Links
 from meshmq.frames import (
@@ -95,14 +95,13 @@ class SiteLinks(Links):
         return f"{self.hello.name!r} listens here for nodes only; programs reach it at {at}"
 
     def look_for_sites(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
-        """Dial nodes of these other sites, for as long as the node lives."""
+        """Dial nodes of these other sites from now on, and no others that were named before."""
         wished = {address: wish.to for wish in wishes for address in wish.endpoints}
         for address, to in self.sites.items():
             if wished.get(address) != to:  # what was said there was said of that
                 self.refusals.pop(address, None)
-        for address, to in wished.items():
-            self.sites[address] = to
-            self.tell(Sighted(PEERS, PeerFacts(addresses=(address,))), now_ns)
+        self.sites = wished
+        self.tell(Sighted(LINKS, PeerFacts(addresses=tuple(wished))), now_ns)
 
     def endpoints(self) -> dict[str, Endpoint]:
         """How it goes with each address that a link names."""

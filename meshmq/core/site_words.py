@@ -39,6 +39,7 @@ class SiteWordsPart:
         self._site = site = me.site
         self._name, self._fence_ns = name, me.fence_ns
         self._copies = copies
+        copies.own.ask_sites(me.far_nodes)
         self.fence = SiteFence(copies.groups)
         self.taken: SiteTakeovers = copies.far
         self.fence.site = self.taken.site = site

@@ -75,11 +75,12 @@ class SiteShell:
 
     def identity(self, client_url: str, name: str, data: Path) -> SiteIdentity:
         """What the node ``name``, with its log in ``data``, is in its site from now on."""
+        far = {end for link in self._config.links for end in link.endpoints}
         renew = f"meshmq log renew --name {name} --data {shlex.quote(str(data.absolute()))}"
         return SiteIdentity(
             self._config.name, clock.wall_ns(), tuple(reachable_at(self.url)),
             tuple(reachable_at(client_url)), self._insecure, self._config.copies, renew,
-            self._config.fence_ns,
+            self._config.fence_ns, len(far),
         )  # fmt: skip
 
     def look_around(self, origin: bytes, name: str, wake: Callable[[], None]) -> None:

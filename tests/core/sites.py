@@ -71,6 +71,7 @@ class SiteNode:
         self.incarnation = 0
         self.copies = 1
         self.fence_ns = 0
+        self.far_nodes = 0
         self.node = None
         self.life = 0
 
@@ -82,7 +83,7 @@ class SiteNode:
         self.life += 1
         self.incarnation = max(self.incarnation + 1, self.net.now_ns)
         me = SiteIdentity(self.site, self.incarnation, (self.address,), (self.client_address,),
-                          copies=self.copies, fence_ns=self.fence_ns,
+                          copies=self.copies, fence_ns=self.fence_ns, far_nodes=self.far_nodes,
                           renew=f"meshmq log renew --name {self.name} --data /there")  # fmt: skip
         self._begin(me)
         if peers:

@@ -13,6 +13,7 @@ from meshmq import limits
 from meshmq.core.discovery import (
     DEFAULT,
     GOSSIP,
+    LINKS,
     MDNS,
     PEERS,
     Dial,
@@ -196,6 +197,27 @@ def test_what_is_listed_is_dialled_for_ever():
     assert len(recent) >= 60 * SECOND // limits.DIAL_BACKOFF_LISTED_NS_MAX
     early = [t for t, a in world.dialled if a == at(1) and t <= 10 * SECOND + 150 * MS]
     assert len(early) >= 3, "who has just been started is there within 150 ms"
+
+
+def test_what_links_name_no_more_is_not_dialled_however_often_they_change():
+    world = World()
+    for n in range(2 * limits.LISTED_ADDRESSES_MAX):
+        failed, open_ = at(1 + 2 * n), at(2 + 2 * n)
+        begun = world.tell(Sighted(LINKS, PeerFacts(addresses=(failed, open_))))
+        assert set(begun) == {failed, open_}
+        world.tell(refused(failed))
+        world.tell(Sighted(LINKS, PeerFacts()))
+        assert world.given_up[n:] == [open_]
+    assert world.dialling == []
+    assert world.discovery.next_deadline_ns() is None
+
+
+def test_an_address_that_a_peers_list_names_too_is_dialled_when_links_do_not():
+    world = World()
+    world.tell(listed(at(1)))
+    world.tell(Sighted(LINKS, PeerFacts(addresses=(at(1),))))
+    world.tell(Sighted(LINKS, PeerFacts()))
+    assert world.dialling == [at(1)]
 
 
 def test_the_default_address_is_dialled_like_a_listed_one():

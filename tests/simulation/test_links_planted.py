@@ -241,7 +241,7 @@ def take_what_was_sent_for_synced(real: Any, self: Any, far: Any, log: Any) -> N
     real(self, far, log)
 
 
-@planted(mirror_progress, "takes", "waited", 4, 5)
+@planted(mirror_progress, "takes", "waited", 4, 5, 1)
 def count_sites_that_do_not_wish_it(real: Any, *args: Any) -> bool:
     return True
 
