@@ -13,8 +13,9 @@ Rules:
    that is here the copy ``lacks`` what its groups had done.
 4. One that is dropped begins again once that is stored: of two in one commit nobody could tell
    whose a stream is.
-5. What the owner has trimmed or deleted goes here too. A hole in the offsets that a trim has made
-   is one here; any other is kept as damaged.
+5. What the owner has trimmed or deleted goes here too. Nobody is told what was deleted while it was
+   not sent: of a log of another site a topic goes when a later one of its name comes. A hole in the
+   offsets that a trim has made is one here; any other is kept as damaged.
 6. A log of another site comes by strands (core/strands.py), each with a place of its own. What of a
    topic is here already is passed over by its offset, whatever strand brings it again.
 7. That nothing more lies before a place is stored with the next batch, or when it is far behind
@@ -425,10 +426,11 @@ class Mirrors:
     def _on_topic(self, mirror: Mirror, facts: CopiedTopic, strand: int) -> bool:
         same = list(mirror.topics.by_source.get(facts.stream, ()))
         if facts.deleted:
-            mirror.ends.pop(facts.stream, None)
-            for topic in same:
-                self._remove(mirror, topic)
+            self._remove_source(mirror, facts.stream)
             return True
+        before = mirror.topics.by_name.get(facts.name)
+        if before is not None and before.entry.source < facts.stream and mirror.linked is not None:
+            self._remove_source(mirror, before.entry.source)  # rule 5
         if facts.end:
             mirror.ends[facts.stream] = facts.end
         if any(topic.entry.topic_id != facts.topic_id for topic in same):
@@ -459,6 +461,12 @@ class Mirrors:
         if end:
             self.entries.append(TrimEntry(entry.stream, end))
         return topic
+
+    def _remove_source(self, mirror: Mirror, source: int) -> None:
+        """A stream there was deleted."""
+        mirror.ends.pop(source, None)
+        for topic in list(mirror.topics.by_source.get(source, ())):
+            self._remove(mirror, topic)
 
     def _remove(self, mirror: Mirror, topic: Topic) -> None:
         mirror.topics.remove(topic)

@@ -10,7 +10,7 @@ import pytest
 from meshmq import limits
 from meshmq.core.copy_rows import weight
 from meshmq.core.link_wish import LinkWish
-from meshmq.frames import START_EARLIEST, START_POSITION, Deliver, Place, Subscribe
+from meshmq.frames import START_EARLIEST, START_POSITION, Command, Deliver, Place, Subscribe
 from meshmq.limits import MIB, MS, SECOND
 from tests.core.sites import Net, Program
 from tests.core.test_copies import flip, records_of
@@ -552,3 +552,31 @@ def test_a_node_that_takes_a_log_over_from_another_one_is_not_kept_from_a_wider_
     net.run(2 * SECOND)
     for node in (first, second):
         assert read(net, node) == [*of(eu, 10), *of(eu, 5, "orders.tmp"), *of(eu, 15)[10:]]
+
+
+@pytest.mark.parametrize("sites", [("eu", "us"), ("eu", "us", "ap")])
+def test_a_topic_that_is_made_anew_while_nobody_pulls_takes_the_place_of_the_one_before(sites):
+    chain = {"us": ["eu"], "ap": ["us"]}
+    net, found = linked(*sites, shape=chain)
+    (eu,), *others = found.values()
+    fill(net, eu, 9)
+    fill(net, eu, 3, "orders.kept")
+    net.run(3 * SECOND)
+    last = others[-1][0]
+    assert sorted(read(net, last)) == sorted([*of(eu, 9), *of(eu, 3, "orders.kept")])
+    for (node,) in others:
+        net.kill(node)
+    program = Program(net, eu)
+    program.send(Command(1, "topic.delete", b'{"topic": "orders.eu"}'))
+    net.run(SECOND)
+    fill(net, eu, 4)
+    for (node,) in others:
+        begin(node)
+    net.run(6 * SECOND)
+    want = sorted([*of(eu, 4), *of(eu, 3, "orders.kept")])
+    for (node,) in others:
+        assert sorted(read(net, node)) == want
+        net.kill(node)
+        begin(node)
+        net.run(3 * SECOND)
+        assert sorted(read(net, node)) == want
