@@ -28,7 +28,7 @@ from meshmq import limits
 from meshmq.core.delivery import Delivery
 from meshmq.core.effects import ReadLog
 from meshmq.core.feed import FOREIGN_BITS, Reader
-from meshmq.core.log import StoredBatch
+from meshmq.core.log import StoredBatch, TopicEntry
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_copies import SiteCopies
 from meshmq.core.topics import Topic, Topics
@@ -48,6 +48,30 @@ class Log(NamedTuple):
     origin: bytes
     shown: str
     far: Sibling
+
+
+class Stream(NamedTuple):
+    """A stream as it is kept here: of a mirror a part for each strand that it came by, in order."""
+
+    parts: tuple[Topic, ...]
+
+    @property
+    def entry(self) -> TopicEntry:
+        return self.parts[-1].entry
+
+    @property
+    def first_offset(self) -> int:
+        kept = [t.first_offset for t in self.parts if t.next_offset > t.first_offset]
+        return min(kept, default=self.parts[-1].first_offset)
+
+    @property
+    def synced_offset(self) -> int:
+        return max([t.synced_offset for t in self.parts])
+
+    def at(self, offset: int) -> int:
+        """The number here of what has an offset, or comes behind it."""
+        found = next((t for t in self.parts if t.next_offset > offset), self.parts[-1])
+        return found.entry.stream
 
 
 class Logs(Protocol):
@@ -74,7 +98,7 @@ class Walk:
         size: bytes read so far.
     """
 
-    topic: Topic
+    topic: Stream
     feed: Any
     offset: int
     end: int
@@ -175,7 +199,7 @@ class Step:
     place: tuple[bytes, bytes, int, int] | None
     due_ns: int
     log: Log | None = None
-    topic: Topic | None = None
+    topic: Stream | None = None
     asked: CheckRange | None = None
     walk: Walk | None = None
     end: int = 0
@@ -258,7 +282,7 @@ class LinkVerify:
             return
         self._answer(step, None)
 
-    def _all(self, step: Step) -> list[tuple[tuple[bytes, bytes], Log, Topic]]:
+    def _all(self, step: Step) -> list[tuple[tuple[bytes, bytes], Log, Stream]]:
         found = [
             ((log.origin, topic.entry.topic_id), log, topic)
             for log in step.logs
@@ -267,13 +291,14 @@ class LinkVerify:
         ]
         return sorted(found, key=lambda row: row[0])
 
-    def _streams_of(self, origin: bytes) -> list[Topic]:
+    def _streams_of(self, origin: bytes) -> list[Stream]:
         if origin == self._copies.origin:
-            return [t for t in self._topics.by_stream.values() if t.entry.durable]
+            return [Stream((t,)) for t in self._topics.by_stream.values() if t.entry.durable]
         mirror = self._copies.mirrors.by_origin.get(origin)
-        return [] if mirror is None else list(mirror.topics.by_stream.values())
+        same = [] if mirror is None else mirror.topics.by_source.values()
+        return [Stream(tuple(parts)) for parts in same]
 
-    def _find(self, origin: bytes, topic_id: bytes) -> Topic | None:
+    def _find(self, origin: bytes, topic_id: bytes) -> Stream | None:
         some = self._streams_of(origin)
         return next((t for t in some if t.entry.topic_id == topic_id), None)
 
@@ -445,7 +470,7 @@ class LinkVerify:
         self._walks[number] = walk
         self._delivery.reads.append(
             ReadLog(
-                number, frozenset((walk.topic.entry.stream,)), ("fresh", walk.offset, 0),
+                number, frozenset((walk.topic.at(walk.offset),)), ("fresh", walk.offset, 0),
                 self._delivery.committed_lsn, limits.VERIFY_PART_BYTES,
             )
         )  # fmt: skip
@@ -466,9 +491,9 @@ class LinkVerify:
         for number in [n for n, w in self._walks.items() if w is walk]:
             del self._walks[number]
 
-    def _mend(self, origin: bytes, topic: Topic, offset: int) -> None:
+    def _mend(self, origin: bytes, topic: Stream, offset: int) -> None:
         """Rule 4."""
-        self._feed_of(origin).fetch(_Damaged("", 0, 0), topic.entry.stream, offset, 1)
+        self._feed_of(origin).fetch(_Damaged("", 0, 0), topic.at(offset), offset, 1)
 
     # -- time -----------------------------------------------------------------------------------
 

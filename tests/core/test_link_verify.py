@@ -136,3 +136,24 @@ def test_a_link_that_is_not_there_or_ends_is_told():
     net.cut(eu, us)
     assert "the comparison with us/node-1 stopped" in verifier.step().message
     assert verifier.step({"a": 1}, site="us").code
+
+
+@pytest.mark.parametrize("side", ["eu", "us"])
+def test_all_is_compared_of_a_topic_that_came_by_several_strands(parts, side):
+    net, eu, us = pair(12)
+    (wish,) = net.links_of[us]
+    for i, priority in enumerate([("orders.eu",), (), ("orders.us", "orders.eu")]):
+        us.node.site.set_links((wish._replace(priority=priority),), net.now_ns)
+        us.end_turn()
+        fill(net, eu, 12, first=12 + 12 * i)
+        net.run(3 * SECOND)
+    mirror = us.node.site.copies.mirrors.by_origin[eu.origin]
+    assert max(map(len, mirror.topics.by_source.values())) > 1
+    asks, other = (eu, "us") if side == "eu" else (us, "eu")
+    assert Verifier(net, asks).all(site=other, topic="orders.eu") == ([], 48)
+    for offset in (3, 35, 36, 46):
+        flip(us.disk, "orders.eu", offset, eu.origin)
+        found, records = Verifier(net, asks).all(site=other, topic="orders.eu")
+        assert ([row["offset"] for row in found], records) == ([offset], 48)
+        net.run(2 * SECOND)
+    assert Verifier(net, asks).all(site=other, topic="orders.eu") == ([], 48)
