@@ -251,7 +251,7 @@ def tell_nobody_of_sites_behind(real: Any, self: Any, mirrors: Any, nodes: Any) 
     return []
 
 
-@planted(Fetching, "is_all", "waited", 24, 31)
+@planted(Fetching, "is_all", "waited", 24, 31, 3)
 def take_the_least_of_the_strands_for_all(real: Any, self: Any, row: Any) -> bool:
     least = min([sender.copied for sender in self.log.senders])
     return bool((row.lsn, row.slot) >= least)

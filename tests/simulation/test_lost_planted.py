@@ -91,7 +91,7 @@ def move_less_than_had_arrived(real: Any, self: Any, batches: Any) -> None:
     real(self, batches[:-1])
 
 
-@planted(SiteTakeovers, "_untake", "finished", 18, 2, 8)
+@planted(SiteTakeovers, "_untake", "finished", 18, 2)
 def forget_what_is_handed_back(real: Any, self: Any, origin: bytes, runs: Any) -> None:
     real(self, origin, runs)
     runs.clear()
