@@ -7,6 +7,8 @@ Rules:
    noted: what was taken over is given away in the same turn.
 3. A command is for all nodes of the site (core/site_listings.py): each has mirrors of its own. None
    refuses by itself what others do: each says what is in the way, and ``check`` does nothing else.
+4. What is handed back goes from the node that has it to the one whose it is, over a link of the
+   two: a third site would have to keep what is on its way, and both would have to wait for it.
 """
 
 from __future__ import annotations
@@ -159,10 +161,7 @@ class SiteWordsPart:
                 continue
             node = self._nodes.get(origin)
             if node is None:
-                why = (
-                    f"node {site}/{entry.name} is not linked with node {self._name}, which has "
-                    f"its work: it is handed back when it is"
-                )
+                why = self._no_link(site, entry)
                 left = self.taken.left(origin)
             elif is_check:
                 left = self.taken.left(origin)
@@ -175,6 +174,20 @@ class SiteWordsPart:
         self._due_ns = 0
         row = {"node": self._name, "refused": why, "logs": logs, "done": not (why or is_check)}
         return {"site": site, "by": self._site, "doubt": "", "nodes": [row]}
+
+    def _no_link(self, site: str, entry: SiteTaken) -> str:
+        """Why what a node took over cannot go back now; rule 4."""
+        said = (
+            f"node {site}/{entry.name} is not linked with node {self._name}, which has its work "
+            f"and hands it back to that node itself"
+        )
+        if self.fence.is_linked(site) or not self.fence.is_up(site):
+            return f"{said}: start it, or see to the network, then say this again"
+        return (
+            f"{said}, not over a third site: put a [[link]] to {site} into the settings of site "
+            f"{self._site}, with all its nodes as endpoints and the topics that are mirrored now, "
+            f"send the nodes SIGHUP, then say this again"
+        )
 
     # -- time, and what is told -----------------------------------------------------------------
 

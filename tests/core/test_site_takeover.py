@@ -300,3 +300,35 @@ def test_what_its_node_had_done_does_not_come_back():
     hand_back(net, eu)
     net.run(8 * SECOND)
     assert sorted(worked(net, member(net, us))) == sorted(set(left) - set(done))
+
+
+def test_in_a_chain_what_is_left_goes_back_over_a_link_of_the_two():
+    net, sites = far_sites("ap", "eu", "us", shape={"ap": ["us"], "us": ["ap", "eu"], "eu": ["us"]})
+    (ap,), (eu,) = sites["ap"], sites["eu"]
+    left = filled(net, eu)
+    net.run(5 * SECOND)
+    net.kill(eu)
+    net.run(2 * SECOND)
+    assert take_over(net, ap, name="eu")["nodes"][0]["logs"][0]["records"] == len(left)
+    net.run(8 * SECOND)
+    (row,) = command(net, ap, "site.handback", name="eu")[2]["nodes"]
+    why = f"node eu/{eu.name} is not linked with node {ap.name}, which has its work"
+    assert row["refused"].startswith(why)
+    assert row["refused"].endswith("start it, or see to the network, then say this again")
+    begin(eu)
+    net.run(8 * SECOND)
+    (row,) = command(net, ap, "site.handback", name="eu")[2]["nodes"]
+    assert (row["done"], row["logs"][0]["records"]) == (False, len(left))
+    assert row["refused"].startswith(why)
+    assert "put a [[link]] to eu into the settings of site ap" in row["refused"]
+    assert status(net, eu)["taken"][0]["by"] == "ap"  # it was told over the chain
+    (wish,) = net.links_of[ap]
+    links = (wish, wish._replace(to="eu", endpoints=(eu.address,)))
+    ap.node.site.set_links(links, net.now_ns)
+    ap.end_turn()
+    net.run(5 * SECOND)
+    assert command(net, ap, "site.handback", name="eu")[2]["nodes"][0]["done"]
+    net.run(5 * SECOND)
+    got = [member(net, node) for node in (ap, eu)]
+    assert sorted(worked(net, got[1])) == sorted(left)
+    assert got[0].got == []
