@@ -186,15 +186,16 @@ def from_a_time(in_ns):
 
 
 def test_a_site_does_not_count_for_what_is_older_than_its_mirror_is_to_be():
-    net, eu, us = from_a_time(10 * SECOND)
+    net, eu, us = from_a_time(20 * SECOND)
     fill(net, eu, 5)
     net.run(2 * SECOND)
-    net.kill(us)
-    begin(us)  # it goes on behind what was passed over
+    net.cut(us, eu)
+    net.run(5 * SECOND)
+    net.heal()  # it goes on behind what was passed over
     net.run(2 * SECOND)
     program = Program(net, eu)
     publish(program, b"old")
-    net.run(6 * SECOND)
+    net.run(12 * SECOND)
     publish(program, b"new")
     net.run(2 * SECOND)
     assert read(net, us) == [(eu.origin, "orders.eu", 6, b"new")]

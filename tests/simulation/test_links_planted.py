@@ -162,11 +162,17 @@ def take_a_number_for_the_strand_that_had_it(real: Any, self: Any, said: Any) ->
 
 
 @planted(
-    Mirror, "go_on", "",
+    Mirror, "take_passed", "",
     strand_scenes.test_priorities_that_come_and_go_change_nothing_of_what_is_read,
 )  # fmt: skip
-def store_no_place_of_a_strand(real: Any, self: Any, *args: Any) -> Any:
-    real(self, *args)
+def store_no_place_of_a_strand(real: Any, self: Any) -> Any:
+    real(self)
+    return []
+
+
+@planted(Mirrors, "_pass", "", scenes.test_sites_at_rest_write_nothing)
+def store_each_place(real: Any, self: Any, mirror: Any) -> bool:
+    return False
 
 
 # -- from a time on --------------------------------------------------------------------------------
