@@ -29,7 +29,9 @@ from meshmq.client.admin import (
     ask_create,
     ask_drain,
     ask_last,
+    ask_of_link,
     ask_of_node,
+    ask_verify,
 )
 from meshmq.client.aio_admin import DeadLetters, Groups, Queues, ServiceList
 from meshmq.client.aio_consumer import Consumer, Job, Worker
@@ -646,6 +648,42 @@ class Admin:
             ask_of_node("node.forget", name, assume_dead=assume_dead)
         )
         return done
+
+    async def site_takeover(
+        self, name: str, *, assume_dead: bool = False, may_repeat: bool = False, check: bool = False
+    ) -> dict[str, Any]:
+        """As ``meshmq.Mesh.admin.site_takeover``."""
+        done: dict[str, Any] = await self._mesh._run(
+            ask_of_node(
+                "site.takeover", name, assume_dead=assume_dead, may_repeat=may_repeat, check=check
+            )
+        )
+        return done
+
+    async def site_handback(self, name: str, *, check: bool = False) -> dict[str, Any]:
+        """As ``meshmq.Mesh.admin.site_handback``."""
+        done: dict[str, Any] = await self._mesh._run(
+            ask_of_node("site.handback", name, check=check)
+        )
+        return done
+
+    async def pause_link(self, site: str) -> dict[str, Any]:
+        """As ``meshmq.Mesh.admin.pause_link``."""
+        done: dict[str, Any] = await self._mesh._run(ask_of_link("link.pause", site))
+        return done
+
+    async def resume_link(self, site: str) -> dict[str, Any]:
+        """As ``meshmq.Mesh.admin.resume_link``."""
+        done: dict[str, Any] = await self._mesh._run(ask_of_link("link.resume", site))
+        return done
+
+    async def verify_link(
+        self, site: str, topic: str | None = None, place: list[Any] | None = None,
+        *, one: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """As ``meshmq.Mesh.admin.verify_link``."""
+        step: dict[str, Any] = await self._mesh._run(*ask_verify(site, topic, place, one))
+        return step
 
     async def status(self) -> dict[str, Any]:
         """Every counter of the node."""

@@ -106,6 +106,14 @@ def ask_of_link(verb: str, site: object) -> Ask:
     return ask(verb, name=check_mesh(site))
 
 
+def ask_verify(
+    site: str, topic: str | None, place: list[Any] | None, one: bool
+) -> tuple[Ask, float]:
+    """``link.verify``, and how long the node may take in seconds."""
+    wanted = ask("link.verify", site=site, topic=topic, place=place, one=one)
+    return wanted, limits.VERIFY_NS / limits.SECOND
+
+
 def cut(value: object) -> str:
     """How a value is repeated in a sentence: not all of a long one."""
     shown = repr(value)
@@ -442,10 +450,9 @@ class Admin:
         Raises:
             CommandFailed: there is no link, or it broke.
         """
-        wanted = ask("link.verify", site=site, topic=topic, place=place, one=one)
-        seconds = limits.VERIFY_NS / limits.SECOND + self._timeout
+        wanted, seconds = ask_verify(site, topic, place, one)
         step: dict[str, Any] = wanted.read(
-            self._connection.command(wanted.verb, wanted.arguments, seconds)
+            self._connection.command(wanted.verb, wanted.arguments, seconds + self._timeout)
         )
         return step
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
 import pytest
 
 import meshmq
+import meshmq.aio
 from meshmq.cli import doctor
 from meshmq.cli.findings import OK, WARNING
 from tests.integration.linked import until
@@ -92,6 +94,26 @@ def test_a_link_is_paused_at_all_nodes_until_it_is_resumed(sites, tmp_path):
         assert everything(node, 5) == want
     until(lambda: [f.level for f in of_site(one, tmp_path).values()] == [OK], 20)
     assert run(one, "link", "resume", "us")[0] == "the link with site us was not paused\n"
+
+
+def test_the_asyncio_client_has_the_commands_of_links_and_sites(sites):
+    _, (one, other) = sites
+
+    async def work():
+        async with meshmq.aio.connect(one.url, route="node") as mesh:
+            paused = await mesh.admin.pause_link("us")
+            until(lambda: states((one, other)) == ["paused", "paused"], 20)
+            resumed = await mesh.admin.resume_link("us")
+            until(lambda: states((one, other)) == ["linked", "linked"], 20)
+            verified = await mesh.admin.verify_link("us")
+            taken = await mesh.admin.site_takeover("us", check=True)
+            back = await mesh.admin.site_handback("us", check=True)
+            return paused["paused"], resumed["paused"], verified["differences"], taken, back
+
+    paused, resumed, differences, taken, back = asyncio.run(work())
+    assert (paused, resumed, differences) == (True, False, [])
+    assert taken["doubt"]
+    assert [log["records"] for node in back["nodes"] for log in node["logs"]] == []
 
 
 def test_a_site_without_a_link_is_named(sites):

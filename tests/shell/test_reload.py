@@ -13,7 +13,7 @@ from meshmq.cli.reload import Reload, Source, what_changed
 from meshmq.core.link_wish import LinkWish
 
 US = '[[link]]\nto = "us"\nendpoints = ["tcp://127.0.0.1:1"]\ntopics = ["a"]\n'
-AP = US.replace("us", "ap")
+AP = US.replace("us", "ap").replace(":1", ":9")
 SITE = 'copies = 2\n[site]\nname = "eu"\n'
 
 
