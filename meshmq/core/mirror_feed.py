@@ -174,7 +174,11 @@ class MirrorFeed(Delivery):
             lsn, slot = end
             if start is not None and not batches and reader is not None:
                 del self._reads[number]
-                reader.reading, reader.start, reader.is_live = 0, start, True  # rule 1
+                reader.reading, reader.start = 0, start
+                if self.end_of(reader) > end:  # more has come meanwhile
+                    self.feed(reader)
+                else:
+                    reader.is_live = True  # rule 1
                 return
         super().on_foreign_read(number, batches, lsn, slot)
         self._hand_over()

@@ -157,11 +157,12 @@ def test_two_sites_as_their_page_says(tmp_path):
             node.terminate()
             node.communicate(timeout=20)
     assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * len(second)
-    *_, at_eu, at_us, links = done
+    *_, at_eu, at_us, sites, links = done
     for one in (at_eu, at_us):
         found = [json.loads(line) for line in one.stdout.splitlines()]
         assert sorted((m["site"], m["offset"]) for m in found) == [("eu", 0), ("us", 0)]
     assert "linked" in links.stdout
+    assert "linked" in sites.stdout
 
 
 @pytest.mark.slow
