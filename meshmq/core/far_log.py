@@ -25,6 +25,7 @@ from meshmq.core.copy_sender import LogTopics, Sender
 from meshmq.core.feed import UNBOUNDED, Feed
 from meshmq.core.link_flow import Flight, LinkFlow
 from meshmq.core.log import StoredBatch
+from meshmq.core.mirror_log import BEHIND_ALL
 from meshmq.core.packing import Packer
 from meshmq.core.strands import BEGIN, strand_of
 from meshmq.core.topics import Topic
@@ -41,8 +42,6 @@ from meshmq.frames_copies import (
 )
 from meshmq.names import JOURNAL
 
-NOT_YET = (1 << 62, 0)
-
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class FarSender(Sender):
@@ -54,7 +53,7 @@ class FarSender(Sender):
         ends_told: what was said of how far its streams go.
         flow: of the link.
         told_place: up to where all is there, or on its way.
-        began: where the first batch lies that was sent; nothing was: far behind all.
+        began: where the first batch lies that was sent; nothing was: BEHIND_ALL.
     """
 
     log: FarLog
@@ -63,7 +62,7 @@ class FarSender(Sender):
     flight: Flight = field(init=False)
     ends_told: dict[int, int] = field(default_factory=dict)
     told_place: tuple[int, int] = BEGIN
-    began: tuple[int, int] = NOT_YET
+    began: tuple[int, int] = BEHIND_ALL
 
     def __post_init__(self) -> None:
         self.flight = Flight(self, self.strand.rank)

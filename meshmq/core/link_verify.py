@@ -29,6 +29,7 @@ from meshmq.core.delivery import Delivery
 from meshmq.core.effects import ReadLog
 from meshmq.core.feed import FOREIGN_BITS, Reader
 from meshmq.core.log import StoredBatch, TopicEntry
+from meshmq.core.mirror_feed import kept_from
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_copies import SiteCopies
 from meshmq.core.topics import Topic, Topics
@@ -61,8 +62,7 @@ class Stream(NamedTuple):
 
     @property
     def first_offset(self) -> int:
-        kept = [t.first_offset for t in self.parts if t.next_offset > t.first_offset]
-        return min(kept, default=self.parts[-1].first_offset)
+        return kept_from(self.parts)
 
     @property
     def synced_offset(self) -> int:

@@ -15,7 +15,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from meshmq.core.delivery import Delivery, Subscription
 from meshmq.core.effects import ReadLog
@@ -87,14 +87,18 @@ class CopiedTopics:
 
     def kept_from(self, topic: Topic) -> int:
         """From where on."""
-        same = self.by_source.get(topic.entry.source, [topic])
-        kept = [t.first_offset for t in same if t.next_offset > t.first_offset]
-        return min(kept, default=same[-1].first_offset)
+        return kept_from(self.by_source.get(topic.entry.source, [topic]))
 
     def records(self, name: str) -> int | None:
         """How many of a topic are synced here; None: there is no such topic."""
         same = [t for t in self.by_stream.values() if t.entry.name == name]
         return sum([max(0, t.synced_offset - t.first_offset) for t in same]) if same else None
+
+
+def kept_from(same: Sequence[Topic]) -> int:
+    """From where on there is something of a stream that came by several strands, in their order."""
+    kept = [t.first_offset for t in same if t.next_offset > t.first_offset]
+    return min(kept, default=same[-1].first_offset)
 
 
 class MirrorFeed(Delivery):

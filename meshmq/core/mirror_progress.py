@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from meshmq import limits
 from meshmq.core.claims import OF_GROUPS, are_disjoint, have_all, takes
 from meshmq.core.copy_waiting import Place, Span
-from meshmq.core.far_log import NOT_YET, FarLog
+from meshmq.core.far_log import FarLog
+from meshmq.core.mirror_log import BEHIND_ALL
 from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
 from meshmq.core.streams import Needs
@@ -88,7 +89,7 @@ class Fetching:
             until = min([until, *[s.copied for s in first if _share(s.strand, strand)]])
             if self.since:
                 goes_on = strand.place > START
-                before = self.begun.get(strand.claims, NOT_YET) if goes_on else NOT_YET
+                before = self.begun.get(strand.claims, BEHIND_ALL) if goes_on else BEHIND_ALL
                 since = min(before, sender.began)
             lsn, slot = sender.damaged_at
             since = max(since, (lsn, slot + 1 if lsn else 0))

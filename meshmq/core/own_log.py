@@ -86,9 +86,7 @@ class OwnLog:
         """Part of what this life has written may be in copies."""
         self._is_served = True
 
-    def on_far_rows(
-        self, node: Sibling, rows: tuple[CopiesRow, ...], committed_lsn: int
-    ) -> None:  # fmt: skip
+    def on_far_rows(self, node: Sibling, rows: tuple[CopiesRow, ...], committed_lsn: int) -> None:
         """A node of another site tells of its mirror, if it has one."""
         self._far_heard.add(node.origin)
         self._look(f"{node.site}/{node.name}", rows, committed_lsn)

@@ -342,9 +342,8 @@ class Replication:
         if wish is None or not wish.topics or self._site in row.path:
             return None
         had = self._copies.mirrors.by_origin.get(row.origin)
-        since = self._since(row.origin, wish)
-        if had is not None and had.linked is not None:
-            since = had.linked.since
+        linked = None if had is None else had.linked
+        since = self._since(row.origin, wish) if linked is None else linked.since
         if row.topics and not (
             has_all((row.topics, row.exclude), (wish.topics, wish.exclude)) and row.since <= since
         ):
@@ -437,13 +436,11 @@ class Replication:
             self._copies.end_fetch(mirror)
             mirror.link = b""
         row = self._copies.held.get(puller, {}).get(mirror.origin)
-        wish = self._wish_for(source.far, source.row)
-        assert wish is not None
         assert mirror.linked is not None
         if (
             row is not None
             and row.since <= mirror.linked.since
-            and has_all((row.topics, row.exclude), (wish.topics, wish.exclude))
+            and has_all((row.topics, row.exclude), self._linked(source).claim)
             and not have_more(mirror.stored, row.strands)
         ):
             self._copies.drop(mirror.origin)

@@ -517,15 +517,21 @@ def test_a_mirror_that_is_dropped_begins_again_once_that_is_stored():
     assert read(net, us) == of(eu, 15)
 
 
-def test_a_node_drops_what_another_one_pulls_now_also_where_less_is_wished_than_when_it_did():
+def one_that_wishes_less():
+    """As of one_behind_the_other, and the first one has a topic more; the second one has begun and
+    is not to have that: (network, eu, first, second, what each of the two wishes)."""
     net, eu, first, second, _ = one_behind_the_other()
     fill(net, eu, 5, "orders.tmp")
     net.run(SECOND)
     (wish,) = net.links_of[first]
-    fewer = (wish._replace(exclude=("orders.tmp",)),)
-    net.links_of[second] = fewer  # the first one has not been told yet
+    fewer = net.links_of[second] = (wish._replace(exclude=("orders.tmp",)),)
     begin(second, [first.address])
     net.run(5 * SECOND)
+    return net, eu, first, second, (wish,), fewer
+
+
+def test_a_node_drops_what_another_one_pulls_now_also_where_less_is_wished_than_when_it_did():
+    net, eu, first, second, _, fewer = one_that_wishes_less()  # the first has not been told yet
     assert eu.origin in first.node.site.copies.mirrors.by_origin
     assert read(net, second, "orders.eu") == of(eu, 10)
     first.node.site.set_links(fewer, net.now_ns)
@@ -538,14 +544,8 @@ def test_a_node_drops_what_another_one_pulls_now_also_where_less_is_wished_than_
 
 
 def test_a_node_that_takes_a_log_over_from_another_one_is_not_kept_from_a_wider_wish():
-    net, eu, first, second, _ = one_behind_the_other()
-    fill(net, eu, 5, "orders.tmp")
-    net.run(SECOND)
-    (wish,) = net.links_of[first]
-    net.links_of[second] = (wish._replace(exclude=("orders.tmp",)),)  # as it was before
-    begin(second, [first.address])
-    net.run(5 * SECOND)
-    second.node.site.set_links((wish,), net.now_ns)
+    net, eu, first, second, wider, _ = one_that_wishes_less()  # as it was before
+    second.node.site.set_links(wider, net.now_ns)
     net.run(5 * SECOND)
     assert eu.origin not in first.node.site.copies.mirrors.by_origin
     fill(net, eu, 5, first=10)
