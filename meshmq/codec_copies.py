@@ -34,6 +34,7 @@ def _encode_fetch(m: Any, b: frames_copies.Fetch) -> None:
     if b.topic_id:
         f.topicId = b.topic_id
     f.since, f.packs = b.since, b.packs
+    f.wholeLsn, f.wholeSlot = b.whole
     _put_strands(f, b.strands)
     if b.had:
         for row, (stream, offset) in zip(f.init("had", len(b.had)), b.had, strict=True):
@@ -87,6 +88,7 @@ def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
         f.number, an_id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
         an_id(f.topicId, "a topic's id", True), f.offset, _strands(f.strands), f.since,
         tuple([(x.stream, x.offset) for x in f.had]), f.packs,
+        (f.wholeLsn, f.wholeSlot),
     )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     if b.message:
         f.message = b.message
     for row, t in zip(f.init("topics", len(b.topics)), b.topics, strict=True):
-        row.stream, row.topicId, row.name, row.firstOffset, row.deleted, row.end = t
+        row.stream, row.topicId, row.name, row.firstOffset, row.deleted, row.end, row.begins = t
     for row, x in zip(f.init("batches", len(b.batches)), b.batches, strict=True):
         (
             row.stream, row.baseOffset, row.count, row.length, row.checksum, row.appendTime,
@@ -139,6 +141,7 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
                 t.firstOffset,
                 t.deleted,
                 t.end,
+                t.begins,
             )
             for t in f.topics
         ]
@@ -249,7 +252,7 @@ def _encode_log_offers(m: Any, b: frames_copies.LogOffers) -> None:
     for row, x in zip(m.init("logOffers").init("rows", len(b.rows)), b.rows, strict=True):
         (
             row.origin, row.name, row.site, row.lsn, row.slot, topics, exclude, path, strands,
-            row.since,
+            row.since, row.partial,
         ) = x  # fmt: skip
         _put_wish(row, strands, topics, exclude)
         if path:
@@ -266,7 +269,7 @@ def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
                 frames_copies.LogOffer(
                     an_id(x.origin, "an origin"), short(x.name), short(x.site), x.lsn, x.slot,
                     link_patterns(x.topics), link_patterns(x.exclude), _sites(x.path),
-                    _strands(x.strands), x.since,
+                    _strands(x.strands), x.since, x.partial,
                 )
                 for x in rows
             ]

@@ -55,7 +55,8 @@ class Fetch:
     Of a log of another site: by ``strands``, each from its place on, at least one; nothing that
     was stored before ``since`` (unix ns, 0: all); of streams in ``had`` only what lies at this
     offset or behind it, and that also if it is older. ``packs``: batches
-    may come compressed."""
+    may come compressed. ``whole``: from this place on, up to those of the strands, all is there;
+    (0, 0): from the beginning, or, with ``since``, it is not known."""
 
     number: int
     origin: bytes
@@ -69,11 +70,14 @@ class Fetch:
     since: int = 0
     had: tuple[tuple[int, int], ...] = ()
     packs: bool = False
+    whole: tuple[int, int] = (0, 0)
 
 
 class CopiedTopic(NamedTuple):
-    """A stream of the log that is fetched, by its number there. ``end``: between sites, there are
-    records up to before this offset; 0: it is not said."""
+    """A stream of the log that is fetched, by its number there. ``first_offset``: what lies before
+    is gone at its own node. ``begins``: one more than the offset from which on the sender has what
+    comes next, whatever others have; 0: all from ``first_offset`` on. ``end``: between sites, there
+    are records up to before this offset; 0: it is not said."""
 
     stream: int
     topic_id: bytes
@@ -81,6 +85,7 @@ class CopiedTopic(NamedTuple):
     first_offset: int
     deleted: bool = False
     end: int = 0
+    begins: int = 0
 
 
 class CopiedBatch(NamedTuple):
@@ -181,7 +186,8 @@ class LogOffer(NamedTuple):
     ``name`` and ``site`` are its node's. ``topics``, ``exclude``: of a mirror, what is mirrored; of
     the own log both are empty. ``path``: of a mirror, the sites by which it comes, from its own one
     to the one before the sender's; empty: it is pulled from nowhere now. ``strands``: of a mirror,
-    how far each goes; ``since``: nothing is there that was stored before (unix ns, 0: all is)."""
+    how far each goes; ``since``: nothing is there that was stored before (unix ns, 0: all is).
+    ``partial``: of a mirror, it may have less than the log's own node keeps."""
 
     origin: bytes
     name: str
@@ -193,6 +199,7 @@ class LogOffer(NamedTuple):
     path: tuple[str, ...] = ()
     strands: tuple[Strand, ...] = ()
     since: int = 0
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

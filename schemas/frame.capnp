@@ -548,6 +548,8 @@ struct Fetch {              # one log, or what is copied of it, in its order
   since  @9 :Int64;         # nothing that was stored before, unix ns; 0: all
   had    @10 :List(Had);    # but of these streams what lies at an offset or behind it, and only that
   packs  @11 :Bool;         # batches may come as a block
+  wholeLsn  @12 :UInt64;    # between sites: from this place on up to those of the strands all is
+  wholeSlot @13 :UInt32;    # there; 0: from the beginning, or, with `since`, it is not known
 }
 
 struct Had {
@@ -592,9 +594,11 @@ struct CopiedTopic {
   stream      @0 :UInt32;   # its number in its own log
   topicId     @1 :Data;
   name        @2 :Text;
-  firstOffset @3 :UInt64;   # what is before this is gone
+  firstOffset @3 :UInt64;   # what is before this is gone at its own node
   deleted     @4 :Bool;
   end         @5 :UInt64;   # between sites: there are records up to before this offset; 0: not said
+  begins      @6 :UInt64;   # one more than the offset from which on the sender has what comes next;
+                            # 0: it has all from firstOffset on
 }
 
 struct CopiedBatch {
@@ -662,6 +666,7 @@ struct LogOffer {
   path   @7 :List(Text);    # of a mirror: sites by which it comes; empty: by none now
   strands @8 :List(Strand); # of a mirror: how far each goes
   since  @9 :Int64;         # nothing is there that was stored before, unix ns; 0: all is
+  partial @10 :Bool;        # of a mirror: it may have less than the log's own node keeps
 }
 
 struct Mirrored {           # towards the node of a log: which sites have synced it

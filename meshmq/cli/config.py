@@ -54,10 +54,13 @@ _OF_SITE = ("name", "fence_after")
 _OF_LINK = {
     "to": str, "endpoints": list, "topics": list, "exclude": list, "live": list,
     "services": list, "bytes_per_second": str, "compression": str,
-    "priority": list, "since": str,
+    "priority": list, "since": str, "retention": str, "retention_bytes": str,
 }  # fmt: skip
 _NEEDED_OF_LINK = ("to", "endpoints", "topics")
-_SHOWN = {"bytes_per_second": '"20MB"', "since": '"7d"'}
+_SHOWN = {
+    "bytes_per_second": '"20MB"', "since": '"7d"', "retention": '"30d"',
+    "retention_bytes": '"50GB"',
+}  # fmt: skip
 """Of what many would write as a number."""
 _KINDS = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings"}
 _OR_TABLE = " (or a table, [site], with its 'name')"
@@ -357,6 +360,9 @@ class _Reading:
                         reasons = [_compression_fault(value)]
                     case "since":
                         reasons = [_since_fault(value)]
+                    case "retention" | "retention_bytes":
+                        good[key], reason = _bound(key, value)
+                        reasons = [reason]
                     case _:
                         reasons = list(_pattern_faults(key, value))
             for reason in filter(None, reasons):
@@ -374,6 +380,9 @@ class _Reading:
         taken["compression"] = taken["compression"] or "none"
         since = taken.pop("since")
         since_ns, age_ns = (0, 0) if _since_fault(since) else _since(since)
+        bounds = taken.pop("retention"), taken.pop("retention_bytes")
+        if "retention" in table or "retention_bytes" in table:
+            taken["retention"] = bounds[0] or 0, bounds[1] or 0
         return LinkWish(**taken, since_ns=since_ns, since_age_ns=age_ns)
 
 
@@ -430,6 +439,16 @@ def _budget(text: str) -> tuple[int, str]:
         why = "leave it out for as much as there is" if not size else "a link would stand still"
         return 0, f"'bytes_per_second' is 1kB at least, not {text!r}: {why}"
     return size, ""
+
+
+def _bound(key: str, text: str) -> tuple[int, str]:
+    """How long, ns, or how much is kept by ``text``, and what is wrong with it; empty: nothing."""
+    from meshmq.client.admin import parse_duration, parse_size  # most files have none
+
+    try:
+        return (parse_duration(text) if key == "retention" else parse_size(text)), ""
+    except InvalidArgument as error:
+        return 0, f"'{key}': {error}"
 
 
 def _compression_fault(value: str) -> str:

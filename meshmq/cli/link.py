@@ -17,14 +17,14 @@ from meshmq.cli.options import (
     UrlOption,
     connected,
 )
-from meshmq.cli.output import columns, emit, fields, rate, said, say, size
+from meshmq.cli.output import columns, emit, fields, kept_here, rate, said, say, size
 from meshmq.errors import CommandFailed
 
 app = typer.Typer(
     help="Links with other sites: what a node pulls from there, and how that goes.",
     no_args_is_help=False,
 )
-_IF_ANY = ("paused", "refused", "live", "services")
+_IF_ANY = ("paused", "refused", "retention", "live", "services")
 HEADS = (
     "to", "state", "nodes", "topics", "exclude", "logs", "received", "behind", "for", "records/s",
     "ratio", "in flight", "caught up in",
@@ -185,6 +185,7 @@ def behind(log: dict[str, Any]) -> int:
 
 
 def _page(row: dict[str, Any]) -> dict[str, Any]:
+    is_partial = any(log.get("partial") for log in row["logs"])
     logs = [
         {"log": log["name"], "from": log["from"], "received": log["received"],
          "position": log["lsn"], "behind": behind(log),
@@ -193,6 +194,7 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
          "records/s": rate(log.get("records_per_second")),
          "caught up in": span(log["catch_up_seconds"]) if log.get("catch_up_seconds") else None,
          "problem": log["problem"]}
+        | ({"has": "less than there" if log.get("partial") else "all"} if is_partial else {})
         for log in row["logs"]
     ]  # fmt: skip
     topics = [
@@ -217,6 +219,8 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
         "records/s": rate(flow.get("records_per_second")),
         "on the line": f"{size(flow['bytes_per_second'])}/s" if flow else None,
         "budget": f"{size(row['bytes_per_second'])}/s" if row.get("bytes_per_second") else None,
+        "retention": None if row.get("retention_ns") is None
+        else kept_here(row["retention_ns"], row["retention_bytes"]),
         "compression": row.get("compression"), "ratio": _ratio(flow),
         "in flight": size(flow.get("in_flight")),
         "caught up in": span(flow["catch_up_seconds"]) if flow.get("catch_up_seconds") else None,

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -103,6 +103,13 @@ def without_said(row: Mapping[str, Any]) -> dict[str, Any]:
     if kept.get("conflict", True) == "":
         del kept["conflict"]
     return kept | {"set by": said(row)} if "set_by" in row else kept
+
+
+def kept_here(age_ns: int, size: int) -> str:
+    """What a link's retention says, for people."""
+    seconds = age_ns // 10**9
+    parts = [str(timedelta(seconds=seconds))] if age_ns else []
+    return ", ".join(parts + ([f"{size} bytes of each topic"] if size else [])) or "for ever"
 
 
 def fields(item: Mapping[str, Any], indent: str = "") -> list[str]:

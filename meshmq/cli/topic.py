@@ -19,7 +19,17 @@ from meshmq.cli.options import (
     pattern_argument,
     topic_argument,
 )
-from meshmq.cli.output import columns, emit, fields, note, note_away, said, say, without_said
+from meshmq.cli.output import (
+    columns,
+    emit,
+    fields,
+    kept_here,
+    note,
+    note_away,
+    said,
+    say,
+    without_said,
+)
 from meshmq.limits import COPIES_MAX
 from meshmq.names import is_literal, matches, site_of
 
@@ -161,8 +171,16 @@ def show(
         }
         lines = fields(shown | {"kept for": kept_for, "kept bytes": kept_bytes})
         if report.get("streams"):
+            heads = ["stream of", "log", "records", "copied to", "mirrored at"]
             rows = [_stream_cells(row) for row in report["streams"]]
-            table = columns(["stream of", "log", "records", "copied to", "mirrored at"], rows)
+            if any("retention_ns" in row for row in report["streams"]):  # some by our own word
+                heads.append("kept here")
+                rows = [
+                    [*cells, kept_here(row["retention_ns"], row["retention_bytes"])
+                     if "retention_ns" in row else "as there"]
+                    for cells, row in zip(rows, report["streams"], strict=True)
+                ]  # fmt: skip
+            table = columns(heads, rows)
             lines += ["streams:", *(f"  {line}" for line in table)]
         say("\n".join(lines))
         _note_older(report)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from meshmq.core.copy_waiting import CopyWaiting
-from meshmq.core.mirrors import Mirror
+from meshmq.core.mirror import Mirror
 from meshmq.core.sibling import Sibling
 
 OLDER = "older"
@@ -42,7 +42,11 @@ def kept(
         if records is not None:
             row = dict(zip(_SHOWN, (node, True, 0, mirror.synced[0], ""), strict=True))
             is_older = not (away or mirror.linked)
-            streams.append(stream(mirror.shown, mirror.origin, records, [row], away, is_older))
+            found = stream(mirror.shown, mirror.origin, records, [row], away, is_older)
+            if not mirror.follows(name):
+                age_ns, size = mirror.retention_of(name)
+                found |= {"retention_ns": age_ns, "retention_bytes": size}
+            streams.append(found)
     return streams
 
 

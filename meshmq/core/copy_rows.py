@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from meshmq import limits
 from meshmq.core.claims import has_all
+from meshmq.core.mirror import Mirror
 from meshmq.core.mirror_log import ForgottenEntry, TakeoverEntry
-from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.core.mirrors import Mirrors
 from meshmq.core.strands import have_more
 from meshmq.frames_copies import CopiesRow
 

@@ -32,11 +32,21 @@ class LogTopics(Protocol):
 
     by_stream: dict[int, Topic]
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether less may be here than the log's own node keeps."""
+
     def of_source(self, source: int) -> Topic | None:
         """A stream by its number in that log."""
 
     def kept_from(self, topic: Topic) -> int:
         """From where on the offsets of a stream are here."""
+
+    def has_before(self, topic: Topic, offset: int) -> bool:
+        """Whether the record before an offset is here."""
+
+    def trimmed_to(self, topic: Topic) -> int:
+        """Before where they are gone at the log's own node."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -52,7 +62,8 @@ class Sender(Reader):
         sum_again_ns: when the journal's sum may be sent again.
         has_holes: something was sent, now or before, that is damaged here, and could not be had
             from another copy.
-        damaged_at: where something was sent last that is damaged here.
+        damaged_at: where something was sent last that is damaged here. gap_at: or before which
+            something is not here.
     """
 
     is_bulk: ClassVar[bool] = True
@@ -70,6 +81,7 @@ class Sender(Reader):
     sum_again_ns: int = 0
     has_holes: bool = False
     damaged_at: tuple[int, int] = (0, 0)
+    gap_at: tuple[int, int] = (0, 0)
 
     def wants(self, name: str) -> bool:
         return self.takes(name)
@@ -89,10 +101,13 @@ class Sender(Reader):
         self.told[facts.stream] = facts
         self.sends.append((self.link, Fetched(self.number, (facts,))))
 
-    def facts_of(self, topic: Topic) -> CopiedTopic:
-        """What the other end is told of a stream."""
-        entry, first = topic.entry, self.topics.kept_from(topic)
-        return CopiedTopic(entry.source or entry.stream, entry.topic_id, entry.name, first)
+    def facts_of(self, topic: Topic, base: int = 0) -> CopiedTopic:
+        """What the other end is told of a stream. ``base``: of the batch that is sent next."""
+        entry, first = topic.entry, self.topics.trimmed_to(topic)
+        facts = CopiedTopic(entry.source or entry.stream, entry.topic_id, entry.name, first)
+        if not self.topics.is_partial or entry.name.startswith("$"):
+            return facts
+        return facts._replace(begins=max(base, self.topics.kept_from(topic)) + 1)
 
     def take(self, batches: list[StoredBatch]) -> None:
         most = limits.FRAME_BATCHES_MAX // 2  # each may bring a topic with it
@@ -109,8 +124,14 @@ class Sender(Reader):
             number = topic.entry.source or b.stream
             told = self.told.get(number)
             is_behind_gap = self.ends.get(number) != b.base_offset
-            if told is None or (is_behind_gap and self.topics.kept_from(topic) > told.first_offset):
-                topics[number] = self.told[number] = self.facts_of(topic)
+            base = b.base_offset if is_behind_gap and self._is_cut(topic, b) else 0
+            if base:
+                self.gap_at = b.lsn, b.slot
+            if (
+                told is None or base
+                or (is_behind_gap and self.topics.kept_from(topic) > told.first_offset)
+            ):  # fmt: skip
+                topics[number] = self.told[number] = self.facts_of(topic, base)
             self.ends[number] = b.base_offset + b.count
             rows.append(copied(number, b))
         payload = b"".join([b.payload for b in batches])
@@ -131,10 +152,22 @@ class Sender(Reader):
                 changed.append(told._replace(deleted=True))
                 del self.told[number]
                 self.ends.pop(number, None)
-            elif self.topics.kept_from(topic) > told.first_offset:
+            elif self._is_news(topic, told):
                 self.told[number] = facts = self.facts_of(topic)
                 changed.append(facts)
         self.tell(changed)
+
+    def _is_cut(self, topic: Topic, b: StoredBatch) -> bool:
+        """Whether what lies before a batch is not kept here, and may be at the log's own node."""
+        base = b.base_offset
+        is_cut = self.topics.is_partial and not self.topics.has_before(topic, base)
+        return is_cut and base > self.topics.trimmed_to(topic)
+
+    def _is_news(self, topic: Topic, told: CopiedTopic) -> bool:
+        """Whether more of it is gone than was told."""
+        kept, first = self.topics.kept_from(topic), told.first_offset
+        known = told.begins - 1 if told.begins else first
+        return kept > known or self.topics.trimmed_to(topic) > first
 
     def tell(self, changed: list[CopiedTopic]) -> None:
         """Streams, as they are now."""

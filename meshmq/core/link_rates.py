@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.mirrors import Mirror
+from meshmq.core.mirror import Mirror
 from meshmq.frames_copies import Fetched
 from meshmq.names import JOURNAL
 

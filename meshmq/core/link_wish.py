@@ -22,6 +22,8 @@ class LinkWish(NamedTuple):
         priority: patterns of topics that go first, those before the others, 8 at most.
         since_ns: a new mirror begins with what was stored at this time, unix ns; 0: with all.
         since_age_ns: instead of that, how long before it begins; 0: nobody says.
+        retention: what our site keeps of each topic of each log, as a topic's policy says it: (ns,
+            bytes), 0: no bound; None: what the log's own node keeps.
     """
 
     to: str
@@ -35,6 +37,7 @@ class LinkWish(NamedTuple):
     priority: tuple[str, ...] = ()
     since_ns: int = 0
     since_age_ns: int = 0
+    retention: tuple[int, int] | None = None
 
 
 LINKED, REFUSED, CONNECTING, DOWN = "linked", "refused", "connecting", "down"

@@ -37,9 +37,13 @@ class CopiedTopics:
         by_stream: by number in this node's log.
         by_source: by number in their own, the oldest first.
         by_name: one of them.
+        is_partial: less may be here than the log's own node keeps.
+        trimmed: of such a log: by number there, before where nothing is at its own node.
     """
 
     def __init__(self) -> None:
+        self.is_partial = False
+        self.trimmed: dict[int, int] = {}
         self.by_stream: dict[int, Topic] = {}
         self.by_source: dict[int, list[Topic]] = {}
         self.by_name: dict[str, Topic] = {}
@@ -88,6 +92,17 @@ class CopiedTopics:
     def kept_from(self, topic: Topic) -> int:
         """From where on."""
         return kept_from(self.by_source.get(topic.entry.source, [topic]))
+
+    def has_before(self, topic: Topic, offset: int) -> bool:
+        """Whether the record before an offset is here, in whichever stream."""
+        same = self.by_source.get(topic.entry.source, [topic])
+        return any(t.first_offset < offset <= t.next_offset for t in same)
+
+    def trimmed_to(self, topic: Topic) -> int:
+        """Before where they are gone at the log's own node, as far as that is known."""
+        if not self.is_partial or topic.entry.name.startswith("$"):  # that goes by its owner
+            return self.kept_from(topic)
+        return self.trimmed.get(topic.entry.source, 0)
 
     def records(self, name: str) -> int | None:
         """How many of a topic are synced here; None: there is no such topic."""

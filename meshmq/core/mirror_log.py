@@ -24,6 +24,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
+from meshmq import limits
 from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.journal import (
     Delta,
@@ -138,10 +139,22 @@ class ForgottenEntry(NamedTuple):
     lifted: bool = False
 
 
+class SiteRetention(NamedTuple):
+    """What a site keeps of a mirror by its own word, given at the link with a site: as a topic's
+    policy does, of each topic of each log, 0: no bound. What its node trims is kept here."""
+
+    to: str
+    retention_ns: int
+    retention_bytes: int
+
+
 class LinkedEntry(NamedTuple):
     """The log of ``origin`` is that of a node of another ``site``; of its topics those are mirrored
     that match one of ``topics`` and none of ``exclude``, those that match ``priority`` first.
-    ``since``: nothing that was stored before, unix ns; 0: all."""
+    ``since``: nothing that was stored before, unix ns; 0: all. ``retention``: None: as its node.
+    ``partial``: something was passed over, or trimmed, that its node may keep. ``whole``: from this
+    place on, up to those of the strands, all is here; (0, 0): from the beginning, or with ``since``
+    it is not known."""
 
     origin: bytes
     site: str
@@ -149,6 +162,19 @@ class LinkedEntry(NamedTuple):
     exclude: tuple[str, ...] = ()
     priority: tuple[str, ...] = ()
     since: int = 0
+    retention: SiteRetention | None = None
+    partial: bool = False
+    whole: tuple[int, int] = (0, 0)
+
+    @property
+    def begins_at(self) -> int:
+        """Before which time nothing is mirrored, unix ns; 0: all is."""
+        return self.since if self.since > limits.LINK_EVER_UNTIL_NS else 0
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether less may be here than its node keeps."""
+        return self.retention is not None or self.partial
 
     @property
     def claim(self) -> Claim:
@@ -285,16 +311,29 @@ def unpack(data: bytes) -> tuple[Said, ...]:
 
 
 def _pack_linked(row: LinkedEntry) -> bytes:
-    return json.dumps(row[1:]).encode()
+    is_more = row.is_partial or row.whole > (0, 0)
+    return json.dumps(row[1:] if is_more else row[1:-3]).encode()
 
 
 def _unpack_linked(origin: bytes, data: bytes) -> LinkedEntry:
     match _loaded(data):
-        case [str(site), [*topics], [*exclude], [*priority], int(since)]:
+        case [str(site), [*topics], [*exclude], [*priority], int(since), *more]:
             if since >= 0:
                 wish = _texts(topics), _texts(exclude), _texts(priority)
-                return LinkedEntry(origin, site, *wish, since)
+                return LinkedEntry(origin, site, *wish, since, *_unpack_more(more))
     raise ValueError("what is said of a link is no site and patterns")
+
+
+def _unpack_more(more: list[object]) -> tuple[SiteRetention | None, bool, tuple[int, int]]:
+    match more:
+        case []:
+            return None, False, (0, 0)
+        case [None, bool(partial), [int(lsn), int(slot)]] if min(lsn, slot) >= 0:
+            return None, partial, (lsn, slot)
+        case [[str(to), int(age_ns), int(size)], bool(partial), [int(lsn), int(slot)]]:
+            if min(age_ns, size, lsn, slot) >= 0:
+                return SiteRetention(to, age_ns, size), partial, (lsn, slot)
+    raise ValueError("what is kept of a link's logs is no site, age and bytes")
 
 
 def _pack_strands(strands: Iterable[Strand]) -> bytes:

@@ -6,8 +6,9 @@ what others have told of sites that have a log from elsewhere (Mirrored frames),
 Rules:
 1. A site has what lies before the place that its node has synced, of the topics of each strand. Of
    a mirror that began at a time only from the first batch on that its node is sent, by this fetch
-   or the one before that it goes on with: what was passed over is older. Where something came
-   damaged, only what is behind that.
+   or the one before that it goes on with: what was passed over is older; or from where its node
+   says that it has all. So it is where that node has passed something over. Where something came
+   damaged, or is not kept here, only what is behind that.
 2. When all was sent that is wished, and is synced there, a site has the log up to its end: what
    lies there is none of its topics.
 3. What is known of who has a log is told to the node that this one has it from, and so comes to
@@ -28,8 +29,8 @@ from meshmq import limits
 from meshmq.core.claims import OF_GROUPS, are_disjoint, have_all, takes
 from meshmq.core.copy_waiting import Place, Span
 from meshmq.core.far_log import FarLog
+from meshmq.core.mirror import Mirror
 from meshmq.core.mirror_log import BEHIND_ALL
-from meshmq.core.mirrors import Mirror
 from meshmq.core.sibling import Sibling
 from meshmq.core.streams import Needs
 from meshmq.frames import Body
@@ -87,12 +88,14 @@ class Fetching:
             # A topic of both is in the first one.
             first = self.log.senders[:i]
             until = min([until, *[s.copied for s in first if _share(s.strand, strand)]])
-            if self.since:
+            if self.log.frame.whole > START:
+                since = self.log.frame.whole
+            elif self.since:
                 goes_on = strand.place > START
                 before = self.begun.get(strand.claims, BEHIND_ALL) if goes_on else BEHIND_ALL
                 since = min(before, sender.began)
             lsn, slot = sender.damaged_at
-            since = max(since, (lsn, slot + 1 if lsn else 0))
+            since = max(since, (lsn, slot + 1 if lsn else 0), sender.gap_at)
             if OF_GROUPS not in strand.claims:
                 rows.append(MirroredRow(self.site, strand.claims, *since, *until))
         self.rows = tuple(rows)

@@ -15,10 +15,15 @@ Rules:
    whose a stream is.
 5. What the owner has trimmed or deleted goes here too. Nobody is told what was deleted while it was
    not sent: of a log of another site a topic goes when a later one of its name comes. A hole in the
-   offsets that a trim has made is one here; any other is kept as damaged.
-6. A log of another site comes by strands (core/strands.py), each with a place of its own. What of a
+   offsets that a trim has made is one here; any other is kept as damaged. Where the site keeps a
+   mirror by a retention of its own, that alone says what of plain topics goes; the store plans that
+   as for all topics. Journals, queues and what groups keep go by their owner. Which topics are
+   queues the journal says: while part of that is not here, nothing goes.
+6. A source that has not all that the owner keeps says where what it sends begins. What is here
+   and gone there stays; what lies between is not here, and the mirror is partial.
+7. A log of another site comes by strands (core/strands.py), each with a place of its own. What of a
    topic is here already is passed over by its offset, whatever strand brings it again.
-7. That nothing more lies before a place is stored with the next batch, or when it is far behind
+8. That nothing more lies before a place is stored with the next batch, or when it is far behind
    what is stored: where all else is synced it holds at once. Else two sites that mirror each
    other would write for ever, each what the other one has written.
 """
@@ -32,8 +37,6 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.batches import BatchTools
-from meshmq.core.claims import OF_GROUPS, has_all
-from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.delivery import Delivery
 from meshmq.core.journal import JournalRecord, Summed, unpack_deltas
 from meshmq.core.log import (
@@ -47,189 +50,28 @@ from meshmq.core.log import (
     TrimEntry,
 )
 from meshmq.core.mending import NO_BYTES_CHECKSUM, Mender
-from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
-from meshmq.core.mirror_log import LinkedEntry, MirrorEntry, StrandEntry, StrandsEntry, least
+from meshmq.core.mirror import Mirror
+from meshmq.core.mirror_log import (
+    LinkedEntry,
+    MirrorEntry,
+    SiteRetention,
+    StrandEntry,
+    StrandsEntry,
+    least,
+)
 from meshmq.core.producers import producer_last
 from meshmq.core.strands import (
-    BEGIN,
     Strands,
     begin,
     furthest,
     rewish,
     split,
-    strand_of,
     together,
 )
 from meshmq.core.topics import Topic, Topics
-from meshmq.core.wished import patterns_in
 from meshmq.errors import BadFrame
-from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetch, Fetched, Strand, StrandPlace
+from meshmq.frames_copies import CopiedBatch, CopiedTopic, Fetched
 from meshmq.names import JOURNAL, is_named
-
-
-class Mirror:
-    """One copied log.
-
-    Attributes:
-        name: of its node.
-        journal: what its groups have done, as far as that is stored here.
-        place: received up to before there. synced: and stored. With strands the least of theirs.
-        link, number: of the fetch under way; number 0: there is none.
-        level: as in AskCopy; 0: nobody asked in this life of the link.
-        again_ns: when to try again what failed.
-        received: records that came so far.
-        is_own: this log was it until it was renewed: nobody else writes it, nobody asks for it.
-        lacks: rule 3. is_summing: the sum is on its way, from its first part on.
-        holes: part of it came damaged, and has no bytes here.
-        passed_bytes: that came and need not be stored; their credit is given back with the rest.
-        linked: of a log of another site: which site, and what of it is mirrored.
-        strands: by which such a log comes, by number, with how far each was received.
-        stored: the same as far as it is synced. unstored: how often they were set since.
-        credit: bytes that may be on their way here.
-        terms: of the link that it is pulled over: whether batches come compressed, and its budget.
-        ends: of a log of another site: by stream there, up to where there are records.
-        asks_sum: who mirrors it from here lacks part of the journal.
-        passed: strands whose places are not stored; rule 7. kept: the furthest place's commit when
-            all were.
-    """
-
-    def __init__(
-        self, origin: bytes, name: str, place: tuple[int, int], main: Delivery, number: int
-    ):
-        self.origin = origin
-        self.name = name
-        self.place = self.synced = place
-        self.topics = CopiedTopics()
-        self.journal = CopiedJournal()
-        self.feed = MirrorFeed(self.topics, origin, main, number, place)
-        self.link = b""
-        self.number = 0
-        self.level = 0
-        self.again_ns = 0
-        self.problem = ""
-        self.received = 0
-        self.refused = 0
-        self.lacks = self.is_summing = self.is_own = self.holes = False
-        self.passed_bytes = 0
-        self.linked: LinkedEntry | None = None
-        self.strands: dict[int, Strand] = {}
-        self.stored: Strands = ()
-        self.unstored = 0
-        self.credit = limits.COPY_CREDIT_BYTES
-        self.terms: tuple[bool, int] = (False, 0)
-        self.ends: dict[int, int] = {}
-        self.asks_sum = False
-        self.passed: set[int] = set()
-        self.kept = 0
-
-    def lag(self) -> dict[str, int]:
-        """By topic, records that are at the other site and not here, where there are some."""
-        found: dict[str, int] = {}
-        for number, end in self.ends.items():
-            topic = self.topics.of_source(number)
-            is_counted = topic is not None and topic.entry.name != JOURNAL
-            if topic is not None and is_counted and end > topic.synced_offset:
-                found[topic.entry.name] = end - max(topic.synced_offset, topic.first_offset)
-        return found
-
-    def fetch_frame(self) -> Fetch:
-        """Asks for what is missing."""
-        since = self.linked.since if self.linked is not None else 0
-        return Fetch(
-            self.number, self.origin, *self.place, self.credit, self.level,
-            strands=tuple(self.strands.values()), since=since, had=self._had(),
-            packs=self.terms[0],
-        )  # fmt: skip
-
-    def _had(self) -> tuple[tuple[int, int], ...]:
-        """Streams that are here in part and may come again from the beginning, and how far."""
-        begun = [strand for strand in self.strands.values() if strand.place == BEGIN]
-        if not begun:
-            return ()
-        numbers = {strand.number for strand in begun}
-        strands, pattern_of = self.strands.values(), patterns_in(self)
-        had = [
-            (source, same[-1].next_offset)
-            for source, same in self.topics.by_source.items()
-            if strand_of(strands, same[-1].entry.name, pattern_of) in numbers
-        ]
-        had.sort(key=lambda row: -row[1])
-        return tuple([row for row in had if row[1]][: limits.STRAND_HAD_MAX])
-
-    @property
-    def used(self) -> set[int]:
-        """Numbers of strands of which something is here."""
-        return {topic.entry.strand for topic in self.topics.by_stream.values()}
-
-    def place_of(self, strand: int) -> tuple[int, int]:
-        """Received up to before there, of a strand, or of all where there are none."""
-        return self.strands[strand].place if strand in self.strands else self.place
-
-    def go_on(self, strand: int, place: tuple[int, int]) -> None:
-        """More was received."""
-        if strand not in self.strands:
-            self.place = place
-            return
-        self.strands[strand] = self.strands[strand]._replace(lsn=place[0], slot=place[1])
-        self.place = least(self.strands.values())
-        self.passed.add(strand)
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether all is synced that was received of a log of another site."""
-        is_stored = self.stored == tuple(self.strands.values())
-        return self.linked is not None and is_stored and not self.unstored
-
-    def take_passed(self) -> list[Entry]:
-        """Places that are to be stored beside that of all."""
-        passed, self.passed = self.passed, set()
-        self.kept = furthest(self.strands.values())[0]
-        return [StrandEntry(self.origin, n, *self.strands[n].place) for n in sorted(passed)]
-
-    def has_all_of(self, strands: Iterable[Strand]) -> bool:
-        """Whether all that these may have is wished here of a log of another site."""
-        return self.linked is None or all(
-            any(has_all(self.linked.claim, claim) for claim in strand.claims if claim != OF_GROUPS)
-            for strand in strands
-        )
-
-    def begin_strands(self, strands: Strands) -> None:
-        """It comes by these from now on; until that is stored each of them counts as far as all
-        before did: nobody is to be told that what is wished anew is here."""
-        self.unstored += 1
-        self.store_strands(tuple([
-            s._replace(lsn=lsn, slot=slot)
-            for s in strands for lsn, slot in [min(s.place, self.synced)]
-        ]))  # fmt: skip
-        self.feed.strands = self.stored
-
-    def on_strands(self, said: StrandsEntry | StrandEntry) -> None:
-        """It is stored."""
-        if isinstance(said, StrandsEntry):
-            self.unstored = max(0, self.unstored - 1)
-        if self.unstored:
-            return  # the number of a strand may be that of another one by now
-        self.store_strands(said.strands if isinstance(said, StrandsEntry) else tuple([
-            s._replace(lsn=said.lsn, slot=said.slot) if s.number == said.number else s
-            for s in self.stored
-        ]))  # fmt: skip
-
-    def store_strands(self, strands: Strands) -> None:
-        """So far it is synced."""
-        self.stored = strands
-        self.synced = least(strands)
-
-    def stored_places(self) -> tuple[StrandPlace, ...]:
-        """How far each is synced of the strands that are pulled now."""
-        now = self.strands
-        same = [s for s in self.stored if s.number in now and now[s.number].claims == s.claims]
-        # One that has begun anew under the number of another one is not stored yet.
-        return tuple([StrandPlace(s.number, *min(s.place, now[s.number].place)) for s in same])
-
-    @property
-    def shown(self) -> str:
-        """The name of its node, to be shown: of another site with that before it."""
-        return self.name if self.linked is None else f"{self.linked.site}/{self.name}"
 
 
 class Mirrors:
@@ -262,8 +104,9 @@ class Mirrors:
             mirror.journal = held.journal.copy()
             mirror.lacks, mirror.holes = held.lacks, held.holes
             mirror.is_own = held.own_until > 0
-            mirror.linked = held.linked
-            if mirror.linked is not None:
+            mirror.queues = mirror.find_queues()
+            if held.linked is not None:
+                mirror.note(held.linked)
                 mirror.strands = dict(held.strands)
                 mirror.store_strands(tuple(held.strands.values()))
                 mirror.feed.strands = mirror.stored
@@ -284,6 +127,7 @@ class Mirrors:
                 "fetching": bool(mirror.number),
                 "lacks_groups": mirror.lacks,
                 "holes": mirror.holes,
+                "partial": mirror.topics.is_partial,
                 "problem": mirror.problem,
             }
             for mirror in self.by_origin.values()
@@ -299,7 +143,7 @@ class Mirrors:
     def open_linked(self, name: str, linked: LinkedEntry) -> Mirror:
         """Begin a mirror of a log of another site."""
         mirror = self.open(linked.origin, name)
-        mirror.linked = linked
+        mirror.note(linked)
         self.entries.append(linked)
         self.set_strands(mirror, begin(linked.claim, linked.priority))
         return mirror
@@ -311,9 +155,7 @@ class Mirrors:
         mirror.begin_strands(strands)
         mirror.passed, mirror.kept = set(), furthest(strands)[0]  # with this all is stored
         self.entries.append(StrandsEntry(mirror.origin, strands))
-        self.entries.append(MirrorEntry(
-            mirror.origin, mirror.name, *mirror.place, lacks=mirror.lacks, holes=mirror.holes
-        ))  # fmt: skip
+        self.entries.append(mirror.entry)
 
     def rewish(self, mirror: Mirror, linked: LinkedEntry) -> bool:
         """Something else is wished of it; False: that has to wait."""
@@ -323,8 +165,9 @@ class Mirrors:
             found = rewish(strands, had.claim, linked.claim, linked.priority, mirror.used)
             if found is None:
                 return False
-            mirror.linked = linked._replace(since=had.since)
-            self.entries.append(mirror.linked)
+            self._note(mirror, linked._replace(
+                since=had.since, retention=had.retention, partial=had.partial, whole=had.whole
+            ))  # fmt: skip
             self.set_strands(mirror, found)
         return True
 
@@ -334,6 +177,35 @@ class Mirrors:
         found = split(had, theirs, mirror.used)
         if found != had:
             self.set_strands(mirror, found)
+
+    def keep(self, mirror: Mirror, retention: SiteRetention | None) -> None:
+        """What of a log of another site is kept from now on; rule 5."""
+        assert mirror.linked is not None
+        if retention == mirror.linked.retention:
+            return
+        linked = mirror.linked._replace(retention=retention)
+        # What is gone does not come back.
+        self._note(mirror, linked._replace(partial=mirror.linked.is_partial))
+        self._bound(mirror)
+
+    def begin_at(self, mirror: Mirror, since: int) -> None:
+        """Of which nothing is here: it begins at a time, if that is later than was said."""
+        assert mirror.linked is not None
+        if since > mirror.linked.since and not mirror.topics.by_stream:
+            self._note(mirror, mirror.linked._replace(since=since))
+
+    def _bound(self, mirror: Mirror) -> None:
+        """Each topic is kept by what holds for it now; rule 5."""
+        mirror.queues = mirror.find_queues()
+        for topic in list(mirror.topics.by_stream.values()):
+            name, source = topic.entry.name, topic.entry.source
+            age_ns, size = mirror.retention_of(name)
+            entry = topic.entry._replace(retention_ns=age_ns, retention_bytes=size)
+            if entry != topic.entry:
+                topic.entry = entry
+                self.entries.append(entry)
+            if mirror.follows(name):
+                self._follow(mirror, topic, mirror.topics.trimmed.get(source, 0))
 
     @property
     def of_site(self) -> list[Mirror]:
@@ -396,13 +268,14 @@ class Mirrors:
                 mirror.go_on(number, (lsn, slot))
         has_come = frame.batches or place > before or mirror.lacks != lacked
         if has_come or (frame.places and not (was_at_rest and self._pass(mirror))):
-            flags = {"lacks": mirror.lacks, "holes": mirror.holes}
             self.entries += mirror.take_passed()
-            self.entries.append(MirrorEntry(mirror.origin, mirror.name, *mirror.place, **flags))
+            self.entries.append(mirror.entry)
+        if mirror.lacks != lacked and mirror.linked is not None:
+            self._bound(mirror)
         return is_whole
 
     def _pass(self, mirror: Mirror) -> bool:
-        """Take it as synced that nothing more lies before the places that came; rule 7."""
+        """Take it as synced that nothing more lies before the places that came; rule 8."""
         strands = tuple(mirror.strands.values())
         if furthest(strands)[0] - mirror.kept > limits.PASSED_COMMITS_MAX:
             return False
@@ -438,22 +311,41 @@ class Mirrors:
             return False
         if not same:
             same = [self._add(mirror, facts.stream, facts.topic_id, facts.name, strand)]
-        if facts.first_offset > same[-1].next_offset:
-            self._lose(mirror, same[-1])
-        for topic in same:
-            if facts.first_offset >= topic.next_offset and topic is not same[-1]:
-                self._remove(mirror, topic)  # nothing of it is kept
-            elif facts.first_offset > topic.first_offset:
-                self._trim(topic, facts.first_offset)
+        first, newest = facts.first_offset, same[-1]
+        if first > newest.next_offset and not facts.begins:
+            self._lose(mirror, newest)
+        mirror.begins[facts.stream] = facts.begins
+        known = mirror.topics.trimmed.get(facts.stream, 0)
+        mirror.topics.trimmed[facts.stream] = max(known, first)
+        for topic in same if mirror.follows(facts.name) else ():
+            self._follow(mirror, topic, first)
+        if first > newest.next_offset and not facts.begins:
+            self._go_on_at(mirror, newest, first, strand)
         return True
+
+    def _go_on_at(self, mirror: Mirror, topic: Topic, offset: int, strand: int) -> Topic:
+        """What comes next of a stream is there, and what lies between does not come; rule 6. The
+        stream for it."""
+        if topic.first_offset >= topic.next_offset:
+            self._trim(topic, offset)
+            return topic
+        _, topic_id, name, *_ = topic.entry
+        return self._add(mirror, topic.entry.source, topic_id, name, strand, offset)
+
+    def _follow(self, mirror: Mirror, topic: Topic, offset: int) -> None:
+        """Before an offset nothing is at the log's own node."""
+        if offset >= topic.next_offset and topic is not mirror.topics.of_source(topic.entry.source):
+            self._remove(mirror, topic)  # nothing of it is kept
+        elif offset > topic.first_offset:
+            self._trim(topic, offset)
 
     def _add(
         self, mirror: Mirror, source: int, topic_id: bytes, name: str, strand: int, end: int = 0
     ) -> Topic:
         """A stream for what comes of one there from offset ``end`` on."""
         entry = TopicEntry(
-            self._topics.new_stream(), topic_id, name, True, 0, 0, origin=mirror.origin,
-            source=source, strand=strand,
+            self._topics.new_stream(), topic_id, name, True, *mirror.retention_of(name),
+            origin=mirror.origin, source=source, strand=strand,
         )  # fmt: skip
         topic = Topic(entry, end, end, end)
         mirror.topics.add(topic)
@@ -494,7 +386,15 @@ class Mirrors:
                 self._remove(mirror, newest)  # it is empty
         if row.base_offset > topic.next_offset:
             self._lose(mirror, topic)
-            self._skip(mirror, topic, row)
+            if mirror.topics.trimmed.get(row.stream, 0) >= row.base_offset:
+                topic = self._go_on_at(mirror, topic, row.base_offset, strand)
+            elif mirror.begins.get(row.stream, 0) > row.base_offset:
+                topic = self._go_on_at(mirror, topic, row.base_offset, strand)
+                self._pass_over(mirror, (row.lsn, row.slot))
+            else:
+                self._skip(mirror, topic, row)
+        if mirror.linked is not None and row.append_time_ns >= mirror.linked.since:
+            self._note_whole(mirror, (row.lsn, row.slot))
         alias = topic.entry.stream
         mirror.holes = mirror.holes or row.damaged
         checksum = NO_BYTES_CHECKSUM if row.damaged else row.checksum
@@ -509,6 +409,26 @@ class Mirrors:
         topic.next_offset = row.base_offset + row.count
         mirror.received += row.count
         return True
+
+    def _pass_over(self, mirror: Mirror, place: tuple[int, int]) -> None:
+        """Something that lies before a place does not come, and its node may keep it."""
+        if mirror.linked is not None:
+            whole = max(mirror.linked.whole, place)
+            self._note(mirror, mirror.linked._replace(partial=True, whole=whole))
+
+    def _note_whole(self, mirror: Mirror, place: tuple[int, int]) -> None:
+        """A mirror that began at a time has all that lies at a place or behind it, as far as its
+        strands have come."""
+        linked = mirror.linked
+        if linked is None or not linked.begins_at or linked.partial:
+            return
+        if not (0, 0) < linked.whole <= place:
+            self._note(mirror, linked._replace(whole=place))
+
+    def _note(self, mirror: Mirror, linked: LinkedEntry) -> None:
+        if linked != mirror.linked:
+            mirror.note(linked)
+            self.entries.append(linked)
 
     def _skip(self, mirror: Mirror, topic: Topic, row: CopiedBatch) -> None:
         """Nothing comes of the offsets before a batch."""
@@ -550,6 +470,18 @@ class Mirrors:
                 mirror.asks_sum = False
                 mirror.lacks = mirror.is_summing = False
         return words
+
+    def _on_trims(self, trims: Iterable[TrimEntry]) -> None:
+        """These are stored; those that the store has planned are news."""
+        for mirror in self.of_others:
+            for trim in trims:
+                topic = mirror.topics.by_stream.get(trim.stream)
+                if topic is None or trim.first_offset <= topic.first_offset:
+                    continue
+                topic.first_offset = trim.first_offset
+                newest = mirror.topics.of_source(topic.entry.source)
+                if topic.first_offset >= topic.next_offset and topic is not newest:
+                    self._remove(mirror, topic)
 
     # -- producers ------------------------------------------------------------------------------
 
@@ -597,7 +529,11 @@ class Mirrors:
         for origin, records in commit.journals:
             if origin in self.by_origin:
                 now_ms = commit.append_time_ns // limits.MS
-                self.by_origin[origin].journal.say(records, now_ms)
+                mirror = self.by_origin[origin]
+                mirror.journal.say(records, now_ms)
+                is_bound = mirror.linked is not None and mirror.linked.retention is not None
+                if is_bound and mirror.find_queues() != mirror.queues:
+                    self._bound(mirror)
         for said in commit.mirrors:
             if isinstance(said, MirrorEntry) and said.dropped:
                 self.dropping.discard(said.origin)
@@ -607,6 +543,8 @@ class Mirrors:
                 sizes.setdefault(said.origin, 0)
             elif isinstance(said, StrandsEntry | StrandEntry) and said.origin in self.by_origin:
                 self.by_origin[said.origin].on_strands(said)
+        if commit.trims:
+            self._on_trims(commit.trims)
         found = []
         for origin, size in sizes.items():
             mirror = self.by_origin.get(origin)

@@ -22,7 +22,9 @@ Rules:
 5. A mirror that begins at a time has nothing that was stored before; it is no source for who wants
    that. Who takes over from another node of ours begins where that one did; of two that have begun
    at different times, as each was without the other, that one pulls that has begun earlier.
-6. Groups' journals are mirrored with what is wished (core/wished.py). Of a journal that was trimmed
+6. What our site keeps of a log is what the link of rule 4 says of that, if anything, for as long as
+   there is that link. Such a mirror is partial, and no source for other sites.
+7. Groups' journals are mirrored with what is wished (core/wished.py). Of a journal that was trimmed
    before it came the sum is asked for: by the log's own site, of who mirrors a mirror in its name.
 """
 
@@ -42,9 +44,9 @@ from meshmq.core.link_budget import LinkBudget
 from meshmq.core.link_rates import LinkRates
 from meshmq.core.link_verify import LinkVerify, Log
 from meshmq.core.link_wish import CONNECTING, DOWN, LINKED, REFUSED, Endpoint, LinkWish
-from meshmq.core.mirror_log import LinkedEntry
+from meshmq.core.mirror import Mirror
+from meshmq.core.mirror_log import LinkedEntry, SiteRetention
 from meshmq.core.mirror_progress import MirrorProgress
-from meshmq.core.mirrors import Mirror
 from meshmq.core.packing import opened
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_copies import NO_COPY, PUT_BACK, SiteCopies
@@ -156,6 +158,8 @@ class Replication:
         """What is pulled from other sites from now on."""
         self._wishes = {wish.to: wish for wish in wishes}
         self._set_budgets()
+        for mirror in self._copies.mirrors.of_others:
+            self._keep(mirror)
         self._due_ns = 0
 
     # -- who is there ---------------------------------------------------------------------------
@@ -240,9 +244,11 @@ class Replication:
             assert mirror.linked is not None
             linked, place = mirror.linked, mirror.synced
             row = LogOffer(mirror.origin, mirror.name, linked.site, *place, *linked.claim)
-            rows.append(
-                row._replace(path=self._path(mirror), strands=mirror.stored, since=linked.since)
-            )
+            is_partial = mirror.topics.is_partial  # who takes it is told where it begins
+            rows.append(row._replace(
+                path=self._path(mirror), strands=mirror.stored, partial=is_partial,
+                since=0 if is_partial else linked.since,
+            ))  # fmt: skip
         return tuple(rows[: limits.MIRRORS_MAX])
 
     def shared_with(self, site: str) -> list[Log]:
@@ -300,7 +306,9 @@ class Replication:
             pattern_of = patterns_of(copies.groups)
         else:
             mirror = copies.mirrors.by_origin.get(frame.origin)
-            if mirror is None or mirror.linked is None or not mirror.has_all_of(frame.strands):
+            if mirror is None or mirror.linked is None or mirror.topics.is_partial or (
+                not mirror.has_all_of(frame.strands)
+            ):  # fmt: skip
                 self.sends.append(
                     (far.link, Fetched(frame.number, code="not-found", message=NO_COPY))
                 )
@@ -348,6 +356,8 @@ class Replication:
             has_all((row.topics, row.exclude), (wish.topics, wish.exclude)) and row.since <= since
         ):
             return None
+        if row.partial:  # what it has not would be passed over for good
+            return None
         if row.topics and had is not None:
             return Source(far, row, have_more(row.strands, tuple(had.strands.values())))
         return Source(far, row, (row.lsn, row.slot) > (had.place if had else BEGIN))
@@ -363,12 +373,28 @@ class Replication:
         return begun
 
     def _since(self, origin: bytes, wish: LinkWish) -> int:
-        """From which time on a new mirror begins, unix ns; rule 5."""
-        if begun := self._begun(origin):
-            return min(begun.values())
-        if wish.since_age_ns:
-            return max(0, self._wall_ns - wish.since_age_ns)
-        return wish.since_ns
+        """From which time on a new mirror begins, unix ns; rule 5. What is older than we keep
+        is not had at all. What we keep longer than its node is gone there: who has begun first has
+        most, so there is a time also where all is kept."""
+        begun = self._begun(origin)
+        return min(begun.values()) if begun else self._since_now(wish)
+
+    def _since_now(self, wish: LinkWish) -> int:
+        ages = [wish.since_age_ns] if wish.since_age_ns else []
+        if wish.retention is not None:
+            ages.append(wish.retention[0] or limits.LINK_EVER_NS)
+        return max([0, wish.since_ns, *[int(self._wall_ns - age) for age in ages]])
+
+    def _keep(self, mirror: Mirror, wish: LinkWish | None = None) -> None:
+        """Rule 6."""
+        assert mirror.linked is not None
+        links = [far.site for far in self._far.values() if far.link == mirror.link]
+        links = [mirror.linked.site, *links, *(mirror.linked.retention or ())[:1]]
+        wish = wish or next((self._wishes[to] for to in links if to in self._wishes), None)
+        was_partial = mirror.topics.is_partial
+        self._copies.mirrors.keep(mirror, _retention(wish))
+        if mirror.topics.is_partial and not was_partial:
+            self._copies.logs.refuse(mirror.origin, "not-found", NO_COPY)
 
     def _source_by(self, origin: bytes, link: bytes) -> Source | None:
         """The same by the far node's link."""
@@ -486,6 +512,10 @@ class Replication:
             way_ns = self._round_trips.get(far.origin, 0)
             mirror.credit = self._budgets[far.site].first(row.origin, way_ns)
         mirror.terms = terms
+        wish = self._wish_for(far, row)
+        self._keep(mirror, wish)
+        if wish is not None and wish.retention is not None and mirror.place == BEGIN:
+            copies.mirrors.begin_at(mirror, self._since_now(wish))  # it has nothing of a sibling
         copies.mirrors.split(mirror, row.strands)
         self._moved[row.origin] = list(mirror.strands.values()), now_ns
         copies.fetch(mirror, far)
@@ -495,7 +525,9 @@ class Replication:
         row, wish = source.row, self._wish_for(source.far, source.row)
         assert wish is not None
         since = self._since(row.origin, wish)
-        return LinkedEntry(row.origin, row.site, wish.topics, wish.exclude, wish.priority, since)
+        return LinkedEntry(
+            row.origin, row.site, wish.topics, wish.exclude, wish.priority, since, _retention(wish)
+        )
 
     @staticmethod
     def _is_rewished(mirror: Mirror, linked: LinkedEntry) -> bool:
@@ -610,6 +642,7 @@ class Replication:
                         "from": None if node is None else node.name, "lsn": mirror.synced[0],
                         "received": mirror.received, "lag": mirror.lag(),
                         "strands": len(mirror.strands), "since": mirror.linked.since,
+                        "partial": mirror.topics.is_partial,
                         "problem": mirror.problem, **self._rates.log(mirror, now_ns),
                     }
                 )  # fmt: skip
@@ -629,6 +662,8 @@ class Replication:
                     ],
                     "topics": list(wish.topics), "exclude": list(wish.exclude),
                     "priority": list(wish.priority),
+                    "retention_ns": None if wish.retention is None else wish.retention[0],
+                    "retention_bytes": None if wish.retention is None else wish.retention[1],
                     "bytes_per_second": wish.bytes_per_second or None,
                     "compression": wish.compression,
                     "flow": self._rates.link(
@@ -647,6 +682,13 @@ def _state(ends: Iterable[Endpoint]) -> str:
         return REFUSED
     # A node that is linked here has no data link yet: that comes within a moment.
     return CONNECTING if states & {CONNECTING, LINKED} else DOWN
+
+
+def _retention(wish: LinkWish | None) -> SiteRetention | None:
+    """What our site keeps of a log by its own word, with who said so."""
+    if wish is None or wish.retention is None:
+        return None
+    return SiteRetention(wish.to, *wish.retention)
 
 
 def _for(far: Sibling, rows: tuple[LogOffer, ...]) -> LogOffers:

@@ -44,7 +44,8 @@ from meshmq.core.forgetting import Forgetting
 from meshmq.core.groups import Groups
 from meshmq.core.log import Commit, Entry, LogState
 from meshmq.core.mending import Mender
-from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.core.mirror import Mirror
+from meshmq.core.mirrors import Mirrors
 from meshmq.core.own_log import OwnLog
 from meshmq.core.sibling import LOCAL, Sibling
 from meshmq.core.site_takeover import SiteTakeovers
@@ -58,7 +59,6 @@ from meshmq.names import JOURNAL
 
 _Reach = tuple[tuple[int, int], bool]
 _NOTHING: _Reach = ((0, 0), False)
-
 TOPIC = "topic"
 """What ``site.of_copies`` is asked of a topic; all else are verbs of programs."""
 
@@ -468,7 +468,7 @@ class SiteCopies:
 
     def on_commit(self, commit: Commit) -> None:
         """A commit is synced."""
-        if not (commit.copied or commit.mirrors):
+        if not (commit.copied or commit.mirrors or commit.trims):
             return
         self.takeovers.on_commit(commit)
         self.far.on_commit(commit)

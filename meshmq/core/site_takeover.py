@@ -33,8 +33,9 @@ from meshmq.core.feed import UNBOUNDED, Reader
 from meshmq.core.groups import Groups
 from meshmq.core.journal import Delta
 from meshmq.core.log import Commit, Entry, LogState, StoredBatch
+from meshmq.core.mirror import Mirror
 from meshmq.core.mirror_log import TakenEntry
-from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.core.mirrors import Mirrors
 from meshmq.core.site_taken import MovedEntry, MovedRun
 from meshmq.core.takeover import Takeovers, topics_of
 from meshmq.core.topics import Topics

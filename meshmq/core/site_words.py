@@ -18,7 +18,7 @@ from typing import Any
 
 from meshmq import limits
 from meshmq.core.link_wish import LinkWish
-from meshmq.core.mirrors import Mirror
+from meshmq.core.mirror import Mirror
 from meshmq.core.sibling import Sibling
 from meshmq.core.site_copies import SiteCopies
 from meshmq.core.site_fence import SiteFence

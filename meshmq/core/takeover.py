@@ -39,8 +39,9 @@ from meshmq.core.feed import UNBOUNDED, Reader
 from meshmq.core.groups import Groups
 from meshmq.core.journal import QUEUE, REJECTED, Delta, GroupState, Mark, Settings
 from meshmq.core.log import Commit, Entry, LogState, StoredBatch, TopicEntry
+from meshmq.core.mirror import Mirror
 from meshmq.core.mirror_log import TakenEntry, TakeoverEntry
-from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.core.mirrors import Mirrors
 from meshmq.core.runs import runs_of
 from meshmq.core.site_taken import MovedEntry, MovedRun, runs_to
 from meshmq.errors import BadFrame, CommandFailed, GroupMismatch, MeshError

@@ -97,6 +97,8 @@ class Topics:
         copied: what copies of other logs know of a producer in a topic; set by the owner.
     """
 
+    is_partial = False
+
     def __init__(self, state: LogState, entropy: random.Random) -> None:
         self._entropy = entropy
         self._next_stream = state.next_stream
@@ -156,6 +158,13 @@ class Topics:
     def kept_from(topic: Topic) -> int:
         """From where on its offsets are here."""
         return topic.first_offset
+
+    trimmed_to = kept_from
+
+    @staticmethod
+    def has_before(topic: Topic, offset: int) -> bool:
+        """Whether the record before an offset is here."""
+        return topic.first_offset < offset
 
     def new_stream(self) -> int:
         """The number of one more stream in this log."""

@@ -18,7 +18,7 @@ from meshmq.names import JOURNAL, covers, group_of, matches, overlap, queue_of
 
 if TYPE_CHECKING:
     from meshmq.core.groups import Groups
-    from meshmq.core.mirrors import Mirror
+    from meshmq.core.mirror import Mirror
 
 Patterns = Callable[[str], str | None]
 """The topics that a group reads, by its name; None: no such group is known."""

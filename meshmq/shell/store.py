@@ -37,6 +37,7 @@ from meshmq.shell.store_background import Background, Spare
 from meshmq.shell.store_copies import mend, read_copies
 from meshmq.shell.store_index import SegmentIndex
 from meshmq.shell.store_read import LogReader, ReadResult
+from meshmq.shell.store_retention import RetentionPlanner
 from meshmq.shell.store_rewrite import DamagedRow, Rewriter
 from meshmq.shell.store_segments import Problem, SegmentSet, is_needed, living
 from meshmq.shell.store_space import NoRoom, Room, Space
@@ -47,7 +48,6 @@ _WRITE_ERRORS = (sqlite3.Error, diskcache.Timeout, OSError)
 _LATENCY_BUCKETS = 32  # powers of two of a microsecond: the last is over half an hour
 _SPARE_SHARE = 4  # the next segment is made when the active one is full to one part in so many
 _SETTLE_SECONDS = 3.0  # what loses no more records for so long is worth rewriting, not before
-_PLAN_SECONDS = 0.01  # commits wait for so long at most; some 2,000 streams
 _PLAN_SHARE = 50  # retention may take one part in so many of the disk thread's time ...
 _PLAN_SHARE_SHORT = 5  # ... and so many where the disk is short of room
 _COMMIT_ROOM_BYTES = 256 * limits.KIB  # for what a commit takes besides its batches
@@ -82,6 +82,7 @@ class LogStore:
         self._clock = clock
         self._monotonic = monotonic
         self._time = LogTime(state.append_time_ns)
+        self._retention = RetentionPlanner(state, segments, self._time)
         self._thread: int | None = None
         self._failed = ""
         self._closed = False
@@ -98,7 +99,6 @@ class LogStore:
         self._begun: tuple[Commit, int] | None = None  # met a full disk and is not taken back yet
         self._rewriter: Rewriter | None = None
         self._not_rewritten: set[int] = set()
-        self._to_plan: list[int] = []
         self._dying: dict[int, tuple[int, float]] = {}
         self._rewritten = self._mended = 0
         self._background = Background(background)
@@ -383,10 +383,10 @@ class LogStore:
             self._remove_dead()
             kept, room = self.state.first_offsets(), self._space.measure()
             is_short = self._is_short(room)
-            if self._is_due(now_ns, kept, is_short) or self._is_worth_a_snapshot(room):
+            if self._retention.is_due(now_ns, kept, is_short) or self._is_worth_a_snapshot(room):
                 self._roll()
             self._plan_rewriting(kept, room)
-            trims = self._plan(now_ns)
+            trims = self._retention.plan(now_ns)
         except _WRITE_ERRORS as error:
             if self._is_for_room(error):
                 return ()
@@ -492,66 +492,6 @@ class LogStore:
     def _is_short(self, room: Room) -> bool:
         """Whether the disk is so full that every dead byte counts."""
         return room.free_bytes < 2 * room.reserve_bytes
-
-    def _plan(self, now_ns: int) -> tuple[tuple[int, int], ...]:
-        """Of as many streams as there is time for; the next call goes on with the rest."""
-        trims = []
-        until = time.perf_counter() + _PLAN_SECONDS
-        self._to_plan = self._to_plan or [*reversed(self.state.streams)]
-        while self._to_plan and time.perf_counter() < until:
-            alias = self._to_plan.pop()
-            stream = self.state.streams.get(alias)
-            if stream is None:
-                continue
-            topic = stream.topic
-            if topic.retention_ns <= 0 and topic.retention_bytes <= 0:
-                continue
-            oldest_ns = self._time.oldest_ns(now_ns, topic.retention_ns)
-            found = retention.plan(
-                self._segments.portions(alias),
-                stream.first_offset,
-                now_ns - oldest_ns if topic.retention_ns > 0 else 0,
-                topic.retention_bytes,
-                now_ns,
-            )
-            first = found.first_offset
-            if found.boundary is not None:
-                first = max(first, self._cut(alias, found.boundary))
-            if topic.retention_ns > 0:
-                first = max(first, self._first_young(alias, oldest_ns))
-            if first > stream.first_offset:
-                trims.append((alias, first))
-        return tuple(trims)
-
-    def _cut(self, alias: int, boundary: retention.Boundary) -> int:
-        segment = self._segments.get(boundary.portion.segment)
-        held = segment.index.streams.get(alias) if segment is not None else None
-        return held.cut(boundary.keep_bytes) if held is not None else 0
-
-    def _first_young(self, alias: int, oldest_ns: int) -> int:
-        """First offset in the active segment that is not older than ``oldest_ns``; 0: no matter."""
-        index = self._segments.active.index
-        held = index.streams.get(alias)
-        if held is None or index.times[0] >= oldest_ns:
-            return 0
-        i = held.at_place(index.at_time(oldest_ns), 0)
-        if i == 0:
-            return 0
-        return held.bases[i] if i < len(held) else held.next_offset
-
-    def _is_due(self, now_ns: int, kept: dict[int, int], is_short: bool) -> bool:
-        index = self._segments.active.index
-        if index.bytes < retention.REFINE_BYTES_MIN:
-            return False
-        living = retention.living_bytes(index.info(self._segments.active.number), kept)
-        if retention.worth_rewriting(index.bytes, living, is_short):
-            return True  # its dead bytes can go once it is closed
-        bounds = [
-            stream.topic.retention_ns
-            for alias in index.streams
-            if (stream := self.state.streams.get(alias)) and stream.topic.retention_ns > 0
-        ]
-        return retention.due_to_roll(index.times[0], index.bytes, min(bounds, default=0), now_ns)
 
     # --- telling ---------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ def read(world: LinksWorld) -> Iterator[str]:
             stream = row[:2]
             end = ends.get(stream, 0)
             # A topic that is wished again comes with what lies behind such a reader.
-            may_lack = world.has_trims or world.ever or world.begins_later(reading.at.site)
+            later = world.begins_later(reading.at.site)
+            may_lack = world.has_trims or world.ever or world.keeps or later
             if row.offset < end or (row.offset > end and not may_lack):
                 yield f"{reading!r} got {row.topic} {row.offset} for {ends.get(stream, 0)}"
             ends[stream] = row.offset + 1
@@ -78,7 +79,13 @@ def paused(world: LinksWorld) -> Iterator[str]:
         yield from world.pausing.wrong[:5]
 
 
+def kept(world: LinksWorld) -> Iterator[str]:
+    """A site that keeps for ever what it mirrors has all that it ever had."""
+    yield from world.linking.lost[:5]
+
+
 LINKS_CHECKERS: tuple[Callable[[LinksWorld], Iterator[str]], ...] = (
     views, belonging, alarms, rest, mirrored, stable, single, read, ordered, shared, waited, paused,
+    kept,
     *crossing_checkers.CHECKERS,
 )  # fmt: skip

@@ -146,6 +146,8 @@ class LinksFaults(SiteFaults):
         world, rng = self.world, self.world.rng
         site, to = rng.choice(sorted(world.wishes))
         end = int(rng.random() * 5 * SECOND)
+        if world.keeps:
+            return  # who has no link with a log's own site may pass over what others keep no more
         world.note("unlink", site, to)
         for host in world.site_of[site]:
             world.after(int(rng.random() * 500 * MS), partial(self._set, host, to, False))

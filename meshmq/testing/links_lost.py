@@ -329,6 +329,8 @@ class LostSitesWorld(LinksWorld):
         late_share: of what is begun while there are faults, so much takes long.
     """
 
+    kept_share = 0.0
+
     def __init__(self, seed: int, nodes: int | None = None) -> None:
         super().__init__(seed, nodes)
         self.has_trims = False

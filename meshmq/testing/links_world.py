@@ -5,7 +5,7 @@ all nodes of the sites beside its own. What it wishes never changes but for link
 away and come back, and, in some histories, for a while: so at rest it is known what each site must
 have of each log. In some the path between two sites stays cut for good, where logs can come
 another way; in some there are topics that go before others, mirrors that begin at a time, or links
-that people pause.
+that people pause. In some sites keep what they mirror shorter than its nodes do, or longer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from meshmq.testing.disk import Disk
 from meshmq.testing.links_faults import PRIORITIES, LinksFaults
 from meshmq.testing.site_crossing import SHARE, Crossing
 from meshmq.testing.site_host import Host, Way
-from meshmq.testing.site_linking import Linking
+from meshmq.testing.site_linking import EVER, Linking
 from meshmq.testing.site_part import Part
 from meshmq.testing.site_pausing import SHARE as PAUSED_SHARE
 from meshmq.testing.site_pausing import Pausing
@@ -42,6 +42,8 @@ TERMS: tuple[dict[str, Any], ...] = (
     {}, {"compression": "zstd"}, {"bytes_per_second": 20_000},
     {"compression": "zstd", "bytes_per_second": 200_000},
 )  # fmt: skip
+SHORT = (0, 1000)
+RETENTIONS = (None, SHORT, SHORT, EVER)
 LINKS_REST_NS = 90 * SECOND
 LATER_SHARE = 0.25
 """Of the histories: mirrors begin at a time."""
@@ -75,7 +77,7 @@ class LinksHost(CopiesHost):
     def plan_trims(self) -> list[tuple[int, int]]:
         world = self.world
         assert isinstance(world, LinksWorld)
-        trims: list[tuple[int, int]] = []
+        trims = self._plan_kept()
         if not world.has_trims or world.healed or world.retention.random() < 0.5:
             return trims
         for alias, stream in self.disk.state.streams.items():
@@ -85,6 +87,30 @@ class LinksHost(CopiesHost):
             ]  # fmt: skip
             if len(kept) > 3 and not stream.topic.origin and world.retention.random() < 0.5:
                 trims.append((alias, kept[len(kept) // 2]))  # as the store does: between two
+        return trims
+
+    def _plan_kept(self) -> list[tuple[int, int]]:
+        """Some of the mirrors that are kept shorter by our own word, the oldest records first."""
+        world, trims = self.world, []
+        assert isinstance(world, LinksWorld)
+        if not world.keeps or world.healed or world.keeping.random() < 0.7:
+            return []
+        streams = self.disk.state.streams
+        for origin, source in sorted({(s.topic.origin, s.topic.source) for s in streams.values()
+                                      if s.topic.retention_bytes}):  # fmt: skip
+            same = {alias: s for alias, s in streams.items()
+                    if (s.topic.origin, s.topic.source) == (origin, source)}  # fmt: skip
+            kept = sorted(
+                b.base_offset for commit in self.disk.commits for b in commit.batches
+                if b.stream in same and b.base_offset >= same[b.stream].first_offset
+            )  # fmt: skip
+            if len(kept) > 3 and world.keeping.random() < 0.5:
+                first = kept[len(kept) // 2]
+                world.linking.on_kept(
+                    self.site, origin, next(iter(same.values())).topic.name, first
+                )
+                trims += [(alias, min(first, s.next_offset)) for alias, s in same.items()
+                          if s.first_offset < min(first, s.next_offset)]  # fmt: skip
         return trims
 
     def set_links(self, links: tuple[LinkWish, ...]) -> None:
@@ -116,12 +142,14 @@ class LinksWorld(SiteWorld):
         since_ns: from which time on each site has what it pulls, unix ns; 0: all. ages: of some,
             instead of that how long before it begins.
         pausing: of some: links are paused.
+        keeps: some sites keep their mirrors by their own word. kept: what that is, by site.
     """
 
     host_kind = LinksHost
     crossing: Crossing | None = None
     pausing: Pausing | None = None
     all_read = ">"
+    kept_share = 0.12
 
     def __init__(self, seed: int, _: int | None = None) -> None:
         super().__init__(seed, None, COMMON)
@@ -159,12 +187,20 @@ class LinksWorld(SiteWorld):
             for site in self.sites
         }
         self.ever: dict[tuple[str, str], set[Claim]] = {}
+        self.keeping = random.Random(f"{seed} own word")
+        self.keeps = self.shape in ("pair", "mesh") and self.keeping.random() < self.kept_share
+        self.kept = {site: self.keeping.choice(RETENTIONS) if self.keeps else None
+                     for site in self.sites}  # fmt: skip
+        self.has_trims = self.has_trims or (self.keeps and self.keeping.random() < 0.5)
         self.usual_ns = {pair: rng.choice(LATENCIES_NS) for pair in self._pairs()}
         self.latency_ns = dict(self.usual_ns)
         self.since_ns, self.ages = dict.fromkeys(self.sites, 0), dict.fromkeys(self.sites, 0)
         self.parted: frozenset[str] = frozenset()
-        self._begin_later(random.Random(f"{seed} since"))
+        if not self.keeps:
+            self._begin_later(random.Random(f"{seed} since"))
         self._part(rng)
+        if self.keeps:  # what begins waits for the log's own site, where there is a link with it
+            self.parted = frozenset()
         self.site_of: dict[str, list[LinksHost]] = {site: [] for site in self.sites}
         self.linking = Linking(self)
         self.parts: tuple[Part, ...] = (self.linking,)
@@ -242,7 +278,7 @@ class LinksWorld(SiteWorld):
         return tuple([
             LinkWish(
                 to, tuple([h.address for h in self.site_of[to]]), *claim, **self.terms,
-                priority=self.priorities[site],
+                priority=self.priorities[site], retention=self.kept[site],
                 since_ns=self.since_ns[site], since_age_ns=self.ages[site],
             )._replace(**(self.crossing.lets_in(one, to) if self.crossing is not None else {}))
             for (one, to), claim in self.wishes.items() if one == site

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TOPICS = ("o.a", "o.a", "o.b", "o.tmp.x", "x.c")
 WRITTEN_MAX = 200
 
+EVER = (0, 0)
 Log = dict[Row, tuple[object, ...]]
 
 
@@ -65,6 +66,7 @@ class Linking(Part):
         misplaced: logs of a node's own site that it mirrors, and batches that it has twice.
         early: records that were confirmed as mirrored, and were at too few sites.
         late: at rest, records that are at enough sites, and are not confirmed.
+        lost: at rest, what is gone of a site's mirrors though that keeps it.
     """
 
     world: LinksWorld
@@ -79,6 +81,8 @@ class Linking(Part):
         self.misplaced: list[str] = []
         self.early: list[str] = []
         self.late: list[str] = []
+        self.lost: list[str] = []
+        self._cut: dict[tuple[str, bytes, str], int] = {}  # up to where a site trimmed its mirror
         self.values: dict[Row, bytes] = {}  # of each record, where it is
         self.begun: dict[tuple[str, bytes], int] = {}  # by site and log: from which time it has it
         self._batches: dict[Row, tuple[object, ...]] = {}  # by each of its offsets
@@ -127,6 +131,9 @@ class Linking(Part):
             if other == site and _is_of(topic, claims[one, other])
             and not self.world.begins_later(one)
         ]  # fmt: skip
+        if self.world.keeps:  # what is behind another site may not get it at all
+            sites = [one for one in sites if (one, site) in self.world.wishes]
+            sites = [] if self.world.has_trims else sites
         most = len(sites) if self.world.rng.random() < 0.5 else 0
         return mirrored(self.world.rng.randint(1, most)) if most else TOPIC_DEFAULT
 
@@ -323,6 +330,35 @@ class Linking(Part):
         mirror = site.copies.mirrors.by_origin.get(of.origin) if site is not None else None
         return mirror is not None and bool(mirror.number)
 
+    def on_kept(self, site: str, origin: bytes, topic: str, first: int) -> None:
+        """A site keeps its mirror of a topic from an offset on, by its own word."""
+        key = site, origin, topic
+        self._cut[key] = max(first, self._cut.get(key, 0))
+
+    def may_lack(self, site: str, row: Row) -> bool:
+        """Whether a record was trimmed by a site's own word, or by that of some other one, and this
+        one has no link with the record's own."""
+        home = next((h.site for h in self.world.members if h.origin == row.origin), "")
+        some = (site,) if (site, home) in self.world.wishes else self.world.sites
+        return any(row.offset < self._cut.get((s, row.origin, row.topic), 0) for s in some)
+
+    def find_lost(self) -> Iterator[str]:
+        """Where a site that keeps all that it mirrors has no more what it had."""
+        world = self.world
+        for disk, row in self._streams:
+            at = next((h for h in world.members if h.disk is disk), None)
+            if at is None or world.kept[at.site] != EVER or row.origin == at.origin:
+                continue
+            home = next((h.site for h in world.members if h.origin == row.origin), at.site)
+            if home == at.site or row.topic[0] == "$":
+                continue
+            if not any(self._has(h, row) for h in world.site_of[at.site]):
+                yield f"{at.site} has no more {row.topic} {row.offset} of {self._name(row.origin)}"
+
+    def _has(self, host: Host, row: Row) -> bool:
+        held = host.disk.state.streams.get(self._streams.get((host.disk, row), 0))
+        return held is not None and held.first_offset <= row.offset
+
     def was_trimmed(self, row: Row) -> bool:
         """Whether a record is no longer kept where it was published; others may have it still."""
         states = [h.disk.state for h in self.world.members if h.origin == row.origin]
@@ -332,7 +368,8 @@ class Linking(Part):
     def _differences(self, host: Host, want: Log, holder: Host) -> Iterator[str]:
         log = log_of(holder.disk, host.origin)
         has = {row: facts for row, facts in log.items() if row.topic[0] != "$"}
-        for row in sorted(want.keys() - has.keys())[:3]:
+        lacks = [row for row in want.keys() - has.keys() if not self.may_lack(holder.site, row)]
+        for row in sorted(lacks)[:3]:
             yield f"{holder} lacks {host}'s {row.topic} {row.offset}"
         more = [
             row for row in has.keys() - want.keys()
@@ -373,6 +410,7 @@ class Linking(Part):
                 row for row in has - want
                 if not (self.was_trimmed(row) or self.may_have(reading.at.site, row))
             ]  # fmt: skip
+            want = {row for row in want if row in has or not self.may_lack(reading.at.site, row)}
             if more_rows or not want <= has:
                 lacks = [self.values[row] for row in sorted(want - has)[:3]]
                 more = [self.values.get(row) for row in sorted(more_rows)[:3]]
@@ -391,6 +429,7 @@ class Linking(Part):
         self.unlike += [before + text for text in self.find_unlike()]
         self.kept += [before + text for text in self.find_kept()]
         self.late += [before + text for text in self.find_late()]
+        self.lost += [before + text for text in self.find_lost()]
 
 
 def _stored_at(facts: tuple[object, ...]) -> int:

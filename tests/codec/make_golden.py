@@ -387,6 +387,7 @@ FRAMES = {
             ),
         ),
         ("fetched_end", 42, Fetched(3, (CopiedTopic(5, TOPIC_ID, "orders.eu", 12, end=2**40),))),
+        ("fetched_begins", 42, Fetched(3, (CopiedTopic(5, TOPIC_ID, "a", 12, begins=2**41),))),
         ("fetch_packs", 42, Fetch(5, ORIGIN, 9, 1, 1 << 20, packs=True)),
         (
             "fetched_packed",
@@ -495,6 +496,7 @@ FRAMES = {
                         strands=_strands,
                         since=TIME_NS,
                     ),
+                    LogOffer(INSTANCE, "node-3", "us", 9, 3, ("orders.>",), partial=True),
                 )
             ),
         ),

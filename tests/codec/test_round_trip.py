@@ -42,6 +42,7 @@ from meshmq.core.mirror_log import (
     LinkedEntry,
     MirrorEntry,
     MirrorState,
+    SiteRetention,
     StrandEntry,
     StrandsEntry,
     TakenEntry,
@@ -190,7 +191,7 @@ def fetched(draw):
             )
         )  # fmt: skip
         payload += data
-    streams = st.builds(frames_copies.CopiedTopic, u32, ids, texts, u64, flags, u64)
+    streams = st.builds(frames_copies.CopiedTopic, u32, ids, texts, u64, flags, u64, u64)
     topics = st.lists(streams, max_size=3)
     code, message = draw(st.just(("", "")) | st.tuples(texts.filter(bool), texts))
     size = len(payload)
@@ -323,7 +324,7 @@ BODIES = {
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
     frames_copies.Fetch: st.builds(
         frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64, strands, i64,
-        st.lists(st.tuples(u32, u64), max_size=3).map(tuple), flags,
+        st.lists(st.tuples(u32, u64), max_size=3).map(tuple), flags, st.tuples(u64, u32),
     ),
     frames_copies.Fetched: fetched(),
     frames_copies.Copied: st.builds(
@@ -338,7 +339,7 @@ BODIES = {
         st.lists(
             st.builds(
                 frames_copies.LogOffer, ids, texts, texts, u64, u32, patterns, patterns,
-                st.lists(texts, max_size=3).map(tuple), strands, i64,
+                st.lists(texts, max_size=3).map(tuple), strands, i64, flags,
             ),
             max_size=4,
         ).map(tuple),
@@ -638,6 +639,8 @@ topic_entries = st.builds(
 own_topics = topic_entries.map(lambda t: t._replace(origin=b""))
 rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8, flags)
 takings = st.lists(st.tuples(u32, u64, u32), max_size=3).map(tuple)
+retentions = st.none() | st.builds(SiteRetention, texts, u63, u63)
+wholes = st.tuples(u63, u32)
 copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
 mirror_entries = (
     st.builds(MirrorEntry, ids, texts, u64, u32, flags, flags, flags)
@@ -645,7 +648,18 @@ mirror_entries = (
     | st.builds(lambda *row: TakenEntry(row[0], Delta(row[1], settled=row[2])), ids, u32, takings)
     | st.builds(BehindEntry, ids, u64, u32, u64, texts)
     | st.builds(ForgottenEntry, ids, u64, texts, flags)
-    | st.builds(LinkedEntry, ids, texts, patterns, patterns, patterns, u63)
+    | st.builds(
+        LinkedEntry,
+        ids,
+        texts,
+        patterns,
+        patterns,
+        patterns,
+        u63,
+        retentions,
+        flags,
+        st.tuples(u63, u32),
+    )
     | st.builds(StrandsEntry, ids, strands)
     | st.builds(StrandEntry, ids, u16, u64, u32)
 )
@@ -760,7 +774,18 @@ def mirrors(draw):
     )  # fmt: skip
     found = draw(st.dictionaries(ids, made, max_size=2))
     for origin, mirror in found.items():
-        linked = st.builds(LinkedEntry, st.just(origin), texts, patterns, patterns, patterns, u63)
+        linked = st.builds(
+            LinkedEntry,
+            st.just(origin),
+            texts,
+            patterns,
+            patterns,
+            patterns,
+            u63,
+            retentions,
+            flags,
+            st.tuples(u63, u32),
+        )
         mirror.linked = draw(st.none() | linked)
         mirror.strands = {strand.number: strand for strand in draw(strands)}
     return found

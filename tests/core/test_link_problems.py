@@ -45,7 +45,8 @@ def test_links_that_are_well_are_told_with_what_comes_by_them():
     assert row == {
         "to": "us", "state": "linked", "endpoints": [us.address], "refused": {},
         "topics": ["orders.>"], "exclude": ["orders.tmp"], "nodes": [us.name],
-        "priority": [], "live": [], "live_lost": 0, "live_received": 0, "services": [],
+        "priority": [], "retention_ns": None, "retention_bytes": None,
+        "live": [], "live_lost": 0, "live_received": 0, "services": [],
         "paused": None, "reached": [{"endpoint": us.address, "state": "linked", "node": us.name}],
     }  # fmt: skip
     assert log.pop("lsn") > 1
@@ -56,7 +57,7 @@ def test_links_that_are_well_are_told_with_what_comes_by_them():
     assert log == {
         "name": f"us/{us.name}", "origin": us.origin.hex(), "from": us.name, "received": 5,
         "lag": {}, "lag_seconds": 0.0, "problem": "",
-        "strands": 2, "since": 0,
+        "strands": 2, "since": 0, "partial": False,
     }  # fmt: skip
     (far,) = site_of(eu)["far"]
     assert (far["site"], far["name"], far["state"]) == ("us", us.name, "linked")

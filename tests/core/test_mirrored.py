@@ -131,13 +131,18 @@ def test_a_site_behind_one_that_has_all_has_all_where_it_is_as_far_with_the_same
         strand = Strand(number, number, 1, 0, claims)
         place = (lsn, 0)
         return SimpleNamespace(
-            strand=strand, copied=place, sent=place, is_live=True, damaged_at=(0, 0)
+            strand=strand,
+            copied=place,
+            sent=place,
+            is_live=True,
+            damaged_at=(0, 0),
+            gap_at=(0, 0),
         )
 
     senders = [
         sender(0, (groups, OF_GROUPS), 9), sender(1, (a,), 53), sender(2, (b,), 52),
     ]  # fmt: skip
-    frame = SimpleNamespace(origin=b"log", since=0)
+    frame = SimpleNamespace(origin=b"log", since=0, whole=(0, 0))
     log = SimpleNamespace(frame=frame, senders=senders, had={})
     progress = MirrorProgress("eu", lambda origin: (60, 0))
     us = SimpleNamespace(origin=b"us", site="us")

@@ -261,6 +261,11 @@ def test_faults_of_the_site(faults, text, told):
          [(7, "'since' must be a string: \"7d\"")]),
         ({"topics = []": "topics = []\nsince = '2999-01-01'"},
          [(7, f"'since' '2999-01-01' {NOT_YET}")]),
+        ({"topics = []": "topics = []\nretention = 7\nretention_bytes = '1 week'"},
+         [(7, "'retention' must be a string: \"30d\""),
+          (8, "'retention_bytes': '1 week' is not a size: write it like 10GB or 64MiB")]),
+        ({"topics = []": "topics = []\nretention = '7 weeks'"},
+         [(7, "'retention': '7 weeks' is not a duration: write it like 7d, 12h, 30m or 90s")]),
         ({"topics = []": "topics = []\nsince = '0s'"},
          [(7, "'since' '0s' is no time at all: leave it out to mirror all there is")]),
         ({"topics = []": "topics = []\nsince = 'May'"},
@@ -399,6 +404,7 @@ def test_the_files_of_the_page_and_of_the_example_are_read_as_they_are_told(writ
     assert (us.live, asia.live) == (("prices.>",), ())
     assert (us.services, asia.services) == (("quote.>",), ())
     assert (us.priority, us.since_age_ns) == (("audit.>",), 7 * limits.DAY)
+    assert (us.retention, asia.retention) == ((30 * limits.DAY, 50 * 10**9), None)
     assert (asia.to, asia.topics) == ("asia", ())
     keys = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()
                                               if row.startswith("|"))))  # fmt: skip

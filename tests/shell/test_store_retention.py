@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 
 from meshmq import limits
-from meshmq.core.log import TrimEntry
+from meshmq.core.log import BatchEntry, CopiedEntry, TopicEntry, TrimEntry
 from meshmq.shell.store import LogStore
 
 
@@ -201,8 +203,8 @@ def test_many_streams_are_planned_in_parts(opened, writer_of, monkeypatch):
         now += 0.001
         return now
 
-    monkeypatch.setattr("meshmq.shell.store.time.perf_counter", tick)
-    monkeypatch.setattr("meshmq.shell.store._PLAN_SECONDS", 0.0105)
+    monkeypatch.setattr("meshmq.shell.store_retention.time.perf_counter", tick)
+    monkeypatch.setattr("meshmq.shell.store_retention._PLAN_SECONDS", 0.0105)
     found = []
     for _ in range(4):
         trims = retain(store)
@@ -210,3 +212,31 @@ def test_many_streams_are_planned_in_parts(opened, writer_of, monkeypatch):
         found += [stream for stream, _ in trims]
     assert found == list(range(1, 41))
     assert retain(store) == ()
+
+
+def test_streams_that_hold_one_of_another_log_have_one_bound_and_the_oldest_goes_first(opened):
+    """A stream there that came by two strands, and another one of the same bound."""
+    store = opened()
+    origin = b"their log" + bytes(7)
+    made = TopicEntry(1, b"t" * 16, "orders", True, 0, 3 * limits.MIB, origin=origin, source=7)
+    other = made._replace(stream=3, name="bills", topic_id=b"u" * 16, source=8)
+    store.append([made, made._replace(stream=2, strand=1), other, TrimEntry(2, 20)])
+
+    def write(alias, offset, count):
+        for i in range(offset, offset + count):
+            data = b"%d" % i + bytes(99_998)
+            batch = BatchEntry(alias, i, 1, data, zlib.crc32(data), b"p" * 16, 1)
+            store.append([CopiedEntry(batch, origin, i, alias, 1)])
+
+    write(1, 0, 20)
+    write(2, 20, 20)
+    write(3, 0, 20)
+    assert {stream for stream, _ in retain(store)} == {1}
+    kept = store.state.first_offsets()
+    assert (kept[2], kept[3]) == (20, 0)
+    assert 5 < kept[1] <= 10
+    write(2, 40, 30)
+    retain(store)
+    kept = store.state.first_offsets()
+    assert kept[1] == 20
+    assert 35 < kept[2] <= 41

@@ -17,9 +17,10 @@ from meshmq.core.instances import NO_ROOM, Service
 from meshmq.core.link_live import LinkLive
 from meshmq.core.link_pauses import LinkPauses
 from meshmq.core.link_services import LinkServices
+from meshmq.core.mirror import Mirror
 from meshmq.core.mirror_feed import MirrorFeed
 from meshmq.core.mirror_progress import Fetching, MirrorProgress
-from meshmq.core.mirrors import Mirror, Mirrors
+from meshmq.core.mirrors import Mirrors
 from meshmq.core.replication import Replication
 from meshmq.core.services import Services
 from meshmq.core.site import Site
