@@ -241,6 +241,17 @@ def read_on_where_nothing_is_kept(real: Any, self: Any, link: bytes, frame: Any)
 # -- who waits for it ------------------------------------------------------------------------------
 
 
+@planted(Mirror, "follows", "kept", 28, 114)
+def trim_what_we_keep_longer_as_its_node_does(real: Any, self: Any, name: str) -> bool:
+    return True
+
+
+@planted(Mirror, "note", "waited", 109)
+def be_a_source_of_what_is_kept_shorter(real: Any, self: Any, linked: Any) -> None:
+    real(self, linked)
+    self.topics.is_partial = False
+
+
 @planted(MirrorProgress, "note", "waited", 0, 1)
 def take_what_was_sent_for_synced(real: Any, self: Any, far: Any, log: Any) -> None:
     for sender in log.senders:
