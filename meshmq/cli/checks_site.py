@@ -16,6 +16,7 @@ _TRIED = {
     "copy": "all copies are caught up",
     "link-paused": "no link with another site is paused",
     "link-down": "each link with another site has a node of it",
+    "not-pulled": "mirrors at other sites have what is wished here, or it comes from elsewhere",
     "fenced": "the site is not fenced",
     "mirror": "all mirrors of other sites' logs go on",
     "unreadable": "all records of a node that was taken over can be read",

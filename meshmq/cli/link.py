@@ -24,7 +24,12 @@ app = typer.Typer(
     help="Links with other sites: what a node pulls from there, and how that goes.",
     no_args_is_help=False,
 )
-_IF_ANY = ("paused", "refused", "retention", "live", "services")
+_LACKS = {
+    "topics": "less topics of it are there than are wished here",
+    "past": "it begins there later than is wished here",
+    "some": "less of it is there than its own node keeps",
+}
+_IF_ANY = ("paused", "refused", "not pulled", "retention", "live", "services")
 HEADS = (
     "to", "state", "nodes", "topics", "exclude", "logs", "received", "behind", "for", "records/s",
     "ratio", "in flight", "caught up in",
@@ -209,11 +214,15 @@ def _page(row: dict[str, Any]) -> dict[str, Any]:
     error = flow.get("last_error")
     error = f"{error} ({span(flow['last_error_seconds'])} ago)" if error else None
     refused = [{"endpoint": at, "why": why} for at, why in row["refused"].items()]
+    not_pulled = [
+        {"log": log["name"], "why": _LACKS[log["lacks"]]} for log in row.get("not_pulled", ())
+    ]
     page = {
         "to": row["to"], "state": row["state"], "paused": said(row.get("paused") or {}),
         "endpoints": reached(row),
         "refused": refused, "linked nodes": row["nodes"], "topics": row["topics"],
         "exclude": row["exclude"], "priority": row.get("priority", []), "mirrored logs": logs,
+        "not pulled": not_pulled,
         "topics that move": topics, "records behind": flow.get("lag"),
         "bytes behind": size(flow.get("lag_bytes")),
         "records/s": rate(flow.get("records_per_second")),

@@ -30,7 +30,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from meshmq import limits
@@ -42,8 +42,9 @@ from meshmq.core.delivery import Delivery
 from meshmq.core.feed import Feed
 from meshmq.core.link_budget import LinkBudget
 from meshmq.core.link_rates import LinkRates
+from meshmq.core.link_rows import LACKS_PAST, LACKS_SOME, LACKS_TOPICS, link_row, log_row
 from meshmq.core.link_verify import LinkVerify, Log
-from meshmq.core.link_wish import CONNECTING, DOWN, LINKED, REFUSED, Endpoint, LinkWish
+from meshmq.core.link_wish import Endpoint, LinkWish
 from meshmq.core.mirror import Mirror
 from meshmq.core.mirror_log import LinkedEntry, SiteRetention
 from meshmq.core.mirror_progress import MirrorProgress
@@ -347,20 +348,26 @@ class Replication:
     def _source(self, far: Sibling, row: LogOffer) -> Source | None:
         """A log at a far node, if it may be pulled there; rule 2."""
         wish = self._wish_for(far, row)
-        if wish is None or not wish.topics or self._site in row.path:
+        if wish is None or not wish.topics or self._site in row.path or self._lacks(row, wish):
             return None
         had = self._copies.mirrors.by_origin.get(row.origin)
-        linked = None if had is None else had.linked
-        since = self._since(row.origin, wish) if linked is None else linked.since
-        if row.topics and not (
-            has_all((row.topics, row.exclude), (wish.topics, wish.exclude)) and row.since <= since
-        ):
-            return None
-        if row.partial:  # what it has not would be passed over for good
-            return None
         if row.topics and had is not None:
             return Source(far, row, have_more(row.strands, tuple(had.strands.values())))
         return Source(far, row, (row.lsn, row.slot) > (had.place if had else BEGIN))
+
+    def _lacks(self, row: LogOffer, wish: LinkWish) -> str:
+        """Why a mirror at a far node is no source: what it has not would be passed over for good.
+        Empty: it is one, or it is the log itself."""
+        if not row.topics:
+            return ""
+        if not has_all((row.topics, row.exclude), (wish.topics, wish.exclude)):
+            return LACKS_TOPICS
+        had = self._copies.mirrors.by_origin.get(row.origin)
+        linked = None if had is None else had.linked
+        since = self._since(row.origin, wish) if linked is None else linked.since
+        if row.since > since:
+            return LACKS_PAST
+        return LACKS_SOME if row.partial else ""
 
     def _begun(self, origin: bytes) -> dict[bytes, int]:
         """By node of ours that mirrors a log: from which time on, unix ns."""
@@ -636,52 +643,30 @@ class Replication:
             node = at.get(mirror.link)
             to = node.site if node is not None and node.site else mirror.linked.site
             if to in logs:
-                logs[to].append(
-                    {
-                        "name": mirror.shown, "origin": mirror.origin.hex(),
-                        "from": None if node is None else node.name, "lsn": mirror.synced[0],
-                        "received": mirror.received, "lag": mirror.lag(),
-                        "strands": len(mirror.strands), "since": mirror.linked.since,
-                        "partial": mirror.topics.is_partial,
-                        "problem": mirror.problem, **self._rates.log(mirror, now_ns),
-                    }
-                )  # fmt: skip
-        rows = []
-        for wish in self._wishes.values():
-            there = [far for far in self._far.values() if far.site == wish.to]
-            nodes = sorted([far.name for far in there])
-            at_ends = {address: endpoints[address] for address in wish.endpoints}
-            rows.append(
-                {
-                    "to": wish.to, "state": LINKED if nodes else _state(at_ends.values()),
-                    "endpoints": list(wish.endpoints),
-                    "refused": {at: end.why for at, end in at_ends.items() if end.why},
-                    "reached": [
-                        {"endpoint": at, "state": end.state, "node": end.node or None}
-                        for at, end in at_ends.items()
-                    ],
-                    "topics": list(wish.topics), "exclude": list(wish.exclude),
-                    "priority": list(wish.priority),
-                    "retention_ns": None if wish.retention is None else wish.retention[0],
-                    "retention_bytes": None if wish.retention is None else wish.retention[1],
-                    "bytes_per_second": wish.bytes_per_second or None,
-                    "compression": wish.compression,
-                    "flow": self._rates.link(
-                        wish.to, [far.link for far in there], logs[wish.to], now_ns
-                    ),
-                    "nodes": nodes, "logs": sorted(logs[wish.to], key=lambda row: str(row["name"])),
-                }
-            )  # fmt: skip
+                logs[to].append(log_row(mirror, node, self._rates.log(mirror, now_ns)))
+        not_pulled, rows = self._not_pulled(), []
+        for to, wish in self._wishes.items():
+            there = [far for far in self._far.values() if far.site == to]
+            flow = self._rates.link(to, [far.link for far in there], logs[to], now_ns)
+            names = [far.name for far in there]
+            rows.append(link_row(wish, names, endpoints, flow, logs[to], not_pulled[to].values()))
         return rows
 
-
-def _state(ends: Iterable[Endpoint]) -> str:
-    """Of a link with no node of the other site: what is said at one of its endpoints, or known."""
-    states = {end.state for end in ends}
-    if REFUSED in states:
-        return REFUSED
-    # A node that is linked here has no data link yet: that comes within a moment.
-    return CONNECTING if states & {CONNECTING, LINKED} else DOWN
+    def _not_pulled(self) -> dict[str, dict[bytes, dict[str, Any]]]:
+        """By link, mirrors that are offered there, and have less than is wished here, of logs that
+        no node of ours can pull anywhere else."""
+        found: dict[str, dict[bytes, dict[str, Any]]] = {to: {} for to in self._wishes}
+        had = set(self._sources()).union(*self._seen.values())
+        for origin, rows in self._offers.items():
+            far = self._far[origin]
+            for row in rows.values():
+                wish = self._wish_for(far, row)
+                if row.origin in had or wish is None or self._site in row.path:
+                    continue
+                if wish.topics and (lacks := self._lacks(row, wish)):
+                    name = f"{row.site}/{row.name}"
+                    found[far.site][row.origin] = {"name": name, "lacks": lacks}
+        return found
 
 
 def _retention(wish: LinkWish | None) -> SiteRetention | None:

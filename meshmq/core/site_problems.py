@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from meshmq import limits
+from meshmq.core.link_rows import LACKS_PAST, LACKS_SOME
 from meshmq.core.link_wish import CONNECTING
 from meshmq.core.site_copies import FULL
 
@@ -58,6 +59,13 @@ def _fenced(name: str, why: str) -> Problem:
         "mend the network, or start a node of another site; if there is none any more take "
         "'fence_after' out of [site] and start the node again",
     )  # fmt: skip
+
+
+_LESS = {
+    LACKS_PAST: "has it from a time on that is later than this node wishes ('since')",
+    LACKS_SOME: "has less of it than its own node keeps ('retention' of its [[link]])",
+}
+"""Who wishes other topics than the site between has need not miss those of sites behind it."""
 
 
 def _behind(name: str, behind: dict[str, Any]) -> Problem:
@@ -108,6 +116,14 @@ def _of_links(name: str, links: list[dict[str, Any]]) -> Iterator[Problem]:
                 mend = f"start a node of site {to} there, or see to the network; else {mend}"
             seen = f"there is no link with a node of site {to}: {why}"
             yield Problem("link-down", to, WARNING, seen, mend)
+        for log in row["not_pulled"]:
+            of, why = log["name"].partition("/")[0], _LESS.get(log["lacks"], "")
+            if why and of not in [other["to"] for other in links]:
+                yield Problem(
+                    "not-pulled", f"{log['name']} from {to}", WARNING,
+                    f"of {log['name']} nothing comes from site {to}, which {why}",
+                    f"give this node a [[link]] to {of}, or mend the [[link]] to {of} there",
+                )  # fmt: skip
         for log in row["logs"]:
             if log["problem"]:
                 at = name if log["problem"] == FULL else log["from"] or log["name"]

@@ -45,7 +45,7 @@ def test_links_that_are_well_are_told_with_what_comes_by_them():
     assert row == {
         "to": "us", "state": "linked", "endpoints": [us.address], "refused": {},
         "topics": ["orders.>"], "exclude": ["orders.tmp"], "nodes": [us.name],
-        "priority": [], "retention_ns": None, "retention_bytes": None,
+        "priority": [], "not_pulled": [], "retention_ns": None, "retention_bytes": None,
         "live": [], "live_lost": 0, "live_received": 0, "services": [],
         "paused": None, "reached": [{"endpoint": us.address, "state": "linked", "node": us.name}],
     }  # fmt: skip

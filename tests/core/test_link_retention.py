@@ -10,9 +10,11 @@ from meshmq.frames import START_POSITION, Subscribe
 from meshmq.limits import MIB, SECOND
 from tests.core.sites import WALL, Program
 from tests.core.test_copies import records_of
+from tests.core.test_link_problems import links_of
 from tests.core.test_links_groups import far_sites, filled
 from tests.core.test_mirrored import levels
 from tests.core.test_replication import begin, fill, read
+from tests.core.test_site_problems import told
 from tests.core.test_strands import change, mirror_of, pair
 
 TOPIC = "orders.eu"
@@ -206,10 +208,14 @@ def test_a_mirror_that_may_have_less_is_no_source_for_others_which_go_to_the_log
     begin(asia)
     net.run(5 * SECOND)
     assert eu.origin not in asia.node.site.copies.mirrors.by_origin
+    name = f"eu/{eu.name}"
+    assert links_of(asia)[0]["not_pulled"] == [{"name": name, "lacks": "some"}]
+    assert told(asia) == [("not-pulled", f"{name} from us", "warning")]
     net.links_of[asia] = (*net.links_of[asia], LinkWish("eu", (eu.address,), (">",)))
     again(asia)
     assert kept(eu, asia) == [*range(20)]
     assert not mirror_of(eu, asia).topics.is_partial
+    assert links_of(asia)[0]["not_pulled"] == told(asia) == []
     net.cut(eu, asia)
     fill(net, eu, 5, first=20)
     net.run(10 * SECOND)
@@ -230,6 +236,7 @@ def test_what_others_have_from_a_mirror_ends_when_that_is_kept_by_its_sites_own_
     net.run(5 * SECOND)
     assert kept(eu, asia) == [*range(20)]
     assert not mirror_of(eu, asia).number
+    assert told(asia) == [("not-pulled", f"eu/{eu.name} from us", "warning")]
 
 
 def test_a_new_node_of_the_site_has_what_the_site_kept_longer():
@@ -280,3 +287,12 @@ def test_a_receipt_is_told_when_the_word_of_it_was_lost_with_the_link(wish):
     net.run(20 * SECOND)
     net.heal()
     assert net.run(20 * SECOND, lambda: "mirrored:1" in levels(program))
+
+
+def test_topics_of_sites_behind_that_the_one_between_does_not_pull_are_shown_and_no_problem():
+    net, (eu, us, asia) = pair("eu", "us", "asia")
+    change(net, asia, topics=("other.>",))
+    change(net, us, topics=("orders.>",))
+    net.run(5 * SECOND)
+    assert links_of(asia)[0]["not_pulled"] == [{"name": f"eu/{eu.name}", "lacks": "topics"}]
+    assert told(asia) == []
