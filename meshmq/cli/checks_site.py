@@ -19,6 +19,7 @@ _TRIED = {
     "not-pulled": "mirrors at other sites have what is wished here, or it comes from elsewhere",
     "fenced": "the site is not fenced",
     "mirror": "all mirrors of other sites' logs go on",
+    "taken-twice": "no two sites have taken over the same work",
     "unreadable": "all records of a node that was taken over can be read",
     "not-mended": "damaged batches are had again from another node",
     "clock": "the clocks of all nodes agree",

@@ -70,9 +70,9 @@ def takeover(
         records = _check(planned, f"no log of site {name!r} is mirrored at this site")
         if planned["doubt"] and not assume_dead:
             raise CommandFailed(f"{planned['doubt']}; if it is gone say --assume-dead")
-        if planned["doubt"] and not json:
-            say(f"careful: {planned['doubt']}.")
-            say("What was worked on there and is not known here may repeat, until it is back.")
+        if not json:
+            for sentence in _careful(planned):
+                say(sentence)
         confirm(f"Finish {plural(records, 'record')} of groups of site '{name}' here?", yes)
         done = admin.site_takeover(name, **flags)
         _check(done, f"no log of site {name!r} is mirrored at this site")
@@ -93,6 +93,20 @@ def takeover(
     more = ", more are" if any(row["moving"] for row in rows) else ""
     beside = f", and {plural(dead, 'dead letter')}" if dead else ""
     say(f"{plural(moved, 'record')} moved by this node{beside}{more}")
+
+
+def _careful(planned: dict[str, Any]) -> Iterator[str]:
+    """What may be worked on twice."""
+    if planned["doubt"]:
+        yield f"careful: {planned['doubt']}."
+        yield "What was worked on there and is not known here may repeat, until it is back."
+    if planned["unheard"]:
+        others = " and ".join(planned["unheard"])
+        yield (
+            f"careful: site {others} is not heard of. If it takes {planned['site']} over too, both "
+            f"work on what had arrived at both, until they hear of each other; each that is beaten "
+            f"then says so, and finishes what it had moved."
+        )
 
 
 def _taken(

@@ -93,6 +93,9 @@ def _taken(site: dict[str, Any]) -> list[str]:
             more = f"{row['left']} left to do"
         else:
             more = "nothing left to do" if row["over"] or row["left"] == 0 else ""
+        if row.get("beaten"):
+            here = f"{row['beaten']} that were moved here before that was known are left to do"
+            more = f"{more}, {here}" if more else here
         lines.append(f"{text} (epoch {row['epoch']})" + (f", {more}" if more else ""))
     return lines
 

@@ -373,9 +373,11 @@ class Admin:
             check: only say what it would do.
 
         Returns:
-            ``doubt``: why it may be alive, or empty; with that nothing is done without
-            ``assume_dead``. ``nodes``: for each node of our site ``refused``, a reason or empty,
-            ``done`` and ``logs`` that it has: ``name``, ``epoch``, ``groups``, ``records``.
+            ``doubt``: why it may be alive, or another site at its work, or empty; with that nothing
+            is done without ``assume_dead``. ``unheard``: other sites that no node of ours sees, so
+            that they may take it over as well. ``nodes``: for each node of our site ``refused``, a
+            reason or empty, ``done`` and ``logs`` that it has: ``name``, ``epoch``, ``groups``,
+            ``records``.
             ``away``: nodes of our site that cannot be asked.
 
         Raises:

@@ -18,7 +18,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from meshmq import limits
 from meshmq.core.groups import Groups
@@ -133,6 +133,12 @@ class SiteFence:
         if self.is_linked(site):
             return True
         return any(told.get(site, (False, 0))[0] for told in self._by_far.values())
+
+    def unheard(self, named: Iterable[str]) -> list[str]:
+        """Of sites that are ``named`` or were ever heard of: those that are not up."""
+        told = [self._here(), *self._by_sibling.values(), *self._by_far.values()]
+        others = {*named, *[site for rows in told for site in rows]} - {self.site, ""}
+        return sorted(site for site in others if not self.is_up(site))
 
     # -- ours -----------------------------------------------------------------------------------
 

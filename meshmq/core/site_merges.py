@@ -242,7 +242,12 @@ def of_sites(parts: Sequence[Part]) -> dict[str, Any]:
     first = parts[0].body
     doubts = [part.body["doubt"] for part in parts if part.body["doubt"]]
     nodes = [row for part in parts for row in part.body["nodes"]]
-    return {**first, "doubt": doubts[0] if doubts else "", "nodes": nodes}
+    # Whom one node of ours hears, or hears of, all of them will.
+    unheard = [set(part.body.get("unheard", ())) for part in parts]
+    return {
+        **first, "doubt": doubts[0] if doubts else "",
+        "unheard": sorted(set.intersection(*unheard)), "nodes": nodes,
+    }  # fmt: skip
 
 
 def sums(*names: str) -> Merge:

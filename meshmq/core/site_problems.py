@@ -190,6 +190,17 @@ def _of_takeovers(name: str, site: dict[str, Any], copies: dict[str, Any]) -> It
                 f"start node {row['of']}; if it does not come back: 'meshmq node takeover "
                 f"{row['of']}' again, at {name}",
             )  # fmt: skip
+    for row in site["taken"]:
+        if row["beaten"]:
+            yield Problem(
+                "taken-twice", f"{row['log']} at {name}", WARNING,
+                f"site {row['by']} has {row['log']} (epoch {row['epoch']}), which node {name} had "
+                f"taken over too: "
+                f"{row['beaten']} records that it had moved before it heard of that are left to do "
+                f"at {name}, and may be worked on there as well",
+                f"let members of these groups at {name}'s site finish them: they are marked as "
+                f"possible repeats",
+            )  # fmt: skip
 
 
 def _of_disk(name: str, copies: dict[str, Any]) -> Iterator[Problem]:

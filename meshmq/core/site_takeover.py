@@ -291,7 +291,20 @@ class SiteTakeovers:
             if row.origin == self._origin:
                 self._give_away(row, known)
             else:
+                is_ours = known is not None and known.taker == self._origin and not known.is_back
+                if known is not None and is_ours and row.by != self.site:
+                    self._tell_beaten(row, known)
                 self._note(row.told())
+
+    def _tell_beaten(self, row: SiteTaken, known: SiteTaken) -> None:
+        """Of two that took a log over while they did not hear each other, we are the lesser."""
+        left, which = self.left(row.origin), f"{row.site}/{row.name}"
+        self.news.append(
+            f"site {row.by} has taken over {which} too (epoch {row.epoch}), and counts for more "
+            f"than site {known.by} (epoch {known.epoch}): what is not moved yet is left to it; "
+            f"{left} records that were moved to this node are finished here, may be worked on "
+            f"there as well, and are marked as possible repeats"
+        )
 
     def _give_away(self, row: SiteTaken, known: SiteTaken | None) -> None:
         """Rule 2; in the commit that notes it."""
@@ -484,6 +497,7 @@ class SiteTakeovers:
                 "moved": self._takeovers.moved.get(origin, 0),
                 "dead_letters": self._takeovers.buried.get(origin, 0),
                 "left": self.left(origin) if is_here else None,
+                "beaten": 0 if is_here else self.left(origin),
                 "handing_back": sum([run.count for run in entry.pending]) if is_here else 0,
                 "back": entry.is_back, "over": entry.is_over,
             })  # fmt: skip

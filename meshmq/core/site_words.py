@@ -50,11 +50,13 @@ class SiteWordsPart:
         self._nodes: dict[bytes, Sibling] = {}
         self._heard: dict[bytes, dict[bytes, SiteTaken]] = {}  # by node: what it knows
         self._told: dict[bytes, SiteWords] = {}
+        self._linked_to: tuple[str, ...] = ()
         self._due_ns = 0
         self.sends: list[tuple[bytes, Body]] = []
 
     def set_links(self, wishes: tuple[LinkWish, ...], now_ns: int) -> None:
         """What the configuration says."""
+        self._linked_to = tuple([wish.to for wish in wishes])
         self.fence.set(self._fence_ns, bool(wishes), now_ns)
         self._due_ns = 0
 
@@ -113,7 +115,7 @@ class SiteWordsPart:
         if verb == "site.handback":
             return self._hand_back(site, bool(arguments.get("check")))
         why = "" if not mirrors else self._refusal(site, mirrors, arguments, now_ns)
-        doubt = "" if not mirrors else self.fence.doubt(site, now_ns)
+        doubt = "" if not mirrors else self._doubt(site, now_ns)
         if arguments.get("check") or why or (doubt and not arguments.get("assume_dead")):
             logs = [self.taken.plan(mirror) for mirror in mirrors]
             is_done = False
@@ -121,7 +123,30 @@ class SiteWordsPart:
             logs = [self._take(mirror, now_ns) for mirror in mirrors]
             is_done = True
         row = {"node": self._name, "refused": why, "logs": logs, "done": is_done}
-        return {"site": site, "by": self._site, "doubt": doubt, "nodes": [row]}
+        return {
+            "site": site, "by": self._site, "doubt": doubt, "unheard": self._unheard(site),
+            "nodes": [row],
+        }  # fmt: skip
+
+    def _doubt(self, site: str, now_ns: int) -> str:
+        """Why what is taken over may be worked on elsewhere too; empty: it surely is not."""
+        doubts = [self.fence.doubt(site, now_ns)]
+        for known in self.taken.known.values():
+            is_other_s = known.site == site and known.by != self._site
+            if is_other_s and not (known.is_back or self.fence.is_up(known.by)):
+                doubts.append(
+                    f"groups of {site} were taken over by site {known.by} before (epoch "
+                    f"{known.epoch}), which is not linked: what it does of them is not known here, "
+                    f"and is worked on here again"
+                )
+        return ". ".join([doubt for doubt in dict.fromkeys(doubts) if doubt])
+
+    def _unheard(self, site: str) -> list[str]:
+        """Other sites that may take it over as well, and not hear of us; those that ours has taken
+        over itself people said to be dead."""
+        named = [*self._linked_to, *[_site_of(m) for m in self._copies.mirrors.of_others]]
+        gone = {site, *self.taken.sites_taken()}
+        return [other for other in self.fence.unheard(named) if other not in gone]
 
     def _take(self, mirror: Mirror, now_ns: int) -> dict[str, Any]:
         self.fence.gone(_site_of(mirror))

@@ -10,7 +10,7 @@ from meshmq import limits
 from meshmq.core.claims import takes
 from meshmq.frames import NACK, REJECT
 from meshmq.limits import MS, SECOND
-from tests.core.test_links_groups import begin, far_sites, filled, mirror_at
+from tests.core.test_links_groups import FENCE_NS, begin, far_sites, filled, mirror_at
 
 
 def command(net, at, verb="site.takeover", name="us", **arguments):
@@ -192,6 +192,135 @@ def test_of_two_sites_that_take_over_at_once_one_does():
     begin(us)
     net.run(10 * SECOND)
     assert worked(net, member(net, us)) == []
+
+
+def take_at(net, *nodes):
+    """All of them take us over at once."""
+    for node in nodes:
+        worker = net.worker(node)
+        arguments = json.dumps({"name": "us", "assume_dead": True}).encode()
+        worker.client.command("site.takeover", arguments, net.now_ns)
+        worker.flush()
+
+
+def unheard_of_each_other(monkeypatch):
+    """Site us is gone, and the two others are cut: (network, asia, eu, us, values). Of the two eu
+    counts for more."""
+    monkeypatch.setattr(limits, "TAKEOVER_BYTES", 1)  # a batch at a time
+    net, sites = far_sites("asia", "eu", "us")
+    (asia,), (eu,), (us,) = sites["asia"], sites["eu"], sites["us"]
+    left = filled(net, us)
+    net.kill(us)
+    net.cut(asia, eu)
+    net.run(5 * SECOND)
+    return net, asia, eu, us, left
+
+
+def heal(net, asia):
+    """Until the two have a link; how long that took."""
+    net.heal()
+    begin_ns = net.now_ns
+    while not asia.node.site.words.fence.is_linked("eu"):
+        net.run(MS)
+    return net.now_ns - begin_ns
+
+
+def test_who_is_beaten_is_told_and_finishes_what_it_had_moved(monkeypatch):
+    net, asia, eu, us, left = unheard_of_each_other(monkeypatch)
+    assert command(net, asia, check=True)[2]["unheard"] == ["eu"]
+    assert command(net, eu, check=True)[2]["unheard"] == ["asia"]
+    take_at(net, asia, eu)
+    net.run(8 * SECOND)
+    net.heal()
+    net.run(10 * SECOND)
+    (news,) = [news for news in asia.node.site.links.news if "has taken over" in news]
+    assert f"site eu has taken over us/{us.name} too (epoch 1)" in news
+    assert f"{len(left)} records that were moved to this node are finished here" in news
+    (row,) = status(net, asia)["taken"]
+    assert (row["by"], row["here"], row["beaten"]) == ("eu", False, len(left))
+    assert status(net, eu)["taken"][0]["beaten"] == 0
+    (problem,) = [p for p in asia.node.status()["problems"] if p["problem"] == "taken-twice"]
+    assert problem["level"] == "warning"
+    net.kill(asia)
+    begin(asia)
+    net.run(10 * SECOND)
+    assert status(net, asia)["taken"][0]["beaten"] == len(left)
+    members = [member(net, node) for node in (asia, eu)]
+    net.run(2 * SECOND)
+    assert all(held.row.maybe_duplicate for one in members for held, *_ in one.hands)
+    assert [sorted(worked(net, one)) for one in members] == [sorted(left)] * 2
+    assert "taken-twice" not in [p["problem"] for p in asia.node.status()["problems"]]
+    begin(us)
+    net.run(10 * SECOND)
+    assert worked(net, member(net, us)) == []
+
+
+def test_two_hear_of_each_other_in_the_middle_of_a_move(monkeypatch):
+    heal_ns = heal(*unheard_of_each_other(monkeypatch)[:2])
+    moved = set()
+    for before_ms in (0, 1, 3, 4, 6, 8, 20):
+        net, asia, eu, us, left = unheard_of_each_other(monkeypatch)
+        net.heal()
+        net.run(heal_ns - before_ms * MS)
+        take_at(net, asia, eu)
+        net.run(20 * SECOND)
+        assert worked(net, member(net, eu)) == left
+        beaten = status(net, asia)["taken"][0]["beaten"]
+        worker = member(net, asia)
+        assert worked(net, worker) == left[:beaten]
+        assert all(held.row.maybe_duplicate for held, *_ in worker.hands)
+        begin(us)
+        net.run(10 * SECOND)
+        assert worked(net, member(net, us)) == []
+        moved.add(beaten)
+    assert {0, len(left)} < moved, "none was in the middle"
+
+
+def test_what_only_the_beaten_one_had_is_worked_on_at_its_own_site_too_and_marked():
+    net, sites = far_sites("asia", "eu", "us")
+    (asia,), (eu,), (us,) = sites["asia"], sites["eu"], sites["us"]
+    left = filled(net, us)
+    net.cut(eu, us)
+    net.cut(asia, eu)
+    net.run(5 * SECOND)
+    maker = net.worker(us)
+    maker.put("orders.us", b"tail")
+    net.run(30 * SECOND)
+    maker.die()
+    net.run(30 * SECOND)
+    net.kill(us)
+    net.run(5 * SECOND)
+    take_at(net, asia, eu)
+    net.run(8 * SECOND)
+    net.heal()
+    net.run(8 * SECOND)
+    assert worked(net, member(net, eu)) == left
+    assert worked(net, member(net, asia)) == [*left, b"tail"]
+    begin(us)
+    worker = member(net, us)
+    net.run(10 * SECOND)
+    assert worker.got == [b"tail"]
+    assert all(held.row.maybe_duplicate for held, *_ in worker.hands)
+
+
+def test_what_another_site_took_that_is_not_heard_is_taken_only_if_people_say_so():
+    net, sites = far_sites("asia", "eu", "us", fences=("us",))
+    (asia,), (eu,), (us,) = sites["asia"], sites["eu"], sites["us"]
+    filled(net, us)
+    net.kill(us)
+    net.run(FENCE_NS + limits.FENCE_MARGIN_NS + 5 * SECOND)
+    assert command(net, eu)[2]["nodes"][0]["done"]
+    net.run(5 * SECOND)
+    net.cut(asia, eu)
+    net.run(5 * SECOND)
+    _, _, answer = command(net, asia)
+    assert "taken over by site eu before (epoch 1), which is not linked" in answer["doubt"]
+    assert not answer["nodes"][0]["done"]
+    assert take_over(net, asia)["nodes"][0]["logs"][0]["epoch"] == 2
+    net.run(5 * SECOND)
+    net.heal()
+    net.run(10 * SECOND)
+    assert any("site asia has taken over" in news for news in eu.node.site.links.news)
 
 
 def test_what_had_arrived_is_worked_on_though_its_past_is_awaited_by_a_later_wish():
