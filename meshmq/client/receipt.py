@@ -175,7 +175,8 @@ class Receipt(Promise):
         Raises:
             DurabilityTimeout: stored, and not copied, or mirrored, in time
                 (``durability="replicated"``, ``"mirrored:N"``): do not resend. It has this
-                receipt, which tells where; ``wait`` may be called again.
+                receipt, which tells where; ``wait`` may be called again. Or it is gone at its own
+                node before so many sites had it, by retention, say.
             DeadlineExceeded: not confirmed in time; it may still be. Keep the receipt.
             MeshError: it was refused or failed; ``outcome`` tells whether it may be stored.
         """

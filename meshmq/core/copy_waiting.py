@@ -13,12 +13,23 @@ from typing import NamedTuple
 from meshmq import limits
 from meshmq.core.copy_problems import CopyProblems
 from meshmq.core.streams import Needs, Replica, confirms
-from meshmq.frames import Body, Confirmation
+from meshmq.errors import DurabilityTimeout
+from meshmq.frames import SYNCED, Body, Confirm, Confirmation
 
 Place = tuple[int, int]
 
+Kept = tuple[bytes, int]
+"""Of a topic: its id, and from which offset on it is here."""
+
 Span = tuple[Place, Place]
 """Of a log, from a place on up to before another one."""
+
+
+GONE = (
+    "it was stored, do not resend; it is gone at its own node (by retention, as its topic was "
+    "deleted, or as the job was done) before so many other sites said that they have it: keep a "
+    "topic for longer than a link may be down"
+)
 
 
 class _Row(NamedTuple):
@@ -30,6 +41,17 @@ class _Row(NamedTuple):
     def first(self) -> Place:
         """Where it lies at the earliest: of what was sent again nobody knows where it is."""
         return (1, 0) if self.confirmation.duplicate else self.place
+
+    @property
+    def refusal(self) -> Confirmation:
+        """For who waits for what is gone."""
+        c = self.confirmation
+        return c._replace(durability=SYNCED, code=DurabilityTimeout.code, message=GONE)
+
+    def is_gone(self, kept: Kept) -> bool:
+        """Whether it is not here any more. ``kept``: of its topic."""
+        c, (topic_id, first) = self.confirmation, kept
+        return c.topic_id != topic_id or (c.has_offset and c.base_offset + c.count <= first)
 
 
 class CopyWaiting:
@@ -45,7 +67,9 @@ class CopyWaiting:
         synced_only: records whose publishers were not told, since too many waited.
         sites_with: of a topic, which spans other sites have synced, by site.
         why_sites: in words, who has what is at a place, and who is to have it still; the place as
-            where it lies at the earliest and at the latest. The owner sets both.
+            where it lies at the earliest and at the latest.
+        kept_from: of a topic, its id, and from which offset on it is here. The owner sets these
+            three.
     """
 
     def __init__(
@@ -64,6 +88,8 @@ class CopyWaiting:
         self.synced_only = 0
         self.sites_with: Callable[[str], dict[str, list[Span]]] = lambda topic: {}
         self.why_sites: Callable[[Needs, Span], str] = lambda needs, span: ""
+        self.kept_from: Callable[[str], Kept] = lambda topic: (b"", 0)
+        self._kept: dict[Needs, Kept] = {}  # of sites: from where on what waits was here
 
     def add(self, replicas: Iterable[Replica]) -> None:
         """Batches that are synced here; their publishers are told when they have what they need."""
@@ -75,6 +101,8 @@ class CopyWaiting:
             row = _Row(replica.place, replica.link, replica.confirmation)
             self._rows.setdefault(replica.needs, deque()).append(row)
             self.count += 1
+            if replica.confirmation.duplicate:
+                self._kept.pop(replica.needs, None)  # it may be an old one
             new.setdefault(replica.needs, []).append(row)
         for needs, rows in new.items():
             if needs.sites:
@@ -91,6 +119,7 @@ class CopyWaiting:
     def release(self) -> None:
         """Copies or mirrors have come further: tell those whose batches are behind that."""
         done: dict[bytes, list[Confirmation]] = {}
+        self._drop_gone()
         for needs, rows in self._rows.items():
             for row in self._take(needs, rows) if rows else ():
                 self.count -= 1
@@ -98,6 +127,24 @@ class CopyWaiting:
         for link, confirmations in done.items():
             self._sends += [(link, frame) for frame in confirms(confirmations)]
         self._rows = {needs: rows for needs, rows in self._rows.items() if rows}
+
+    def _drop_gone(self) -> None:
+        """What retention has taken here goes to no other site any more, though mirrors come further
+        than that: who waits for it is told."""
+        before, self._kept = self._kept, {}
+        for needs, rows in self._rows.items():
+            if not needs.sites:
+                continue
+            self._kept[needs] = kept = self.kept_from(needs.topic)
+            if kept == before.get(needs):
+                continue
+            left = deque([row for row in rows if not row.is_gone(kept)])
+            if len(left) < len(rows):
+                self.count -= len(rows) - len(left)
+                self._rows[needs] = left
+                for row in rows:
+                    if row.is_gone(kept):
+                        self._sends.append((row.link, Confirm((row.refusal,))))
 
     def _take(self, needs: Needs, rows: deque[_Row]) -> list[_Row]:
         found = []

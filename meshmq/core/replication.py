@@ -143,6 +143,7 @@ class Replication:
         self.verify = LinkVerify(self, copies, topics, delivery, self.sends, now)
         copies.waiting.sites_with = lambda topic: self.progress.spans(copies.origin, topic)
         copies.waiting.why_sites = self._why_sites
+        copies.waiting.kept_from = self._kept_from
 
     def _end_of(self, origin: bytes) -> tuple[int, int]:
         """The place behind all that is synced here of a log."""
@@ -154,6 +155,10 @@ class Replication:
     def _why_sites(self, needs: Needs, span: Span) -> str:
         linked = {far.site for far in self._far.values()}
         return self.progress.why(self._copies.origin, needs, span, linked)
+
+    def _kept_from(self, name: str) -> tuple[bytes, int]:
+        topic = self._topics.by_name.get(name)
+        return (b"", 0) if topic is None else (topic.entry.topic_id, topic.first_offset)
 
     def set_wishes(self, wishes: tuple[LinkWish, ...]) -> None:
         """What is pulled from other sites from now on."""

@@ -144,7 +144,7 @@ class Linking(Part):
         for i in range(batch.count):
             row = Row(batch.origin, batch.lane.topic, batch.base_offset + i)
             have = self._sites_with(row)
-            if len(have) < sites and not self.was_trimmed(row):
+            if len(have) < sites:
                 self.early.append(
                     f"{program!r} was told that {row.topic} {row.offset} is at {sites} other "
                     f"sites, and it is at {sorted(have)} (at {self.world.now_ns / SECOND:.4f} s)"
@@ -166,7 +166,7 @@ class Linking(Part):
                     continue
                 row = Row(batch.origin, batch.lane.topic, batch.base_offset)
                 have = [s for s in self._sites_with(row) if not self.world.begins_later(s)]
-                if len(have) >= sites:
+                if len(have) >= sites and not self.was_trimmed(row):
                     yield f"{program!r} waits for {row.topic} {row.offset} to be at {sites} sites"
 
     def calm(self) -> None:

@@ -28,6 +28,7 @@ from meshmq.core.events import (
     LinkClosed,
     ListenerCut,
     PeerSighted,
+    RetentionPlanned,
     TimerFired,
     WallClock,
 )
@@ -343,3 +344,14 @@ def site_of(count, seed=0, kind=Net, copies=1):
 __all__ = [
     "Credit", "Net", "Program", "Refuse", "SiteNode", "Subscribed", "Welcome", "joined", "site_of",
 ]  # fmt: skip
+
+
+def trim(node, origin, offset, topic="orders.eu"):
+    """The store of a node finds that what is before is over its bound."""
+    state = node.disk.state
+    node.handle(RetentionPlanned(tuple(
+        (alias, min(offset, stream.next_offset)) for alias, stream in state.streams.items()
+        if stream.topic.name == topic and (stream.topic.origin or node.origin) == origin
+        and stream.first_offset < min(offset, stream.next_offset)
+    )))  # fmt: skip
+    node.net.run(SECOND)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from meshmq.core.events import RetentionPlanned
 from meshmq.core.link_wish import LinkWish
 from meshmq.frames import START_POSITION, Subscribe
 from meshmq.limits import MIB, SECOND
-from tests.core.sites import WALL, Program
+from tests.core.sites import WALL, Program, trim
 from tests.core.test_copies import records_of
 from tests.core.test_link_problems import links_of
 from tests.core.test_links_groups import far_sites, filled
@@ -20,17 +19,6 @@ from tests.core.test_strands import change, mirror_of, pair
 TOPIC = "orders.eu"
 EVER = (0, 0)
 WEEK = 7 * 86400 * SECOND
-
-
-def trim(node, origin, offset, topic=TOPIC):
-    """The store of a node finds that what is before is over its bound."""
-    state = node.disk.state
-    node.handle(RetentionPlanned(tuple(
-        (alias, min(offset, stream.next_offset)) for alias, stream in state.streams.items()
-        if stream.topic.name == topic and (stream.topic.origin or node.origin) == origin
-        and stream.first_offset < min(offset, stream.next_offset)
-    )))  # fmt: skip
-    node.net.run(SECOND)
 
 
 def kept(node, at, topic=TOPIC):

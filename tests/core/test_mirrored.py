@@ -16,7 +16,7 @@ from meshmq.frames import Confirm, Publish
 from meshmq.frames_copies import Mirrored, MirroredRow, Strand
 from meshmq.limits import MS, SECOND
 from tests.core.helpers import batch_of
-from tests.core.sites import WALL, Net, Program
+from tests.core.sites import WALL, Net, Program, trim
 from tests.core.test_copies import confirmations, values_at
 from tests.core.test_replication import begin, fill, linked, read
 
@@ -255,6 +255,41 @@ def test_a_topic_that_was_not_wished_when_it_was_published_is_not_confirmed_when
     done = {c.first for c in confirmations(program) if not c.more}
     assert done == {n for n, v in ((1, b"before"), (2, b"after")) if v in there}
     assert b"after" in there
+
+
+@pytest.mark.parametrize("goes", ["trimmed", "deleted"])
+def test_what_is_gone_before_it_was_elsewhere_is_told_and_never_confirmed(goes):
+    net, sites = linked("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    net.run(SECOND)
+    net.cut(eu, us)
+    net.run(20 * SECOND)
+    program = Program(net, eu)
+    for i in range(10):
+        publish(program, b"%d" % i)
+    net.run(SECOND)
+    if goes == "trimmed":
+        trim(eu, eu.origin, 5)
+    else:
+        entries = []
+        eu.node.topics.delete("orders.eu", entries)
+        eu.node._entries += entries
+        eu.end_turn()
+        net.run(SECOND)
+    told = [c for c in confirmations(program) if not c.more]
+    net.heal()
+    net.run(20 * SECOND)
+    told += [c for c in confirmations(program) if not c.more]
+    gone = {c.first for c in told if c.code == "durability-timeout"}
+    assert gone == set(range(1, 6 if goes == "trimmed" else 11))
+    assert all("gone at its own node" in c.message for c in told if c.code)
+    found = {name_of(c.durability): (c.first, c.count) for c in told if not c.code}
+    assert found == ({"mirrored:1": (6, 5)} if goes == "trimmed" else {})
+    assert eu.node.site.copies.waiting.count == 0
+    if goes == "trimmed":  # what is sent again is gone, too
+        publish(program, b"0", first=1)
+        net.run(SECOND)
+        assert [c.code for c in confirmations(program) if not c.more] == ["durability-timeout"]
 
 
 def test_what_is_sent_again_is_confirmed_when_a_site_has_all_there_is():

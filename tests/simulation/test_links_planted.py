@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from meshmq.core import claims, link_live, mirror_progress, mirrors, replication
+from meshmq.core.copy_waiting import CopyWaiting
 from meshmq.core.delivery import Delivery
 from meshmq.core.far_log import FarSender
 from meshmq.core.instances import NO_ROOM, Service
@@ -257,6 +258,11 @@ def take_what_was_sent_for_synced(real: Any, self: Any, far: Any, log: Any) -> N
     for sender in log.senders:
         sender.copied = max(sender.copied, sender.sent)
     real(self, far, log)
+
+
+@planted(CopyWaiting, "_drop_gone", "waited", 19, 22, 38)
+def take_what_retention_took_for_mirrored(real: Any, self: Any) -> None:
+    return None
 
 
 @planted(mirror_progress, "takes", "waited", 4, 5, 1)
