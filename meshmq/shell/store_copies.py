@@ -16,7 +16,7 @@ from typing import NamedTuple
 from meshmq.core.log import LogState, StoredBatch
 from meshmq.core.mirror_log import BEHIND_ALL, Copied
 from meshmq.shell.segment import decode_row
-from meshmq.shell.store_read import LogReader, ReadResult
+from meshmq.shell.store_read import LogReader, Place, ReadResult
 from meshmq.shell.store_segments import SegmentSet
 
 IsBefore = Callable[[Copied], bool]
@@ -48,19 +48,43 @@ def read_copies(
     for alias in streams & mirror.streams.keys():
         by_strand.setdefault(state.streams[alias].topic.strand, set()).add(alias)
     each_bytes = max(1, bytes_max // max(1, len(by_strand)))
-    batches: list[StoredBatch] = []
-    ends = []
+    parts = []
     for some in by_strand.values():
         whose = _Whose(origin, frozenset(some), mirror.own_until)
-        result = _read_strand(reader, segments, state.next_lsn - 1, whose, start, each_bytes)
-        batches += result.batches
-        if result.next_lsn:
-            ends.append((result.next_lsn, result.next_slot))
-    end = min(ends, default=BEHIND_ALL)
-    if len(by_strand) > 1:
-        batches = [b for b in batches if not ends or (b.lsn, b.slot) < end]
+        parts.append(_read_strand(reader, segments, state.next_lsn - 1, whose, start, each_bytes))
+    end = min([part.end for part in parts if part.end is not None], default=BEHIND_ALL)
+    batches: list[StoredBatch] = []
+    for part in parts:
+        before, here = part.split(end)
+        batches += before
+        # Also of a strand that is over, or has nothing for long: it is not searched each time.
+        if here is not None and end != BEHIND_ALL and not mirror.own_until:
+            reader.stops.add(origin, part.whose.streams, end, here)
+    if len(parts) > 1:
         batches.sort(key=lambda b: (b.lsn, b.slot))
     return ReadResult(tuple(batches), *end)
+
+
+class _Part(NamedTuple):
+    """What was read of one strand.
+
+    Attributes:
+        rows: each with where it lies here.
+        end: before this place there that is all; None: it is all there is.
+        here: behind that here; None: nobody knows.
+    """
+
+    whose: _Whose
+    rows: Sequence[tuple[Place, StoredBatch]]
+    end: Place | None
+    here: Place | None
+
+    def split(self, end: Place) -> tuple[list[StoredBatch], Place | None]:
+        """What is before a place there, and where here to go on from that."""
+        for i, (here, b) in enumerate(self.rows):
+            if (b.lsn, b.slot) >= end:
+                return [row[1] for row in self.rows[:i]], here
+        return [row[1] for row in self.rows], self.here
 
 
 def _read_strand(
@@ -70,8 +94,8 @@ def _read_strand(
     whose: _Whose,
     start: tuple[str, int, int],
     bytes_max: int,
-) -> ReadResult:
-    """Streams whose batches lie here in their log's order; where to go on is 0, 0 at the end."""
+) -> _Part:
+    """Streams whose batches lie here in their log's order."""
     kind, value, slot = start
     local = ("offset", value, 0)
     if kind != "offset":
@@ -79,23 +103,22 @@ def _read_strand(
         if kind == "position":
             known, here = reader.stops.last(whose.origin, whose.streams, (value, slot))
         if known == (value, slot):
-            found: tuple[int, int] | None = here
+            found: Place | None = here
         else:
             found = _locate(segments, whose, _is_before(kind, value, slot), here[0])
         if found is None:
-            return ReadResult((), 0, 0)
+            return _Part(whose, (), None, (last + 1, 0))
         local = ("position", *found)
     while True:
         result = reader.read(whose.streams, local, last, bytes_max)
         before = (value, slot) if kind == "position" else (1, 0)
-        batches = _translated(result.batches, before, whose.own_until)
-        if batches and not whose.own_until and result.batches[-1].place is not None:
-            b, there = result.batches[-1], (batches[-1].lsn, batches[-1].slot + 1)
-            reader.stops.add(whose.origin, whose.streams, there, (b.lsn, b.slot + 1))
+        rows = _translated(result.batches, before, whose.own_until)
         if result.next_lsn > last:
-            return ReadResult(batches, 0, 0)
-        if batches:
-            return ReadResult(batches, batches[-1].lsn, batches[-1].slot + 1)
+            return _Part(whose, rows, None, (last + 1, 0))
+        if rows:
+            newest, b = result.batches[-1], rows[-1][1]
+            behind = (newest.lsn, newest.slot + 1) if newest.place is not None else None
+            return _Part(whose, rows, (b.lsn, b.slot + 1), behind)
         local = ("position", result.next_lsn, result.next_slot)
 
 
@@ -107,11 +130,13 @@ def _is_before(kind: str, value: int, slot: int) -> IsBefore:
 
 def _translated(
     batches: Sequence[StoredBatch], before: tuple[int, int], own_until: int
-) -> tuple[StoredBatch, ...]:
-    """With the places of their own log; those whose row is lost have that of the one before."""
+) -> list[tuple[Place, StoredBatch]]:
+    """With the places of their own log; those whose row is lost have that of the one before. Each
+    with its place here."""
     found = []
     lsn, slot = before
-    for b in batches:
+    for here in batches:
+        b = here
         if b.place is not None:
             lsn, slot, time_ns = b.place
             b = b._replace(append_time_ns=time_ns)
@@ -119,8 +144,8 @@ def _translated(
             lsn, slot = b.lsn, b.slot
         elif own_until and not b.damaged:
             continue  # written before it was known that the log was not what it was
-        found.append(b._replace(lsn=lsn, slot=slot))
-    return tuple(found)
+        found.append(((here.lsn, here.slot), b._replace(lsn=lsn, slot=slot)))
+    return found
 
 
 def _locate(

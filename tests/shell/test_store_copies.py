@@ -16,6 +16,7 @@ from meshmq.core.mirror_log import (
     TakeoverEntry,
 )
 from meshmq.frames_copies import Strand
+from meshmq.shell import store_copies
 
 THEIRS, OTHERS = b"b" * 16, b"c" * 16
 HOUR = 3600 * 10**9
@@ -291,3 +292,26 @@ def test_strands_are_put_together_in_the_order_of_their_log(opened, seed):
     assert [b.base_offset for b in found] == [
         b[0] for s, lsn, _, b in log if s == 1 and lsn >= 45
     ]  # fmt: skip
+
+
+def test_who_reads_on_is_searched_for_once_in_each_strand(opened, monkeypatch):
+    """Three strands one after the other, as after changes of a link: those that are over, and those
+    that come later, too."""
+    store = opened()
+    store.append([copied_topic(5 + n)._replace(strand=n) for n in range(3)])
+    claims = (((">",), ()),)
+    store.append([StrandsEntry(THEIRS, tuple([Strand(n, 0, 1, 0, claims) for n in range(3)]))])
+    for lsn in range(1, 91):
+        strand, data = (lsn - 1) // 30, b"%d" % lsn * 60
+        batch = BatchEntry(5 + strand, lsn - 1, 1, data, zlib.crc32(data), b"p" * 16, 1)
+        store.append(
+            [CopiedEntry(batch, THEIRS, lsn, 0, HOUR), StrandEntry(THEIRS, strand, lsn, 1)]
+        )
+    searched = []
+    real = store_copies._locate
+    monkeypatch.setattr(
+        store_copies, "_locate", lambda *args: searched.append(args[1]) or real(*args)
+    )
+    found = read_all(store, (5, 6, 7), ("position", 1, 0))
+    assert [b.base_offset for b in found] == [*range(90)]
+    assert len(searched) == 3
