@@ -15,26 +15,22 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from meshmq import codec, limits
+from meshmq import limits
 from meshmq.core.consumer import Member
 from meshmq.core.effects import ClientEffect, CommandAnswered, HandedOut
 from meshmq.core.held import Held
-from meshmq.core.log import Commit
-from meshmq.frames import ACK, REJECT, Consume, Envelope, HandOut
-from meshmq.frames_site_words import SiteTaken
+from meshmq.frames import ACK, REJECT, Consume
 from meshmq.limits import MS, SECOND
-from meshmq.names import dead_letters_of
 from meshmq.testing.links_faults import LinksFaults
+from meshmq.testing.links_lost_owners import GROUP, PATTERN, Owners, Place
 from meshmq.testing.links_world import LinksWorld
 from meshmq.testing.site_part import Part
 from meshmq.testing.workers import decode
 
 if TYPE_CHECKING:
-    from meshmq.testing.site_host import Host, Wire
+    from meshmq.testing.site_host import Host
     from meshmq.testing.site_program import SiteProgram
 
-GROUP, PATTERN = "g", "o.>"
-DEAD = dead_letters_of(GROUP)
 LOST_NS = 30 * SECOND
 NEAR_NS = 5 * MS
 REJECTED_OF = 9  # one of so many records nobody can work on
@@ -55,10 +51,8 @@ class LostSites(Part):
 
     Attributes:
         begun: by value.
-        handed: what nodes handed out of their own logs that another site had, as they knew.
         answered: how many takeovers and handbacks nodes have carried out.
         busy_ns: by site until when all that its members begin takes long.
-        takers: of logs, sites that ever took them over: two that cannot hear of each other both do.
     """
 
     world: LostSitesWorld
@@ -66,11 +60,8 @@ class LostSites(Part):
     def __init__(self, world: LostSitesWorld) -> None:
         super().__init__(world)
         self.begun: dict[bytes, list[Begun]] = {}
-        self.handed: list[str] = []
         self.answered: Counter[str] = Counter()
         self.busy_ns: dict[str, int] = {}
-        self.takers: dict[bytes, set[str]] = {}
-        self._handed: set[int] = set()
         self._asked = 0
         self._admins: dict[SiteProgram, tuple[str, str, int]] = {}
 
@@ -131,38 +122,6 @@ class LostSites(Part):
         if program.is_alive and not held.is_settled(index):
             member.settle(held, index, kind)
             program.settle()
-
-    def on_synced(self, host: Host, commit: Commit) -> None:
-        for said in commit.mirrors:
-            if isinstance(said, SiteTaken) and said.taker == host.origin:
-                self.takers.setdefault(said.origin, set()).add(said.by)
-
-    # -- what nodes hand out --------------------------------------------------------------------
-
-    def on_told(self, host: Host, link: bytes, envelope: Envelope) -> None:
-        if isinstance(envelope.body, HandOut):
-            self._check(host, envelope.body)
-
-    def on_carried(self, host: Host, wire: Wire, envelope: Envelope) -> None:
-        if isinstance(envelope.body, HandOut):
-            self._check(host, envelope.body)
-
-    def _check(self, host: Host, body: HandOut) -> None:
-        """Whether a node knew, when it handed a record out, that another site had it."""
-        site = host.node.site if host.node is not None else None
-        known = site.copies.far.stored.get(host.origin) if site is not None else None
-        if site is not None and known is not None and site.copies.far.known[host.origin].part:
-            known = None  # some of it is back
-        for row in body.rows:
-            if row.number in self._handed:
-                continue  # it is sent again
-            self._handed.add(row.number)
-            topic = host.disk.state.topics.get(row.topic)
-            if known is None or topic is None:
-                continue
-            for offset in row.offsets or range(row.first, row.first + row.count):
-                if known.has(topic.topic.stream, offset) and 1 in known.groups:
-                    self.handed.append(f"{host} handed out {row.topic} {offset}")
 
     # -- sites are lost, and taken over ---------------------------------------------------------
 
@@ -248,39 +207,24 @@ class LostSites(Part):
 
     # -- what must be there ---------------------------------------------------------------------
 
-    def expected(self) -> Iterator[bytes]:
-        """Values that groups are to work on: all that is stored where it was published."""
+    def waits(self) -> Iterator[bytes]:
+        """Values that groups are to work on, all that is stored where it was published, and that
+        are done nowhere yet."""
         for row, value in self.world.linking.values.items():
             host = next((h for h in self.world.members if h.origin == row.origin), None)
-            if row.topic.startswith("o.") and host is not None:
-                topic = host.disk.state.topics.get(row.topic)
-                if topic is not None and row.offset < topic.next_offset:
-                    yield value
-
-    def dead(self) -> Counter[bytes]:
-        """Dead letters that are listed somewhere, by value."""
-        found: Counter[bytes] = Counter()
-        for host in self.world.members:
-            group = host.node.groups.by_name.get(GROUP) if host.node is not None else None
-            state = host.disk.state.topics.get(DEAD)
-            if group is None or state is None:
+            if not row.topic.startswith("o.") or host is None:
                 continue
-            settled = group.state.settled(state.topic.stream)
-            for commit in host.disk.commits:
-                copied = {c.index for c in commit.copied}
-                for slot, b in enumerate(commit.batches):
-                    if slot in copied or b.stream != state.topic.stream:
-                        continue
-                    values = codec.decode_batch(b.payload, b.count).values
-                    for i in range(b.count):
-                        if b.base_offset + i not in settled:
-                            found[bytes(values[i])] += 1
-        return found
+            topic = host.disk.state.topics.get(row.topic)
+            if topic is None or row.offset >= topic.next_offset:
+                continue
+            place = Place(row.origin, topic.topic.stream, row.offset)
+            if not self.world.owners.is_done(place):
+                yield value
 
     def find_unrest(self) -> list[str]:
-        found = [f"{value!r} waits" for value in self.expected() if value not in self.begun]
+        found = [f"{value!r} waits" for value in self.waits()]
         found += self._unheard()
-        dead = self.dead()
+        dead = self.world.owners.dead()
         found += [f"{v!r} is no dead letter yet" for v in self.begun if is_bad(v) and not dead[v]]
         for host in self.world.members:
             site = host.node.site if host.node is not None else None
@@ -325,7 +269,7 @@ class LostSitesWorld(LinksWorld):
     """One history, from one seed. ``run`` plays it.
 
     Attributes:
-        lost: the part that sees to groups.
+        lost: the part that sees to groups. owners: whose each record is.
         late_share: of what is begun while there are faults, so much takes long.
     """
 
@@ -341,7 +285,8 @@ class LostSitesWorld(LinksWorld):
         if max(self.usual_ns.values()) > NEAR_NS:  # journals batch by batch would take minutes
             self.bounds.pop("LINK_CREDIT_BYTES", None)
         self.lost = LostSites(self)
-        self.parts = (self.linking, self.lost)
+        self.owners = Owners(self)
+        self.parts = (self.linking, self.lost, self.owners)
         self.faults = LostFaults(self)
 
     def build(self) -> None:

@@ -16,9 +16,9 @@ def check_lost(world: LostSitesWorld) -> list[str]:
 
 
 def finished(world: LostSitesWorld) -> Iterator[str]:
-    """In the end all that was published is worked on, wherever."""
+    """In the end all that was published is done, wherever."""
     if _is_over(world):
-        yield from [f"{v!r} waits" for v in world.lost.expected() if v not in world.lost.begun][:5]
+        yield from [f"{value!r} waits" for value in world.lost.waits()][:5]
 
 
 def announced(world: LostSitesWorld) -> Iterator[str]:
@@ -30,8 +30,30 @@ def announced(world: LostSitesWorld) -> Iterator[str]:
 
 
 def given(world: LostSitesWorld) -> Iterator[str]:
-    """No node hands out what it knows that another site has."""
-    yield from world.lost.handed[:5]
+    """No node hands out what it knows that another site has, but for records that this one has
+    handed back; one that has started waits to hear of that."""
+    yield from world.owners.given[:5]
+
+
+def shared(world: LostSitesWorld) -> Iterator[str]:
+    """No group works a record in two sites under one (epoch, site): a taker nothing more that it
+    has handed back, its own site nothing before."""
+    yield from world.owners.shared[:5]
+
+
+def again(world: LostSitesWorld) -> Iterator[str]:
+    """What is done at a node it does not hand out again: not after a handback either."""
+    yield from world.owners.again[:5]
+
+
+def moved(world: LostSitesWorld) -> Iterator[str]:
+    """Only the newest taker that a node knows moves records of a log, and each once."""
+    yield from world.owners.strayed[:5]
+
+
+def returned(world: LostSitesWorld) -> Iterator[str]:
+    """What goes back was taken over, is not done, and goes once."""
+    yield from world.owners.returned[:5]
 
 
 def owned(world: LostSitesWorld) -> Iterator[str]:
@@ -41,16 +63,15 @@ def owned(world: LostSitesWorld) -> Iterator[str]:
 
 
 def buried(world: LostSitesWorld) -> Iterator[str]:
-    """In the end what nobody can work on is a dead letter: once, or once more for each other site
-    that was told that it may be a repeat, or took it over with its log as well."""
+    """In the end what nobody can work on is a dead letter: of each node that has given it up one,
+    once at a node, and not at one any more that gave it away."""
     if not _is_over(world):
         return
-    dead = world.lost.dead()
-    for value, some in world.lost.begun.items():
-        sites = len({one.site for one in some})
-        takers = max([len(world.lost.takers.get(one.origin, ())) for one in some])
-        if is_bad(value) and not 1 <= dead[value] <= max(sites, takers):
-            yield f"{value!r} is {dead[value]} dead letters"
+    dead = world.owners.dead()
+    for value in world.lost.begun:
+        if is_bad(value) and not dead[value]:
+            yield f"{value!r} is no dead letter"
+    yield from world.owners.find_doubled()
 
 
 def _is_over(world: LostSitesWorld) -> bool:
@@ -59,5 +80,6 @@ def _is_over(world: LostSitesWorld) -> bool:
 
 
 LOST_CHECKERS: tuple[Callable[[LostSitesWorld], Iterator[str]], ...] = (
-    views, belonging, alarms, rest, stable, single, finished, announced, given, owned, buried,
+    views, belonging, alarms, rest, stable, single, finished, announced, given, shared, again,
+    moved, returned, owned, buried,
 )  # fmt: skip

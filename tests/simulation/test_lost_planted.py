@@ -7,10 +7,12 @@ For each checker one is named that it notices by itself.
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from meshmq.core.group import Group
+from meshmq.core.mirror_log import TakenEntry
 from meshmq.core.site_fence import SiteFence
 from meshmq.core.site_takeover import FarMover, SiteTakeovers
 from meshmq.core.site_words import SiteWordsPart
@@ -36,7 +38,7 @@ def keep_what_was_handed_back(real: Any, self: Any, origin: bytes, runs: Any) ->
     pass
 
 
-@planted(SiteTakeovers, "on_hand_back", "", scenes.test_what_its_node_had_done_does_not_come_back)
+@planted(SiteTakeovers, "on_hand_back", "again", 1, 10)
 def take_back_what_was_done(real: Any, self: Any, frame: Any) -> Any:
     known = self.known[self._origin]
     self.known[self._origin] = known._replace(pending=frame.runs)
@@ -74,6 +76,22 @@ def give_nothing_away(real: Any, self: Any, row: Any, known: Any) -> None:
     self._groups.by_name = given
 
 
+@planted(SiteTakeovers, "on_hand_back", "given", 2)
+def take_all_back_with_the_first_part(real: Any, self: Any, frame: Any) -> Any:
+    known = self.known.get(self._origin)
+    is_first = known is not None and known.epoch == frame.epoch and not known.part
+    more = [run for run in known.pending if run not in frame.runs] if is_first else []
+    answer = real(self, frame)
+    for run in more:
+        self._groups.by_name[run.group].make_ready(run)
+    return answer
+
+
+@planted(SiteFence, "_has_to_wait", "given", 7, 10)
+def hand_out_before_anybody_was_heard(real: Any, self: Any, now_ns: int) -> bool:
+    return False
+
+
 @planted(Group, "give_away", "buried", 10)
 def keep_dead_letters_that_are_another_s(
     real: Any, self: Any, stream: int, first: int, before: int
@@ -95,6 +113,30 @@ def move_less_than_had_arrived(real: Any, self: Any, batches: Any) -> None:
 def forget_what_is_handed_back(real: Any, self: Any, origin: bytes, runs: Any) -> None:
     real(self, origin, runs)
     runs.clear()
+
+
+@planted(SiteTakeovers, "_hand_part", "shared", 1)
+def keep_what_goes_back(real: Any, self: Any, entry: Any) -> Any:
+    with patch.object(Group, "give_away", lambda *what: None):
+        said = real(self, entry)
+    for key in [key for key in self.runs if key[0] == entry.origin]:
+        del self.runs[key]
+    return said
+
+
+@planted(SiteTakeovers, "on_handed_back", "returned", 1)
+def hand_back_twice(real: Any, self: Any, origin: bytes, frame: Any) -> None:
+    entry = self.known.get(origin)
+    real(self, origin, frame)
+    if self.known.get(origin) is not entry and entry.part == 1:
+        self._note(entry._replace(part=2))
+
+
+@planted(Takeovers, "move", "moved", 2)
+def forget_what_was_moved(real: Any, self: Any, *args: Any, **more: Any) -> bool:
+    found = bool(real(self, *args, **more))
+    self.entries[:] = [said for said in self.entries if not isinstance(said, TakenEntry)]
+    return found
 
 
 @planted(Takeovers, "_move", "announced", 5)
