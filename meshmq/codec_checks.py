@@ -19,6 +19,20 @@ def short(text: str) -> str:
     return text
 
 
+def in_log(*numbers: int) -> None:
+    """Commits of a log, offsets of a stream, a producer's numbers, also those behind the last."""
+    if max(numbers) > limits.LOG_NUMBER_MAX:
+        raise BadFrame(f"a place at {max(numbers)} of a log, the last is {limits.LOG_NUMBER_MAX}")
+
+
+def a_place(lsn: int, slot: int) -> tuple[int, int]:
+    """A place of a log: one behind it is one too."""
+    in_log(lsn)
+    if slot > limits.LOG_SLOT_MAX:
+        raise BadFrame(f"a place at slot {slot} of a commit, the last is {limits.LOG_SLOT_MAX}")
+    return lsn, slot
+
+
 def origin_of(data: bytes) -> bytes:
     """The identity of a log or a program's run: 16 bytes, or none."""
     if data and len(data) != 16:

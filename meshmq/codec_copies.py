@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from meshmq import codec_verify, frames_copies, limits
-from meshmq.codec_checks import adds_up, bounded, short
+from meshmq.codec_checks import a_place, adds_up, bounded, in_log, short
 from meshmq.errors import BadFrame, InvalidName
 from meshmq.frames_moving import MOVED_BYTES
 from meshmq.names import check_pattern
@@ -58,7 +58,10 @@ def _strands(rows: Any) -> tuple[frames_copies.Strand, ...]:
     if len(rows) > limits.STRANDS_MAX:
         raise BadFrame(f"{len(rows)} strands of a log, the limit is {limits.STRANDS_MAX}")
     return tuple(
-        [frames_copies.Strand(x.number, x.rank, x.lsn, x.slot, _claims(x.claims)) for x in rows]
+        [
+            frames_copies.Strand(x.number, x.rank, *a_place(x.lsn, x.slot), _claims(x.claims))
+            for x in rows
+        ]
     )
 
 
@@ -77,7 +80,7 @@ def _put_places(m: Any, places: tuple[frames_copies.StrandPlace, ...]) -> None:
 def _places(rows: Any) -> tuple[frames_copies.StrandPlace, ...]:
     if len(rows) > limits.STRANDS_MAX:
         raise BadFrame(f"places of {len(rows)} strands, the limit is {limits.STRANDS_MAX}")
-    return tuple([frames_copies.StrandPlace(x.number, x.lsn, x.slot) for x in rows])
+    return tuple([frames_copies.StrandPlace(x.number, *a_place(x.lsn, x.slot)) for x in rows])
 
 
 def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
@@ -85,10 +88,10 @@ def _decode_fetch(r: Any, _: bytes | None) -> frames_copies.Fetch:
     if len(f.had) > limits.STRAND_HAD_MAX:
         raise BadFrame(f"{len(f.had)} streams in part, the limit is {limits.STRAND_HAD_MAX}")
     return frames_copies.Fetch(
-        f.number, an_id(f.origin, "an origin"), f.lsn, f.slot, f.bytes, f.level,
+        f.number, an_id(f.origin, "an origin"), *a_place(f.lsn, f.slot), f.bytes, f.level,
         an_id(f.topicId, "a topic's id", True), f.offset, _strands(f.strands), f.since,
         tuple([(x.stream, x.offset) for x in f.had]), f.packs,
-        (f.wholeLsn, f.wholeSlot),
+        a_place(f.wholeLsn, f.wholeSlot),
     )  # fmt: skip
 
 
@@ -132,6 +135,8 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
     f = r.fetched
     bounded(f.topics, "fetched")
     bounded(f.batches, "fetched")
+    for t in f.topics:
+        in_log(t.firstOffset, t.end, t.begins)
     topics = tuple(
         [
             frames_copies.CopiedTopic(
@@ -153,8 +158,8 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
     else:
         adds_up(batches, body)
     return frames_copies.Fetched(
-        f.number, topics, batches, f.lsn, f.slot, body, f.code, f.message, f.size, f.strand,
-        _places(f.places), f.flight,
+        f.number, topics, batches, *a_place(f.lsn, f.slot), body, f.code, f.message, f.size,
+        f.strand, _places(f.places), f.flight,
     )  # fmt: skip
 
 
@@ -176,8 +181,10 @@ def _read_batch(x: Any) -> frames_copies.CopiedBatch:
         raise BadFrame("a damaged batch has no bytes")
     if len(x.moved) not in (0, MOVED_BYTES):
         raise BadFrame("a copied batch was moved from a node of 16 bytes, and a sequence")
+    in_log(x.baseOffset, x.first)
     return frames_copies.CopiedBatch(
-        x.stream, x.baseOffset, x.count, x.length, x.checksum, x.appendTime, x.lsn, x.slot,
+        x.stream, x.baseOffset, x.count, x.length, x.checksum, x.appendTime,
+        *a_place(x.lsn, x.slot),
         x.damaged, an_id(x.producer, "a producer"), x.first, bytes(x.moved),
     )  # fmt: skip
 
@@ -194,8 +201,8 @@ def _encode_copied(m: Any, b: frames_copies.Copied) -> None:
 def _decode_copied(r: Any, _: bytes | None) -> frames_copies.Copied:
     c = r.copied
     return frames_copies.Copied(
-        an_id(c.origin, "an origin"), c.lsn, c.slot, c.bytes, c.lacks, short(c.problem), c.holes,
-        _places(c.places),
+        an_id(c.origin, "an origin"), *a_place(c.lsn, c.slot), c.bytes, c.lacks, short(c.problem),
+        c.holes, _places(c.places),
     )  # fmt: skip
 
 
@@ -238,9 +245,9 @@ def read_copies(rows: Any) -> tuple[frames_copies.CopiesRow, ...]:
     return tuple(
         [
             frames_copies.CopiesRow(
-                an_id(x.origin, "an origin"), short(x.name), x.lsn, x.slot, x.epoch,
-                an_id(x.taker, "an origin", True), x.taken, x.takenSlot, x.whole, x.forgotten,
-                x.furthest, x.furthestSlot, x.lifted, _strands(x.strands),
+                an_id(x.origin, "an origin"), short(x.name), *a_place(x.lsn, x.slot), x.epoch,
+                an_id(x.taker, "an origin", True), *a_place(x.taken, x.takenSlot), x.whole,
+                x.forgotten, *a_place(x.furthest, x.furthestSlot), x.lifted, _strands(x.strands),
                 link_patterns(x.topics), link_patterns(x.exclude), x.since,
             )
             for x in rows
@@ -267,9 +274,10 @@ def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
         tuple(
             [
                 frames_copies.LogOffer(
-                    an_id(x.origin, "an origin"), short(x.name), short(x.site), x.lsn, x.slot,
-                    link_patterns(x.topics), link_patterns(x.exclude), _sites(x.path),
-                    _strands(x.strands), x.since, x.partial,
+                    an_id(x.origin, "an origin"), short(x.name), short(x.site),
+                    *a_place(x.lsn, x.slot), link_patterns(x.topics),
+                    link_patterns(x.exclude), _sites(x.path), _strands(x.strands),
+                    x.since, x.partial,
                 )
                 for x in rows
             ]
@@ -294,7 +302,11 @@ def _decode_mirrored(r: Any, _: bytes | None) -> frames_copies.Mirrored:
         tuple(
             [
                 frames_copies.MirroredRow(
-                    short(x.site), _claims(x.claims), x.sinceLsn, x.sinceSlot, x.lsn, x.slot
+                    short(x.site),
+                    _claims(x.claims),
+                    x.sinceLsn,
+                    x.sinceSlot,
+                    *a_place(x.lsn, x.slot),
                 )
                 for x in rows
             ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshmq import frames_verify, limits
-from meshmq.codec_checks import short
+from meshmq.codec_checks import in_log, short
 from meshmq.errors import BadFrame
 
 
@@ -34,6 +34,7 @@ def _decode_check(r: Any, _: bytes | None) -> frames_verify.CheckRange:
         _exact(c.origin, (16,), "an origin"),
         _exact(c.topicId, (16,), "a topic's id"),
     )
+    in_log(c.first, *c.ends)
     return frames_verify.CheckRange(c.number, origin, topic_id, c.first, tuple(c.ends), c.batches)
 
 
@@ -52,6 +53,7 @@ def _decode_checked(r: Any, _: bytes | None) -> frames_verify.RangeChecked:
     c = r.rangeChecked
     _check(c.sums, limits.VERIFY_SUMS_MAX, "sums")
     _check(c.batches, limits.VERIFY_BATCHES_MAX, "batches")
+    in_log(c.first, c.end)
     new = frames_verify.CheckedBatch
     size = limits.VERIFY_SUM_BYTES
     return frames_verify.RangeChecked(

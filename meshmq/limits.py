@@ -327,6 +327,10 @@ OWN_LOG_WAIT_NS = 5 * SECOND  # ... and how far the copies of its log go
 COPY_WAITING_MAX = 262_144  # batches whose second confirmation waits for copies; then: synced only
 
 # --- what a site agrees on -----------------------------------------------------------------
+LOG_NUMBER_MAX = (
+    1 << 61
+) - 1  # of commits, and of records of a stream; sums of two are numbers too
+LOG_SLOT_MAX = (1 << 31) - 1  # of batches of a commit
 STAMP_MS_MAX = 1 << 43  # the year 2248: a later time is no time
 STAMP_AHEAD_NS = 600 * SECOND  # of one's own clock; what is set later than that does not move it
 SETTINGS_BYTES_MAX = 4 * KIB  # of a group, as JSON: some 20 names and numbers

@@ -264,7 +264,7 @@ class Mirrors:
         if place > before:
             mirror.go_on(frame.strand, place)
         for number, lsn, slot in frame.places if is_whole else ():
-            if (lsn, slot) > mirror.place_of(number):
+            if number in mirror.strands and (lsn, slot) > mirror.place_of(number):
                 mirror.go_on(number, (lsn, slot))
         has_come = frame.batches or place > before or mirror.lacks != lacked
         if has_come or (frame.places and not (was_at_rest and self._pass(mirror))):

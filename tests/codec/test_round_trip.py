@@ -53,6 +53,7 @@ from meshmq.errors import BadFrame, InvalidArgument, MessageTooLarge
 from tests.core.nodes import NodeBench
 
 u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
+nth, slots = st.integers(0, limits.LOG_NUMBER_MAX), st.integers(0, limits.LOG_SLOT_MAX)
 i64 = st.integers(-(2**63), 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 ids = st.binary(min_size=16, max_size=16)
@@ -71,13 +72,13 @@ patterns = st.lists(
 claims = st.lists(st.tuples(patterns, patterns), min_size=1, max_size=limits.STRAND_CLAIMS_MAX).map(
     tuple
 )
-strands = st.lists(st.builds(frames_copies.Strand, u16, u8, u64, u32, claims), max_size=3).map(
+strands = st.lists(st.builds(frames_copies.Strand, u16, u8, nth, slots, claims), max_size=3).map(
     tuple
 )
-places = st.lists(st.builds(frames_copies.StrandPlace, u16, u64, u32), max_size=3).map(tuple)
+places = st.lists(st.builds(frames_copies.StrandPlace, u16, nth, slots), max_size=3).map(tuple)
 copies_row = st.builds(
-    frames_copies.CopiesRow, ids, texts, u64, u32, u64, st.just(b"") | ids, u64, u32, flags, u64,
-    u64, u32, flags, strands, patterns, patterns, i64,
+    frames_copies.CopiesRow, ids, texts, nth, slots, u64, st.just(b"") | ids, nth, slots, flags,
+    u64, nth, slots, flags, strands, patterns, patterns, i64,
 )  # fmt: skip
 
 
@@ -186,18 +187,18 @@ def fetched(draw):
         damaged = draw(flags) and not data
         rows.append(
             frames_copies.CopiedBatch(
-                draw(u32), draw(u64), draw(st.integers(1, 4096)), len(data), draw(u32), draw(i64),
-                draw(u64), draw(u32), damaged, draw(ids), draw(u64), draw(moves),
+                draw(u32), draw(nth), draw(st.integers(1, 4096)), len(data), draw(u32), draw(i64),
+                draw(nth), draw(slots), damaged, draw(ids), draw(nth), draw(moves),
             )
         )  # fmt: skip
         payload += data
-    streams = st.builds(frames_copies.CopiedTopic, u32, ids, texts, u64, flags, u64, u64)
+    streams = st.builds(frames_copies.CopiedTopic, u32, ids, texts, nth, flags, nth, nth)
     topics = st.lists(streams, max_size=3)
     code, message = draw(st.just(("", "")) | st.tuples(texts.filter(bool), texts))
     size = len(payload)
     block, size = (b"block", size) if size and draw(flags) else (payload, 0)
     return frames_copies.Fetched(
-        draw(u32), tuple(draw(topics)), tuple(rows), draw(u64), draw(u32), block, code, message,
+        draw(u32), tuple(draw(topics)), tuple(rows), draw(nth), draw(slots), block, code, message,
         size, draw(u16), draw(places), draw(u32),
     )  # fmt: skip
 
@@ -323,12 +324,12 @@ BODIES = {
     ),
     frames_copies.AskCopy: st.builds(frames_copies.AskCopy, u8),
     frames_copies.Fetch: st.builds(
-        frames_copies.Fetch, u32, ids, u64, u32, u64, u8, st.just(b"") | ids, u64, strands, i64,
-        st.lists(st.tuples(u32, u64), max_size=3).map(tuple), flags, st.tuples(u64, u32),
+        frames_copies.Fetch, u32, ids, nth, slots, u64, u8, st.just(b"") | ids, u64, strands, i64,
+        st.lists(st.tuples(u32, u64), max_size=3).map(tuple), flags, st.tuples(nth, slots),
     ),
     frames_copies.Fetched: fetched(),
     frames_copies.Copied: st.builds(
-        frames_copies.Copied, ids, u64, u32, u64, flags, texts, flags, places
+        frames_copies.Copied, ids, nth, slots, u64, flags, texts, flags, places
     ),
     frames_copies.Copies: st.builds(
         frames_copies.Copies,
@@ -338,17 +339,17 @@ BODIES = {
         frames_copies.LogOffers,
         st.lists(
             st.builds(
-                frames_copies.LogOffer, ids, texts, texts, u64, u32, patterns, patterns,
+                frames_copies.LogOffer, ids, texts, texts, nth, slots, patterns, patterns,
                 st.lists(texts, max_size=3).map(tuple), strands, i64, flags,
             ),
             max_size=4,
         ).map(tuple),
     ),
     frames_verify.CheckRange: st.builds(
-        frames_verify.CheckRange, u32, ids, ids, u64, st.lists(u64, max_size=4).map(tuple), flags
+        frames_verify.CheckRange, u32, ids, ids, nth, st.lists(nth, max_size=4).map(tuple), flags
     ),
     frames_verify.RangeChecked: st.builds(
-        frames_verify.RangeChecked, u32, u64, u64, st.lists(ids, max_size=4).map(tuple),
+        frames_verify.RangeChecked, u32, nth, nth, st.lists(ids, max_size=4).map(tuple),
         st.lists(
             st.builds(frames_verify.CheckedBatch, u64, u32, flags, st.just(b"") | ids), max_size=4
         ).map(tuple),
@@ -358,7 +359,7 @@ BODIES = {
         frames_copies.Mirrored, ids,
         st.lists(
             st.builds(
-                frames_copies.MirroredRow, texts, claims, u64, u32, u64, u32,
+                frames_copies.MirroredRow, texts, claims, u64, u32, nth, slots,
             ),
             max_size=4,
         ).map(tuple),
