@@ -43,7 +43,7 @@ def _decode_lent(r: Any, _: bytes | None) -> frames.Lent:
 
 def _encode_owner(m: Any, b: frames.Owner) -> None:
     x = m.init("owner")
-    x.consumer, x.origin, x.name, x.here = b.consumer, b.origin, b.name, b.here
+    x.consumer, x.origin, x.name, x.here, x.fenced = b.consumer, b.origin, b.name, b.here, b.fenced
 
 
 def _decode_owner(r: Any, _: bytes | None) -> frames.Owner:
@@ -51,7 +51,7 @@ def _decode_owner(r: Any, _: bytes | None) -> frames.Owner:
     origin = origin_of(x.origin)
     if not origin:
         raise BadFrame("owner: a node is named by 16 bytes")
-    return frames.Owner(x.consumer, origin, short(x.name), x.here)
+    return frames.Owner(x.consumer, origin, short(x.name), x.here, x.fenced)
 
 
 ENCODERS: dict[type, Callable[..., None]] = {

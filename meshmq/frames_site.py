@@ -68,12 +68,14 @@ class Lent:
 @dataclass(frozen=True, slots=True)
 class Owner:
     """By a node to a program: of node ``origin`` records may come. ``here``: it can be reached:
-    join there and claim what is held of it."""
+    join there and claim what is held of it. ``fenced``: of the node itself, why it hands out
+    nothing; empty: it does again."""
 
     consumer: int
     origin: bytes
     name: str = ""
     here: bool = False
+    fenced: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -808,6 +808,7 @@ struct Owner {              # by a node to a program
   origin   @1 :Data;        # another node that records may come from
   name     @2 :Text;
   here     @3 :Bool;        # it can be reached: join there and claim what is held of it
+  fenced   @4 :Text;        # of the node itself: why it hands out nothing; empty: it does again
 }
 
 struct Directory {          # what a site's nodes agree on

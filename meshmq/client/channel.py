@@ -225,8 +225,8 @@ class Channel(ABC):
                         self._note(effect.subscription)
                 case CloseLink():
                     self._close_link(effect)
-                case StateChanged(state, reason, code):
-                    self._on_state_changed(state, reason, code)
+                case StateChanged():
+                    self._on_state_changed(effect)
                 case SubscriptionAnswered(number, code, message, topics):
                     self._on_answer(number, topics, code, message)
                 case CommandAnswered(number, code, message, body):
@@ -280,8 +280,9 @@ class Channel(ABC):
                 ended(error)
                 self._note(number)
 
-    def _on_state_changed(self, state: str, reason: str, code: str) -> None:
-        logger.info("%s: %s", state, reason)
+    def _on_state_changed(self, news: StateChanged) -> None:
+        state, reason, code = news.state, news.reason, news.code
+        logger.log(logging.WARNING if news.is_warning else logging.INFO, "%s: %s", state, reason)
         if state == "closed" and not self._closing:
             self._die(from_code(code or "closed", reason))
         if state not in ("connecting", "reconnecting"):

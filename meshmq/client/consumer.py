@@ -68,6 +68,12 @@ class Intake(Generic[J]):
         return self.member.stale
 
     @property
+    def fenced(self) -> str:
+        """Why nothing comes: the node's site has been without a link to any other one for longer
+        than its ``fence_after``. Empty: it hands out what there is."""
+        return self.member.fenced
+
+    @property
     def order(self) -> str:
         """``any`` or ``key``, as the group has it."""
         return "key" if self.member.order == ORDER_KEY else "any"

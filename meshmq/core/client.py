@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.consumer import Member
+from meshmq.core.consumer import Member, on_fenced
 from meshmq.core.direct_reads import DirectReads
 from meshmq.core.effects import (
     Arrived,
@@ -595,6 +595,8 @@ class Client(Roaming):
             case Owner():
                 if body.here:
                     self._send(member.consume_of(body), now_ns)
+                elif body.origin == self.origin:
+                    self._effects += on_fenced(body, member, self.members.values(), self.state)
                 else:
                     member.on_owner_away(body, now_ns)
             case Consumed():

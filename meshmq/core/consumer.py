@@ -35,6 +35,7 @@ from dataclasses import replace
 
 from meshmq import limits
 from meshmq.core.account import Account
+from meshmq.core.effects import StateChanged
 from meshmq.core.held import CLOSED, Held, Told, heard, merged, say
 from meshmq.core.runs import runs_of
 from meshmq.core.settling import TAKEN_BACK, Settling
@@ -70,6 +71,7 @@ class Member(Settling):
         the ``epoch``th of the program, with what is held."""
         with self.guard:
             self.is_active = False
+            self.fenced = ""  # it says so again
             if origin:
                 self._accounts.pop(b"", None)
                 self._own = self._account(origin)
@@ -395,3 +397,17 @@ class Member(Settling):
             if account.is_away and (due is None or account.given_up_ns < due):
                 due = account.given_up_ns
         return due
+
+
+def on_fenced(
+    frame: Owner, member: Member, members: Iterable[Member], state: str
+) -> list[StateChanged]:
+    """The node that members are at says to one of them that it hands out nothing, or does again;
+    what is news for the program, in ``state``."""
+    fenced = [one.fenced for one in members if one is not member and one.fenced]
+    was, member.fenced = member.fenced, frame.fenced
+    if fenced or was == frame.fenced:
+        return []  # it is known of another one
+    if frame.fenced:
+        return [StateChanged(state, f"consumers wait: {frame.fenced}", is_warning=True)]
+    return [StateChanged(state, "consumers go on: the node hands out records again")]

@@ -130,11 +130,13 @@ NodeEffect = Send | CloseLink | OpenLink | Append | ReadLog | PlanRetention | Su
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
-    """The client is now ``connecting``, ``connected``, ``reconnecting`` or ``closed``."""
+    """The client is now ``connecting``, ``connected``, ``reconnecting`` or ``closed``, or has news
+    in that state. ``is_warning``: somebody should see to it."""
 
     state: str
     reason: str
     code: str = ""
+    is_warning: bool = False
 
 
 class Arrival(NamedTuple):

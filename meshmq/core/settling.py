@@ -54,6 +54,7 @@ class Settling:
         stale: settles that counted for nothing, since the record was taken back before.
         is_active: whether the node has let it in, in this session.
         is_done: it left, was refused, or its group is gone.
+        fenced: why the node that it is at hands out nothing now; or empty.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Settling:
         self.stale = 0
         self.is_active = False
         self.is_done = False
+        self.fenced = ""
         self._consume = consumer
         self._timeout_ns = consumer.ack_timeout_ns
         self._serial = 0

@@ -152,7 +152,7 @@ class Site:
             me.site, who.name, copies, topics, delivery, lambda: self._shared.now_ns
         )
         self.live = LinkLive(delivery, self.reach)
-        self.words = SiteWordsPart(me, who.name, copies)
+        self.words = SiteWordsPart(me, who.name, copies, self.groups.tell_fenced)
         self.far_side = FarSide(self.replication, self.live, self.services, transients, registrar)
         self.version = 0
         self.me = me

@@ -35,6 +35,10 @@ WAITS = "the node was started: it waits to hear from another site whether that h
 class SiteFence:
     """See the module's header.
 
+    Args:
+        groups: of this node.
+        tell: is told of a fence: why nothing is handed out; empty: it is again.
+
     Attributes:
         fence_ns: of our own site; 0: none.
         is_fenced: it hands out nothing because of that.
@@ -42,13 +46,14 @@ class SiteFence:
         news: sentences for people.
     """
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, tell: Callable[[str], None]) -> None:
         self.site = ""
         self.fence_ns = 0
         self.news: list[str] = []
         self.sites_taken: Callable[[], set[str]] = set
         self._were_back: set[str] = set()
         self._groups = groups
+        self._tell = tell
         self._had_groups = bool(groups.by_name)
         self._has_links = False
         self._has_heard = False
@@ -161,7 +166,10 @@ class SiteFence:
         is_fenced = is_shut and bool(self.fence_ns)
         if is_fenced != self.is_fenced:
             self.is_fenced = is_fenced
-            self.news.append(words or "a link is back: groups here are handed out again")
+            self._tell(words)
+            is_linked = any(row.is_linked for row in seen)
+            why = "a link is back" if is_linked else f"site {self.site} is the one that goes on"
+            self.news.append(words or f"{why}: what groups have is handed out again")
 
     def _has_to_wait(self, now_ns: int) -> bool:
         if self.fence_ns and self.sites_taken() - self._were_back:

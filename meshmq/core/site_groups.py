@@ -71,6 +71,7 @@ class SiteGroups:
 
     Attributes:
         sends: frames for links; the owner takes them.
+        fenced: why nothing is handed out here, as members are told; empty: it is.
     """
 
     def __init__(self, origin: bytes, groups: Groups, may_send: Callable[[bytes], bool]) -> None:
@@ -93,6 +94,14 @@ class SiteGroups:
         self._due: dict[Group, int] = {}  # when to look at their credit ...
         self._untold: dict[Group, int] = {}  # ... and whether siblings are to be told
         self.sends: list[tuple[bytes, Body]] = []
+        self.fenced = ""
+
+    def tell_fenced(self, why: str) -> None:
+        """Nothing is handed out here any more, or (empty) it is again: members are told."""
+        self.fenced = why
+        for b in self._borrowers.values():
+            if b.is_told:
+                self.sends.append((b.link, Owner(b.consumer, self._origin, fenced=why)))
 
     def _link_of(self, origin: bytes) -> bytes:
         sibling = self._siblings.get(origin)
@@ -419,6 +428,8 @@ class SiteGroups:
                 waiting.append(b)
                 continue
             b.is_told = True
+            if self.fenced:
+                self.sends.append((b.link, Owner(b.consumer, self._origin, fenced=self.fenced)))
             for sibling in self._siblings.values():
                 self._ask(b, sibling)
         self._new = waiting

@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from meshmq import limits
@@ -35,14 +35,17 @@ class SiteWordsPart:
 
     Args:
         me, name: our own.
+        tell_fenced: tells members why groups hand out nothing, or (empty) that they do again.
     """
 
-    def __init__(self, me: SiteIdentity, name: str, copies: SiteCopies) -> None:
+    def __init__(
+        self, me: SiteIdentity, name: str, copies: SiteCopies, tell_fenced: Callable[[str], None]
+    ) -> None:
         self._site = site = me.site
         self._name, self._fence_ns = name, me.fence_ns
         self._copies = copies
         copies.own.ask_sites(me.far_nodes)
-        self.fence = SiteFence(copies.groups)
+        self.fence = SiteFence(copies.groups, tell_fenced)
         self.taken: SiteTakeovers = copies.far
         self.fence.site = self.taken.site = site
         self.taken.has_heard = self._has_heard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from meshmq.frames import (
     Consume,
     Consumed,
     Leave,
+    Owner,
     Publish,
     Revoke,
     Settle,
@@ -51,6 +53,24 @@ def working(mesh, *values, **more):
     channel = mesh._connection
     channel.say(channel.node.hand_out(worker.member.id, *values, **more))
     return worker
+
+
+def test_a_consumer_of_a_fenced_site_says_why_it_waits_and_logs_that_once(mesh, node, caplog):
+    workers = [mesh.work("jobs"), mesh.work("more")]
+    assert workers[0].fenced == ""
+    said = [Owner(w.member.id, ORIGIN, fenced="site us has no link") for w in workers]
+    with caplog.at_level(logging.INFO, "meshmq"):
+        mesh._connection.say(*said)
+        assert workers[0].fetch(timeout=1) == []
+        assert [w.fenced for w in workers] == ["site us has no link"] * 2
+        mesh._connection.say(*[replace(frame, fenced="") for frame in said])
+        assert workers[0].fetch(timeout=1) == []
+    assert [w.fenced for w in workers] == [""] * 2
+    told = [(r.levelname, r.getMessage()) for r in caplog.records if "consumers" in r.getMessage()]
+    assert told == [
+        ("WARNING", "connected: consumers wait: site us has no link"),
+        ("INFO", "connected: consumers go on: the node hands out records again"),
+    ]
 
 
 # -- joining -----------------------------------------------------------------------------------

@@ -608,6 +608,7 @@ FRAMES = {
         ("lend", 42, Lend(6, 3, 64, 8 << 20, True, True)),
         ("lent", 42, Lent(6, 3)),
         ("owner", 42, Owner(6, b"o" * 16, "node-2", True)),
+        ("owner_fenced", 42, Owner(6, b"o" * 16, fenced="site us has no link")),
         ("transact", 42, Transact(4, (TransactAck(6, 77, 2, 3),), _rows, _one + _three)),
         (
             "transact_origin",

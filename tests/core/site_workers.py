@@ -53,6 +53,7 @@ class Worker:
         hands: (held, index, value) that it has begun and not settled, oldest first.
         got: values in the order in which it began them.
         peak: the most records that it held at one time.
+        news: StateChanged that it was told.
     """
 
     _numbers = itertools.count(1)
@@ -69,6 +70,7 @@ class Worker:
         self.link = b""
         self.member = None
         self.hands, self.got, self.answers, self.transactions = [], [], [], []
+        self.news = []
         self.lost = set()  # hand-outs that are others' now
         self.peak = 0
         self.due_ns = 0
@@ -128,8 +130,8 @@ class Worker:
                     self.answers.append(effect)
                 case TransactionAnswered():
                     self.transactions.append(effect)
-                case StateChanged() | _:
-                    pass
+                case StateChanged():
+                    self.news.append(effect)
 
     @staticmethod
     def arrive(at, life, link, envelope):

@@ -45,6 +45,41 @@ def test_a_site_that_is_cut_off_hands_out_nothing_after_its_fence_and_goes_on_wh
     assert status(net, us)["held_by"] == ""
 
 
+def of_fence(worker):
+    """What its program was told of a fence: whether as a warning, and how it begins."""
+    return [
+        (news.is_warning, news.reason.split(":")[0])
+        for news in worker.news if news.reason.startswith("consumers ")
+    ]  # fmt: skip
+
+
+def test_members_of_a_fenced_site_are_told_once_why_nothing_comes_and_that_it_goes_on():
+    net, sites = far_sites("eu", "us", nodes=2, fences=("us",))
+    one, other = sites["us"]
+    here, there = member(net, one), member(net, other)
+    first = here.member
+    second = here.consume("printing", "orders.us").member
+    cut(net, sites["eu"], sites["us"])
+    net.run(FENCE_NS + 10 * SECOND)
+    waits, goes_on = (True, "consumers wait"), (False, "consumers go on")
+    assert [of_fence(worker) for worker in (here, there)] == [[waits]] * 2
+    why = status(net, one)["held_by"]
+    assert [m.fenced for m in (first, second, there.member)] == [why] * 3
+    assert any(why in news.reason for news in here.news)
+    late = member(net, one)
+    here.lose()
+    net.run(2 * SECOND)
+    assert (late.member.fenced, of_fence(late)) == (why, [waits])
+    assert (first.fenced, of_fence(here)) == (why, [waits, waits])
+    net.heal()
+    net.run(15 * SECOND)
+    assert [of_fence(worker)[-1] for worker in (here, there, late)] == [goes_on] * 3
+    assert of_fence(here) == [waits, waits, goes_on]
+    assert [m.fenced for m in (first, second, there.member, late.member)] == [""] * 4
+    put(net, one, b"behind")
+    assert here.got == [b"behind"]
+
+
 def test_a_fence_is_waited_out_and_no_record_is_worked_on_at_both():
     net, sites = far_sites("eu", "us", fences=("us",))
     (eu,), (us,) = sites["eu"], sites["us"]
@@ -138,6 +173,8 @@ def test_of_two_that_are_fenced_people_say_which_goes_on():
     assert command(net, eu, assume_dead=True)[2]["nodes"][0]["done"]
     net.run(10 * SECOND)
     assert worker.got == left
+    assert "site eu is the one that goes on: what groups" in eu.node.site.links.news[-1]
+    assert of_fence(worker) == [(True, "consumers wait"), (False, "consumers go on")]
 
 
 def test_what_is_handed_back_to_a_site_with_two_nodes_goes_to_whose_it_was():

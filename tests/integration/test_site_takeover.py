@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
 import meshmq
+from meshmq import aio
 from tests.integration.test_site_links import link, meshmq_command, pair
 
 __all__ = ["pair"]  # the fixture
@@ -150,3 +152,33 @@ def test_groups_and_a_queue_of_a_killed_site_are_finished_and_handed_back(pair):
     assert [(row["left"], row["back"], row["over"]) for row in rows] == [(0, True, True)]
     nothing = meshmq_command("site", "handback", "us", *where)
     assert "nothing of site 'us' is left here to be handed back" in nothing.stderr
+
+
+def test_both_clients_are_told_of_a_fence_and_that_it_is_over(pair):
+    eu, us = pair
+    for node in pair:
+        node.stop()
+    us.config.write_text('[site]\nname = "us"\nfence_after = "5s"\n' + us.config.read_text())
+    us.start()
+    told = []
+
+    async def main():
+        with (
+            meshmq.connect(us.url, route="node", on_state=told.append) as mesh,
+            members(mesh, "group") as one,
+        ):
+            async with await aio.connect(us.url, on_state=told.append) as other:
+                consumer = await other.consume("flights.>", "billing")
+                await until_both(one, consumer, True)
+                assert one.fenced == consumer.fenced
+                assert one.fenced.startswith("site us has no link with any other site")
+                eu.start()
+                await until_both(one, consumer, False)
+
+    async def until_both(one, other, is_fenced):
+        told = lambda: bool(one.fenced) == bool(other.fenced) == is_fenced  # noqa: E731
+        await asyncio.to_thread(until, told)
+
+    asyncio.run(main())
+    reasons = [change.reason.split(":")[0] for change in told]
+    assert reasons.count("consumers wait") == reasons.count("consumers go on") == 2
