@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 
 import meshmq
@@ -97,6 +98,9 @@ def left(count, first=40):
 def test_groups_and_a_queue_of_a_killed_site_are_finished_and_handed_back(pair):
     eu, us = pair
     link(eu, "us", [us], TOPICS)
+    nobody = '[[link]]\nto = "ap"\nendpoints = ["tcp://127.0.0.1:1"]\ntopics = []\n'
+    eu.config.write_text(eu.config.read_text() + nobody)
+    eu.signal(signal.SIGHUP)
     link(us, "eu", [eu], TOPICS)
     until(lambda: wished(eu) == wished(us) == ["flights.>", "thumbs"])
     until(lambda: linked(eu))
@@ -117,6 +121,7 @@ def test_groups_and_a_queue_of_a_killed_site_are_finished_and_handed_back(pair):
     done = meshmq_command("site", "takeover", "us", "--assume-dead", *where)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("careful: site us has told no fence_after")
+    assert "careful: site ap is not heard of. If it takes us over too, both work on" in done.stdout
     assert "took over us/us-1 at node eu-1, epoch 1: groups and queues billing, thumbs" in (
         done.stdout
     )
