@@ -101,11 +101,11 @@ def _careful(planned: dict[str, Any]) -> Iterator[str]:
         yield f"careful: {planned['doubt']}."
         yield "What was worked on there and is not known here may repeat, until it is back."
     if planned["unheard"]:
-        others = " and ".join(planned["unheard"])
+        others = " or ".join(planned["unheard"])
         yield (
-            f"careful: site {others} is not heard of. If it takes {planned['site']} over too, both "
-            f"work on what had arrived at both, until they hear of each other; each that is beaten "
-            f"then says so, and finishes what it had moved."
+            f"careful: nobody here hears of site {others}. If it takes {planned['site']} over too, both "
+            f"work on what had arrived at both, until they hear of each other; the one that is "
+            f"beaten then says so, and finishes what it had moved."
         )
 
 
