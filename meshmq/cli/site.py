@@ -103,9 +103,9 @@ def _careful(planned: dict[str, Any]) -> Iterator[str]:
     if planned["unheard"]:
         others = " or ".join(planned["unheard"])
         yield (
-            f"careful: nobody here hears of site {others}. If it takes {planned['site']} over too, both "
-            f"work on what had arrived at both, until they hear of each other; the one that is "
-            f"beaten then says so, and finishes what it had moved."
+            f"careful: nobody here hears of site {others}. If it takes {planned['site']} over too, "
+            f"both work on what had arrived at both, until they hear of each other; the one that "
+            f"is beaten then says so, and finishes what it had moved."
         )
 
 
