@@ -259,11 +259,18 @@ def _encode_log_offers(m: Any, b: frames_copies.LogOffers) -> None:
     for row, x in zip(m.init("logOffers").init("rows", len(b.rows)), b.rows, strict=True):
         (
             row.origin, row.name, row.site, row.lsn, row.slot, topics, exclude, path, strands,
-            row.since, row.partial,
+            row.since, row.partial, row.clock,
         ) = x  # fmt: skip
         _put_wish(row, strands, topics, exclude)
         if path:
             row.path = path
+
+
+def _a_clock(unix_ns: int) -> int:
+    """What time it is somewhere. Raises BadFrame for one that nobody could count on from."""
+    if not 0 <= unix_ns < 1 << 62:
+        raise BadFrame(f"a clock at {unix_ns} ns")
+    return unix_ns
 
 
 def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
@@ -277,7 +284,7 @@ def _decode_log_offers(r: Any, _: bytes | None) -> frames_copies.LogOffers:
                     an_id(x.origin, "an origin"), short(x.name), short(x.site),
                     *a_place(x.lsn, x.slot), link_patterns(x.topics),
                     link_patterns(x.exclude), _sites(x.path), _strands(x.strands),
-                    x.since, x.partial,
+                    x.since, x.partial, _a_clock(x.clock),
                 )
                 for x in rows
             ]

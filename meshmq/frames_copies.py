@@ -187,7 +187,8 @@ class LogOffer(NamedTuple):
     the own log both are empty. ``path``: of a mirror, the sites by which it comes, from its own one
     to the one before the sender's; empty: it is pulled from nowhere now. ``strands``: of a mirror,
     how far each goes; ``since``: nothing is there that was stored before (unix ns, 0: all is).
-    ``partial``: of a mirror, it may have less than the log's own node keeps."""
+    ``partial``: of a mirror, it may have less than the log's own node keeps. ``clock``: what
+    time it was at the log's node when that told it (unix ns, 0: unknown)."""
 
     origin: bytes
     name: str
@@ -200,6 +201,7 @@ class LogOffer(NamedTuple):
     strands: tuple[Strand, ...] = ()
     since: int = 0
     partial: bool = False
+    clock: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -667,6 +667,7 @@ struct LogOffer {
   strands @8 :List(Strand); # of a mirror: how far each goes
   since  @9 :Int64;         # nothing is there that was stored before, unix ns; 0: all is
   partial @10 :Bool;        # of a mirror: it may have less than the log's own node keeps
+  clock  @11 :Int64;        # what time it was at its node when that told it, unix ns; 0: unknown
 }
 
 struct Mirrored {           # towards the node of a log: which sites have synced it

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from meshmq import limits
+from meshmq.core.mirror_log import SiteRetention
+
 COMPRESSIONS = ("none", "zstd")
 
 
@@ -38,6 +41,24 @@ class LinkWish(NamedTuple):
     since_ns: int = 0
     since_age_ns: int = 0
     retention: tuple[int, int] | None = None
+
+    def begins(self, wall_ns: int, clock_ns: int = 0) -> int:
+        """From which time on a mirror has what is stored, unix ns, that begins now.
+
+        Records are stored by the clock of their node, which shows ``clock_ns`` (0: unknown), where
+        ours shows ``wall_ns``. Where that one is behind, what is stored from now on comes all the
+        same: only what is past may be left out. A time to come is meant as it is.
+        """
+        ages = [self.since_age_ns] if self.since_age_ns else []
+        if self.retention is not None:
+            ages.append(self.retention[0] or limits.LINK_EVER_NS)
+        found = max([0, self.since_ns, *[int(wall_ns - age) for age in ages]])
+        return min(found, clock_ns) if clock_ns and found <= wall_ns else found
+
+    @property
+    def site_retention(self) -> SiteRetention | None:
+        """What our site keeps of a log by its own word, with who said so."""
+        return None if self.retention is None else SiteRetention(self.to, *self.retention)
 
 
 LINKED, REFUSED, CONNECTING, DOWN = "linked", "refused", "connecting", "down"

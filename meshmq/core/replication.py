@@ -46,7 +46,7 @@ from meshmq.core.link_rows import LACKS_PAST, LACKS_SOME, LACKS_TOPICS, link_row
 from meshmq.core.link_verify import LinkVerify, Log
 from meshmq.core.link_wish import Endpoint, LinkWish
 from meshmq.core.mirror import Mirror
-from meshmq.core.mirror_log import LinkedEntry, SiteRetention
+from meshmq.core.mirror_log import LinkedEntry
 from meshmq.core.mirror_progress import MirrorProgress
 from meshmq.core.packing import opened
 from meshmq.core.sibling import Sibling
@@ -130,8 +130,8 @@ class Replication:
         self._siblings: dict[bytes, Sibling] = {}
         self._offers: dict[bytes, dict[bytes, LogOffer]] = {}  # by far node, and origin
         self._seen: dict[bytes, dict[bytes, LogOffer]] = {}  # by sibling: logs that it can pull
-        self._wall_ns = 0
-        self._offered: tuple[LogOffer, ...] = ()  # as far nodes were told last
+        self._wall_offset_ns = 0  # unix time less the monotonic; 0: unknown
+        self._offered: list[LogOffer] = []  # as far nodes were told last
         self._told: tuple[LogOffer, ...] = ()
         self._due_ns = 0
         self._moved: dict[bytes, tuple[list[Strand], int]] = {}  # where each log is, since when
@@ -214,7 +214,7 @@ class Replication:
         """A node of another site says something. Raises BadFrame for what is not of copies."""
         match body:
             case LogOffers(rows):
-                self._offers[far.origin] = {row.origin: row for row in rows}
+                self._offers[far.origin] = {r.origin: _heard(r, self._now()) for r in rows}
                 self._due_ns = 0
                 mine = tuple(
                     [CopiesRow(r.origin, r.name, *max((r.lsn, r.slot), furthest(r.strands)))
@@ -245,7 +245,8 @@ class Replication:
 
     def _all_offers(self) -> tuple[LogOffer, ...]:
         end = self._delivery.committed_lsn + 1
-        rows = [LogOffer(self._copies.origin, self._name, self._site, end, 0)]
+        own = LogOffer(self._copies.origin, self._name, self._site, end, 0)
+        rows = [own._replace(clock=self._wall_ns)]
         for mirror in self._copies.mirrors.of_others:
             assert mirror.linked is not None
             linked, place = mirror.linked, mirror.synced
@@ -253,7 +254,7 @@ class Replication:
             is_partial = mirror.topics.is_partial  # who takes it is told where it begins
             rows.append(row._replace(
                 path=self._path(mirror), strands=mirror.stored, partial=is_partial,
-                since=0 if is_partial else linked.since,
+                since=0 if is_partial else linked.since, clock=self._clock_of(mirror.origin),
             ))  # fmt: skip
         return tuple(rows[: limits.MIRRORS_MAX])
 
@@ -346,7 +347,9 @@ class Replication:
     def _wish_for(self, far: Sibling, row: LogOffer) -> LinkWish | None:
         """Rule 4."""
         by = self._wishes.get(far.site)
-        if row.site == self._site or by is None or not by.topics:
+        # Our own log may be known there by the name that our site had before.
+        is_ours = row.site == self._site or row.origin == self._copies.origin
+        if is_ours or by is None or not by.topics:
             return None
         return self._wishes.get(row.site, by)
 
@@ -369,8 +372,8 @@ class Replication:
             return LACKS_TOPICS
         had = self._copies.mirrors.by_origin.get(row.origin)
         linked = None if had is None else had.linked
-        since = self._since(row.origin, wish) if linked is None else linked.since
-        if row.since > since:
+        begun = self._begun(row.origin) if linked is None else {b"": linked.since}
+        if row.since > (min(begun.values()) if begun else wish.begins(self._wall_ns)):
             return LACKS_PAST
         return LACKS_SOME if row.partial else ""
 
@@ -384,18 +387,25 @@ class Replication:
             begun[self._copies.origin] = mirror.linked.since
         return begun
 
-    def _since(self, origin: bytes, wish: LinkWish) -> int:
+    def _since(self, row: LogOffer, wish: LinkWish) -> int:
         """From which time on a new mirror begins, unix ns; rule 5. What is older than we keep
         is not had at all. What we keep longer than its node is gone there: who has begun first has
         most, so there is a time also where all is kept."""
-        begun = self._begun(origin)
-        return min(begun.values()) if begun else self._since_now(wish)
+        begun = self._begun(row.origin)
+        if begun:
+            return min(begun.values())
+        return max(row.since, wish.begins(self._wall_ns, self._clock_of(row.origin)))
 
-    def _since_now(self, wish: LinkWish) -> int:
-        ages = [wish.since_age_ns] if wish.since_age_ns else []
-        if wish.retention is not None:
-            ages.append(wish.retention[0] or limits.LINK_EVER_NS)
-        return max([0, wish.since_ns, *[int(self._wall_ns - age) for age in ages]])
+    @property
+    def _wall_ns(self) -> int:
+        """What time it is, unix ns; 0: unknown."""
+        return self._wall_offset_ns and self._wall_offset_ns + self._now()
+
+    def _clock_of(self, origin: bytes) -> int:
+        """What time it is at a log's node, by its own word if that is linked; 0: unknown."""
+        told = {node: rows[origin].clock for node, rows in self._offers.items() if origin in rows}
+        ahead_ns = told.get(origin) or max(told.values(), default=0)
+        return max(1, ahead_ns + self._now()) if ahead_ns else 0
 
     def _keep(self, mirror: Mirror, wish: LinkWish | None = None) -> None:
         """Rule 6."""
@@ -404,7 +414,7 @@ class Replication:
         links = [mirror.linked.site, *links, *(mirror.linked.retention or ())[:1]]
         wish = wish or next((self._wishes[to] for to in links if to in self._wishes), None)
         was_partial = mirror.topics.is_partial
-        self._copies.mirrors.keep(mirror, _retention(wish))
+        self._copies.mirrors.keep(mirror, None if wish is None else wish.site_retention)
         if mirror.topics.is_partial and not was_partial:
             self._copies.logs.refuse(mirror.origin, "not-found", NO_COPY)
 
@@ -430,7 +440,7 @@ class Replication:
 
     def _reach(self) -> tuple[LogOffer, ...]:
         """Logs that this node can pull, for its siblings."""
-        rows = [s.row._replace(lsn=1, slot=0, topics=(), exclude=(), path=())
+        rows = [s.row._replace(lsn=1, slot=0, topics=(), exclude=(), path=(), clock=0)
                 for s in self._sources().values()]  # fmt: skip
         return tuple(sorted(rows)[: limits.MIRRORS_MAX])
 
@@ -527,7 +537,9 @@ class Replication:
         wish = self._wish_for(far, row)
         self._keep(mirror, wish)
         if wish is not None and wish.retention is not None and mirror.place == BEGIN:
-            copies.mirrors.begin_at(mirror, self._since_now(wish))  # it has nothing of a sibling
+            # It has nothing of a sibling.
+            begins = wish.begins(self._wall_ns, self._clock_of(row.origin))
+            copies.mirrors.begin_at(mirror, begins)
         copies.mirrors.split(mirror, row.strands)
         self._moved[row.origin] = list(mirror.strands.values()), now_ns
         copies.fetch(mirror, far)
@@ -536,10 +548,11 @@ class Replication:
         """What a mirror of what is there is to be."""
         row, wish = source.row, self._wish_for(source.far, source.row)
         assert wish is not None
-        since = self._since(row.origin, wish)
+        since = self._since(row, wish)
         return LinkedEntry(
-            row.origin, row.site, wish.topics, wish.exclude, wish.priority, since, _retention(wish)
-        )
+            row.origin, row.site, wish.topics, wish.exclude, wish.priority, since,
+            wish.site_retention,
+        )  # fmt: skip
 
     @staticmethod
     def _is_rewished(mirror: Mirror, linked: LinkedEntry) -> bool:
@@ -599,7 +612,7 @@ class Replication:
         self._grant(now_ns)
         if now_ns < self._due_ns:
             return
-        self._wall_ns = wall_ns
+        self._wall_offset_ns = wall_ns - now_ns
         self._due_ns = now_ns + limits.COPIES_TOLD_NS
         self._choose(now_ns)
         self._rates.tick(self._copies.mirrors.of_others, now_ns)
@@ -608,8 +621,9 @@ class Replication:
         self.verify.tick()
         self._copies.waiting.release()
         offered = self._all_offers()
-        if offered != self._offered:
-            self._offered = offered
+        untimed = [row._replace(clock=0) for row in offered]  # that changes always
+        if untimed != self._offered:
+            self._offered = untimed
             for far in self._far.values():
                 self.sends.append((far.link, _for(far, offered)))
         reach = self._reach()
@@ -674,14 +688,12 @@ class Replication:
         return found
 
 
-def _retention(wish: LinkWish | None) -> SiteRetention | None:
-    """What our site keeps of a log by its own word, with who said so."""
-    if wish is None or wish.retention is None:
-        return None
-    return SiteRetention(wish.to, *wish.retention)
-
-
 def _for(far: Sibling, rows: tuple[LogOffer, ...]) -> LogOffers:
     """What a far node may have of them, and how far the mirror of its own log goes."""
     may_have = [r for r in rows if r.site != far.site]
     return LogOffers((*may_have, *[r for r in rows if r.origin == far.origin]))
+
+
+def _heard(row: LogOffer, now_ns: int) -> LogOffer:
+    """As it is kept: with how far the clock of the log's node is ahead of our monotonic one."""
+    return row._replace(clock=row.clock - now_ns) if row.clock else row

@@ -167,6 +167,12 @@ class SiteWordsPart:
         if self.fence.is_linked(site):
             return f"site {site} is linked: it hands out its groups itself, stop its nodes first"
         for mirror in mirrors:
+            node = self._nodes.get(mirror.origin)
+            if node is not None:
+                return (
+                    f"node {mirror.shown} is linked, as {node.site}/{node.name} now: it hands out "
+                    f"its groups itself, stop it first"
+                )
             known = self.taken.known.get(mirror.origin)
             is_other_s = known is not None and not known.is_back and known.by != self._site
             if known is not None and is_other_s and self.fence.is_up(known.by):

@@ -32,6 +32,7 @@ TOPICS = ("o.a", "o.a", "o.b", "o.tmp.x", "x.c")
 WRITTEN_MAX = 200
 
 EVER = (0, 0)
+LATE_NS = 5 * SECOND  # so old may be what a site knows of the clock of another one
 Log = dict[Row, tuple[object, ...]]
 
 
@@ -270,9 +271,10 @@ class Linking(Part):
 
     def since(self, site: str, host: Host) -> int:
         """From which time on a site is to have what a node of another one has stored."""
-        if self.world.ages[site]:
-            return self.begun.get((site, host.origin), 0)
-        return self.world.since_ns[site]
+        since = self.world.since_ns[site]
+        begun = self.begun.get((site, host.origin), since)
+        # A mirror begins no later than it was at the log's node, by what was told of that.
+        return begun if self.world.ages[site] or 0 <= since - begun <= LATE_NS else since
 
     def may_have(self, site: str, row: Row) -> bool:
         """Whether a site wished a record's topic for a while, of whatever site it is; or wishes it

@@ -72,6 +72,7 @@ class SiteNode:
         self.incarnation = 0
         self.copies = 1
         self.fence_ns = 0
+        self.clock_ns = 0  # so far its wall clock is ahead of others'
         self.far_nodes = 0
         self.node = None
         self.life = 0
@@ -79,6 +80,10 @@ class SiteNode:
     @property
     def origin(self):
         return self.disk.state.origin
+
+    @property
+    def wall_ns(self):
+        return WALL + self.net.now_ns + self.clock_ns
 
     def start(self, peers=()):
         self.life += 1
@@ -103,7 +108,7 @@ class SiteNode:
             entropy=random.Random(f"{self.net.seed} {self.name} {self.life}"), site=me,
         )  # fmt: skip
         self.due_ns = 0
-        self.handle(WallClock(WALL + self.net.now_ns))
+        self.handle(WallClock(self.wall_ns))
 
     def handle(self, event):
         if self.node is None:
@@ -138,7 +143,7 @@ class SiteNode:
 
     def sync(self, life, append):
         if self.node is not None and self.life == life:
-            commit = self.disk.commit(append.entries, WALL + self.net.now_ns, self.net.decode)
+            commit = self.disk.commit(append.entries, self.wall_ns, self.net.decode)
             self.handle(Committed(append.ticket, (commit,)))
 
     def siblings(self):
@@ -246,7 +251,7 @@ class Net:
     def _fire(self, node, life, due):
         if node.node is not None and node.life == life and node.due_ns == due:
             node.due_ns = 0
-            node.handle(WallClock(WALL + self.now_ns))
+            node.handle(WallClock(node.wall_ns))
             node.handle(TimerFired())
 
     def run(self, span_ns, until=None):

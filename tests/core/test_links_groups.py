@@ -154,3 +154,28 @@ def test_which_topics_of_groups_are_wished():
 def test_patterns_that_may_cover_one_topic(one, other, may):
     assert overlap(one, other) is may
     assert overlap(other, one) is may
+
+
+def test_a_log_of_a_site_that_was_renamed_is_known_by_its_new_name_and_not_pulled_back():
+    """The other site has a mirror of it under the old one, and no link to the new one at first."""
+    net, sites = far_sites("eu", "us", shape={"us": ["eu"]})
+    (eu,), (us,) = sites["eu"], sites["us"]
+    left = filled(net, eu, topic="orders.eu")
+    net.run(2 * SECOND)
+    net.kill(eu)
+    eu.site = "ap"
+    net.links_of[eu] = (LinkWish("us", (us.address,), (">",)),)
+    begin(eu)
+    net.run(3 * SECOND)
+    assert eu.origin not in eu.node.site.copies.mirrors.by_origin
+    asked = {"name": "eu", "assume_dead": True}
+    code, message, answer = net.worker(us).command("site.takeover", **asked)
+    assert (code, message) == ("", "")
+    assert f"is linked, as ap/{eu.name} now" in answer["nodes"][0]["refused"]
+    net.links_of[us] = (LinkWish("ap", (eu.address,), ("orders.>",)),)
+    us.node.site.set_links(net.links_of[us], net.now_ns)
+    net.run(3 * SECOND)
+    assert mirror_at(us, eu.origin).linked.site == "ap"
+    worker = net.worker(eu).consume("billing", "orders.eu", prefetch=100)
+    net.run(2 * SECOND)
+    assert sorted(worker.got) == sorted(left)

@@ -312,6 +312,29 @@ def test_an_age_counts_back_from_when_a_mirror_begins():
     assert read(net, us, "orders.>") == of(eu, 30)[10:]
 
 
+@pytest.mark.parametrize("years", [-20, 20])
+@pytest.mark.parametrize("third", [False, True])
+def test_what_is_stored_after_a_mirror_began_comes_whatever_the_clocks_say(years, third):
+    """Also where the log comes by a third site, whose clock is right."""
+    net = Net(0)
+    eu, asia, us = [net.add(site=site) for site in ("eu", "asia", "us")]
+    us.clock_ns = years * 365 * 24 * 3600 * SECOND
+    by = asia if third else eu
+    net.links_of = {
+        eu: (), asia: (LinkWish("eu", (eu.address,), (">",)),),
+        us: (LinkWish(by.site, (by.address,), (">",), since_age_ns=5 * SECOND),),
+    }  # fmt: skip
+    begin(eu)
+    begin(asia)
+    fill(net, eu, 10)
+    net.run(20 * SECOND)
+    begin(us)
+    net.run(2 * SECOND)
+    fill(net, eu, 10, first=10)
+    net.run(2 * SECOND)
+    assert read(net, us, ">")[-10:] == of(eu, 20)[10:]
+
+
 def two_of_a_site_that_begin_at_an_age():
     """Of two nodes of us the one that pulls eu's log when the other one is not there, and that is
     not yet: (network, eu, that one, the other)."""
