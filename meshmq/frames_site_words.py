@@ -75,7 +75,17 @@ class SiteTaken(NamedTuple):
 
     def has(self, stream: int, offset: int) -> bool:
         """Whether a record is among those that were taken."""
-        return any(r.stream == stream and r.first <= offset < r.end for r in self.ranges)
+        return self.has_some(stream, offset, 1)
+
+    def among(self, stream: int, offsets: list[int]) -> list[int]:
+        """Those of a stream's records that are."""
+        spans = [r for r in self.ranges if r.stream == stream]
+        return [o for o in offsets if any(r.first <= o < r.end for r in spans)]
+
+    def has_some(self, stream: int, first: int, count: int) -> bool:
+        """The same of any of some records: a batch may have lost those that were first in it."""
+        end = first + count
+        return any(r.stream == stream and r.first < end and first < r.end for r in self.ranges)
 
 
 class SeenRow(NamedTuple):

@@ -64,7 +64,9 @@ class FarMover(Reader):
     def take(self, batches: list[StoredBatch]) -> None:
         for b in batches:
             source = self.mirror.topics.by_stream[b.stream].entry.source
-            if self.entry.has(source, b.base_offset) and self._owner.move(self.mirror, b):
+            if self.entry.has_some(source, b.base_offset, b.count) and self._owner.move(
+                self.mirror, b, self.entry
+            ):
                 self.credit_bytes -= len(b.payload)
 
 
@@ -224,12 +226,13 @@ class SiteTakeovers:
             found[source] = TakenRange(source, min(first, known.first), max(end, known.end))
         return tuple(sorted(found.values())[: limits.TAKEN_RANGES_MAX])
 
-    def move(self, mirror: Mirror, b: StoredBatch) -> bool:
-        """Put what is undone of a batch into our groups; whether there was anything."""
+    def move(self, mirror: Mirror, b: StoredBatch, entry: SiteTaken) -> bool:
+        """Put what is undone of a batch, and was taken, into our groups; whether there was
+        anything."""
         inside = self._takeovers.known.get(mirror.origin)
         if inside is not None and (b.lsn, b.slot) < (inside.lsn, inside.slot):
             return False  # another node of that site has it, and rule 6
-        return self._takeovers.move(mirror, b, is_far=True)
+        return self._takeovers.move(mirror, b, entry)
 
     def _on_moved(self, origin: bytes, group: str, runs: list[MovedRun]) -> None:
         self.runs.setdefault((origin, group), []).extend(runs)

@@ -47,6 +47,7 @@ from meshmq.core.site_taken import MovedEntry, MovedRun, runs_to
 from meshmq.errors import BadFrame, CommandFailed, GroupMismatch, MeshError
 from meshmq.frames_copies import CopiesRow
 from meshmq.frames_moving import Moved
+from meshmq.frames_site_words import SiteTaken
 from meshmq.names import dead_letters_of, lanes_of, matches, retries_of
 
 TAKEN_FROM = "$taken-from"
@@ -294,10 +295,10 @@ class Takeovers:
 
     # -- moving ---------------------------------------------------------------------------------
 
-    def move(self, mirror: Mirror, b: StoredBatch, is_far: bool = False) -> bool:
+    def move(self, mirror: Mirror, b: StoredBatch, taken: SiteTaken | None = None) -> bool:
         """Put what groups had not done of a batch into our own, and their dead letters; whether
-        there was anything. ``is_far``: of another site, of which nobody knows what it handed out
-        since."""
+        there was anything. ``taken``: of another site, of which nobody knows what it handed out
+        since, what is ours."""
         topic = mirror.topics.by_stream[b.stream].entry
         moved = dead = 0
         for state in mirror.journal.groups.values():
@@ -307,14 +308,16 @@ class Takeovers:
             if group.settings.kind != state.settings.kind:
                 continue
             offsets = mirror.journal.undone(state, topic.source, b.base_offset, b.count)
-            if offsets and not is_far:
+            if taken is not None:
+                offsets = taken.among(topic.source, offsets)
+            elif offsets:
                 offsets = self.others_hold(mirror.origin, topic.source, offsets)
             if not offsets:
                 continue
             dies = partial(_dies, state, topic.source)
             gone = set(offsets if group.buries_in(topic.name) else filter(dies, offsets))
             try:
-                self._move(state, topic, mirror, b, offsets, gone, is_far)
+                self._move(state, topic, mirror, b, offsets, gone, taken is not None)
             except BadFrame:
                 self._skip(mirror.origin, topic.name, offsets)
                 continue

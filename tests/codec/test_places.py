@@ -82,3 +82,10 @@ def test_places_of_a_very_long_log_are_read(body):
 def test_places_that_no_log_can_have_are_refused_in_words(body):
     with pytest.raises(BadFrame, match="a place at"):
         read(body)
+
+
+@pytest.mark.parametrize("clock", [-1, 1 << 62])
+def test_a_clock_that_nobody_could_count_on_from_is_refused(clock):
+    frame = LogOffers((ROW._replace(clock=clock),))
+    with pytest.raises(BadFrame, match="a clock at"):
+        codec.decode(codec.encode(Envelope(1, 1, 0, frame)))

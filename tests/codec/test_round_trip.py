@@ -55,6 +55,7 @@ from tests.core.nodes import NodeBench
 u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 nth, slots = st.integers(0, limits.LOG_NUMBER_MAX), st.integers(0, limits.LOG_SLOT_MAX)
 i64 = st.integers(-(2**63), 2**63 - 1)
+clocks = st.integers(0, 2**62 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 ids = st.binary(min_size=16, max_size=16)
 origins = st.just(b"") | ids
@@ -340,7 +341,7 @@ BODIES = {
         st.lists(
             st.builds(
                 frames_copies.LogOffer, ids, texts, texts, nth, slots, patterns, patterns,
-                st.lists(texts, max_size=3).map(tuple), strands, i64, flags,
+                st.lists(texts, max_size=3).map(tuple), strands, i64, flags, clocks,
             ),
             max_size=4,
         ).map(tuple),

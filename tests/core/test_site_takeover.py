@@ -8,6 +8,7 @@ import pytest
 
 from meshmq import limits
 from meshmq.core.claims import takes
+from meshmq.core.log import TrimEntry
 from meshmq.frames import NACK, REJECT
 from meshmq.limits import MS, SECOND
 from tests.core.test_links_groups import FENCE_NS, begin, far_sites, filled, mirror_at
@@ -74,6 +75,23 @@ def test_what_had_arrived_and_was_not_done_is_worked_on_at_the_other_site(kind, 
     net.run(5 * SECOND)
     (row,) = status(net, eu)["taken"]
     assert (row["log"], row["by"], row["left"], row["over"]) == (f"us/{us.name}", "eu", 0, True)
+
+
+@pytest.mark.parametrize("kind", ["group", "queue"])
+def test_a_batch_of_which_the_first_records_are_gone_is_taken_with_the_rest(kind):
+    """Those of a queue go as they are done, those of a topic with its retention."""
+    net, sites = far_sites("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    topic, group = ("orders.us", "billing") if kind == "group" else ("thumbs", "thumbs")
+    left = filled(net, us, acked=9, kind=kind, topic=topic, group=group)
+    us.node._entries.append(TrimEntry(us.node.topics.by_name[topic].entry.stream, 9))
+    us.end_turn()
+    net.run(3 * SECOND)
+    assert mirror_at(eu, us.origin).topics.by_name[topic].first_offset == 9
+    net.kill(us)
+    net.run(2 * SECOND)
+    take_over(net, eu)
+    assert worked(net, member(net, eu, kind, group, topic)) == left
 
 
 def test_a_site_that_is_back_hands_out_only_what_had_not_arrived():

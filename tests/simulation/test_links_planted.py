@@ -27,7 +27,6 @@ from meshmq.core.services import Services
 from meshmq.core.site import Site
 from meshmq.core.site_reads import SiteReads
 from meshmq.core.strands import BEGIN
-from meshmq.frames_copies import LogOffers
 from meshmq.testing import LinksWorld
 from meshmq.testing.disk import Disk
 from meshmq.testing.links_checkers import LINKS_CHECKERS
@@ -88,9 +87,9 @@ def begin_a_mirror_anew_at_each_start(
     return mirror
 
 
-@planted(replication, "_for", "single", 0, 1)
-def offer_a_log_to_its_own_site(real: Any, far: Any, rows: Any) -> Any:
-    return LogOffers(tuple([r._replace(site="?") if r.site == far.site else r for r in rows]))
+@planted(Replication, "_wish_for", "single", 0, 1)
+def pull_ones_own_log_back(real: Any, self: Any, far: Any, row: Any) -> Any:
+    return self._wishes.get(far.site)
 
 
 @planted(Replication, "_puller", "shared", 0, 1)

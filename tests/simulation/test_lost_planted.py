@@ -17,6 +17,7 @@ from meshmq.core.site_fence import SiteFence
 from meshmq.core.site_takeover import FarMover, SiteTakeovers
 from meshmq.core.site_words import SiteWordsPart
 from meshmq.core.takeover import Takeovers
+from meshmq.frames_site_words import SiteTaken
 from meshmq.testing import LostSitesWorld
 from meshmq.testing.links_lost_checkers import LOST_CHECKERS
 from tests.core import test_site_fence as fences
@@ -36,6 +37,15 @@ def move_before_others_know(real: Any, self: Any, entry: Any) -> bool:
 @planted(SiteTakeovers, "_untake", "", scenes.test_what_is_handed_back_may_be_taken_over_again)
 def keep_what_was_handed_back(real: Any, self: Any, origin: bytes, runs: Any) -> None:
     pass
+
+
+@planted(
+    SiteTaken, "has_some", "",
+    scenes.test_a_batch_of_which_the_first_records_are_gone_is_taken_with_the_rest,
+)  # fmt: skip
+def pass_over_a_batch_that_is_not_whole(real: Any, self: Any, *which: int) -> bool:
+    stream, first, _ = which
+    return any(r.stream == stream and r.first <= first < r.end for r in self.ranges)
 
 
 @planted(SiteTakeovers, "on_hand_back", "again", 1, 10)
