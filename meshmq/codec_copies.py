@@ -115,6 +115,8 @@ def _encode_fetched(m: Any, b: frames_copies.Fetched) -> None:
     f = m.init("fetched")
     f.number, f.lsn, f.slot, f.size, f.strand = b.number, b.lsn, b.slot, b.size, b.strand
     f.flight = b.flight
+    if b.streams is not None:
+        f.streams, f.namesAll = b.streams, True
     _put_places(f, b.places)
     if b.code:
         f.code = b.code
@@ -137,6 +139,8 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
     bounded(f.batches, "fetched")
     for t in f.topics:
         in_log(t.firstOffset, t.end, t.begins)
+    if len(f.streams) > limits.LINK_STREAMS_MAX:
+        raise BadFrame(f"{len(f.streams)} streams named in one frame")
     topics = tuple(
         [
             frames_copies.CopiedTopic(
@@ -159,7 +163,7 @@ def _decode_fetched(r: Any, payload: bytes | None) -> frames_copies.Fetched:
         adds_up(batches, body)
     return frames_copies.Fetched(
         f.number, topics, batches, *a_place(f.lsn, f.slot), body, f.code, f.message, f.size,
-        f.strand, _places(f.places), f.flight,
+        f.strand, _places(f.places), f.flight, tuple(f.streams) if f.namesAll else None,
     )  # fmt: skip
 
 

@@ -110,7 +110,8 @@ class Fetched:
     """Part of a log, or of one of its strands, up to before (``lsn``, ``slot``); ``topics`` those
     that are new to the asking node, or have changed. ``places``: up to where there is nothing more
     of strands, behind what was sent of them. ``size``: ``payload`` is one block, compressed, of so
-    many bytes. ``flight``: between sites, what is on its way over the link, with this."""
+    many bytes. ``flight``: between sites, what is on its way over the link, with this.
+    ``streams``: between sites, all that there are of the log, by number; None: it does not say."""
 
     number: int
     topics: tuple[CopiedTopic, ...] = ()
@@ -124,6 +125,7 @@ class Fetched:
     strand: int = 0
     places: tuple[StrandPlace, ...] = ()
     flight: int = 0
+    streams: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

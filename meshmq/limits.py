@@ -294,6 +294,7 @@ LINK_FULL_SILENT_NS = 60 * SECOND  # a data link between sites may be full: dead
 LINK_FULL_RESEND_NS = 10 * SECOND  # ... and nothing is sent again before: 1 MiB at 1 Mbit/s
 LINK_FULL_UNACKED_BYTES_MAX = 160 * MIB  # then its session ends: far above what may be on its way
 LINK_PATH_MAX = 32  # sites by which a log comes, one behind the other
+LINK_STREAMS_MAX = 1 << 16  # streams of a log that are named at once; of a log with more none are
 LINK_PRIORITIES_MAX = 8  # patterns of topics that go first over a link: each is a strand of its own
 LINK_SHARE_PART = 16  # of what may be on its way of a log, so much is for those who do not go first
 STRANDS_MAX = 64  # of one log of another site; then a new wish waits until some have come together

@@ -588,6 +588,8 @@ struct Fetched {
   strand  @8 :UInt16;       # of a log of another site
   places  @9 :List(StrandPlace);  # up to where all was sent of strands
   flight  @10 :UInt32;       # between sites: bytes on their way over the link, for people
+  streams @11 :List(UInt32);  # with namesAll: numbers of all streams that there are of the log
+  namesAll @12 :Bool;
 }
 
 struct CopiedTopic {

@@ -12,6 +12,8 @@ Rules:
 3. What is older than it is to be, or is there already, is passed over.
 4. The journal is told of before anything of it comes, as perhaps nothing of it is left. Who lacks
    part of it is behind all there is of it, before its sum is asked for.
+5. Who goes on is told first which streams there are: what it has besides was deleted, while it was
+   sent nothing.
 """
 
 from __future__ import annotations
@@ -176,8 +178,19 @@ class FarLog:
                 sender.introduce(journals[-1])
             flow.join(sender.flight)
             feed.add_reader(sender)
+        self._name_streams()
         for sender in self.senders:
             self.feed(sender)
+
+    def _name_streams(self) -> None:
+        """Rule 5."""
+        is_ahead = all(self._feed.end_of(s) >= s.strand.place for s in self.senders)
+        has_some = any(s.strand.place > BEGIN for s in self.senders)
+        streams = {t.entry.source or alias for alias, t in self._topics.by_stream.items()}
+        if is_ahead and has_some and len(streams) <= limits.LINK_STREAMS_MAX:
+            first = self.senders[0].strand.number
+            named = Fetched(self.frame.number, strand=first, streams=tuple(sorted(streams)))
+            self._sends.append((self.link, named))
 
     def _sender(self, strand: Strand) -> FarSender:
         place = max(BEGIN, strand.place)

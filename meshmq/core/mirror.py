@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshmq import limits
-from meshmq.core.claims import OF_GROUPS, has_all
+from meshmq.core.claims import OF_GROUPS, has_all, takes
 from meshmq.core.copied_journal import CopiedJournal
 from meshmq.core.delivery import Delivery
 from meshmq.core.journal import QUEUE
@@ -194,6 +194,10 @@ class Mirror:
         """It is a log of another site, of which so much is mirrored and kept."""
         self.linked = linked
         self.topics.is_partial = linked.is_partial
+
+    def is_wished(self, name: str) -> bool:
+        """Whether a topic is pulled now, of a log of another site."""
+        return self.linked is not None and takes((self.linked.claim,), name)
 
     def follows(self, name: str) -> bool:
         """Whether what its node trims of a topic goes here too; rule 5."""

@@ -13,11 +13,11 @@ Rules:
    that is here the copy ``lacks`` what its groups had done.
 4. One that is dropped begins again once that is stored: of two in one commit nobody could tell
    whose a stream is.
-5. What the owner has trimmed or deleted goes here too. Nobody is told what was deleted while it was
-   not sent: of a log of another site a topic goes when a later one of its name comes. A hole in the
-   offsets that a trim has made is one here; any other is kept as damaged. Where the site keeps a
-   mirror by a retention of its own, that alone says what of plain topics goes; the store plans that
-   as for all topics. Journals, queues and what groups keep go by their owner. Which topics are
+5. What the owner has trimmed or deleted goes here too. Of a log of another site, what was deleted
+   while it was not sent goes when that goes on, or when a later topic of its name comes. A hole in
+   the offsets that a trim has made is one here; any other is kept as damaged. Where the site keeps
+   a mirror by a retention of its own, that alone says what of plain topics goes; the store plans
+   that as for all topics. Journals, queues and what groups keep go by their owner. Which topics are
    queues the journal says: while part of that is not here, nothing goes.
 6. A source that has not all that the owner keeps says where what it sends begins. What is here
    and gone there stays; what lies between is not here, and the mirror is partial.
@@ -241,6 +241,8 @@ class Mirrors:
             return False
         lacked, before = mirror.lacks, mirror.place_of(frame.strand)
         was_at_rest, self.has_passed = mirror.is_at_rest, False
+        if frame.streams is not None:
+            self._on_streams(mirror, frame.streams)
         for facts in frame.topics:
             if not self._on_topic(mirror, facts, frame.strand):
                 return False
@@ -295,6 +297,14 @@ class Mirrors:
             return False
         self.set_strands(mirror, found)
         return True
+
+    def _on_streams(self, mirror: Mirror, streams: tuple[int, ...]) -> None:
+        """All that there are where the log comes from; what is not wished any more may have come
+        from elsewhere, and stays."""
+        for source in mirror.topics.by_source.keys() - set(streams):
+            newest = mirror.topics.of_source(source)
+            if newest is not None and newest.next_offset and mirror.is_wished(newest.entry.name):
+                self._remove_source(mirror, source)
 
     def _on_topic(self, mirror: Mirror, facts: CopiedTopic, strand: int) -> bool:
         same = list(mirror.topics.by_source.get(facts.stream, ()))

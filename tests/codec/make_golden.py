@@ -404,6 +404,7 @@ FRAMES = {
             ),
         ),
         ("fetched_no", 42, Fetched(3, code="copy-ahead", message="the copy has more")),
+        ("fetched_streams", 42, Fetched(3, strand=2, streams=(1, 2**32 - 1))),
         ("fetched_places", 42, Fetched(3, strand=2, places=(StrandPlace(2, 2**40, 7),))),
         ("copied_places", 42, Copied(ORIGIN, 9, 3, 1 << 20, places=(StrandPlace(2, 2**40, 7),))),
         ("copied", 42, Copied(ORIGIN, 9, 3, 1 << 20)),

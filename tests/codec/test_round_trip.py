@@ -201,6 +201,7 @@ def fetched(draw):
     return frames_copies.Fetched(
         draw(u32), tuple(draw(topics)), tuple(rows), draw(nth), draw(slots), block, code, message,
         size, draw(u16), draw(places), draw(u32),
+        draw(st.none() | st.lists(u32, max_size=3).map(tuple)),
     )  # fmt: skip
 
 

@@ -580,3 +580,47 @@ def test_a_topic_that_is_made_anew_while_nobody_pulls_takes_the_place_of_the_one
         begin(node)
         net.run(3 * SECOND)
         assert sorted(read(net, node)) == want
+
+
+def wish_fewer(net, node):
+    net.links_of[node] = tuple([w._replace(topics=("orders.>",)) for w in net.links_of[node]])
+
+
+@pytest.mark.parametrize("first", ["us", "ap"])
+def test_a_topic_that_was_deleted_while_nobody_pulled_goes_when_the_mirrors_go_on(first):
+    net, found = linked("eu", "us", "ap", shape={"us": ["eu"], "ap": ["us"]})
+    (eu,), *others = found.values()
+    fill(net, eu, 9)
+    fill(net, eu, 3, "orders.kept")
+    net.run(3 * SECOND)
+    for (node,) in others:
+        net.kill(node)
+    program = Program(net, eu)
+    program.send(Command(1, "topic.delete", b'{"topic": "orders.eu"}'))
+    net.run(SECOND)
+    for (node,) in sorted(others, key=lambda nodes: nodes[0].site != first):
+        begin(node)
+        net.run(6 * SECOND)
+    for (node,) in others:
+        assert read(net, node) == of(eu, 3, "orders.kept")
+
+
+def test_what_is_not_wished_any_more_stays_where_it_is_pulled_from_who_never_had_it():
+    shape = {"us": ["eu"], "ap": ["us", "eu"]}
+    net, found = linked("eu", "us", "ap", topics=("orders.>", "bills"), shape=shape)
+    (eu,), (us,), (ap,) = found.values()
+    wish_fewer(net, us)
+    net.kill(us)
+    fill(net, eu, 9)
+    fill(net, eu, 3, "bills")
+    net.run(3 * SECOND)
+    begin(us)
+    net.run(3 * SECOND)
+    net.cut(eu, ap)
+    wish_fewer(net, ap)
+    ap.node.site.set_links(net.links_of[ap], net.now_ns)
+    net.run(20 * SECOND)
+    assert ap.node.site.copies.mirrors.by_origin[eu.origin].link != b""
+    fill(net, eu, 5, first=9)
+    net.run(3 * SECOND)
+    assert sorted(read(net, ap, ">")) == sorted([*of(eu, 14), *of(eu, 3, "bills")])
