@@ -315,6 +315,7 @@ VERIFY_NS = 60 * SECOND  # for one of them
 COPIES_TOLD_NS = 500 * MS  # how far copies go is told to the other nodes at most so often
 COPY_AWAY_NS = 30 * SECOND  # a node that is away for so long no longer counts: another one copies
 COPY_AGAIN_NS = 1 * SECOND  # a copy that met a full disk, or a log behind it, is tried again
+JOURNAL_VALUE_BYTES_MAX = 512 * KIB  # what a commit changes of groups; more is several batches
 JOURNAL_SUM_NS = 10 * SECOND  # a copy that lacks part of a journal gets its sum no more often
 MENDS_MAX = 64  # damaged batches that are had again at a time; groups wait, others are told
 MEND_NS = 3 * SECOND  # who is asked for one answers within this, or another one is asked

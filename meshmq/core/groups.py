@@ -37,7 +37,7 @@ from meshmq.core.journal import (
     TransactionDelta,
     pack_deltas,
 )
-from meshmq.core.journal_sum import sum_of
+from meshmq.core.journal_sum import parts_of, sum_of
 from meshmq.core.lane_trims import trims_of
 from meshmq.core.log import BatchEntry, Commit, Entry, JournalEntry, LogState, RuleEntry, TrimEntry
 from meshmq.core.members import Members
@@ -601,23 +601,33 @@ class Groups:
         return moved
 
     def _note(self, records: Sequence[JournalRecord]) -> None:
-        """One more batch of the journal."""
-        journal = self._topic(JOURNAL)
-        payload = self._tools.encode([pack_deltas(records)], None, None, None, 0)
-        batch = self._own_batch(journal, payload, 1)
+        """One more batch of the journal; more, if that would be longer than frames may be."""
+        value = pack_deltas(records)
+        if len(value) > limits.JOURNAL_VALUE_BYTES_MAX:
+            self._note_parts(part for record in records for part in parts_of(record))
+        else:
+            self._write(records, value)
+
+    def _write(self, records: Sequence[JournalRecord], value: bytes) -> None:
+        payload = self._tools.encode([value], None, None, None, 0)
+        batch = self._own_batch(self._topic(JOURNAL), payload, 1)
         self._own.append(JournalEntry(batch, tuple(records)))
 
     def _note_sum(self) -> None:
         """All that there is to know of groups, for a copy that has not got it all."""
+        self._note_parts(sum_of([group.state for group in self.by_name.values()]))
+
+    def _note_parts(self, records: Iterable[JournalRecord]) -> None:
         part: list[JournalRecord] = []
         size = 0
-        for summed in sum_of([group.state for group in self.by_name.values()]):
-            part.append(summed)
-            size += len(pack_deltas([summed]))
+        for record in records:
+            part.append(record)
+            size += len(pack_deltas([record]))
             if size >= limits.BATCH_BYTES_TARGET:
-                self._note(part)
+                self._write(part, pack_deltas(part))
                 part, size = [], 0
-        self._note(part)
+        if part:
+            self._write(part, pack_deltas(part))
 
     def append_own(self, topic_name: str, payload: bytes, count: int, moved: bytes = b"") -> int:
         """Append records of the node's own making, ``moved`` as of a PublishBatch; return their

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from meshmq.core.journal import Delta, GroupState, Summed
+from meshmq.core.journal import Delta, GroupState, JournalRecord, Summed
 
 SUM_ROWS, SUM_MARKS = 1000, 25  # in one part: some 40 and 55 KiB at most
 
@@ -36,6 +36,23 @@ def sum_of(groups: Iterable[GroupState]) -> Iterator[Summed]:
                 changed: dict[str, Any] = {name: part}
                 yield Summed(False, False, Delta(group.settings.id, **changed))
     yield Summed(False, True)
+
+
+def parts_of(record: JournalRecord) -> Iterator[JournalRecord]:
+    """A record of the journal that is too long for a batch, in small ones that say the same one
+    after the other."""
+    if not isinstance(record, Delta):
+        yield record
+        return
+    rows: list[tuple[str, int]] = [
+        ("settled", SUM_ROWS), ("marks", SUM_MARKS), ("unmarked", SUM_ROWS), ("dedups", SUM_ROWS)
+    ]  # fmt: skip
+    none: dict[str, Any] = dict.fromkeys([name for name, _ in rows], ())
+    yield record._replace(**none)
+    for name, most in rows:
+        for part in batched(getattr(record, name), most):
+            changed: dict[str, Any] = {name: part}
+            yield Delta(record.group, **changed)
 
 
 def batched(rows: Iterable[Any], most: int) -> Iterator[tuple[Any, ...]]:

@@ -275,3 +275,25 @@ def test_a_copy_is_independent():
 def test_bytes_that_end_early_are_refused(data):
     with pytest.raises(Exception, match=r"unpack|early|buffer"):
         unpack_deltas(data)
+
+
+def test_a_delta_in_parts_says_what_it_says_in_one():
+    marks = tuple([(2, 10 + i, Mark(1, 5)) for i in range(60)])
+    delta = Delta(
+        1, None, True, ((2, 7, 0),), ((2, 3),), ((2, 5, 2), (3, 0, 4)), marks, ((2, 11), (2, 12)),
+        ((b"d" * 16, 2, 20, 9),), ((2, 8, 1),), 6,
+    )  # fmt: skip
+    parts = list(journal_sum.parts_of(delta))
+    assert max(len(part.marks) for part in parts) == journal_sum.SUM_MARKS
+    whole, made = GroupState(SETTINGS), GroupState(SETTINGS)
+    for state in (whole, made):
+        state.apply(Delta(1, marks=((2, 1, Mark(2, 1)),), settled=((4, 0, 9),)))
+    whole.apply(delta)
+    for part in parts:
+        made.apply(part)
+    assert _said(made) == _said(whole)
+
+
+def _said(state):
+    streams = {n: (s.floor, list(s.runs())) for n, s in state.streams.items()}
+    return streams, state.marks, state.cursors, state.dedups, state.reached, state.ahead

@@ -425,6 +425,29 @@ def test_what_is_handed_back_may_be_taken_over_again():
     assert sorted(worked(net, member(net, eu))) == sorted(left)
 
 
+def test_much_that_is_handed_back_at_once_comes_to_mirrors():
+    """What its node notes of that is longer than a frame may be."""
+    net, sites = far_sites("eu", "us")
+    (eu,), (us,) = sites["eu"], sites["us"]
+    filled(net, us, kind="queue", topic="thumbs", group="thumbs", acked=20)
+    maker = net.worker(us)
+    for i in range(30):
+        maker.put("thumbs", *[b"%d" % (1000 * i + j) for j in range(1000)], priority=0)
+        net.run(100 * MS)
+    net.run(3 * SECOND)
+    net.kill(us)
+    net.run(2 * SECOND)
+    take_over(net, eu)
+    net.run(5 * SECOND)
+    begin(us)
+    net.run(8 * SECOND)
+    hand_back(net, eu)
+    net.run(8 * SECOND)
+    (answer,) = command(net, eu, check=True)[2]["nodes"]
+    assert [log["records"] for log in answer["logs"]] == [30_000]
+    assert [node["state"] for node in status(net, eu)["far"]] == ["linked"]
+
+
 def test_what_its_node_had_done_does_not_come_back():
     net, sites = far_sites("eu", "us")
     (eu,), (us,) = sites["eu"], sites["us"]
