@@ -185,11 +185,11 @@ def _read_batch(x: Any) -> frames_copies.CopiedBatch:
         raise BadFrame("a damaged batch has no bytes")
     if len(x.moved) not in (0, MOVED_BYTES):
         raise BadFrame("a copied batch was moved from a node of 16 bytes, and a sequence")
-    in_log(x.baseOffset, x.first)
+    a_place(x.lsn, x.slot + 1)  # where it goes on, and is told of
+    in_log(x.baseOffset + x.count, x.first + x.count)
     return frames_copies.CopiedBatch(
         x.stream, x.baseOffset, x.count, x.length, x.checksum, x.appendTime,
-        *a_place(x.lsn, x.slot),
-        x.damaged, an_id(x.producer, "a producer"), x.first, bytes(x.moved),
+        x.lsn, x.slot, x.damaged, an_id(x.producer, "a producer"), x.first, bytes(x.moved),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from meshmq.frames_copies import (
     StrandPlace,
 )
 from meshmq.frames_verify import CheckRange, RangeChecked
+from meshmq.limits import LOG_NUMBER_MAX, LOG_SLOT_MAX
 
 ID = bytes(16)
 CLAIMS = ((("a",), ()),)
@@ -64,6 +65,19 @@ def offsets(number):
         CheckRange(1, ID, ID, number), CheckRange(1, ID, ID, 0, (number,)),
         RangeChecked(1, number, 0), RangeChecked(1, 0, number),
     ]  # fmt: skip
+
+
+def last(**changes):
+    """A batch that is the last that there can be, or behind it."""
+    row = BATCH._replace(lsn=LOG_NUMBER_MAX, slot=LOG_SLOT_MAX - 1, base_offset=LOG_NUMBER_MAX - 1)
+    return Fetched(1, batches=(row._replace(first=LOG_NUMBER_MAX - 1)._replace(**changes),))
+
+
+def test_what_comes_behind_a_batch_is_a_place_too():
+    assert read(last()) == last()
+    for changes in ({"slot": LOG_SLOT_MAX}, {"count": 2}, {"base_offset": LOG_NUMBER_MAX}):
+        with pytest.raises(BadFrame, match="a place at"):
+            read(last(**changes))
 
 
 def read(body):

@@ -54,6 +54,7 @@ from tests.core.nodes import NodeBench
 
 u8, u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 nth, slots = st.integers(0, limits.LOG_NUMBER_MAX), st.integers(0, limits.LOG_SLOT_MAX)
+before = st.integers(0, limits.LOG_SLOT_MAX - 4096)
 i64 = st.integers(-(2**63), 2**63 - 1)
 clocks = st.integers(0, 2**62 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -188,8 +189,8 @@ def fetched(draw):
         damaged = draw(flags) and not data
         rows.append(
             frames_copies.CopiedBatch(
-                draw(u32), draw(nth), draw(st.integers(1, 4096)), len(data), draw(u32), draw(i64),
-                draw(nth), draw(slots), damaged, draw(ids), draw(nth), draw(moves),
+                draw(u32), draw(before), draw(st.integers(1, 4096)), len(data), draw(u32),
+                draw(i64), draw(nth), draw(before), damaged, draw(ids), draw(before), draw(moves),
             )
         )  # fmt: skip
         payload += data
