@@ -26,6 +26,7 @@ from meshmq.cli.output import (
     kept_here,
     note,
     note_away,
+    plural,
     said,
     say,
     without_said,
@@ -186,7 +187,8 @@ def show(
         _note_older(report)
         for row in [w for s in report.get("streams", ()) for w in s.get("waiting_for_sites", ())]:
             why = row["problem"] or "they have not come so far"
-            note(f"{row['batches']} batches wait to be mirrored at {row['sites']} sites: {why}")
+            wait = "1 batch waits" if row["batches"] == 1 else f"{row['batches']:,} batches wait"
+            note(f"{wait} to be mirrored at {plural(row['sites'], 'site')}: {why}")
         if "note" in report:
             note(report["note"])
 

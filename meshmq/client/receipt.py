@@ -46,6 +46,7 @@ class Promise:
         return self._batch.state != WAITING
 
     def _in_time(self, timeout: float | None) -> DeadlineExceeded | DurabilityTimeout:
+        timeout = timeout and round(timeout, 3)  # of several records it is what was left
         if self._batch.durability > SENT:
             why = f" ({self._batch.lane.waits})" if self._batch.lane.waits else ""
             wanted = max(self._batch.wanted, REPLICATED)

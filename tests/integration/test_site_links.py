@@ -158,9 +158,14 @@ def test_a_receipt_waits_for_the_other_site_and_says_what_it_waits_for(pair):
         two = mesh.publish("flights.a", b"y", durability="mirrored:2")
         with pytest.raises(meshmq.DurabilityTimeout, match="1 of 2 sites has it: us"):
             two.wait(5)
+        pair_of = mesh.publish_many("flights.a", [b"1", b"2"], durability="mirrored:2")
+        with pytest.raises(
+            meshmq.DurabilityTimeout, match=r"not mirrored:2 within (1|1\.0|0\.\d{1,3}) s:"
+        ):
+            pair_of.wait(1)
         assert repr(two).endswith("durability='synced', waiting to be mirrored:2)")
         shown = meshmq_command("topic", "show", "other", "--url", eu.url)
-        assert "1 batches wait to be mirrored at 1 sites: 0 of 1 sites have it" in shown.stderr
+        assert "1 batch waits to be mirrored at 1 site: 0 of 1 sites have it" in shown.stderr
     words = ("--url", eu.url, "--durability")
     done = meshmq_command("pub", "flights.a", "z", *words, "mirrored:1")
     assert (done.returncode, "mirrored:1" in done.stdout) == (0, True), done.stderr
