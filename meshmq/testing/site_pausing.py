@@ -95,8 +95,11 @@ class Pausing(Part):
         return [f"the link of {host} with {to} is paused" for host, to in self._paused()]
 
     def on_turn_ended(self, host: Host) -> None:
+        # Where somebody has taken the link out, what is of that site comes by other ones.
+        site = host.node.site if host.node is not None else None
+        linked = site.far_side._wishes if site is not None else {}
         for to in [to for site, to in self.world.wishes if site == host.site]:
-            if not self._is_paused(host, to):
+            if to not in linked or not self._is_paused(host, to):
                 self._known.pop((host, to), None)
                 continue
             known = self._known.get((host, to))
