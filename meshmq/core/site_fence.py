@@ -111,14 +111,15 @@ class SiteFence:
         )  # fmt: skip
         self._has_heard = True
 
-    def _here(self) -> Told:
-        """What this node sees itself."""
-        linked = set(self._links.values())
+    def _here(self, by_site: bool = True) -> Told:
+        """What this node sees itself. Its siblings go on when it sees a site: it has to have heard
+        first what that knows."""
+        linked = {site for o, site in self._links.items() if by_site or o in self._by_far}
         return {site: (site in linked, ns) for site, ns in self._seen.items()}
 
     def told(self, by_site: bool, now_ns: int) -> tuple[SeenRow, ...]:
         """What others are told of it: of this node, or of the whole site."""
-        found = self._here()
+        found = self._here(by_site)
         for told in self._by_sibling.values() if by_site else ():
             for site, (is_linked, seen_ns) in told.items():
                 was_linked, was_ns = found.get(site, (False, 0))

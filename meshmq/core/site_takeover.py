@@ -277,6 +277,14 @@ class SiteTakeovers:
 
     # -- what others say ------------------------------------------------------------------------
 
+    def told(self, is_far: bool) -> list[SiteTaken]:
+        """What a node of another site, or of our own, is told: what is synced. Our own one also
+        what others said and is not synced yet: it may wait for that, and for nothing else."""
+        rows = dict(self.stored)
+        if not is_far:
+            rows |= {o: entry for o, entry in self.known.items() if not self.is_taker(o)}
+        return [entry for _, entry in sorted(rows.items())]
+
     def on_taken(self, rows: Iterable[SiteTaken]) -> None:
         """A node tells what it knows, of our own log among them."""
         for row in rows:

@@ -2,7 +2,8 @@
 
 Rules:
 1. All that is known is told when a data link opens, and again when it has changed: by each node to
-   those of its own site as it sees it, to those of other sites as its site does.
+   those of its own site as it sees it, to those of other sites as its site does. A node tells its
+   own site of another one as linked once that has said what it knows, and tells of that with it.
 2. Nothing is handed out after a link has brought a site back before what was told first by it is
    noted: what was taken over is given away in the same turn.
 3. A command is for all nodes of the site (core/site_listings.py): each has mirrors of its own. None
@@ -226,7 +227,7 @@ class SiteWordsPart:
     # -- time, and what is told -----------------------------------------------------------------
 
     def _words(self, is_far: bool, now_ns: int) -> SiteWords:
-        known = tuple([entry.told() for _, entry in sorted(self.taken.stored.items())])
+        known = tuple([entry.told() for entry in self.taken.told(is_far)])
         takeovers = self._copies.takeovers.known
         mine = {self._copies.origin, *self._copies.names}
         inside = [

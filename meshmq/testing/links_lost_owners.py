@@ -58,7 +58,7 @@ class Run:
         epoch: of the host. since_ns: its start.
         had_groups: its disk had, when it started.
         has_heard: a node of another site has told what it knows, to it or to one of its own site.
-        rank: the newest takeover of its log that it was told of, or that who told it knew.
+        rank: the newest takeover of its log that it was told of.
     """
 
     epoch: int
@@ -297,20 +297,17 @@ class Owners(Part):
             other = self._host(origin)
             if host.origin in told:
                 run.rank = max(run.rank, told[host.origin].rank)
-            if other is None or run.has_heard:
-                continue
-            there = self._runs.get(other)
-            if other.site != host.site:
-                run.has_heard = True
-            elif there is not None and there.epoch == other.epoch and there.has_heard:
-                run.has_heard, run.rank = True, max(run.rank, there.rank)
+            if other is not None:
+                there = self._runs.get(other) if other.site == host.site else None
+                is_told = there is not None and there.epoch == other.epoch and there.has_heard
+                run.has_heard = run.has_heard or is_told or other.site != host.site
         return run
 
     def _must_know(self, host: Host, said: SiteTaken) -> bool:
         """Whether a node has to know of a takeover of its log, or has started and has to wait for
         who may."""
         run = self._look(host)
-        if run.rank >= said.rank:
+        if run.rank == said.rank:  # a greater one may take less, and is all that it hears of
             return True
         is_early = self.world.now_ns < run.since_ns + limits.RETURN_WAIT_NS
         has_links = bool(host.links)  # type: ignore[attr-defined]

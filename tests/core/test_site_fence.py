@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from meshmq import limits
+from meshmq.core.sibling import Sibling
+from meshmq.frames_site_words import SiteWords
 from meshmq.limits import SECOND
 from tests.core.test_links_groups import FENCE_NS, begin, far_sites, filled
 from tests.core.test_site_takeover import command, hand_back, lost, member, status, worked
@@ -195,3 +197,18 @@ def test_what_is_handed_back_to_a_site_with_two_nodes_goes_to_whose_it_was():
     got = worked(net, *workers)
     assert sorted(got) == sorted(lefts[0])
     assert all(worker.got == [] for worker in workers[2:])
+
+
+def test_siblings_are_told_of_a_site_as_linked_once_it_has_said_what_it_knows():
+    _, sites = far_sites("eu", "us")
+    fence = sites["us"][0].node.site.words.fence
+    other = Sibling(b"x" * 16, "a", 1, (), (), b"c", True, site="asia")
+    now_ns = 100 * SECOND
+    fence.join(other, now_ns)
+    is_linked = [
+        {row.site: row.is_linked for row in fence.told(by_site, now_ns)}["asia"]
+        for by_site in (True, False)
+    ]
+    assert is_linked == [True, False]
+    fence.on_words(other, SiteWords(0), now_ns)
+    assert {row.site: row.is_linked for row in fence.told(False, now_ns)}["asia"]

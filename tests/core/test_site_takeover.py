@@ -119,6 +119,26 @@ def test_a_site_that_is_back_hands_out_only_what_had_not_arrived():
     assert (row["by"], row["epoch"], row["here"]) == ("eu", 1, False)
 
 
+@pytest.mark.parametrize("wait_ms", [0, 1500])
+def test_a_node_that_hears_of_a_takeover_by_its_sibling_alone_hands_out_nothing_before(wait_ms):
+    net, sites = far_sites("eu", "us", nodes=2)
+    us, sibling = sites["us"]
+    filled(net, us)
+    net.kill(us)
+    net.kill(sibling)
+    net.run(2 * SECOND)
+    take_over(net, sites["eu"][0])
+    net.run(3 * SECOND)
+    for far in sites["eu"]:
+        net.cut(us, far)
+    begin(us, [sibling.address])
+    back = member(net, us)
+    net.run(wait_ms * MS)
+    begin(sibling, [us.address])
+    net.run(10 * SECOND)
+    assert back.got == []
+
+
 @pytest.mark.parametrize(
     ("kind", "topic", "group"), [("group", "orders.us", "billing"), ("queue", "thumbs", "thumbs")]
 )

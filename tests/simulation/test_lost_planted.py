@@ -48,7 +48,7 @@ def pass_over_a_batch_that_is_not_whole(real: Any, self: Any, *which: int) -> bo
     return any(r.stream == stream and r.first <= first < r.end for r in self.ranges)
 
 
-@planted(SiteTakeovers, "on_hand_back", "again", 1, 10)
+@planted(SiteTakeovers, "on_hand_back", "", scenes.test_what_its_node_had_done_does_not_come_back)
 def take_back_what_was_done(real: Any, self: Any, frame: Any) -> Any:
     known = self.known[self._origin]
     self.known[self._origin] = known._replace(pending=frame.runs)
@@ -73,7 +73,7 @@ def ask_nobody_else(real: Any, self: Any, site: str, now_ns: int) -> str:
 # -- whose it is -----------------------------------------------------------------------------------
 
 
-@planted(SiteTakeovers, "on_taken", "owned", 16)
+@planted(SiteTakeovers, "on_taken", "owned", 20, 16)
 def keep_the_first_takeover(real: Any, self: Any, rows: Any) -> None:
     mine = self.known
     real(self, [row for row in rows if mine.get(row.origin, row).rank == row.rank])
@@ -102,6 +102,22 @@ def hand_out_before_anybody_was_heard(real: Any, self: Any, now_ns: int) -> bool
     return False
 
 
+@planted(
+    SiteTakeovers, "told", "",
+    scenes.test_a_node_that_hears_of_a_takeover_by_its_sibling_alone_hands_out_nothing_before,
+)  # fmt: skip
+def tell_siblings_of_it_when_it_is_stored(real: Any, self: Any, is_far: bool) -> Any:
+    return real(self, True)
+
+
+@planted(
+    SiteFence, "_here", "",
+    fences.test_siblings_are_told_of_a_site_as_linked_once_it_has_said_what_it_knows,
+)  # fmt: skip
+def tell_siblings_of_a_site_that_has_said_nothing(real: Any, self: Any, by_site: Any = True) -> Any:
+    return real(self)
+
+
 @planted(Group, "give_away", "buried", 10)
 def keep_dead_letters_that_are_another_s(
     real: Any, self: Any, stream: int, first: int, before: int
@@ -125,7 +141,7 @@ def forget_what_is_handed_back(real: Any, self: Any, origin: bytes, runs: Any) -
     runs.clear()
 
 
-@planted(SiteTakeovers, "_hand_part", "shared", 1)
+@planted(SiteTakeovers, "_hand_part", "shared", 2, 1)
 def keep_what_goes_back(real: Any, self: Any, entry: Any) -> Any:
     with patch.object(Group, "give_away", lambda *what: None):
         said = real(self, entry)
@@ -134,7 +150,16 @@ def keep_what_goes_back(real: Any, self: Any, entry: Any) -> Any:
     return said
 
 
-@planted(SiteTakeovers, "on_handed_back", "returned", 1)
+@planted(Group, "make_ready", "again", 1, 2, 16)
+def begin_anew_with_what_comes_back(real: Any, self: Any, run: Any) -> Any:
+    stream, before = run.stream, run.first
+    done = [o for o in range(before) if (stream, o) not in self.state.marks]
+    for offset in done:
+        real(self, run._replace(first=offset, count=1))
+    return real(self, run)
+
+
+@planted(SiteTakeovers, "on_handed_back", "returned", 2, 1)
 def hand_back_twice(real: Any, self: Any, origin: bytes, frame: Any) -> None:
     entry = self.known.get(origin)
     real(self, origin, frame)
@@ -142,14 +167,14 @@ def hand_back_twice(real: Any, self: Any, origin: bytes, frame: Any) -> None:
         self._note(entry._replace(part=2))
 
 
-@planted(Takeovers, "move", "moved", 2)
+@planted(Takeovers, "move", "moved", 21, 2)
 def forget_what_was_moved(real: Any, self: Any, *args: Any, **more: Any) -> bool:
     found = bool(real(self, *args, **more))
     self.entries[:] = [said for said in self.entries if not isinstance(said, TakenEntry)]
     return found
 
 
-@planted(Takeovers, "_move", "announced", 5)
+@planted(Takeovers, "_move", "announced", 1, 5)
 def say_nothing_of_repeats(real: Any, self: Any, *args: Any) -> None:
     real(self, *args[:-1], False)
 
