@@ -232,7 +232,7 @@ def never_go_on(real: Any, self: Any, wishes: Any) -> Any:
 # -- who reads it ----------------------------------------------------------------------------------
 
 
-@planted(SiteReads, "on_subscribed", "read", 3, 10)
+@planted(SiteReads, "on_subscribed", "read", 8, 15)
 def read_on_where_nothing_is_kept(real: Any, self: Any, link: bytes, frame: Any) -> None:
     if frame.code != "not-found":
         real(self, link, frame)
