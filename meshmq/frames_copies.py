@@ -127,6 +127,11 @@ class Fetched:
     flight: int = 0
     streams: tuple[int, ...] | None = None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something comes of the log; else it is about that only."""
+        return bool(self.batches or self.places or self.lsn)
+
 
 @dataclass(frozen=True, slots=True)
 class Copied:

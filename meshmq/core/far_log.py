@@ -112,6 +112,11 @@ class FarSender(Sender):
         self.copied = place  # which may be less than what it has asked from on
         self.flow.on_stored(self.flight, place)
 
+    def facts_of(self, topic: Topic, base: int = 0) -> CopiedTopic:
+        facts = Sender.facts_of(self, topic, base)
+        self.ends_told[facts.stream] = end = topic.synced_offset
+        return facts._replace(end=end)
+
     def tell(self, changed: list[CopiedTopic]) -> None:
         for i in range(0, len(changed), limits.FRAME_BATCHES_MAX):
             part = tuple(changed[i : i + limits.FRAME_BATCHES_MAX])
@@ -131,9 +136,8 @@ class FarSender(Sender):
             if self.log.frame.since and number not in self.ends:
                 continue  # all of it may be too old
             if end > self.ends_told.get(number, 0) and self.takes(topic.entry.name):
-                self.ends_told[number] = end
                 self.told[number] = facts = self.facts_of(topic)
-                changed.append(facts._replace(end=end))
+                changed.append(facts)
         self.tell(changed)
 
 

@@ -14,7 +14,7 @@ from meshmq.core.mirror_feed import CopiedTopics, MirrorFeed
 from meshmq.core.mirror_log import LinkedEntry, MirrorEntry, StrandEntry, StrandsEntry, least
 from meshmq.core.strands import BEGIN, Strands, furthest, strand_of
 from meshmq.core.wished import patterns_in
-from meshmq.frames_copies import Fetch, Strand, StrandPlace
+from meshmq.frames_copies import Fetch, Fetched, Strand, StrandPlace
 from meshmq.names import JOURNAL
 
 
@@ -90,6 +90,11 @@ class Mirror:
             if end > have:
                 found[topic.entry.name] = end - have
         return found
+
+    def refuse(self, frame: Fetched, why: str) -> None:
+        """A part is not taken; how much there is has been said with it all the same."""
+        self.problem = frame.message if frame.code else why
+        self.ends |= {facts.stream: facts.end for facts in frame.topics if facts.end}
 
     def fetch_frame(self) -> Fetch:
         """Asks for what is missing."""

@@ -429,8 +429,8 @@ class SiteCopies:
         mirror = self.fetching(sibling.link, frame.number)
         if mirror is None:
             return
-        if frame.code or not self._admission.takes(len(frame.payload)):
-            mirror.problem = frame.message if frame.code else FULL
+        if frame.code or (frame.has_more and not self._admission.takes(len(frame.payload))):
+            mirror.refuse(frame, FULL)
             self.stop(mirror, now_ns)
         elif not self.mirrors.on_fetched(mirror, frame):
             self.stop(mirror, now_ns)

@@ -210,7 +210,8 @@ def test_a_mirror_that_stands_still_is_told():
     net.run(2 * SECOND)
     assert ("mirror", f"eu/{eu.name} at {us.name}", "warning") in told(us)
     assert f"the mirror of eu/{eu.name} at node {us.name} stands still: {FULL}" in seen(us)
-    assert links_of(us)[0]["logs"][0]["problem"] == FULL
+    (log,) = links_of(us)[0]["logs"]
+    assert (log["problem"], log["lag"]) == (FULL, {"orders.eu": 3})
     assert told(eu) == []
     test_copies.fill(us, 1 << 40)
     net.run(4 * SECOND)
