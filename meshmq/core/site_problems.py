@@ -119,10 +119,14 @@ def _of_links(name: str, links: list[dict[str, Any]]) -> Iterator[Problem]:
         for log in row["not_pulled"]:
             of, why = log["name"].partition("/")[0], _LESS.get(log["lacks"], "")
             if why and of not in [other["to"] for other in links]:
+                # What a retention took is not had again when it is taken out: only a link helps.
+                do = f"give this node a [[link]] to {of}"
+                if log["lacks"] == LACKS_PAST:
+                    do += ", or ask for no more than is there: 'since' of the [[link]] to " + to
                 yield Problem(
                     "not-pulled", f"{log['name']} from {to}", WARNING,
                     f"of {log['name']} nothing comes from site {to}, which {why}",
-                    f"give this node a [[link]] to {of}, or mend the [[link]] to {of} there",
+                    do,
                 )  # fmt: skip
         for log in row["logs"]:
             if log["problem"]:
