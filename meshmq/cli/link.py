@@ -81,13 +81,15 @@ def show(
     """Show one link: its endpoints, what is pulled, and each log that is mirrored.
 
     Of each endpoint how it goes there, as for a link in `meshmq link list`, and
-    which node is linked. Of each log: from which node it comes, records received since this node's
-    start, its position (a commit of that log), how many records and bytes it is
-    behind, for how long, when it will have caught up, and what is in the way;
-    and the same of each of its topics that is behind or has records coming.
-    Bytes behind are reckoned by those that came. If transient topics come live:
-    how many records of them this node has received from there, and how many
-    were dropped on their way.
+    which node is linked. Of each log: from which node it comes, records
+    received since this node's start, its position (a commit of that log), how
+    many records and bytes it is behind, for how long, when it will have caught
+    up, what is in the way, and where a retention of the link may have taken some
+    of it, `less than there`; and the same of each of its topics that is behind
+    or has records coming. Bytes behind are reckoned by those that came. Not
+    pulled are logs that are offered there, but of which less is there than is
+    wished here. If transient topics come live: how many records of them this
+    node has received from there, and how many were dropped on their way.
     """
     with connected(Target(url, mesh, insecure, json)) as connection:
         report = connection.admin.status()

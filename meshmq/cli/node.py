@@ -135,7 +135,7 @@ def check_node(settings: dict[str, Any]) -> None:
     if settings["data"].is_dir():
         verify_log(settings["data"], json=False)
     else:
-        say(f"{settings['data']} is not there yet: the node makes it")
+        say(f"the settings are right; data {settings['data']} is not there yet: the node makes it")
 
 
 def _how_to_reach(settings: dict[str, Any], url: str) -> str:

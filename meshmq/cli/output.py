@@ -108,8 +108,8 @@ def without_said(row: Mapping[str, Any]) -> dict[str, Any]:
 def kept_here(age_ns: int, size: int) -> str:
     """What a link's retention says, for people."""
     seconds = age_ns // 10**9
-    parts = [str(timedelta(seconds=seconds))] if age_ns else []
-    return ", ".join(parts + ([f"{size} bytes of each topic"] if size else [])) or "for ever"
+    parts = [str(timedelta(seconds=seconds)).removesuffix(", 0:00:00")] if age_ns else []
+    return ", ".join(parts + ([f"{size:,} bytes of each topic"] if size else [])) or "for ever"
 
 
 def fields(item: Mapping[str, Any], indent: str = "") -> list[str]:
