@@ -30,6 +30,7 @@ from meshmq.core.strands import BEGIN
 from meshmq.testing import LinksWorld
 from meshmq.testing.disk import Disk
 from meshmq.testing.links_checkers import LINKS_CHECKERS
+from tests.core import test_link_retention as kept_scenes
 from tests.core import test_link_services as service_scenes
 from tests.core import test_mirrored as progress_scenes
 from tests.core import test_replication as scenes
@@ -246,7 +247,10 @@ def trim_what_we_keep_longer_as_its_node_does(real: Any, self: Any, name: str) -
     return True
 
 
-@planted(Mirror, "note", "waited", 109)
+@planted(
+    Mirror, "note", "",
+    kept_scenes.test_a_mirror_that_may_have_less_is_no_source_for_others_which_go_to_the_log_itself,
+)  # fmt: skip
 def be_a_source_of_what_is_kept_shorter(real: Any, self: Any, linked: Any) -> None:
     real(self, linked)
     self.topics.is_partial = False

@@ -73,7 +73,7 @@ def ask_nobody_else(real: Any, self: Any, site: str, now_ns: int) -> str:
 # -- whose it is -----------------------------------------------------------------------------------
 
 
-@planted(SiteTakeovers, "on_taken", "owned", 20, 16)
+@planted(SiteTakeovers, "on_taken", "owned", 1, 8, 20, 16)
 def keep_the_first_takeover(real: Any, self: Any, rows: Any) -> None:
     mine = self.known
     real(self, [row for row in rows if mine.get(row.origin, row).rank == row.rank])
@@ -97,7 +97,7 @@ def take_all_back_with_the_first_part(real: Any, self: Any, frame: Any) -> Any:
     return answer
 
 
-@planted(SiteFence, "_has_to_wait", "given", 7, 10)
+@planted(SiteFence, "_has_to_wait", "given", 5, 6, 7, 10)
 def hand_out_before_anybody_was_heard(real: Any, self: Any, now_ns: int) -> bool:
     return False
 
@@ -167,7 +167,7 @@ def hand_back_twice(real: Any, self: Any, origin: bytes, frame: Any) -> None:
         self._note(entry._replace(part=2))
 
 
-@planted(Takeovers, "move", "moved", 21, 2)
+@planted(Takeovers, "move", "moved", 10, 19, 21, 2)
 def forget_what_was_moved(real: Any, self: Any, *args: Any, **more: Any) -> bool:
     found = bool(real(self, *args, **more))
     self.entries[:] = [said for said in self.entries if not isinstance(said, TakenEntry)]
