@@ -202,8 +202,8 @@ class SiteFence:
         fence_ns, linked = self._fences.get(site, (0, ()))
         if not fence_ns:
             return (
-                f"site {site} has told no fence_after: if it is alive behind a cut it goes on, and "
-                f"what it hands out from now on may be worked on twice"
+                f"site {site} has told no fence_after since this node was started: if it is alive "
+                f"behind a cut it goes on, and what it hands out from now on may be worked on twice"
             )
         need_ns = fence_ns + limits.FENCE_MARGIN_NS
         ages = [row.ms * limits.MS for row in self.told(True, now_ns) if row.site == site]
