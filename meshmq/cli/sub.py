@@ -24,7 +24,7 @@ from meshmq.cli.options import (
     pattern_argument,
 )
 from meshmq.cli.output import note, plural
-from meshmq.errors import InvalidArgument
+from meshmq.errors import InvalidArgument, TopicNotFound
 from meshmq.names import Position, is_position, matches
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def sub(
             tell_addresses(connection, target.peers)
             if connection.state != "brokerless":
                 tell_waiting(connection, pattern)
+                if isinstance(begin, int):
+                    tell_others(connection, pattern)
             while count is None or shown < count:
                 room = FETCH_RECORDS_MAX if count is None else count - shown
                 batch = subscription.fetch(min(room, FETCH_RECORDS_MAX), timeout=FETCH_WAIT_S)
@@ -125,6 +127,20 @@ def tell_waiting(connection: Mesh, pattern: str) -> None:
     names = [str(row["topic"]) for row in connection.admin.topics.list()]
     if not any(matches(pattern, name) for name in names):
         note(f"waiting for '{pattern}': no topic matches yet")
+
+
+def tell_others(connection: Mesh, topic: str) -> None:
+    """An offset is of one stream, and the topic may have more."""
+    try:
+        streams = connection.admin.topics.show(topic).get("streams", ())
+    except TopicNotFound:
+        return
+    here = str(connection.admin.status()["node"]["name"])
+    if others := [row["owner"] for row in streams if row["owner"] != here]:
+        note(
+            f"the offset is of the stream of {here}, where we are; of {', '.join(others)} comes "
+            f"what is new (--from earliest: all)"
+        )
 
 
 class _TellMissed:

@@ -172,7 +172,7 @@ def show(
         }
         lines = fields(shown | {"kept for": kept_for, "kept bytes": kept_bytes})
         if report.get("streams"):
-            heads = ["stream of", "log", "records", "copied to", "mirrored at"]
+            heads = ["stream of", "log", "records", "from", "copied to", "mirrored at"]
             rows = [_stream_cells(row) for row in report["streams"]]
             if any("retention_ns" in row for row in report["streams"]):  # some by our own word
                 heads.append("kept here")
@@ -230,7 +230,8 @@ def _stream_cells(row: dict[str, Any]) -> list[Any]:
     log = row["origin"][:8]
     # Who mirrors a stream its own site knows; that we have it is why it is shown here.
     at = "this site" if site_of(row["owner"]) else sites or "no site"
-    return [row["owner"] + what, log, row["records"], copies or "no node", at]
+    first = row.get("first_offset")
+    return [row["owner"] + what, log, row["records"], first, copies or "no node", at]
 
 
 def _note_older(report: dict[str, Any]) -> None:
@@ -264,5 +265,8 @@ def _table(heads: list[str], cells: list[list[Any]], rows: list[dict[str, Any]])
 
 def _kept(row: dict[str, Any]) -> tuple[str, Any]:
     """For how long and how many bytes."""
+    if "mirrored_from" in row:
+        there = "as at " + ", ".join(row["mirrored_from"])
+        return there, there
     seconds = row["retention_ns"] // 10**9
     return str(timedelta(seconds=seconds)) if seconds else "ever", row["retention_bytes"] or "any"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from meshmq import limits
 from meshmq.core import group_commands
-from meshmq.core.copied_streams import OLDER
+from meshmq.core.copied_streams import MIRRORED, OLDER
 from meshmq.core.delivery import Delivery
 from meshmq.core.group_commands import Clerk
 from meshmq.core.groups import Groups
@@ -245,6 +245,9 @@ def _topic_list(
     if registrar is not None:
         names = [n for n in registrar.elsewhere(pattern) if n in older or not here]
         topics += [_elsewhere(registrar, name) for name in names]
+        known = {*desk.topics.by_name, *registrar.elsewhere(pattern)}
+        topics += [_mirrored(n, row) for n, row in desk.of_copies(MIRRORED, {}).items()
+                   if n not in known and matches(pattern, n)]  # fmt: skip
     for row in topics:
         if row["topic"] in older:
             row["older"] = older[row["topic"]]
@@ -277,6 +280,14 @@ def _elsewhere(registrar: Registrar, name: str) -> dict[str, Any]:
     return {**shown, **registrar.set_topic(name), "elsewhere": True}
 
 
+def _mirrored(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A topic that only other sites have; their nodes say its policy."""
+    shown = describe(Topic(TopicEntry(0, b"", name, True, 0, 0)))
+    for what in ("topic_id", "first_offset", "next_offset"):
+        del shown[what]  # each log has its own
+    return {**shown, "records": row["records"], "mirrored_from": sorted(row["sites"])}
+
+
 def _topic_show(
     desk: Desk, hello: Hello, arguments: dict[str, Any], entries: list[Entry]
 ) -> dict[str, Any]:
@@ -292,6 +303,8 @@ def _topic_show(
         and name in desk.registrar.elsewhere(check_topic(name))
     ):
         shown = {**_elsewhere(desk.registrar, name), **copies}
+    elif (row := desk.of_copies(MIRRORED, {}).get(name)) is not None:
+        shown = {**_mirrored(name, row), **copies}
     else:
         raise TopicNotFound(f"there is no topic {name!r}: it is made by the first publish to it")
     return {**shown, "subscriptions": subscriptions}

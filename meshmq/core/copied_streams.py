@@ -12,20 +12,24 @@ from meshmq.core.sibling import Sibling
 OLDER = "older"
 """What ``site.of_copies`` is asked for ``older``."""
 
+MIRRORED = "mirrored"
+"""What it is asked for ``mirrored``."""
+
 _SHOWN = ("name", "caught_up", "lag_commits", "lsn", "problem")
 
 
 def stream(
-    owner: str, origin: bytes, records: int, rows: Iterable[Mapping[str, Any]],
+    owner: str, origin: bytes, first: int, records: int, rows: Iterable[Mapping[str, Any]],
     away: bool = False, older: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """One stream; ``rows`` say who copies it, ``away``: its owner is not there, ``older``: that
-    has another log now."""
+    """One stream, kept from offset ``first`` on; ``rows`` say who copies it, ``away``: its owner is
+    not there, ``older``: that has another log now."""
     return {
         "owner": owner,
         "origin": origin.hex(),
         "away": away,
         "older": older,
+        "first_offset": first,
         "records": records,
         "copied_to": [{key: row[key] for key in _SHOWN} for row in rows],
     }
@@ -42,7 +46,8 @@ def kept(
         if records is not None:
             row = dict(zip(_SHOWN, (node, True, 0, mirror.synced[0], ""), strict=True))
             is_older = not (away or mirror.linked)
-            found = stream(mirror.shown, mirror.origin, records, [row], away, is_older)
+            first = mirror.topics.first_of(name)
+            found = stream(mirror.shown, mirror.origin, first, records, [row], away, is_older)
             if not mirror.follows(name):
                 age_ns, size = mirror.retention_of(name)
                 found |= {"retention_ns": age_ns, "retention_bytes": size}
@@ -73,6 +78,18 @@ def older(
         for name in mirror.topics.by_name if not away else ():
             records = mirror.topics.records(name) or 0
             found.setdefault(name, {})[mirror.origin.hex()] = records
+    return found
+
+
+def mirrored(mirrors: Iterable[Mirror]) -> dict[str, dict[str, Any]]:
+    """By topic, what is here of it of other sites' logs: their ``sites``, and ``records``."""
+    found: dict[str, dict[str, Any]] = {}
+    for mirror in mirrors:
+        for name in mirror.topics.by_name if mirror.linked is not None else ():
+            if not name.startswith("$"):
+                row = found.setdefault(name, {"sites": set(), "records": 0})
+                row["sites"].add(mirror.linked.site if mirror.linked else "")
+                row["records"] += mirror.topics.records(name) or 0
     return found
 
 

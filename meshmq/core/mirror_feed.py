@@ -104,6 +104,10 @@ class CopiedTopics:
             return self.kept_from(topic)
         return self.trimmed.get(topic.entry.source, 0)
 
+    def first_of(self, name: str) -> int:
+        """From which offset on a topic is here."""
+        return self.kept_from(self.by_name[name])
+
     def records(self, name: str) -> int | None:
         """How many of a topic are synced here; None: there is no such topic."""
         same = [t for t in self.by_stream.values() if t.entry.name == name]

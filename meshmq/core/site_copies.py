@@ -678,8 +678,8 @@ class SiteCopies:
         streams = kept(self.mirrors.by_origin.values(), self.siblings, name, node)
         if topic is not None:
             rows = self._problems.describe(self._senders, self._delivery.committed_lsn)
-            records = topic.synced_offset - topic.first_offset
-            own = stream(node, self.origin, records, rows if copies > 1 else ())
+            first, end = topic.first_offset, topic.synced_offset
+            own = stream(node, self.origin, first, end - first, rows if copies > 1 else ())
             streams.append(own | at_sites(self.waiting, self._delivery.committed_lsn, name))
         return {"copies": copies, "streams": streams}
 

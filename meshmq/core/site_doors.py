@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshmq import limits
-from meshmq.core.copied_streams import OLDER, older
+from meshmq.core.copied_streams import MIRRORED, OLDER, mirrored, older
 from meshmq.core.link_pauses import PAUSE, RESUME
 from meshmq.core.sibling import Sibling
 from meshmq.core.site import Site
@@ -43,6 +43,8 @@ def of_copies(
         return {} if site is None else site.of_topic(arguments["topic"], arguments["name"])
     if verb == OLDER:
         return {} if site is None else older(site.copies.mirrors.of_site, site.siblings)
+    if verb == MIRRORED:
+        return {} if site is None else mirrored(site.copies.mirrors.of_others)
     if site is None:
         has = "links with other sites" if verb in (PAUSE, RESUME) else "copies of other nodes"
         raise CommandFailed(f"the node belongs to no site, so it has no {has}")

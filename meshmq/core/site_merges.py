@@ -99,8 +99,12 @@ def topic(parts: Sequence[Part]) -> dict[str, Any]:
     known = streams(parts)
     past = sum([r["records"] for r in known if r.get("older")]) if known else _older(parts)
     parts = [part for part in parts if not part.body.get("elsewhere")] or parts
+    parts = [part for part in parts if "mirrored_from" not in part.body] or parts
     bodies = [part.body for part in parts]
     merged = {**bodies[0], **_sum(bodies, TOPIC_SUMS)}
+    if "mirrored_from" in merged:
+        sites = {site for body in bodies for site in body.get("mirrored_from", ())}
+        merged["mirrored_from"] = sorted(sites)
     merged.pop("older", None)
     if past:
         merged["records"] = merged.get("records", 0) + past

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.site_copies import FULL, PUT_BACK
 from meshmq.core.site_problems import problems
+from meshmq.frames import Command, Result
 from meshmq.limits import SECOND
 from tests.core import test_copies
-from tests.core.sites import Net
+from tests.core.sites import Net, Program, trim
 from tests.core.test_replication import begin, fill, linked, of, read
 from tests.core.test_site_problems import told
 
@@ -236,3 +239,47 @@ def test_who_is_to_see_to_a_mirror_is_who_has_the_trouble():
     assert remedies(problem=FULL) == [("mirror", f"see to node {us.name}")]
     assert remedies(problem=PUT_BACK) == [("mirror", f"see to node {eu.name}")]
     assert remedies(**{"from": None}) == [("mirror", f"see to node eu/{eu.name}")]
+
+
+def ask(net, node, verb, **said):
+    program = Program(net, node)
+    program.send(Command(1, verb, json.dumps(said).encode()))
+    assert net.run(20 * SECOND, lambda: program.find(Result))
+    (result,) = program.take(Result)
+    return json.loads(result.body) if not result.code else result.code
+
+
+def test_topics_that_are_only_mirrored_are_listed_and_shown():
+    net, sites = linked("eu", "us", "asia", topics=("orders.>",))
+    (eu,), (us,), (asia,) = sites["eu"], sites["us"], sites["asia"]
+    fill(net, eu, 5)
+    fill(net, asia, 3)
+    fill(net, us, 2, "orders.us")
+    net.run(3 * SECOND)
+    trim(eu, eu.origin, 2)
+    listed = {row["topic"]: row for row in ask(net, us, "topic.list", pattern=">")["topics"]}
+    assert set(listed) == {"orders.eu", "orders.us"}
+    only = listed["orders.eu"]
+    assert (only["records"], only["mirrored_from"]) == (6, ["asia", "eu"])
+    assert "mirrored_from" not in listed["orders.us"]
+    assert ask(net, us, "topic.list", pattern="other.>")["topics"] == []
+    shown = ask(net, us, "topic.show", topic="orders.eu")
+    assert [(row["owner"], row["first_offset"], row["records"]) for row in shown["streams"]] == [
+        (f"eu/{eu.name}", 2, 3), (f"asia/{asia.name}", 0, 3),
+    ]  # fmt: skip
+    assert ask(net, us, "topic.show", topic="orders.none") == "topic-not-found"
+
+
+def test_two_nodes_of_a_site_list_what_either_mirrors_once():
+    net, sites = linked("eu", "us", nodes=2)
+    for node in sites["eu"]:
+        fill(net, node, 5)
+    net.run(3 * SECOND)
+    for node in sites["us"]:
+        (row,) = ask(net, node, "topic.list", pattern="orders.eu")["topics"]
+        assert (row["records"], row["mirrored_from"]) == (10, ["eu"])
+    fill(net, sites["us"][1], 1)
+    net.run(SECOND)
+    for node in sites["us"]:
+        (row,) = ask(net, node, "topic.list", pattern="orders.eu")["topics"]
+        assert (row["records"], "mirrored_from" in row) == (1, False)

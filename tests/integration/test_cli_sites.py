@@ -105,6 +105,21 @@ def test_sites_tells_of_ours_and_the_others(pair):
     ]  # fmt: skip
 
 
+def test_topics_that_are_only_mirrored_are_listed_and_what_an_offset_is_of_is_said(pair):
+    eu, _ = pair
+    shown, _ = run(eu, "topic", "list")
+    assert re.search(r"\nflights.a +durable +3 +- +- +as at us +as at us\n", shown), shown
+    shown, _ = run(eu, "topic", "show", "flights.a")
+    assert re.search(r"\n  us/us-1 +\S+ +3 +0 ", shown), shown
+    run(eu, "pub", "flights.a", "here")
+    shown, said = run(eu, "sub", "flights.a", "--from", "0", "--count", "1", "--format", "raw")
+    assert shown == "here\n"
+    assert (
+        "the offset is of the stream of eu-1, where we are; of us/us-1 comes what is new (--from "
+        "earliest: all)"
+    ) in said
+
+
 def test_link_list_and_show_tell_what_is_pulled_and_has_come(pair):
     eu, us = pair
     shown, said = run(eu, "link", "list")
