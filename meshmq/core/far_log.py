@@ -18,7 +18,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from meshmq import limits
@@ -80,6 +80,10 @@ class FarSender(Sender):
 
     def claims(self) -> tuple[Claim, ...]:
         return self.strand.claims
+
+    def besides(self) -> Sequence[Strand]:
+        strands = self.log.frame.strands
+        return strands[: strands.index(self.strand)]
 
     def take(self, batches: list[StoredBatch]) -> None:
         if self.log.frame.since or self.log.had:

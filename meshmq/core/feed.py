@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from meshmq import limits
 from meshmq.core.effects import ReadLog
 from meshmq.core.log import Commit, StoredBatch
 from meshmq.core.topics import Topic, Topics
-from meshmq.frames_copies import Claim
+from meshmq.frames_copies import Claim, Strand
 from meshmq.names import is_literal, matches
 
 UNBOUNDED = 1 << 60
@@ -89,6 +89,10 @@ class Reader:
 
     def claims(self) -> tuple[Claim, ...]:
         """Topics that match each of these are all that it may want; none: it may want any."""
+        return ()
+
+    def besides(self) -> Sequence[Strand]:
+        """What else is read for who is sent this: topics of these strands it does not want."""
         return ()
 
     def read_done(self) -> None:

@@ -174,7 +174,7 @@ class MirrorFeed(Delivery):
             return BEHIND_ALL
         if len(self.strands) < 2:
             return self.strands[0].place if self.strands else self.end
-        held = covering(self.strands, reader.claims())
+        held = covering(self.strands, reader.claims(), reader.besides())
         return min([strand.place for strand in held], default=self.end)
 
     def on_foreign_read(

@@ -171,12 +171,14 @@ class Mirrors:
             self.set_strands(mirror, found)
         return True
 
-    def split(self, mirror: Mirror, theirs: Strands) -> None:
-        """It is to come from where it has these strands."""
+    def split(self, mirror: Mirror, theirs: Strands) -> bool:
+        """It is to come from where it has these strands, or has them now; whether it is to be
+        fetched anew for that."""
         had = tuple(mirror.strands.values())
         found = split(had, theirs, mirror.used)
         if found != had:
             self.set_strands(mirror, found)
+        return found != had
 
     def keep(self, mirror: Mirror, retention: SiteRetention | None) -> None:
         """What of a log of another site is kept from now on; rule 5."""

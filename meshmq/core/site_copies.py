@@ -630,12 +630,12 @@ class SiteCopies:
                 mirror.problem = FULL
                 self._tell_synced(mirror)
             is_idle = not mirror.number and mirror.again_ns <= now_ns
-            ahead = self.ahead_of(mirror) if is_idle and not sibling else None
-            if ahead is not None:
-                mirror.terms = (False, 0)
-                if mirror.linked is not None:
-                    self.mirrors.split(mirror, self.held[ahead.origin][mirror.origin].strands)
-                self.fetch(mirror, ahead)
+            ahead = self.ahead_of(mirror) if not sibling else None
+            if ahead is not None and (is_idle or mirror.link == ahead.link):
+                theirs = self.held[ahead.origin][mirror.origin].strands
+                if self.mirrors.split(mirror, theirs) or is_idle:
+                    mirror.terms = (False, 0)
+                    self.fetch(mirror, ahead)
         self._tell_rows()
 
     def _tell_rows(self) -> None:

@@ -117,11 +117,14 @@ def strand_of(strands: Iterable[Strand], name: str, pattern_of: Patterns = no_gr
     return next((s.number for s in strands if takes(s.claims, name, pattern_of)), None)
 
 
-def covering(strands: Iterable[Strand], claims: Sequence[Claim]) -> list[Strand]:
-    """Those that may have topics that match each of ``claims``."""
+def covering(
+    strands: Iterable[Strand], claims: Sequence[Claim], besides: Sequence[Strand] = ()
+) -> list[Strand]:
+    """Those that may have topics that match each of ``claims``, and are of none of ``besides``."""
     found = []
     for strand in strands:
-        if not are_disjoint(strand.claims, claims):
+        is_elsewhere = bool(besides) and _is_had(besides, joined(*strand.claims, *claims))
+        if not (is_elsewhere or are_disjoint(strand.claims, claims)):
             found.append(strand)
             if have_all(strand.claims, claims):
                 break
