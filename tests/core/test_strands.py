@@ -13,9 +13,10 @@ from meshmq.core.events import TimerFired
 from meshmq.core.link_wish import LinkWish
 from meshmq.core.mirror_log import StrandEntry, StrandsEntry
 from meshmq.core.site_copies import NO_COPY
-from meshmq.core.strands import BEGIN, have_more, rewish, split, strand_of, together
+from meshmq.core.strands import BEGIN, covering, have_more, rewish, split, strand_of, together
 from meshmq.core.strands import begin as begun
 from meshmq.frames import START_EARLIEST, START_NEW
+from meshmq.frames_copies import Strand
 from meshmq.limits import MS, SECOND
 from tests.core.sites import WALL, Net, Program
 from tests.core.test_copies import records_of
@@ -454,3 +455,13 @@ def test_the_number_of_a_strand_that_is_given_anew_takes_no_place_of_the_one_bef
     assert mirror.stored == anew
     mirror.on_strands(came)
     assert mirror.stored[1].place == (had.lsn + 5, 0)
+
+
+def test_a_reader_of_a_strand_is_held_by_none_whose_topics_those_before_it_have():
+    plain, every = ((("o.>",), ("o.tmp.>",)),), ((("o.>",), ()),)
+    behind, ahead = Strand(1, 1, 54, 0, plain), Strand(3, 1, 57, 0, every)
+    assert covering((behind, ahead), every) == [behind, ahead]
+    assert covering((behind, ahead), every, (Strand(7, 1, 54, 0, plain),)) == [ahead]
+    assert covering((behind, ahead), every, (Strand(7, 1, 54, 0, ((("x",), ()),)),)) == [
+        behind, ahead,
+    ]  # fmt: skip
