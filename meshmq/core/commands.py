@@ -243,9 +243,9 @@ def _topic_list(
     topics = [_described(desk, t) for n, t in desk.topics.by_name.items() if matches(pattern, n)]
     older, here = desk.of_copies(OLDER, {}), arguments.get("here")
     if registrar is not None:
-        names = [n for n in registrar.elsewhere(pattern) if n in older or not here]
-        topics += [_elsewhere(registrar, name) for name in names]
-        known = {*desk.topics.by_name, *registrar.elsewhere(pattern)}
+        names = registrar.elsewhere(pattern)
+        topics += [_elsewhere(registrar, name) for name in names if name in older or not here]
+        known = {*desk.topics.by_name, *names}
         topics += [_mirrored(n, row) for n, row in desk.of_copies(MIRRORED, {}).items()
                    if n not in known and matches(pattern, n)]  # fmt: skip
     for row in topics:

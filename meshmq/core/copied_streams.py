@@ -85,11 +85,11 @@ def mirrored(mirrors: Iterable[Mirror]) -> dict[str, dict[str, Any]]:
     """By topic, what is here of it of other sites' logs: their ``sites``, and ``records``."""
     found: dict[str, dict[str, Any]] = {}
     for mirror in mirrors:
-        for name in mirror.topics.by_name if mirror.linked is not None else ():
-            if not name.startswith("$"):
-                row = found.setdefault(name, {"sites": set(), "records": 0})
-                row["sites"].add(mirror.linked.site if mirror.linked else "")
-                row["records"] += mirror.topics.records(name) or 0
+        assert mirror.linked is not None
+        for name in [name for name in mirror.topics.by_name if not name.startswith("$")]:
+            row = found.setdefault(name, {"sites": set(), "records": 0})
+            row["sites"].add(mirror.linked.site)
+            row["records"] += mirror.topics.records(name) or 0
     return found
 
 

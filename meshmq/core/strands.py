@@ -123,11 +123,13 @@ def covering(
     """Those that may have topics that match each of ``claims``, and are of none of ``besides``."""
     found = []
     for strand in strands:
-        is_elsewhere = bool(besides) and _is_had(besides, joined(*strand.claims, *claims))
-        if not (is_elsewhere or are_disjoint(strand.claims, claims)):
-            found.append(strand)
-            if have_all(strand.claims, claims):
-                break
+        if are_disjoint(strand.claims, claims):
+            continue
+        if besides and _is_had(besides, joined(*strand.claims, *claims)):
+            continue
+        found.append(strand)
+        if have_all(strand.claims, claims):
+            break
     return found
 
 

@@ -645,6 +645,14 @@ rule_entries = st.builds(RuleEntry, texts, flags, i64, i64, flags, u8, flags)
 takings = st.lists(st.tuples(u32, u64, u32), max_size=3).map(tuple)
 retentions = st.none() | st.builds(SiteRetention, texts, u63, u63)
 wholes = st.tuples(u63, u32)
+
+
+def linked_entries(origin):
+    return st.builds(
+        LinkedEntry, origin, texts, patterns, patterns, patterns, u63, retentions, flags, wholes
+    )
+
+
 copied_entries = st.builds(Copied, u32, ids, u64, u32, i64)
 mirror_entries = (
     st.builds(MirrorEntry, ids, texts, u64, u32, flags, flags, flags)
@@ -652,18 +660,7 @@ mirror_entries = (
     | st.builds(lambda *row: TakenEntry(row[0], Delta(row[1], settled=row[2])), ids, u32, takings)
     | st.builds(BehindEntry, ids, u64, u32, u64, texts)
     | st.builds(ForgottenEntry, ids, u64, texts, flags)
-    | st.builds(
-        LinkedEntry,
-        ids,
-        texts,
-        patterns,
-        patterns,
-        patterns,
-        u63,
-        retentions,
-        flags,
-        st.tuples(u63, u32),
-    )
+    | linked_entries(ids)
     | st.builds(StrandsEntry, ids, strands)
     | st.builds(StrandEntry, ids, u16, u64, u32)
 )
@@ -778,19 +775,7 @@ def mirrors(draw):
     )  # fmt: skip
     found = draw(st.dictionaries(ids, made, max_size=2))
     for origin, mirror in found.items():
-        linked = st.builds(
-            LinkedEntry,
-            st.just(origin),
-            texts,
-            patterns,
-            patterns,
-            patterns,
-            u63,
-            retentions,
-            flags,
-            st.tuples(u63, u32),
-        )
-        mirror.linked = draw(st.none() | linked)
+        mirror.linked = draw(st.none() | linked_entries(st.just(origin)))
         mirror.strands = {strand.number: strand for strand in draw(strands)}
     return found
 

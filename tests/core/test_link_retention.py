@@ -21,6 +21,15 @@ EVER = (0, 0)
 WEEK = 7 * 86400 * SECOND
 
 
+def trimmed(offset):
+    """A node of eu, and one of us that has trimmed its mirror of 20 records of eu."""
+    net, (eu, us) = pair("eu", "us", retention=(0, 1000))
+    fill(net, eu, 20)
+    net.run(SECOND)
+    trim(us, eu.origin, offset)
+    return net, eu, us
+
+
 def kept(node, at, topic=TOPIC):
     """Offsets that a node has of a stream of another one."""
     return [offset for _, name, offset, _ in read(at.net, at, ">") if name == topic]
@@ -60,10 +69,7 @@ def test_a_topic_that_is_deleted_is_deleted_here_too():
 
 
 def test_what_was_trimmed_here_is_not_had_again_and_the_owner_keeps_it():
-    net, (eu, us) = pair("eu", "us", retention=(0, 1000))
-    fill(net, eu, 20)
-    net.run(SECOND)
-    trim(us, eu.origin, 15)
+    net, eu, us = trimmed(15)
     fill(net, eu, 5, first=20)
     net.run(SECOND)
     for _ in range(2):
@@ -76,10 +82,7 @@ def test_what_was_trimmed_here_is_not_had_again_and_the_owner_keeps_it():
 
 
 def test_all_of_a_mirror_may_go_and_what_is_new_comes():
-    net, (eu, us) = pair("eu", "us", retention=(0, 1000))
-    fill(net, eu, 20)
-    net.run(SECOND)
-    trim(us, eu.origin, 20)
+    net, eu, us = trimmed(20)
     again(us)
     assert kept(eu, us) == []
     fill(net, eu, 5, first=20)
@@ -89,10 +92,7 @@ def test_all_of_a_mirror_may_go_and_what_is_new_comes():
 
 
 def test_a_reader_below_what_is_kept_goes_on_behind_what_it_missed():
-    net, (eu, us) = pair("eu", "us", retention=(0, 1000))
-    fill(net, eu, 20)
-    net.run(SECOND)
-    trim(us, eu.origin, 15)
+    net, eu, us = trimmed(15)
     again(us)
     reader = Program(net, us)
     reader.send(Subscribe(1, TOPIC, START_POSITION, 3, eu.origin, 0, 0, 4 * MIB, 1000))

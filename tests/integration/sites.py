@@ -70,6 +70,17 @@ class SiteProcess:
         return sorted(row["name"] for row in rows if row["state"] == "linked")
 
 
+class ConfiguredNode(SiteProcess):
+    """One of the site that its name begins with, as ``eu-1``, with a settings file of its own,
+    ``config``, which is empty at first."""
+
+    def __init__(self, folder: Path, name: str, peers: tuple[str, ...] = ()) -> None:
+        self.config = folder / f"{name}.toml"
+        self.config.write_text("")
+        site = name.rpartition("-")[0]
+        super().__init__(folder / name, name, peers, "--site", site, "--config", str(self.config))
+
+
 class LocalSite:
     """Several of them, each told where the first one is."""
 

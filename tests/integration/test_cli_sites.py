@@ -13,7 +13,7 @@ import meshmq
 from meshmq.cli import doctor
 from meshmq.cli.findings import OK, WARNING
 from tests.integration.linked import until
-from tests.integration.sites import SiteProcess
+from tests.integration.sites import ConfiguredNode
 from tests.integration.test_cli_site import documented, fields, of_site, run
 from tests.integration.test_site_links import link
 
@@ -30,14 +30,7 @@ class Nowhere:
 def pair(tmp_path_factory):
     """A node of eu that pulls from one of us, which pulls nothing, with three records there."""
     folder = tmp_path_factory.mktemp("sites")
-    nodes = []
-    for site in ("eu", "us"):
-        config = folder / f"{site}.toml"
-        config.write_text("")
-        node = SiteProcess(folder / site, f"{site}-1", (), "--site", site, "--config", str(config))
-        node.config = config
-        nodes.append(node)
-    eu, us = nodes
+    nodes = eu, us = [ConfiguredNode(folder, name) for name in ("eu-1", "us-1")]
     pulls(eu, us)
     with meshmq.connect(us.url, route="node") as mesh:
         mesh.publish_many("flights.a", [b"1", b"2", b"3"]).wait(20)

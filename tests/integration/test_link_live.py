@@ -11,7 +11,7 @@ import pytest
 
 import meshmq
 from tests.integration.linked import until
-from tests.integration.sites import SiteProcess
+from tests.integration.sites import ConfiguredNode
 from tests.integration.test_cli_site import run
 
 
@@ -31,13 +31,8 @@ def three(tmp_path):
     quotes, ap has and may those of us."""
     nodes = {}
     for name in ("eu-1", "eu-2", "us-1", "ap-1"):
-        site = name[:2]
-        config = tmp_path / f"{name}.toml"
-        config.write_text("")
         peers = (nodes["eu-1"].nodes_url,) if name == "eu-2" else ()
-        more = ("--site", site, "--config", str(config))
-        nodes[name] = SiteProcess(tmp_path / name, name, peers, *more)
-        nodes[name].config = config
+        nodes[name] = ConfiguredNode(tmp_path, name, peers)
     live = 'live = ["prices.>"]\nservices = ["quote.>"]'
     write(nodes["us-1"], ("eu", [nodes["eu-1"], nodes["eu-2"]], live))
     write(nodes["ap-1"], ("us", [nodes["us-1"]], live))

@@ -13,7 +13,7 @@ import meshmq.aio
 from meshmq.cli import doctor
 from meshmq.cli.findings import OK, WARNING
 from tests.integration.linked import until
-from tests.integration.sites import SiteProcess
+from tests.integration.sites import ConfiguredNode
 from tests.integration.test_cli_site import of_site, run
 from tests.integration.test_cli_sites import fails, links, received
 from tests.integration.test_site_links import everything, link
@@ -25,13 +25,8 @@ def sites(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "LISTEN_S", 0.3)
     nodes = []
     for name, peers in (("us-1", 0), ("eu-1", 0), ("eu-2", 1)):
-        config = tmp_path / f"{name}.toml"
-        config.write_text("")
         at = tuple([node.nodes_url for node in nodes[1:]]) if peers else ()
-        more = ("--site", name[:2], "--config", str(config))
-        node = SiteProcess(tmp_path / name, name, at, *more)
-        node.config = config
-        nodes.append(node)
+        nodes.append(ConfiguredNode(tmp_path, name, at))
     us, *eu = nodes
     link(us, "eu", eu, "[]")
     for node in eu:

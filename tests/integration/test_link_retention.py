@@ -9,7 +9,7 @@ import pytest
 
 import meshmq
 from tests.integration.linked import until
-from tests.integration.sites import SiteProcess
+from tests.integration.sites import ConfiguredNode
 from tests.integration.test_cli_site import run
 from tests.integration.test_cli_sites import links
 
@@ -20,14 +20,7 @@ COUNT = 200  # some 4 MB
 @pytest.fixture
 def sites(tmp_path):
     """A node of us, and one of eu that pulls from it."""
-    nodes = []
-    for name in ("us-1", "eu-1"):
-        config = tmp_path / f"{name}.toml"
-        config.write_text("")
-        more = ("--site", name[:2], "--config", str(config))
-        node = SiteProcess(tmp_path / name, name, (), *more)
-        node.config = config
-        nodes.append(node)
+    nodes = [ConfiguredNode(tmp_path, name) for name in ("us-1", "eu-1")]
     yield nodes
     for node in nodes:
         assert node.stop() == 0, node.told

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import meshmq
-from tests.integration.sites import SiteProcess
+from tests.integration.sites import ConfiguredNode
 
 RECORDS = 3000
 
@@ -32,15 +32,7 @@ def link(node, to, others, topics='["flights.>"]'):
 @pytest.fixture
 def pair(tmp_path):
     """Two nodes, of two sites, that pull from each other."""
-    nodes = []
-    for site in ("eu", "us"):
-        config = tmp_path / f"{site}.toml"
-        config.write_text("")
-        more = ("--site", site, "--config", str(config))
-        node = SiteProcess(tmp_path / site, f"{site}-1", (), *more)
-        node.config = config
-        nodes.append(node)
-    eu, us = nodes
+    nodes = eu, us = [ConfiguredNode(tmp_path, name) for name in ("eu-1", "us-1")]
     link(eu, "us", [us])
     link(us, "eu", [eu])
     yield eu, us
